@@ -1,0 +1,57 @@
+"""raykd: knowledge-distillation experiments on Ray, inside Slurm.
+
+The names an experiment file uses; each is imported when it is first asked for, so that `--help` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raykd.cli import main as main
+    from raykd.experiment import Data, Experiment, Search, Workers, loguniform, uniform
+    from raykd.methods import KD, CrossEntropy, FeatureKD
+    from raykd.models.resnet_cifar import ResNet
+    from raykd.models.timm_model import Timm
+    from raykd.models.vit_cifar import ViT
+    from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "raykd.cli": ("main",),
+    "raykd.experiment": ("Data", "Experiment", "Search", "Workers", "loguniform", "uniform"),
+    "raykd.methods": ("KD", "CrossEntropy", "FeatureKD"),
+    "raykd.models.resnet_cifar": ("ResNet",),
+    "raykd.models.timm_model": ("Timm",),
+    "raykd.models.vit_cifar": ("ViT",),
+    "raykd.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "KD",
+    "SGD",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Data",
+    "Experiment",
+    "FeatureKD",
+    "MultiStep",
+    "Recipe",
+    "ResNet",
+    "Search",
+    "Timm",
+    "ViT",
+    "Workers",
+    "loguniform",
+    "main",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'raykd' has no name '{name}'")
+    return getattr(import_module(_HOME[name]), name)

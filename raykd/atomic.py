@@ -1,0 +1,43 @@
+"""Files written aside, flushed and renamed: whoever reads sees the old bytes or the new, after any kill."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends well, it takes the place of `path` in one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: some writers choose their format by it.
+    aside = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        yield aside
+        _flush(aside)
+        os.replace(aside, path)
+        _flush(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` in UTF-8 at `path`."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, payload: Any) -> None:
+    """`payload` as indented JSON at `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(payload, indent=1, allow_nan=False) + "\n")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,152 @@
+"""Words on the command line -> one function call. Imports neither torch nor ray: `--help` is for impatient people.
+
+main(experiment)          the last line of an experiment file
+python -m raykd plan ...  the other commands, see COMMANDS in commands.py
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from raykd.errors import Interrupted, RaykdError
+
+if TYPE_CHECKING:
+    from raykd.experiment import Experiment
+
+EXIT_CODES = (
+    "exit codes: 0 done; 1 a run failed; 2 a mistake in what was asked for; 75 cut off, the same command goes on"
+)
+
+
+def main(*experiments: "Experiment") -> None:
+    """Run one experiment, or several on one Ray, with the flags of the command line; ends the process."""
+    parser = argparse.ArgumentParser(
+        description="Run this experiment; what is done already is not run again.", epilog=EXIT_CODES
+    )
+    _add_places(parser)
+    _add_settings(parser)
+    parser.add_argument(
+        "--stage",
+        action="append",
+        choices=("teacher", "baseline", "distilled"),
+        help="run this stage alone (repeat for more); distilled brings its teacher along",
+    )
+    parser.add_argument("--teacher-checkpoint", metavar="FILE", help="take this teacher over instead of training one")
+    parser.add_argument("--plan", action="store_true", help="print the runs and how far each is, and start nothing")
+    arguments = parser.parse_args()
+
+    def run() -> None:
+        from raykd import commands
+
+        commands.run_experiments(experiments, arguments)
+
+    sys.exit(guarded(run))
+
+
+def entry(argv: Sequence[str] | None = None) -> int:
+    """`python -m raykd`: returns the exit code."""
+    arguments = _parser().parse_args(argv)
+
+    def run() -> None:
+        from raykd import commands
+
+        commands.COMMANDS[arguments.command](arguments)
+
+    return guarded(run)
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Call `run`; an error of raykd's becomes one line on stderr and its exit code."""
+    try:
+        run()
+    except RaykdError as error:
+        print(f"raykd: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("raykd: interrupted; what was saved is kept, and the same command goes on", file=sys.stderr)
+        return Interrupted.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raykd",
+        description="Knowledge-distillation experiments on Ray, inside Slurm.",
+        epilog=EXIT_CODES,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, text: str, experiment: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        _add_places(added)
+        if experiment:
+            _add_settings(added)
+        return added
+
+    teacher = command("train-teacher", "train a teacher alone")
+    teacher.add_argument("--model", default="resnet18", help="default: resnet18")
+    student = command("train-student", "train student baselines, without a teacher")
+    student.add_argument("--model", default="resnet8", help="default: resnet8")
+    distill = command("distill", "train students under a teacher, and the teacher where it is not there yet")
+    distill.add_argument("--teacher", default="resnet18", help="default: resnet18")
+    distill.add_argument("--student", default="resnet8", help="default: resnet8")
+    distill.add_argument("--teacher-checkpoint", metavar="FILE", help="take this teacher over instead of training one")
+    distill.add_argument("--alpha", help="weight of the labels, 0 to 1; the teacher's is 1 - alpha")
+    distill.add_argument("--temperature", help="softens both outputs; above 0")
+    distill.add_argument(
+        "--feature-distill", choices=("mse", "cosine"), help="distance between embeddings as a further term"
+    )
+    for single in (teacher, student, distill):
+        single.add_argument("--epochs", help="instead of the recipe's")
+        single.add_argument(
+            "--experiment",
+            metavar="FILE",
+            help="where the recipe stands; default: experiments/distill_cnn.py, or distill_vit.py for a ViT",
+        )
+
+    tune = command("tune", "search an experiment's fields with Tune and Optuna")
+    tune.add_argument("file", metavar="experiments/X.py")
+    tune.add_argument("--trials", help="settings to try, instead of the file's")
+    plan = command("plan", "print an experiment's runs and how far each is; start nothing")
+    plan.add_argument("file", metavar="experiments/X.py")
+    report = command("report", "write report.json and the page from what is done", experiment=False)
+    report.add_argument(
+        "--models-dir",
+        metavar="DIR",
+        help="evaluate {cnn,vit}_{teacher,student_baseline,student_kd}"
+        ".{safetensors,pth} in DIR instead, and write DIR/report.json",
+    )
+    prefetch = command("prefetch", "download data and pretrained weights; run it where there is a network")
+    prefetch.add_argument(
+        "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
+    )
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
+    parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="change a field by its dotted path, such as method.temperature=2 (repeat for more)",
+    )
+
+
+def _one_line_for_mistakes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A mistake in an experiment file's own lines, before `main` is reached: one line too, and its exit code."""
+    if isinstance(error, RaykdError):
+        print(f"raykd: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code)
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _one_line_for_mistakes

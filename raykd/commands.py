@@ -1,0 +1,158 @@
+"""What each command does, once its words are parsed."""
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raykd.config import override
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
+from raykd.methods import FeatureKD
+from raykd.plan import STAGES, Stage
+
+
+def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
+    """What an experiment file does when it is run."""
+    if arguments.teacher_checkpoint:
+        experiments = [
+            replace(experiment, teacher_checkpoint=arguments.teacher_checkpoint) for experiment in experiments
+        ]
+    _run(apply_settings(experiments, arguments.settings), arguments, arguments.stage or STAGES, arguments.plan)
+
+
+def train_teacher(arguments: Namespace) -> None:
+    experiment = _with(
+        _recipe(arguments, arguments.model), {"teacher.model": arguments.model, "teacher.epochs": arguments.epochs}
+    )
+    _run(apply_settings([experiment], arguments.settings), arguments, ("teacher",))
+
+
+def train_student(arguments: Namespace) -> None:
+    experiment = _with(
+        _recipe(arguments, arguments.model), {"student.model": arguments.model, "student.epochs": arguments.epochs}
+    )
+    _run(apply_settings([experiment], arguments.settings), arguments, ("baseline",))
+
+
+def distill(arguments: Namespace) -> None:
+    experiment = _recipe(arguments, arguments.student)
+    if arguments.feature_distill:
+        method = FeatureKD(distance=arguments.feature_distill)
+        same = {
+            name: getattr(experiment.method, name)
+            for name in ("alpha", "temperature")
+            if hasattr(experiment.method, name)
+        }
+        experiment = replace(experiment, method=replace(method, **same))
+    experiment = _with(
+        experiment,
+        {
+            "teacher.model": arguments.teacher,
+            "student.model": arguments.student,
+            "student.epochs": arguments.epochs,
+            "method.alpha": arguments.alpha,
+            "method.temperature": arguments.temperature,
+            "teacher_checkpoint": arguments.teacher_checkpoint,
+        },
+    )
+    _run(apply_settings([experiment], arguments.settings), arguments, ("teacher", "distilled"))
+
+
+def plan(arguments: Namespace) -> None:
+    _run(apply_settings(load_experiments(arguments.file), arguments.settings), arguments, STAGES, only_plan=True)
+
+
+def tune(arguments: Namespace) -> None:
+    from raykd.orchestration.tune_job import search
+
+    experiment = load_experiment(arguments.file)
+    if experiment.search is None:
+        raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
+    experiment = _with(apply_settings([experiment], arguments.settings)[0], {"search.trials": arguments.trials})
+    search(experiment, _options(arguments, STAGES), Console())
+
+
+def report(arguments: Namespace) -> None:
+    from raykd.orchestration import reporting
+
+    options = _options(arguments, STAGES)
+    if arguments.models_dir:
+        reporting.report_models(Path(arguments.models_dir), options.data_folder, Console())
+    else:
+        reporting.report_results(options.results, options.data_folder, Console())
+
+
+def prefetch(arguments: Namespace) -> None:
+    from raykd.prefetch import fetch
+
+    files = arguments.file or [EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py"]
+    experiments = [experiment for file in files for experiment in load_experiments(file)]
+    fetch(apply_settings(experiments, arguments.settings), _options(arguments, STAGES), Console())
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "train-teacher": train_teacher,
+    "train-student": train_student,
+    "distill": distill,
+    "tune": tune,
+    "plan": plan,
+    "report": report,
+    "prefetch": prefetch,
+}
+
+
+def _run(
+    experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage], only_plan: bool = False
+) -> None:
+    from raykd.orchestration.lab import run_lab
+
+    options = _options(arguments, stages)
+    if only_plan:
+        print_plan(experiments, options, Console())
+    else:
+        run_lab(experiments, options, Console())
+
+
+def print_plan(experiments: Sequence[Experiment], options: Any, console: Console) -> None:
+    """The graph of runs with how far each is; nothing is started or written."""
+    from raykd.orchestration.lab import plan_of
+    from raykd.runs import RunStore
+
+    store = RunStore(options.results)
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "after", "epochs", "status"):
+        table.add_column(column, no_wrap=True)
+    for experiment in experiments:
+        made, _ = plan_of(experiment, options)
+        for run in made.runs:
+            after = run.teacher.name if run.teacher else "-"
+            table.add_row(f"{run.family}/{run.name}", after, str(run.recipe.epochs), store.status(run))
+    console.print(table, soft_wrap=True)
+
+
+def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
+    import os
+
+    from raykd.data.dataset import find_folder
+    from raykd.orchestration.lab import Options
+
+    return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))
+
+
+def _recipe(arguments: Namespace, model: str) -> Experiment:
+    """The experiment whose recipe a single stage follows; stages of one experiment share their runs."""
+    family = "vit" if "vit" in model or "deit" in model else "cnn"
+    return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
+
+
+def _with(experiment: Experiment, changes: dict[str, str | None]) -> Experiment:
+    for path, value in changes.items():
+        if value is not None:
+            experiment = override(experiment, path, value)
+    return experiment

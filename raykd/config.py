@@ -1,0 +1,211 @@
+"""Typed, frozen configuration: checked fields, overrides by dotted path, a fingerprint.
+
+    override(experiment, "method.alpha", "0.3")     one field, from text, checked like any other
+    to_dict(experiment), from_dict(Method, payload) to JSON and back
+    fingerprint(payload)                            64 hex digits; equal only for equal payloads
+
+A `Config` is a frozen dataclass. Its fields are type-checked when it is made and then by its own `check`, so
+a wrong value never travels. Plain dataclasses rather than pydantic: the loop must run where only torch is.
+"""
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from raykd.errors import ConfigError, did_you_mean
+
+_NO_RESULT = "decides no result"
+
+
+def place(default: Any) -> Any:
+    """A field that says where or how fast, not what: it stays out of fingerprints (a folder, a number of CPUs)."""
+    return field(default=default, metadata={_NO_RESULT: True})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of everything a person fills in. Subclasses are frozen dataclasses; `kind` names them in JSON."""
+
+    kind: ClassVar[str] = "config"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for item in fields(self):
+            value = _tidy(getattr(self, item.name), hints[item.name])
+            object.__setattr__(self, item.name, value)
+            if not _fits(value, hints[item.name]):
+                raise ConfigError(f"{item.name} = {value!r} in {self.title()}: wants {describe(hints[item.name])}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError where a value, or two together, cannot work."""
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The default instance of the subclass whose kind or name is `text`, for `--set method=kd`."""
+        known = {kind: member for kind, member in kinds(cls).items() if kind != "config"}
+        found = known.get(text) or known.get(text.lower())
+        if found is None:
+            raise ConfigError(
+                f"unknown {cls.__name__.lower()} '{text}': known are {', '.join(known)}{did_you_mean(text, known)}"
+            )
+        return found()
+
+    @classmethod
+    def title(cls) -> str:
+        return cls.__name__
+
+    def require(self, holds: bool, name: str, wanted: str) -> None:
+        """One line with field, value and remedy unless `holds`."""
+        if not holds:
+            raise ConfigError(f"{name} = {getattr(self, name)!r} in {self.title()}: {wanted}")
+
+
+def kinds(base: type[Config]) -> dict[str, type[Any]]:
+    """Every concrete class at or under `base` by its kind."""
+    found = {base.kind: base} if base.kind != "config" else {}
+    for child in base.__subclasses__():
+        found |= kinds(child)
+    return found
+
+
+def override(config: Any, path: str, text: str) -> Any:
+    """A copy of `config` with the field at dotted `path` read from `text` by its type.
+
+    Raises ConfigError for an unknown field (nearest name suggested) or a value that does not fit.
+    """
+    try:
+        return _override(config, path.split("."), text, path)
+    except ConfigError as error:
+        raise ConfigError(str(error) if path in str(error) else f"{path}={text}: {error}") from None
+
+
+def _override(config: Any, names: list[str], text: str, path: str) -> Any:
+    name, rest = names[0], names[1:]
+    known = [item.name for item in fields(config)] if is_dataclass(config) else []
+    if name not in known:
+        kind = config.title() if isinstance(config, Config) else type(config).__name__
+        has = f"{kind} has {', '.join(known)}" if known else f"{kind} has no fields"
+        raise ConfigError(f"unknown config field '{path}': {has}{did_you_mean(name, known)}")
+    hint = get_type_hints(type(config))[name]
+    value = _override(getattr(config, name), rest, text, path) if rest else parse(text, hint)
+    return replace(config, **{name: value})
+
+
+def parse(text: str, hint: Any) -> Any:
+    """`text` as a value of type `hint`: bool, int, float, str, Literal, tuple[T, ...], a Config by name, T | None."""
+    options = _options(hint)
+    if type(None) in options and text.lower() in ("none", "null", ""):
+        return None
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Config):
+            return _config_from_text(text, [o for o in options if isinstance(o, type) and issubclass(o, Config)])
+        if (value := _scalar(text, option)) is not None:
+            return value
+    raise ConfigError(f"'{text}' is not {describe(hint)}")
+
+
+def _config_from_text(text: str, options: list[type[Config]]) -> Config:
+    known = {kind: member for option in options for kind, member in kinds(option).items()}
+    if len(options) == 1:
+        return options[0].from_text(text)
+    if text.lower() not in known:
+        raise ConfigError(f"'{text}' is not one of {', '.join(known)}{did_you_mean(text, known)}")
+    return known[text.lower()]()
+
+
+def _scalar(text: str, hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
+        values = [_scalar(part.strip(), get_args(hint)[0]) for part in parts]
+        return None if None in values else tuple(values)
+    if get_origin(hint) is Literal:
+        return next((choice for choice in get_args(hint) if str(choice) == text), None)
+    if hint is bool:
+        return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}.get(text.lower())
+    if hint in (int, float):
+        try:
+            return hint(text.replace("_", ""))
+        except ValueError:
+            return None
+    return text if hint is str else None
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _tidy(value: Any, hint: Any) -> Any:
+    """Lists become tuples and whole numbers floats where the type says so; nothing else is converted."""
+    options = _options(hint)
+    for option in options:
+        if get_origin(option) is tuple and isinstance(value, tuple | list):
+            return tuple(_tidy(item, get_args(option)[0]) for item in value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    for option in _options(hint):
+        origin = get_origin(option)
+        if origin is Literal and value in get_args(option):
+            return True
+        if origin is tuple and isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value):
+            return True
+        if origin is None and isinstance(option, type) and isinstance(value, option):
+            return not (isinstance(value, bool) and option in (int, float))
+    return False
+
+
+def describe(hint: Any) -> str:
+    """A type in a person's words: 'a whole number', 'one of mse, cosine', 'a number or none'."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+
+    def one(option: Any) -> str:
+        if get_origin(option) is Literal:
+            return f"one of {', '.join(map(str, get_args(option)))}"
+        if get_origin(option) is tuple:
+            return f"values separated by commas, each {one(get_args(option)[0])}"
+        return words.get(option) or getattr(option, "__name__", str(option))
+
+    return " or ".join(one(option) for option in _options(hint))
+
+
+def to_dict(value: Any, results_only: bool = False) -> Any:
+    """JSON-ready form. `results_only` leaves out fields made with `place`: what remains decides the result."""
+    if isinstance(value, Config):
+        kept = [item for item in fields(value) if not (results_only and _NO_RESULT in item.metadata)]
+        return {"kind": value.kind} | {item.name: to_dict(getattr(value, item.name), results_only) for item in kept}
+    if isinstance(value, tuple | list):
+        return [to_dict(item, results_only) for item in value]
+    return value
+
+
+def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
+    """The inverse of `to_dict`. Raises ConfigError for a kind or a field that this version does not know."""
+    known = kinds(base)
+    cls = known.get(payload.get("kind", ""))
+    if cls is None:
+        raise ConfigError(f"kind {payload.get('kind')!r} is not one of {', '.join(known)}: written by another version?")
+    hints, names = get_type_hints(cls), {item.name for item in fields(cls)}
+    if unknown := set(payload) - names - {"kind"}:
+        raise ConfigError(f"{cls.title()} has no field {', '.join(sorted(unknown))}: written by another version?")
+    return cls(**{name: _from_value(payload[name], hints[name]) for name in names & set(payload)})
+
+
+def _from_value(value: Any, hint: Any) -> Any:
+    if isinstance(value, Mapping):
+        bases = [option for option in _options(hint) if isinstance(option, type) and issubclass(option, Config)]
+        base = next((option for option in bases if value.get("kind") in kinds(option)), bases[0])
+        return from_dict(base, value)
+    return value
+
+
+def fingerprint(payload: Any) -> str:
+    """SHA-256 of the canonical JSON of `payload`: sorted keys, shortest floats, no spaces."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

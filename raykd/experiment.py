@@ -1,0 +1,145 @@
+"""What an experiment file fills in: data, teacher, student, method, seeds, search. Data, not program.
+
+Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), student=Recipe("resnet8", ...),
+           method=KD(alpha=0.5, temperature=4.0), seeds=(0, 1, 2))
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from raykd.config import Config, override, place
+from raykd.data.views import Views
+from raykd.errors import ConfigError
+from raykd.methods import KD, Method
+from raykd.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Data(Config):
+    """Which images are seen, and how. Validation images are held out of the training part, equally by class.
+
+    train_images, student_images: how many of the rest the teacher and the students see (None: all; a student
+    sees a part of its teacher's). image_size: images are averaged down to this side.
+    """
+
+    kind: ClassVar[str] = "data"
+    name: Literal["cifar10", "digits"] = "cifar10"
+    val_images: int = 5_000
+    train_images: int | None = None
+    student_images: int | None = None
+    image_size: int | None = None
+    crop_padding: int = 4
+    flip: bool = True
+    split_seed: int = 0
+
+    def check(self) -> None:
+        self.require(self.val_images >= 1, "val_images", "must be at least 1: validation picks the checkpoint")
+        for name in ("train_images", "student_images", "image_size"):
+            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
+        self.require(0 <= self.crop_padding <= 32, "crop_padding", "must lie in [0, 32] pixels")
+        both = self.train_images is not None and self.student_images is not None
+        self.require(
+            not both or self.student_images <= self.train_images,
+            "student_images",  # type: ignore[operator]
+            f"must not exceed train_images = {self.train_images}",
+        )
+
+    @property
+    def views(self) -> Views:
+        """The finite set of views of each image."""
+        return Views(crop_padding=self.crop_padding, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class Workers(Config):
+    """What one run is given. None: a GPU each where there are GPUs; else up to 2 CPUs. gpus may be a fraction."""
+
+    kind: ClassVar[str] = "workers"
+    cpus: int | None = place(None)
+    gpus: float | None = place(None)
+
+    def check(self) -> None:
+        self.require(self.cpus is None or self.cpus >= 1, "cpus", "must be at least 1, or none")
+        self.require(self.gpus is None or self.gpus >= 0, "gpus", "must be 0 or more, or none")
+        whole = self.gpus is None or self.gpus < 1 or float(self.gpus).is_integer()
+        self.require(whole, "gpus", "must be a fraction below 1, or whole")
+
+
+@dataclass(frozen=True)
+class Uniform(Config):
+    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
+
+    kind: ClassVar[str] = "uniform"
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+
+    def check(self) -> None:
+        self.require(self.low < self.high, "high", f"must exceed low = {self.low}")
+        self.require(not self.log or self.low > 0, "low", "must be above 0 on a log scale")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """Search a field between low and high."""
+    return Uniform(low, high)
+
+
+def loguniform(low: float, high: float) -> Uniform:
+    """Search a field between low and high on a log scale."""
+    return Uniform(low, high, log=True)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search over the distilled student's fields by dotted path; picked by validation, never by test.
+
+    space: {"method.alpha": uniform(0, 1), ...}. trials: settings to try. grace_epochs: what ASHA leaves each.
+    """
+
+    space: Mapping[str, Uniform]
+    trials: int = 16
+    grace_epochs: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("grace_epochs", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"search.{name} = {getattr(self, name)}: must be at least {least}")
+        if not self.space:
+            raise ConfigError("search.space is empty: name at least one field, such as 'method.alpha': uniform(0, 1)")
+
+
+@dataclass(frozen=True)
+class Experiment(Config):
+    """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe."""
+
+    kind: ClassVar[str] = "experiment"
+    family: str = ""
+    data: Data = Data()
+    teacher: Recipe = Recipe("resnet18")
+    student: Recipe = Recipe("resnet8")
+    method: Method = KD()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    teacher_seed: int = 0
+    teacher_checkpoint: str | None = None
+    workers: Workers = Workers()
+    search: Search | None = place(None)
+
+    def check(self) -> None:
+        plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) is not None
+        self.require(plain, "family", "wants a short name of a-z, 0-9 and _, such as cnn: it becomes a folder")
+        self.require(len(self.seeds) >= 1, "seeds", "wants at least one")
+        self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
+        self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
+        self.require(bool(self.method.needs), "method", "needs no teacher, so nothing would be distilled; use KD()")
+        if self.search is not None:
+            without_search = replace(self, search=None)
+            for path, space in self.search.space.items():
+                for end in space.ends:  # both ends of a range must be settings that the field accepts
+                    override(without_search, path, repr(end))

@@ -1,0 +1,22 @@
+"""The labels alone: what teachers and baselines are trained with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from raykd.methods.method import Method
+from raykd.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Method):
+    """No teacher; the loss is 'ce'."""
+
+    kind: ClassVar[str] = "ce"
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": 1.0}
+
+    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+        return {}

@@ -1,0 +1,57 @@
+"""Soft targets and the teacher's embedding: KD plus a distance between pooled features.
+
+    loss = KD's terms + weight * distance(adapter(student embedding), teacher embedding)
+
+The distance is the mean squared error, as in FitNets (Romero et al. 2014, arXiv:1412.6550), or one minus the
+cosine. Shapes: embeddings [B, D_s] and [B, D_t]. A linear adapter D_s -> D_t is trained with the student where
+the widths differ; where they agree there is none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.kd import KD
+from raykd.methods.method import Need
+from raykd.methods.precision import at_least_float32
+from raykd.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class FeatureKD(KD):
+    """KD with `distance` ('mse' or 'cosine') between embeddings, weighed by `feature_weight` >= 0."""
+
+    kind: ClassVar[str] = "feature_kd"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
+    distance: Literal["mse", "cosine"] = "mse"
+    feature_weight: float = 1.0
+
+    def check(self) -> None:
+        super().check()
+        self.require(0 <= self.feature_weight < float("inf"), "feature_weight", "must be 0 or more")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"feature": self.feature_weight}
+
+    def adapter(self, student: Outputs, teacher: Outputs) -> nn.Module | None:
+        assert student.embedding is not None and teacher.embedding is not None
+        student_width, teacher_width = student.embedding.shape[1], teacher.embedding.shape[1]
+        return nn.Linear(student_width, teacher_width) if student_width != teacher_width else None
+
+    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+        assert student.embedding is not None and teacher.embedding is not None
+        embedding = student.embedding if adapter is None else adapter(student.embedding)
+        distance = feature_mse_loss if self.distance == "mse" else feature_cosine_loss
+        return super().terms(student, teacher, labels, adapter) | {"feature": distance(embedding, teacher.embedding)}
+
+
+def feature_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over all elements; equal shapes, any float type. Returns []."""
+    return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
+
+
+def feature_cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine similarity of [B, D] vectors, mean over the batch. Returns [] in [0, 2]."""
+    return 1 - F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=1).mean()

@@ -1,0 +1,59 @@
+"""Soft targets (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531).
+
+    loss = alpha * CE(student, labels) + (1 - alpha) * temperature^2 * KL(teacher || student)
+    KL   = sum_c p_t (log p_t - log p_s),  p = softmax(logits / temperature)
+
+Shapes: logits [B, C], labels [B]. The temperature^2 is there at every alpha, 0 and 1 included: it keeps the
+gradient's size as the temperature grows (section 2 of the paper).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.method import Method, Need
+from raykd.methods.precision import at_least_float32
+from raykd.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class KD(Method):
+    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher; temperature > 0 softens both outputs."""
+
+    kind: ClassVar[str] = "kd"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    alpha: float = 0.5
+    temperature: float = 4.0
+
+    def check(self) -> None:
+        self.require(
+            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
+        )
+        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 8 are usual")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": self.alpha, "kd": 1 - self.alpha}
+
+    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+        return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}
+
+
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """temperature^2 * KL(teacher || student) of the softened outputs, mean over the batch.
+
+    Args: logits are [B, C] of any float type; half precision is computed in float32. temperature > 0.
+    Returns: [] in nats, 0 when both agree.
+    """
+    student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float = 0.5, temperature: float = 4.0
+) -> Tensor:
+    """alpha * CE + (1 - alpha) * kd_loss, mean over the batch. Shapes: logits [B, C], labels [B]; returns []."""
+    cross_entropy = F.cross_entropy(at_least_float32(student_logits), labels)
+    return alpha * cross_entropy + (1 - alpha) * kd_loss(student_logits, teacher_logits, temperature)

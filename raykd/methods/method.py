@@ -1,0 +1,34 @@
+"""What a method of distillation is: data and behaviour in one frozen object."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from raykd.config import Config
+from raykd.outputs import Outputs
+
+Need = Literal["logits", "embedding", "features"]
+
+
+@dataclass(frozen=True)
+class Method(Config):
+    """The extra terms of a student's loss, and what each weighs.
+
+    loss = sum over terms of weights(epoch)[term] * term. Every objective has the term 'ce', the labels'
+    cross-entropy; a method adds its own. Methods see tensors: never a model, a file or a rank.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
+        raise NotImplementedError
+
+    def adapter(self, student: Outputs, teacher: Outputs) -> nn.Module | None:
+        """A module trained and checkpointed with the student where shapes differ; the arguments show the shapes."""
+        return None
+
+    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+        """The method's terms, [] each, float32, mean over the batch, unweighted. The teacher's carry no gradient."""
+        raise NotImplementedError

@@ -1,0 +1,73 @@
+"""A model as data (`Model`) and as a network that takes raw views and returns Outputs (`ImageModel`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.config import Config
+from raykd.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a network must know of the data: classes, side in pixels, mean and std per channel in [0, 1]."""
+
+    num_classes: int
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Model(Config):
+    """Base of the models' configurations. `weights` of a subclass may name a file; '' starts from scratch."""
+
+    kind: ClassVar[str] = "config"
+
+    @property
+    def label(self) -> str:
+        """Short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
+        raise NotImplementedError
+
+    def build(self, images: Images) -> "ImageModel":
+        """A network with fresh weights from torch's global generator. Raises ConfigError where sizes disagree."""
+        raise NotImplementedError
+
+
+class ImageModel(nn.Module):
+    """uint8 or float views [B, 3, H, W] in 0..255 -> Outputs. Weights on disk are those of `network` alone.
+
+    A model that wants another size or other statistics than the data's does that here, on the device, so that
+    teacher and student are always given the same view (timm's models want their own mean, std and 224 pixels).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        read: Callable[[nn.Module, Tensor], Outputs],
+        images: Images,
+        input_size: int | None = None,
+        mode: str = "bicubic",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._read = read
+        self.input_size = input_size if input_size != images.size else None
+        self.mode = mode
+        scale = 255.0
+        self.register_buffer("mean", torch.tensor(images.mean).mul(scale).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(images.std).mul(scale).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Outputs:
+        pixels = (images.float() - self.mean) / self.std
+        if self.input_size is not None:
+            # Resizing after the normalisation gives the same as before it: both are affine in the pixels.
+            pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
+        return self._read(self.network, pixels)

@@ -1,0 +1,37 @@
+"""Models by name: `find("resnet8")`, `find("timm:convnext_atto")`, and `build` with weights read in."""
+
+import torch
+
+from raykd.config import Config
+from raykd.errors import ConfigError, did_you_mean
+from raykd.models.model import ImageModel, Images, Model
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+
+MODELS: dict[str, Model] = {
+    "resnet18": ResNet(blocks=(2, 2, 2, 2)),
+    "resnet8": ResNet(blocks=(1, 1, 1, 1)),
+    "vit_tiny": Timm("vit_tiny_patch16_224", input_size=224, weights="pretrained"),
+    "vit6": ViT(depth=6),
+}
+
+
+def find(model: Model | str) -> Model:
+    """The model called `model`; a Model is given back as it is. Raises ConfigError with the nearest name."""
+    if isinstance(model, Config):
+        return model
+    if model.startswith("timm:"):
+        return Timm(model.removeprefix("timm:"))
+    if model not in MODELS:
+        raise ConfigError(
+            f"unknown model '{model}': known are {', '.join(MODELS)} and timm:<name>{did_you_mean(model, MODELS)}"
+        )
+    return MODELS[model]
+
+
+def build(model: Model, images: Images, seed: int) -> ImageModel:
+    """A network on the CPU whose fresh weights depend on `seed` alone, not on what was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model.build(images)

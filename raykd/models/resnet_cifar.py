@@ -1,0 +1,92 @@
+"""ResNets in CIFAR form: a 3x3 stem, no max-pool, four stages (He et al. 2015, arXiv:1512.03385).
+
+`resnet18` is [2, 2, 2, 2]; `resnet8` is [1, 1, 1, 1], the name its users know it by, though it has 10 layers
+with weights (the stem, 4 blocks of 2, the head). At width 64 and 32x32 that is 555 M and 253 M multiply-adds
+and 11.17 M and 4.90 M parameters.
+
+Modules carry torchvision's names, so a state dict of its ResNet-18, or timm's, with these shapes loads as it is.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.models.model import ImageModel, Images, Model
+from raykd.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class ResNet(Model):
+    """`blocks` per stage; stage s has width * 2**s channels. `weights`: a file to start from, or ''."""
+
+    kind: ClassVar[str] = "resnet"
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    weights: str = ""
+
+    def check(self) -> None:
+        self.require(len(self.blocks) == 4 and min(self.blocks) >= 1, "blocks", "wants four stages of at least 1 block")
+        self.require(self.width >= 1, "width", "wants at least 1 channel")
+
+    @property
+    def label(self) -> str:
+        layers = 8 if self.blocks == (1, 1, 1, 1) else 2 * sum(self.blocks) + 2
+        return f"resnet{layers}" if self.width == 64 else f"resnet{layers}-w{self.width}"
+
+    def build(self, images: Images) -> ImageModel:
+        network = ResNetNetwork(self.blocks, self.width, images.num_classes)
+        return ImageModel(network, lambda net, pixels: net(pixels), images)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected by 1x1 where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != channels:
+            projection = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class ResNetNetwork(nn.Module):
+    """Normalised pixels [B, 3, H, W] -> Outputs; features are the four stages' maps, embedding [B, 8 * width]."""
+
+    def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels = [width * 2**stage for stage in range(4)]
+        self.layer1 = _stage(width, channels[0], blocks[0], 1)
+        self.layer2 = _stage(channels[0], channels[1], blocks[1], 2)
+        self.layer3 = _stage(channels[1], channels[2], blocks[2], 2)
+        self.layer4 = _stage(channels[2], channels[3], blocks[3], 2)
+        self.fc = nn.Linear(channels[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        embedding = x.mean((2, 3))
+        return Outputs(self.fc(embedding), embedding, tuple(features))
+
+
+def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))

@@ -1,0 +1,54 @@
+"""The small ViT student: 6 layers, width 192, 3 heads, patch 4 on 32x32 (Dosovitskiy et al. 2020, arXiv:2010.11929).
+
+timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and heads of 64 are ViT-Tiny's.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from raykd.models.model import ImageModel, Images, Model
+from raykd.models.timm_model import read_timm
+
+
+@dataclass(frozen=True)
+class ViT(Model):
+    """`depth` layers of `width` channels in `heads` heads over patches of `patch` x `patch` pixels."""
+
+    kind: ClassVar[str] = "vit"
+    depth: int = 6
+    width: int = 192
+    heads: int = 3
+    patch: int = 4
+    dropout: float = 0.0
+    weights: str = ""
+
+    def check(self) -> None:
+        for name in ("depth", "width", "heads", "patch"):
+            self.require(getattr(self, name) >= 1, name, "wants at least 1")
+        self.require(self.width % self.heads == 0, "width", f"wants a multiple of heads = {self.heads}")
+        self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+
+    @property
+    def label(self) -> str:
+        default = ViT()
+        parts = [
+            f"{letter}{getattr(self, name)}"
+            for letter, name in (("w", "width"), ("p", "patch"))
+            if getattr(self, name) != getattr(default, name)
+        ]
+        return "-".join([f"vit{self.depth}", *parts])
+
+    def build(self, images: Images) -> ImageModel:
+        from timm.models.vision_transformer import VisionTransformer
+
+        self.require(images.size % self.patch == 0, "patch", f"must divide the images' side of {images.size} pixels")
+        network = VisionTransformer(
+            img_size=images.size,
+            patch_size=self.patch,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            num_classes=images.num_classes,
+            drop_rate=self.dropout,
+        )
+        return ImageModel(network, read_timm, images)

@@ -1,0 +1,97 @@
+"""Weights in and out: safetensors, or a .pth of tensors alone (`weights_only=True`: no code of a file runs)."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from raykd.atomic import replacing
+from raykd.errors import ConfigError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """`state` as safetensors with `metadata` in its header; replaced in one rename."""
+    with replacing(path) as aside:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, aside, dict(metadata or {})
+        )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header's metadata of a safetensors file; {} for a .pth."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file. Raises ConfigError for one that is missing, cut short or other."""
+    if not path.is_file():
+        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
+    except pickle.UnpicklingError:
+        raise ConfigError(
+            f"weights file '{path}' holds more than tensors and is not loaded; save its state_dict() alone"
+        ) from None
+    while isinstance(content, Mapping) and (key := next((key for key in _WRAPPERS if key in content), None)):
+        content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"weights file '{path}' holds no state dict of tensors; save model.state_dict()")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_weights(network: nn.Module, path: Path, new_head: bool = False) -> None:
+    """Read `path` into `network`. Raises ConfigError naming the first tensors that do not match.
+
+    new_head: leave out tensors of the classifier whose shape differs (pretraining had other classes).
+    """
+    state, wanted = read_state(path), network.state_dict()
+    if new_head:
+        classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+        head = {id(parameter) for parameter in classifier.parameters()} if isinstance(classifier, nn.Module) else set()
+        names = {name for name, parameter in network.named_parameters() if id(parameter) in head}
+        for name in names & set(state):
+            if state[name].shape != wanted[name].shape:
+                state[name] = wanted[name]
+    _require_match(path, state, wanted)
+    network.load_state_dict(state)
+
+
+def _require_match(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    missing, extra = [name for name in wanted if name not in state], [name for name in state if name not in wanted]
+    if shapes:
+        name = shapes[-1]  # the head comes last, and other classes are the common case
+        found, want = tuple(state[name].shape), tuple(wanted[name].shape)
+        raise ConfigError(
+            f"weights file '{path}' is of another architecture, width or number of classes: "
+            f"{name} is {found}, the model wants {want}"
+        )
+    if missing or extra:
+        example = f"it lacks {missing[0]}" if missing else f"it has {extra[0]}, which the model has not"
+        raise ConfigError(
+            f"weights file '{path}' is of another architecture: {example}; name the model it was trained as"
+        )
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of the file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

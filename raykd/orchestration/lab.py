@@ -1,0 +1,116 @@
+"""The lab: an experiment's plan, checked, trained on Ray, evaluated and reported. One call, one exit code."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd.data.dataset import Dataset, load
+from raykd.errors import Interrupted, RunFailed
+from raykd.experiment import Experiment, Workers
+from raykd.orchestration.progress import Progress
+from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
+from raykd.orchestration.reporting import report
+from raykd.models.weights import load_weights
+from raykd.plan import STAGES, Plan, Stage, make_plan
+from raykd.runs import RunStore
+from raykd.training.testing import is_tested
+from raykd.training.training import make_model
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a command reads and writes. Data and weights: see `--data-dir`."""
+
+    results: Path
+    data_folder: Path
+    stages: tuple[Stage, ...] = STAGES
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where `prefetch` leaves pretrained weights."""
+        return self.data_folder / "weights"
+
+    @property
+    def decoded(self) -> Path:
+        """Where decoded images are kept between commands."""
+        return self.results / ".data"
+
+
+def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
+    """The plan, with everything checked that can be before anything is written or started."""
+    data = experiment.data
+    dataset = load(data.name, options.data_folder, data.image_size)
+    plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
+    for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
+        model = make_model(run, dataset)
+        if run.imported is not None:
+            load_weights(model.network, Path(run.imported.path))
+    RunStore(options.results).require_writable()
+    return plan, dataset
+
+
+def run_lab(experiments: Sequence[Experiment], options: Options, console: Console) -> None:
+    """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
+    plans = [plan_of(experiment, options) for experiment in experiments]
+    store = RunStore(options.results)
+    for plan, _ in plans:
+        store.write_plan(plan, options.stages)
+    runs = [run for plan, _ in plans for run in plan.runs]
+    trained = {run.name for run in runs if store.status(run) == "done"}
+    evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
+    jobs = jobs_of(runs, trained, evaluated)
+    console.print(
+        f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}", highlight=False
+    )
+    statuses = _do(jobs, experiments[0].workers, options, console) if jobs else []
+    report(options.results, [plan for plan, _ in plans], console)
+    _raise_for(statuses)
+
+
+def _do(jobs: list[Job], workers: Workers, options: Options, console: Console) -> list[JobStatus]:
+    from raykd.orchestration.session import ray_session
+
+    with _signals() as stopped, ray_session() as dashboard:
+        import ray
+
+        from raykd.orchestration.slots import plan_slots
+        from raykd.orchestration.train_job import run_jobs
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        slots = plan_slots(nodes, workers, sum(job.kind == "train" for job in jobs) or 1)
+        each = f"{slots.cpus} CPUs" + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
+        console.print(f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}", highlight=False)
+        with Progress(console) as progress:
+            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, stopped.is_set)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets: runs then save and stop. The second ends the command."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_for(statuses: list[JobStatus]) -> None:
+    failed = [status for status in statuses if status.state is State.FAILED]
+    if failed:
+        lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
+        raise RunFailed(f"{len(failed)} of {len(statuses)} jobs failed; the others are kept:\n{lines}")
+    if any(status.state in (State.STOPPED, State.WAITING) for status in statuses):
+        raise Interrupted("stopped; every run is saved, and the same command goes on from here")

@@ -1,0 +1,127 @@
+"""What a person sees while runs train: a live table in a terminal, a line a run now and then in a log."""
+
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from raykd.orchestration.queue import JobStatus, State
+
+LOG_EVERY_S = 15.0  # a line for each run in training, at most this often; later ones come more rarely
+
+
+class Progress:
+    """A context manager whose `show` takes the queue's statuses."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._said: dict[str, tuple[State, int]] = {}
+        self._said_at: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, statuses: list[JobStatus]) -> None:
+        """Print what is new, and redraw the live table."""
+        training = [status for status in statuses if status.job.kind == "train"]
+        for status in training:
+            if self._is_due(status):
+                self._said[status.job.name] = (status.state, _epoch(status))
+                self._said_at[status.job.name] = time.monotonic()
+                self._console.print(self._clock() + line(status), markup=False, highlight=False, soft_wrap=True)
+        if self._live is not None:
+            self._live.update(_table(training))
+
+    def _is_due(self, status: JobStatus) -> bool:
+        """Every change of state; and in a log, the first epoch and then one every LOG_EVERY_S or a 50th of the time."""
+        said = self._said.get(status.job.name)
+        if status.state is State.WAITING or (status.state is State.RUNNING and status.report is None):
+            return False
+        if said is None or said[0] is not status.state:
+            return self._live is None or status.state is not State.RUNNING
+        if self._live is not None or said[1] == _epoch(status) or status.state is not State.RUNNING:
+            return False
+        moment = time.monotonic()
+        return moment - self._said_at[status.job.name] >= max(LOG_EVERY_S, (moment - self._began) / 50)
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self._began)
+        return f"[{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}] "
+
+
+def line(status: JobStatus) -> str:
+    """One run in one line: epoch, loss, val top1, speed, time left; or how it ended."""
+    report, name = status.report, status.job.run.name
+    if status.state in (State.FAILED, State.SKIPPED):
+        return f"{name}  {status.state}: {status.reason.splitlines()[0] if status.reason else 'no reason given'}"
+    if report is None:
+        return f"{name}  {status.state}"
+    facts = (
+        f"epoch {report.epoch + 1:>3}/{report.epochs}  loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %"
+    )
+    if status.state is State.DONE:
+        return f"{name}  done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
+    left = f"  left {duration(seconds_left(status))}" if status.state is State.RUNNING else f"  {status.state}"
+    return f"{name}  {facts}  {report.images_per_s:,.0f} images/s{left}"
+
+
+def _epoch(status: JobStatus) -> int:
+    return status.report.epoch if status.report is not None else -1
+
+
+def seconds_left(status: JobStatus) -> float:
+    """Seconds to the run's end at the pace of the epochs seen so far in this command."""
+    first, last = status.first_report, status.report
+    if first is None or last is None:
+        return 0.0
+    seen = last.epoch - first.epoch
+    # Before a second epoch there is no pace but the run's own clock.
+    pace = (last.seconds - first.seconds) / seen if seen else last.seconds / (last.epoch + 1)
+    return pace * (last.epochs - last.epoch - 1)
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '4m10s', '3h05m'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole // 60 % 60:02d}m"
+
+
+def _table(statuses: Iterable[JobStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "epoch", "loss", "val top1", "best", "images/s", "left"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+    waiting = 0
+    for status in statuses:
+        report = status.report
+        if status.state is State.WAITING:
+            waiting += 1
+        if status.state is not State.RUNNING:
+            continue
+        if report is None:
+            table.add_row(status.job.run.name, "starting")
+            continue
+        table.add_row(
+            status.job.run.name,
+            f"{report.epoch + 1}/{report.epochs}",
+            f"{report.terms['loss']:.3f}",
+            f"{report.val_top1:.1f} %",
+            f"{report.best_val_top1:.1f} %",
+            f"{report.images_per_s:,.0f}",
+            duration(seconds_left(status)),
+        )
+    table.caption = f"{waiting} waiting" if waiting else None
+    return table

@@ -1,0 +1,142 @@
+"""Which job a worker does next: the plan's graph, handed out to slots as they come free. Plain Python, no Ray.
+
+A slot is one trainer's workers; it asks for a job, does it, and asks again. So a plan of many runs pays for a
+trainer's start once per slot, and a run starts the moment its teacher is there and a slot is free.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from raykd.plan import Run
+from raykd.training.loop import EpochReport
+
+MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
+
+
+class State(StrEnum):
+    """Of a job: waiting -> running -> done, failed or stopped; or skipped, when what it needs failed."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train a run, or evaluate a trained one on the test set; after the jobs named in `needs`."""
+
+    kind: Literal["train", "evaluate"]
+    run: Run
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.run.name}"
+
+
+@dataclass
+class JobStatus:
+    """What is known of a job: `report` is its last epoch's, `at` its time on the queue's clock."""
+
+    job: Job
+    state: State = State.WAITING
+    slot: int | None = None
+    attempts: int = 0
+    reason: str = ""
+    report: EpochReport | None = None
+    first_report: EpochReport | None = None
+    times: dict[str, float] = field(default_factory=dict)
+
+
+def jobs_of(runs: Iterable[Run], trained: set[str], evaluated: set[str]) -> list[Job]:
+    """The jobs left of `runs`, given the names of those that are trained and of those evaluated on test."""
+    runs = list(runs)
+    left = {run.name for run in runs if run.name not in trained}
+
+    def train(run: Run) -> str:
+        return Job("train", run).name
+
+    training = [
+        Job("train", run, (train(run.teacher),) if run.teacher is not None and run.teacher.name in left else ())
+        for run in runs
+        if run.name in left
+    ]
+    testing = [
+        Job("evaluate", run, (train(run),) if run.name in left else ()) for run in runs if run.name not in evaluated
+    ]
+    return training + testing
+
+
+class RunQueue:
+    """Gives each slot its next job. Earlier jobs in the list go first: teachers before those they hold up."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._statuses = {job.name: JobStatus(job) for job in jobs}
+        self._stopping = False
+        self._began = time.monotonic()
+
+    def next(self, slot: int) -> Job | None:
+        """A job for `slot`, or None when there is none for it now; `is_over` tells whether one can still come.
+
+        A slot that asks while it has a job has lost its worker: it is given the same job, up to MAX_ATTEMPTS.
+        """
+        mine = next((s for s in self._statuses.values() if s.slot == slot and s.state is State.RUNNING), None)
+        if mine is not None and mine.attempts >= MAX_ATTEMPTS:
+            reason = f"its worker died {mine.attempts} times; out of memory, or see the Ray worker's log"
+            self.finish(slot, mine.job.name, State.FAILED, reason)
+            mine = None
+        chosen = mine or next((s for s in self._statuses.values() if self._is_ready(s)), None)
+        if chosen is None or self._stopping:
+            return None
+        chosen.state, chosen.slot = State.RUNNING, slot
+        chosen.attempts += 1
+        chosen.times.setdefault("began", time.monotonic() - self._began)
+        return chosen.job
+
+    def _is_ready(self, status: JobStatus) -> bool:
+        done = all(self._statuses[name].state is State.DONE for name in status.job.needs)
+        return status.state is State.WAITING and done
+
+    def finish(self, slot: int, name: str, state: State, reason: str = "") -> None:
+        """`slot` is through with a job; what needs a failed one is skipped, and what needs that."""
+        status = self._statuses[name]
+        status.state, status.reason = state, reason
+        status.times["ended"] = time.monotonic() - self._began
+        if state is State.FAILED:
+            self._skip_after(name)
+
+    def _skip_after(self, name: str) -> None:
+        for status in self._statuses.values():
+            if name in status.job.needs and status.state is State.WAITING:
+                status.state, status.reason = State.SKIPPED, f"{name} failed"
+                self._skip_after(status.job.name)
+
+    def report(self, report: EpochReport) -> None:
+        """The last epoch of a run in training."""
+        status = self._statuses[f"train {report.run}"]
+        status.report = report
+        status.first_report = status.first_report or report
+        status.times.setdefault("first epoch", time.monotonic() - self._began)
+        status.times["last epoch"] = time.monotonic() - self._began
+
+    def stop(self) -> None:
+        """Hand out nothing more; workers see it through `is_stopping` and save what they are at."""
+        self._stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._stopping
+
+    def is_over(self) -> bool:
+        """Nothing is running, and nothing that waits can start."""
+        states = {status.state for status in self._statuses.values()}
+        return State.RUNNING not in states and (self._stopping or State.WAITING not in states)
+
+    def statuses(self) -> list[JobStatus]:
+        """All jobs, in order."""
+        return list(self._statuses.values())

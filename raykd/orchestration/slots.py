@@ -1,0 +1,45 @@
+"""How many runs go side by side, and what each is given. Plain arithmetic, no Ray."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from raykd.errors import ConfigError
+from raykd.experiment import Workers
+
+# Small convolutions gain little from more CPU threads than this; more runs side by side gain all of it.
+CPUS_PER_RUN = 2
+
+
+@dataclass(frozen=True)
+class Slots:
+    """`count` runs at a time, each on `cpus` CPUs (as many threads) and `gpus` GPUs, a fraction allowed."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs: int) -> Slots:
+    """Share out the cluster. `nodes` are the resources of each node, {'CPU': 8, 'GPU': 2}; num_runs can start.
+
+    A run has its GPU to itself, with an equal share of the node's CPUs, unless `workers` says otherwise.
+    Raises ConfigError when not one run fits.
+    """
+    nodes = list(nodes)
+    gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
+    cpus = workers.cpus or max(1, min(_fair_cpus(node, gpus) for node in nodes if node.get("GPU", 0) >= gpus))
+    fits = sum(_fits(node, cpus, gpus) for node in nodes)
+    if fits < 1:
+        found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ConfigError(f"workers.cpus = {cpus}, workers.gpus = {gpus:g}: no node has that ({found}); ask for less")
+    return Slots(max(1, min(fits, num_runs)), cpus, gpus)
+
+
+def _fair_cpus(node: Mapping[str, float], gpus: float) -> int:
+    cpus = int(node.get("CPU", 1))
+    return int(cpus * gpus / node["GPU"]) if gpus else min(CPUS_PER_RUN, cpus)
+
+
+def _fits(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    by_cpus = int(node.get("CPU", 0) // cpus)
+    return min(by_cpus, int(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpus

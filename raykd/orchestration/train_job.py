@@ -1,0 +1,89 @@
+"""The plan on Ray: one TorchTrainer a slot, all fed from one queue."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
+from raykd.orchestration.slots import Slots
+from raykd.orchestration.worker import WorkerConfig, work
+
+POLL_S = 0.25
+
+
+def run_jobs(
+    jobs: list[Job],
+    slots: Slots,
+    results: Path,
+    data_folder: Path,
+    watch: Callable[[list[JobStatus]], None],
+    should_stop: Callable[[], bool],
+) -> list[JobStatus]:
+    """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended."""
+    queue: Any = ray.remote(num_cpus=0, max_concurrency=1)(RunQueue).remote(jobs)
+    trainers = [_trainer(queue, slot, slots, results, data_folder, len(jobs)) for slot in range(slots.count)]
+    errors: dict[int, BaseException] = {}
+    threads = [
+        threading.Thread(target=_fit, args=(trainer, slot, errors), daemon=True, name=f"raykd-slot-{slot}")
+        for slot, trainer in enumerate(trainers)
+    ]
+    for thread in threads:
+        thread.start()
+    told = False
+    while any(thread.is_alive() for thread in threads):
+        watch(ray.get(queue.statuses.remote()))
+        if should_stop() and not told:
+            ray.get(queue.stop.remote())
+            told = True
+        if ray.get(queue.is_over.remote()):
+            break
+        time.sleep(POLL_S)
+    for thread in threads:
+        thread.join()
+    statuses: list[JobStatus] = ray.get(queue.statuses.remote())
+    watch(statuses)
+    _blame(statuses, errors)
+    return statuses
+
+
+def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, num_jobs: int) -> TorchTrainer:
+    """A trainer whose one worker asks the queue for jobs. A worker that dies is replaced and asks again."""
+    worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus)
+    return TorchTrainer(
+        work,
+        train_loop_config={"worker": worker},
+        scaling_config=ScalingConfig(
+            num_workers=1,
+            use_gpu=slots.gpus > 0,
+            resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
+        ),
+        run_config=RunConfig(
+            # A name of its own each time: a trainer with an earlier one's name takes up what that one was at,
+            # and here the queue and the runs' folders know better.
+            name=f"slot{slot}-{time.strftime('%Y%m%d-%H%M%S')}-{queue._actor_id.hex()[:8]}",
+            storage_path=str((results / ".ray").absolute()),
+            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS * num_jobs),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+
+
+def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001 - kept for _blame, which names it beside the runs it cost
+        errors[slot] = error
+
+
+def _blame(statuses: list[JobStatus], errors: dict[int, BaseException]) -> None:
+    """Jobs that no trainer was left to do have failed, by the trainer's error."""
+    for status in statuses:
+        if errors and status.state in (State.WAITING, State.RUNNING):
+            error = errors.get(status.slot if status.slot is not None else -1, next(iter(errors.values())))
+            status.state, status.reason = State.FAILED, f"its trainer failed: {error}"

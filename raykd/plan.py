@@ -1,0 +1,168 @@
+"""The graph of runs that an experiment asks for: teacher -> baselines and distilled students, one a seed.
+
+A `Run` is all that decides one training's result, and its fingerprint names exactly that: equal fingerprints
+are the same run, whoever asked for it, and a run that is done is not run again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from raykd.config import Config, fingerprint, place, to_dict
+from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError
+from raykd.experiment import Data, Experiment
+from raykd.methods import CrossEntropy, Method
+from raykd.models import Model
+from raykd.models.weights import file_fingerprint
+from raykd.recipe import Recipe
+
+Stage = Literal["teacher", "baseline", "distilled"]
+STAGES: tuple[Stage, ...] = ("teacher", "baseline", "distilled")
+
+# Raised when a change to the code changes what a run of the same settings gives: old runs are then run anew.
+RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class WeightsFile(Config):
+    """A file of weights, known by its bytes and not by where it lies."""
+
+    kind: ClassVar[str] = "weights_file"
+    sha256: str = ""
+    path: str = place("")
+
+
+@dataclass(frozen=True)
+class Run(Config):
+    """One training: recipe, method and seed on a part of the data, under a teacher or none.
+
+    initial: the file that the weights start from. imported: weights trained elsewhere, taken over untrained.
+    """
+
+    kind: ClassVar[str] = "run"
+    family: str = ""
+    stage: Stage = "baseline"
+    recipe: Recipe = Recipe()
+    method: Method = CrossEntropy()
+    seed: int = 0
+    data: Data = Data()
+    data_identity: str = ""
+    teacher: "Run | None" = None
+    initial: WeightsFile | None = None
+    imported: WeightsFile | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hex digits that name everything which decides this run's result, the teacher's settings included."""
+        return fingerprint({"version": RESULT_VERSION, "run": to_dict(self, results_only=True)})
+
+    @property
+    def name(self) -> str:
+        """The run's folder: '<stage>-<model>[-<method>]-s<seed>-<12 digits of the fingerprint>'."""
+        method = f"-{self.method.kind.replace('_', '-')}" if self.method.needs else ""
+        seed = "-imported" if self.imported else f"-s{self.seed}"
+        return f"{self.stage}-{self.model.label}{method}{seed}-{self.fingerprint[:12]}"
+
+    @property
+    def model(self) -> Model:
+        """The recipe's model; a name was looked up when the recipe was made."""
+        assert isinstance(self.recipe.model, Model)
+        return self.recipe.model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one experiment, each after the teacher that it needs."""
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+
+    @property
+    def stages(self) -> dict[str, list[str]]:
+        """Names of the runs by stage."""
+        return {stage: [run.name for run in self.runs if run.stage == stage] for stage in STAGES}
+
+
+def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, stages: Iterable[Stage] = STAGES) -> Plan:
+    """The runs of `stages`, teachers of distilled students always included.
+
+    weights_folder: where `prefetch` keeps pretrained weights. Raises ConfigError for what cannot run on `dataset`.
+    """
+    teacher = _teacher(experiment, dataset, weights_folder)
+    base = Run(
+        family=experiment.family,
+        recipe=experiment.student,
+        data=experiment.data,
+        data_identity=dataset.identity,
+        initial=_initial(experiment.student, weights_folder),
+    )
+    runs = [teacher] if {"teacher", "distilled"} & set(stages) else []
+    if "baseline" in stages:
+        runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
+    if "distilled" in stages:
+        distilled = replace(base, stage="distilled", method=experiment.method, teacher=teacher)
+        runs += [replace(distilled, seed=seed) for seed in experiment.seeds]
+    for run in runs:
+        _check_images(run, dataset)
+    return Plan(experiment, tuple(runs))
+
+
+def _teacher(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> Run:
+    """The teacher: trained on all training images, or taken over from a file."""
+    imported = _weights_file(Path(experiment.teacher_checkpoint)) if experiment.teacher_checkpoint else None
+    return Run(
+        family=experiment.family,
+        stage="teacher",
+        recipe=experiment.teacher,
+        seed=experiment.teacher_seed,
+        data=replace(experiment.data, student_images=None),
+        data_identity=dataset.identity,
+        imported=imported,
+        initial=None if imported else _initial(experiment.teacher, weights_folder),
+    )
+
+
+def _initial(recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
+    weights = getattr(recipe.model, "weights", "")
+    if weights != "pretrained":
+        return _weights_file(Path(weights)) if weights else None
+    assert isinstance(recipe.model, Model)
+    path = weights_folder / f"{recipe.model.label}.safetensors"
+    if not path.is_file():
+        raise ConfigError(
+            f"pretrained weights '{path}' are not there: run `python -m raykd prefetch` on a machine "
+            "with a network, or train from scratch with --set teacher.model.weights=none"
+        )
+    return _weights_file(path)
+
+
+def _weights_file(path: Path) -> WeightsFile:
+    if not path.is_file():
+        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
+    return WeightsFile(sha256=file_fingerprint(path), path=str(path.absolute()))
+
+
+def _check_images(run: Run, dataset: Dataset) -> None:
+    """Enough images for validation, for the parts asked for, and for one batch."""
+    left = len(dataset.train.labels) - run.data.val_images
+    who = "teacher" if run.stage == "teacher" else "student"
+    if left < 1:
+        raise ConfigError(
+            f"data.val_images = {run.data.val_images}: {dataset.name} has {len(dataset.train.labels)} "
+            "training images, and some must be left to train on"
+        )
+    for name in ("train_images", "student_images"):
+        asked = getattr(run.data, name)
+        if asked is not None and asked > left:
+            raise ConfigError(
+                f"data.{name} = {asked}: {left} images are left after {run.data.val_images} for validation"
+            )
+        left = asked or left
+    if run.recipe.batch_size > left:
+        raise ConfigError(
+            f"{who}.batch_size = {run.recipe.batch_size} is larger than the {left} images it trains on; "
+            f"--set {who}.batch_size={left} or less"
+        )

@@ -1,0 +1,1 @@
+"""The one loop. Needs torch alone: no Ray, no Slurm."""

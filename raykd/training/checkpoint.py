@@ -1,0 +1,73 @@
+"""Everything needed to go on exactly, in one safetensors file: written aside and renamed, whole or not at all.
+
+objective.*  weights and buffers of student and adapter      optimizer.<i>.*  state of parameter i
+best.*       the best epoch's weights                        header           where the run stands, JSON
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raykd.errors import RunFailed
+from raykd.models.weights import save_weights
+
+
+@dataclass
+class Progress:
+    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_epoch: int = -1
+    best_val_top1: float = -1.0
+    sums: dict[str, Any] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], progress: Progress
+) -> None:
+    """Replace `path`."""
+    tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+    save_weights(path, tensors, {"progress": json.dumps(asdict(progress))})
+
+
+def load_checkpoint(
+    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """(progress, best weights) with objective and optimizer brought to where they were; None without a file."""
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise RunFailed(f"checkpoint '{path}' is damaged ({error}); remove it to train from the start") from None
+    groups: dict[str, dict[str, Tensor]] = {"objective": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        kind, rest = name.split(".", 1)
+        groups[kind][rest] = tensor
+    objective.load_state_dict(groups["objective"])
+    _restore_optimizer(optimizer, groups["optimizer"])
+    return progress, groups["best"]
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        parameter = parameters[int(number)]
+        # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact.
+        like = torch.empty_like(parameter.detach()).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        optimizer.state[parameter][key] = like

@@ -1,0 +1,196 @@
+"""The one loop: teacher, baseline and student are the same `fit`, with another method and teacher.
+
+    fit(run, dataset, folder, device, teacher=LiveTeacher(...), on_epoch=print)
+
+A run cut off at any step goes on from its last checkpoint and, on a CPU with the same number of threads, ends
+with the same bits as one that was never cut off. Nothing here knows of Ray, Slurm or a terminal: they call
+`on_epoch`, or are called by it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from raykd.data.dataset import Dataset
+from raykd.errors import Interrupted
+from raykd.plan import Run
+from raykd.runs import RunFolder
+from raykd.training.checkpoint import load_checkpoint, save_checkpoint
+from raykd.training.determinism import seed_step, set_threads
+from raykd.training.evaluate import evaluate
+from raykd.training.optim import learning_rate, set_learning_rate
+from raykd.training.records import finish, start
+from raykd.training.sums import EpochSums
+from raykd.training.teachers import Teacher, no_teacher
+from raykd.training.training import Training, make_training
+
+CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch takes about a second
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one run, as `on_epoch` gets it. top1 in percent, seconds of training over all resumes."""
+
+    run: str
+    epoch: int
+    epochs: int
+    terms: dict[str, float]
+    train_top1: float
+    val_top1: float
+    val_loss: float
+    best_val_top1: float
+    lr: float
+    images_per_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the outside gives a run: who hears of each epoch, who may stop it, how often it is saved (seconds)."""
+
+    on_epoch: Callable[[EpochReport], None] = lambda report: None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+
+NO_HOOKS = Hooks()
+
+
+def fit(
+    run: Run,
+    dataset: Dataset,
+    folder: RunFolder,
+    device: torch.device,
+    teacher: Teacher = no_teacher,
+    hooks: Hooks = NO_HOOKS,
+    writer_wait_s: float = 0,
+) -> None:
+    """Train `run` from where its folder stands to its end; a run that is done is left as it is.
+
+    Raises RunFailed for NaN and for a folder that another process writes, Interrupted when `should_stop` said so.
+    """
+    with folder.writer(writer_wait_s):
+        if folder.status() == "done":
+            return
+        threads = start(run, folder, device)
+        set_threads(threads)
+        training = make_training(run, dataset, device, teacher)
+        if loaded := load_checkpoint(folder.checkpoint, training.objective, training.optimizer):
+            training.progress, training.best = loaded
+        saver = _Saver(training, folder, hooks.checkpoint_every_s)
+        with _recorded(folder):
+            for epoch in range(training.progress.epoch, run.recipe.epochs):
+                hooks.on_epoch(_epoch(training, epoch, saver, hooks))
+            saver.save()
+            finish(training, folder, dataset)
+
+
+def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
+    """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
+    recipe, progress, steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
+    weights = training.run.method.weights(epoch)
+    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.device)
+    if progress.sums is not None:
+        sums.restore(progress.sums)
+    began, first_step = time.monotonic(), progress.step
+    training.objective.train()
+    for batch in training.loader.epoch(epoch, first_step):
+        seed_step(training.run.seed, epoch, batch.step)
+        set_learning_rate(training.optimizer, lr := learning_rate(recipe, epoch, batch.step, steps))
+        sums.add(training.step(batch, weights), batch.step)
+        progress.step = batch.step + 1
+        stop = hooks.should_stop()
+        if stop or saver.is_due():
+            sums.require_finite(epoch)
+            progress.sums = sums.to_json()
+            saver.save()
+        if stop:
+            raise Interrupted(f"stopped after epoch {epoch}, step {batch.step}; the same command goes on")
+    means = sums.means(epoch)
+    rate = (steps - first_step) * recipe.batch_size / max(time.monotonic() - began, 1e-9)
+    return _note(training, epoch, means, lr, rate, saver)
+
+
+def _note(
+    training: Training, epoch: int, means: dict[str, float], lr: float, rate: float, saver: "_Saver"
+) -> EpochReport:
+    """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
+    recipe, progress = training.run.recipe, training.progress
+    val = evaluate(training.objective.student, training.val, training.device, recipe.precision)
+    if val.top1 > progress.best_val_top1:
+        progress.best_epoch, progress.best_val_top1 = epoch, val.top1
+        training.best = {
+            name: tensor.detach().clone() for name, tensor in training.objective.student.network.state_dict().items()
+        }
+    train_top1 = means.pop("top1")
+    saver.count_seconds()
+    progress.epoch, progress.step, progress.sums = epoch + 1, 0, None
+    report = EpochReport(
+        training.run.name,
+        epoch,
+        recipe.epochs,
+        means,
+        train_top1,
+        val.top1,
+        val.nll,
+        progress.best_val_top1,
+        lr,
+        rate,
+        progress.seconds,
+    )
+    row = {
+        "epoch": epoch,
+        "step": (epoch + 1) * training.loader.steps_per_epoch,
+        **means,
+        "train_top1": train_top1,
+        "val_top1": val.top1,
+        "val_loss": val.nll,
+        "lr": lr,
+        "images_per_s": rate,
+        "seconds": progress.seconds,
+    }
+    progress.history.append(row)
+    return report
+
+
+class _Saver:
+    """Writes checkpoints when they are due, and counts the seconds spent."""
+
+    def __init__(self, training: Training, folder: RunFolder, every_s: float) -> None:
+        self._training, self._folder, self._every_s = training, folder, every_s
+        self._counted = time.monotonic()
+        self._saved: float | None = None  # the first step is saved at once: a full disk shows before the night does
+
+    def is_due(self) -> bool:
+        return self._saved is None or time.monotonic() - self._saved >= self._every_s
+
+    def count_seconds(self) -> None:
+        moment = time.monotonic()
+        self._training.progress.seconds += moment - self._counted
+        self._counted = moment
+
+    def save(self) -> None:
+        """History first: a checkpoint never knows of an epoch that the history lacks."""
+        self.count_seconds()
+        training = self._training
+        if training.progress.history:
+            self._folder.write_history(training.progress.history)
+        save_checkpoint(
+            self._folder.checkpoint, training.objective, training.optimizer, training.best, training.progress
+        )
+        self._saved = time.monotonic()
+
+
+@contextmanager
+def _recorded(folder: RunFolder) -> Iterator[None]:
+    """Leave the reason in run.json when the run fails; one that was cut off stays open."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        folder.update(status="failed", reason=f"{error}" or type(error).__name__)
+        raise

@@ -1,0 +1,59 @@
+"""What run.json says when a run starts and when it ends."""
+
+import os
+import socket
+
+import torch
+
+from raykd.config import to_dict
+from raykd.data.dataset import Dataset
+from raykd.plan import Run
+from raykd.provenance import hardware, source, versions
+from raykd.runs import RunFolder, now
+from raykd.training.trained import save_trained
+from raykd.training.training import Training
+
+
+def start(run: Run, folder: RunFolder, device: torch.device) -> int:
+    """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with."""
+    earlier = folder.record()
+    threads = earlier.get("compute", {}).get("threads") or torch.get_num_threads()
+    folder.update(
+        name=run.name,
+        family=run.family,
+        stage=run.stage,
+        model=run.model.label,
+        method=run.method.kind,
+        seed=run.seed,
+        fingerprint=run.fingerprint,
+        config=to_dict(run),
+        status="running",
+        reason=None,
+        started=earlier.get("started") or now(),
+        ended=None,
+        seconds=earlier.get("seconds", 0.0),
+        resumes=earlier.get("resumes", -1) + 1,
+        writer=f"process {os.getpid()} on {socket.gethostname()}",
+        compute={"device": str(device), "threads": threads, "precision": run.recipe.precision},
+        versions=versions(),
+        hardware=hardware(_gpu(device)),
+        git=source(),
+    )
+    return threads
+
+
+def finish(training: Training, folder: RunFolder, dataset: Dataset) -> None:
+    """Leave the best weights, then say that the run is done: in this order, so that 'done' is never too early."""
+    progress = training.progress
+    save_trained(folder.best, training.best, training.run, dataset)
+    folder.update(
+        status="done",
+        ended=now(),
+        seconds=progress.seconds,
+        parameters=sum(p.numel() for p in training.objective.student.parameters()),
+        best={"epoch": progress.best_epoch, "val_top1": progress.best_val_top1},
+    )
+
+
+def _gpu(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None

@@ -1,0 +1,50 @@
+"""An epoch's sums of loss terms, kept on the device and read once: a step never waits for the GPU."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from raykd.errors import RunFailed
+
+
+class EpochSums:
+    """Sums over the steps of one epoch, and the first step at which a term was not finite."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self.names = names
+        self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+        self._first_bad = torch.full((len(names),), -1, dtype=torch.int64, device=device)
+        self.steps = 0
+
+    def add(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Add one step's terms, each []; nothing is read from the device."""
+        values = torch.stack([terms[name].detach() for name in self.names])
+        self._sums += values
+        self._first_bad = torch.where((self._first_bad < 0) & ~values.isfinite(), step, self._first_bad)
+        self.steps += 1
+
+    def means(self, epoch: int) -> dict[str, float]:
+        """Mean of each term. Raises RunFailed when one became NaN or infinite, with epoch, step and term."""
+        self.require_finite(epoch)
+        return dict(zip(self.names, (self._sums / max(self.steps, 1)).tolist(), strict=True))
+
+    def require_finite(self, epoch: int) -> None:
+        """Raises RunFailed naming the term that went first; among terms of one step, the parts before the loss."""
+        first_bad = self._first_bad.tolist()
+        bad = [(step, position) for position, step in enumerate(first_bad) if step >= 0]
+        if bad:
+            step, position = min(bad)
+            raise RunFailed(
+                f"loss term '{self.names[position]}' became NaN or infinite in epoch {epoch}, step {step}; "
+                "lower the learning rate, or clip gradients (clip_gradient_norm)"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """For a checkpoint within the epoch; floats keep all their bits in JSON."""
+        return {"names": list(self.names), "sums": self._sums.tolist(), "steps": self.steps}
+
+    def restore(self, payload: dict) -> None:
+        """Go on from `to_json`."""
+        self._sums.copy_(torch.tensor(payload["sums"], dtype=torch.float64))
+        self.steps = payload["steps"]

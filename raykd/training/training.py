@@ -1,0 +1,100 @@
+"""What one run holds while it trains: its parts built from a Run, and the single step."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from raykd import models
+from raykd.data.dataset import Dataset, Split
+from raykd.data.loader import Batch, TrainLoader
+from raykd.data.splits import stratified_holdout, stratified_subset
+from raykd.experiment import Data
+from raykd.models import ImageModel
+from raykd.models.weights import load_weights
+from raykd.outputs import Outputs
+from raykd.plan import Run
+from raykd.training.checkpoint import Progress
+from raykd.training.objective import Objective
+from raykd.training.optim import make_optimizer
+from raykd.training.precision import autocast
+from raykd.training.teachers import Teacher
+from raykd.training.trained import images_of
+
+
+@dataclass
+class Training:
+    """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer."""
+
+    run: Run
+    device: torch.device
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    loader: TrainLoader
+    val: Split
+    teacher: Teacher
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """One update; returns the unweighted terms and the loss, still on the device."""
+        with autocast(self.device, self.run.recipe.precision):
+            target = self.teacher(batch)
+            terms = self.objective(batch.images, batch.labels, target)
+        loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.run.recipe.clip_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
+        self.optimizer.step()
+        return terms | {"loss": loss}
+
+
+def rows_of(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows trained on, rows held out for validation) of the training part; both int64, ascending.
+
+    The held-out rows depend on val_images and split_seed alone, so teacher and students share them.
+    """
+    kept, held_out = stratified_holdout(labels, data.val_images, data.split_seed)
+    for asked in (data.train_images, data.student_images):
+        if asked is not None:
+            kept = kept[stratified_subset(labels[kept], asked, data.split_seed)]
+    return kept, held_out
+
+
+def make_model(run: Run, dataset: Dataset) -> ImageModel:
+    """The run's network before its first step, on the CPU."""
+    model = models.build(run.model, images_of(dataset), run.seed)
+    if run.initial is not None:
+        load_weights(model.network, Path(run.initial.path), new_head=True)
+    return model
+
+
+def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Teacher) -> Training:
+    """Everything in its place for epoch 0, step 0."""
+    student = make_model(run, dataset)
+    rows, held_out = rows_of(run.data, dataset.train.labels)
+    loader = TrainLoader(
+        dataset.train.images, dataset.train.labels, rows, run.data.views, run.recipe.batch_size, run.seed, device
+    )
+    adapter = _make_adapter(run, student, teacher, loader) if run.method.needs else None
+    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
+    if run.recipe.channels_last:
+        objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    val = Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
+    return Training(run, device, objective, make_optimizer(objective, run.recipe.optimizer), loader, val, teacher)
+
+
+def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, loader: TrainLoader) -> nn.Module | None:
+    """The method's adapter for these two models' shapes, its weights from the run's seed."""
+    batch = next(loader.epoch(0))
+    target = teacher(batch)
+    assert target is not None
+    student.eval()
+    with torch.no_grad():
+        outputs: Outputs = student(batch.images[:2].cpu())
+    student.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return run.method.adapter(outputs, target)
