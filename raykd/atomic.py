@@ -24,15 +24,15 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """`text` in UTF-8 at `path`."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """`content` at `path`, readable by whom the user's umask allows."""
     with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
 
 
 def write_json(path: Path, payload: Any) -> None:
     """`payload` as indented JSON at `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
-    write_text(path, json.dumps(payload, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, (json.dumps(payload, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _flush(path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from raykd.atomic import replacing
+from raykd.atomic import write_bytes
 from raykd.errors import ConfigError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
@@ -18,10 +18,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """`state` as safetensors with `metadata` in its header; replaced in one rename."""
-    with replacing(path) as aside:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, aside, dict(metadata or {})
-        )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Not save_file: it leaves a file that nobody else in the lab can read.
+    write_bytes(path, save(tensors, dict(metadata or {})))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raykd.data.dataset import Dataset, load
+from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
+from raykd.models.weights import load_weights
 from raykd.orchestration.progress import Progress
 from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
 from raykd.orchestration.reporting import report
-from raykd.models.weights import load_weights
 from raykd.plan import STAGES, Plan, Stage, make_plan
 from raykd.runs import RunStore
 from raykd.training.testing import is_tested
@@ -44,7 +44,8 @@ class Options:
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """The plan, with everything checked that can be before anything is written or started."""
     data = experiment.data
-    dataset = load(data.name, options.data_folder, data.image_size)
+    decoded = options.decoded if options.decoded.is_dir() else None  # nothing is written before all is checked
+    dataset = load(data.name, options.data_folder, data.image_size, decoded)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
         model = make_model(run, dataset)
@@ -58,8 +59,9 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
     store = RunStore(options.results)
-    for plan, _ in plans:
+    for plan, dataset in plans:
         store.write_plan(plan, options.stages)
+        keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}

@@ -1,0 +1,118 @@
+"""Batches of one run: which images, in which order, as which views. A function of (seed, epoch, step).
+
+    order = permutation(seed, epoch, n)          which rows, in which order: all ranks agree on it
+    view  = hash(seed, epoch, index)             which crop and flip: the same in any order
+
+Nothing is carried from step to step, so a run that resumes at (epoch, step) sees the bytes that an
+uninterrupted one sees, and W workers together see what one worker sees.
+
+Shapes: B a worker's images of a step, H and W the data's own size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raykd.data.counter_rng import permutation
+from raykd.data.views import ViewRenderer, Views
+from raykd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's images of one step, all on the loader's device."""
+
+    images: Tensor  # uint8 [B, 3, H, W], channels-last
+    labels: Tensor  # int64 [B]
+    index: Tensor  # int64 [B], rows of the dataset's training part
+    view: Tensor  # int64 [B], the view that each image is shown as
+    epoch: int  # from 0
+    step: int  # from 0 within the epoch
+
+
+class TrainLoader:
+    """The training batches of one worker.
+
+    Args:
+        split_images: uint8 [N, 3, H, W], the dataset's whole training part.
+        labels: int64 [N].
+        rows: int64 [n], which of the N this run sees (all but the validation images, or a smaller share).
+        views: the crops and flips to draw from.
+        batch_size: images of a step over all workers.
+        seed: of order and views.
+        device: where images and labels are kept and batches are made.
+        rank, world_size: this worker's number from 0, and how many there are.
+
+    Raises: ConfigError when batch_size is not a multiple of world_size or larger than n, or when rows name
+        images that are not there.
+    """
+
+    def __init__(
+        self,
+        split_images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check(len(split_images), rows, batch_size, rank, world_size)
+        self.views, self.batch_size, self.seed = views, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.renderer = ViewRenderer(split_images, views, device)
+        self._labels = labels.to(device)
+        self._rows = rows.to(device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """n // batch_size. The last, incomplete batch is left out, with other images in each epoch.
+
+        It could hold a single image, of which batch norm makes noise, and every other shape costs a
+        compiled model or a CUDA graph one more compilation.
+        """
+        return len(self._rows) // self.batch_size
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The steps of epoch from first_step on, 0 <= first_step <= steps_per_epoch; the end gives none."""
+        if not 0 <= first_step <= self.steps_per_epoch:
+            raise ConfigError(f"first_step is {first_step}; an epoch here has {self.steps_per_epoch} steps")
+        return self._steps(epoch, first_step)
+
+    def _steps(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        # The epoch's order, views and labels are made at once: a step is then slices and one gather.
+        order = permutation(self.seed, epoch, len(self._rows), self._rows.device)
+        index = self._rows[order]
+        view = self.views.draw(self.seed, epoch, index)
+        labels = self._labels[index]
+        share = self.batch_size // self.world_size
+        for step in range(first_step, self.steps_per_epoch):
+            start = step * self.batch_size + self.rank * share
+            mine = slice(start, start + share)
+            images = self.renderer.render(index[mine], view[mine])
+            yield Batch(images, labels[mine], index[mine], view[mine], epoch, step)
+
+
+def eval_batches(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images, labels) of a split in order, nothing left out: the last batch may be smaller.
+
+    Args: images uint8 [N, 3, H, W] and labels int64 [N], on any device; the batches are views of them.
+    """
+    for start in range(0, len(images), batch_size):
+        yield images[start : start + batch_size], labels[start : start + batch_size]
+
+
+def _check(num_images: int, rows: Tensor, batch_size: int, rank: int, world_size: int) -> None:
+    if batch_size < 1 or batch_size % world_size:
+        remedy = f"give a multiple of {world_size}"
+        raise ConfigError(f"batch_size {batch_size} cannot be shared by {world_size} workers; {remedy}")
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank is {rank}; with {world_size} workers it is 0 to {world_size - 1}")
+    if len(rows) < batch_size:
+        raise ConfigError(f"batch_size {batch_size} is more than the {len(rows)} training images; give less")
+    if rows.min() < 0 or rows.max() >= num_images:
+        raise ConfigError(f"rows reach from {rows.min()} to {rows.max()}; the training part has {num_images}")

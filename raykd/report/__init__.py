@@ -1,0 +1,1 @@
+"""Run folders in, report.json and a page out. Reads files; imports neither torch nor ray."""

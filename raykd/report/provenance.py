@@ -1,0 +1,147 @@
+"""Where the numbers came from: each stage's settings side by side, versions and machines over all runs.
+
+Also the cautions a reader needs before comparing baseline and distilled student: other recipes, other
+machines or versions, an uncommitted working tree.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raykd.report.records import STAGES, Family, Record, Stage, one_line
+
+Flat = Mapping[str, str]
+
+# What a run is, rather than how it was set: these differ between runs by design.
+_NAMES_THE_RUN = ("kind", "family", "stage", "seed")
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """A dotted setting and the values it has in each stage's runs: () where a stage has no such setting."""
+
+    path: str
+    values: Mapping[Stage, tuple[str, ...]]
+
+    @property
+    def students_differ(self) -> bool:
+        """Whether the distilled student has another value than its baseline."""
+        return self.values["baseline"] != self.values["distilled"]
+
+
+@dataclass(frozen=True)
+class OriginRow:
+    """A fact of how runs were made, and each value that it took with the number of runs."""
+
+    path: str
+    values: tuple[tuple[str, int], ...]
+
+
+def settings_of(family: Family) -> tuple[SettingRow, ...]:
+    """Every setting of the family's runs, the stages side by side."""
+    flats = {stage: [flatten(_settings(record)) for record in _records(family, stage)] for stage in STAGES}
+    paths = _in_order([flat for stage in STAGES for flat in flats[stage]])
+    sections = {path[:end] for path in paths for end, letter in enumerate(path) if letter == "."}
+    return tuple(
+        SettingRow(path, {stage: _distinct(path, flats[stage]) for stage in STAGES})
+        for path in paths
+        if path not in sections  # 'teacher' is null in a stage that has none, and a section in the others
+    )
+
+
+def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> tuple[OriginRow, ...]:
+    """compute, hardware, versions and git of the stages' runs, with the number of runs behind each value."""
+    runs = [flatten(_origin(record)) for stage in stages for record in _records(family, stage)]
+    rows = []
+    for path in _in_order(runs):
+        values = [run.get(path, "not recorded") for run in runs]
+        rows.append(OriginRow(path, tuple((value, values.count(value)) for value in dict.fromkeys(values))))
+    return tuple(rows)
+
+
+def cautions_of(family: Family) -> tuple[str, ...]:
+    """One sentence for each thing that weakens a comparison between the family's runs."""
+    have_both = bool(_records(family, "baseline") and _records(family, "distilled"))
+    by_setting = [line for row in settings_of(family) for line in _cautions_of_setting(row, have_both)]
+    students = origins_of(family, ("baseline", "distilled"))
+    by_origin = [line for row in students if _bears_on_results(row.path) for line in _cautions_of_origin(row)]
+    return (*by_setting, *by_origin, *_caution_of_dirty_tree(family))
+
+
+def _cautions_of_setting(row: SettingRow, have_both: bool) -> list[str]:
+    """A baseline has no teacher and another method by design; all else the two students must share."""
+    section, last = row.path.split(".")[0], row.path.split(".")[-1]
+    if last == "seed" or section == "teacher":
+        return []
+    cautions = [
+        f"the {stage} runs differ in {row.path}: {', '.join(values)}"
+        for stage, values in row.values.items()
+        if len(values) > 1
+    ]
+    if have_both and row.students_differ and section != "method":
+        baseline, distilled = (", ".join(row.values[stage]) or "unset" for stage in ("baseline", "distilled"))
+        cautions.append(f"baseline and distilled student differ in {row.path}: {baseline} against {distilled}")
+    return cautions
+
+
+def _cautions_of_origin(row: OriginRow) -> list[str]:
+    counts = dict(row.values)
+    total = sum(counts.values())
+    if len(counts) == 1:
+        return []
+    several = "; ".join(f"{value} ({count} of {total} runs)" for value, count in row.values)
+    return [f"the students' runs differ in {row.path}: {several}"]
+
+
+def _bears_on_results(path: str) -> bool:
+    """A host's name or a job's number differs from run to run and means nothing; a processor's kind may."""
+    return path != "git.dirty" and (not path.startswith("hardware.") or path in ("hardware.cpu", "hardware.gpu"))
+
+
+def _caution_of_dirty_tree(family: Family) -> list[str]:
+    flags = [record.git.get("dirty") for record in _records(family) if record.git]
+    if True not in flags:
+        return []
+    return [f"{flags.count(True)} of {len(flags)} runs came from a working tree with uncommitted changes"]
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted paths to values as text: strings bare, all else as JSON."""
+    flat: dict[str, str] = {}
+    for name, value in nested.items():
+        path = f"{prefix}{one_line(name)}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = one_line(value if isinstance(value, str) else json.dumps(value))
+    return flat
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record.config.items() if name not in _NAMES_THE_RUN}
+
+
+def _origin(record: Record) -> dict[str, Any]:
+    sections = {
+        "compute": record.compute,
+        "hardware": record.hardware,
+        "versions": record.versions,
+        "git": record.git,
+    }
+    return {name: values for name, values in sections.items() if values}
+
+
+def _records(family: Family, stage: Stage | None = None) -> list[Record]:
+    return [run.record for run in family.runs if run.record and stage in (None, run.stage)]
+
+
+def _distinct(path: str, flats: Iterable[Flat]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(flat[path] for flat in flats if path in flat))
+
+
+def _in_order(flats: Iterable[Flat]) -> list[str]:
+    """All paths, those of one section together, sections and settings in the order first met."""
+    paths = list(dict.fromkeys(path for flat in flats for path in flat))
+    sections = list(dict.fromkeys(path.split(".")[0] for path in paths))
+    return sorted(paths, key=lambda path: sections.index(path.split(".")[0]))

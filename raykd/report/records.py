@@ -1,0 +1,121 @@
+"""What the report knows of a run: its record, its epochs, its score on the test set.
+
+Read once by `collect`, never changed. top1 is in percent, epochs count from 0, times are seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["teacher", "baseline", "distilled"]
+State = Literal["not started", "running", "failed", "not evaluated", "evaluated"]
+
+STAGES: tuple[Stage, ...] = ("teacher", "baseline", "distilled")
+
+ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # trained to the last epoch
+
+# Every other number in history.parquet is an unweighted loss term: a new method's term needs no edit here.
+NOT_A_LOSS_TERM = frozenset(
+    {"epoch", "step", "loss", "train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds"}
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """A run's epochs, one value an epoch in each column; NaN where nothing was written."""
+
+    epochs: tuple[int, ...]
+    columns: Mapping[str, tuple[float, ...]]
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """The loss terms' names in the order of the file."""
+        return tuple(name for name in self.columns if name not in NOT_A_LOSS_TERM)
+
+
+@dataclass(frozen=True)
+class Score:
+    """test.json: read once, after the run was done. `measures` holds every other number of the file."""
+
+    top1: float
+    nll: float
+    num_images: int
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch that validation picked, and its validation top1."""
+
+    epoch: int
+    val_top1: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """run.json, checked. The mappings are kept as written, for the page to show."""
+
+    model: str
+    method: str
+    seed: int
+    fingerprint: str
+    status: Literal["running", "done", "failed"]
+    seconds: float
+    started: str
+    ended: str | None
+    reason: str | None
+    parameters: int | None
+    best: Best | None
+    config: Mapping[str, Any]
+    compute: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    git: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of the plan; `record` is None when it has not started."""
+
+    name: str
+    stage: Stage
+    record: Record | None = None
+    history: History | None = None
+    score: Score | None = None
+
+    @property
+    def state(self) -> State:
+        """How far the run is. A score counts only for a run that is done."""
+        if self.record is None:
+            return "not started"
+        if self.record.status != "done":
+            return self.record.status
+        return "not evaluated" if self.score is None else "evaluated"
+
+    @property
+    def state_in_words(self) -> str:
+        """The state, with the failure's reason or the number of epochs so far, on one printable line."""
+        if self.state == "failed" and self.record is not None:
+            return f"failed: {one_line(self.record.reason or 'no reason recorded')}"
+        if self.state == "running":
+            num_epochs = len(self.history.epochs) if self.history else 0
+            return f"running: {num_epochs} epoch{'' if num_epochs == 1 else 's'} recorded"
+        return self.state
+
+
+@dataclass(frozen=True)
+class Family:
+    """A plan and its runs, in the plan's order."""
+
+    name: str
+    runs: tuple[RunResult, ...]
+
+    def stage(self, stage: Stage) -> tuple[RunResult, ...]:
+        """The runs of one stage, in the plan's order."""
+        return tuple(run for run in self.runs if run.stage == stage)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` without line breaks and control characters (a terminal obeys those), cut at `limit` letters."""
+    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return flat if len(flat) <= limit else f"{flat[: limit - 3]}..."

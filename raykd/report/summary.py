@@ -1,0 +1,130 @@
+"""A family in numbers: each stage's spread over seeds, the paired gain, what is missing, cautions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from raykd.report.provenance import cautions_of
+from raykd.report.records import STAGES, Family, Record, RunResult, Stage
+from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
+
+Value = TypeVar("Value")
+
+REPORT_KEYS: Mapping[Stage, str] = {
+    "teacher": "teacher_accuracy",
+    "baseline": "student_accuracy_without_kd",
+    "distilled": "student_accuracy_with_kd",
+}
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage over its evaluated runs; top1 in percent on the test set, seconds of training a run."""
+
+    stage: Stage
+    model: str | None
+    method: str | None
+    parameters: int | None
+    num_planned: int
+    top1: Spread | None
+    seconds: Spread | None
+    measures: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class FamilySummary:
+    """What the report says of one plan."""
+
+    family: Family
+    stages: tuple[StageSummary, ...]
+    gain: PairedGain | None
+    missing: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The family's name."""
+        return self.family.name
+
+    def stage(self, stage: Stage) -> StageSummary:
+        """The summary of one stage; it is there even when nothing is planned."""
+        return self.stages[STAGES.index(stage)]
+
+    @property
+    def share_of_gap(self) -> float | None:
+        """Gain over the baseline's distance to the teacher, in percent of it.
+
+        None unless the gain is distinguishable and the teacher is the better one.
+        """
+        teacher, baseline = self.stage("teacher").top1, self.stage("baseline").top1
+        if teacher is None or baseline is None or self.gain is None or not self.gain.is_distinguishable:
+            return None
+        distance = teacher.mean - baseline.mean
+        return 100 * self.gain.spread.mean / distance if distance > 0 else None
+
+
+def summarize(family: Family) -> FamilySummary:
+    """All numbers of one family."""
+    return FamilySummary(
+        family,
+        tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES),
+        paired_gain(_pairs(family)),
+        tuple(line for run in family.runs for line in _missing(run)),
+        cautions_of(family),
+    )
+
+
+def headline(summaries: tuple[FamilySummary, ...]) -> dict[str, dict[str, float | None]]:
+    """report.json: accuracies as fractions in [0, 1], means over the evaluated seeds; None without one."""
+    return {
+        summary.name: {
+            REPORT_KEYS[stage.stage]: None if stage.top1 is None else round(stage.top1.mean / 100, 8)
+            for stage in summary.stages
+        }
+        for summary in summaries
+    }
+
+
+def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
+    records = [run.record for run in runs if run.record]
+    scored = [run for run in runs if run.state == "evaluated"]
+    names = sorted({name for run in scored if run.score for name in run.score.measures})
+    return StageSummary(
+        stage,
+        _the_one(records, lambda record: record.model),
+        _the_one(records, lambda record: record.method),
+        _the_one(records, lambda record: record.parameters),
+        num_planned=len(runs),
+        top1=spread_of([run.score.top1 for run in scored if run.score]),
+        seconds=spread_of([run.record.seconds for run in scored if run.record]),
+        measures=_measures(scored, names),
+    )
+
+
+def _measures(scored: list[RunResult], names: list[str]) -> dict[str, Spread]:
+    scores = [run.score for run in scored if run.score]
+    values = {"nll": [score.nll for score in scores]}
+    values |= {name: [s.measures[name] for s in scores if name in s.measures] for name in names}
+    return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
+
+
+def _the_one(records: list[Record], of: Callable[[Record], Value]) -> Value | None:
+    values = {of(record) for record in records}
+    return values.pop() if len(values) == 1 else None
+
+
+def _pairs(family: Family) -> list[Pair]:
+    baseline, distilled = _top1_by_seed(family, "baseline"), _top1_by_seed(family, "distilled")
+    seeds = sorted(baseline.keys() & distilled.keys())
+    return [Pair(seed, baseline[seed], distilled[seed]) for seed in seeds]
+
+
+def _top1_by_seed(family: Family, stage: Stage) -> dict[int, float]:
+    return {run.record.seed: run.score.top1 for run in family.stage(stage) if run.record and run.score}
+
+
+def _missing(run: RunResult) -> list[str]:
+    """What the plan promises and the folder does not hold, one line each."""
+    if run.state != "evaluated":
+        return [f"{run.name}: {run.state_in_words}"]
+    return [] if run.history else [f"{run.name}: no history.parquet, so no learning curve"]

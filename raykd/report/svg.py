@@ -1,0 +1,117 @@
+"""A matplotlib figure as SVG inside the page: the page's colours and font, ids of its own, words for it.
+
+matplotlib draws with stand-in colours; here they become CSS (currentColor, custom properties), so that one
+drawing serves the light and the dark theme. What is left is the same bytes for the same figure.
+"""
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.style import context as style_context
+
+# Stand-ins: colours nobody draws with, each for one property of the page's style sheet.
+INK = "#010203"
+GRID = "#010204"
+STAGE_COLOURS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
+CSS_COLOURS: Mapping[str, str] = {
+    INK: "currentColor",
+    GRID: "var(--grid)",
+    **{colour: f"var(--{stage})" for stage, colour in STAGE_COLOURS.items()},
+}
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "raykd",
+    "text.parse_math": False,  # a '$' in a name is a '$'
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same layout on every machine
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.6,
+    "figure.constrained_layout.use": True,
+}
+_NAMESPACE = re.compile(r"\{[^}]*\}")
+_REFERENCE = re.compile(r"#([A-Za-z_][\w.-]*)")
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """matplotlib's defaults with the page's settings, whatever the reader's own matplotlibrc says."""
+    with style_context("default"), rc_context(SETTINGS):
+        yield
+
+
+def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
+    """The figure as an <svg> element whose ids start with `key`, with title and description for readers."""
+    buffer = io.BytesIO()
+    # Empty metadata: a date would change the bytes, and the licence block names addresses.
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):  # a <style> inside the page would reach beyond its figure
+        for child in list(parent):
+            if _bare(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    referenced = {name for element in root.iter() for name in _references(element)}
+    for element in root.iter():
+        element.tag = _bare(element.tag)
+        _rewrite_attributes(element, key, referenced)
+        element.text = element.text if element.text and element.text.strip() else None
+        element.tail = None
+    _describe(root, key, title, description)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _bare(tag: str) -> str:
+    return _NAMESPACE.sub("", tag)
+
+
+def _references(element: ElementTree.Element) -> list[str]:
+    values = (value for name, value in element.attrib.items() if _bare(name) == "href" or "url(#" in value)
+    return [name for value in values for name in _REFERENCE.findall(value)]
+
+
+def _rewrite_attributes(element: ElementTree.Element, key: str, referenced: set[str]) -> None:
+    attributes = {_bare(name): value for name, value in element.attrib.items()}
+    if attributes.get("id") not in referenced:
+        attributes.pop("id", None)  # figure_1, axes_1, ...: the same in every figure of the page
+    for name, value in attributes.items():
+        attributes[name] = f"{key}-{value}" if name == "id" else _rewrite(name, value, key)
+    element.attrib.clear()
+    element.attrib.update(attributes)
+
+
+def _rewrite(name: str, value: str, key: str) -> str:
+    for colour, css in CSS_COLOURS.items():
+        value = value.replace(colour, css)
+    return _REFERENCE.sub(rf"#{key}-\1", value) if name == "href" or "url(#" in value else value
+
+
+def _describe(root: ElementTree.Element, key: str, title: str, description: str) -> None:
+    view_box = root.attrib["viewBox"]
+    root.attrib.clear()
+    root.attrib.update({"viewBox": view_box, "role": "img", "aria-labelledby": f"{key}-title {key}-description"})
+    for position, (tag, text) in enumerate({"title": title, "desc": description}.items()):
+        element = ElementTree.Element(tag, {"id": f"{key}-{'title' if tag == 'title' else 'description'}"})
+        element.text = text
+        root.insert(position, element)

@@ -1,0 +1,53 @@
+"""How numbers read on the page and in the terminal: rounded to what their origin supports, with units."""
+
+from raykd.report.statistics import PairedGain, Spread
+
+
+def percent(spread: Spread | None) -> str:
+    """'87.42 ± 0.21': mean and standard deviation in percent; two digits, as 10,000 images resolve 0.01."""
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.2f}" + ("" if spread.std is None else f" ± {spread.std:.2f}")
+
+
+def measure(spread: Spread | None) -> str:
+    """'0.4127 ± 0.0034': four significant digits of the mean, for measures whose unit we do not know."""
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.4g}" + ("" if spread.std is None else f" ± {spread.std:.2g}")
+
+
+def points(value: float) -> str:
+    """'+1.23' or '-0.40': percentage points with their sign."""
+    return f"{value:+.2f}"
+
+
+def interval(gain: PairedGain) -> str:
+    """'[+0.61, +2.04]', or '' of one pair."""
+    return "" if gain.interval is None else f"[{points(gain.interval[0])}, {points(gain.interval[1])}]"
+
+
+def parameters(count: int | None) -> str:
+    """'11.17 M', '78.0 k' or '512'."""
+    if count is None:
+        return "-"
+    if count >= 1e6:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)
+
+
+def duration(seconds: float | None) -> str:
+    """'41.2 s', '12 min 05 s' or '3 h 07 min'."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+
+
+def in_favour(gain: PairedGain) -> str:
+    """'2 of 3 seeds in favour of distilling'."""
+    total = len(gain.pairs)
+    return f"{gain.num_in_favour} of {total} seed{'' if total == 1 else 's'} in favour of distilling"

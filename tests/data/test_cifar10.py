@@ -1,0 +1,134 @@
+"""CIFAR-10 from each layout, and what a user is told when none is there or one is damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_cifar10 import IMAGES_PER_BATCH, random_pixels
+from torchvision.datasets import CIFAR10
+
+from raykd.data import cifar10
+from raykd.data.dataset import load
+from raykd.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+def expected_images(*seeds: int) -> torch.Tensor:
+    batches = [torch.from_numpy(random_pixels(IMAGES_PER_BATCH, seed=seed)) for seed in seeds]
+    return torch.cat(batches).permute(0, 3, 1, 2)
+
+
+def test_unpacked_batches_are_read_in_order(python_batches: Path) -> None:
+    data = load("cifar10", python_batches)
+    assert data.train.images.equal(expected_images(1, 2, 3, 4, 5))
+    assert data.test.images.equal(expected_images(6))
+    assert data.train.labels[:5].tolist() == [1, 2, 3, 4, 2]
+    assert data.train.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_archive_equals_the_unpacked_batches_and_shares_their_identity(
+    python_archive: Path, python_batches: Path
+) -> None:
+    packed, unpacked = load("cifar10", python_archive), load("cifar10", python_batches)
+    assert packed.identity == unpacked.identity
+    assert packed.train.images.equal(unpacked.train.images)
+    assert packed.test.labels.equal(unpacked.test.labels)
+
+
+def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Path) -> None:
+    before = sorted(python_archive.rglob("*"))
+    python_archive.chmod(0o500)
+    load("cifar10", python_archive)
+    python_archive.chmod(0o700)
+    assert sorted(python_archive.rglob("*")) == before
+
+
+def test_identity_of_the_python_version_is_a_constant() -> None:
+    assert cifar10._python_identity() == ("95b604f2fa7444f542651cc139afb5012196814d586410b1f0cd58bc7f452add")
+
+
+def test_names_of_batches_and_archive_are_those_of_torchvision() -> None:
+    assert (CIFAR10.base_folder, CIFAR10.filename) == (cifar10._BATCHES, cifar10._ARCHIVE)
+
+
+def test_parquet_is_read(parquet_folder: Path) -> None:
+    data = load("cifar10", parquet_folder)
+    assert data.train.images.equal(torch.from_numpy(random_pixels(20)).permute(0, 3, 1, 2))
+    assert data.test.labels.tolist() == [*range(10)]
+    assert data.class_names[3] == "cat"
+
+
+@pytest.mark.parametrize("layout", ["python_batches", "python_archive", "parquet_folder"])
+def test_layouts_are_found_in_cifar10_below_the_folder_too(
+    layout: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(layout)
+    expected = load("cifar10", folder).identity
+    (tmp_path / "data").mkdir()
+    folder.rename(tmp_path / "data" / "cifar10")
+    assert load("cifar10", tmp_path / "data").identity == expected
+
+
+def test_missing_folder_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder; give --data-dir or RAYKD_DATA"):
+        load("cifar10", tmp_path / "nowhere")
+
+
+def test_folder_without_a_known_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"looked for cifar-10-batches-py/, cifar-10-python.tar.gz, .*parquet"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_one_part_without_the_other_is_named(parquet_folder: Path, missing: str) -> None:
+    (parquet_folder / f"{missing}.parquet").unlink()
+    with pytest.raises(DataError, match=f"as Parquet but not {missing}; put {missing}.parquet beside it"):
+        load("cifar10", parquet_folder)
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+def test_damaged_batch_is_named_and_not_unpickled(
+    python_batches: Path, damage: Callable[[Path, int], None], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
+    damage(python_batches / CIFAR10.base_folder / name, -1)
+    with pytest.raises(DataError, match=f"{name}: cut short or changed"):
+        load("cifar10", python_batches)
+
+
+def test_missing_batch_is_named(python_batches: Path) -> None:
+    (python_batches / CIFAR10.base_folder / "data_batch_5").unlink()
+    with pytest.raises(DataError, match="data_batch_5: missing from the unpacked batches"):
+        load("cifar10", python_batches)
+
+
+def test_archive_cut_short_is_named(python_archive: Path) -> None:
+    archive = python_archive / CIFAR10.filename
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: cut short or changed"):
+        load("cifar10", python_archive)
+
+
+def test_full_temporary_folder_is_named(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(DataError, match=r"tar\.gz: could not unpack it .*No space left.* set TMPDIR"):
+        load("cifar10", python_archive)
+
+
+def test_real_cifar10_has_its_sizes_and_equal_classes(real_folder: Path, tmp_path: Path) -> None:
+    data = load("cifar10", real_folder, cache=tmp_path)
+    assert data.train.images.shape == (50_000, 3, 32, 32)
+    assert data.test.images.shape == (10_000, 3, 32, 32)
+    assert data.train.labels.bincount().tolist() == [5_000] * 10
+    assert data.test.labels.bincount().tolist() == [1_000] * 10
+    pixels = data.train.images[::7].float() / 255
+    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=5e-3)
+    assert pixels.std((0, 2, 3)).tolist() == pytest.approx(data.std, abs=5e-3)
+    mapped = load("cifar10", real_folder, cache=tmp_path)
+    assert mapped.train.images.equal(data.train.images)
+    assert mapped.test.labels.equal(data.test.labels)

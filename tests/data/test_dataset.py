@@ -1,0 +1,55 @@
+"""Names, folders and sizes of datasets."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from raykd.data import dataset
+from raykd.data.dataset import Split, find_folder, load
+from raykd.errors import ConfigError, DataError
+
+
+def test_folder_is_the_option_else_the_environment_else_data() -> None:
+    assert find_folder("given", {"RAYKD_DATA": "/env"}) == Path("given")
+    assert find_folder(None, {"RAYKD_DATA": "/env"}) == Path("/env")
+    assert find_folder(None, {"RAYKD_DATA": ""}) == Path("data")
+    assert find_folder(None, {}) == Path("data")
+    assert find_folder("~/sets", {}) == Path.home() / "sets"
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown dataset 'cifar-10': .*did you mean 'cifar10'"):
+        load("cifar-10", None)
+
+
+def test_cifar10_without_a_folder_says_how_to_give_one() -> None:
+    with pytest.raises(DataError, match="cifar10 is read from a folder: give --data-dir, or set RAYKD_DATA"):
+        load("cifar10", None)
+
+
+@pytest.mark.parametrize("size", [16, 8, 4])
+def test_smaller_images_are_means_of_blocks(parquet_folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_AVERAGE_CHUNK", 7)
+    full, small = load("cifar10", parquet_folder), load("cifar10", parquet_folder, image_size=size)
+    block = 32 // size
+    mean = torch.nn.functional.avg_pool2d(full.train.images.double(), block)
+    assert small.train.images.equal((mean + 0.5).floor().to(torch.uint8))
+    assert small.image_size == size
+    assert small.train.images.is_contiguous(memory_format=torch.channels_last)
+    assert small.identity != full.identity
+
+
+@pytest.mark.parametrize("size", [0, -4, 5, 64])
+def test_size_that_does_not_divide_is_refused(parquet_folder: Path, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"image_size {size} does not divide the 32 pixels of cifar10"):
+        load("cifar10", parquet_folder, image_size=size)
+
+
+def test_split_refuses_what_is_no_images_or_labels() -> None:
+    images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    assert len(Split(images, labels)) == 2
+    with pytest.raises(DataError, match="images are"):
+        Split(images.float(), labels)
+    with pytest.raises(DataError, match="labels are"):
+        Split(images, labels[:1])

@@ -1,0 +1,145 @@
+"""The cache of decoded images: equal to decoding, rebuilt when damaged, whole at any time."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import pytest
+import torch
+
+from raykd.data import cifar10, decoded_cache
+from raykd.data.dataset import Dataset, Split, load
+
+
+def assert_equal(left: Dataset, right: Dataset) -> None:
+    assert left.identity == right.identity
+    for one, other in ((left.train, right.train), (left.test, right.test)):
+        assert one.images.equal(other.images)
+        assert one.labels.equal(other.labels)
+        assert one.images.stride() == other.images.stride()
+
+
+def only_file(folder: Path) -> Path:
+    (file,) = folder.iterdir()
+    return file
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar10.Source]:
+    """Grows by one with each decoding."""
+    seen: list[cifar10.Source] = []
+    decode = cifar10.decode
+    monkeypatch.setattr(cifar10, "decode", lambda source: (seen.append(source), decode(source))[1])
+    return seen
+
+
+@pytest.mark.parametrize("image_size", [None, 16])
+def test_cached_load_equals_decoding_and_does_not_decode(
+    parquet_folder: Path, tmp_path: Path, decodings: list, image_size: int | None
+) -> None:
+    decoded = load("cifar10", parquet_folder, image_size, tmp_path / "cache")
+    cached = load("cifar10", parquet_folder, image_size, tmp_path / "cache")
+    assert_equal(decoded, cached)
+    assert len(decodings) == 1
+
+
+def test_changed_data_and_other_sizes_are_other_files(parquet_folder: Path, tmp_path: Path, decodings: list) -> None:
+    load("cifar10", parquet_folder, None, tmp_path / "cache")
+    load("cifar10", parquet_folder, 16, tmp_path / "cache")
+    (parquet_folder / "train.parquet").write_bytes((parquet_folder / "test.parquet").read_bytes())
+    assert len(load("cifar10", parquet_folder, None, tmp_path / "cache").train) == 10
+    assert len(decodings) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize("position", [0, 20, 400, -1, -3_000])
+def test_damaged_file_is_rebuilt(
+    parquet_folder: Path,
+    tmp_path: Path,
+    damage: Callable[[Path, int], None],
+    decodings: list,
+    position: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    damage(only_file(tmp_path / "cache"), position)
+    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert "damaged" in caplog.text
+    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert len(decodings) == 2
+
+
+@pytest.mark.parametrize("kept", [0, 5, 1_000, -1])
+def test_file_cut_short_is_rebuilt(parquet_folder: Path, tmp_path: Path, kept: int) -> None:
+    expected = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    file = only_file(tmp_path / "cache")
+    file.write_bytes(file.read_bytes()[:kept])
+    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert decoded_cache.read(file, expected.identity) is not None
+
+
+def test_file_of_another_identity_is_not_taken(parquet_folder: Path, tmp_path: Path) -> None:
+    data = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    file = only_file(tmp_path / "cache")
+    assert decoded_cache.read(file, data.identity) is not None
+    assert decoded_cache.read(file, data.identity[:16] + "0" * 48) is None
+
+
+def test_changing_loaded_images_leaves_the_file_alone(parquet_folder: Path, tmp_path: Path) -> None:
+    load("cifar10", parquet_folder, None, tmp_path / "cache")
+    before = only_file(tmp_path / "cache").read_bytes()
+    load("cifar10", parquet_folder, None, tmp_path / "cache").train.images.zero_()
+    assert only_file(tmp_path / "cache").read_bytes() == before
+
+
+def test_others_can_read_the_file(parquet_folder: Path, tmp_path: Path) -> None:
+    load("cifar10", parquet_folder, None, tmp_path / "cache")
+    (tmp_path / "plain").touch()  # what the umask gives
+    assert only_file(tmp_path / "cache").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace", "pathlib.Path.mkdir"])
+def test_cache_that_cannot_be_written_is_done_without(
+    parquet_folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    expected = load("cifar10", parquet_folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(step, full)
+        assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert "No space left" in caplog.text
+    assert not list(tmp_path.glob("cache/*"))
+
+
+def test_concurrent_writers_and_readers_see_all_or_nothing(tmp_path: Path) -> None:
+    train = Split(torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8), torch.arange(200))
+    test = Split(train.images.clone(), train.labels.clone())
+    path, identity = tmp_path / "cache.safetensors", "ab" * 32
+    written = threading.Event()
+
+    def write() -> None:
+        for _ in range(10):
+            decoded_cache.write(path, identity, (train, test))
+            time.sleep(0.005)
+            path.unlink(missing_ok=True)  # the next write starts anew
+
+    def read() -> int:
+        num_whole = 0
+        while not written.is_set():
+            parts = decoded_cache.read(path, identity)
+            assert parts is None or parts[0].images.equal(train.images)
+            num_whole += parts is not None
+        return num_whole
+
+    with ThreadPoolExecutor(8) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        writers = [pool.submit(write) for _ in range(4)]
+        wait(writers)
+        written.set()
+        assert [writer.exception() for writer in writers] == [None] * 4
+        assert sum(reader.result() for reader in readers) > 0
+    assert not list(tmp_path.glob("*.partial"))

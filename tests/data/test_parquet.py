@@ -1,0 +1,167 @@
+"""Parquet in the hub's layout: what is read, and how each kind of bad file is named."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from small_cifar10 import png, random_pixels, write_parquet
+
+from raykd.data import parquet
+from raykd.errors import DataError
+
+PICTURES = [png(image) for image in random_pixels(20)]
+LABELS = [*range(10)] * 2
+
+
+def read(*files: Path) -> parquet.Split:
+    return parquet.read(files, image_size=32, num_classes=10)
+
+
+@pytest.mark.parametrize("image_column", ["img", "image"])
+def test_pixels_and_labels_come_back_in_order(tmp_path: Path, image_column: str) -> None:
+    split = read(write_parquet(tmp_path / "train.parquet", PICTURES, LABELS, image_column))
+    assert split.images.equal(torch.from_numpy(random_pixels(20)).permute(0, 3, 1, 2))
+    assert split.labels.tolist() == LABELS
+    assert split.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
+    grey = random_pixels(1)[0, :, :, 0]
+    split = read(write_parquet(tmp_path / "train.parquet", [png(grey)], [0]))
+    assert split.images[0].equal(torch.from_numpy(np.stack([grey] * 3)))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train.parquet"],
+        ["train-00000-of-00001.parquet"],
+        ["plain_text/train-00000-of-00001.parquet"],
+        ["data/train-00000-of-00002-abc.parquet", "data/train-00001-of-00002-abc.parquet"],
+        ["train/0000.parquet", "train/0001.parquet"],
+        ["plain_text/train/0000.parquet"],
+    ],
+)
+def test_layouts_of_the_hub_are_found_in_order(tmp_path: Path, names: list[str]) -> None:
+    for name in reversed(names):
+        write_parquet(tmp_path / name, PICTURES[:1], [0])
+    assert parquet.find_files(tmp_path, "train") == tuple(tmp_path / name for name in names)
+    assert parquet.find_files(tmp_path, "test") == ()
+
+
+def test_several_files_are_one_part(tmp_path: Path) -> None:
+    first = write_parquet(tmp_path / "0.parquet", PICTURES[:5], LABELS[:5])
+    second = write_parquet(tmp_path / "1.parquet", PICTURES[5:], LABELS[5:])
+    assert read(first, second).labels.tolist() == LABELS
+
+
+def test_a_missing_numbered_file_is_noticed(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-00000-of-00003.parquet", PICTURES, LABELS)
+    with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet: by its name one of 3 files, but 1"):
+        parquet.find_files(tmp_path, "train")
+
+
+def test_identity_is_of_the_bytes_and_their_part_not_of_names(tmp_path: Path) -> None:
+    one = write_parquet(tmp_path / "one.parquet", PICTURES, LABELS)
+    same = write_parquet(tmp_path / "elsewhere" / "same.parquet", PICTURES, LABELS)
+    other = write_parquet(tmp_path / "other.parquet", PICTURES, LABELS[::-1])
+    assert parquet.identity((one,), (other,)) == parquet.identity((same,), (other,))
+    identities = {parquet.identity(*parts) for parts in (((one,), (other,)), ((other,), (one,)), ((one, other), ()))}
+    assert len(identities) == 3
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("row", "picture", "label", "message"),
+    [
+        (3, PICTURES[0], 10, "row 3 has label 10; CIFAR-10's go from 0 to 9"),
+        (0, PICTURES[0], -1, "row 0 has label -1"),
+        (19, PICTURES[0], None, "row 19 has no label"),
+        (2, None, 0, "row 2 has no picture"),
+        (8, jpeg_of_size(28, 32), 0, "row 8 is 28x32 pixels; CIFAR-10's are 32x32"),
+        (8, b"no picture", 0, "row 8 is no PNG or JPEG"),
+        (8, b"", 0, "row 8 is no PNG or JPEG"),
+        (8, PICTURES[0][:600], 0, "row 8 is a PNG or JPEG that cannot be decoded"),
+        (8, jpeg_of_size(32, 32)[:400], 0, "row 8 is a PNG or JPEG that cannot be decoded|row 8 is no PNG or JPEG"),
+    ],
+)
+def test_bad_row_is_named(tmp_path: Path, row: int, picture: bytes | None, label: int | None, message: str) -> None:
+    pictures, labels = list(PICTURES), list(LABELS)
+    pictures[row], labels[row] = picture, label
+    path = write_parquet(tmp_path / "train.parquet", pictures, labels)
+    with pytest.raises(DataError, match=f"train.parquet: ({message})") as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_rows_are_counted_across_the_batches_in_which_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_ROWS_AT_A_TIME", 3)
+    path = write_parquet(tmp_path / "train.parquet", [*PICTURES[:19], b"no picture"], LABELS)
+    with pytest.raises(DataError, match="row 19 is no PNG or JPEG"):
+        read(path)
+
+
+def test_a_null_struct_is_a_missing_picture(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"img": pa.array([{"bytes": PICTURES[0]}, None], kind), "label": [0, 1]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet: row 1 has no picture"):
+        read(tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
+def test_file_cut_short_is_named(tmp_path: Path, kept: float) -> None:
+    path = write_parquet(tmp_path / "train.parquet", PICTURES, LABELS)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=r"train\.parquet: cut short or no Parquet file"):
+        read(path)
+
+
+def test_damaged_pages_are_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", PICTURES, LABELS)
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)  # the first page's header; the footer stays whole
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.parquet: cut short or no Parquet file"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table({"img": [b"bytes without a struct"], "label": [0]}),
+        pa.table({"img": [{"bytes": "text", "path": ""}], "label": [0]}),
+        pa.table({"img": [{"path": "0.png"}], "label": [0]}),
+        pa.table({"img": [{"bytes": PICTURES[0], "path": ""}], "label": ["cat"]}),
+        pa.table({"img": [{"bytes": PICTURES[0], "path": ""}], "fine_label": [0]}),
+        pa.table({"label": [0]}),
+    ],
+    ids=["bare bytes", "text", "path alone", "label as text", "no label", "no image"],
+)
+def test_wrong_schema_names_the_columns_found_and_wanted(tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(
+        DataError, match=r"train\.parquet: has the columns '.*wanted 'img' or 'image': struct"
+    ) as caught:
+        read(tmp_path / "train.parquet")
+    assert all(f"'{name}'" in str(caught.value) for name in table.column_names)
+
+
+def test_file_without_rows_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", [], [])
+    with pytest.raises(DataError, match=r"train\.parquet: has 0 rows"):
+        read(path)

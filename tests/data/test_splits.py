@@ -1,0 +1,71 @@
+"""Held-out images and subsets: shares, determinism, independence."""
+
+import pytest
+import torch
+
+from raykd.data.splits import stratified_holdout, stratified_subset
+from raykd.errors import DataError
+
+BALANCED = torch.arange(10).repeat(500)
+SKEWED = torch.repeat_interleave(torch.arange(4), torch.tensor([700, 200, 97, 3]))[torch.randperm(1_000)]
+
+
+def test_holdout_takes_the_same_number_of_each_class() -> None:
+    kept, held_out = stratified_holdout(BALANCED, 500, seed=0)
+    assert BALANCED[held_out].bincount().tolist() == [50] * 10
+    assert BALANCED[kept].bincount().tolist() == [450] * 10
+
+
+def test_kept_and_held_out_are_all_rows_once() -> None:
+    kept, held_out = stratified_holdout(BALANCED, 137, seed=1)
+    assert torch.cat([kept, held_out]).sort().values.equal(torch.arange(len(BALANCED)))
+    assert len(held_out) == 137
+
+
+@pytest.mark.parametrize("num", [1, 3, 10, 333, 999])
+def test_unequal_classes_keep_their_shares_to_within_one_image(num: int) -> None:
+    for rows in (stratified_holdout(SKEWED, num, seed=0)[1], stratified_subset(SKEWED, num, seed=0)):
+        assert len(rows) == num
+        share = SKEWED.bincount() * num / len(SKEWED)
+        assert ((SKEWED[rows].bincount(minlength=4) - share).abs() < 1).all()
+
+
+def test_rows_ascend() -> None:
+    for rows in (*stratified_holdout(BALANCED, 100, seed=0), stratified_subset(BALANCED, 100, seed=0)):
+        assert (rows.diff() > 0).all()
+
+
+def test_seed_alone_decides() -> None:
+    first = stratified_holdout(BALANCED, 100, seed=0)[1]
+    torch.manual_seed(1)
+    assert first.equal(stratified_holdout(BALANCED, 100, seed=0)[1])
+    assert not first.equal(stratified_holdout(BALANCED, 100, seed=1)[1])
+
+
+def test_subset_is_not_the_held_out_images_of_the_same_seed() -> None:
+    held_out = set(stratified_holdout(BALANCED, 500, seed=0)[1].tolist())
+    subset = set(stratified_subset(BALANCED, 500, seed=0).tolist())
+    assert len(held_out & subset) < 100  # 50 by chance
+
+
+def test_larger_subset_of_a_seed_holds_the_smaller() -> None:
+    smaller, larger = stratified_subset(BALANCED, 100, seed=0), stratified_subset(BALANCED, 1_000, seed=0)
+    assert set(smaller.tolist()) < set(larger.tolist())
+
+
+def test_all_and_nothing_are_possible_where_they_make_sense() -> None:
+    kept, held_out = stratified_holdout(BALANCED, 0, seed=0)
+    assert (len(kept), len(held_out)) == (5_000, 0)
+    assert stratified_subset(BALANCED, 5_000, seed=0).equal(torch.arange(5_000))
+
+
+@pytest.mark.parametrize("num", [-1, 5_000, 9_999])
+def test_impossible_holdout_is_named(num: int) -> None:
+    with pytest.raises(DataError, match=f"{num} of 5000 images; give 0 to 4999"):
+        stratified_holdout(BALANCED, num, seed=0)
+
+
+@pytest.mark.parametrize("num", [-1, 0, 5_001])
+def test_impossible_subset_is_named(num: int) -> None:
+    with pytest.raises(DataError, match=f"{num} of 5000 images; give 1 to 5000"):
+        stratified_subset(BALANCED, num, seed=0)

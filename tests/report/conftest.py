@@ -1,0 +1,105 @@
+"""Small run folders, written as the run store writes them, and the page made of two families of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raykd.report.build import Report, build
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A results root. `run` writes one run and returns its name, `plan` names the runs of a family."""
+
+    root: Path
+
+    def plan(self, family: str, **stages: list[str]) -> None:
+        self.write(f"{family}/plan.json", {"family": family, "stages": stages})
+
+    def run(self, family: str, stage: str, seed: int = 0, top1: float | None = 90.0, **fields: Any) -> str:
+        """One run; `fields` replaces fields of run.json, `history` and `measures` what lies beside it."""
+        name = fields.pop("name", f"{stage}-net-s{seed}-ab12")
+        history = fields.pop("history", {"ce": [2.0, 1.0, 0.5], "val_top1": [50.0, 80.0, 89.0]})
+        measures = fields.pop("measures", {})
+        record = {**_record(family, stage, name, seed), **fields}
+        self.write(f"{family}/{name}/run.json", record)
+        if history is not None:
+            num_epochs = len(next(iter(history.values())))
+            table = pa.table({"epoch": range(num_epochs), "step": range(num_epochs), **history})
+            pq.write_table(table, self.root / family / name / "history.parquet")
+        if top1 is not None:
+            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, **measures}
+            self.write(f"{family}/{name}/test.json", score)
+        return name
+
+    def family(self, family: str, teacher: list[float], baseline: list[float], distilled: list[float]) -> None:
+        """A whole plan of evaluated runs from their test top1, seeds from 0."""
+        scores = {"teacher": teacher, "baseline": baseline, "distilled": distilled}
+        stages = {
+            stage: [self.run(family, stage, seed, top1) for seed, top1 in enumerate(values)]
+            for stage, values in scores.items()
+        }
+        self.plan(family, **stages)
+
+    def write(self, path: str, values: Any) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _record(family: str, stage: str, name: str, seed: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "family": family,
+        "stage": stage,
+        "model": "resnet18" if stage == "teacher" else "resnet8",
+        "method": "kd" if stage == "distilled" else "ce",
+        "seed": seed,
+        "fingerprint": "ab12",
+        "config": {"recipe": {"epochs": 3, "seed": seed}, "data": {"name": "digits"}, "teacher": None},
+        "status": "done",
+        "started": "2026-01-02T03:04:05+00:00",
+        "ended": "2026-01-02T03:05:05+00:00",
+        "seconds": 60.0,
+        "reason": None,
+        "compute": {"device": "cpu", "threads": 2, "precision": "fp32"},
+        "versions": {"raykd": "0.1.0", "torch": "2.15.0"},
+        "hardware": {"cpu": "a processor", "gpu": None},
+        "git": {"revision": "0123456789", "dirty": False},
+        "parameters": 11_173_962 if stage == "teacher" else 78_042,
+        "best": {"epoch": 2, "val_top1": 89.0},
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    """An empty results root."""
+    return ResultsFolder(tmp_path / "ray_results")
+
+
+@pytest.fixture(scope="session")
+def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of a complete family and of one with something of every kind missing. Read only."""
+    folder = ResultsFolder(tmp_path_factory.mktemp("two_families") / "ray_results")
+    folder.family("cnn", teacher=[95.0], baseline=[87.0, 88.0, 89.0], distilled=[88.5, 89.0, 90.0])
+    hostile = "<script>alert(1)</script> & \x1b[31mred\nsecond line"
+    folder.plan(
+        "v<i>t",
+        teacher=[folder.run("v<i>t", "teacher", top1=93.0)],
+        baseline=[
+            folder.run("v<i>t", "baseline", 0, 82.0, measures={"<u>ece": 0.02}, versions={"torch": "<b>2</b>"}),
+            folder.run("v<i>t", "baseline", 1, None),
+            folder.run("v<i>t", "baseline", 2, None, status="failed", reason=hostile),
+        ],
+        distilled=[
+            folder.run("v<i>t", "distilled", 0, 83.0, history={"$<s>kd": [2.0, 1.0], "val_top1": [40.0, 50.0]}),
+            folder.run("v<i>t", "distilled", 1, None, status="running", ended=None, best=None),
+            "distilled-net-s2-<img src=x>",
+        ],
+    )
+    return build(folder.root)

@@ -1,0 +1,170 @@
+"""Reading run folders: what is absent has a name, what is corrupt ends with one line naming the file."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raykd.errors import ConfigError, RaykdError
+from raykd.report.collect import collect
+
+
+def test_a_run_is_read_as_it_was_written(results):
+    name = results.run("cnn", "distilled", 2, 88.5, measures={"ece": 0.02, "note": "text", "flag": True})
+    results.plan("cnn", distilled=[name])
+    (family,) = collect(results.root)
+    (run,) = family.runs
+    assert (family.name, run.name, run.stage, run.state) == ("cnn", name, "distilled", "evaluated")
+    assert (run.record.model, run.record.method, run.record.seed) == ("resnet8", "kd", 2)
+    assert (run.record.best.epoch, run.record.best.val_top1) == (2, 89.0)
+    assert (run.score.top1, run.score.nll, run.score.num_images) == (88.5, 0.5, 10_000)
+    assert run.score.measures == {"ece": 0.02}
+    assert run.history.epochs == (0, 1, 2)
+    assert run.history.loss_terms == ("ce",)
+
+
+def test_folders_outside_the_plan_are_ignored(results):
+    results.run("cnn", "baseline", 0, 10.0, name="baseline-net-s0-0000")
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 88.0)])
+    (family,) = collect(results.root)
+    assert [run.name for run in family.runs] == ["baseline-net-s0-ab12"]
+
+
+def test_every_unfinished_state_has_its_words(results):
+    stages = [
+        results.run("cnn", "baseline", 0, None),
+        results.run("cnn", "baseline", 1, None, status="running"),
+        results.run("cnn", "baseline", 2, None, status="failed", reason="NaN in ce\n at \x1b[31mepoch 3"),
+        results.run("cnn", "baseline", 3, None, status="running", history=None),
+        "baseline-net-s4-ab12",
+    ]
+    results.plan("cnn", baseline=stages)
+    (family,) = collect(results.root)
+    assert [run.state_in_words for run in family.runs] == [
+        "not evaluated",
+        "running: 3 epochs recorded",
+        "failed: NaN in ce at [31mepoch 3",
+        "running: 0 epochs recorded",
+        "not started",
+    ]
+
+
+def test_a_score_counts_only_for_a_run_that_is_done(results):
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 88.0, status="running")])
+    (family,) = collect(results.root)
+    assert family.runs[0].score is None
+
+
+def test_null_in_a_history_is_nan(results):
+    history = {"ce": [1.0, 0.5], "val_top1": [None, 80.0]}
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", history=history)])
+    (family,) = collect(results.root)
+    assert math.isnan(family.runs[0].history.columns["val_top1"][0])
+
+
+def test_no_plan_is_a_config_error_with_a_remedy(results):
+    with pytest.raises(ConfigError, match=r"no plan under .*start an experiment first"):
+        collect(results.root)
+
+
+@pytest.mark.parametrize("file", ["plan.json", "baseline-net-s0-ab12/run.json", "baseline-net-s0-ab12/test.json"])
+@pytest.mark.parametrize("content", [b'{"top1": 88', b"[]", b"\xff\xfe", b"", b"[" * 100_000, b"{}"])
+def test_a_torn_json_file_is_one_line_naming_it(results, file, content):
+    results.family("cnn", [], [88.0], [])
+    path = results.root / "cnn" / file
+    path.write_bytes(content)
+    with pytest.raises(RaykdError) as caught:
+        collect(results.root)
+    assert f"corrupt file '{path}'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_history_is_one_line_naming_it(results):
+    results.family("cnn", [], [88.0], [])
+    path = results.root / "cnn" / "baseline-net-s0-ab12" / "history.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RaykdError, match=r"corrupt file '.*history\.parquet'"):
+        collect(results.root)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pa.table({"ce": [1.0]}), pa.table({"epoch": [0, 2, 1]}), pa.table({"epoch": [0, 0]}), pa.table({"epoch": ["a"]})],
+)
+def test_a_history_whose_epochs_are_no_epochs_is_refused(results, table):
+    results.family("cnn", [], [88.0], [])
+    pq.write_table(table, results.root / "cnn" / "baseline-net-s0-ab12" / "history.parquet")
+    with pytest.raises(RaykdError, match=r"history\.parquet"):
+        collect(results.root)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("seed", "0", "field 'seed' is '0', not a whole number"),
+        ("seed", True, "field 'seed' is True"),
+        ("seconds", -1, r"field 'seconds' is -1, not a finite number in \[0, inf\]"),
+        ("seconds", float("nan"), "field 'seconds' is nan"),
+        ("seconds", 10**400, "field 'seconds' is 1000"),
+        ("status", "finished", "status is 'finished'"),
+        ("stage", "teacher", "stage is 'teacher', its place in the plan says 'baseline'"),
+        ("best", {"epoch": 1, "val_top1": 100.1}, "field 'val_top1' is 100.1"),
+        ("config", [], r"field 'config' is \[\], not an object"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_with_its_value(results, field, value, complaint):
+    results.family("cnn", [], [88.0], [])
+    record = results.root / "cnn" / "baseline-net-s0-ab12" / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), field: value}))
+    with pytest.raises(RaykdError, match=complaint):
+        collect(results.root)
+
+
+@pytest.mark.parametrize("top1", [-0.1, 100.1, float("nan"), None, "88"])
+def test_a_test_top1_outside_0_to_100_is_refused(results, top1):
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", measures={"top1": top1})])
+    with pytest.raises(RaykdError, match=r"test\.json': field 'top1'"):
+        collect(results.root)
+
+
+@pytest.mark.parametrize("name", ["../other/run", "a/b", "..", ".", "", "/tmp", "a\x00b", "\ud800"])
+def test_a_plan_cannot_point_out_of_its_folder(results, name):
+    results.plan("cnn", baseline=[name])
+    with pytest.raises(RaykdError, match="is not the name of a run's folder"):
+        collect(results.root)
+
+
+@pytest.mark.parametrize(
+    ("plan", "complaint"),
+    [
+        ({"family": "vit", "stages": {}}, "family is 'vit', the folder is 'cnn'"),
+        ({"family": "cnn", "stages": {"tuned": []}}, "unknown stage 'tuned'"),
+        ({"family": "cnn", "stages": {"teacher": "a"}}, "stage 'teacher' is not a list"),
+        ({"family": "cnn", "stages": {"teacher": ["a", "a"]}}, "names a run twice"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused(results, plan, complaint):
+    results.write("cnn/plan.json", plan)
+    with pytest.raises(RaykdError, match=complaint):
+        collect(results.root)
+
+
+def test_a_stage_that_mixes_methods_or_repeats_a_seed_is_refused(results):
+    first = results.run("cnn", "distilled", 0)
+    other = results.run("cnn", "distilled", 1, method="dkd")
+    again = results.run("cnn", "distilled", 0, name="distilled-net-s0-0000")
+    results.plan("cnn", distilled=[first, other])
+    with pytest.raises(RaykdError, match="mixes resnet8 dkd and resnet8 kd"):
+        collect(results.root)
+    results.plan("cnn", distilled=[first, again])
+    with pytest.raises(RaykdError, match="two runs of one seed"):
+        collect(results.root)
+
+
+def test_an_unreadable_results_root_is_no_traceback(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="no plan under"):
+        collect(tmp_path / "file")

@@ -1,0 +1,90 @@
+"""The page as text: escaped, self-contained, complete, the same bytes each time."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from raykd.report.build import build
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page, and the text of everything."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(two_families) -> str:
+    return two_families.page.read_text(encoding="utf-8")
+
+
+def test_hostile_names_are_text_and_never_tags(page):
+    tags = {tag for tag, _ in Tags(page).tags}
+    assert tags.isdisjoint({"script", "img", "i", "u", "s", "iframe", "object", "link"})
+    text = Tags(page).text
+    for hostile in ("v<i>t", "<script>alert(1)</script> & [31mred second line", "<u>ece", "<b>2</b>", "<img src=x>"):
+        assert hostile in text
+    assert "\x1b" not in page
+
+
+def test_the_page_loads_nothing(page):
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert all("src" not in attributes and "srcset" not in attributes for _, attributes in Tags(page).tags)
+    assert set(re.findall(r"url\(([^)]{1})", page)) <= {"#"}
+    assert "default-src 'none'" in page
+
+
+def test_every_link_leads_somewhere(page, two_families):
+    attributes = [attributes for _, attributes in Tags(page).tags]
+    ids = [attribute["id"] for attribute in attributes if "id" in attribute]
+    assert len(ids) == len(set(ids))
+    for href in (attribute["href"] or "" for attribute in attributes if "href" in attribute):
+        if href.startswith("#"):
+            assert href[1:] in ids
+        else:
+            assert (two_families.page.parent / href).resolve().exists()
+    for labels in (attribute["aria-labelledby"] or "" for attribute in attributes if "aria-labelledby" in attribute):
+        assert set(labels.split()) <= set(ids)
+
+
+def test_the_page_tells_numbers_interval_verdict_and_what_is_missing(page):
+    text = " ".join(Tags(page).text.split())
+    for words in (
+        "88.00 ± 1.00",
+        "+1.17 points",
+        "95 % interval [+0.45, +1.88], standard deviation 0.29",
+        "Distilled is better at n = 3.",
+        "3 of 3 seeds in favour of distilling.",
+        "One seed: no interval.",
+        "baseline-net-s1-ab12: not evaluated",
+        "distilled-net-s1-ab12: running: 3 epochs recorded",
+        "distilled-net-s2-<img src=x>: not started",
+        "10 of 14 planned runs evaluated",
+    ):
+        assert words in text
+
+
+def test_the_same_folders_make_the_same_bytes(results):
+    results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
+    first = {path: path.read_bytes() for path in build(results.root).files}
+    assert {path: path.read_bytes() for path in build(results.root).files} == first
+
+
+def test_a_family_of_which_nothing_ran_has_a_page(results):
+    results.plan("cnn", teacher=["teacher-net-s0-ab12"], baseline=[], distilled=[])
+    text = Tags(build(results.root).page.read_text(encoding="utf-8")).text
+    assert "teacher-net-s0-ab12: not started" in text
+    assert "No seed has both" in text

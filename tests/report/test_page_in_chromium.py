@@ -1,0 +1,63 @@
+"""The page in a real browser: no console message, nothing wider than a phone, two themes."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+# The page forbids scripts, so a page around it does the measuring.
+FRAME = """<!doctype html><iframe src="{page}" style="width:400px; height:900px; border:0"></iframe>
+<p id="measured"></p><script>
+document.querySelector("iframe").onload = event => {{
+  const page = event.target.contentDocument;
+  const style = event.target.contentWindow.getComputedStyle(page.body);
+  measured.textContent = [page.documentElement.scrollWidth, style.backgroundColor, style.color].join("|");
+}};
+</script>"""
+
+
+def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The page's DOM after loading, in stdout; its console in stderr."""
+    command = [
+        *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+        *("--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}"),
+        *("--allow-file-access-from-files", "--virtual-time-budget=5000", *flags),
+        *("--dump-dom", page.as_uri()),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def measure(page: Path, tmp_path: Path, *flags: str) -> tuple[int, str, str]:
+    """Scroll width in a frame of 400 px, background and text colour."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(page=page.as_uri()))
+    found = re.search(r'id="measured">(\d+)\|([^|]*)\|([^<]*)<', browse(frame, tmp_path / "profile", *flags).stdout)
+    assert found
+    return int(found[1]), found[2], found[3]
+
+
+def test_the_page_renders_without_a_console_message(two_families, tmp_path):
+    seen = browse(two_families.page, tmp_path / "profile")
+    assert seen.stdout.count("<svg") == 8
+    assert "CONSOLE" not in seen.stderr
+
+
+def test_a_forbidden_script_would_have_shown_in_the_console(two_families, tmp_path):
+    """Without this, an empty console might only mean that nobody listens."""
+    page = two_families.page.read_text(encoding="utf-8").replace("</body>", "<script>1</script></body>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert "CONSOLE" in browse(tmp_path / "page.html", tmp_path / "profile").stderr
+
+
+def test_nothing_is_wider_than_400_px_and_both_themes_hold(two_families, tmp_path):
+    width, light, ink_on_light = measure(two_families.page, tmp_path, "--blink-settings=preferredColorScheme=1")
+    assert width == 400
+    assert (light, ink_on_light) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
+    width, dark, ink_on_dark = measure(two_families.page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert width == 400
+    assert (dark, ink_on_dark) == ("rgb(20, 23, 27)", "rgb(230, 233, 237)")

@@ -1,0 +1,69 @@
+"""Spread and paired gain against values by hand and scipy's own t-test."""
+
+import math
+
+import pytest
+
+from raykd.report.statistics import Pair, paired_gain, spread_of
+
+
+def test_spread_is_mean_and_standard_deviation_with_n_minus_1():
+    spread = spread_of([87.0, 88.0, 92.0])
+    assert spread.mean == 89.0
+    assert spread.std == pytest.approx(math.sqrt((4 + 1 + 9) / 2), rel=1e-15)
+    assert spread.num_runs == 3
+
+
+def test_spread_of_one_has_no_deviation_and_of_none_is_none():
+    assert spread_of([88.0]).std is None
+    assert spread_of([]) is None
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 30])
+def test_the_interval_is_that_of_scipys_paired_t_test(num_seeds):
+    from scipy.stats import ttest_rel
+
+    pairs = [Pair(s, 80 + math.sin(s), 80.5 + math.sin(s) + 0.7 * math.cos(3 * s)) for s in range(num_seeds)]
+    gain = paired_gain(pairs)
+    test = ttest_rel([pair.distilled for pair in pairs], [pair.baseline for pair in pairs])
+    expected = test.confidence_interval(0.95)
+    assert gain.interval == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert gain.is_distinguishable == (test.pvalue < 0.05)
+
+
+def test_three_seeds_by_hand():
+    """Gains 1.5, 1, 1: mean 7/6, std sqrt(1/12), t(0.975, 2) = 4.30265, half width 0.71711."""
+    gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 89.0), Pair(2, 89.0, 90.0)])
+    assert gain.spread.mean == pytest.approx(7 / 6, rel=1e-15)
+    assert gain.spread.std == pytest.approx(math.sqrt(1 / 12), rel=1e-14)
+    assert gain.interval == pytest.approx((7 / 6 - 0.71711, 7 / 6 + 0.71711), abs=1e-5)
+    assert gain.num_in_favour == 3
+    assert gain.verdict == "distilled is better at n = 3"
+
+
+def test_an_interval_around_zero_is_said_not_to_be_distinguishable():
+    gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 87.0), Pair(2, 89.0, 90.0)])
+    assert gain.verdict == "not distinguishable at n = 3"
+    assert gain.num_in_favour == 2
+
+
+def test_an_interval_below_zero_says_worse():
+    gain = paired_gain([Pair(0, 88.5, 87.0), Pair(1, 89.0, 88.0), Pair(2, 90.0, 89.0)])
+    assert gain.verdict == "distilled is worse at n = 3"
+
+
+def test_equal_students_are_not_distinguishable_and_in_nobodys_favour():
+    gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0)])
+    assert (gain.interval, gain.num_in_favour) == ((0.0, 0.0), 0)
+    assert gain.verdict == "not distinguishable at n = 2"
+
+
+def test_one_seed_has_no_interval_and_says_so():
+    gain = paired_gain([Pair(4, 87.0, 95.0)])
+    assert gain.interval is None
+    assert not gain.is_distinguishable
+    assert gain.verdict == "one seed: no interval"
+
+
+def test_no_pair_is_no_gain():
+    assert paired_gain([]) is None

@@ -1,0 +1,79 @@
+"""Settings side by side, and the cautions before a comparison that is none."""
+
+import json
+
+from raykd.report.collect import collect
+from raykd.report.provenance import cautions_of, flatten, origins_of, settings_of
+
+
+def family_of(results, baseline=None, distilled=None):
+    results.plan(
+        "cnn",
+        baseline=[results.run("cnn", "baseline", seed, **(baseline or {})) for seed in (0, 1)],
+        distilled=[results.run("cnn", "distilled", seed, **(distilled or {})) for seed in (0, 1)],
+    )
+    return collect(results.root)[0]
+
+
+def test_runs_that_differ_only_by_design_raise_no_caution(results):
+    method = {"recipe": {"epochs": 3}, "method": {"alpha": 0.5}, "teacher": {"fingerprint": "cd34"}}
+    plain = {"recipe": {"epochs": 3}, "method": {"name": "ce"}, "teacher": None}
+    assert cautions_of(family_of(results, {"config": plain}, {"config": method})) == ()
+
+
+def test_students_of_different_recipes_are_cautioned_against(results):
+    family = family_of(results, {"config": {"recipe": {"epochs": 200}}}, {"config": {"recipe": {"epochs": 240}}})
+    assert cautions_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
+
+
+def test_a_setting_that_only_one_student_has_is_cautioned_against(results):
+    family = family_of(results, {"config": {"recipe": {"mixup": None}}}, {"config": {"recipe": {"mixup": {"p": 1}}}})
+    assert cautions_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
+
+
+def test_a_stage_whose_runs_differ_is_cautioned_against(results):
+    family = family_of(results)
+    results.run("cnn", "distilled", 1, config={"method": {"alpha": 0.9}})
+    results.run("cnn", "distilled", 0, config={"method": {"alpha": 0.5}})
+    (family,) = collect(results.root)
+    assert "the distilled runs differ in method.alpha: 0.5, 0.9" in cautions_of(family)
+
+
+def test_other_machines_and_uncommitted_changes_are_cautioned_against(results):
+    family = family_of(
+        results,
+        {"hardware": {"gpu": "A"}},
+        {"hardware": {"gpu": "B"}, "git": {"revision": "0123456789", "dirty": True}},
+    )
+    assert cautions_of(family) == (
+        "the students' runs differ in hardware.gpu: A (2 of 4 runs); B (2 of 4 runs)",
+        "2 of 4 runs came from a working tree with uncommitted changes",
+    )
+
+
+def test_a_host_of_its_own_or_a_teacher_trained_elsewhere_is_no_caution(results):
+    family_of(results, {"hardware": {"gpu": "A", "host": "n1"}}, {"hardware": {"gpu": "A", "host": "n2"}})
+    teacher = results.run("cnn", "teacher", hardware={"gpu": "B", "host": "n3"})
+    plan = json.loads((results.root / "cnn" / "plan.json").read_text())
+    results.plan("cnn", **plan["stages"], teacher=[teacher])
+    assert cautions_of(collect(results.root)[0]) == ()
+
+
+def test_settings_stand_side_by_side_with_the_seeds_in_one_cell(results):
+    rows = {row.path: row for row in settings_of(family_of(results))}
+    assert rows["recipe.seed"].values == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
+    assert not rows["recipe.seed"].students_differ
+
+
+def test_a_run_without_git_is_not_recorded_rather_than_left_out(results):
+    family_of(results)
+    results.run("cnn", "baseline", 0, git=None)
+    (family,) = collect(results.root)
+    revision = next(row for row in origins_of(family) if row.path == "git.revision")
+    assert dict(revision.values) == {"not recorded": 1, "0123456789": 3}
+    assert "git" not in [row.path for row in origins_of(family)]
+
+
+def test_nested_values_become_dotted_text():
+    nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}, "g": "te\nxt", "h": True}
+    assert flatten(nested) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "{}", "g": "te xt", "h": "true"}

@@ -1,0 +1,47 @@
+"""The report in a Slurm log: no colours, no line wider than the table, everything said."""
+
+from raykd.report.build import build
+from raykd.report.text import WIDTH, render_text
+
+
+def test_the_whole_text_of_a_small_family(results):
+    results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
+    report = build(results.root)
+    assert (
+        render_text(report)
+        == f"""\
+cnn
++-----------+----------+--------+---------------+--------+------------+-------------------+
+| stage     | model    | method | test top1 (%) |      n | parameters | training of a run |
++-----------+----------+--------+---------------+--------+------------+-------------------+
+| teacher   | resnet18 | ce     |         95.00 | 1 of 1 |    11.17 M |        1 min 00 s |
+| baseline  | resnet8  | ce     |  88.00 ± 1.00 | 3 of 3 |     78.0 k |        1 min 00 s |
+| distilled | resnet8  | kd     |  89.17 ± 0.76 | 3 of 3 |     78.0 k |        1 min 00 s |
++-----------+----------+--------+---------------+--------+------------+-------------------+
+gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favour of distilling
+
+report: {report.page}
+"""
+    )
+
+
+def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_families):
+    text = render_text(two_families)
+    assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favour of distilling" in text
+    assert "missing: baseline-net-s1-ab12: not evaluated" in text
+    assert "missing: baseline-net-s2-ab12: failed: <script>alert(1)</script> & [31mred second line" in text
+    assert "beware: the students' runs differ in versions.torch" in text
+    assert "\x1b" not in text
+    assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith(("|", "+")))
+
+
+def test_names_in_square_brackets_are_no_markup(results):
+    results.plan("[bold]x", teacher=[results.run("[bold]x", "teacher", model="[red]net[/red]")])
+    text = render_text(build(results.root))
+    assert "[bold]x" in text
+    assert "[red]net[/red]" in text
+    assert "gain: no seed has both a baseline and a distilled result yet" in text
+
+
+def test_the_text_survives_a_latin_1_log(two_families):
+    render_text(two_families).encode("latin-1")
