@@ -23,7 +23,12 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
         experiments = [
             replace(experiment, teacher_checkpoint=arguments.teacher_checkpoint) for experiment in experiments
         ]
-    _run(apply_settings(experiments, arguments.settings), arguments, arguments.stage or STAGES, arguments.plan)
+    experiments = apply_settings(experiments, arguments.settings)
+    if arguments.plan or not any(experiment.search for experiment in experiments):
+        _run(experiments, arguments, arguments.stage or STAGES, arguments.plan)
+        return
+    for experiment in experiments:
+        _search(experiment, arguments)
 
 
 def train_teacher(arguments: Namespace) -> None:
@@ -69,23 +74,23 @@ def plan(arguments: Namespace) -> None:
 
 
 def tune(arguments: Namespace) -> None:
-    from raykd.orchestration.tune_job import search
-
     experiment = load_experiment(arguments.file)
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
-    experiment = _with(apply_settings([experiment], arguments.settings)[0], {"search.trials": arguments.trials})
-    search(experiment, _options(arguments, STAGES), Console())
+    experiment = _with(experiment, {"search.trials": arguments.trials})
+    _search(apply_settings([experiment], arguments.settings)[0], arguments)
 
 
 def report(arguments: Namespace) -> None:
-    from raykd.orchestration import reporting
+    from raykd.orchestration.reporting import report_results
+    from raykd.orchestration.saved_models import report_models
 
     options = _options(arguments, STAGES)
     if arguments.models_dir:
-        reporting.report_models(Path(arguments.models_dir), options.data_folder, Console())
+        recipes = [load_experiment(EXPERIMENTS / f"distill_{family}.py") for family in ("cnn", "vit")]
+        report_models(Path(arguments.models_dir), recipes, options.data_folder, Console())
     else:
-        reporting.report_results(options.results, options.data_folder, Console())
+        report_results(options.results, options.data_folder, Console())
 
 
 def prefetch(arguments: Namespace) -> None:
@@ -93,7 +98,8 @@ def prefetch(arguments: Namespace) -> None:
 
     files = arguments.file or [EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py"]
     experiments = [experiment for file in files for experiment in load_experiments(file)]
-    fetch(apply_settings(experiments, arguments.settings), _options(arguments, STAGES), Console())
+    options = _options(arguments, STAGES)
+    fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
@@ -117,6 +123,12 @@ def _run(
         print_plan(experiments, options, Console())
     else:
         run_lab(experiments, options, Console())
+
+
+def _search(experiment: Experiment, arguments: Namespace) -> None:
+    from raykd.orchestration.tune_job import search
+
+    search(experiment, _options(arguments, STAGES), Console())
 
 
 def print_plan(experiments: Sequence[Experiment], options: Any, console: Console) -> None:

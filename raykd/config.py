@@ -92,7 +92,7 @@ def _override(config: Any, names: list[str], text: str, path: str) -> Any:
         raise ConfigError(f"unknown config field '{path}': {has}{did_you_mean(name, known)}")
     hint = get_type_hints(type(config))[name]
     value = _override(getattr(config, name), rest, text, path) if rest else parse(text, hint)
-    return replace(config, **{name: value})
+    return replace(config, **{name: value})  # pyright: ignore[reportArgumentType]
 
 
 def parse(text: str, hint: Any) -> Any:

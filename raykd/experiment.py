@@ -39,12 +39,9 @@ class Data(Config):
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
         self.require(0 <= self.crop_padding <= 32, "crop_padding", "must lie in [0, 32] pixels")
-        both = self.train_images is not None and self.student_images is not None
-        self.require(
-            not both or self.student_images <= self.train_images,
-            "student_images",  # type: ignore[operator]
-            f"must not exceed train_images = {self.train_images}",
-        )
+        if self.train_images is not None and self.student_images is not None:
+            fits = self.student_images <= self.train_images
+            self.require(fits, "student_images", f"must not exceed train_images = {self.train_images}")
 
     @property
     def views(self) -> Views:

@@ -26,20 +26,21 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
         raise ConfigError(f"experiment file '{file}' fails with {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
-    found = names.get("experiments", (names["experiment"],) if "experiment" in names else ())
-    if not isinstance(found, tuple | list) or not found or not all(isinstance(item, Experiment) for item in found):
+    found: list[object] = list(names.get("experiments", ())) or [names.get("experiment")]
+    experiments = tuple(item for item in found if isinstance(item, Experiment))
+    if len(experiments) < len(found):
         raise ConfigError(
             f"experiment file '{file}' defines no experiment; it needs a line experiment = Experiment(...)"
         )
-    return tuple(found)
+    return experiments
 
 
 def load_experiment(file: str | Path) -> Experiment:
     """The file's one experiment."""
-    experiments = load_experiments(file)
-    if len(experiments) > 1:
-        raise ConfigError(f"experiment file '{file}' defines {len(experiments)} experiments; this command takes one")
-    return experiments[0]
+    experiment, *others = load_experiments(file)
+    if others:
+        raise ConfigError(f"experiment file '{file}' defines {1 + len(others)} experiments; this command takes one")
+    return experiment
 
 
 def apply_settings(experiments: Sequence[Experiment], settings: Sequence[str]) -> tuple[Experiment, ...]:

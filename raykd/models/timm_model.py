@@ -4,8 +4,8 @@ Pretrained weights are never fetched here: `python -m raykd prefetch` puts them 
 with a network, and a compute node reads that file.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -44,13 +44,14 @@ class Timm(Model):
 
         settings = timm.get_pretrained_cfg(self.name)
         size = self.input_size or images.size
-        options = {"img_size": size} if settings is not None and settings.fixed_input_size else {}
+        options: dict[str, Any] = {"img_size": size} if settings is not None and settings.fixed_input_size else {}
         try:
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
         if settings is not None and self.weights:
-            images = Images(images.num_classes, images.size, tuple(settings.mean), tuple(settings.std))
+            (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
+            images = replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
         return ImageModel(network, read_timm, images, input_size=size)
 
 

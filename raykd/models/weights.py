@@ -24,11 +24,16 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata of a safetensors file; {} for a .pth."""
+    """The header's metadata of a safetensors file; {} for a .pth. Raises ConfigError for one missing or damaged."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    if not path.is_file():
+        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from raykd.models.weights import load_weights
 from raykd.orchestration.progress import Progress
 from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
 from raykd.orchestration.reporting import report
+from raykd.orchestration.session import ray_session
 from raykd.plan import STAGES, Plan, Stage, make_plan
 from raykd.runs import RunStore
 from raykd.training.testing import is_tested
@@ -70,21 +71,15 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
         f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}", highlight=False
     )
     statuses = _do(jobs, experiments[0].workers, options, console) if jobs else []
-    report(options.results, [plan for plan, _ in plans], console)
+    report(options.results, console)
     _raise_for(statuses)
 
 
 def _do(jobs: list[Job], workers: Workers, options: Options, console: Console) -> list[JobStatus]:
-    from raykd.orchestration.session import ray_session
-
     with _signals() as stopped, ray_session() as dashboard:
-        import ray
+        from raykd.orchestration.train_job import run_jobs, slots_of
 
-        from raykd.orchestration.slots import plan_slots
-        from raykd.orchestration.train_job import run_jobs
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        slots = plan_slots(nodes, workers, sum(job.kind == "train" for job in jobs) or 1)
+        slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
         each = f"{slots.cpus} CPUs" + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
         console.print(f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}", highlight=False)
         with Progress(console) as progress:

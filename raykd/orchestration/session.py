@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,26 +18,34 @@ _SETTINGS = {
 }
 
 
+_open: list[str | None] = []  # the dashboard of the session that this process is in
+
+
 @contextmanager
 def ray_session() -> Iterator[str | None]:
-    """Connect, give the dashboard's address (None where Ray has none), and leave at the end.
+    """Connect, give the dashboard's address (None where Ray has none), and leave at the end; nested, the same Ray.
 
     A private Ray gets a token of its own: its ports listen on all interfaces, and whoever reaches one without
-    the token runs code as this user.
+    the token runs code as this user. Ray reads its environment once, when it is imported: not before this.
     """
+    if _open:
+        yield _open[-1]
+        return
+    address = os.environ.get("RAY_ADDRESS", "local")
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
-        if "RAY_ADDRESS" not in os.environ:
+        if address == "local":
+            assert "ray" not in sys.modules, "ray was imported before its token was made"
             _make_token(Path(folder) / "token")
         import ray
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        address = os.environ.get("RAY_ADDRESS", "local")
         private = {"include_dashboard": True, "dashboard_host": "127.0.0.1"} if address == "local" else {}
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
+        _open.append(context.dashboard_url or None)
         try:
-            yield context.dashboard_url or None
+            yield _open[-1]
         finally:
+            _open.pop()
             ray.shutdown()
 
 

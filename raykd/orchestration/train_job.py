@@ -10,11 +10,17 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from raykd.experiment import Workers
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
-from raykd.orchestration.slots import Slots
+from raykd.orchestration.slots import Slots, plan_slots
 from raykd.orchestration.worker import WorkerConfig, work
 
 POLL_S = 0.25
+
+
+def slots_of(workers: Workers, num_runs: int) -> Slots:
+    """How the nodes that are up are shared out between `num_runs` runs."""
+    return plan_slots([node["Resources"] for node in ray.nodes() if node["Alive"]], workers, num_runs)
 
 
 def run_jobs(
@@ -26,7 +32,7 @@ def run_jobs(
     should_stop: Callable[[], bool],
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended."""
-    queue: Any = ray.remote(num_cpus=0, max_concurrency=1)(RunQueue).remote(jobs)
+    queue: Any = ray.remote(RunQueue).options(num_cpus=0).remote(jobs)
     trainers = [_trainer(queue, slot, slots, results, data_folder, len(jobs)) for slot in range(slots.count)]
     errors: dict[int, BaseException] = {}
     threads = [

@@ -25,6 +25,7 @@ from raykd.experiment import Data
 from raykd.orchestration.queue import Job, State
 from raykd.plan import Run
 from raykd.runs import RunStore
+from raykd.training.device import best_device
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
@@ -50,10 +51,9 @@ class WorkerConfig:
 def work(config: dict[str, Any]) -> None:
     """The `train_loop_per_worker` of every trainer."""
     worker: WorkerConfig = config["worker"]
-    torch.set_num_threads(worker.threads)
     stopping = _watch(worker.queue)
     while True:
-        job = ray.get(worker.queue.next.remote(worker.slot))
+        job: Job | None = ray.get(worker.queue.next.remote(worker.slot))
         if job is not None:
             state, reason = _do(job, worker, stopping.is_set)
             ray.get(worker.queue.finish.remote(worker.slot, job.name, state, reason))
@@ -65,7 +65,8 @@ def work(config: dict[str, Any]) -> None:
 
 def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tuple[State, str]:
     """Do one job; whatever goes wrong in it is its own failure and not the worker's."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
+    torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
     try:
         if job.kind == "train":
             _train(job.run, worker, device, should_stop)

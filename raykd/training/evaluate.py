@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from raykd.data.dataset import Split
 from raykd.data.loader import eval_batches
 from raykd.models import ImageModel
-from raykd.training.precision import autocast
+from raykd.training.device import autocast
 
 BATCH_SIZE = 512  # evaluation keeps no activations; larger gains nothing on 2 cores and costs memory
 

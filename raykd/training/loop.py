@@ -21,6 +21,7 @@ from raykd.runs import RunFolder
 from raykd.training.checkpoint import load_checkpoint, save_checkpoint
 from raykd.training.determinism import seed_step, set_threads
 from raykd.training.evaluate import evaluate
+from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.records import finish, start
 from raykd.training.sums import EpochSums
@@ -77,6 +78,9 @@ def fit(
             return
         threads = start(run, folder, device)
         set_threads(threads)
+        if run.imported is not None:
+            take_over(run, dataset, folder, device)
+            return
         training = make_training(run, dataset, device, teacher)
         if loaded := load_checkpoint(folder.checkpoint, training.objective, training.optimizer):
             training.progress, training.best = loaded
@@ -85,7 +89,15 @@ def fit(
             for epoch in range(training.progress.epoch, run.recipe.epochs):
                 hooks.on_epoch(_epoch(training, epoch, saver, hooks))
             saver.save()
-            finish(training, folder, dataset)
+            finish(
+                run,
+                folder,
+                dataset,
+                training.objective.student,
+                training.best,
+                training.progress.seconds,
+                {"epoch": training.progress.best_epoch, "val_top1": training.progress.best_val_top1},
+            )
 
 
 def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
@@ -99,7 +111,7 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
     training.objective.train()
     for batch in training.loader.epoch(epoch, first_step):
         seed_step(training.run.seed, epoch, batch.step)
-        set_learning_rate(training.optimizer, lr := learning_rate(recipe, epoch, batch.step, steps))
+        set_learning_rate(training.optimizer, learning_rate(recipe, epoch, batch.step, steps))
         sums.add(training.step(batch, weights), batch.step)
         progress.step = batch.step + 1
         stop = hooks.should_stop()
@@ -111,7 +123,7 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
             raise Interrupted(f"stopped after epoch {epoch}, step {batch.step}; the same command goes on")
     means = sums.means(epoch)
     rate = (steps - first_step) * recipe.batch_size / max(time.monotonic() - began, 1e-9)
-    return _note(training, epoch, means, lr, rate, saver)
+    return _note(training, epoch, means, learning_rate(recipe, epoch, steps - 1, steps), rate, saver)
 
 
 def _note(

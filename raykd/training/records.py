@@ -2,16 +2,18 @@
 
 import os
 import socket
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from raykd.config import to_dict
 from raykd.data.dataset import Dataset
+from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
 from raykd.runs import RunFolder, now
 from raykd.training.trained import save_trained
-from raykd.training.training import Training
 
 
 def start(run: Run, folder: RunFolder, device: torch.device) -> int:
@@ -42,17 +44,23 @@ def start(run: Run, folder: RunFolder, device: torch.device) -> int:
     return threads
 
 
-def finish(training: Training, folder: RunFolder, dataset: Dataset) -> None:
-    """Leave the best weights, then say that the run is done: in this order, so that 'done' is never too early."""
-    progress = training.progress
-    save_trained(folder.best, training.best, training.run, dataset)
-    folder.update(
-        status="done",
-        ended=now(),
-        seconds=progress.seconds,
-        parameters=sum(p.numel() for p in training.objective.student.parameters()),
-        best={"epoch": progress.best_epoch, "val_top1": progress.best_val_top1},
-    )
+def finish(
+    run: Run,
+    folder: RunFolder,
+    dataset: Dataset,
+    model: ImageModel,
+    weights: Mapping[str, Tensor],
+    seconds: float,
+    best: dict[str, int | float | None],
+) -> None:
+    """Leave the best weights, then say that the run is done: in this order, so that 'done' is never too early.
+
+    weights: of the best epoch, for `model`'s network.
+    best: {'epoch': from 0, or None when none was trained, 'val_top1': percent}.
+    """
+    save_trained(folder.best, weights, run, dataset)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    folder.update(status="done", ended=now(), seconds=seconds, parameters=parameters, best=best)
 
 
 def _gpu(device: torch.device) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from raykd.models import ImageModel, Images, Model
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.plan import Run
 
-_HEADER = "raykd"
+_KEY = "raykd"  # in the metadata of the safetensors file
 
 
 def images_of(dataset: Dataset) -> Images:
@@ -23,31 +23,41 @@ def images_of(dataset: Dataset) -> Images:
     return Images(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file of raykd's says of its weights: the model, the images it takes, the data and run it came from."""
+
+    model: Model
+    images: Images
+    data: str
+    classes: tuple[str, ...]
+    run: str
+
+
 def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
-    """Weights of `run`'s network, with its model, the images it takes, and the run's name in the header."""
-    header = {
-        "model": to_dict(run.model),
-        "images": asdict(images_of(dataset)),
-        "run": run.name,
-        "classes": dataset.class_names,
-    }
-    save_weights(path, state, {_HEADER: json.dumps(header)})
+    """Weights of `run`'s network under a header from which `load_trained` builds it again."""
+    header = Header(run.model, images_of(dataset), dataset.name, dataset.class_names, run.name)
+    fields = vars(header) | {"model": to_dict(run.model), "images": asdict(header.images)}
+    save_weights(path, state, {_KEY: json.dumps(fields)})
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a file that raykd wrote; None for any other. Raises ConfigError for one that is damaged."""
+    metadata = read_metadata(path)
+    if _KEY not in metadata:
+        return None
+    content = json.loads(metadata[_KEY])
+    shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
+    model = from_dict(Model, content["model"])
+    return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"])
 
 
 def load_trained(path: Path) -> ImageModel:
     """The network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
-    header = read_metadata(path).get(_HEADER) if path.is_file() else None
+    header = read_header(path)
     if header is None:
-        raise ConfigError(
-            f"weights file '{path}' does not exist or does not say which model it is of; "
-            "give a .safetensors that raykd wrote"
-        )
-    content = json.loads(header)
-    shape = content["images"]
-    images = Images(shape["num_classes"], shape["size"], tuple(shape["mean"]), tuple(shape["std"]))
-    model = models.build(from_dict(Model, content["model"]), images, seed=0)
-    load_weights(model.network, path)
-    return model
+        raise ConfigError(f"weights file '{path}' does not say which model it is of; give one that raykd wrote")
+    return load_model(path, header.model, header.images)
 
 
 def load_model(path: Path, model: Model, images: Images) -> ImageModel:

@@ -16,9 +16,9 @@ from raykd.models.weights import load_weights
 from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.training.checkpoint import Progress
+from raykd.training.device import autocast
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
-from raykd.training.precision import autocast
 from raykd.training.teachers import Teacher
 from raykd.training.trained import images_of
 
@@ -63,6 +63,12 @@ def rows_of(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
     return kept, held_out
 
 
+def validation_of(data: Data, dataset: Dataset, device: torch.device) -> Split:
+    """The held-out images, on the device."""
+    _, held_out = rows_of(data, dataset.train.labels)
+    return Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
+
+
 def make_model(run: Run, dataset: Dataset) -> ImageModel:
     """The run's network before its first step, on the CPU."""
     model = models.build(run.model, images_of(dataset), run.seed)
@@ -74,7 +80,7 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
 def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Teacher) -> Training:
     """Everything in its place for epoch 0, step 0."""
     student = make_model(run, dataset)
-    rows, held_out = rows_of(run.data, dataset.train.labels)
+    rows, _ = rows_of(run.data, dataset.train.labels)
     loader = TrainLoader(
         dataset.train.images, dataset.train.labels, rows, run.data.views, run.recipe.batch_size, run.seed, device
     )
@@ -82,7 +88,7 @@ def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Tea
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    val = Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
+    val = validation_of(run.data, dataset, device)
     return Training(run, device, objective, make_optimizer(objective, run.recipe.optimizer), loader, val, teacher)
 
 

@@ -1,6 +1,11 @@
-"""The float type of a forward pass."""
+"""Where a run computes, and in which float type."""
 
 import torch
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -1,0 +1,23 @@
+"""Search alpha and temperature for the distilled student of distill_cnn.py, on validation.
+
+sbatch slurm/ray_cluster.slurm experiments/tune_cnn.py
+python -m raykd tune experiments/tune_cnn.py --trials 8
+"""
+
+from dataclasses import replace
+
+from distill_cnn import experiment as distill
+
+from raykd import Search, loguniform, main, uniform
+
+experiment = replace(
+    distill,
+    search=Search(
+        space={"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)},
+        trials=16,
+        grace_epochs=20,
+    ),
+)
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,105 @@
+"""A private Ray cluster for one Slurm job: starts it, runs the experiment on it, takes it down.
+
+    python -m raykd.cluster.boot -- experiments/distill_cnn.py [ARGS...]     (slurm/ray_cluster.slurm does)
+
+Exit code: the experiment's own; 2 for a mistake in what was asked, 1 when Ray fails, 75 when cut off by
+SIGTERM or SIGUSR2. Imports neither ray nor torch, so that the first line is printed at once.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from raykd.cluster.driver import Signals, run_driver
+from raykd.cluster.folder import JobFolder, job_folder
+from raykd.cluster.head import Head, driver_environment, head_command, ray_environment
+from raykd.cluster.ports import find_ports
+from raykd.cluster.slurm import Allocation, read_allocation
+from raykd.errors import ConfigError, RaykdError
+
+USAGE = "sbatch slurm/ray_cluster.slurm experiments/distill_cnn.py [ARGS...]"
+
+
+class Clock:
+    """Seconds since the batch script's first line (RAYKD_JOB_START, seconds since 1970), for status lines."""
+
+    def __init__(self, environ: Mapping[str, str]):
+        self._start = float(environ.get("RAYKD_JOB_START") or time.time())
+
+    def say(self, text: str) -> None:
+        """Print a line; '{after}' in it becomes 'after 8.1 s'."""
+        after = f"after {time.time() - self._start:.1f} s"
+        print(f"raykd: {text.replace('{after}', after)}", flush=True)
+
+
+def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the experiment that `words` name and return the job's exit code. Prints an error as one line."""
+    clock = Clock(environ)
+    try:
+        with Signals() as signals:
+            return _boot(words, environ, clock, signals)
+    except RaykdError as error:
+        print(f"raykd: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
+    allocation = read_allocation(environ)
+    driver = driver_command(words, allocation.submit_dir)
+    for program in ("srun", "ray"):
+        if shutil.which(program, path=environ.get("PATH")) is None:
+            raise ConfigError(f"no '{program}' on PATH; RAYKD_VENV and the modules are set in slurm/site.sh")
+    restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
+    clock.say(f"job {allocation.job_id} on {allocation.head}{restarts}: starting Ray")
+    with job_folder(allocation.job_id, environ) as folder:
+        return _run_on_cluster(driver, allocation, folder, environ, clock, signals)
+
+
+def _run_on_cluster(
+    driver: Sequence[str],
+    allocation: Allocation,
+    folder: JobFolder,
+    environ: Mapping[str, str],
+    clock: Clock,
+    signals: Signals,
+) -> int:
+    ports = find_ports(allocation.job_id)
+    shared = ray_environment(environ, folder, allocation.submit_dir)
+    command = head_command(allocation, ports, folder, shutil.disk_usage("/dev/shm").free)
+    with Head(command, shared, folder) as head:
+        node = head.wait_until_up(allocation, ports, signals.check)
+        clock.say(f"head up {{after}} on {allocation.head}")
+        clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
+        clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
+        code = run_driver(
+            driver,
+            driver_environment(shared, f"{node.address}:{ports.control_store}"),
+            allocation.submit_dir,
+            signals,
+            lambda: head.failure("while the experiment ran"),
+        )
+        clock.say(f"driver ended {{after}} with exit code {code}")
+    clock.say("Ray down {after}")
+    return code
+
+
+def driver_command(words: Sequence[str], submit_dir: Path) -> list[str]:
+    """`python EXPERIMENT ARGS...` from the words after '--', which stay words: no shell sees them.
+
+    Raises: ConfigError when there is none, or no such file.
+    """
+    words = list(words[1:] if words and words[0] == "--" else words)
+    if not words:
+        raise ConfigError(f"no experiment named; submit with: {USAGE}")
+    experiment = submit_dir / words[0]
+    if not experiment.is_file():
+        raise ConfigError(f"no experiment file '{words[0]}' in {submit_dir}; submit with: {USAGE}")
+    return [sys.executable, *words]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,74 @@
+"""The job's private folder on its node: Ray's temporary files, the cluster's token, the head's log."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.errors import ConfigError
+
+MAX_PATH_CHARACTERS = 43  # Ray adds up to 64, and a Unix socket's path ends at 107
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Readable by its owner alone (0700): whoever has the token runs code on the cluster as the user."""
+
+    path: Path
+
+    @property
+    def ray_path(self) -> Path:
+        """Ray's --temp-dir. One below, because Ray makes it writable for everyone (0777)."""
+        return self.path / "r"
+
+    @property
+    def token_path(self) -> Path:
+        """64 hexadecimal digits, mode 0600; handed on by path, never by value."""
+        return self.path / "token"
+
+    @property
+    def log_path(self) -> Path:
+        """What `ray start` on the head prints."""
+        return self.path / "head.log"
+
+    def token(self) -> str:
+        """The secret itself, for the Authorization header. Never print it, never put it on a command line."""
+        return self.token_path.read_text()
+
+
+@contextmanager
+def job_folder(job_id: int, environ: Mapping[str, str]) -> Iterator[JobFolder]:
+    """RAYKD_TMP/rk-<uid>-<job id> (RAYKD_TMP is /tmp unless set) with a fresh token; removed at the end.
+
+    Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
+    """
+    base = environ.get("RAYKD_TMP") or "/tmp"
+    path = Path(base) / f"rk-{os.getuid()}-{job_id}"
+    folder = JobFolder(path)
+    if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
+        raise ConfigError(
+            f"RAYKD_TMP is '{base}': expected an absolute path so short that {folder.ray_path} has at most "
+            f"{MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
+        )
+    try:
+        _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
+        path.mkdir(mode=0o700)
+        with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_own(path: Path) -> None:
+    """Only a real folder of this user's: another's stays, and mkdir then says that it exists."""
+    if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
+        shutil.rmtree(path)

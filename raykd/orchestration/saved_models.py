@@ -1,0 +1,67 @@
+"""A folder of models named by role -> their test accuracies, in report.json's shape."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd import models
+from raykd.atomic import write_json
+from raykd.data.dataset import load
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.training.device import best_device
+from raykd.training.evaluate import evaluate
+from raykd.training.trained import images_of, load_model, load_trained, read_header
+
+# A file's role, with its key in report.json.
+ROLES = {
+    "teacher": "teacher_accuracy",
+    "student_baseline": "student_accuracy_without_kd",
+    "student_kd": "student_accuracy_with_kd",
+}
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+def report_models(models_dir: Path, experiments: Sequence[Experiment], data_folder: Path, console: Console) -> None:
+    """Evaluate DIR/<family>_<role>.safetensors (or .pth) on test, and write DIR/report.json.
+
+    A file of raykd's says what it is of; any other is taken to be of the model in its family's experiment. A
+    role without a file is null. Raises ConfigError for a folder without any, and for weights that do not fit.
+    """
+    accuracies: dict[str, dict[str, float | None]] = {}
+    for experiment in experiments:
+        files = {role: _file(models_dir, f"{experiment.family}_{role}") for role in ROLES}
+        if any(files.values()):
+            accuracies[experiment.family] = {
+                ROLES[role]: _accuracy(file, experiment, role, data_folder, console) if file else None
+                for role, file in files.items()
+            }
+    if not accuracies:
+        families = ", ".join(experiment.family for experiment in experiments)
+        raise ConfigError(
+            f"--models-dir {models_dir} holds no <family>_<role>.safetensors or .pth; "
+            f"families are {families}; roles are {', '.join(ROLES)}"
+        )
+    write_json(models_dir / "report.json", accuracies)
+    console.print(json.dumps(accuracies, indent=1), markup=False, highlight=False)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def _accuracy(file: Path, experiment: Experiment, role: str, data_folder: Path, console: Console) -> float:
+    """Test accuracy as a fraction."""
+    header = read_header(file)
+    if header is not None:
+        dataset = load(header.data, data_folder, header.images.size)
+        model = load_trained(file)
+    else:
+        dataset = load(experiment.data.name, data_folder, experiment.data.image_size)
+        recipe = experiment.teacher if role == "teacher" else experiment.student
+        model = load_model(file, models.find(recipe.model), images_of(dataset))
+    device = best_device()
+    console.print(f"evaluating {file.name} on {len(dataset.test)} test images", highlight=False)
+    return evaluate(model.to(device), dataset.test, device).top1 / 100

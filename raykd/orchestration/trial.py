@@ -1,0 +1,51 @@
+"""One trial of a search, as Tune calls it: a plain function that runs the one loop with one setting."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from raykd.config import override
+from raykd.data.dataset import load
+from raykd.experiment import Experiment
+from raykd.orchestration.lab import Options
+from raykd.plan import make_plan
+from raykd.runs import RunFolder, RunStore
+from raykd.training.device import best_device
+from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.teachers import LiveTeacher
+from raykd.training.trained import load_trained
+
+METRIC = "best_val_top1"
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What every trial shares. `runs` is the folder that holds the trials' runs."""
+
+    experiment: Experiment
+    options: Options
+    runs: Path
+    threads: int
+
+
+def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
+    """Train the distilled student of the first seed with `config`, {dotted path: value}; Tune hears of each epoch."""
+    from ray import tune
+
+    torch.set_num_threads(trial.threads)
+    experiment = replace(trial.experiment, seeds=trial.experiment.seeds[:1])
+    for path, value in config.items():
+        experiment = override(experiment, path, repr(value))
+    options, data = trial.options, experiment.data
+    dataset = load(data.name, options.data_folder, data.image_size, options.decoded)
+    run = next(r for r in make_plan(experiment, dataset, options.weights_folder).runs if r.stage == "distilled")
+    assert run.teacher is not None
+    device = best_device()
+    teacher = load_trained(RunStore(options.results).folder(run.teacher).best).to(device)
+
+    def on_epoch(report: EpochReport) -> None:
+        tune.report(asdict(report))
+
+    fit(run, dataset, RunFolder(trial.runs / run.name), device, LiveTeacher(teacher), Hooks(on_epoch))

@@ -1,0 +1,120 @@
+"""A search over an experiment's fields: Tune's Tuner with Optuna's TPE and ASHA; each trial is the one loop.
+
+A trial trains the distilled student of the first seed with one setting, under the experiment's own teacher; the
+best is picked on validation. First version: a search that is cut off starts again.
+
+    <results>/<family>/search/  best.json  trials.json          <results>/<family>/search-<fingerprint>/  Tune's own
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raykd.atomic import write_json
+from raykd.config import fingerprint, to_dict
+from raykd.errors import RunFailed
+from raykd.experiment import Experiment, Search
+from raykd.orchestration.lab import Options, plan_of, run_lab
+from raykd.orchestration.session import ray_session
+from raykd.orchestration.trial import METRIC, TrialConfig, run_trial
+
+ROWS_SHOWN = 10
+
+
+def search(experiment: Experiment, options: Options, console: Console) -> None:
+    """Train the teacher where it is not there yet, try the search's settings, print and keep the best."""
+    settings = experiment.search
+    assert settings is not None
+    plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
+    with ray_session():
+        run_lab([experiment], replace(options, stages=("teacher",)), console)
+        rows = _try_all(experiment, settings, options, console)
+    folder = options.results / experiment.family / "search"
+    write_json(folder / "trials.json", rows)
+    write_json(folder / "best.json", rows[0])
+    _print(rows, console)
+    flags = " ".join(f"--set {path}={value:.4g}" for path, value in rows[0]["setting"].items())
+    console.print(f"best on validation, {rows[0][METRIC]:.2f} %: {flags}", highlight=False, soft_wrap=True)
+    console.print(f"all trials: {folder / 'trials.json'}", highlight=False, soft_wrap=True)
+
+
+def _try_all(experiment: Experiment, settings: Search, options: Options, console: Console) -> list[dict[str, Any]]:
+    """One row a trial, the best first."""
+    from ray import tune
+
+    from raykd.orchestration.train_job import slots_of
+
+    slots = slots_of(experiment.workers, settings.trials)
+    console.print(f"{settings.trials} trials, {slots.count} at a time", highlight=False)
+    name = f"search-{fingerprint([to_dict(experiment, results_only=True), _space_to_dict(settings)])[:12]}"
+    folder = (options.results / experiment.family / name).absolute()
+    # Tune calls a trial in a working directory of its own: every path must be whole.
+    whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
+    trial = TrialConfig(replace(experiment, search=None), whole, folder / "runs", slots.cpus)
+    trainable = tune.with_parameters(run_trial, trial=trial)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        param_space=_space(settings),
+        tune_config=_tune_config(settings, experiment.student.epochs, slots.count),
+        run_config=tune.RunConfig(name=name, storage_path=str(folder.parent), verbose=0),
+    )
+    return _rows(tuner.fit(), settings)
+
+
+def _space_to_dict(settings: Search) -> dict[str, Any]:
+    return {path: to_dict(space) for path, space in settings.space.items()}
+
+
+def _space(settings: Search) -> dict[str, Any]:
+    from ray import tune
+
+    return {
+        path: tune.loguniform(space.low, space.high) if space.log else tune.uniform(space.low, space.high)
+        for path, space in settings.space.items()
+    }
+
+
+def _tune_config(settings: Search, epochs: int, at_once: int) -> Any:
+    from optuna.samplers import TPESampler
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    return tune.TuneConfig(
+        metric=METRIC,
+        mode="max",
+        num_samples=settings.trials,
+        max_concurrent_trials=at_once,
+        reuse_actors=True,
+        search_alg=OptunaSearch(sampler=TPESampler(seed=settings.seed)),
+        scheduler=ASHAScheduler(max_t=epochs, grace_period=min(settings.grace_epochs, epochs)),
+    )
+
+
+def _rows(grid: Any, settings: Search) -> list[dict[str, Any]]:
+    """One row a trial that gave a result, best epoch's validation first. Raises RunFailed when none did."""
+    rows = [
+        {
+            "setting": {path: result.config[path] for path in settings.space},
+            METRIC: result.metrics[METRIC],
+            "epochs": result.metrics["epoch"] + 1,
+            "seconds": result.metrics["seconds"],
+        }
+        for result in grid
+        if result.error is None and result.metrics and METRIC in result.metrics
+    ]
+    if not rows:
+        raise RunFailed(f"all {len(grid)} trials failed; the first: {grid.errors[0] if grid.errors else 'no result'}")
+    return sorted(rows, key=lambda row: -row[METRIC])
+
+
+def _print(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in (*rows[0]["setting"], "val top1", "epochs", "seconds"):
+        table.add_column(column, justify="right")
+    for row in rows[:ROWS_SHOWN]:
+        values = (f"{value:.4g}" for value in row["setting"].values())
+        table.add_row(*values, f"{row[METRIC]:.2f} %", str(row["epochs"]), f"{row['seconds']:.0f}")
+    console.print(table)

@@ -1,0 +1,52 @@
+"""Data and pretrained weights, fetched where there is a network; nothing else in raykd downloads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd.data import cifar10
+from raykd.errors import ConfigError, DataError
+from raykd.experiment import Experiment
+from raykd.models import Model
+from raykd.models.timm_model import Timm
+from raykd.models.weights import save_weights
+
+
+def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
+    """Everything that `experiments` read: what is there already stays as it is."""
+    experiments = list(experiments)
+    if any(experiment.data.name == "cifar10" for experiment in experiments):
+        _fetch_cifar10(data_folder, console)
+    recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
+    models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
+    for model in models.values():
+        if isinstance(model, Timm) and model.weights == "pretrained":
+            _fetch_weights(model, weights_folder, console)
+
+
+def _fetch_cifar10(folder: Path, console: Console) -> None:
+    try:
+        cifar10.find(folder)
+        console.print(f"CIFAR-10 is in {folder}", highlight=False)
+    except DataError:
+        console.print(f"downloading CIFAR-10 to {folder} (170 MB)", highlight=False)
+        cifar10.download(folder)
+
+
+def _fetch_weights(model: Timm, folder: Path, console: Console) -> None:
+    path = folder / f"{model.label}.safetensors"
+    if path.is_file():
+        console.print(f"weights of {model.name} are in {path}", highlight=False)
+        return
+    import timm
+
+    console.print(f"downloading weights of {model.name} to {path}", highlight=False)
+    try:
+        network = timm.create_model(model.name, pretrained=True)
+    except Exception as error:  # the hub's client raises errors of several packages
+        raise ConfigError(
+            f"weights of '{model.name}' could not be downloaded ({str(error).splitlines()[0]}); "
+            "run this where there is a network, or name a file with --set teacher.model.weights=FILE"
+        ) from error
+    save_weights(path, network.state_dict())

@@ -1,0 +1,22 @@
+"""A run whose weights were trained elsewhere: taken over, measured on validation, and laid down like any other."""
+
+from pathlib import Path
+
+import torch
+
+from raykd.data.dataset import Dataset
+from raykd.models.weights import load_weights
+from raykd.plan import Run
+from raykd.runs import RunFolder
+from raykd.training.evaluate import evaluate
+from raykd.training.records import finish
+from raykd.training.training import make_model, validation_of
+
+
+def take_over(run: Run, dataset: Dataset, folder: RunFolder, device: torch.device) -> None:
+    """Leave `run` done with the weights of the file that it names. Raises ConfigError when they do not fit."""
+    assert run.imported is not None
+    model = make_model(run, dataset)
+    load_weights(model.network, Path(run.imported.path))
+    found = evaluate(model.to(device), validation_of(run.data, dataset, device), device, run.recipe.precision)
+    finish(run, folder, dataset, model, model.network.state_dict(), 0.0, {"epoch": None, "val_top1": found.top1})
