@@ -1,0 +1,22 @@
+"""One Slurm of one node for all tests that ask for `slurm`; skipped where it cannot be had."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testbed import Testbed, missing
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """Submit with slurm.sbatch([...], cwd=repository), wait with slurm.wait(job_id, timeout_s)."""
+    if reason := missing():
+        pytest.skip(reason)
+    with Testbed.start(tmp_path_factory.mktemp("slurm")) as bed:
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root, from which sbatch is called."""
+    return Path(__file__).parents[2]

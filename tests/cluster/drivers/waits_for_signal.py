@@ -1,0 +1,9 @@
+"""Ends with exit code 3 on SIGUSR2, as a driver that saves its state does; with 0 after a minute."""
+
+import signal
+import sys
+import time
+
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(3))
+print("waiting", flush=True)
+time.sleep(60)

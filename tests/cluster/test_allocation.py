@@ -1,0 +1,73 @@
+"""SLURM_* into an Allocation: what each way of asking for memory and GPUs leaves, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from raykd.cluster.slurm import MEBIBYTE, Allocation, Node, read_allocation
+from raykd.errors import ConfigError
+
+ENVIRON = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_JOB_NODELIST": "cn1",
+    "SLURM_CPUS_ON_NODE": "8",
+    "SLURM_GPUS_ON_NODE": "2",
+    "SLURM_MEM_PER_NODE": "32768",
+    "SLURM_SUBMIT_DIR": "/home/ada/raykd",
+}
+
+
+def test_reads_a_job_of_one_node() -> None:
+    node = Node("cn1", num_cpus=8, num_gpus=2, memory_bytes=32768 * MEBIBYTE)
+    assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/home/ada/raykd"), restart_count=0)
+
+
+def test_counts_restarts() -> None:
+    assert read_allocation(ENVIRON | {"SLURM_RESTART_COUNT": "1"}).restart_count == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "memory_mib"),
+    [
+        ({"SLURM_MEM_PER_NODE": "4096"}, 4096),
+        ({"SLURM_MEM_PER_CPU": "1500"}, 1500 * 8),
+        ({"SLURM_MEM_PER_GPU": "10000"}, 10000 * 2),
+    ],
+)
+def test_memory_is_per_node_cpu_or_gpu(variables: dict[str, str], memory_mib: int) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != "SLURM_MEM_PER_NODE"}
+    assert read_allocation(environ | variables).head.memory_bytes == memory_mib * MEBIBYTE
+
+
+def test_whole_node_has_no_memory_limit() -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != "SLURM_MEM_PER_NODE"}
+    assert read_allocation(environ).head.memory_bytes is None
+
+
+@pytest.mark.parametrize(("indices", "num_gpus"), [({"SLURM_JOB_GPUS": "0,3"}, 2), ({}, 0)])
+def test_gpus_are_counted_where_slurm_does_not(indices: dict[str, str], num_gpus: int) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != "SLURM_GPUS_ON_NODE"}
+    assert read_allocation(environ | indices).head.num_gpus == num_gpus
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "SLURM_SUBMIT_DIR"])
+def test_missing_variable_is_named_with_the_command_to_type(variable: str) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if name != variable}
+    with pytest.raises(ConfigError, match=rf"^{variable} is not set: .*sbatch slurm/ray_cluster.slurm"):
+        read_allocation(environ)
+
+
+def test_value_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE is '8\(x2\)': expected a whole number"):
+        read_allocation(ENVIRON | {"SLURM_CPUS_ON_NODE": "8(x2)"})
+
+
+def test_several_nodes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES is 2.*--nodes=1"):
+        read_allocation(ENVIRON | {"SLURM_JOB_NUM_NODES": "2"})
+
+
+def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_MEM_PER_NODE is 512: 512 MiB .* 2048 .*--mem=8G"):
+        read_allocation(ENVIRON | {"SLURM_MEM_PER_NODE": "512"})

@@ -1,0 +1,174 @@
+"""sbatch slurm/ray_cluster.slurm on a real Slurm: what a job does, and what it leaves behind."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from testbed import Testbed
+
+pytestmark = pytest.mark.slurm
+
+SCRIPT = "slurm/ray_cluster.slurm"
+DRIVERS = Path(__file__).parent / "drivers"
+SMALL = ("--cpus-per-task=2", "--mem=6G")
+AWKWARD_NAME = """it's "$(touch pwned)"; `touch pwned` & *.py"""
+BOOT_TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def pair(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Two jobs at a time on one node: a driver that uses the cluster, and one that fails with 7."""
+    folder = tmp_path_factory.mktemp("pair")
+    report = folder / "re port.json"
+    failing = folder / AWKWARD_NAME
+    failing.write_text("import sys; print(sys.argv[1:]); sys.exit(7)\n")
+    good = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "reports_cluster.py"), str(report), "$(id)"], repository)
+    bad = slurm.sbatch([*SMALL, SCRIPT, str(failing), "a  b", "'; exit 9", "$HOME"], repository)
+    jobs = {name: slurm.wait(job_id, BOOT_TIMEOUT_S) for name, job_id in (("good", good), ("bad", bad))}
+    assert jobs["good"].exit_code == 0, jobs["good"].output
+    times = [slurm.job(job_id) for job_id in (good, bad)]
+    return SimpleNamespace(**jobs, ids=(good, bad), times=times, report=json.loads(report.read_text()))
+
+
+def leftovers(slurm: Testbed) -> list[str]:
+    """Processes, and folders of this testbed's jobs; a cancelled job's last ones may take a moment."""
+    deadline = time.monotonic() + 5
+    while (processes := slurm.processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    folders = [f"/tmp/rk-{os.getuid()}-{job_id}" for job_id in slurm.job_ids]
+    return processes + [folder for folder in folders if Path(folder).exists()]
+
+
+def test_cluster_has_exactly_what_slurm_gave_the_job(pair: SimpleNamespace) -> None:
+    resources = pair.report["resources"]
+    memory_bytes = resources["memory"] + resources["object_store_memory"]
+    assert (resources["CPU"], resources["GPU"], memory_bytes) == (2, 1, 6 * 1024**3)
+
+
+def test_two_jobs_share_a_node(pair: SimpleNamespace) -> None:
+    first, second = pair.times
+    assert first["NodeList"] == second["NodeList"]
+    assert max(first["StartTime"], second["StartTime"]) < min(first["EndTime"], second["EndTime"])
+
+
+def test_workers_import_raykd_from_the_repository(pair: SimpleNamespace) -> None:
+    assert pair.report["worker_imports_raykd"]
+
+
+def test_experiment_path_and_arguments_stay_words(pair: SimpleNamespace, repository: Path) -> None:
+    assert str(["a  b", "'; exit 9", "$HOME"]) in pair.bad.output
+    assert pair.report["arguments"][1] == "$(id)"
+    assert not (repository / "pwned").exists()
+
+
+def test_exit_code_of_the_driver_is_the_jobs(pair: SimpleNamespace) -> None:
+    assert (pair.bad.state, pair.bad.exit_code) == ("FAILED", 7)
+    assert "with exit code 7" in pair.bad.output
+
+
+def test_token_is_private_and_nowhere_to_be_read(slurm: Testbed, pair: SimpleNamespace) -> None:
+    report = pair.report
+    assert (report["folder_mode"], report["token_mode"]) == ("0o700", "0o600")
+    assert not report["token_in_queue"]
+    assert not report["token_in_command_lines"]
+    assert report["token"] not in pair.good.output + slurm.run(["scontrol", "show", "job", str(pair.ids[0])])
+
+
+def test_cluster_refuses_who_has_no_token(pair: SimpleNamespace) -> None:
+    assert pair.report["stranger_exit_code"] != 0
+
+
+def test_job_leaves_no_process_folder_or_token(slurm: Testbed, pair: SimpleNamespace) -> None:
+    assert pair.ids[0] in slurm.job_ids
+    assert leftovers(slurm) == []
+
+
+def test_output_says_what_took_how_long(pair: SimpleNamespace) -> None:
+    lines = [line for line in pair.good.output.splitlines() if line.startswith("raykd: ")]
+    starts = ("job ", "head up after ", "dashboard at ", "driver starts after ", "driver ended ", "Ray down ")
+    assert [line.removeprefix("raykd: ").startswith(start) for line, start in zip(lines, starts, strict=True)]
+    assert "on cn1 (2 CPUs, 1 GPU)" in lines[1]
+
+
+def test_time_limits_signal_reaches_the_driver(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=15)
+    assert job.exit_code == 3, job.output
+    assert leftovers(slurm) == []
+
+
+def test_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=20)
+    assert job.state == "CANCELLED"
+    assert "with exit code 75" in job.output
+    assert leftovers(slurm) == []
+
+
+def test_job_cut_off_while_ray_starts_leaves_nothing(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=15)
+    assert (job.exit_code, "cut off by SIGUSR2" in job.output) == (75, True), job.output
+    assert leftovers(slurm) == []
+
+
+def test_head_lost_under_a_running_driver_ends_the_job(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)
+    job = slurm.wait(job_id, BOOT_TIMEOUT_S)
+    assert job.exit_code == 1, job.output
+    assert "Ray's head ended with exit code" in job.output
+    assert "while the experiment ran: Some Ray subprocesses exited unexpectedly: gcs_server" in job.output
+    assert leftovers(slurm) == []
+
+
+def test_missing_experiment_fails_at_once_with_one_line(slurm: Testbed, repository: Path) -> None:
+    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
+    assert job.exit_code == 2
+    assert job.output.startswith("raykd: no experiment file 'experiments/no such.py' in ")
+    assert job.output.count("\n") == 1
+
+
+def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "ray").write_text("#!/bin/sh\necho 'OSError: the disk is on fire' >&2\nexit 4\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    started = time.monotonic()
+    experiment = str(DRIVERS / "waits_for_signal.py")
+    job_id = slurm.sbatch([*SMALL, SCRIPT, experiment], repository, env={"RAYKD_VENV": str(tmp_path)})
+    job = slurm.wait(job_id, timeout_s=20)
+    assert time.monotonic() - started < 10
+    assert job.exit_code == 1, job.output
+    assert "Ray's head ended with exit code 4" in job.output
+    assert "before it was up: OSError: the disk is on fire" in job.output
+    assert leftovers(slurm) == []
+
+
+def test_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: Path) -> None:
+    arguments = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
+    job = slurm.wait(slurm.sbatch(arguments, repository, env={"RAYKD_TMP": "/proc/none"}), timeout_s=10)
+    assert job.exit_code == 2, job.output
+    assert "cannot make the job's folder /proc/none/rk-" in job.output
+
+
+def test_submitting_from_elsewhere_is_refused(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+    job = slurm.wait(slurm.sbatch([*SMALL, str(repository / SCRIPT), "x.py"], tmp_path), timeout_s=10)
+    assert job.exit_code == 2
+    assert "is not the repository: cd to its root and submit again" in job.output
+
+
+def test_script_runs_unchanged_with_its_own_defaults(slurm: Testbed, repository: Path) -> None:
+    job = slurm.wait(slurm.sbatch([SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
+    assert job.exit_code == 2, job.output  # it was scheduled: partition, GPU, CPUs and memory exist

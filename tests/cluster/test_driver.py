@@ -1,0 +1,104 @@
+"""The driver's end as an exit code, signals handed on to it, and a head that goes first. No Slurm, no Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from raykd.cluster import boot, driver
+from raykd.cluster.driver import Signals, run_driver
+from raykd.errors import ConfigError, Interrupted, RaykdError
+
+WAITS = "import time; time.sleep(30)"
+SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({code})); time.sleep(30)"
+
+
+def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
+    command = [sys.executable, "-c", program]
+    return run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
+
+
+def send_soon(*numbers: signal.Signals) -> None:
+    """To this process, once the driver runs and has set its handlers."""
+    for count, number in enumerate(numbers, start=1):
+        threading.Timer(0.5 * count, os.kill, (os.getpid(), number)).start()
+
+
+@pytest.mark.parametrize(("program", "code"), [("pass", 0), ("import sys; sys.exit(7)", 7), ("1 / 0", 1)])
+def test_exit_code_is_the_drivers(tmp_path: Path, program: str, code: int) -> None:
+    with Signals() as signals:
+        assert run(program, tmp_path, signals) == code
+
+
+def test_driver_killed_from_outside_is_not_taken_for_cut_off(tmp_path: Path) -> None:
+    with Signals() as signals:
+        assert run("import os; os.kill(os.getpid(), 9)", tmp_path, signals) == 128 + 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_driver_that_saves_on_a_signal_keeps_its_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    with Signals() as signals:
+        send_soon(number)
+        assert run(SAVES.format(number=int(number), code=3), tmp_path, signals) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_driver_that_dies_of_the_signal_is_cut_off(tmp_path: Path, number: signal.Signals) -> None:
+    with Signals() as signals:
+        send_soon(number)
+        assert run(WAITS, tmp_path, signals) == Interrupted.exit_code
+
+
+def test_driver_that_ignores_sigterm_is_killed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "TERM_GRACE_S", 0.3)
+    started = time.monotonic()
+    with Signals() as signals:
+        send_soon(signal.SIGTERM)
+        program = f"import signal; signal.signal({int(signal.SIGTERM)}, signal.SIG_IGN); {WAITS}"
+        assert run(program, tmp_path, signals) == Interrupted.exit_code
+    assert time.monotonic() - started < 5
+
+
+def test_lost_head_ends_the_driver_and_says_why(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with Signals() as signals, pytest.raises(RaykdError, match="the head is gone"):
+        run(WAITS, tmp_path, signals, head_failure="the head is gone")
+    assert time.monotonic() - started < 5
+
+
+def test_signal_while_ray_starts_ends_the_job_as_cut_off() -> None:
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with pytest.raises(Interrupted, match="cut off by SIGUSR2 while Ray was starting"):
+            signals.check()
+
+
+def test_words_stay_words(tmp_path: Path) -> None:
+    experiment = tmp_path / "it's $(touch x); `y`.py"
+    experiment.touch()
+    words = ["--", str(experiment), "a b", "'", "$(id)", "--"]
+    assert boot.driver_command(words, tmp_path) == [sys.executable, *words[1:]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [([], "^no experiment named"), (["--", "nothing.py"], "^no experiment file 'nothing.py' in ")],
+)
+def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{message}.*sbatch slurm/ray_cluster.slurm"):
+        boot.driver_command(words, tmp_path)
+
+
+def test_boot_outside_a_job_says_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert boot.main(["--", "experiments/digits.py"], {}) == ConfigError.exit_code
+    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_NUM_NODES is not set: ")
+
+
+def test_boot_imports_neither_ray_nor_torch() -> None:
+    program = "import sys, raykd.cluster.boot; sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], timeout=30, check=True)

@@ -1,0 +1,64 @@
+"""The job's private folder: modes, what replaces what, what is refused, and that it goes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raykd.cluster.folder import job_folder
+from raykd.errors import ConfigError
+
+
+def environ(base: Path) -> dict[str, str]:
+    return {"RAYKD_TMP": str(base)}
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A short path, as a site would set: the folder is seen from inside pytest's own."""
+    monkeypatch.chdir(tmp_path)
+    return Path(f"/proc/{os.getpid()}/cwd")
+
+
+def test_folder_and_token_are_the_owners_alone_and_go_at_the_end(base: Path) -> None:
+    with job_folder(7, environ(base)) as folder:
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+        assert folder.token_path.stat().st_mode & 0o777 == 0o600
+        assert len(folder.token()) == 64
+    assert not folder.path.exists()
+
+
+def test_every_job_has_its_own_token(base: Path) -> None:
+    with job_folder(7, environ(base)) as one, job_folder(8, environ(base)) as other:
+        assert one.token() != other.token()
+
+
+def test_folder_goes_when_the_job_fails(base: Path) -> None:
+    with pytest.raises(ZeroDivisionError), job_folder(7, environ(base)) as folder:
+        raise ZeroDivisionError
+    assert not folder.path.exists()
+
+
+def test_requeued_job_replaces_what_its_lost_run_left(base: Path) -> None:
+    left = base / f"rk-{os.getuid()}-7"
+    left.mkdir()
+    (left / "token").write_text("old")
+    with job_folder(7, environ(base)) as folder:
+        assert folder.token() != "old"
+
+
+def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (base / f"rk-{os.getuid()}-7").symlink_to(elsewhere)
+    message = r"cannot make the job's folder .*: File exists"
+    with pytest.raises(ConfigError, match=message), job_folder(7, environ(base)):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/tmp/" + "long/" * 10, "tmp"])
+def test_path_too_long_for_rays_sockets_is_refused(path: str) -> None:
+    message = f"^RAYKD_TMP is '{path}': expected an absolute path so short"
+    with pytest.raises(ConfigError, match=message), job_folder(7, {"RAYKD_TMP": path}):
+        pass

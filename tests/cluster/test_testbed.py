@@ -1,0 +1,54 @@
+"""The testbed itself: it brings up as many nodes as asked for, and leaves nothing, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from testbed import HERE, Testbed, missing
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+
+def traces(folder: Path) -> list[str]:
+    """Processes and mounts that name the testbed's folder."""
+    lines = [path.read_bytes().replace(b"\0", b" ") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    mounts = Path("/proc/mounts").read_bytes().splitlines()
+    return [line.decode(errors="replace") for line in lines + mounts if bytes(folder) in line]
+
+
+def links() -> list[str]:
+    return sorted(os.listdir("/sys/class/net"))  # noqa: PTH208
+
+
+def test_two_nodes_run_one_step_and_nothing_stays(tmp_path: Path) -> None:
+    before = links()
+    with Testbed.start(tmp_path, num_nodes=2) as slurm:
+        names = slurm.run(["srun", "--nodes=2", "--gres=gpu:1", "bash", "-c", "echo $(hostname)"]).split()
+        assert traces(tmp_path)
+    assert sorted(names) == ["cn1", "cn2"]
+    assert traces(tmp_path) == []
+    assert links() == before
+
+
+def test_killed_caller_takes_the_testbed_with_it(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib, time, testbed\n"
+        "testbed.Testbed.start(pathlib.Path(sys.argv[1]))\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=HERE, stdout=subprocess.PIPE, text=True
+    )
+    assert caller.stdout is not None
+    assert caller.stdout.readline() == "up\n"
+    caller.send_signal(signal.SIGKILL)
+    caller.wait(5)
+    deadline = time.monotonic() + 5
+    while traces(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert traces(tmp_path) == []
