@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,13 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left aside in `folder`; only for who alone writes there."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if re.fullmatch(r"\.[0-9a-f]{12}-.+", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import isfinite
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from raykd.errors import ConfigError, did_you_mean
@@ -46,8 +47,9 @@ class Config:
     @classmethod
     def from_text(cls, text: str) -> Self:
         """The default instance of the subclass whose kind or name is `text`, for `--set method=kd`."""
-        known = {kind: member for kind, member in kinds(cls).items() if kind != "config"}
-        found = known.get(text) or known.get(text.lower())
+        known = kinds(cls)
+        names = {member.__name__.lower(): member for member in known.values()}
+        found = known.get(text.lower()) or names.get(text.lower())
         if found is None:
             raise ConfigError(
                 f"unknown {cls.__name__.lower()} '{text}': known are {', '.join(known)}{did_you_mean(text, known)}"
@@ -157,7 +159,8 @@ def _fits(value: Any, hint: Any) -> bool:
         if origin is tuple and isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value):
             return True
         if origin is None and isinstance(option, type) and isinstance(value, option):
-            return not (isinstance(value, bool) and option in (int, float))
+            # JSON, and so a fingerprint, has neither NaN nor infinity.
+            return option not in (int, float) or (not isinstance(value, bool) and isfinite(value))
     return False
 
 

@@ -91,18 +91,19 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
 
     weights_folder: where `prefetch` keeps pretrained weights. Raises ConfigError for what cannot run on `dataset`.
     """
-    teacher = _teacher(experiment, dataset, weights_folder)
+    asked = set(stages)
+    teacher = _teacher(experiment, dataset, weights_folder) if asked & {"teacher", "distilled"} else None
     base = Run(
         family=experiment.family,
-        recipe=experiment.student,
+        recipe=_without_path(experiment.student),
         data=experiment.data,
         data_identity=dataset.identity,
-        initial=_initial(experiment.student, weights_folder),
+        initial=_initial("student", experiment.student, weights_folder),
     )
-    runs = [teacher] if {"teacher", "distilled"} & set(stages) else []
-    if "baseline" in stages:
+    runs = [teacher] if teacher else []
+    if "baseline" in asked:
         runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
-    if "distilled" in stages:
+    if "distilled" in asked:
         distilled = replace(base, stage="distilled", method=experiment.method, teacher=teacher)
         runs += [replace(distilled, seed=seed) for seed in experiment.seeds]
     for run in runs:
@@ -116,16 +117,24 @@ def _teacher(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> 
     return Run(
         family=experiment.family,
         stage="teacher",
-        recipe=experiment.teacher,
+        recipe=_without_path(experiment.teacher),
         seed=experiment.teacher_seed,
         data=replace(experiment.data, student_images=None),
         data_identity=dataset.identity,
         imported=imported,
-        initial=None if imported else _initial(experiment.teacher, weights_folder),
+        initial=None if imported else _initial("teacher", experiment.teacher, weights_folder),
     )
 
 
-def _initial(recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
+def _without_path(recipe: Recipe) -> Recipe:
+    """`recipe` with the word 'file' for a path of weights: `Run.initial` knows the file by its bytes."""
+    if getattr(recipe.model, "weights", "") in ("", "pretrained"):
+        return recipe
+    assert isinstance(recipe.model, Model)
+    return replace(recipe, model=replace(recipe.model, **{"weights": "file"}))
+
+
+def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
     weights = getattr(recipe.model, "weights", "")
     if weights != "pretrained":
         return _weights_file(Path(weights)) if weights else None
@@ -134,7 +143,7 @@ def _initial(recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
     if not path.is_file():
         raise ConfigError(
             f"pretrained weights '{path}' are not there: run `python -m raykd prefetch` on a machine "
-            "with a network, or train from scratch with --set teacher.model.weights=none"
+            f"with a network, or train from scratch with --set {who}.model.weights="
         )
     return _weights_file(path)
 

@@ -70,8 +70,8 @@ class MultiStep(Config):
         self.require(0 < self.gamma < 1, "gamma", "must lie in (0, 1)")
 
     def epochs_of(self, epochs: int) -> list[int]:
-        """The milestones in whole epochs of a recipe of `epochs`."""
-        return [round(m * epochs) if m < 1 else round(m) for m in self.milestones]
+        """The milestones in whole epochs of a recipe of `epochs`; a share is never less than the first epoch."""
+        return [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:
         return self.gamma ** sum(epoch >= milestone for milestone in self.epochs_of(epochs))

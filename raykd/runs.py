@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from raykd.atomic import replacing, write_json
+from raykd.atomic import remove_leftovers, replacing, write_json
 from raykd.config import to_dict
 from raykd.errors import ConfigError, RunFailed
 from raykd.plan import Plan, Run
@@ -65,6 +65,11 @@ class RunFolder:
         except Timeout:
             owner = self.record().get("writer", "another process")
             raise RunFailed(f"{self.path.name} is being written by {owner}; wait for it, or end it") from None
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed writer left half written: a checkpoint's size each time."""
+        for folder in (self.path, self.checkpoint.parent):
+            remove_leftovers(folder)
 
     def record(self) -> dict[str, Any]:
         """run.json, or {} before the run has started. Raises ConfigError when it is damaged."""
@@ -120,7 +125,7 @@ class RunStore:
     def require_writable(self) -> None:
         """Raise ConfigError now rather than hours later."""
         folder = self.results
-        while not folder.exists():
+        while not os.access(folder, os.F_OK):  # Path.exists raises where a folder above may not be entered
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from raykd.plan import STAGES, Plan, Stage, make_plan
 from raykd.runs import RunStore
 from raykd.training.testing import is_tested
 from raykd.training.training import make_model
+
+# SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SAME_SIGNAL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,18 @@ def _do(jobs: list[Job], workers: Workers, options: Options, console: Console) -
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets: runs then save and stop. The second ends the command."""
-    stopped = threading.Event()
+    """An event that the first of STOP_SIGNALS sets: runs then save and stop. A later one ends the command."""
+    stopped, since = threading.Event(), 0.0
 
     def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
+        nonlocal since
+        if not stopped.is_set():
+            stopped.set()
+            since = time.monotonic()
+        elif time.monotonic() - since > SAME_SIGNAL_S:
             raise KeyboardInterrupt
-        stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield stopped
     finally:

@@ -106,8 +106,13 @@ def _rows(grid: Any, settings: Search) -> list[dict[str, Any]]:
         if result.error is None and result.metrics and METRIC in result.metrics
     ]
     if not rows:
-        raise RunFailed(f"all {len(grid)} trials failed; the first: {grid.errors[0] if grid.errors else 'no result'}")
+        raise RunFailed(f"all {len(grid)} trials failed; the first: {_last_line(grid.errors)}")
     return sorted(rows, key=lambda row: -row[METRIC])
+
+
+def _last_line(errors: list[Exception]) -> str:
+    """What a trial raised, without the traceback that Ray wraps it in."""
+    return str(errors[0]).strip().splitlines()[-1] if errors else "no result"
 
 
 def _print(rows: list[dict[str, Any]], console: Console) -> None:

@@ -18,6 +18,7 @@ from raykd.training.trained import save_trained
 
 def start(run: Run, folder: RunFolder, device: torch.device) -> int:
     """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with."""
+    folder.remove_leftovers()
     earlier = folder.record()
     threads = earlier.get("compute", {}).get("threads") or torch.get_num_threads()
     folder.update(

@@ -46,10 +46,13 @@ def read_header(path: Path) -> Header | None:
     metadata = read_metadata(path)
     if _KEY not in metadata:
         return None
-    content = json.loads(metadata[_KEY])
-    shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
-    model = from_dict(Model, content["model"])
-    return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"])
+    try:
+        content = json.loads(metadata[_KEY])
+        shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
+        model = from_dict(Model, content["model"])
+        return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"weights file '{path}' was written by another version of raykd ({error})") from None
 
 
 def load_trained(path: Path) -> ImageModel:

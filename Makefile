@@ -1,0 +1,48 @@
+# make env    the environment in .venv (uv, itself from pip)
+# make demo   the whole lab on handwritten digits, through Ray: a table, report.json, a page
+# make test   lint, types and every test; installs Slurm's packages where it may (Debian, root)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+# Where the environment is made, and what torch it holds: make env VENV=$$HOME/.venvs/edl TORCH='torch<2.11'
+VENV ?= .venv
+TORCH ?= torch
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from
+
+.PHONY: env env-dev demo test test-quick lint soak slurm-packages
+
+env: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raykd wants Python 3.11 or later, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt '$(TORCH)' -e .
+	touch $@
+
+env-dev: env
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+
+demo: env
+	$(BIN)/python experiments/digits.py
+
+lint: env-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+slurm-packages:
+	bash tests/cluster/install_slurm.sh
+
+# Cheap tests first and side by side; then those that share one Ray; real clusters last.
+test: env-dev lint slurm-packages
+	$(BIN)/python -m pytest -n 2 -m "not ray and not slurm and not soak"
+	$(BIN)/python -m pytest -m "ray and not slurm and not soak"
+	$(BIN)/python -m pytest -m "slurm and not soak"
+
+test-quick: env-dev
+	$(BIN)/python -m pytest -n auto -m "not ray and not slurm and not soak"
+
+soak: env-dev slurm-packages
+	$(BIN)/python -m pytest -m soak --timeout 3600
