@@ -86,12 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     teacher = command("train-teacher", "train a teacher alone")
-    teacher.add_argument("--model", default="resnet18", help="default: resnet18")
+    teacher.add_argument("--model", help="default: the recipe's, resnet18")
     student = command("train-student", "train student baselines, without a teacher")
-    student.add_argument("--model", default="resnet8", help="default: resnet8")
+    student.add_argument("--model", help="default: the recipe's, resnet8")
     distill = command("distill", "train students under a teacher, and the teacher where it is not there yet")
-    distill.add_argument("--teacher", default="resnet18", help="default: resnet18")
-    distill.add_argument("--student", default="resnet8", help="default: resnet8")
+    distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
+    distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
     distill.add_argument("--teacher-checkpoint", metavar="FILE", help="take this teacher over instead of training one")
     distill.add_argument("--alpha", help="weight of the labels, 0 to 1; the teacher's is 1 - alpha")
     distill.add_argument("--temperature", help="softens both outputs; above 0")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from raykd.config import override
 from raykd.errors import ConfigError
@@ -120,7 +119,7 @@ def _run(
 
     options = _options(arguments, stages)
     if only_plan:
-        print_plan(experiments, options, Console())
+        print_plan(experiments, options)
     else:
         run_lab(experiments, options, Console())
 
@@ -131,21 +130,19 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
     search(experiment, _options(arguments, STAGES), Console())
 
 
-def print_plan(experiments: Sequence[Experiment], options: Any, console: Console) -> None:
+def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
     """The graph of runs with how far each is; nothing is started or written."""
     from raykd.orchestration.lab import plan_of
     from raykd.runs import RunStore
 
     store = RunStore(options.results)
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "after", "epochs", "status"):
-        table.add_column(column, no_wrap=True)
-    for experiment in experiments:
-        made, _ = plan_of(experiment, options)
-        for run in made.runs:
-            after = run.teacher.name if run.teacher else "-"
-            table.add_row(f"{run.family}/{run.name}", after, str(run.recipe.epochs), store.status(run))
-    console.print(table, soft_wrap=True)
+    plans = [plan_of(experiment, options)[0] for experiment in experiments]
+    width = max(len(run.name) for plan in plans for run in plan.runs)
+    for plan in plans:
+        print(plan.experiment.family)
+        for run in plan.runs:
+            after = f", after {run.teacher.name}" if run.teacher else ""
+            print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
@@ -157,9 +154,9 @@ def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
     return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))
 
 
-def _recipe(arguments: Namespace, model: str) -> Experiment:
+def _recipe(arguments: Namespace, model: str | None) -> Experiment:
     """The experiment whose recipe a single stage follows; stages of one experiment share their runs."""
-    family = "vit" if "vit" in model or "deit" in model else "cnn"
+    family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
     return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
 
 

@@ -47,7 +47,7 @@ class Timm(Model):
         options: dict[str, Any] = {"img_size": size} if settings is not None and settings.fixed_input_size else {}
         try:
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
         if settings is not None and self.weights:
             (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
@@ -59,4 +59,8 @@ def read_timm(network: nn.Module, pixels: Tensor) -> Outputs:
     """Logits [B, C] and the embedding that the head reads [B, D]; timm names both steps alike in every model."""
     hidden = network.forward_features(pixels)  # type: ignore[operator]
     embedding = network.forward_head(hidden, pre_logits=True)  # type: ignore[operator]
-    return Outputs(network.get_classifier()(embedding), embedding)  # type: ignore[operator]
+    classifier = network.get_classifier()  # type: ignore[operator]
+    if isinstance(classifier, nn.Linear):
+        return Outputs(classifier(embedding), embedding)
+    # A 1x1 convolution (resnetv2), or two heads whose mean counts (a distilled DeiT): timm knows how to apply them.
+    return Outputs(network.forward_head(hidden), embedding.flatten(1))  # type: ignore[operator]

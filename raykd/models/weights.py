@@ -44,12 +44,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
     except pickle.UnpicklingError:
         raise ConfigError(
-            f"weights file '{path}' holds more than tensors and is not loaded; save its state_dict() alone"
+            f"weights file '{path}' holds more than tensors, or none, and is not loaded; save its state_dict() alone"
         ) from None
+    except Exception as error:  # noqa: BLE001 - of damaged bytes torch's reader raises whatever it stumbles on
+        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
     while isinstance(content, Mapping) and (key := next((key for key in _WRAPPERS if key in content), None)):
         content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -65,7 +65,8 @@ def load_weights(network: nn.Module, path: Path, new_head: bool = False) -> None
     state, wanted = read_state(path), network.state_dict()
     if new_head:
         classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
-        head = {id(parameter) for parameter in classifier.parameters()} if isinstance(classifier, nn.Module) else set()
+        heads = [head for head in (classifier if isinstance(classifier, tuple) else (classifier,)) if head is not None]
+        head = {id(parameter) for parameter in nn.ModuleList(heads).parameters()}
         names = {name for name, parameter in network.named_parameters() if id(parameter) in head}
         for name in names & set(state):
             if state[name].shape != wanted[name].shape:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from raykd.experiment import Workers
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
@@ -60,10 +60,12 @@ def run_jobs(
 
 def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, num_jobs: int) -> TorchTrainer:
     """A trainer whose one worker asks the queue for jobs. A worker that dies is replaced and asks again."""
-    worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus)
+    worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus)
     return TorchTrainer(
         work,
         train_loop_config={"worker": worker},
+        # A worker alone has nobody to talk to: gloo starts quicker than NCCL, and where torch sees no GPU too.
+        torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(
             num_workers=1,
             use_gpu=slots.gpus > 0,

@@ -12,7 +12,7 @@ from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options
 from raykd.plan import make_plan
 from raykd.runs import RunFolder, RunStore
-from raykd.training.device import best_device
+from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher
 from raykd.training.trained import load_trained
@@ -28,6 +28,7 @@ class TrialConfig:
     options: Options
     runs: Path
     threads: int
+    gpus: float
 
 
 def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
@@ -42,7 +43,7 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     dataset = load(data.name, options.data_folder, data.image_size, options.decoded)
     run = next(r for r in make_plan(experiment, dataset, options.weights_folder).runs if r.stage == "distilled")
     assert run.teacher is not None
-    device = best_device()
+    device = device_of(trial.gpus)
     teacher = load_trained(RunStore(options.results).folder(run.teacher).best).to(device)
 
     def on_epoch(report: EpochReport) -> None:

@@ -52,7 +52,7 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
     folder = (options.results / experiment.family / name).absolute()
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    trial = TrialConfig(replace(experiment, search=None), whole, folder / "runs", slots.cpus)
+    trial = TrialConfig(replace(experiment, search=None), whole, folder / "runs", slots.cpus, slots.gpus)
     trainable = tune.with_parameters(run_trial, trial=trial)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),

@@ -25,7 +25,7 @@ from raykd.experiment import Data
 from raykd.orchestration.queue import Job, State
 from raykd.plan import Run
 from raykd.runs import RunStore
-from raykd.training.device import best_device
+from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
@@ -39,13 +39,14 @@ WRITER_WAIT_S = 60.0  # a worker that was replaced may take this long to let go 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What each worker of a slot is given: the queue's handle, where results and data are, CPU threads."""
+    """What each worker of a slot is given: the queue's handle, where results and data are, CPU threads, GPUs."""
 
     queue: Any
     slot: int
     results: Path
     data_folder: Path
     threads: int
+    gpus: float
 
 
 def work(config: dict[str, Any]) -> None:
@@ -65,9 +66,9 @@ def work(config: dict[str, Any]) -> None:
 
 def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tuple[State, str]:
     """Do one job; whatever goes wrong in it is its own failure and not the worker's."""
-    device = best_device()
     torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
     try:
+        device = device_of(worker.gpus)
         if job.kind == "train":
             _train(job.run, worker, device, should_stop)
         else:
@@ -80,8 +81,7 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
     except Exception as error:  # noqa: BLE001 - a defect or a full GPU: the other runs go on
         return State.FAILED, f"{error or type(error).__name__}\n{traceback.format_exc()}"
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where CUDA was not used
     return State.DONE, ""
 
 

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 
 from raykd.data.dataset import Dataset
-from raykd.errors import Interrupted
+from raykd.errors import Interrupted, RunFailed
 from raykd.plan import Run
 from raykd.runs import RunFolder
 from raykd.training.checkpoint import load_checkpoint, save_checkpoint
-from raykd.training.determinism import seed_step, set_threads
+from raykd.training.determinism import cpu_threads, seed_step
 from raykd.training.evaluate import evaluate
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
@@ -77,27 +78,24 @@ def fit(
         if folder.status() == "done":
             return
         threads = start(run, folder, device)
-        set_threads(threads)
-        if run.imported is not None:
-            take_over(run, dataset, folder, device)
-            return
-        training = make_training(run, dataset, device, teacher)
-        if loaded := load_checkpoint(folder.checkpoint, training.objective, training.optimizer):
-            training.progress, training.best = loaded
-        saver = _Saver(training, folder, hooks.checkpoint_every_s)
-        with _recorded(folder):
-            for epoch in range(training.progress.epoch, run.recipe.epochs):
-                hooks.on_epoch(_epoch(training, epoch, saver, hooks))
-            saver.save()
-            finish(
-                run,
-                folder,
-                dataset,
-                training.objective.student,
-                training.best,
-                training.progress.seconds,
-                {"epoch": training.progress.best_epoch, "val_top1": training.progress.best_val_top1},
-            )
+        with _recorded(folder), cpu_threads(threads):
+            if run.imported is not None:
+                take_over(run, dataset, folder, device)
+            else:
+                _train(make_training(run, dataset, device, teacher), dataset, folder, hooks)
+
+
+def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
+    """Bring a run to its end from its last checkpoint, or from the start."""
+    if loaded := load_checkpoint(folder.checkpoint, training.objective, training.optimizer):
+        training.progress, training.best = loaded
+    saver = _Saver(training, folder, hooks.checkpoint_every_s)
+    for epoch in range(training.progress.epoch, training.run.recipe.epochs):
+        hooks.on_epoch(_epoch(training, epoch, saver, hooks))
+    saver.save()
+    progress = training.progress
+    best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
+    finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
 def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
@@ -132,6 +130,8 @@ def _note(
     """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
     recipe, progress = training.run.recipe, training.progress
     val = evaluate(training.objective.student, training.val, training.device, recipe.precision)
+    if not isfinite(val.nll):  # the epoch's last update broke the weights, when no loss could tell any more
+        raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
     if val.top1 > progress.best_val_top1:
         progress.best_epoch, progress.best_val_top1 = epoch, val.top1
         training.best = {

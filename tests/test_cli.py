@@ -1,0 +1,112 @@
+"""The command line: quick to explain itself, and the same words for the same runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raykd import cli
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("train-teacher", "train-student", "distill", "tune", "plan", "report", "prefetch")
+DIGITS = ("--experiment", str(ROOT / "experiments" / "digits.py"))
+
+
+def _help(*words: str) -> str:
+    environment = {**os.environ, "COLUMNS": "100"}
+    command = [sys.executable, "-m", "raykd", *words, "--help"]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_help_is_what_it_was():
+    """A snapshot: UPDATE_SNAPSHOTS=1 writes it anew; read the difference before you commit it."""
+    shown = "\n".join(_help(*words) for words in ((), *((command,) for command in COMMANDS)))
+    snapshot = Path(__file__).parent / "help.txt"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        snapshot.write_text(shown)
+    assert shown == snapshot.read_text()
+
+
+def test_help_imports_neither_torch_nor_ray_nor_numpy():
+    code = (
+        "import sys, raykd.cli as c; c._parser(); print(sorted({'torch', 'ray', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_is_there():
+    import raykd
+
+    for name in raykd.__all__:
+        assert getattr(raykd, name) is not None
+    with pytest.raises(AttributeError, match="no name 'KDD'"):
+        raykd.KDD  # noqa: B018
+
+
+def _plan(capsys, *words: str) -> list[str]:
+    assert cli.entry(list(words)) == 0
+    return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+
+def test_plan_shows_every_run_once_and_writes_nothing(tmp_path, capsys):
+    names = _plan(capsys, "plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r"))
+    assert len(names) == len(set(names)) == 11
+    assert [name.split("-")[0] for name in names] == ["teacher"] + ["baseline"] * 5 + ["distilled"] * 5
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_setting_names_other_runs_only_where_it_decides_something(tmp_path, capsys):
+    words = ["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]
+    before = _plan(capsys, *words)
+    hotter = _plan(capsys, *words, "--set", "method.temperature=2")
+    assert hotter[:6] == before[:6] and not set(hotter[6:]) & set(before)
+    assert _plan(capsys, *words, "--set", "workers.cpus=2") == before
+    assert _plan(capsys, *words, "--set", "digits.method.temperature=4") == before
+
+
+def test_the_single_stages_share_the_experiments_runs(tmp_path, capsys, monkeypatch):
+    """train-teacher, train-student and distill plan the very runs that the experiment file plans."""
+    planned = []
+    monkeypatch.setattr(
+        "raykd.orchestration.lab.run_lab", lambda experiments, options, console: planned.append((experiments, options))
+    )
+    words = ("--results", str(tmp_path / "r"))
+    assert cli.entry(["train-teacher", "--epochs", "12", *DIGITS, *words]) == 0
+    assert cli.entry(["train-student", "--epochs", "60", *DIGITS, *words]) == 0
+    assert cli.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *DIGITS, *words]) == 0
+    from raykd.orchestration.lab import plan_of
+
+    stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in planned]
+    whole = set(_plan(capsys, "plan", str(DIGITS[1]), "--results", str(tmp_path / "r")))
+    assert [len(names) for names in stages] == [1, 5, 6]
+    assert set.union(*stages) == whole
+
+
+def test_feature_distill_keeps_alpha_and_temperature(tmp_path, capsys, monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        "raykd.orchestration.lab.run_lab", lambda experiments, options, console: planned.append(experiments[0])
+    )
+    words = ["distill", "--feature-distill", "cosine", "--alpha", "0.3", "--results", str(tmp_path), *DIGITS]
+    assert cli.entry(words) == 0
+    from raykd import FeatureKD
+
+    assert planned[0].method == FeatureKD(alpha=0.3, temperature=4.0, distance="cosine")
+
+
+def test_prefetch_says_what_is_there_and_downloads_nothing_then(tmp_path, capsys):
+    """Data and weights in place: no network is asked. (Where they are not, it needs one.)"""
+    assert cli.entry(["prefetch", str(DIGITS[1]), "--data-dir", str(tmp_path / "data")]) == 0
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "lab", "tune_cnn", "tune_vit"])
+def test_every_experiment_file_defines_what_it_runs(name):
+    from raykd.experiment_file import load_experiments
+
+    experiments = load_experiments(ROOT / "experiments" / f"{name}.py")
+    assert [experiment.family for experiment in experiments] == {
+        "digits": ["digits"], "lab": ["cnn", "vit"],
+    }.get(name, [name.split("_")[-1]])  # fmt: skip

@@ -1,0 +1,94 @@
+"""What README.md shows is what works: commands parse, settings and the example are accepted, links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from raykd import cli
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ray_results" / "README.md"]
+
+
+def _commands() -> list[list[str]]:
+    """Every command of README's code blocks, words split as a shell would, comments and continuations taken care of."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
+    lines = (
+        "\n".join(block for language, block in fenced if not language and not block.startswith("["))
+        .replace("\\\n", " ")
+        .splitlines()
+    )
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def _of(program: str) -> list[list[str]]:
+    return [words for words in _commands() if words[0] == program]
+
+
+def test_readme_opens_with_one_sentence_a_table_and_three_commands():
+    text = (ROOT / "README.md").read_text()
+    sentence, table = text.index("raykd runs knowledge-distillation"), text.index("\n|")
+    assert sentence < table < text.index("make demo") < text.index("\n## ")
+    assert len(_commands()[:3]) == 3
+
+
+def test_every_make_target_that_readme_names_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+@pytest.mark.parametrize("words", _of("python"), ids=" ".join)
+def test_every_python_command_parses(words, capsys):
+    if words[1] == "-m":
+        assert words[2] == "raykd"
+        cli._parser().parse_args(words[3:])
+    else:
+        _plan_of_script(words[1:])
+
+
+@pytest.mark.parametrize("words", _of("sbatch"), ids=" ".join)
+def test_every_submitted_experiment_parses(words):
+    script = next(position for position, word in enumerate(words) if word.endswith(".slurm"))
+    assert (ROOT / words[script]).is_file()
+    _plan_of_script(words[script + 1 :])
+
+
+def _plan_of_script(words: list[str]) -> None:
+    """The experiment file exists, and its flags are accepted; --help ends before data is looked for."""
+    assert (ROOT / words[0]).is_file()
+    command = [sys.executable, *words, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_settings_that_readme_shows_are_accepted():
+    from raykd.experiment_file import apply_settings, load_experiments
+
+    for words in [*_of("python"), *_of("sbatch")]:
+        settings = [value for flag, value in pairwise(words) if flag == "--set"]
+        files = [word for word in words if word.startswith("experiments/")]
+        if settings:
+            assert apply_settings(load_experiments(ROOT / files[0]), settings)
+
+
+def test_the_example_experiment_is_accepted(tmp_path, capsys):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert example is not None
+    path = tmp_path / "tiny.py"
+    path.write_text(example.group(1))
+    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out.count("not started") == 7
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(document):
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
