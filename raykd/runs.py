@@ -133,10 +133,10 @@ class RunStore:
                 "name another with --results"
             )
 
-    def write_plan(self, plan: Plan, stages: Sequence[str]) -> None:
-        """Say in <family>/plan.json which runs the family's report is about; stages left out stay as they were."""
+    def write_plan(self, plan: Plan) -> None:
+        """Say in <family>/plan.json which runs the family's report is about; stages not planned stay as they were."""
         path = self.results / plan.experiment.family / "plan.json"
-        asked = {stage: names for stage, names in plan.stages.items() if stage in stages}
+        asked = {stage: names for stage, names in plan.stages.items() if names}
         write_json(
             path,
             {

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.data.dataset import Dataset, keep_decoded, load
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
 from raykd.models.weights import load_weights
 from raykd.orchestration.progress import Progress
@@ -64,9 +64,12 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
 def run_lab(experiments: Sequence[Experiment], options: Options, console: Console) -> None:
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
+    workers = {experiment.workers for experiment in experiments}
+    if len(workers) > 1:
+        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
     store = RunStore(options.results)
     for plan, dataset in plans:
-        store.write_plan(plan, options.stages)
+        store.write_plan(plan)
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
@@ -75,7 +78,7 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     console.print(
         f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}", highlight=False
     )
-    statuses = _do(jobs, experiments[0].workers, options, console) if jobs else []
+    statuses = _do(jobs, workers.pop(), options, console) if jobs else []
     report(options.results, console)
     _raise_for(statuses)
 
