@@ -10,7 +10,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from
 
-.PHONY: env env-dev demo test test-quick lint soak slurm-packages
+.PHONY: env env-dev demo test test-quick lint soak packages
 
 env: $(STAMP)
 
@@ -32,11 +32,11 @@ lint: env-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-slurm-packages:
-	bash tests/cluster/install_slurm.sh
+packages:
+	bash tests/install_packages.sh
 
 # Cheap tests first and side by side; then those that share one Ray; real clusters last.
-test: env-dev lint slurm-packages
+test: env-dev lint packages
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slurm and not soak"
 	$(BIN)/python -m pytest -m "ray and not slurm and not soak"
 	$(BIN)/python -m pytest -m "slurm and not soak"
@@ -44,5 +44,5 @@ test: env-dev lint slurm-packages
 test-quick: env-dev
 	$(BIN)/python -m pytest -n auto -m "not ray and not slurm and not soak"
 
-soak: env-dev slurm-packages
+soak: env-dev packages
 	$(BIN)/python -m pytest -m soak --timeout 3600

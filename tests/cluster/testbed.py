@@ -35,7 +35,7 @@ def missing() -> str:
         return "a Slurm testbed needs root on Linux (network and PID namespaces)"
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if absent:
-        return f"a Slurm testbed needs {', '.join(absent)}: bash tests/cluster/install_slurm.sh"
+        return f"a Slurm testbed needs {', '.join(absent)}: bash tests/install_packages.sh"
     return ""
 
 
