@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raykd.errors import Interrupted, RaykdError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 a mistake in what was asked for; 75 cut off, the same command goes on"
 )
+
+TAKE_OVER = "take this teacher over instead of training one"
 
 
 def main(*experiments: "Experiment") -> None:
@@ -33,7 +35,7 @@ def main(*experiments: "Experiment") -> None:
         choices=("teacher", "baseline", "distilled"),
         help="run this stage alone (repeat for more); distilled brings its teacher along",
     )
-    parser.add_argument("--teacher-checkpoint", metavar="FILE", help="take this teacher over instead of training one")
+    parser.add_argument("--teacher-checkpoint", metavar="FILE", help=TAKE_OVER)
     parser.add_argument("--plan", action="store_true", help="print the runs and how far each is, and start nothing")
     arguments = parser.parse_args()
 
@@ -77,52 +79,55 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_stages(commands)
+    tune = _add_command(commands, "tune", "search an experiment's fields with Tune and Optuna")
+    tune.add_argument("file", metavar="experiments/X.py")
+    tune.add_argument("--trials", help="settings to try, instead of the file's")
+    plan = _add_command(commands, "plan", "print an experiment's runs and how far each is; start nothing")
+    plan.add_argument("file", metavar="experiments/X.py")
+    report = _add_command(commands, "report", "write report.json and the page from what is done", settings=False)
+    models = (
+        "evaluate {cnn,vit}_{teacher,student_baseline,student_kd}.{safetensors,pth} in DIR, and write DIR/report.json"
+    )
+    report.add_argument("--models-dir", metavar="DIR", help=models)
+    prefetch = _add_command(
+        commands, "prefetch", "download data and pretrained weights; run it where there is a network"
+    )
+    prefetch.add_argument(
+        "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
+    )
+    return parser
 
-    def command(name: str, text: str, experiment: bool = True) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
-        _add_places(added)
-        if experiment:
-            _add_settings(added)
-        return added
 
-    teacher = command("train-teacher", "train a teacher alone")
+def _add_stages(commands: Any) -> None:
+    """The stages of the lab, one by one."""
+    teacher = _add_command(commands, "train-teacher", "train a teacher alone")
     teacher.add_argument("--model", help="default: the recipe's, resnet18")
-    student = command("train-student", "train student baselines, without a teacher")
+    student = _add_command(commands, "train-student", "train student baselines, without a teacher")
     student.add_argument("--model", help="default: the recipe's, resnet8")
-    distill = command("distill", "train students under a teacher, and the teacher where it is not there yet")
+    distill = _add_command(
+        commands, "distill", "train students under a teacher, and the teacher where it is not there yet"
+    )
     distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
     distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
-    distill.add_argument("--teacher-checkpoint", metavar="FILE", help="take this teacher over instead of training one")
+    distill.add_argument("--teacher-checkpoint", metavar="FILE", help=TAKE_OVER)
     distill.add_argument("--alpha", help="weight of the labels, 0 to 1; the teacher's is 1 - alpha")
     distill.add_argument("--temperature", help="softens both outputs; above 0")
     distill.add_argument(
         "--feature-distill", choices=("mse", "cosine"), help="distance between embeddings as a further term"
     )
-    for single in (teacher, student, distill):
-        single.add_argument("--epochs", help="instead of the recipe's")
-        single.add_argument(
-            "--experiment",
-            metavar="FILE",
-            help="where the recipe stands; default: experiments/distill_cnn.py, or distill_vit.py for a ViT",
-        )
+    recipe = "where the recipe stands; default: experiments/distill_cnn.py, or distill_vit.py for a ViT"
+    for stage in (teacher, student, distill):
+        stage.add_argument("--epochs", help="instead of the recipe's")
+        stage.add_argument("--experiment", metavar="FILE", help=recipe)
 
-    tune = command("tune", "search an experiment's fields with Tune and Optuna")
-    tune.add_argument("file", metavar="experiments/X.py")
-    tune.add_argument("--trials", help="settings to try, instead of the file's")
-    plan = command("plan", "print an experiment's runs and how far each is; start nothing")
-    plan.add_argument("file", metavar="experiments/X.py")
-    report = command("report", "write report.json and the page from what is done", experiment=False)
-    report.add_argument(
-        "--models-dir",
-        metavar="DIR",
-        help="evaluate {cnn,vit}_{teacher,student_baseline,student_kd}"
-        ".{safetensors,pth} in DIR instead, and write DIR/report.json",
-    )
-    prefetch = command("prefetch", "download data and pretrained weights; run it where there is a network")
-    prefetch.add_argument(
-        "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
-    )
-    return parser
+
+def _add_command(commands: Any, name: str, text: str, settings: bool = True) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    _add_places(added)
+    if settings:
+        _add_settings(added)
+    return added
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
