@@ -159,9 +159,13 @@ def _fits(value: Any, hint: Any) -> bool:
         if origin is tuple and isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value):
             return True
         if origin is None and isinstance(option, type) and isinstance(value, option):
-            # JSON, and so a fingerprint, has neither NaN nor infinity.
-            return option not in (int, float) or (not isinstance(value, bool) and isfinite(value))
+            return option not in (int, float) or _is_number(value)
     return False
+
+
+def _is_number(value: Any) -> bool:
+    """true is none, and neither are NaN and infinity: JSON, and so a fingerprint, has no word for them."""
+    return not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
 
 
 def describe(hint: Any) -> str:

@@ -1,5 +1,22 @@
-"""What all tests share: quiet threads and a small experiment on the digits."""
+"""What all tests share: quiet threads. Small experiments on the digits are in small_runs.py beside this file."""
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; set before torch is imported
+import pytest
+
+if TYPE_CHECKING:
+    from raykd.runs import RunFolder
+
+# Tests run side by side: one thread each, and two that share a core do not spin. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> "RunFolder":
+    """The folder of a run that has not started."""
+    from raykd.runs import RunFolder  # here: torch comes with it, and the report's tests need none
+
+    return RunFolder(tmp_path / "run")

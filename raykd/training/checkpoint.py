@@ -58,8 +58,11 @@ def load_checkpoint(
     for name, tensor in tensors.items():
         kind, rest = name.split(".", 1)
         groups[kind][rest] = tensor
-    objective.load_state_dict(groups["objective"])
-    _restore_optimizer(optimizer, groups["optimizer"])
+    try:
+        objective.load_state_dict(groups["objective"])
+        _restore_optimizer(optimizer, groups["optimizer"])
+    except (RuntimeError, IndexError):
+        raise RunFailed(f"checkpoint '{path}' is of another run; remove it to train from the start") from None
     return progress, groups["best"]
 
 

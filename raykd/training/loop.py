@@ -21,7 +21,7 @@ from raykd.plan import Run
 from raykd.runs import RunFolder
 from raykd.training.checkpoint import load_checkpoint, save_checkpoint
 from raykd.training.determinism import cpu_threads, seed_step
-from raykd.training.evaluate import evaluate
+from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.records import finish, start
@@ -129,9 +129,7 @@ def _note(
 ) -> EpochReport:
     """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
     recipe, progress = training.run.recipe, training.progress
-    val = evaluate(training.objective.student, training.val, training.device, recipe.precision)
-    if not isfinite(val.nll):  # the epoch's last update broke the weights, when no loss could tell any more
-        raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
+    val = _validate(training, epoch)
     if val.top1 > progress.best_val_top1:
         progress.best_epoch, progress.best_val_top1 = epoch, val.top1
         training.best = {
@@ -166,6 +164,14 @@ def _note(
     }
     progress.history.append(row)
     return report
+
+
+def _validate(training: Training, epoch: int) -> Evaluation:
+    """Raises RunFailed when the epoch's last update broke the weights, which none of its own losses can tell."""
+    val = evaluate(training.objective.student, training.val, training.device, training.run.recipe.precision)
+    if not isfinite(val.nll):
+        raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
+    return val
 
 
 class _Saver:

@@ -1,0 +1,80 @@
+"""Methods as objects: which terms they give, what each weighs, and when there is an adapter."""
+
+import pytest
+import torch
+from torch import nn
+
+from raykd.methods import KD, CrossEntropy, FeatureKD, Method, feature_cosine_loss, feature_mse_loss, kd_loss
+from raykd.outputs import Outputs
+
+
+def outputs(width: int, seed: int, num_images: int = 6) -> Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(num_images, 10, generator=generator)
+    return Outputs(logits, torch.randn(num_images, width, generator=generator))
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        (CrossEntropy(), {"ce": 1.0}),
+        (KD(alpha=0.3), {"ce": 0.3, "kd": 0.7}),
+        (KD(alpha=0.0), {"ce": 0.0, "kd": 1.0}),
+        (KD(alpha=1.0), {"ce": 1.0, "kd": 0.0}),
+        (FeatureKD(alpha=0.3, feature_weight=2.5), {"ce": 0.3, "kd": 0.7, "feature": 2.5}),
+    ],
+)
+def test_weights_are_the_papers_at_every_epoch(method: Method, weights: dict[str, float]) -> None:
+    for epoch in (0, 1, 199):
+        assert method.weights(epoch) == pytest.approx(weights)
+
+
+@pytest.mark.parametrize("method", [CrossEntropy(), KD(), FeatureKD(), FeatureKD(distance="cosine")])
+def test_a_method_weighs_ce_and_exactly_the_terms_that_it_gives(method: Method) -> None:
+    terms = method.terms(outputs(8, 0), outputs(8, 1), LABELS, None)
+    assert {"ce", *terms} == set(method.weights(0))
+    assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
+
+
+def test_terms_are_unweighted() -> None:
+    student, teacher = outputs(8, 0), outputs(8, 1)
+    plain = FeatureKD(alpha=0.5, feature_weight=1.0).terms(student, teacher, LABELS, None)
+    weighed = FeatureKD(alpha=0.1, feature_weight=9.0).terms(student, teacher, LABELS, None)
+    assert all(torch.equal(plain[name], weighed[name]) for name in plain)
+    assert torch.equal(plain["kd"], kd_loss(student.logits, teacher.logits, 4.0))
+
+
+def test_distance_chooses_the_feature_loss() -> None:
+    student, teacher = outputs(8, 0), outputs(8, 1)
+    assert student.embedding is not None and teacher.embedding is not None
+    for method, loss in (
+        (FeatureKD(distance="mse"), feature_mse_loss),
+        (FeatureKD(distance="cosine"), feature_cosine_loss),
+    ):
+        term = method.terms(student, teacher, LABELS, None)["feature"]
+        assert torch.equal(term, loss(student.embedding, teacher.embedding))
+
+
+def test_adapter_is_there_only_where_widths_differ() -> None:
+    assert FeatureKD().adapter(outputs(8, 0), outputs(8, 1)) is None
+    adapter = FeatureKD().adapter(outputs(6, 0), outputs(8, 1))
+    assert isinstance(adapter, nn.Linear) and (adapter.in_features, adapter.out_features) == (6, 8)
+    assert KD().adapter(outputs(6, 0), outputs(8, 1)) is None
+
+
+def test_adapters_gradient_comes_from_the_feature_term() -> None:
+    student, teacher = outputs(6, 0), outputs(8, 1)
+    adapter = FeatureKD().adapter(student, teacher)
+    assert isinstance(adapter, nn.Linear)
+    FeatureKD().terms(student, teacher, LABELS, adapter)["feature"].backward()
+    assert adapter.weight.grad is not None and adapter.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"), [(CrossEntropy(), set()), (KD(), {"logits"}), (FeatureKD(), {"logits", "embedding"})]
+)
+def test_a_method_says_what_it_needs_of_the_teacher(method: Method, needs: set[str]) -> None:
+    assert method.needs == needs

@@ -1,0 +1,63 @@
+"""Small experiments on the digits and what tests do with their runs: seconds each, on one CPU thread.
+
+A child process imports this file too, so nothing in it needs pytest.
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from raykd import models
+from raykd.data.dataset import Dataset, load
+from raykd.experiment import Data, Experiment
+from raykd.methods import KD
+from raykd.models.resnet_cifar import ResNet
+from raykd.plan import Run, Stage, make_plan
+from raykd.recipe import SGD, Cosine, Recipe
+from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
+from raykd.training.trained import images_of
+
+IMAGE_SIZE = 8  # the digits as they are stored
+# Not less: oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last writes
+# past its memory below 8 channels (uxlfoundation/oneDNN 6035; seen with torch 2.15: crashes).
+WIDTH = 8
+NO_WEIGHTS = Path("no-weights-here")
+
+
+@cache
+def digits() -> Dataset:
+    """1,200 and 597 images of 8x8."""
+    return load("digits", None, image_size=IMAGE_SIZE)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """3 epochs of 4 steps for a ResNet of 78 thousand weights."""
+    model = ResNet(blocks=(1, 1, 1, 1), width=WIDTH)
+    made = Recipe(model, epochs=3, batch_size=50, optimizer=SGD(lr=0.05), schedule=Cosine())
+    return replace(made, **changes)
+
+
+def experiment(**changes: Any) -> Experiment:
+    """A teacher of width 16 and students of width 8 on 200 digits, 100 held out; one seed."""
+    made = Experiment(
+        family="small",
+        data=Data("digits", val_images=100, train_images=200, image_size=IMAGE_SIZE, crop_padding=1, flip=True),
+        teacher=recipe(model=ResNet(blocks=(1, 1, 1, 1), width=2 * WIDTH)),
+        student=recipe(),
+        method=KD(alpha=0.5, temperature=4.0),
+        seeds=(0,),
+    )
+    return replace(made, **changes)
+
+
+def run_of(stage: Stage, **changes: Any) -> Run:
+    """The first run of `stage` in the plan of `experiment(**changes)`."""
+    return next(run for run in make_plan(experiment(**changes), digits(), NO_WEIGHTS).runs if run.stage == stage)
+
+
+def teacher_of(run: Run) -> Teacher:
+    """A live teacher of the run's teacher's shape with weights that were never trained; none for a baseline."""
+    if run.teacher is None:
+        return no_teacher
+    return LiveTeacher(models.build(run.teacher.model, images_of(digits()), seed=99))

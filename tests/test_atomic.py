@@ -1,0 +1,103 @@
+"""Files written aside and renamed: old bytes or new after any kill, readable by others, nothing left behind."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from raykd.atomic import replacing, write_bytes, write_json
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.json"
+
+
+def test_write_replaces_and_leaves_nothing_else(path: Path) -> None:
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new" and [*path.parent.iterdir()] == [path]
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a" / "b" / "file", b"x")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"x"
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_removes_the_new(path: Path) -> None:
+    write_bytes(path, b"old")
+    with pytest.raises(OSError, match="disk full"), replacing(path) as aside:
+        aside.write_bytes(b"half of the n")
+        raise OSError("disk full")
+    assert path.read_bytes() == b"old" and [*path.parent.iterdir()] == [path]
+
+
+def test_a_writer_that_wrote_nothing_is_an_error(path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass
+
+
+def test_the_suffix_stays_last_while_written(path: Path) -> None:
+    with replacing(path) as aside:
+        assert aside.suffix == ".json" and aside.parent == path.parent and aside != path
+        aside.write_bytes(b"{}")
+
+
+def test_bytes_are_on_disk_before_the_name_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the machine after the rename must not leave an empty file under the good name."""
+    done = []
+    real_fsync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(("fsync", path.exists())), real_fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(("replace", path.exists())), real_replace(a, b)))
+    write_bytes(path, b"x")
+    assert done == [("fsync", False), ("replace", False), ("fsync", True)]  # the file, its name, the folder
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_others_may_read_as_the_umask_allows(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(path, b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("moment", ["open", "half", "fsync", "replace", "after"])
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new(path: Path, moment: str) -> None:
+    write_bytes(path, b"old" * 1000)
+    child = os.fork()
+    if child == 0:  # nothing but system calls happens here before the kill
+        _write_until(path, moment)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert path.read_bytes() == (b"new" if moment == "after" else b"old") * 1000
+    write_bytes(path, b"later")
+    assert path.read_bytes() == b"later"
+
+
+def _write_until(path: Path, moment: str) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    content = b"new" * 1000
+    with replacing(path) as aside:
+        if moment == "open":
+            die()
+        aside.write_bytes(content[: len(content) // 2] if moment == "half" else content)
+        if moment == "half":
+            die()
+        if moment in ("fsync", "replace"):
+            setattr(os, moment, die)
+    die()
+
+
+def test_json_is_read_back_and_has_no_nan(path: Path) -> None:
+    write_json(path, {"a": [1, 2.5, None, "ü"]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, 2.5, None, "ü"]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, 2.5, None, "ü"]}

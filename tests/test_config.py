@@ -1,0 +1,221 @@
+"""Typed configuration: overrides by dotted path, what does not fit, JSON and back, fingerprints."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
+
+import pytest
+from small_runs import experiment, recipe, run_of
+
+from raykd.config import Config, fingerprint, from_dict, kinds, override, parse, place, to_dict
+from raykd.errors import ConfigError
+from raykd.experiment import Data, Experiment, Uniform, Workers
+from raykd.methods import KD, CrossEntropy, FeatureKD, Method
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+from raykd.plan import Run, WeightsFile
+from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+
+# One of each kind, every field unlike its default.
+EXAMPLES: tuple[Config, ...] = (
+    SGD(lr=0.3, momentum=0.5, weight_decay=1e-4, nesterov=True),
+    AdamW(lr=3e-4, weight_decay=0.1, beta1=0.8, beta2=0.95),
+    Constant(),
+    MultiStep(milestones=(0.25, 3.0), gamma=0.2),
+    Cosine(warmup_epochs=2.5, floor=0.01),
+    ResNet(blocks=(1, 2, 3, 4), width=8, weights="a.pth"),
+    ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1, weights="b.pth"),
+    Timm("resnet18", input_size=64, weights="c.safetensors"),
+    CrossEntropy(),
+    KD(alpha=0.1, temperature=2.0),
+    FeatureKD(alpha=0.2, temperature=3.0, distance="cosine", feature_weight=0.7),
+    Data("digits", 10, 500, 100, 8, 1, False, 3),
+    Workers(cpus=4, gpus=0.25),
+    Uniform(0.1, 10.0, log=True),
+    WeightsFile("ab" * 32, "/somewhere/a.pth"),
+    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False),
+)
+
+
+@dataclass(frozen=True)
+class Knobs(Config):
+    """Every type that a field may have."""
+
+    kind: ClassVar[str] = "test-knobs"
+    whole: int = 1
+    number: float = 1.0
+    text: str = ""
+    switch: bool = False
+    choice: Literal["mse", "cosine"] = "mse"
+    wholes: tuple[int, ...] = ()
+    numbers: tuple[float, ...] = ()
+    maybe: int | None = None
+    inner: SGD | AdamW = SGD()
+    cpus: int = place(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("whole", "12_000", 12_000),
+        ("number", "1e-3", 0.001),
+        ("number", "2", 2.0),
+        ("text", "none", "none"),
+        ("text", "", ""),
+        ("switch", "true", True),
+        ("switch", "No", False),
+        ("choice", "cosine", "cosine"),
+        ("wholes", "0,1,2", (0, 1, 2)),
+        ("wholes", "(3, )", (3,)),
+        ("wholes", "", ()),
+        ("numbers", "0.5, 3", (0.5, 3.0)),
+        ("maybe", "none", None),
+        ("maybe", "7", 7),
+        ("inner", "adamw", AdamW()),
+        ("inner", "AdamW", AdamW()),
+        ("inner.lr", "0.2", SGD(lr=0.2)),
+    ],
+)
+def test_override_reads_text_by_the_fields_type(path: str, text: str, value: Any) -> None:
+    changed = override(Knobs(), path, text)
+    got = getattr(changed, path.split(".")[0])
+    assert got == value and type(got) is type(value)
+
+
+def test_override_leaves_everything_else_as_it_was() -> None:
+    before = experiment()
+    after = override(before, "student.optimizer.lr", "0.2")
+    assert after == replace(before, student=replace(before.student, optimizer=SGD(lr=0.2)))
+    assert before == experiment()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("whole", "1.5", "'1.5' is not a whole number"),
+        ("number", "fast", "'fast' is not a number"),
+        ("switch", "2", "'2' is not true or false"),
+        ("choice", "l2", "'l2' is not one of mse, cosine"),
+        ("wholes", "1,x", "each a whole number"),
+        ("maybe", "few", "'few' is not a whole number or none"),
+        ("inner", "adam", "'adam' is not one of sgd, adamw; did you mean 'adamw'?"),
+        ("inner.lr", "-1", "lr = -1.0 in SGD: must be greater than 0"),
+        ("inner.rl", "1", "unknown config field 'inner.rl': SGD has lr, momentum, weight_decay, nesterov"),
+        ("number.more", "1", "unknown config field 'number.more': float has no fields"),
+        ("nmber", "1", "did you mean 'number'?"),
+    ],
+)
+def test_override_refuses_in_one_line_what_does_not_fit(path: str, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(Knobs(), path, text)
+    assert words in str(caught.value) and path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_field_of_a_method_names_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(experiment(), "method.temprature", "2")
+    message = "unknown config field 'method.temprature': KD has alpha, temperature; did you mean 'temperature'?"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["feature_kd", "FeatureKD", "featurekd", "Feature_KD"])
+def test_method_is_found_by_its_kind_or_its_name(text: str) -> None:
+    assert override(experiment(), "method", text).method == FeatureKD()
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown method 'feature_dk'.*did you mean 'feature_kd'"):
+        override(experiment(), "method", "feature_dk")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"whole": 1.0}, "whole = 1.0 in Knobs: wants a whole number"),
+        ({"whole": True}, "whole = True in Knobs: wants a whole number"),
+        ({"number": "1"}, "number = '1' in Knobs: wants a number"),
+        ({"number": False}, "number = False in Knobs: wants a number"),
+        ({"text": None}, "text = None in Knobs: wants text"),
+        ({"switch": 1}, "switch = 1 in Knobs: wants true or false"),
+        ({"choice": "MSE"}, "choice = 'MSE' in Knobs: wants one of mse, cosine"),
+        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: wants values separated by commas, each a whole number"),
+        ({"maybe": "none"}, "maybe = 'none' in Knobs: wants a whole number or none"),
+        ({"inner": KD()}, "wants SGD or AdamW"),
+    ],
+)
+def test_wrong_types_are_refused_when_the_object_is_made(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Knobs(**changes)
+    assert words in str(caught.value)
+
+
+def test_lists_become_tuples_and_whole_numbers_floats() -> None:
+    made = Knobs(wholes=[1, 2], numbers=[1, 2.5], number=3)  # pyright: ignore[reportArgumentType]
+    assert made.wholes == (1, 2) and made.numbers == (1.0, 2.5) and type(made.number) is float
+    assert type(made.numbers[0]) is float
+    assert hash(made) == hash(Knobs(wholes=(1, 2), numbers=(1.0, 2.5), number=3.0))
+
+
+def test_examples_show_every_kind_with_no_field_at_its_default() -> None:
+    shown = {type(example) for example in EXAMPLES} | {Experiment, Run}
+    known = {cls for cls in kinds(Config).values() if cls.__module__.startswith("raykd.")}
+    assert shown == known
+    for example in EXAMPLES:
+        at_default = [f.name for f in fields(example) if getattr(example, f.name) == f.default]
+        assert not at_default, f"{example.title()}: {at_default}"
+
+
+def test_no_two_kinds_share_a_name() -> None:
+    def below(cls: type[Config]) -> list[type[Config]]:
+        return [cls, *(found for child in cls.__subclasses__() for found in below(child))]
+
+    abstract = (Config, Method, *(cls for cls in below(Config) if cls.kind == "config"))
+    concrete = [cls for cls in below(Config) if cls not in abstract]
+    assert len({cls.kind for cls in concrete}) == len(concrete)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, experiment(), run_of("distilled")], ids=lambda e: e.kind)
+def test_to_dict_and_from_dict_are_inverse_through_json(example: Config) -> None:
+    text = json.dumps(to_dict(example), allow_nan=False)
+    assert from_dict(Config, json.loads(text)) == example
+
+
+def test_from_dict_refuses_what_another_version_wrote() -> None:
+    with pytest.raises(ConfigError, match="KD has no field flavour: written by another version"):
+        from_dict(Method, to_dict(KD()) | {"flavour": "mint"})
+    with pytest.raises(ConfigError, match=r"kind 'dkd' is not one of .*kd.*: written by another version"):
+        from_dict(Method, {"kind": "dkd"})
+
+
+def test_from_dict_fills_fields_that_came_later_with_their_defaults() -> None:
+    assert from_dict(Method, {"kind": "kd", "alpha": 0.1}) == KD(alpha=0.1)
+
+
+def test_results_only_leaves_places_out() -> None:
+    assert "cpus" in to_dict(Knobs()) and "cpus" not in to_dict(Knobs(), results_only=True)
+    assert to_dict(WeightsFile("ab", "/x"), results_only=True) == {"kind": "weights_file", "sha256": "ab"}
+
+
+def test_fingerprint_depends_on_content_and_not_on_order() -> None:
+    assert fingerprint({"a": 1, "b": [2.5, None]}) == fingerprint({"b": [2.5, None], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
+    assert fingerprint([1, 2]) != fingerprint([2, 1])
+
+
+def test_every_value_that_a_field_accepts_has_a_fingerprint() -> None:
+    """JSON knows no infinity: a field that let one in would fail when the run is named."""
+    for example in (*EXAMPLES, recipe()):
+        for field in fields(example):
+            for bad in (float("inf"), float("nan"), float("-inf")):
+                try:
+                    changed = replace(example, **{field.name: bad})
+                except ConfigError:
+                    continue
+                pytest.fail(f"{example.title()}.{field.name} = {bad} was taken: {changed}")
+
+
+def test_parse_describes_what_it_wants() -> None:
+    with pytest.raises(ConfigError, match="'x' is not values separated by commas, each a number"):
+        parse("x", tuple[float, ...])

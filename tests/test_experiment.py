@@ -1,0 +1,154 @@
+"""What an experiment file may say: fields checked alone and together, before anything starts."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from small_runs import experiment, recipe
+
+from raykd.config import Config, override
+from raykd.errors import ConfigError
+from raykd.experiment import Data, Experiment, Search, Workers, loguniform, uniform
+from raykd.methods import KD, CrossEntropy, FeatureKD
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+
+
+@pytest.mark.parametrize(
+    ("good", "changes"),
+    [
+        (SGD(), {"lr": 0}),
+        (SGD(), {"momentum": 1}),
+        (SGD(), {"weight_decay": -1}),
+        (SGD(momentum=0), {"nesterov": True}),
+        (AdamW(), {"lr": -1e-3}),
+        (AdamW(), {"beta2": 1}),
+        (AdamW(), {"weight_decay": -0.1}),
+        (MultiStep(), {"milestones": (0.5, 0.5)}),
+        (MultiStep(), {"milestones": (0.0, 0.5)}),
+        (MultiStep(), {"gamma": 1}),
+        (Cosine(), {"warmup_epochs": -1}),
+        (Cosine(), {"floor": 1}),
+        (Recipe(), {"epochs": 0}),
+        (Recipe(), {"batch_size": 0}),
+        (Recipe(), {"label_smoothing": 1}),
+        (Recipe(), {"clip_gradient_norm": 0}),
+        (Recipe(), {"precision": "fp16"}),
+        (KD(), {"alpha": 1.1}),
+        (KD(), {"temperature": 0}),
+        (FeatureKD(), {"feature_weight": -1}),
+        (FeatureKD(), {"distance": "l1"}),
+        (Data(), {"val_images": 0}),
+        (Data(), {"crop_padding": 33}),
+        (Data(), {"image_size": 0}),
+        (Data(train_images=100), {"student_images": 101}),
+        (Data(), {"name": "mnist"}),
+        (Workers(), {"cpus": 0}),
+        (Workers(), {"gpus": 1.5}),
+        (ResNet(), {"blocks": (1, 1, 1)}),
+        (ResNet(), {"width": 0}),
+        (ViT(), {"heads": 5}),
+        (ViT(), {"dropout": 1}),
+        (experiment(), {"seeds": ()}),
+        (experiment(), {"seeds": (0, 0)}),
+        (experiment(), {"seeds": (-1,)}),
+        (experiment(), {"family": "CNN/1"}),
+        (experiment(), {"method": CrossEntropy()}),
+    ],
+)
+def test_impossible_field_is_refused_by_name_and_value(good: Config, changes: dict[str, Any]) -> None:
+    (name, value), *_ = changes.items()
+    with pytest.raises(ConfigError) as caught:
+        replace(good, **changes)
+    message = str(caught.value)
+    assert ("width" if name == "heads" else name) in message
+    assert name == "method" or name == "heads" or repr(value).strip("()") in message, message
+    assert "\n" not in message
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'resnet88'.*did you mean 'resnet8'"):
+        Recipe("resnet88")
+    with pytest.raises(ConfigError, match=r"unknown timm model 'vit_tinny_patch16_224'.*'vit_tiny_patch16_224'"):
+        Recipe("timm:vit_tinny_patch16_224")
+
+
+def test_models_name_is_looked_up_when_the_recipe_is_made() -> None:
+    assert Recipe("resnet8") == Recipe(ResNet(blocks=(1, 1, 1, 1)))
+    assert override(experiment(), "student.model", "vit6").student.model == ViT()
+    assert override(experiment(), "student.model.width", "5").student.model == ResNet((1, 1, 1, 1), width=5)
+
+
+def test_milestones_after_the_last_epoch_are_refused_because_they_do_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"milestones.*come after the last of 100 epochs"):
+        Recipe(epochs=100, schedule=MultiStep(milestones=(50, 150)))
+
+
+def test_warmup_as_long_as_the_recipe_is_refused() -> None:
+    with pytest.raises(ConfigError, match="warmup_epochs"):
+        Recipe(epochs=5, schedule=Cosine(warmup_epochs=5))
+
+
+@pytest.mark.parametrize(("epochs", "milestones"), [(300, [150, 225, 275]), (200, [100, 150, 183]), (1, [1, 1, 1])])
+def test_milestones_are_shares_of_the_epochs(epochs: int, milestones: list[int]) -> None:
+    assert MultiStep((1 / 2, 3 / 4, 11 / 12)).epochs_of(epochs) == milestones
+
+
+def test_one_epoch_trains_at_the_full_learning_rate() -> None:
+    assert MultiStep((0.5, 0.75)).factor(0.0, 0, 1) == 1.0
+
+
+def test_multistep_multiplies_at_each_milestone() -> None:
+    schedule = MultiStep((1 / 2, 3 / 4, 9 / 10), gamma=0.1)
+    factors = [schedule.factor(epoch, epoch, 200) for epoch in (0, 99, 100, 149, 150, 179, 180, 199)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_cosine_falls_from_one_to_its_floor_after_warmup() -> None:
+    schedule = Cosine(warmup_epochs=2, floor=0.1)
+    assert schedule.factor(1.0, 1, 10) == pytest.approx(0.5)
+    assert schedule.factor(2.0, 2, 10) == pytest.approx(1.0)
+    assert schedule.factor(6.0, 6, 10) == pytest.approx(0.55)
+    assert schedule.factor(10.0, 10, 10) == pytest.approx(0.1)
+    factors = [Cosine().factor(epoch / 4, epoch // 4, 10) for epoch in range(40)]
+    assert factors[0] == 1 and all(after < before for before, after in pairwise(factors))
+
+
+def test_constant_stays() -> None:
+    assert {Constant().factor(epoch, epoch, 5) for epoch in range(5)} == {1.0}
+
+
+def test_search_checks_both_ends_of_each_range() -> None:
+    searched = Search({"method.alpha": uniform(0, 1), "student.optimizer.lr": loguniform(0.01, 1)})
+    assert replace(experiment(), search=searched).search is searched
+    with pytest.raises(ConfigError, match=r"alpha = 2.0 in KD"):
+        experiment(search=Search({"method.alpha": uniform(0, 2)}))
+    with pytest.raises(ConfigError, match=r"unknown config field 'method.tau'"):
+        experiment(search=Search({"method.tau": uniform(1, 2)}))
+
+
+@pytest.mark.parametrize("wrong", [{"space": {}}, {"trials": 0}, {"grace_epochs": 0}])
+def test_search_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    possible: dict[str, Any] = {"space": {"method.alpha": uniform(0, 1)}}
+    with pytest.raises(ConfigError):
+        Search(**possible | wrong)
+
+
+def test_ranges_are_refused_upside_down_and_logarithms_of_zero() -> None:
+    with pytest.raises(ConfigError, match="must exceed low"):
+        uniform(1, 1)
+    with pytest.raises(ConfigError, match="above 0 on a log scale"):
+        loguniform(0, 1)
+
+
+def test_trials_of_a_search_can_be_set_by_path() -> None:
+    searched = experiment(search=Search({"method.alpha": uniform(0, 1)}))
+    changed = override(searched, "search.trials", "3")
+    assert isinstance(changed, Experiment) and changed.search is not None and changed.search.trials == 3
+
+
+def test_pretrained_is_what_the_name_vit_tiny_means() -> None:
+    assert recipe(model="vit_tiny").model == Timm("vit_tiny_patch16_224", input_size=224, weights="pretrained")

@@ -1,0 +1,211 @@
+"""The rooms of the design hold: imports go down only, modules and functions stay small, experiments are data."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import raykd
+
+PACKAGE = Path(raykd.__file__).parent
+EXPERIMENTS = PACKAGE.parent / "experiments"
+
+# A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
+LEVELS = (
+    {"config", "errors", "outputs", "atomic", "provenance"},
+    {"data", "models", "methods"},
+    {"experiment", "recipe", "plan", "runs"},
+    {"training"},
+    {"orchestration", "report", "cluster"},
+    {"cli", "commands", "experiment_file", "prefetch"},
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+SIBLINGS = ("data", "models", "methods", "orchestration", "report", "cluster")  # know nobody of their own level
+EXCEPTIONS = {("orchestration", "report")}  # a lab's last step is to write its report
+LEAN = ("report", "cluster", "errors", "config", "atomic", "provenance")  # neither torch nor ray is loaded with them
+
+MAX_MODULE_LINES = 250
+MAX_FUNCTION_LINES = 40
+MAX_EXPERIMENT_LINES = 40
+PROGRAMS = ("FunctionDef", "ClassDef", "For", "While", "Try", "Lambda")
+
+
+@dataclass(frozen=True)
+class Import:
+    """`name` is the module that is meant ('raykd.data.loader'); `inside` a function; `at` file and line."""
+
+    name: str
+    inside: bool
+    at: str
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of raykd by its dotted name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def room(module: str) -> str:
+    """'data' for raykd.data.loader; '' for raykd itself and raykd.__main__."""
+    name = module.split(".")[1] if "." in module else ""
+    return "" if name == "__main__" else name
+
+
+def imports(path: Path) -> list[Import]:
+    """All imports of a file, those for type checkers alone left out; a submodule is named in full."""
+    return [*_imports(tree(path), path, inside=False)]
+
+
+def _imports(node: ast.AST, path: Path, inside: bool) -> Iterator[Import]:
+    at = f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 1)}"
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, inside, at) for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{at}: relative import; name the module in full"
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            yield Import(full if full in modules() else node.module or "", inside, at)
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, path, inside)
+
+
+def functions(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]) -> int:
+    """Lines of a function that hold code: neither empty, nor comment, nor docstring."""
+    first = node.body[0]
+    docstring = range(0)
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        docstring = range(first.lineno, (first.end_lineno or 0) + 1)
+    lines = range(node.lineno, (node.end_lineno or 0) + 1)
+    return sum(
+        number not in docstring and not text[number - 1].strip().startswith("#") and bool(text[number - 1].strip())
+        for number in lines
+    )
+
+
+def packages(name: str) -> list[str]:
+    """The module and the packages that are loaded with it."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def test_every_room_has_its_level() -> None:
+    assert {room(name) for name in modules()} - {""} == set(LEVEL)
+
+
+def test_imports_go_down_only() -> None:
+    upward = []
+    for module, path in modules().items():
+        mine = room(module)
+        if not mine:
+            continue  # raykd/__init__.py holds the public names, lazily; __main__.py is the door to cli.py
+        for item in imports(path):
+            theirs = room(item.name) if item.name.split(".")[0] == "raykd" else mine
+            same_level = theirs != mine and LEVEL.get(theirs) == LEVEL[mine]
+            if not theirs or LEVEL[theirs] > LEVEL[mine]:
+                upward.append(f"{item.at}: {mine} imports {item.name}, which is above it")
+            elif same_level and mine in SIBLINGS and (mine, theirs) not in EXCEPTIONS:
+                upward.append(f"{item.at}: {mine} imports {item.name}, its sibling")
+    assert not upward, "\n".join(upward)
+
+
+def test_only_orchestration_imports_ray_and_cluster_within_functions() -> None:
+    wrong = [
+        item.at
+        for module, path in modules().items()
+        for item in imports(path)
+        if item.name.split(".")[0] == "ray"
+        and not (room(module) == "orchestration" or (room(module) == "cluster" and item.inside))
+    ]
+    assert not wrong, wrong
+
+
+def test_lean_rooms_load_neither_torch_nor_ray() -> None:
+    """Not even through what they import: the report is written on machines without either."""
+    heavy = []
+    for start in (name for name in modules() if room(name) in LEAN):
+        waiting, seen = [start], {start}
+        while waiting:
+            current = waiting.pop()
+            for item in imports(modules()[current]):
+                if item.name.split(".")[0] in ("torch", "torchvision", "timm", "ray") and not item.inside:
+                    heavy.append(f"{start} loads {item.name} through {item.at}")
+                found = {name for name in packages(item.name) if name in modules()} - seen
+                seen |= found
+                waiting += found
+    assert not heavy, "\n".join(heavy)
+
+
+def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
+    imported = [item for name, path in modules().items() if room(name) == "report" for item in imports(path)]
+    assert not [item.at for item in imported if item.name.split(".")[0] in ("torch", "ray")]
+
+
+def test_only_cluster_starts_processes_or_reads_slurms_variables() -> None:
+    wrong = []
+    for module, path in modules().items():
+        if room(module) == "cluster":
+            continue
+        wrong += [item.at for item in imports(path) if item.name.split(".")[0] in ("subprocess", "multiprocessing")]
+        prose = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
+        wrong += [
+            f"{path.name}:{node.lineno}: {node.value!r}"
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Constant) and id(node) not in prose and "SLURM_" in str(node.value)
+        ]
+    assert not wrong, wrong
+
+
+def test_modules_stay_under_250_lines() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    assert not {name: length for name, length in lengths.items() if length >= MAX_MODULE_LINES}
+
+
+def test_functions_stay_under_40_lines_of_code() -> None:
+    long = {}
+    for name, path in modules().items():
+        text = path.read_text(encoding="utf-8").splitlines()
+        for node in functions(tree(path)):
+            if (length := code_lines(node, text)) >= MAX_FUNCTION_LINES:
+                long[f"{name}.{node.name}"] = length
+    assert not long
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.name)
+def test_experiment_files_are_short_data_of_public_names(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_EXPERIMENT_LINES
+    neighbours = {other.stem for other in EXPERIMENTS.glob("*.py")}
+    for item in imports(path):
+        assert item.name == "raykd" or item.name in neighbours | sys.stdlib_module_names, item.at
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module == "raykd":
+            assert {alias.name for alias in node.names} <= set(raykd.__all__), f"{path.name}:{node.lineno}"
+        assert type(node).__name__ not in PROGRAMS, f"{path.name} is a program: it has a {type(node).__name__}"
+        if isinstance(node, ast.If):
+            is_guard = ast.unparse(node.test) == "__name__ == '__main__'"
+            assert is_guard, f"{path.name} decides something: line {node.lineno}"
+
+
+def test_public_names_are_all_there() -> None:
+    assert all(getattr(raykd, name) is not None for name in raykd.__all__)
+    with pytest.raises(AttributeError, match="no name 'nothing'"):
+        _ = raykd.nothing

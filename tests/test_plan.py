@@ -1,0 +1,262 @@
+"""The graph of runs, which runs experiments share, and the fingerprint that names a run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
+
+from raykd import models
+from raykd.config import override
+from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError
+from raykd.experiment import Data, Experiment, Search, Workers, uniform
+from raykd.methods import KD, FeatureKD
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+from raykd.plan import STAGES, Run, Stage, make_plan
+from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.training.trained import images_of
+
+# Of the experiment in small_runs.py. Another value means that every run in every lab's store is run anew: where that
+# is meant, say so in the commit and put the new value here; where results changed too, raise plan.RESULT_VERSION.
+GOLDEN = {
+    "teacher": "teacher-resnet8-w16-s0-7f734c7ac8c0",
+    "baseline": "baseline-resnet8-w8-s0-acd2a476e1dc",
+    "distilled": "distilled-resnet8-w8-kd-s0-e3c4fa61be68",
+}
+
+HERE = Path(__file__).parent
+
+
+def runs_of(made: Experiment, dataset: Dataset | None = None, **options: Any) -> tuple[Run, ...]:
+    return make_plan(made, dataset or digits(), NO_WEIGHTS, **options).runs
+
+
+def names(made: Experiment, stage: Stage) -> list[str]:
+    return [run.name for run in runs_of(made) if run.stage == stage]
+
+
+def test_plan_is_a_teacher_then_a_baseline_and_a_distilled_student_per_seed() -> None:
+    runs = runs_of(experiment(seeds=(3, 5)))
+    assert [(run.stage, run.seed) for run in runs] == [
+        ("teacher", 0),
+        ("baseline", 3),
+        ("baseline", 5),
+        ("distilled", 3),
+        ("distilled", 5),
+    ]
+    assert [run.teacher for run in runs] == [None, None, None, runs[0], runs[0]]
+    assert {run.recipe for run in runs[1:]} == {experiment().student}
+
+
+def test_plan_names_its_runs_by_stage() -> None:
+    plan = make_plan(experiment(seeds=(1, 2)), digits(), NO_WEIGHTS)
+    assert list(plan.stages) == list(STAGES)
+    assert [len(found) for found in plan.stages.values()] == [1, 2, 2]
+    assert [name for found in plan.stages.values() for name in found] == [run.name for run in plan.runs]
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        (("teacher",), ["teacher"]),
+        (("baseline",), ["baseline"]),
+        (("distilled",), ["teacher", "distilled"]),
+        (("baseline", "teacher"), ["teacher", "baseline"]),
+    ],
+)
+def test_a_stage_brings_along_what_it_needs_and_no_more(stages: tuple[Stage, ...], expected: list[str]) -> None:
+    assert [run.stage for run in runs_of(experiment(), stages=stages)] == expected
+    assert [run.stage for run in runs_of(experiment(), stages=iter(stages))] == expected
+
+
+def test_stages_asked_for_alone_are_the_runs_of_the_whole_plan() -> None:
+    whole = {run.name for run in runs_of(experiment())}
+    assert all(run.name in whole for stage in STAGES for run in runs_of(experiment(), stages=(stage,)))
+
+
+def test_another_method_shares_teacher_and_baselines() -> None:
+    kd, features = experiment(), experiment(method=FeatureKD())
+    assert names(kd, "teacher") == names(features, "teacher")
+    assert names(kd, "baseline") == names(features, "baseline")
+    assert not set(names(kd, "distilled")) & set(names(features, "distilled"))
+
+
+def test_another_teacher_shares_baselines_alone() -> None:
+    one, other = experiment(), experiment(teacher=recipe(epochs=5))
+    assert names(one, "baseline") == names(other, "baseline")
+    assert not set(names(one, "distilled")) & set(names(other, "distilled"))
+
+
+def test_students_on_fewer_images_share_the_teacher() -> None:
+    few = experiment(data=replace(experiment().data, student_images=60))
+    assert names(few, "teacher") == names(experiment(), "teacher")
+    assert names(few, "baseline") != names(experiment(), "baseline")
+
+
+def test_more_seeds_keep_the_runs_that_are_there() -> None:
+    few, many = experiment(seeds=(0, 1)), experiment(seeds=(1, 0, 2))
+    assert {run.name for run in runs_of(few)} < {run.name for run in runs_of(many)}
+
+
+DECIDING: dict[str, Callable[[Run], Run]] = {
+    "epochs": lambda run: replace(run, recipe=replace(run.recipe, epochs=4)),
+    "batch_size": lambda run: replace(run, recipe=replace(run.recipe, batch_size=40)),
+    "label_smoothing": lambda run: replace(run, recipe=replace(run.recipe, label_smoothing=0.1)),
+    "clip_gradient_norm": lambda run: replace(run, recipe=replace(run.recipe, clip_gradient_norm=1.0)),
+    "precision": lambda run: replace(run, recipe=replace(run.recipe, precision="bf16")),
+    "channels_last": lambda run: replace(run, recipe=replace(run.recipe, channels_last=False)),
+    "optimizer": lambda run: replace(run, recipe=replace(run.recipe, optimizer=AdamW(lr=0.05))),
+    "lr": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.06))),
+    "momentum": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.05, momentum=0.8))),
+    "weight_decay": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.05, weight_decay=0))),
+    "nesterov": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.05, nesterov=True))),
+    "schedule": lambda run: replace(run, recipe=replace(run.recipe, schedule=Constant())),
+    "milestones": lambda run: replace(run, recipe=replace(run.recipe, schedule=MultiStep((0.4,)))),
+    "warmup": lambda run: replace(run, recipe=replace(run.recipe, schedule=Cosine(warmup_epochs=1))),
+    "width": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 1), 5))),
+    "blocks": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 2), 8))),
+    "model": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4))),
+    "dropout": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4, dropout=0.1))),
+    "seed": lambda run: replace(run, seed=1),
+    "alpha": lambda run: replace(run, method=KD(alpha=0.4)),
+    "temperature": lambda run: replace(run, method=KD(temperature=2)),
+    "method": lambda run: replace(run, method=FeatureKD()),
+    "feature_weight": lambda run: replace(run, method=FeatureKD(feature_weight=2)),
+    "distance": lambda run: replace(run, method=FeatureKD(distance="cosine")),
+    "val_images": lambda run: replace(run, data=replace(run.data, val_images=90)),
+    "train_images": lambda run: replace(run, data=replace(run.data, train_images=None)),
+    "student_images": lambda run: replace(run, data=replace(run.data, student_images=150)),
+    "image_size": lambda run: replace(run, data=replace(run.data, image_size=None)),
+    "crop_padding": lambda run: replace(run, data=replace(run.data, crop_padding=2)),
+    "flip": lambda run: replace(run, data=replace(run.data, flip=False)),
+    "split_seed": lambda run: replace(run, data=replace(run.data, split_seed=1)),
+    "data_identity": lambda run: replace(run, data_identity="other pixels"),
+    "teacher": lambda run: replace(run, teacher=None),
+    "teacher's seed": lambda run: replace(run, teacher=replace(run_of("teacher"), seed=1)),
+    "teacher's epochs": lambda run: replace(run, teacher=replace(run_of("teacher"), recipe=recipe(epochs=9))),
+}
+
+
+@pytest.mark.parametrize("what", DECIDING)
+def test_fingerprint_changes_with_each_deciding_field(what: str) -> None:
+    assert DECIDING[what](run_of("distilled")).fingerprint != run_of("distilled").fingerprint
+
+
+def test_no_two_deciding_fields_give_the_same_fingerprint() -> None:
+    found = [change(run_of("distilled")).fingerprint for change in DECIDING.values()]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"workers": Workers(cpus=7, gpus=0.5)},
+        {"search": Search({"method.alpha": uniform(0, 1)})},
+        {"seeds": (0, 1, 2)},
+        {"student": recipe(model=ResNet(blocks=(1, 1, 1, 1), width=8))},
+        {"data": Data("digits", 100, 200, None, 8, 1, True, 0)},
+    ],
+)
+def test_fingerprint_stays_where_the_result_stays(changes: dict[str, Any]) -> None:
+    whole = {run.fingerprint for run in runs_of(experiment())}
+    assert whole <= {run.fingerprint for run in runs_of(experiment(**changes))}
+
+
+def write_weights(path: Path, seed: int = 0) -> Path:
+    model = models.build(recipe().model, images_of(digits()), seed)  # pyright: ignore[reportArgumentType]
+    save_file(model.network.state_dict(), path)
+    return path
+
+
+def test_weights_file_is_known_by_its_bytes_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    here, there = write_weights(tmp_path / "a.safetensors"), write_weights(tmp_path / "b.safetensors")
+    other = write_weights(tmp_path / "c.safetensors", seed=1)
+
+    def fingerprints(**changes: Any) -> list[str]:
+        return [run.fingerprint for run in runs_of(experiment(**changes))]
+
+    def starting_at(path: Path) -> dict[str, Any]:
+        return {"student": recipe(model=ResNet((1, 1, 1, 1), 8, weights=str(path)))}
+
+    assert fingerprints(**starting_at(here)) == fingerprints(**starting_at(there))
+    assert fingerprints(**starting_at(here))[1:] != fingerprints(**starting_at(other))[1:]
+    assert fingerprints(**starting_at(here))[1:] != fingerprints()[1:]
+    taken_over = [fingerprints(teacher_checkpoint=str(path)) for path in (here, there, other)]
+    assert taken_over[0] == taken_over[1] != taken_over[2]
+
+
+def test_imported_teacher_starts_from_no_seed_and_from_no_other_weights(tmp_path: Path) -> None:
+    path = write_weights(tmp_path / "a.safetensors")
+    teacher, *_ = runs_of(experiment(teacher_checkpoint=str(path), teacher=recipe()))
+    assert teacher.imported is not None and teacher.initial is None
+    assert teacher.name.startswith("teacher-resnet8-w8-imported-")
+
+
+@pytest.mark.parametrize("field", ["teacher_checkpoint", "weights"])
+def test_weights_file_that_is_not_there_stops_the_plan(field: str) -> None:
+    missing = {"weights": {"student": recipe(model=ResNet((1, 1, 1, 1), 8, weights="none.pth"))}}
+    with pytest.raises(ConfigError, match=r"weights file 'none\.pth' does not exist"):
+        runs_of(experiment(**missing.get(field, {field: "none.pth"})))
+
+
+def test_pretrained_weights_that_were_not_fetched_name_the_remedy() -> None:
+    tiny = Timm("vit_tiny_patch16_224", input_size=16, weights="pretrained")
+    with pytest.raises(ConfigError, match="raykd prefetch") as caught:
+        runs_of(experiment(teacher=recipe(model=tiny)))
+    remedy = str(caught.value).rsplit("--set ", 1)[1].partition("=")
+    assert remedy == ("teacher.model.weights", "=", "")
+    from_scratch = override(experiment(teacher=recipe(model=tiny)), remedy[0], remedy[2])
+    assert runs_of(from_scratch)[0].initial is None
+
+
+def test_baselines_need_no_weights_of_the_teacher() -> None:
+    made = experiment(teacher=recipe(model="vit_tiny"))
+    assert [run.stage for run in runs_of(made, stages=("baseline",))] == ["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": Data("digits", val_images=1_200)}, "data.val_images = 1200: digits has 1200 training images"),
+        ({"data": Data("digits", 100, 1_101)}, "data.train_images = 1101: 1100 images are left after 100"),
+        ({"data": Data("digits", 100, None, 1_101)}, "data.student_images = 1101: 1100 images are left"),
+        ({"student": recipe(batch_size=201)}, "student.batch_size = 201 is larger than the 200 images"),
+        ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300 is larger than the 200 images"),
+    ],
+)
+def test_what_the_dataset_cannot_give_stops_the_plan(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        runs_of(experiment(**changes))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_are_folders_that_say_what_they_hold() -> None:
+    found = [run.name for run in runs_of(experiment(method=FeatureKD(), seeds=(4,)))]
+    assert [name.rsplit("-", 1)[0] for name in found] == [
+        "teacher-resnet8-w16-s0",
+        "baseline-resnet8-w8-s4",
+        "distilled-resnet8-w8-feature-kd-s4",
+    ]
+    assert all(len(name.rsplit("-", 1)[1]) == 12 for name in found)
+
+
+def test_fingerprints_are_the_golden_ones() -> None:
+    assert {run.stage: run.name for run in runs_of(experiment())} == GOLDEN
+
+
+def test_fingerprints_are_equal_between_processes() -> None:
+    """Not a matter of hash seeds, import order, or what was made before."""
+    script = "import small_runs; print(small_runs.run_of('distilled').fingerprint)"
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == run_of("distilled").fingerprint

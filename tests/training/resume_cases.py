@@ -1,0 +1,161 @@
+"""Runs that are killed and taken up again: what each trains, how a child trains it, and what must come out equal."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_runs import digits, recipe, run_of, teacher_of
+
+import raykd.atomic
+from raykd.methods import KD, FeatureKD
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.vit_cifar import ViT
+from raykd.plan import Run, Stage
+from raykd.recipe import SGD, AdamW, Cosine, MultiStep
+from raykd.runs import RunFolder
+from raykd.training import loop, training
+from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks, fit
+
+CPU = torch.device("cpu")
+TIMINGS = ("seconds", "images_per_s")
+_SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)
+
+_CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
+    "resnet, sgd": ("baseline", {}),
+    "resnet, nesterov, adapter, clipping, smoothing": (
+        "distilled",
+        {
+            "method": FeatureKD(alpha=0.3, feature_weight=0.5),
+            "student": recipe(
+                optimizer=SGD(lr=0.05, nesterov=True),
+                schedule=MultiStep((0.34, 0.67)),
+                clip_gradient_norm=1.0,
+                label_smoothing=0.1,
+            ),
+        },
+    ),
+    "vit, adamw, dropout": (
+        "distilled",
+        {
+            "student": recipe(
+                model=_SMALL_VIT, optimizer=AdamW(lr=3e-3, weight_decay=0.1), schedule=Cosine(warmup_epochs=0.5)
+            )
+        },
+    ),
+    "resnet, bf16": ("distilled", {"method": KD(alpha=0.1), "student": recipe(precision="bf16", epochs=2)}),
+    "resnet, adamw, channels first": ("baseline", {"student": recipe(optimizer=AdamW(), channels_last=False)}),
+    "vit, sgd without momentum, bf16": (
+        "baseline",
+        {"student": recipe(model=_SMALL_VIT, optimizer=SGD(lr=0.05, momentum=0.0), precision="bf16")},
+    ),
+    "resnet of 12 layers, adamw, adapter": (
+        "distilled",
+        {
+            "method": FeatureKD(distance="cosine"),
+            "student": recipe(model=ResNet((1, 2, 1, 1), 8), optimizer=AdamW(lr=1e-2)),
+        },
+    ),
+}
+CASES = tuple(_CASES)
+FAST_CASES = CASES[:3]
+
+
+def run_of_case(case: str) -> Run:
+    stage, changes = _CASES[case]
+    return run_of(stage, **changes)
+
+
+def train(case: str, folder: Path, hooks: Hooks, threads: int = 1) -> None:
+    """Train the case from where its folder stands. Teachers are built anew, as a job that comes back would."""
+    run = run_of_case(case)
+    torch.set_num_threads(threads)
+    fit(run, digits(), RunFolder(folder), CPU, teacher_of(run), hooks)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL at the `count`-th time, from 1, that a place is reached."""
+
+    place: str
+    count: int
+
+
+def train_in_child(
+    case: str, folder: Path, kill: Kill | None = None, every_s: float = CHECKPOINT_EVERY_S, threads: int = 1
+) -> None:
+    """The main function of a child process, which may kill itself."""
+    if kill is not None:
+        arm(kill)
+    train(case, folder, Hooks(checkpoint_every_s=every_s), threads)
+
+
+def _before(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Die at the door."""
+
+
+def _after(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    original(*arguments, **named)
+
+
+def _half(original: Callable[..., Any], path: Path, content: bytes) -> None:
+    original(path, content[: len(content) // 2])
+
+
+# Where a kill can strike: whose function, its name, and how much of it is still done.
+PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
+    "before a step": (training.Training, "step", _before),
+    "after a step": (training.Training, "step", _after),
+    "before a checkpoint": (loop, "save_checkpoint", _before),
+    "half a file": (Path, "write_bytes", _half),
+    "before a flush": (os, "fsync", _before),
+    "before a rename": (os, "replace", _before),
+    "after a rename": (os, "replace", _after),
+    "before validation": (loop, "evaluate", _before),
+    "after validation": (loop, "evaluate", _after),
+    "before the end": (loop, "finish", _before),
+    "after a write": (raykd.atomic, "write_bytes", _after),
+}
+
+
+def arm(kill: Kill) -> None:
+    """Let this process die at `kill`."""
+    owner, name, last_act = PLACES[kill.place]
+    original, left = getattr(owner, name), kill.count
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left > 0:
+            return original(*arguments, **named)
+        last_act(original, *arguments, **named)
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, counted)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that must not depend on interruptions: weights to the bit, history but for times, optimizer's state."""
+    run = RunFolder(folder)
+    record = run.record()
+    tensors = load_file(run.checkpoint)
+    with safe_open(run.checkpoint, framework="pt") as file:
+        assert "progress" in file.metadata()
+    history = [{name: value for name, value in row.items() if name not in TIMINGS} for row in run.history()]
+    return {
+        "status": run.status(),
+        "best": record.get("best"),
+        "threads": record.get("compute", {}).get("threads"),
+        "weights": hashlib.sha256(run.best.read_bytes()).hexdigest(),
+        "state": {
+            name: hashlib.sha256(tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+            for name, tensor in tensors.items()
+        },
+        "history": history,
+    }

@@ -1,0 +1,41 @@
+"""The loop on a GPU: it trains, is stopped, goes on, and agrees with the CPU to what float32 allows."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_runs import digits, recipe, run_of, teacher_of
+
+from raykd.errors import Interrupted
+from raykd.methods import FeatureKD
+from raykd.plan import Run
+from raykd.runs import RunFolder
+from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.teachers import LiveTeacher
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def train(run: Run, folder: RunFolder, device: str, **hooks: Any) -> list[EpochReport]:
+    heard: list[EpochReport] = []
+    teacher = teacher_of(run)
+    if isinstance(teacher, LiveTeacher):
+        teacher.model.to(device)
+    fit(run, digits(), folder, torch.device(device), teacher, Hooks(heard.append, **hooks))
+    return heard
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_run_on_a_gpu_is_stopped_and_goes_on(precision: str, run_folder: RunFolder) -> None:
+    run = run_of("distilled", method=FeatureKD(), student=recipe(precision=precision))
+    left = iter([False] * 5 + [True])
+    with pytest.raises(Interrupted):
+        train(run, run_folder, "cuda", should_stop=lambda: next(left), checkpoint_every_s=0)
+    assert [report.epoch for report in train(run, run_folder, "cuda")] == [1, 2]
+    assert run_folder.status() == "done" and run_folder.record()["hardware"]["gpu"]
+
+
+def test_first_epochs_losses_are_the_cpus(run_folder: RunFolder, tmp_path: Any) -> None:
+    run = run_of("distilled", method=FeatureKD())
+    on_gpu, on_cpu = train(run, run_folder, "cuda")[0], train(run, RunFolder(tmp_path / "cpu"), "cpu")[0]
+    assert on_gpu.terms == pytest.approx(on_cpu.terms, rel=1e-2)  # convolutions on a GPU may use TF32
