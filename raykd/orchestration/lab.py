@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
 from raykd.models.weights import load_weights
-from raykd.orchestration.progress import Progress
+from raykd.orchestration.progress import Progress, say
 from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
@@ -65,6 +65,8 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
     workers = {experiment.workers for experiment in experiments}
+    if len({experiment.family for experiment in experiments}) < len(experiments):
+        raise ConfigError("two experiments are of one family, and would share a folder and a plan; rename one")
     if len(workers) > 1:
         raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
     store = RunStore(options.results)
@@ -75,23 +77,24 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
     jobs = jobs_of(runs, trained, evaluated)
-    console.print(
-        f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}", highlight=False
-    )
-    statuses = _do(jobs, workers.pop(), options, console) if jobs else []
-    report(options.results, console)
+    say(console, f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}")
+    with _signals() as stopped:
+        statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
+        report(options.results, console)
     _raise_for(statuses)
 
 
-def _do(jobs: list[Job], workers: Workers, options: Options, console: Console) -> list[JobStatus]:
-    with _signals() as stopped, ray_session() as dashboard:
+def _do(
+    jobs: list[Job], workers: Workers, options: Options, console: Console, should_stop: Callable[[], bool]
+) -> list[JobStatus]:
+    with ray_session() as dashboard:
         from raykd.orchestration.train_job import run_jobs, slots_of
 
         slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
         each = f"{slots.cpus} CPUs" + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
-        console.print(f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}", highlight=False)
+        say(console, f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}")
         with Progress(console) as progress:
-            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, stopped.is_set)
+            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop)
 
 
 @contextmanager
@@ -120,5 +123,5 @@ def _raise_for(statuses: list[JobStatus]) -> None:
     if failed:
         lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
         raise RunFailed(f"{len(failed)} of {len(statuses)} jobs failed; the others are kept:\n{lines}")
-    if any(status.state in (State.STOPPED, State.WAITING) for status in statuses):
+    if any(status.state in (State.STOPPED, State.WAITING, State.RUNNING) for status in statuses):
         raise Interrupted("stopped; every run is saved, and the same command goes on from here")

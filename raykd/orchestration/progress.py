@@ -38,14 +38,19 @@ class Progress:
             if self._is_due(status):
                 self._said[status.job.name] = (status.state, _epoch(status))
                 self._said_at[status.job.name] = time.monotonic()
-                self._console.print(self._clock() + line(status), markup=False, highlight=False, soft_wrap=True)
+                say(self._console, self._clock() + line(status))
         if self._live is not None:
             self._live.update(_table(training))
 
     def _is_due(self, status: JobStatus) -> bool:
-        """Every change of state; and in a log, the first epoch and then one every LOG_EVERY_S or a 50th of the time."""
+        """Every change of state, and that another command is at it.
+
+        In a log also the first epoch, and then one every LOG_EVERY_S or a 50th of the time.
+        """
         said = self._said.get(status.job.name)
-        if status.state is State.WAITING or (status.state is State.RUNNING and status.report is None):
+        if status.state is State.WAITING and not status.reason:
+            return False
+        if status.state is State.RUNNING and status.report is None:
             return False
         if said is None or said[0] is not status.state:
             return self._live is None or status.state is not State.RUNNING
@@ -59,10 +64,15 @@ class Progress:
         return f"[{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}] "
 
 
+def say(console: Console, text: str) -> None:
+    """`text` as it is: a bracket in a path is no markup, and a long line stays one line in a log."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def line(status: JobStatus) -> str:
     """One run in one line: epoch, loss, val top1, speed, time left; or how it ended."""
     report, name = status.report, status.job.run.name
-    if status.state in (State.FAILED, State.SKIPPED):
+    if status.state in (State.WAITING, State.FAILED, State.SKIPPED):
         return f"{name}  {status.state}: {status.reason.splitlines()[0] if status.reason else 'no reason given'}"
     if report is None:
         return f"{name}  {status.state}"

@@ -2,18 +2,25 @@
 
 A slot is one trainer's workers; it asks for a job, does it, and asks again. So a plan of many runs pays for a
 trainer's start once per slot, and a run starts the moment its teacher is there and a slot is free.
+
+Nothing here imports torch: every trainer's controller imports this module, and would wait for it.
 """
+
+from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from raykd.plan import Run
-from raykd.training.loop import EpochReport
+if TYPE_CHECKING:
+    from raykd.plan import Run
+    from raykd.training.loop import EpochReport
 
 MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
+LOST_AFTER_S = 180.0  # a slot that is silent for so long is lost; Ray replaces a worker in 15 s, a node's in 135
+HELD_RETRY_S = 5.0  # how often a run is tried that another command is at
 
 
 class State(StrEnum):
@@ -42,7 +49,10 @@ class Job:
 
 @dataclass
 class JobStatus:
-    """What is known of a job: `report` is its last epoch's, `at` its time on the queue's clock."""
+    """What is known of a job: `report` is its last epoch's; `held_at` says when another command was last at it.
+
+    times: seconds from the queue's start to 'began', 'first epoch', 'last epoch' and 'ended'.
+    """
 
     job: Job
     state: State = State.WAITING
@@ -51,6 +61,7 @@ class JobStatus:
     reason: str = ""
     report: EpochReport | None = None
     first_report: EpochReport | None = None
+    held_at: float | None = None
     times: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,34 +91,61 @@ class RunQueue:
         self._statuses = {job.name: JobStatus(job) for job in jobs}
         self._stopping = False
         self._began = time.monotonic()
+        self._heard: dict[int, float] = {}  # when each slot last asked for anything
 
     def next(self, slot: int) -> Job | None:
         """A job for `slot`, or None when there is none for it now; `is_over` tells whether one can still come.
 
         A slot that asks while it has a job has lost its worker: it is given the same job, up to MAX_ATTEMPTS.
         """
+        self._heard[slot] = time.monotonic()
         mine = next((s for s in self._statuses.values() if s.slot == slot and s.state is State.RUNNING), None)
-        if mine is not None and mine.attempts >= MAX_ATTEMPTS:
+        if mine is not None and self._stopping:
+            self.finish(slot, mine.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
+        elif mine is not None and mine.attempts >= MAX_ATTEMPTS:
             reason = f"its worker died {mine.attempts} times; out of memory, or see the Ray worker's log"
             self.finish(slot, mine.job.name, State.FAILED, reason)
             mine = None
-        chosen = mine or next((s for s in self._statuses.values() if self._is_ready(s)), None)
-        if chosen is None or self._stopping:
+        if self._stopping:
             return None
-        chosen.state, chosen.slot = State.RUNNING, slot
+        chosen = mine or self._ready() or self._lost()
+        if chosen is None:
+            return None
+        chosen.state, chosen.slot, chosen.reason = State.RUNNING, slot, ""
         chosen.attempts += 1
         chosen.times.setdefault("began", time.monotonic() - self._began)
         return chosen.job
 
-    def _is_ready(self, status: JobStatus) -> bool:
-        done = all(self._statuses[name].state is State.DONE for name in status.job.needs)
-        return status.state is State.WAITING and done
+    def _ready(self) -> JobStatus | None:
+        """The first that can start; those that another command is at come last, and not at once again."""
+        due = time.monotonic() - HELD_RETRY_S
+        waiting = (s for s in self._statuses.values() if s.state is State.WAITING and self._has_all(s))
+        ready = (s for s in waiting if s.held_at is None or s.held_at <= due)
+        return min(ready, key=lambda s: s.held_at or 0.0, default=None)
+
+    def _lost(self) -> JobStatus | None:
+        """One whose slot went with its node, and will not come back while the others hold what is left."""
+        silent = time.monotonic() - LOST_AFTER_S
+        lost = {slot for slot, heard in self._heard.items() if heard < silent}
+        return next((s for s in self._statuses.values() if s.state is State.RUNNING and s.slot in lost), None)
+
+    def _has_all(self, status: JobStatus) -> bool:
+        return all(self._statuses[name].state is State.DONE for name in status.job.needs)
 
     def finish(self, slot: int, name: str, state: State, reason: str = "") -> None:
-        """`slot` is through with a job; what needs a failed one is skipped, and what needs that."""
+        """`slot` is through with a job; what needs a failed one is skipped, and what needs that.
+
+        WAITING gives it back untouched, since another command is at it. A slot that was taken for lost, and
+        whose job is another's by now, changes nothing.
+        """
         status = self._statuses[name]
+        if status.slot != slot or status.state is not State.RUNNING:
+            return
         status.state, status.reason = state, reason
         status.times["ended"] = time.monotonic() - self._began
+        if state is State.WAITING:
+            status.slot, status.held_at = None, time.monotonic()
+            status.attempts -= 1
         if state is State.FAILED:
             self._skip_after(name)
 
@@ -129,7 +167,9 @@ class RunQueue:
         """Hand out nothing more; workers see it through `is_stopping` and save what they are at."""
         self._stopping = True
 
-    def is_stopping(self) -> bool:
+    def is_stopping(self, slot: int) -> bool:
+        """Whether `slot` is to save and stop; asking shows that it is alive."""
+        self._heard[slot] = time.monotonic()
         return self._stopping
 
     def is_over(self) -> bool:

@@ -10,6 +10,7 @@ from raykd.atomic import replacing
 from raykd.config import from_dict
 from raykd.data.dataset import load
 from raykd.errors import ConfigError
+from raykd.orchestration.progress import say
 from raykd.plan import Run
 from raykd.report.build import build
 from raykd.report.text import render_text
@@ -25,7 +26,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
     """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`."""
     for run, folder in _done_runs(results):
         if not is_tested(folder):
-            console.print(f"evaluating {run.name} on the test set", highlight=False)
+            say(console, f"evaluating {run.name} on the test set")
             dataset = load(run.data.name, data_folder, run.data.image_size, results / ".data")
             if dataset.identity != run.data_identity:
                 raise ConfigError(
@@ -45,7 +46,7 @@ def report(results: Path, console: Console) -> None:
     for role, (_, folder) in best.items():
         with replacing(results / "models_saved" / f"{role}.safetensors") as aside:
             shutil.copyfile(folder.best, aside)
-    console.print(render_text(build(results)), markup=False, highlight=False, soft_wrap=True)
+    say(console, render_text(build(results)))
 
 
 def _done_runs(results: Path) -> Iterator[tuple[Run, RunFolder]]:

@@ -11,6 +11,7 @@ from raykd.atomic import write_json
 from raykd.data.dataset import load
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
+from raykd.orchestration.progress import say
 from raykd.training.device import best_device
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import images_of, load_model, load_trained, read_header
@@ -45,7 +46,7 @@ def report_models(models_dir: Path, experiments: Sequence[Experiment], data_fold
             f"families are {families}; roles are {', '.join(ROLES)}"
         )
     write_json(models_dir / "report.json", accuracies)
-    console.print(json.dumps(accuracies, indent=1), markup=False, highlight=False)
+    say(console, json.dumps(accuracies, indent=1))
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -63,5 +64,5 @@ def _accuracy(file: Path, experiment: Experiment, role: str, data_folder: Path, 
         recipe = experiment.teacher if role == "teacher" else experiment.student
         model = load_model(file, models.find(recipe.model), images_of(dataset))
     device = best_device()
-    console.print(f"evaluating {file.name} on {len(dataset.test)} test images", highlight=False)
+    say(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(device), dataset.test, device).top1 / 100

@@ -3,45 +3,56 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-# Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
+from raykd.errors import ConfigError, RaykdError
+
 _SETTINGS = {
+    # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A process a trainer, and nobody asks it: a run hears of its stop from the queue.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's boxes
 }
+ANSWER_S = 10.0
+MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
 
-
-_open: list[str | None] = []  # the dashboard of the session that this process is in
+_open: list[str | None] = []  # where the dashboard is of the session that this process is in
 
 
 @contextmanager
 def ray_session() -> Iterator[str | None]:
-    """Connect, give the dashboard's address (None where Ray has none), and leave at the end; nested, the same Ray.
+    """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
 
-    A private Ray gets a token of its own: its ports listen on all interfaces, and whoever reaches one without
-    the token runs code as this user. Ray reads its environment once, when it is imported: not before this.
+    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RaykdError when one cannot be started.
     """
     if _open:
         yield _open[-1]
         return
-    address = os.environ.get("RAY_ADDRESS", "local")
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
-    with tempfile.TemporaryDirectory(prefix="raykd-") as folder:
-        if address == "local":
-            assert "ray" not in sys.modules, "ray was imported before its token was made"
-            _make_token(Path(folder) / "token")
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    with _private_ray() if address == "local" else _shared_ray(address) as settings:
         import ray
 
-        private = {"include_dashboard": True, "dashboard_host": "127.0.0.1"} if address == "local" else {}
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
-        _open.append(context.dashboard_url or None)
+        try:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        except Exception as error:  # of any type, with pages of its log
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
+            raise RaykdError(f"Ray did not start ({reason[0]}){logs}") from error
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        where = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
+        _open.append(where if context.dashboard_url else None)
         try:
             yield _open[-1]
         finally:
@@ -49,10 +60,60 @@ def ray_session() -> Iterator[str | None]:
             ray.shutdown()
 
 
-def _make_token(path: Path) -> None:
-    """Ray's token of this session, readable by this user alone."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+@contextmanager
+def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
+    """Raises ConfigError when nobody listens at HOST:PORT: Ray itself would try for minutes, and then abort."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in address:
+        try:
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        except OSError as error:
+            raise ConfigError(
+                f"no Ray answers at RAY_ADDRESS={address} ({error}); unset it, and this machine gets a Ray of its own"
+            ) from None
+    yield {}
+
+
+@contextmanager
+def _private_ray() -> Iterator[dict[str, Any]]:
+    """A folder that nobody else can enter (Ray makes its own writable for all), and in it a token for this Ray.
+
+    Its ports listen on all interfaces, and whoever reaches one without the token runs code as this user. Ray
+    reads its environment once, when it is imported: not before this.
+    """
+    assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
+    folder = _own_folder()
+    temporary = tempfile.gettempdir()  # this process keeps what it asked for first
+    with tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True) as own:
+        path = Path(own) / "token"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(_token())
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the file
+        # TMPDIR: the dashboard's processes meet at a socket there, which a long path would refuse them.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "TMPDIR": own}
+        try:
+            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(folder / "ray")}
+        finally:
+            os.environ["TMPDIR"] = temporary
+
+
+@cache
+def _token() -> str:
+    """One for this process's life: Ray keeps what it read, and a later session's has to be the same."""
+    return secrets.token_hex(32)
+
+
+def _own_folder() -> Path:
+    """RAYKD_TMP/raykd-<uid> (RAYKD_TMP is /tmp unless set). Raises ConfigError when it is too long, or another's."""
+    base = os.environ.get("RAYKD_TMP") or "/tmp"
+    folder = Path(base) / f"raykd-{os.getuid()}"
+    if not folder.is_absolute() or len(str(folder / "ray")) > MAX_FOLDER:
+        raise ConfigError(f"RAYKD_TMP is '{base}': wants a short absolute path (Ray's sockets); unset it to use /tmp")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder") from error
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"{folder} is open to others than you; remove it, or set RAYKD_TMP to another folder")
+    return folder

@@ -27,8 +27,9 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs:
     """
     nodes = list(nodes)
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
-    cpus = workers.cpus or max(1, min(_fair_cpus(node, gpus) for node in nodes if node.get("GPU", 0) >= gpus))
-    fits = sum(_fits(node, cpus, gpus) for node in nodes)
+    able = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
+    cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus) for node in able), default=1))
+    fits = sum(_fits(node, cpus, gpus) for node in able)
     if fits < 1:
         found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise ConfigError(f"workers.cpus = {cpus}, workers.gpus = {gpus:g}: no node has that ({found}); ask for less")
@@ -42,4 +43,8 @@ def _fair_cpus(node: Mapping[str, float], gpus: float) -> int:
 
 def _fits(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     by_cpus = int(node.get("CPU", 0) // cpus)
-    return min(by_cpus, int(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpus
+    if not gpus:
+        return by_cpus
+    # A share is of one GPU: two of 0.4 fit on each, not five on two.
+    by_gpus = node["GPU"] // gpus if gpus >= 1 else int(node["GPU"]) * int(1 / gpus + 1e-9)
+    return min(by_cpus, int(by_gpus))

@@ -16,6 +16,7 @@ from raykd.orchestration.slots import Slots, plan_slots
 from raykd.orchestration.worker import WorkerConfig, work
 
 POLL_S = 0.25
+END_S = 5.0  # how long to wait for trainers to end; one that is still starting, or whose node is lost, ends with Ray
 
 
 def slots_of(workers: Workers, num_runs: int) -> Slots:
@@ -50,8 +51,9 @@ def run_jobs(
         if ray.get(queue.is_over.remote()):
             break
         time.sleep(POLL_S)
+    end = time.monotonic() + END_S
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, end - time.monotonic()))
     statuses: list[JobStatus] = ray.get(queue.statuses.remote())
     watch(statuses)
     _blame(statuses, errors)
@@ -63,7 +65,7 @@ def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Pa
     worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus)
     return TorchTrainer(
         work,
-        train_loop_config={"worker": worker},
+        train_loop_config=vars(worker),  # plain values: the controller reads them, and need not import torch for it
         # A worker alone has nobody to talk to: gloo starts quicker than NCCL, and where torch sees no GPU too.
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(

@@ -10,12 +10,11 @@ from raykd.config import override
 from raykd.data.dataset import load
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options
+from raykd.orchestration.teacher import teacher_from
 from raykd.plan import make_plan
 from raykd.runs import RunFolder, RunStore
 from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
-from raykd.training.teachers import LiveTeacher
-from raykd.training.trained import load_trained
 
 METRIC = "best_val_top1"
 
@@ -43,10 +42,15 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     dataset = load(data.name, options.data_folder, data.image_size, options.decoded)
     run = next(r for r in make_plan(experiment, dataset, options.weights_folder).runs if r.stage == "distilled")
     assert run.teacher is not None
+    folder = RunFolder(trial.runs / run.name)
+    if folder.status() == "done":  # the same search was here before
+        found = folder.record()
+        tune.report({METRIC: found["best"]["val_top1"], "epoch": run.recipe.epochs - 1, "seconds": found["seconds"]})
+        return
     device = device_of(trial.gpus)
-    teacher = load_trained(RunStore(options.results).folder(run.teacher).best).to(device)
+    teacher = teacher_from(RunStore(options.results).folder(run.teacher), device)
 
     def on_epoch(report: EpochReport) -> None:
         tune.report(asdict(report))
 
-    fit(run, dataset, RunFolder(trial.runs / run.name), device, LiveTeacher(teacher), Hooks(on_epoch))
+    fit(run, dataset, folder, device, teacher, Hooks(on_epoch))

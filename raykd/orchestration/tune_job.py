@@ -17,6 +17,7 @@ from raykd.config import fingerprint, to_dict
 from raykd.errors import RunFailed
 from raykd.experiment import Experiment, Search
 from raykd.orchestration.lab import Options, plan_of, run_lab
+from raykd.orchestration.progress import say
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.trial import METRIC, TrialConfig, run_trial
 
@@ -36,8 +37,8 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     write_json(folder / "best.json", rows[0])
     _print(rows, console)
     flags = " ".join(f"--set {path}={value:.4g}" for path, value in rows[0]["setting"].items())
-    console.print(f"best on validation, {rows[0][METRIC]:.2f} %: {flags}", highlight=False, soft_wrap=True)
-    console.print(f"all trials: {folder / 'trials.json'}", highlight=False, soft_wrap=True)
+    say(console, f"best on validation, {rows[0][METRIC]:.2f} %: {flags}")
+    say(console, f"all trials: {folder / 'trials.json'}")
 
 
 def _try_all(experiment: Experiment, settings: Search, options: Options, console: Console) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
     from raykd.orchestration.train_job import slots_of
 
     slots = slots_of(experiment.workers, settings.trials)
-    console.print(f"{settings.trials} trials, {slots.count} at a time", highlight=False)
+    say(console, f"{settings.trials} trials, {slots.count} at a time")
     name = f"search-{fingerprint([to_dict(experiment, results_only=True), _space_to_dict(settings)])[:12]}"
     folder = (options.results / experiment.family / name).absolute()
     # Tune calls a trial in a working directory of its own: every path must be whole.
@@ -77,18 +78,19 @@ def _space(settings: Search) -> dict[str, Any]:
 
 
 def _tune_config(settings: Search, epochs: int, at_once: int) -> Any:
-    from optuna.samplers import TPESampler
+    import optuna
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return tune.TuneConfig(
         metric=METRIC,
         mode="max",
         num_samples=settings.trials,
         max_concurrent_trials=at_once,
         reuse_actors=True,
-        search_alg=OptunaSearch(sampler=TPESampler(seed=settings.seed)),
+        search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=settings.seed)),
         scheduler=ASHAScheduler(max_t=epochs, grace_period=min(settings.grace_epochs, epochs)),
     )
 

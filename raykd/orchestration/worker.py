@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,21 +21,21 @@ import ray.train
 import torch
 
 from raykd.data.dataset import Dataset, load
-from raykd.errors import Interrupted, RaykdError
+from raykd.errors import Interrupted, RaykdError, RunFailed
 from raykd.experiment import Data
 from raykd.orchestration.queue import Job, State
+from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run
-from raykd.runs import RunStore
+from raykd.runs import RunFolder, RunStore
 from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
-from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
+from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
-from raykd.training.trained import load_trained
 
+LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
 RAY_REPORT_EVERY_S = 30.0  # a report waits for Train's controller, 0.2 s: a fifth of an epoch on an H100
-WRITER_WAIT_S = 60.0  # a worker that was replaced may take this long to let go of its run
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class WorkerConfig:
 
 def work(config: dict[str, Any]) -> None:
     """The `train_loop_per_worker` of every trainer."""
-    worker: WorkerConfig = config["worker"]
-    stopping = _watch(worker.queue)
+    worker = WorkerConfig(**config)
+    stopping = _watch(worker.queue, worker.slot)
     while True:
         job: Job | None = ray.get(worker.queue.next.remote(worker.slot))
         if job is not None:
@@ -65,7 +66,7 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tuple[State, str]:
-    """Do one job; whatever goes wrong in it is its own failure and not the worker's."""
+    """Do one job; whatever goes wrong in it is its own failure and not the worker's, unless the GPU is lost to it."""
     torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
     try:
         device = device_of(worker.gpus)
@@ -74,11 +75,15 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
         else:
             folder = RunStore(worker.results).folder(job.run)
             evaluate_on_test(folder, _dataset(job.run.data, worker), device, job.run.recipe.precision)
+    except _Held as error:
+        return State.WAITING, str(error)
     except Interrupted as error:
         return State.STOPPED, str(error)
     except RaykdError as error:
         return State.FAILED, str(error)
-    except Exception as error:  # noqa: BLE001 - a defect or a full GPU: the other runs go on
+    except Exception as error:
+        if "CUDA error" in str(error):  # this process cannot use its GPU again: let Ray replace it
+            raise
         return State.FAILED, f"{error or type(error).__name__}\n{traceback.format_exc()}"
     finally:
         torch.cuda.empty_cache()  # nothing where CUDA was not used
@@ -87,23 +92,34 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
 
 def _train(run: Run, worker: WorkerConfig, device: torch.device, should_stop: Callable[[], bool]) -> None:
     folder = RunStore(worker.results).folder(run)
-    teacher = _teacher(run, worker, device)
     to_ray = _RayReports(folder.checkpoint)
-    with TensorBoard(folder.tensorboard) as board:
+    with _only_writer(folder), TensorBoard(folder.tensorboard) as board:
+        teacher = _teacher(run, worker, device)
 
         def on_epoch(report: EpochReport) -> None:
             board.add(report)
             worker.queue.report.remote(report)
             to_ray.add(report)
 
-        fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, should_stop), WRITER_WAIT_S)
+        fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, should_stop))
+
+
+class _Held(RaykdError):
+    """Another command is at the run."""
+
+
+def _only_writer(folder: RunFolder) -> AbstractContextManager[object]:
+    """The run's lock, which `fit` then takes once more. Raises _Held soon: whoever has it may need hours."""
+    try:
+        return folder.writer(LOCK_WAIT_S)
+    except RunFailed:
+        raise _Held(f"{folder.record().get('writer', 'another process')} is at it") from None
 
 
 def _teacher(run: Run, worker: WorkerConfig, device: torch.device) -> Teacher:
     if run.teacher is None:
         return no_teacher
-    model = load_trained(RunStore(worker.results).folder(run.teacher).best).to(device)
-    return LiveTeacher(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return teacher_from(RunStore(worker.results).folder(run.teacher), device)
 
 
 class _RayReports:
@@ -134,13 +150,13 @@ def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> D
     return load(name, folder, image_size, cache=decoded)
 
 
-def _watch(queue: Any) -> threading.Event:
+def _watch(queue: Any, slot: int) -> threading.Event:
     """An event that is set soon after the queue was told to stop; a thread asks, so that a step never waits."""
     stopping = threading.Event()
 
     def ask() -> None:
         while not stopping.wait(0.5):
-            if ray.get(queue.is_stopping.remote()):
+            if ray.get(queue.is_stopping.remote(slot)):
                 stopping.set()
 
     threading.Thread(target=ask, daemon=True, name="raykd-stop").start()

@@ -1,0 +1,13 @@
+"""The teacher of a run or of a trial, made in one place: its layout in memory decides the last bits of its logits."""
+
+import torch
+
+from raykd.runs import RunFolder
+from raykd.training.teachers import LiveTeacher
+from raykd.training.trained import load_trained
+
+
+def teacher_from(folder: RunFolder, device: torch.device) -> LiveTeacher:
+    """The best weights of the run in `folder`, channels last, as the loader's images are."""
+    model = load_trained(folder.best).to(device)
+    return LiveTeacher(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]

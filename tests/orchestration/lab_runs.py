@@ -1,0 +1,126 @@
+"""Labs for tests: run in this process, or as a command in another; and runs trained without Ray to compare with."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from small_runs import digits
+
+from raykd.cli import guarded
+from raykd.experiment import Experiment
+from raykd.orchestration.lab import Options, run_lab
+from raykd.orchestration.teacher import teacher_from
+from raykd.plan import STAGES, Run, Stage
+from raykd.runs import RunFolder
+from raykd.training.loop import Hooks, fit
+from raykd.training.teachers import no_teacher
+
+ROOT = Path(__file__).parents[2]
+NO_DATA = Path("no-data-here")
+CPU = torch.device("cpu")
+TIMEOUT_S = 150.0
+CLOCKED = ("images_per_s", "seconds")  # columns of a history that no two runs share
+
+
+def environment(cpus: int) -> dict[str, str]:
+    """This process's, with a Ray of `cpus` CPUs and no GPU, at the priority of the other processes here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus, "GPU": 0}), "RAY_worker_niceness": "0"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a lab ended, and what it printed."""
+
+    exit_code: int
+    lines: list[str]
+    errors: list[str]
+
+
+def run_here(
+    experiments: Sequence[Experiment], results: Path, stages: Sequence[Stage] = STAGES, log: io.StringIO | None = None
+) -> Ended:
+    """A lab as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
+    log, errors = log or io.StringIO(), io.StringIO()
+    options = Options(results, NO_DATA, tuple(stages))
+    with contextlib.redirect_stderr(errors):
+        code = guarded(lambda: run_lab(experiments, options, Console(file=log, width=80)))
+    return Ended(code, log.getvalue().splitlines(), errors.getvalue().splitlines())
+
+
+class Command:
+    """`python experiments/digits.py ...` in a process of its own."""
+
+    def __init__(self, words: Sequence[str], environ: dict[str, str], output: Path) -> None:
+        self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
+        with self.stdout.open("w") as out, self.stderr.open("w") as err:
+            line = [sys.executable, "experiments/digits.py", *words]
+            self.process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=out, stderr=err)
+
+    def wait_for(self, part: str) -> str:
+        """The first line with `part` in it."""
+
+        def found() -> str | None:
+            assert self.process.poll() is None, f"ended early:\n{self.stdout.read_text()}{self.stderr.read_text()}"
+            whole = self.stdout.read_text().rpartition("\n")[0]
+            return next((line for line in whole.splitlines() if part in line), None)
+
+        return wait_until(found, f"'{part}'")
+
+    def end(self) -> Ended:
+        """Wait for it."""
+        code = self.process.wait(TIMEOUT_S)
+        return Ended(code, self.stdout.read_text().splitlines(), self.stderr.read_text().splitlines())
+
+
+@contextlib.contextmanager
+def command(words: Sequence[str], environ: dict[str, str], output: Path) -> Iterator[Command]:
+    """One that does not outlive the block. Its Ray goes with it."""
+    made = Command(words, environ, output)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()
+
+
+def wait_until(found: Callable[[], Any], what: str) -> Any:
+    """What `found` gives once it gives something."""
+    until = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < until:
+        if result := found():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
+
+
+def train_directly(run: Run, results: Path, hooks: Hooks = Hooks()) -> RunFolder:  # noqa: B008 - frozen
+    """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray."""
+    folder = RunFolder(results / run.family / run.name)
+    teacher = teacher_from(train_directly(run.teacher, results), CPU) if run.teacher else no_teacher
+    torch.set_num_threads(1)
+    fit(run, digits(), folder, CPU, teacher, hooks)
+    return folder
+
+
+def curve(folder: RunFolder) -> list[dict[str, Any]]:
+    """The history without what depends on the clock."""
+    return [{name: value for name, value in row.items() if name not in CLOCKED} for row in folder.history()]
+
+
+def assert_same_bits(found: RunFolder, wanted: RunFolder) -> None:
+    """Best weights, their record and every epoch's figures."""
+    assert found.best.read_bytes() == wanted.best.read_bytes(), f"{found.path.name}: other weights"
+    assert curve(found) == curve(wanted)
+    assert found.record()["best"] == wanted.record()["best"]

@@ -1,0 +1,182 @@
+"""One command, cut off by Slurm's warning, then killed with all it had, then typed twice at once: the bits are
+those of a run that nobody disturbed, and a log holds raykd's own lines and no others."""
+
+import io
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from lab_runs import Command, Ended, assert_same_bits, command, curve, environment, run_here, train_directly, wait_until
+from small_runs import NO_WEIGHTS, digits, experiment
+
+from raykd.errors import Interrupted
+from raykd.experiment import Workers
+from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.plan import Run, make_plan
+from raykd.report.build import build
+from raykd.report.text import render_text
+from raykd.runs import RunFolder, RunStore
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+SETTINGS = (
+    "seeds=0",
+    "data.image_size=8",
+    "data.train_images=200",
+    "teacher.model.blocks=1,1,1,1",
+    "teacher.model.width=8",
+    "teacher.batch_size=50",
+    "teacher.epochs=200",  # some seconds: long enough to be cut off in twice
+    "student.epochs=3",
+)
+END_OF_RAY_S = 30.0
+AGENTS = (
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+)  # stay for a minute to tell a GCS that is gone; they do nothing
+
+OWN_LINES = (
+    r"3 runs, \d of them done before; results in \S+",
+    r"[12] at a time, 1 CPUs each; dashboard http://\S+, token in \S+",
+    r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
+    r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
+    r"\[\d:\d\d:\d\d\] \S+  waiting: process \d+ on \S+ is at it",
+    r"\[\d:\d\d:\d\d\] \S+  done",
+)
+
+
+def planned() -> dict[str, Run]:
+    """By stage, one each."""
+    (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), SETTINGS)
+    return {run.stage: run for run in make_plan(experiment, digits(), NO_WEIGHTS).runs}
+
+
+@dataclass
+class Story:
+    """What the commands left behind them, in order."""
+
+    results: Path
+    folder: Path
+    warned: Ended | None = None
+    after_warning: dict[str, object] = field(default_factory=dict)
+    seconds_to_end_of_ray: float = 0.0
+    last: tuple[Ended, ...] = ()
+
+    def run(self, stage: str) -> RunFolder:
+        return RunStore(self.results).folder(planned()[stage])
+
+    def type(self, environ: dict[str, str], name: str) -> Command:
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
+        return command(["--results", str(self.results), *settings], environ, self.results / name)
+
+    def private(self) -> dict[str, str]:
+        return environment(cpus=1) | {"RAYKD_TMP": str(self.folder)}
+
+
+def warn(story: Story, address: str) -> None:
+    """In a Ray that is there already, as in a job: SIGUSR2 is what Slurm sends before the time limit."""
+    shared = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")} | {"RAY_ADDRESS": address}
+    with story.type(environment(cpus=1) | shared, "first") as first:
+        first.wait_for(f"{planned()['teacher'].name}  epoch")
+        first.process.send_signal(signal.SIGUSR2)
+        story.warned = first.end()
+    teacher = story.run("teacher")
+    story.after_warning = {"status": teacher.status(), "record": teacher.record(), "history": teacher.history()}
+
+
+def kill(story: Story) -> None:
+    """The driver alone, as a lack of memory would; its Ray has to notice."""
+    with story.type(story.private(), "second") as second:
+        second.wait_for(f"{planned()['teacher'].name}  epoch")
+        children = psutil.Process(second.process.pid).children(recursive=True)
+        processes = [child for child in children if child.cmdline()[:1] and child.cmdline()[0].strip() not in AGENTS]
+        assert len(processes) > 5
+        second.process.kill()
+        began = time.monotonic()
+        wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
+        story.seconds_to_end_of_ray = time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def story(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    made = Story(tmp_path_factory.mktemp("results"), Path(tempfile.mkdtemp(prefix="rk", dir="/tmp")))
+    warn(made, cluster)
+    kill(made)
+    with made.type(made.private(), "third") as third, made.type(made.private(), "fourth") as fourth:
+        made.last = (third.end(), fourth.end())
+    yield made
+    shutil.rmtree(made.folder)
+
+
+def test_warned_command_saves_and_exits_75(story: Story) -> None:
+    assert story.warned is not None
+    assert story.warned.exit_code == Interrupted.exit_code
+    assert story.warned.errors == ["raykd: stopped; every run is saved, and the same command goes on from here"]
+    assert story.after_warning["status"] == "interrupted"
+    assert story.run("teacher").checkpoint.is_file()
+
+
+def test_ray_of_a_killed_command_is_gone_soon(story: Story) -> None:
+    assert story.seconds_to_end_of_ray < END_OF_RAY_S
+
+
+def test_same_command_goes_on_and_two_at_once_both_end_well(story: Story) -> None:
+    for ended in story.last:
+        assert ended.exit_code == 0, ended.errors
+    assert [story.run(stage).status() for stage in planned()] == ["done"] * 3
+
+
+def test_nothing_is_trained_twice(story: Story) -> None:
+    assert [story.run(stage).record()["resumes"] for stage in ("teacher", "distilled")] == [2, 0]
+    before = story.after_warning["history"]
+    assert isinstance(before, list) and before
+    # The clock's columns too: epochs from before the warning were not trained again.
+    assert story.run("teacher").history()[: len(before)] == before
+
+
+def test_bits_are_those_of_runs_that_nobody_disturbed(story: Story, tmp_path: Path) -> None:
+    for stage, run in planned().items():
+        directly = train_directly(run, tmp_path)
+        assert len(curve(directly)) == run.recipe.epochs
+        assert_same_bits(story.run(stage), directly)
+
+
+def test_log_holds_our_own_lines_and_no_others(story: Story) -> None:
+    report = render_text(build(story.results)).splitlines()
+    for ended in story.last:
+        assert ended.errors == []
+        lines = [line for line in ended.lines if line]
+        wanted = [line for line in report if line]
+        assert lines[-len(wanted) :] == wanted
+        for line in lines[: -len(wanted)]:
+            assert any(re.fullmatch(own, line) for own in OWN_LINES), f"whose line is this: {line}"
+
+
+def test_no_token_is_left_by_a_command_that_ended(story: Story) -> None:
+    left = sorted(path.name.split("-")[0] for path in (story.folder / f"raykd-{os.getuid()}").iterdir())
+    assert left == ["command", "ray"], "one of the command that was killed, and of no other"
+
+
+def test_signal_while_trainers_start_ends_the_command_soon(cluster: str, tmp_path: Path) -> None:
+    log, sent = io.StringIO(), []
+
+    def send() -> None:
+        wait_until(lambda: "at a time" in log.getvalue(), "the line before the trainers start")
+        time.sleep(0.5)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send, daemon=True).start()
+    ended = run_here([experiment(workers=Workers(cpus=2))], tmp_path, ("baseline",), log)
+    assert ended.exit_code == Interrupted.exit_code
+    assert time.monotonic() - sent[0] < 15, "it waited for trainers that had nothing to save"
+    assert not any("epoch" in line for line in ended.lines)

@@ -1,0 +1,155 @@
+"""A lab on Ray, two runs side by side: a worker is killed in it, a teacher breaks, and all else comes to its end."""
+
+import io
+import json
+import os
+import re
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from lab_runs import Ended, assert_same_bits, run_here, train_directly, wait_until
+from small_runs import NO_WEIGHTS, digits, experiment, recipe
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from raykd.errors import Interrupted
+from raykd.experiment import Experiment, Workers
+from raykd.models.resnet_cifar import ResNet
+from raykd.plan import Run, make_plan
+from raykd.recipe import SGD
+from raykd.runs import RunFolder, RunStore
+from raykd.training.loop import Hooks
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+ONE_CPU = Workers(cpus=1)
+TEACHER_EPOCHS = 100  # some seconds: long enough to be killed in
+EPOCHS_BEFORE = 3
+WIDE = ResNet(blocks=(1, 1, 1, 1), width=16)
+GOOD = experiment(seeds=(0, 1), teacher=recipe(model=WIDE, epochs=TEACHER_EPOCHS), workers=ONE_CPU)
+BROKEN = replace(experiment(workers=ONE_CPU), family="broken", teacher=recipe(optimizer=SGD(lr=1e6)))
+
+
+def runs_of(planned: Experiment) -> dict[str, Run]:
+    """By stage and seed."""
+    return {f"{run.stage} {run.seed}": run for run in make_plan(planned, digits(), NO_WEIGHTS).runs}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab that has ended. `rows_before`: the teacher's epochs from before it, in a checkpoint."""
+
+    results: Path
+    ended: Ended
+    killed: int
+    rows_before: list[dict[str, float]]
+
+    def folder(self, run: Run) -> RunFolder:
+        return RunStore(self.results).folder(run)
+
+
+def train_a_little(run: Run, results: Path) -> RunFolder:
+    """Cut off in the middle of an epoch, and so with a checkpoint."""
+    reports = []
+    hooks = Hooks(reports.append, should_stop=lambda: len(reports) == EPOCHS_BEFORE)
+    with pytest.raises(Interrupted):
+        train_directly(run, results, hooks)
+    return RunStore(results).folder(run)
+
+
+def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> None:
+    """Once it has trained here for an epoch or more."""
+    wait_until(lambda: f"{folder.path.name}  epoch" in log.getvalue(), "the teacher's first line")
+    found = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
+    assert found and int(found[1]) != os.getpid() and folder.record()["status"] == "running"
+    os.kill(int(found[1]), signal.SIGKILL)
+    killed.append(int(found[1]))
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Ended after all that the first line of this file says."""
+    results, log, killed = tmp_path_factory.mktemp("lab"), io.StringIO(), []
+    folder = train_a_little(runs_of(GOOD)["teacher 0"], results)
+    rows = folder.history()
+    killer = threading.Thread(target=kill_its_worker, args=(folder, log, killed), daemon=True)
+    killer.start()
+    ended = run_here([GOOD, BROKEN], results, log=log)
+    killer.join()
+    return Lab(results, ended, killed[0], rows)
+
+
+def test_report_has_the_fixed_shape(lab: Lab) -> None:
+    report = json.loads((lab.results / "report.json").read_text())
+    assert list(report) == ["broken", "small"]
+    for family in report.values():
+        assert list(family) == ["teacher_accuracy", "student_accuracy_without_kd", "student_accuracy_with_kd"]
+    assert all(0 < accuracy <= 1 for accuracy in report["small"].values())
+    assert report["broken"]["teacher_accuracy"] is report["broken"]["student_accuracy_with_kd"] is None
+
+
+def test_every_run_that_could_be_is_done_with_all_its_files(lab: Lab) -> None:
+    runs = [*runs_of(GOOD).values(), runs_of(BROKEN)["baseline 0"]]
+    assert len(runs) == 6
+    for run in runs:
+        folder = lab.folder(run)
+        assert folder.status() == "done"
+        assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
+        assert set(json.loads(folder.test.read_text())) == {"top1", "nll", "num_images", "weights_sha256"}
+        events = EventAccumulator(str(folder.tensorboard)).Reload()
+        logged = {event.step: event.value for event in events.Scalars("top1/val")}
+        # Of a worker that was killed the last lines may be lost.
+        assert set(logged) == set(range(run.recipe.epochs)) or run.stage == "teacher"
+        assert logged[run.recipe.epochs - 1] == pytest.approx(folder.history()[-1]["val_top1"])
+
+
+def test_best_models_are_laid_out_by_role(lab: Lab) -> None:
+    names = {path.stem for path in (lab.results / "models_saved").iterdir()}
+    small = {f"small_{role}" for role in ("teacher", "student_baseline", "student_kd")}
+    assert names == small | {"broken_student_baseline"}
+
+
+def test_results_are_those_of_the_loop_without_ray_to_the_bit(lab: Lab, tmp_path: Path) -> None:
+    for name, run in runs_of(GOOD).items():
+        directly = train_directly(run, tmp_path)
+        assert_same_bits(lab.folder(run), directly)
+        assert lab.folder(run).record()["compute"] == directly.record()["compute"], name
+
+
+def test_killed_worker_was_replaced_and_the_run_went_on_from_its_checkpoint(lab: Lab) -> None:
+    record = lab.folder(runs_of(GOOD)["teacher 0"]).record()
+    assert record["resumes"] == 2, "once for Ray, and once for the worker that took over"
+    assert str(lab.killed) not in record["writer"]
+    first = lab.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
+    assert first == lab.rows_before, "these epochs were trained again"
+
+
+def test_broken_run_stops_no_other_and_is_told_in_one_line(lab: Lab) -> None:
+    broken = runs_of(BROKEN)
+    assert lab.ended.exit_code == 1
+    assert [line.split(": ")[0] for line in lab.ended.errors] == ["raykd", f"  train {broken['teacher 0'].name}"]
+    assert lab.ended.errors[0] == "raykd: 1 of 16 jobs failed; the others are kept:"
+    assert "lower the learning rate" in lab.ended.errors[1]
+    assert lab.folder(broken["teacher 0"]).status() == "failed"
+    said = [line.split("] ")[1] for line in lab.ended.lines if "  failed: " in line or "  skipped: " in line]
+    failed, skipped = broken["teacher 0"].name, broken["distilled 0"].name
+    assert [line.split(": ")[0] for line in said] == [f"{failed}  failed", f"{skipped}  skipped"]
+    assert said[1].endswith(f"train {failed} failed")
+    assert not lab.folder(broken["distilled 0"]).path.exists()
+
+
+def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
+    before = {run.name: lab.folder(run).path / "run.json" for run in runs_of(GOOD).values()}
+    times = {name: path.stat().st_mtime_ns for name, path in before.items()}
+    trainers = sorted((lab.results / ".ray").iterdir())
+    began = time.monotonic()
+    again = run_here([GOOD], lab.results)
+    assert time.monotonic() - began < 10
+    assert again.exit_code == 0 and again.errors == []
+    assert again.lines[0] == f"5 runs, 5 of them done before; results in {lab.results}"
+    assert not any("at a time" in line for line in again.lines)
+    assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
+    assert trainers == sorted((lab.results / ".ray").iterdir())

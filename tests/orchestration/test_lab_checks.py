@@ -1,0 +1,85 @@
+"""What a lab refuses before anything starts, and what it makes of signals; without Ray."""
+
+import io
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_runs import experiment
+
+from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.experiment import Workers
+from raykd.orchestration import lab
+from raykd.orchestration.lab import STOP_SIGNALS, Options, run_lab
+from raykd.orchestration.queue import JobStatus, RunQueue, State, jobs_of
+from raykd.plan import make_plan
+
+SMALL = experiment()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (SMALL, "two experiments are of one family"),
+        (replace(SMALL, family="other", workers=Workers(cpus=1)), "workers differ between experiments"),
+    ],
+)
+def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
+    results = tmp_path / "results"
+    with pytest.raises(ConfigError, match=message):
+        run_lab([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with lab._signals() as stopped:
+        assert not stopped.is_set()
+        os.kill(os.getpid(), number)
+        assert stopped.is_set()
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "SAME_SIGNAL_S", 0.0)
+    with pytest.raises(KeyboardInterrupt), lab._signals():
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), number)
+
+
+def statuses(*ends: State) -> list[JobStatus]:
+    """The jobs of a teacher and a baseline, as they ended."""
+    plan = make_plan(SMALL, lab.load("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
+    made = RunQueue(jobs_of(plan.runs, set(), set())).statuses()
+    for status, end in zip(made, ends, strict=True):
+        status.state, status.reason = end, "a reason" if end in (State.FAILED, State.SKIPPED) else ""
+    return made
+
+
+def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
+    with pytest.raises(RunFailed) as raised:
+        lab._raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
+    first, *lines = str(raised.value).splitlines()
+    assert first == "2 of 4 jobs failed; the others are kept:"
+    assert [line.split("-")[0] for line in lines] == ["  train teacher", "  evaluate baseline"]
+    assert all(line.endswith(": a reason") for line in lines)
+    assert RunFailed.exit_code == 1
+
+
+@pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
+def test_run_that_is_not_at_its_end_means_cut_off(end: State) -> None:
+    with pytest.raises(Interrupted, match="the same command goes on from here"):
+        lab._raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
+    assert Interrupted.exit_code == 75
+
+
+def test_failure_counts_more_than_cut_off() -> None:
+    with pytest.raises(RunFailed):
+        lab._raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
+    lab._raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))

@@ -1,0 +1,132 @@
+"""The Ray of a laptop: closed to whoever has no token, its files this user's alone, and gone with its command."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from lab_runs import Command, command, environment, wait_until
+
+from raykd.errors import ConfigError, Interrupted
+from raykd.orchestration import session
+
+# Ray starts in other processes here; a group, since they would slow each other down.
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+# What ray.init asks first; by itself, since ray.init would ask for 20 s.
+CONNECT = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]); print('came in')"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A short RAYKD_TMP, as Ray's sockets want one."""
+    made = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@dataclass(frozen=True)
+class Private:
+    """A command whose Ray is up, and that has enough to do."""
+
+    command: Command
+    dashboard: str
+    token: Path
+    own: Path
+
+
+@pytest.fixture(scope="module")
+def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
+    results = tmp_path_factory.mktemp("results")
+    environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)}
+    words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
+    with command(words, environ, results / "said") as made:
+        line = made.wait_for("at a time")
+        found = re.fullmatch(r"1 at a time, 1 CPUs each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
+        assert found, line
+        yield Private(made, found[1], Path(found[2]), folder / f"raykd-{os.getuid()}")
+
+
+def status_of(url: str, token: str | None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_dashboard_wants_the_token(private: Private) -> None:
+    url = f"{private.dashboard}/nodes?view=summary"
+    assert status_of(url, None) == 401
+    assert status_of(url, "0" * 64) in (401, 403)
+    assert status_of(url, private.token.read_text()) == 200
+
+
+def gcs_port(private: Private) -> int:
+    (file,) = (private.own / "ray" / "session_latest").glob("gcs_server_port_*")
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_cluster_lets_nobody_in_without_the_token(private: Private, has_token: bool) -> None:
+    environ = environment(cpus=1)
+    if has_token:
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(private.token)}
+    words = [sys.executable, "-c", CONNECT, f"127.0.0.1:{gcs_port(private)}"]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ("came in" in done.stdout) == (done.returncode == 0) == has_token
+    assert has_token or "AuthenticationError" in done.stderr
+
+
+def test_files_are_this_users_alone(private: Private) -> None:
+    assert stat.S_IMODE(private.own.stat().st_mode) == 0o700
+    assert stat.S_IMODE(private.token.stat().st_mode) == 0o600
+    assert private.own in private.token.parents
+
+
+def test_command_that_is_stopped_leaves_no_process_and_no_token(private: Private) -> None:
+    processes = psutil.Process(private.command.process.pid).children(recursive=True)
+    assert len(processes) > 5
+    private.command.process.terminate()
+    ended = private.command.end()
+    assert ended.exit_code == Interrupted.exit_code
+    assert ended.errors == ["raykd: stopped; every run is saved, and the same command goes on from here"]
+    assert [path.name for path in private.own.iterdir()] == ["ray"], "something but Ray's logs was left"
+    wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
+
+
+def test_folder_that_others_can_enter_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = folder / "open"
+    own = base / f"raykd-{os.getuid()}"
+    own.mkdir(parents=True)
+    own.chmod(0o755)
+    monkeypatch.setenv("RAYKD_TMP", str(base))
+    with pytest.raises(ConfigError, match=r"is open to others than you; remove it, or set RAYKD_TMP"):
+        session._own_folder()
+
+
+@pytest.mark.parametrize("base", ["/tmp/" + 40 * "x", "here"])
+def test_folder_that_ray_cannot_use_is_refused(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYKD_TMP", base)
+    with pytest.raises(ConfigError, match=f"RAYKD_TMP is '{base}': wants a short absolute path"):
+        session._own_folder()
+
+
+def test_ray_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:9 .*unset it"):  # noqa: SIM117
+        with session._shared_ray("127.0.0.1:9"):
+            pass
+    assert time.monotonic() - began < 5

@@ -1,0 +1,156 @@
+"""What is printed while runs train, on a clock that the test turns."""
+
+import io
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from rich.console import Console
+from small_runs import run_of
+
+from raykd.orchestration import progress as progress_module
+from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
+from raykd.orchestration.queue import Job, JobStatus, State
+from raykd.training.loop import EpochReport
+
+RUN = run_of("teacher")
+EPOCH_S = 4.0
+EPOCHS = 200
+
+
+def report(epoch: int) -> EpochReport:
+    terms = {"ce": 1.25, "loss": 1.25}
+    return EpochReport(RUN.name, epoch, EPOCHS, terms, 40.0, 51.25, 1.5, 52.5, 0.1, 12_345.6, (epoch + 1) * EPOCH_S)
+
+
+def running(epoch: int, first: int = 0) -> JobStatus:
+    return JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=report(epoch), first_report=report(first))
+
+
+class Screen:
+    """A console whose text and time the test holds."""
+
+    time = 0.0
+
+    def __init__(self, terminal: bool) -> None:
+        self.file = io.StringIO()
+        self.console = Console(file=self.file, force_terminal=terminal, width=120, color_system=None)
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def lines(self) -> list[str]:
+        return self.file.getvalue().splitlines()
+
+
+def screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
+    made = Screen(terminal)
+    monkeypatch.setattr(progress_module, "time", made)
+    return made
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return screen(monkeypatch)
+
+
+def test_line_has_epoch_loss_val_speed_and_time_left() -> None:
+    assert line(running(49)) == (
+        f"{RUN.name}  epoch  50/200  loss 1.250  val  51.2 %  12,346 images/s  left {duration(150 * EPOCH_S)}"
+    )
+
+
+def test_time_left_is_at_the_pace_of_this_command() -> None:
+    assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "one epoch: the run's own clock"
+    slow_before = replace(report(99), seconds=1_000.0)
+    resumed = replace(running(109), report=replace(report(109), seconds=1_010.0), first_report=slow_before)
+    assert seconds_left(resumed) == pytest.approx(90 * 1.0)
+    assert seconds_left(running(EPOCHS - 1)) == 0
+
+
+def test_log_says_the_first_epoch_and_then_one_in_a_while(log: Screen) -> None:
+    with Progress(log.console) as progress:
+        for epoch in range(30):
+            for _ in range(16):  # four polls a second
+                progress.show([running(epoch)])
+                log.time += EPOCH_S / 16
+    found = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in log.lines()]
+    times = [60 * int(each[1]) + int(each[2]) for each in found if each]
+    assert len(times) == len(log.lines()), "a line of something else"
+    assert times[0] == 0
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) > 4 and all(LOG_EVERY_S <= gap <= LOG_EVERY_S + EPOCH_S for gap in gaps)
+
+
+def test_long_log_becomes_sparse(log: Screen) -> None:
+    with Progress(log.console) as progress:
+        for epoch in range(EPOCHS):
+            log.time += 3_600.0
+            progress.show([running(epoch)])
+    assert len(log.lines()) < 120, "200 hours, and not 200 lines"
+
+
+def test_clock_of_a_line_is_the_time_since_the_start(log: Screen) -> None:
+    with Progress(log.console) as progress:
+        log.time += 3_725.9
+        progress.show([running(0)])
+    assert log.lines()[0].startswith("[1:02:05] ")
+
+
+def test_each_change_of_state_is_said_once(log: Screen) -> None:
+    waiting, started = JobStatus(Job("train", RUN)), replace(running(0), report=None, first_report=None)
+    done = replace(running(EPOCHS - 1), state=State.DONE)
+    with Progress(log.console) as progress:
+        for status in (waiting, started, done, done):
+            progress.show([status])
+    assert log.lines() == [f"[0:00:00] {RUN.name}  done in 13m20s: best val 52.5 %"]
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (State.FAILED, "failed: loss became NaN"),
+        (State.SKIPPED, "skipped: loss became NaN"),
+        (State.WAITING, "waiting: loss became NaN"),
+    ],
+)
+def test_reason_is_said_in_one_line(state: State, text: str, log: Screen) -> None:
+    status = JobStatus(Job("train", RUN), state, reason="loss became NaN\nTraceback (most recent call last):\n  ...")
+    with Progress(log.console) as progress:
+        progress.show([status])
+        progress.show([status])
+    assert log.lines() == [f"[0:00:00] {RUN.name}  {text}"]
+
+
+def test_evaluations_are_not_shown(log: Screen) -> None:
+    with Progress(log.console) as progress:
+        progress.show([JobStatus(Job("evaluate", RUN), State.DONE)])
+    assert log.lines() == []
+
+
+def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = screen(monkeypatch, terminal=True)
+    other = JobStatus(Job("train", run_of("baseline")))
+    with Progress(terminal.console) as progress:
+        progress.show([running(49), other])
+        progress._live.refresh()  # type: ignore[union-attr]  # four times a second by itself
+        drawn = terminal.file.getvalue()
+        progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
+    for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10m00s", "1 waiting"):
+        assert part in drawn
+    assert "loss 1.250" not in drawn, "a terminal has the table, and no lines of epochs"
+    assert f"{RUN.name}  done in 13m20s" in terminal.file.getvalue()
+
+
+def test_path_is_said_as_it_is(log: Screen) -> None:
+    path = "results in /scratch/" + "a-long-folder/" * 12 + "[bold]x[/bold]"
+    say(log.console, path)
+    assert log.lines() == [path]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1m00s"), (3_599.6, "1h00m"), (11_100, "3h05m")]
+)
+def test_duration_is_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

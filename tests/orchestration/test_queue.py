@@ -1,0 +1,264 @@
+"""Who is given which job when: the queue alone, without Ray and without training."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from small_runs import NO_WEIGHTS, digits, experiment, run_of
+
+from raykd.orchestration import queue as queue_module
+from raykd.orchestration.queue import HELD_RETRY_S, LOST_AFTER_S, MAX_ATTEMPTS, Job, RunQueue, State, jobs_of
+from raykd.plan import Run, make_plan
+from raykd.training.loop import EpochReport
+
+
+class Clock:
+    """Stands still unless told to go on."""
+
+    def __init__(self) -> None:
+        self.time = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(queue_module, "time", made)
+    return made
+
+
+def planned(**changes: object) -> list[Run]:
+    """A teacher, two baselines and two distilled students."""
+    return list(make_plan(experiment(seeds=(0, 1), **changes), digits(), NO_WEIGHTS).runs)
+
+
+def new_queue() -> RunQueue:
+    return RunQueue(jobs_of(planned(), set(), set()))
+
+
+def stage(job: Job | None) -> str:
+    return f"{job.kind} {job.run.stage}" if job else "nothing"
+
+
+def states(queue: RunQueue) -> dict[str, State]:
+    return {f"{stage(s.job)} {s.job.run.seed}": s.state for s in queue.statuses()}
+
+
+def do_all(queue: RunQueue, slot: int = 0) -> list[Job]:
+    """What one slot does, in order."""
+    done = []
+    while job := queue.next(slot):
+        queue.finish(slot, job.name, State.DONE)
+        done.append(job)
+    return done
+
+
+def test_teacher_goes_first_and_every_training_before_the_evaluations() -> None:
+    queue = new_queue()
+    order = [stage(job) for job in do_all(queue)]
+    training = ["train teacher"] + ["train baseline"] * 2 + ["train distilled"] * 2
+    assert order == training + [step.replace("train", "evaluate") for step in training]
+    assert queue.is_over()
+
+
+def test_student_is_distilled_only_after_its_teacher_is_there() -> None:
+    queue = new_queue()
+    assert [stage(queue.next(slot)) for slot in range(4)] == ["train teacher", *["train baseline"] * 2, "nothing"]
+    assert not queue.is_over(), "a slot without a job must ask again"
+    queue.finish(0, queue.statuses()[0].job.name, State.DONE)
+    assert stage(queue.next(3)) == "train distilled"
+
+
+def test_run_is_evaluated_only_after_its_own_training() -> None:
+    for job in jobs_of(planned(), set(), set()):
+        assert (job.needs == (f"train {job.run.name}",)) == (job.kind == "evaluate")
+
+
+def test_what_was_trained_before_is_only_evaluated_and_holds_nobody_up() -> None:
+    teacher, *students = planned()
+    jobs = jobs_of([teacher, *students], {teacher.name, students[0].name}, {teacher.name})
+    assert [stage(job) for job in jobs if not job.needs] == [
+        "train baseline",
+        "train distilled",
+        "train distilled",
+        "evaluate baseline",
+    ]
+    assert not jobs_of([teacher], {teacher.name}, {teacher.name})
+
+
+def test_slot_whose_worker_was_replaced_gets_its_job_back() -> None:
+    queue = new_queue()
+    first = queue.next(0)
+    assert stage(queue.next(1)) == "train baseline"
+    assert queue.next(0) == first
+
+
+def test_run_that_kills_every_worker_fails_after_the_last_attempt_and_the_slot_goes_on() -> None:
+    queue = new_queue()
+    for _ in range(MAX_ATTEMPTS):
+        assert stage(queue.next(0)) == "train teacher"
+    assert stage(queue.next(0)) == "train baseline"
+    failed = queue.statuses()[0]
+    assert failed.state is State.FAILED and f"worker died {MAX_ATTEMPTS} times" in failed.reason
+
+
+def test_failure_skips_what_needs_it_and_what_needs_that() -> None:
+    queue = new_queue()
+    job = queue.next(0)
+    assert job is not None
+    queue.finish(0, job.name, State.FAILED, "NaN")
+    skipped = [name for name, state in states(queue).items() if state is State.SKIPPED]
+    assert skipped == [
+        "train distilled 0",
+        "train distilled 1",
+        "evaluate teacher 0",
+        "evaluate distilled 0",
+        "evaluate distilled 1",
+    ]
+    reasons = {s.job.name: s.reason for s in queue.statuses() if s.state is State.SKIPPED}
+    assert all(reason.startswith(("train teacher", "train distilled")) for reason in reasons.values())
+    assert [stage(job) for job in do_all(queue)] == ["train baseline"] * 2 + ["evaluate baseline"] * 2
+    assert queue.is_over()
+
+
+def test_stop_hands_out_nothing_more_and_waits_for_what_runs() -> None:
+    queue = new_queue()
+    job = queue.next(0)
+    assert job is not None and not queue.is_stopping(0)
+    queue.stop()
+    assert queue.is_stopping(0) and queue.next(1) is None
+    assert not queue.is_over()
+    queue.finish(0, job.name, State.STOPPED, "stopped")
+    assert queue.next(0) is None and queue.is_over()
+
+
+def test_run_whose_worker_died_while_it_was_stopping_counts_as_stopped() -> None:
+    queue = new_queue()
+    queue.next(0)
+    queue.stop()
+    assert queue.next(0) is None, "the replaced worker asks"
+    assert queue.statuses()[0].state is State.STOPPED
+    assert queue.is_over()
+
+
+def test_run_that_another_command_is_at_waits_while_the_others_go_first(clock: Clock) -> None:
+    queue = new_queue()
+    teacher = queue.next(0)
+    assert teacher is not None
+    queue.finish(0, teacher.name, State.WAITING, "process 1 on elsewhere is at it")
+    assert queue.statuses()[0].reason == "process 1 on elsewhere is at it"
+    assert [stage(job) for job in do_all(queue)] == ["train baseline"] * 2 + ["evaluate baseline"] * 2
+    assert queue.next(0) is None and not queue.is_over(), "asked again at once, or given up"
+    clock.time += HELD_RETRY_S
+    assert queue.next(0) == teacher
+    assert queue.statuses()[0].reason == ""
+
+
+def test_waiting_for_another_command_is_no_attempt(clock: Clock) -> None:
+    queue = RunQueue(jobs_of([run_of("teacher")], set(), set()))
+    for _ in range(3 * MAX_ATTEMPTS):
+        job = queue.next(0)
+        assert job is not None
+        queue.finish(0, job.name, State.WAITING, "process 1 on elsewhere is at it")
+        clock.time += HELD_RETRY_S
+    assert len(do_all(queue)) == 2
+
+
+def test_job_of_a_slot_that_went_with_its_node_is_taken_over(clock: Clock) -> None:
+    queue = new_queue()
+    lost = queue.next(0)
+    assert lost is not None
+    others = [queue.next(1), queue.next(2)]
+    clock.time += LOST_AFTER_S - 1
+    for slot, job in enumerate(others, start=1):
+        assert job is not None and not queue.is_stopping(slot), "a running slot shows that it is alive"
+        queue.finish(slot, job.name, State.DONE)
+    do_all(queue, slot=1)
+    assert queue.next(1) is None, "taken for lost too early"
+    clock.time += 2
+    assert queue.next(1) == lost
+    queue.finish(0, lost.name, State.FAILED, "the lost one came back, too late")
+    assert queue.statuses()[0].state is State.RUNNING
+    queue.finish(1, lost.name, State.DONE)
+    do_all(queue, slot=1)
+    assert set(states(queue).values()) == {State.DONE} and queue.is_over()
+
+
+def test_reports_are_kept_from_the_first_epoch_to_the_last(clock: Clock) -> None:
+    queue = new_queue()
+    queue.next(0)
+    name = queue.statuses()[0].job.run.name
+    reports = [EpochReport(name, e, 3, {"loss": 1.0}, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, e + 1.0) for e in range(3)]
+    for report in reports:
+        clock.time += 1
+        queue.report(report)
+    status = queue.statuses()[0]
+    assert (status.first_report, status.report) == (reports[0], reports[-1])
+    assert status.times == {"began": 0.0, "first epoch": 1.0, "last epoch": 3.0}
+
+
+def random_jobs(draw: random.Random) -> list[Job]:
+    """A graph without circles, in an order in which a job may come before what it needs."""
+    run = run_of("baseline")
+    runs = [replace(run, seed=seed) for seed in range(draw.randint(1, 12))]
+    jobs: list[Job] = []
+    for each in runs:
+        needs = draw.sample([job.name for job in jobs], draw.randint(0, min(2, len(jobs))))
+        jobs.append(Job("train", each, tuple(needs)))
+    draw.shuffle(jobs)
+    return jobs
+
+
+def events(draw: random.Random, queue: RunQueue, slots: int, clock: Clock) -> Iterator[Callable[[], None]]:
+    """Until all is over: jobs asked for and ended well or badly, workers lost, runs held elsewhere, at times a stop."""
+    at: dict[int, Job] = {}
+
+    def ask(slot: int) -> None:
+        job = queue.next(slot)
+        at.pop(slot, None)
+        if job is not None:
+            assert all(other.name != job.name for other in at.values()), f"{job.name} was given to two slots"
+            statuses = {s.job.name: s.state for s in queue.statuses()}
+            assert all(statuses[name] is State.DONE for name in job.needs), f"{job.name} came too early"
+            at[slot] = job
+
+    def end(slot: int) -> None:
+        if slot in at:
+            state = draw.choices([State.DONE, State.FAILED, State.WAITING], [8, 1, 1])[0]
+            stopped = queue.is_stopping(slot) and draw.random() < 0.5
+            queue.finish(slot, at.pop(slot).name, State.STOPPED if stopped else state, "a reason")
+
+    while not queue.is_over():
+        clock.time += draw.random() * HELD_RETRY_S
+        slot = draw.randrange(slots)
+        # A slot asks while it has a job only when its worker was lost.
+        lost = draw.random() < 0.1
+        yield lambda slot=slot, lost=lost: ask(slot) if slot not in at or lost else end(slot)
+        if draw.random() < 0.005:
+            queue.stop()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_random_graph_comes_to_its_end_and_no_job_is_given_twice(seed: int, clock: Clock) -> None:
+    draw = random.Random(seed)
+    queue = RunQueue(random_jobs(draw))
+    for count, event in enumerate(events(draw, queue, draw.randint(1, 4), clock)):
+        event()
+        assert count < 20_000, f"deadlock: {states(queue)}"
+    by_name = {s.job.name: s for s in queue.statuses()}
+    for status in by_name.values():
+        assert status.state is not State.RUNNING
+        unlucky = any(by_name[name].state in (State.FAILED, State.SKIPPED) for name in status.job.needs)
+        assert unlucky == (status.state is State.SKIPPED) or status.state is State.WAITING
+        assert status.state not in (State.FAILED, State.SKIPPED) or status.reason
+        assert status.attempts <= MAX_ATTEMPTS
+
+
+def test_queue_imports_no_torch_which_every_controller_would_wait_for() -> None:
+    program = "import sys, raykd.orchestration.queue; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)

@@ -1,0 +1,102 @@
+"""The end of a command: the best model of each role, chosen by validation, and figures that are there only once."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from small_runs import NO_WEIGHTS, digits, experiment
+
+from raykd.config import from_dict
+from raykd.data.dataset import find_folder
+from raykd.errors import ConfigError
+from raykd.orchestration.reporting import report, report_results
+from raykd.plan import Plan, Run, make_plan
+from raykd.runs import RunFolder, RunStore
+from raykd.training.loop import fit
+from raykd.training.teachers import LiveTeacher, no_teacher
+from raykd.training.trained import load_trained
+
+CPU = torch.device("cpu")
+NO_DATA = Path("no-data-here")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """Results with a teacher, two baselines and two distilled students, none of them evaluated on test."""
+    results = tmp_path_factory.mktemp("results")
+    plan = make_plan(experiment(seeds=(0, 1)), digits(), NO_WEIGHTS)
+    store = RunStore(results)
+    store.write_plan(plan)
+    for run in plan.runs:
+        teacher = LiveTeacher(load_trained(store.folder(run.teacher).best)) if run.teacher else no_teacher
+        fit(run, digits(), store.folder(run), CPU, teacher)
+    return results, plan
+
+
+def of_stage(plan: Plan, stage: str) -> list[Run]:
+    return [run for run in plan.runs if run.stage == stage]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=100)
+
+
+def set_val_top1(folder: RunFolder, val_top1: float) -> None:
+    folder.update(best=folder.record()["best"] | {"val_top1": val_top1})
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+@pytest.mark.parametrize(("stage", "role"), [("baseline", "small_student_baseline"), ("distilled", "small_student_kd")])
+def test_best_seed_by_validation_is_laid_out(trained: tuple[Path, Plan], stage: str, role: str, winner: int) -> None:
+    results, plan = trained
+    folders = [RunStore(results).folder(run) for run in of_stage(plan, stage)]
+    for seed, folder in enumerate(folders):
+        set_val_top1(folder, 60.0 if seed == winner else 50.0)
+    report(results, quiet())
+    saved = results / "models_saved" / f"{role}.safetensors"
+    assert saved.read_bytes() == folders[winner].best.read_bytes()
+    assert folders[winner].best.read_bytes() != folders[1 - winner].best.read_bytes()
+
+
+def test_each_role_has_one_file_that_says_what_it_is_of(trained: tuple[Path, Plan]) -> None:
+    results, _ = trained
+    report(results, quiet())
+    names = sorted(path.name for path in (results / "models_saved").iterdir())
+    assert names == [f"small_{role}.safetensors" for role in ("student_baseline", "student_kd", "teacher")]
+    model = load_trained(results / "models_saved" / "small_teacher.safetensors")
+    assert sum(p.numel() for p in model.parameters()) > 78_000
+
+
+def test_report_evaluates_what_is_not_yet_evaluated_and_leaves_the_rest(trained: tuple[Path, Plan]) -> None:
+    results, plan = trained
+    console = quiet()
+    report_results(results, find_folder(None, {}), console)
+    figures = {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
+    assert set(json.loads((results / "report.json").read_text())) == {"small"}
+    again = quiet()
+    report_results(results, find_folder(None, {}), again)
+    assert "evaluating" not in again.file.getvalue()  # type: ignore[attr-defined]
+    assert figures == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
+
+
+def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> None:
+    plan = make_plan(experiment(), replace(digits(), identity="of other digits"), NO_WEIGHTS, ("baseline",))
+    store, run = RunStore(tmp_path), plan.runs[0]
+    store.write_plan(plan)
+    fit(run, digits(), store.folder(run), CPU)
+    with pytest.raises(ConfigError, match=r"was trained on other data than 'no-data-here' holds; name its --data-dir"):
+        report_results(tmp_path, NO_DATA, quiet())
+    assert not store.folder(run).test.exists()
+
+
+def test_recorded_run_is_the_planned_one(trained: tuple[Path, Plan]) -> None:
+    results, plan = trained
+    for run in plan.runs:
+        folder = RunStore(results).folder(run)
+        assert from_dict(Run, folder.record()["config"]) == run
+        assert set(load_file(folder.best)) == set(load_trained(folder.best).network.state_dict())

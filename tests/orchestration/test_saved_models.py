@@ -1,0 +1,111 @@
+"""`report --models-dir`: a folder of models named by role, raykd's own and others', to their test accuracies."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from small_runs import IMAGE_SIZE, digits, experiment, recipe
+
+from raykd import models
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.models import ImageModel
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.vit_cifar import ViT
+from raykd.models.weights import save_weights
+from raykd.orchestration.saved_models import report_models
+from raykd.plan import Run
+from raykd.training.evaluate import evaluate
+from raykd.training.trained import images_of, save_trained
+
+CPU = torch.device("cpu")
+NO_DATA = Path("no-data-here")
+OTHER = replace(experiment(), family="other")
+
+
+def network(model: ResNet | ViT, seed: int) -> ImageModel:
+    return models.build(model, images_of(digits()), seed)
+
+
+def student(seed: int = 0) -> ImageModel:
+    model = experiment().student.model
+    assert isinstance(model, ResNet)
+    return network(model, seed)
+
+
+def accuracy(model: ImageModel) -> float:
+    return evaluate(model, digits().test, CPU).top1 / 100
+
+
+def accuracies(folder: Path, *experiments: Experiment) -> dict[str, dict[str, float | None]]:
+    report_models(folder, experiments or (experiment(),), NO_DATA, Console(file=io.StringIO()))
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_each_role_has_its_key_and_a_role_without_a_file_is_null(tmp_path: Path) -> None:
+    save_weights(tmp_path / "small_student_baseline.safetensors", student(1).network.state_dict())
+    save_weights(tmp_path / "small_student_kd.safetensors", student(2).network.state_dict())
+    assert accuracies(tmp_path, experiment(), OTHER) == {
+        "small": {
+            "teacher_accuracy": None,
+            "student_accuracy_without_kd": accuracy(student(1)),
+            "student_accuracy_with_kd": accuracy(student(2)),
+        }
+    }
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt"])
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model"])
+def test_pth_of_a_state_dict_is_read_bare_wrapped_and_from_ddp(tmp_path: Path, suffix: str, wrapper: str) -> None:
+    state = {f"module.{name}" if wrapper else name: tensor for name, tensor in student().network.state_dict().items()}
+    torch.save({wrapper: state} if wrapper else state, tmp_path / f"small_student_kd.{suffix}")
+    assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(student())
+
+
+def test_raykds_own_file_says_what_it_is_of_whatever_the_experiment_is(tmp_path: Path) -> None:
+    vit = ViT(depth=1, width=24, heads=2, patch=2)
+    model = network(vit, seed=3)
+    run = Run(family="small", stage="distilled", recipe=recipe(model=vit), data_identity=digits().identity)
+    save_trained(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), run, digits())
+    assert images_of(digits()).size == IMAGE_SIZE
+    assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
+
+
+def test_safetensors_goes_before_pth(tmp_path: Path) -> None:
+    torch.save(student(1).network.state_dict(), tmp_path / "small_student_kd.pth")
+    save_weights(tmp_path / "small_student_kd.safetensors", student(2).network.state_dict())
+    assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(student(2))
+
+
+def test_weights_of_another_architecture_are_named_with_the_first_tensor(tmp_path: Path) -> None:
+    wider = network(ResNet(blocks=(1, 1, 1, 1), width=12), seed=0)
+    torch.save(wider.network.state_dict(), tmp_path / "small_student_kd.pth")
+    with pytest.raises(ConfigError, match=r"small_student_kd\.pth' is of another architecture.*fc\.weight"):
+        accuracies(tmp_path)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_teacher_is_taken_to_be_of_the_teachers_model(tmp_path: Path) -> None:
+    torch.save(student().network.state_dict(), tmp_path / "small_teacher.pth")
+    with pytest.raises(ConfigError, match="another architecture"):
+        accuracies(tmp_path)
+
+
+def test_file_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    torch.save(student().network, tmp_path / "small_student_kd.pth")
+    with pytest.raises(ConfigError, match="holds more than tensors"):
+        accuracies(tmp_path)
+
+
+def test_folder_without_models_says_what_they_are_called(tmp_path: Path) -> None:
+    (tmp_path / "resnet8.pth").write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match=r"families are small, other; roles are teacher, student_baseline, student_kd"
+    ):
+        accuracies(tmp_path, experiment(), OTHER)
+    with pytest.raises(ConfigError, match="holds no <family>_<role>"):
+        accuracies(tmp_path / "missing")

@@ -1,0 +1,72 @@
+"""How many runs go side by side: arithmetic on the nodes' resources."""
+
+import pytest
+
+from raykd.errors import ConfigError
+from raykd.experiment import Workers
+from raykd.orchestration.slots import Slots, plan_slots
+
+LAPTOP = {"CPU": 2.0, "memory": 8e9}
+HEAD = {"CPU": 0.0}
+CPU_NODE = {"CPU": 64.0}
+H100 = {"CPU": 96.0, "GPU": 8.0, "accelerator_type:H100": 1.0}
+SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "slots"),
+    [
+        ([LAPTOP], Workers(), Slots(1, 2, 0)),
+        ([LAPTOP], Workers(cpus=1), Slots(2, 1, 0)),
+        ([{"CPU": 1.0}], Workers(), Slots(1, 1, 0)),
+        ([CPU_NODE], Workers(), Slots(32, 2, 0)),
+        ([CPU_NODE, LAPTOP], Workers(cpus=2), Slots(33, 2, 0)),
+        ([H100], Workers(), Slots(8, 12, 1)),
+        ([H100], Workers(cpus=4), Slots(8, 4, 1)),
+        ([H100], Workers(gpus=0.5), Slots(16, 6, 0.5)),
+        ([H100], Workers(gpus=2), Slots(4, 24, 2)),
+        ([H100], Workers(gpus=0, cpus=8), Slots(12, 8, 0)),
+        ([H100, H100], Workers(), Slots(16, 12, 1)),
+        ([H100, SMALL_GPU], Workers(), Slots(9, 8, 1)),
+        ([{"CPU": 2.0, "GPU": 4.0}], Workers(), Slots(2, 1, 1)),
+    ],
+)
+def test_cluster_is_shared_out(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
+    assert plan_slots(nodes, workers, num_runs=100) == slots
+
+
+def test_no_more_slots_than_runs_but_one_at_least() -> None:
+    assert plan_slots([H100], Workers(), num_runs=3).count == 3
+    assert plan_slots([H100], Workers(), num_runs=0).count == 1, "runs may be left to evaluate"
+
+
+def test_share_of_a_gpu_is_of_one_gpu() -> None:
+    assert plan_slots([{"CPU": 16.0, "GPU": 2.0}], Workers(gpus=0.4), 100).count == 4, "five would need a split GPU"
+    assert plan_slots([SMALL_GPU], Workers(gpus=0.1), 100).count == 8, "10 shares, and 8 CPUs"
+
+
+def test_nodes_without_a_gpu_do_not_lower_the_share_of_those_with_one() -> None:
+    assert plan_slots([LAPTOP, H100], Workers(), 100) == Slots(8, 12, 1)
+
+
+def test_node_that_only_coordinates_lowers_nothing() -> None:
+    assert plan_slots([HEAD, CPU_NODE], Workers(), 100) == Slots(32, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers"),
+    [
+        ([LAPTOP], Workers(cpus=3)),
+        ([LAPTOP], Workers(gpus=1)),
+        ([LAPTOP], Workers(gpus=0.5)),
+        ([H100], Workers(gpus=9)),
+        ([LAPTOP, LAPTOP], Workers(cpus=4)),
+        ([HEAD], Workers()),
+        ([], Workers()),
+    ],
+)
+def test_what_fits_on_no_node_is_said_with_what_there_is(nodes: list[dict[str, float]], workers: Workers) -> None:
+    with pytest.raises(ConfigError, match=r"workers\.cpus = \d+, workers\.gpus = [\d.]+: no node has that") as raised:
+        plan_slots(nodes, workers, 1)
+    for node in nodes:
+        assert f"{node['CPU']:g} CPUs, {node.get('GPU', 0):g} GPUs" in str(raised.value)
