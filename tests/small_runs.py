@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raykd import models
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
@@ -15,9 +17,12 @@ from raykd.methods import KD
 from raykd.models.resnet_cifar import ResNet
 from raykd.plan import Run, Stage, make_plan
 from raykd.recipe import SGD, Cosine, Recipe
+from raykd.runs import RunFolder
+from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.trained import images_of
 
+CPU = torch.device("cpu")
 IMAGE_SIZE = 8  # the digits as they are stored
 # Not less: oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last writes
 # past its memory below 8 channels (uxlfoundation/oneDNN 6035; seen with torch 2.15: crashes).
@@ -61,3 +66,10 @@ def teacher_of(run: Run) -> Teacher:
     if run.teacher is None:
         return no_teacher
     return LiveTeacher(models.build(run.teacher.model, images_of(digits()), seed=99))
+
+
+def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:
+    """Train from where the folder stands, with `Hooks(**hooks)`; what `on_epoch` heard."""
+    heard: list[EpochReport] = []
+    fit(run, digits(), folder, CPU, teacher or teacher_of(run), Hooks(heard.append, **hooks))
+    return heard

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -44,8 +45,10 @@ def ray_session() -> Iterator[str | None]:
     with _private_ray() if address == "local" else _shared_ray(address) as settings:
         import ray
 
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+            signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""

@@ -84,7 +84,7 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
     except Exception as error:
         if "CUDA error" in str(error):  # this process cannot use its GPU again: let Ray replace it
             raise
-        return State.FAILED, f"{error or type(error).__name__}\n{traceback.format_exc()}"
+        return State.FAILED, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     finally:
         torch.cuda.empty_cache()  # nothing where CUDA was not used
     return State.DONE, ""

@@ -68,7 +68,7 @@ def fit(
     device: torch.device,
     teacher: Teacher = no_teacher,
     hooks: Hooks = NO_HOOKS,
-    writer_wait_s: float = 0,
+    writer_wait_s: float = 1.0,
 ) -> None:
     """Train `run` from where its folder stands to its end; a run that is done is left as it is.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_runs import digits, recipe, run_of, teacher_of
+from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 import raykd.atomic
 from raykd.methods import KD, FeatureKD
@@ -23,7 +23,6 @@ from raykd.runs import RunFolder
 from raykd.training import loop, training
 from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks, fit
 
-CPU = torch.device("cpu")
 TIMINGS = ("seconds", "images_per_s")
 _SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)
 

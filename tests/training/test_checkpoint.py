@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from small_runs import digits, recipe, run_of, teacher_of
+from small_runs import CPU, digits, recipe, run_of, teacher_of, train
 from torch import Tensor, nn
 
 from raykd.errors import Interrupted, RunFailed
@@ -18,19 +18,13 @@ from raykd.recipe import SGD, AdamW
 from raykd.runs import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from raykd.training.loop import Hooks, fit
 from raykd.training.training import Training, make_training
 
-CPU = torch.device("cpu")
 RUNS = {
     "sgd": run_of("distilled", method=FeatureKD()),
     "sgd without momentum": run_of("baseline", student=recipe(optimizer=SGD(momentum=0.0))),
     "adamw": run_of("baseline", student=recipe(model=ViT(1, 24, 2, 2), optimizer=AdamW())),
 }
-
-
-def train(run: Run, folder: RunFolder, **hooks: Any) -> None:
-    fit(run, digits(), folder, CPU, teacher_of(run), Hooks(**hooks))
 
 
 def stop_after(run: Run, folder: RunFolder, steps: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import digits, experiment, recipe, run_of, teacher_of
+from small_runs import CPU, digits, experiment, recipe, run_of, teacher_of
 from torch import Tensor, nn
 
 from raykd import models
@@ -23,7 +23,6 @@ from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.trained import images_of
 from raykd.training.training import Training, make_training, rows_of
 
-CPU = torch.device("cpu")
 SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import digits, recipe, run_of, teacher_of
+from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd import models
 from raykd.errors import ConfigError
@@ -19,8 +19,6 @@ from raykd.runs import RunFolder
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.trained import images_of, load_trained, read_header, save_trained
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""How a run ends: done, failed with its reason, stopped and taken up again, or taken over from elsewhere."""
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import recipe, run_of, teacher_of, train
+
+from raykd.data.loader import Batch
+from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.models.resnet_cifar import ResNet
+from raykd.outputs import Outputs
+from raykd.plan import Run
+from raykd.recipe import SGD
+from raykd.runs import RunFolder
+from raykd.training import loop
+
+
+class Bad:
+    """A teacher whose logits are NaN or infinite from one step on."""
+
+    def __init__(self, run: Run, epoch: int, step: int, value: float) -> None:
+        self.teacher, self.at, self.value = teacher_of(run), (epoch, step), value
+
+    def __call__(self, batch: Batch) -> Outputs:
+        outputs = self.teacher(batch)
+        assert outputs is not None
+        is_bad = (batch.epoch, batch.step) >= self.at
+        return Outputs(outputs.logits * self.value, outputs.embedding) if is_bad else outputs
+
+
+@pytest.mark.parametrize("every_s", [0, 60], ids=["each step", "rarely"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_stops_the_run_with_epoch_step_and_term(value: float, every_s: float, run_folder: RunFolder) -> None:
+    run = run_of("distilled")
+    with pytest.raises(RunFailed, match="loss term 'kd' became NaN or infinite in epoch 1, step 2; lower") as caught:
+        train(run, run_folder, Bad(run, 1, 2, value), checkpoint_every_s=every_s)
+    record = run_folder.record()
+    assert (record["status"], record["reason"]) == ("failed", str(caught.value)) and run_folder.status() == "failed"
+    assert not run_folder.best.exists()
+
+
+def test_failed_run_starts_again_from_its_last_good_step_and_ends_as_if_it_never_failed(
+    run_folder: RunFolder, tmp_path: Path
+) -> None:
+    run = run_of("distilled")
+    with pytest.raises(RunFailed):
+        train(run, run_folder, Bad(run, 1, 2, math.nan), checkpoint_every_s=0)
+    heard = train(run, run_folder)
+    assert [report.epoch for report in heard] == [1, 2]
+    assert run_folder.status() == "done" and run_folder.record()["reason"] is None
+    straight = RunFolder(tmp_path / "straight")
+    train(run, straight)
+    assert straight.best.read_bytes() == run_folder.best.read_bytes()
+
+
+def test_weights_that_became_nan_in_the_last_step_fail_the_run(run_folder: RunFolder) -> None:
+    """The last step's own losses are still finite: only validation sees what its update did."""
+    run = run_of("baseline", student=recipe(epochs=1, batch_size=200, optimizer=SGD(lr=1e38)))
+    with pytest.raises(RunFailed, match="epoch 0"):
+        train(run, run_folder)
+    assert run_folder.status() == "failed"
+
+
+def test_diverging_run_fails(run_folder: RunFolder) -> None:
+    with pytest.raises(RunFailed, match=r"'ce' became NaN or infinite in epoch 0, step \d"):
+        train(run_of("baseline", student=recipe(optimizer=SGD(lr=1e30))), run_folder)
+
+
+def test_an_error_in_the_code_leaves_its_reason(run_folder: RunFolder) -> None:
+    def broken(batch: Batch) -> None:
+        raise ZeroDivisionError("in a teacher")
+
+    with pytest.raises(ZeroDivisionError):
+        train(run_of("distilled"), run_folder, broken)
+    assert (run_folder.status(), run_folder.record()["reason"]) == ("failed", "in a teacher")
+
+
+def test_a_model_that_cannot_be_built_leaves_its_reason(run_folder: RunFolder) -> None:
+    run = run_of("baseline")
+    wide = replace(run, recipe=replace(run.recipe, model="vit6", batch_size=201))
+    with pytest.raises(ConfigError):
+        train(wide, run_folder)
+    assert run_folder.status() == "failed" and "batch_size 201" in run_folder.record()["reason"]
+
+
+def test_done_run_is_left_as_it_is(run_folder: RunFolder) -> None:
+    run = run_of("baseline")
+    train(run, run_folder)
+    before = {path: path.read_bytes() for path in run_folder.path.rglob("*") if path.is_file()}
+    assert train(run, run_folder) == []
+    assert before == {path: path.read_bytes() for path in run_folder.path.rglob("*") if path.is_file()}
+
+
+def test_done_run_whose_weights_were_deleted_lays_them_down_again_untrained(run_folder: RunFolder) -> None:
+    run = run_of("baseline")
+    train(run, run_folder)
+    weights = run_folder.best.read_bytes()
+    run_folder.best.unlink()
+    assert run_folder.status() == "interrupted"
+    assert train(run, run_folder) == []
+    assert run_folder.status() == "done" and run_folder.best.read_bytes() == weights
+
+
+def test_run_that_is_written_elsewhere_is_not_touched(run_folder: RunFolder) -> None:
+    with RunFolder(run_folder.path).writer(), pytest.raises(RunFailed, match="is being written by"):
+        train(run_of("baseline"), run_folder)
+    assert run_folder.status() == "not started"
+
+
+def test_resumes_are_counted_and_seconds_add_up(run_folder: RunFolder) -> None:
+    run = run_of("baseline")
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(run, run_folder, should_stop=lambda: time.sleep(0.05) or True)
+    train(run, run_folder)
+    record = run_folder.record()
+    assert record["resumes"] == 2 and record["seconds"] > 0.1
+    assert run_folder.history()[-1]["seconds"] <= record["seconds"]
+
+
+def test_jumping_clock_changes_no_result(
+    run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, straight = run_of("baseline"), RunFolder(tmp_path / "straight")
+    train(run, straight)
+    jumps = iter([0.0, 1e9, -1e9, 5.0, 1e12] * 100)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(jumps))
+    monkeypatch.setattr("raykd.training.records.now", lambda: "1970-01-01T00:00:00+00:00")
+    heard = train(run, run_folder)
+    assert all(math.isfinite(report.images_per_s) for report in heard)
+    assert straight.best.read_bytes() == run_folder.best.read_bytes()
+
+
+def test_threads_of_the_process_are_given_back(run_folder: RunFolder) -> None:
+    """A worker trains run after run: what one of them keeps must not become the next one's."""
+    before = torch.get_num_threads()
+    run_folder.update(compute={"threads": before + 1})
+    seen = []
+    run = run_of("baseline", student=recipe(epochs=1))
+    train(run, run_folder, should_stop=lambda: seen.append(torch.get_num_threads()) or False)
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_imported_teacher_is_measured_and_laid_down_untrained(tmp_path: Path) -> None:
+    source = RunFolder(tmp_path / "source")
+    trained = run_of("teacher")
+    train(trained, source)
+    run = run_of("teacher", teacher_checkpoint=str(source.best))
+    folder = RunFolder(tmp_path / "imported")
+    assert train(run, folder) == []
+    assert folder.status() == "done" and folder.history() == []
+    assert folder.record()["best"] == {"epoch": None, "val_top1": source.record()["best"]["val_top1"]}
+    ours, theirs = load_file(folder.best), load_file(source.best)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_imported_teacher_of_another_shape_fails_with_its_reason(tmp_path: Path) -> None:
+    source, folder = RunFolder(tmp_path / "source"), RunFolder(tmp_path / "imported")
+    train(run_of("baseline"), source)
+    wrong = run_of("teacher", teacher_checkpoint=str(source.best), teacher=recipe(model=ResNet((1, 1, 1, 1), 5)))
+    with pytest.raises(ConfigError, match="another architecture"):
+        train(wrong, folder)
+    assert folder.status() == "failed" and "another architecture" in folder.record()["reason"]
