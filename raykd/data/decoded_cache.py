@@ -18,7 +18,7 @@ from raykd.data.dataset import Split
 
 _log = logging.getLogger(__name__)
 _KEYS = ("train.images", "train.labels", "test.images", "test.labels")
-_UNREADABLE = (OSError, SafetensorError)
+_UNREADABLE = (OSError, SafetensorError, RuntimeError)  # the last when the file goes while torch maps it
 
 
 def path_in(cache: Path, name: str, image_size: int, identity: str) -> Path:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykd.errors import RunFailed
 from raykd.experiment import Workers
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
 from raykd.orchestration.slots import Slots, plan_slots
@@ -33,7 +36,9 @@ def run_jobs(
     should_stop: Callable[[], bool],
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended."""
-    queue: Any = ray.remote(RunQueue).options(num_cpus=0).remote(jobs)
+    # Where the driver is: lost with another node, it would take every run with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs)
     trainers = [_trainer(queue, slot, slots, results, data_folder, len(jobs)) for slot in range(slots.count)]
     errors: dict[int, BaseException] = {}
     threads = [
@@ -42,6 +47,23 @@ def run_jobs(
     ]
     for thread in threads:
         thread.start()
+    try:
+        statuses = _wait(queue, threads, watch, should_stop)
+    except RayError as error:
+        reason = str(error).splitlines()[:1] or [type(error).__name__]
+        raise RunFailed(f"the queue of the jobs is lost ({reason[0]}); the same command goes on from here") from error
+    watch(statuses)
+    _blame(statuses, errors)
+    return statuses
+
+
+def _wait(
+    queue: Any,
+    threads: list[threading.Thread],
+    watch: Callable[[list[JobStatus]], None],
+    should_stop: Callable[[], bool],
+) -> list[JobStatus]:
+    """Until every job is at its end, or every trainer, or all that ran when `should_stop` said so is saved."""
     told = False
     while any(thread.is_alive() for thread in threads):
         watch(ray.get(queue.statuses.remote()))
@@ -54,10 +76,7 @@ def run_jobs(
     end = time.monotonic() + END_S
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    statuses: list[JobStatus] = ray.get(queue.statuses.remote())
-    watch(statuses)
-    _blame(statuses, errors)
-    return statuses
+    return ray.get(queue.statuses.remote())
 
 
 def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, num_jobs: int) -> TorchTrainer:
