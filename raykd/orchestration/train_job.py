@@ -19,7 +19,9 @@ from raykd.orchestration.slots import Slots, plan_slots
 from raykd.orchestration.worker import WorkerConfig, work
 
 POLL_S = 0.25
-END_S = 5.0  # how long to wait for trainers to end; one that is still starting, or whose node is lost, ends with Ray
+# How long to wait for trainers to end. One that is still starting takes 5 to 20 s to find that nothing is left; a Ray
+# that is shut down under it would end this process with exit code 1. One whose node is lost ends with Ray.
+END_S = 45.0
 
 
 def slots_of(workers: Workers, num_runs: int) -> Slots:

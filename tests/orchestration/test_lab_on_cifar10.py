@@ -32,7 +32,7 @@ SMALL = {
     "student.schedule": "cosine",
     "workers.cpus": 1,
 }
-DATA = find_folder(None, os.environ)
+DATA = find_folder(None, os.environ).absolute()
 
 pytestmark = [
     pytest.mark.ray,
@@ -47,7 +47,15 @@ pytestmark = [
 
 def _run(results: Path) -> subprocess.CompletedProcess[str]:
     settings = [word for path, value in SMALL.items() for word in ("--set", f"{path}={value}")]
-    command = [sys.executable, "experiments/distill_cnn.py", "--results", str(results), *settings]
+    command = [
+        sys.executable,
+        "experiments/distill_cnn.py",
+        "--results",
+        str(results),
+        "--data-dir",
+        str(DATA),
+        *settings,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
 
 
