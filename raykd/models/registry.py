@@ -1,5 +1,8 @@
 """Models by name: `find("resnet8")`, `find("timm:convnext_atto")`, and `build` with weights read in."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 
 from raykd.config import Config
@@ -9,11 +12,12 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 
-MODELS: dict[str, Model] = {
-    "resnet18": ResNet(blocks=(2, 2, 2, 2)),
-    "resnet8": ResNet(blocks=(1, 1, 1, 1)),
-    "vit_tiny": Timm("vit_tiny_patch16_224", input_size=224, weights="pretrained"),
-    "vit6": ViT(depth=6),
+# Made when asked for: timm, which looks a name of its own up, takes 2 s to import.
+MODELS: dict[str, Callable[[], Model]] = {
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
+    "resnet8": partial(ResNet, blocks=(1, 1, 1, 1)),
+    "vit_tiny": partial(Timm, "vit_tiny_patch16_224", input_size=224, weights="pretrained"),
+    "vit6": partial(ViT, depth=6),
 }
 
 
@@ -27,7 +31,7 @@ def find(model: Model | str) -> Model:
         raise ConfigError(
             f"unknown model '{model}': known are {', '.join(MODELS)} and timm:<name>{did_you_mean(model, MODELS)}"
         )
-    return MODELS[model]
+    return MODELS[model]()
 
 
 def build(model: Model, images: Images, seed: int) -> ImageModel:
