@@ -14,7 +14,7 @@ from raykd import models
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
 from raykd.plan import Run, Stage, make_plan
 from raykd.recipe import SGD, Cosine, Recipe
 from raykd.runs import RunFolder
@@ -24,9 +24,7 @@ from raykd.training.trained import images_of
 
 CPU = torch.device("cpu")
 IMAGE_SIZE = 8  # the digits as they are stored
-# Not less: oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last writes
-# past its memory below 8 channels (uxlfoundation/oneDNN 6035; seen with torch 2.15: crashes).
-WIDTH = 8
+WIDTH = MIN_WIDTH
 NO_WEIGHTS = Path("no-weights-here")
 
 

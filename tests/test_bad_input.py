@@ -16,8 +16,8 @@ EXPERIMENT = """
 from raykd import KD, SGD, Cosine, Data, Experiment, Recipe, ResNet
 experiment = Experiment(
     family="tiny", seeds=(0,), data=Data("digits", val_images=200, crop_padding=1, flip=False),
-    teacher=Recipe(ResNet(width=4), epochs=1, optimizer=SGD(lr=0.1), schedule=Cosine()),
-    student=Recipe(ResNet(blocks=(1, 1, 1, 1), width=4), epochs=1, optimizer=SGD(lr=0.1), schedule=Cosine()),
+    teacher=Recipe(ResNet(width=8), epochs=1, optimizer=SGD(lr=0.1), schedule=Cosine()),
+    student=Recipe(ResNet(blocks=(1, 1, 1, 1), width=8), epochs=1, optimizer=SGD(lr=0.1), schedule=Cosine()),
 )
 """
 
@@ -33,6 +33,8 @@ SETTINGS = {
     "method.alpha=half": ["method.alpha=half", "a number"],
     "method.temperature=0": ["temperature = 0", "must be greater than 0"],
     "method.temperature=-4": ["temperature = -4", "must be greater than 0"],
+    "student.model.width=4": ["width = 4", "at least 8"],
+    "student.model=timm:edgenext_xx_small": ["'edgenext_xx_small' cannot take images of 16x16", "data.image_size"],
     "student.epochs=0": ["epochs = 0", "must be at least 1"],
     "student.epochs=2.5": ["student.epochs=2.5", "a whole number"],
     "seeds=0,0": ["seeds", "twice"],

@@ -79,7 +79,7 @@ def test_unknown_model_names_the_nearest() -> None:
 def test_models_name_is_looked_up_when_the_recipe_is_made() -> None:
     assert Recipe("resnet8") == Recipe(ResNet(blocks=(1, 1, 1, 1)))
     assert override(experiment(), "student.model", "vit6").student.model == ViT()
-    assert override(experiment(), "student.model.width", "5").student.model == ResNet((1, 1, 1, 1), width=5)
+    assert override(experiment(), "student.model.width", "12").student.model == ResNet((1, 1, 1, 1), width=12)
 
 
 def test_milestones_after_the_last_epoch_are_refused_because_they_do_nothing() -> None:

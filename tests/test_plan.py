@@ -122,7 +122,7 @@ DECIDING: dict[str, Callable[[Run], Run]] = {
     "schedule": lambda run: replace(run, recipe=replace(run.recipe, schedule=Constant())),
     "milestones": lambda run: replace(run, recipe=replace(run.recipe, schedule=MultiStep((0.4,)))),
     "warmup": lambda run: replace(run, recipe=replace(run.recipe, schedule=Cosine(warmup_epochs=1))),
-    "width": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 1), 5))),
+    "width": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 1), 12))),
     "blocks": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 2), 8))),
     "model": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4))),
     "dropout": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4, dropout=0.1))),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import Config
+from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
 
@@ -71,3 +72,18 @@ class ImageModel(nn.Module):
             # Resizing after the normalisation gives the same as before it: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
         return self._read(self.network, pixels)
+
+    @torch.no_grad()
+    def require_size(self, size: int, label: str) -> None:
+        """Raise ConfigError when images of `size` pixels do not go through: many networks only tell when they run."""
+        was_training = self.training
+        self.eval()
+        try:
+            self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"model '{label}' cannot take images of {size}x{size}: {reason}; name another model or data.image_size"
+            ) from None
+        finally:
+            self.train(was_training)

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from raykd.models.model import ImageModel, Images, Model
 from raykd.outputs import Outputs
 
+# With fewer, oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last
+# writes past its memory (uxlfoundation/oneDNN 6035; seen with torch 2.15: crashes).
+MIN_WIDTH = 8
+
 
 @dataclass(frozen=True)
 class ResNet(Model):
@@ -28,7 +32,7 @@ class ResNet(Model):
 
     def check(self) -> None:
         self.require(len(self.blocks) == 4 and min(self.blocks) >= 1, "blocks", "wants four stages of at least 1 block")
-        self.require(self.width >= 1, "width", "wants at least 1 channel")
+        self.require(self.width >= MIN_WIDTH, "width", f"wants at least {MIN_WIDTH} channels")
 
     @property
     def label(self) -> str:

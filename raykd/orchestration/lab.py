@@ -55,6 +55,7 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
         model = make_model(run, dataset)
+        model.require_size(dataset.image_size, run.model.label)
         if run.imported is not None:
             load_weights(model.network, Path(run.imported.path))
     RunStore(options.results).require_writable()

@@ -52,14 +52,14 @@ def test_multiply_adds_are_as_many_as_the_recipe_says(name: str, millions: int) 
 
 
 def test_resnets_outputs_have_their_shapes() -> None:
-    outputs = built(ResNet((2, 1, 1, 1), width=4), CIFAR10)(pixels(3))
+    outputs = built(ResNet((2, 1, 1, 1), width=8), CIFAR10)(pixels(3))
     assert outputs.logits.shape == (3, 10)
-    assert outputs.embedding is not None and outputs.embedding.shape == (3, 32)
+    assert outputs.embedding is not None and outputs.embedding.shape == (3, 64)
     assert [tuple(stage.shape) for stage in outputs.features] == [
-        (3, 4, 32, 32),
-        (3, 8, 16, 16),
-        (3, 16, 8, 8),
-        (3, 32, 4, 4),
+        (3, 8, 32, 32),
+        (3, 16, 16, 16),
+        (3, 32, 8, 8),
+        (3, 64, 4, 4),
     ]
 
 
@@ -70,7 +70,7 @@ def test_vits_outputs_have_their_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [ResNet((1, 1, 1, 1), 4), ViT(1, 24, 3, 4), *(Timm(name, input_size=32) for name in TIMM)], ids=str
+    "model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4), *(Timm(name, input_size=32) for name in TIMM)], ids=str
 )
 def test_logits_are_the_head_on_the_embedding(model: Model) -> None:
     built_model = built(model)
@@ -81,7 +81,7 @@ def test_logits_are_the_head_on_the_embedding(model: Model) -> None:
     torch.testing.assert_close(outputs.logits, head(outputs.embedding))
 
 
-@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 4), ViT(1, 24, 3, 4)], ids=["resnet", "vit"])
+@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4)], ids=["resnet", "vit"])
 def test_a_row_depends_on_its_own_image_alone(model: Model) -> None:
     network, images = built(model), pixels(4, 16)
     torch.testing.assert_close(network(images).logits[1:2], network(images[1:2]).logits, rtol=1e-4, atol=1e-5)
@@ -89,7 +89,7 @@ def test_a_row_depends_on_its_own_image_alone(model: Model) -> None:
 
 def test_pixels_are_normalised_by_the_datas_own_statistics() -> None:
     seen = []
-    model = built(ResNet((1, 1, 1, 1), 4))
+    model = built(ResNet((1, 1, 1, 1), 8))
     model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images = pixels(size=16)
     model(images)
@@ -182,7 +182,7 @@ def test_pretrained_network_uses_its_own_statistics_and_one_from_scratch_the_dat
     assert loaded.std.flatten().tolist() == pytest.approx([255 * value for value in own.std])
 
 
-@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 4), ViT(1, 24, 3, 4), Timm("test_vit", 32)], ids=str)
+@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4), Timm("test_vit", 32)], ids=str)
 def test_weights_depend_on_the_seed_alone(model: Model) -> None:
     torch.manual_seed(1)
     first = built(model, seed=3).network.state_dict()

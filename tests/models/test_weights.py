@@ -24,7 +24,7 @@ from raykd.plan import make_plan
 from raykd.training.training import make_model
 
 IMAGES = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
-TINY = ResNet((1, 1, 1, 1), width=4)
+TINY = ResNet((1, 1, 1, 1), width=8)
 
 
 def network(model: ResNet | Timm = TINY, images: Images = IMAGES, seed: int = 0) -> nn.Module:
@@ -154,11 +154,11 @@ def test_other_number_of_classes_names_the_head_and_both_shapes(tmp_path: Path) 
 
 
 def test_other_width_and_other_depth_are_told_apart(tmp_path: Path) -> None:
-    save_file(network(ResNet((1, 1, 1, 1), 5)).state_dict(), tmp_path / "wide.safetensors")
+    save_file(network(ResNet((1, 1, 1, 1), 12)).state_dict(), tmp_path / "wide.safetensors")
     assert "width" in refused(tmp_path / "wide.safetensors")
-    save_file(network(ResNet((2, 1, 1, 1), 4)).state_dict(), tmp_path / "deep.safetensors")
+    save_file(network(ResNet((2, 1, 1, 1), 8)).state_dict(), tmp_path / "deep.safetensors")
     assert "it has layer1.1." in refused(tmp_path / "deep.safetensors")
-    deep = network(ResNet((2, 1, 1, 1), 4))
+    deep = network(ResNet((2, 1, 1, 1), 8))
     save_file(network().state_dict(), tmp_path / "flat.safetensors")
     assert "it lacks layer1.1." in refused(tmp_path / "flat.safetensors", deep)
 
