@@ -1,5 +1,6 @@
 """Files written aside, flushed and renamed: whoever reads sees the old bytes or the new, after any kill."""
 
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         _flush(aside)
         os.replace(aside, path)
-        _flush(path.parent)
+        _flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -41,6 +42,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, payload: Any) -> None:
     """`payload` as indented JSON at `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_bytes(path, (json.dumps(payload, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _flush_folder(path: Path) -> None:
+    """Where the filesystem can: some network filesystems refuse, and keep names in order by themselves."""
+    try:
+        _flush(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
 
 
 def _flush(path: Path) -> None:

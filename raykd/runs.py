@@ -100,9 +100,10 @@ class RunFolder:
             return False
 
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
-        """One row an epoch."""
+        """One row an epoch. A column that some rows lack (a term that comes in later) is null there."""
+        names = dict.fromkeys(name for row in rows for name in row)
         with replacing(self.path / "history.parquet") as aside:
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), aside)
+            pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), aside)
 
     def history(self) -> list[dict[str, Any]]:
         """The rows so far, oldest first."""

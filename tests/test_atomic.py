@@ -1,9 +1,11 @@
 """Files written aside and renamed: old bytes or new after any kill, readable by others, nothing left behind."""
 
+import errno
 import json
 import os
 import signal
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,21 @@ def test_bytes_are_on_disk_before_the_name_is(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append(("replace", path.exists())), real_replace(a, b)))
     write_bytes(path, b"x")
     assert done == [("fsync", False), ("replace", False), ("fsync", True)]  # the file, its name, the folder
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_filesystem_may_refuse_to_flush_folders_but_not_fail(path: Path, monkeypatch, number, raises) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError) if raises else nullcontext():
+        write_bytes(path, b"x")
+    assert path.read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])

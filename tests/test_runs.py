@@ -126,6 +126,11 @@ def test_history_is_a_row_an_epoch(run_folder: RunFolder) -> None:
     assert run_folder.history() == rows, "a bit was lost"
 
 
+def test_a_term_that_comes_in_later_is_null_before(run_folder: RunFolder) -> None:
+    run_folder.write_history([{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5, "feature": 2.0}])
+    assert [row["feature"] for row in run_folder.history()] == [None, 2.0]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"status": "done"', b"null"])
 def test_damaged_record_is_named_in_one_line(run_folder: RunFolder, content: bytes) -> None:
     write_bytes(run_folder.path / "run.json", content)
