@@ -1,4 +1,4 @@
-"""What makes a run give the same bits again: its threads, and a generator seeded anew at every step."""
+"""What makes a run give the same bits again: its threads, and a seed for each of its steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,6 @@ def cpu_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)  # a worker's next run is another's
 
 
-def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch for one step (dropout draws from it), so that no generator's state has to be carried."""
-    torch.manual_seed(int(hash64(DROPOUT, seed, epoch, step)) & (2**63 - 1))
+def step_seeds(seed: int, epoch: int, steps: int) -> list[int]:
+    """A seed for torch at each step of an epoch (dropout draws from it): no generator's state has to be carried."""
+    return [bits & (2**63 - 1) for bits in hash64(DROPOUT, seed, epoch, torch.arange(steps)).tolist()]

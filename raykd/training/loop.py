@@ -1,6 +1,6 @@
 """The one loop: teacher, baseline and student are the same `fit`, with another method and teacher.
 
-    fit(run, dataset, folder, device, teacher=LiveTeacher(...), on_epoch=print)
+    fit(run, dataset, folder, device, teacher=LiveTeacher(...), hooks=Hooks(print))
 
 A run cut off at any step goes on from its last checkpoint and, on a CPU with the same number of threads, ends
 with the same bits as one that was never cut off. Nothing here knows of Ray, Slurm or a terminal: they call
@@ -16,11 +16,11 @@ from math import isfinite
 import torch
 
 from raykd.data.dataset import Dataset
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.plan import Run
 from raykd.runs import RunFolder
 from raykd.training.checkpoint import load_checkpoint, save_checkpoint
-from raykd.training.determinism import cpu_threads, seed_step
+from raykd.training.determinism import cpu_threads, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
@@ -72,12 +72,15 @@ def fit(
 ) -> None:
     """Train `run` from where its folder stands to its end; a run that is done is left as it is.
 
-    Raises RunFailed for NaN and for a folder that another process writes, Interrupted when `should_stop` said so.
+    Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
+    and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
     """
+    if dataset.identity != run.data_identity:
+        raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its data folder")
     with folder.writer(writer_wait_s):
         if folder.status() == "done":
             return
-        threads = start(run, folder, device)
+        threads = start(run, folder, device, teacher.identity)
         with _recorded(folder), cpu_threads(threads):
             if run.imported is not None:
                 take_over(run, dataset, folder, device)
@@ -106,9 +109,10 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
     if progress.sums is not None:
         sums.restore(progress.sums)
     began, first_step = time.monotonic(), progress.step
+    seeds = step_seeds(training.run.seed, epoch, steps)
     training.objective.train()
     for batch in training.loader.epoch(epoch, first_step):
-        seed_step(training.run.seed, epoch, batch.step)
+        torch.manual_seed(seeds[batch.step])
         set_learning_rate(training.optimizer, learning_rate(recipe, epoch, batch.step, steps))
         sums.add(training.step(batch, weights), batch.step)
         progress.step = batch.step + 1

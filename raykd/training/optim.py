@@ -1,13 +1,17 @@
 """Optimizers and learning rates from their configurations."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import nn
 
 from raykd.recipe import SGD, AdamW, Recipe
 
+_TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
+
 
 def make_optimizer(module: nn.Module, config: SGD | AdamW) -> torch.optim.Optimizer:
-    """SGD decays every weight; AdamW leaves vectors alone: norms, biases, and tokens and positions of a ViT."""
+    """SGD decays every weight. AdamW spares vectors (norms, biases), tokens, positions, and what the network names."""
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):
         return torch.optim.SGD(
@@ -17,17 +21,23 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW) -> torch.optim.Optimi
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
+    spared = _spared(module)
     groups = [
-        {"params": [p for name, p in parameters if _decays(name, p)], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters if not _decays(name, p)], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters if name not in spared], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters if name in spared], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=config.lr, betas=(config.beta1, config.beta2)
     )
 
 
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token", "dist_token", "reg_token"))
+def _spared(module: nn.Module) -> set[str]:
+    found = {name for name, p in module.named_parameters() if p.ndim <= 1 or name.endswith(_TOKENS)}
+    for prefix, child in module.named_modules():
+        asks: Callable[[], Iterable[str]] | None = getattr(child, "no_weight_decay", None)  # timm's way to say it
+        if asks is not None:
+            found |= {f"{prefix}.{name}".removeprefix(".") for name in asks()}
+    return found
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps_per_epoch: int) -> float:

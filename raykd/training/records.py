@@ -9,6 +9,7 @@ from torch import Tensor
 
 from raykd.config import to_dict
 from raykd.data.dataset import Dataset
+from raykd.errors import RunFailed
 from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
@@ -16,10 +17,18 @@ from raykd.runs import RunFolder, now
 from raykd.training.trained import save_trained
 
 
-def start(run: Run, folder: RunFolder, device: torch.device) -> int:
-    """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with."""
+def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str) -> int:
+    """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with.
+
+    Raises RunFailed when the run is half done under another teacher: the rest would be another run's.
+    """
     folder.remove_leftovers()
     earlier = folder.record()
+    if folder.checkpoint.is_file() and earlier.get("teacher_sha256", teacher_sha256) != teacher_sha256:
+        raise RunFailed(
+            f"{run.name} is half done under a teacher whose weights have changed since; "
+            f"remove {folder.path} to distill from the new ones"
+        )
     threads = earlier.get("compute", {}).get("threads") or torch.get_num_threads()
     folder.update(
         name=run.name,
@@ -29,6 +38,7 @@ def start(run: Run, folder: RunFolder, device: torch.device) -> int:
         method=run.method.kind,
         seed=run.seed,
         fingerprint=run.fingerprint,
+        teacher_sha256=teacher_sha256,
         config=to_dict(run),
         status="running",
         reason=None,

@@ -1,6 +1,6 @@
 """Where the teacher's outputs for a batch come from."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -8,20 +8,36 @@ from raykd.data.loader import Batch
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
 
-# A table of logits slots in here: a Batch carries the index and view of every image.
-Teacher = Callable[[Batch], Outputs | None]
+
+class Teacher(Protocol):
+    """The target of each image of a batch. A table of logits fits: a Batch carries every image's index and view."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the weights that taught, hex; '' where none did. A run goes on under the same one only."""
+        ...
+
+    def __call__(self, batch: Batch) -> Outputs | None: ...
 
 
-def no_teacher(batch: Batch) -> None:
-    """The target of a baseline and of a teacher's own training."""
-    return
+class NoTeacher:
+    """Of a baseline, and of a teacher's own training."""
+
+    identity = ""
+
+    def __call__(self, batch: Batch) -> None:
+        return
+
+
+no_teacher = NoTeacher()
 
 
 class LiveTeacher:
     """Runs the teacher's network on the student's own view; evaluation mode, no gradients."""
 
-    def __init__(self, model: ImageModel) -> None:
+    def __init__(self, model: ImageModel, identity: str = "") -> None:
         self.model = model.eval().requires_grad_(False)
+        self.identity = identity
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:

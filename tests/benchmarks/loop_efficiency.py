@@ -47,7 +47,7 @@ def _ratios(size: int, width: int, batch_size: int, kind: str, rounds: int) -> l
     data = Data(val_images=10)
     recipe = Recipe(ResNet(blocks=(1, 1, 1, 1), width=width), rounds + 1, SGD(), Cosine(), batch_size=batch_size)
     method = CrossEntropy() if kind == "baseline" else KD()
-    run = Run(family="bench", recipe=recipe, method=method, data=data)
+    run = Run(family="bench", recipe=recipe, method=method, data=data, data_identity=dataset.identity)
     teacher: Teacher = no_teacher
     if method.needs:
         taught = Recipe(ResNet(width=width), schedule=Cosine())

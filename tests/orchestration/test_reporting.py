@@ -85,10 +85,11 @@ def test_report_evaluates_what_is_not_yet_evaluated_and_leaves_the_rest(trained:
 
 
 def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> None:
-    plan = make_plan(experiment(), replace(digits(), identity="of other digits"), NO_WEIGHTS, ("baseline",))
+    others = replace(digits(), identity="of other digits")
+    plan = make_plan(experiment(), others, NO_WEIGHTS, ("baseline",))
     store, run = RunStore(tmp_path), plan.runs[0]
     store.write_plan(plan)
-    fit(run, digits(), store.folder(run), CPU)
+    fit(run, others, store.folder(run), CPU)
     with pytest.raises(ConfigError, match=r"was trained on other data than 'no-data-here' holds; name its --data-dir"):
         report_results(tmp_path, NO_DATA, quiet())
     assert not store.folder(run).test.exists()

@@ -18,6 +18,7 @@ from raykd.plan import Run
 from raykd.recipe import SGD
 from raykd.runs import RunFolder
 from raykd.training import loop
+from raykd.training.teachers import LiveTeacher, NoTeacher
 
 
 class Bad:
@@ -25,6 +26,7 @@ class Bad:
 
     def __init__(self, run: Run, epoch: int, step: int, value: float) -> None:
         self.teacher, self.at, self.value = teacher_of(run), (epoch, step), value
+        self.identity = self.teacher.identity
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self.teacher(batch)
@@ -42,6 +44,28 @@ def test_nan_stops_the_run_with_epoch_step_and_term(value: float, every_s: float
     record = run_folder.record()
     assert (record["status"], record["reason"]) == ("failed", str(caught.value)) and run_folder.status() == "failed"
     assert not run_folder.best.exists()
+
+
+def test_half_done_run_is_not_finished_under_another_teacher(run_folder: RunFolder) -> None:
+    run = run_of("distilled")
+    teacher = teacher_of(run)
+    assert isinstance(teacher, LiveTeacher)
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(run, run_folder, LiveTeacher(teacher.model, "a" * 64), should_stop=lambda: next(calls) == 5)
+    before = run_folder.checkpoint.read_bytes()
+    with pytest.raises(RunFailed, match=f"have changed since; remove {run_folder.path}"):
+        train(run, run_folder, LiveTeacher(teacher.model, "b" * 64))
+    assert run_folder.checkpoint.read_bytes() == before and run_folder.status() == "interrupted"
+    train(run, run_folder, LiveTeacher(teacher.model, "a" * 64))
+    assert run_folder.status() == "done"
+
+
+def test_run_is_not_trained_on_other_images_than_it_names(run_folder: RunFolder) -> None:
+    run = replace(run_of("baseline"), data_identity="of other images")
+    with pytest.raises(ConfigError, match="is of other images than this digits; name its data folder"):
+        train(run, run_folder)
+    assert run_folder.status() == "not started"
 
 
 def test_failed_run_starts_again_from_its_last_good_step_and_ends_as_if_it_never_failed(
@@ -72,11 +96,12 @@ def test_diverging_run_fails(run_folder: RunFolder) -> None:
 
 
 def test_an_error_in_the_code_leaves_its_reason(run_folder: RunFolder) -> None:
-    def broken(batch: Batch) -> None:
-        raise ZeroDivisionError("in a teacher")
+    class Broken(NoTeacher):
+        def __call__(self, batch: Batch) -> None:
+            raise ZeroDivisionError("in a teacher")
 
     with pytest.raises(ZeroDivisionError):
-        train(run_of("distilled"), run_folder, broken)
+        train(run_of("distilled"), run_folder, Broken())
     assert (run_folder.status(), run_folder.record()["reason"]) == ("failed", "in a teacher")
 
 
@@ -163,7 +188,7 @@ def test_imported_teacher_is_measured_and_laid_down_untrained(tmp_path: Path) ->
 def test_imported_teacher_of_another_shape_fails_with_its_reason(tmp_path: Path) -> None:
     source, folder = RunFolder(tmp_path / "source"), RunFolder(tmp_path / "imported")
     train(run_of("baseline"), source)
-    wrong = run_of("teacher", teacher_checkpoint=str(source.best), teacher=recipe(model=ResNet((1, 1, 1, 1), 5)))
+    wrong = run_of("teacher", teacher_checkpoint=str(source.best), teacher=recipe(model=ResNet((1, 1, 1, 1), 12)))
     with pytest.raises(ConfigError, match="another architecture"):
         train(wrong, folder)
     assert folder.status() == "failed" and "another architecture" in folder.record()["reason"]

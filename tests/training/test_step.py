@@ -131,6 +131,7 @@ class Watching:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher, self.batches = teacher, []
+        self.identity = teacher.identity
 
     def __call__(self, batch: Batch) -> Outputs | None:
         self.batches.append(batch)
@@ -209,6 +210,14 @@ def test_making_a_training_moves_no_generator() -> None:
     torch.manual_seed(3)
     training_of(run_of("distilled", method=FeatureKD()))
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_adamw_spares_what_timms_network_asks_it_to() -> None:
+    network = models.build(Timm("swin_s3_tiny_224", 32), images_of(digits()), 0)
+    optimizer = make_optimizer(network, AdamW(weight_decay=0.3))
+    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    tables = [p for name, p in network.named_parameters() if name.endswith("relative_position_bias_table")]
+    assert tables and all(p.ndim > 1 and id(p) in spared for p in tables)
 
 
 @pytest.mark.parametrize("model", [SMALL_VIT, Timm("deit_tiny_distilled_patch16_224", 32)])
