@@ -16,8 +16,9 @@ from pathlib import Path
 
 from raykd.cluster.driver import Signals, run_driver
 from raykd.cluster.folder import JobFolder, job_folder
-from raykd.cluster.head import Head, driver_environment, head_command, ray_environment
 from raykd.cluster.ports import find_ports
+from raykd.cluster.ray_cluster import Job, RayCluster
+from raykd.cluster.ray_start import driver_environment, ray_environment
 from raykd.cluster.slurm import Allocation, read_allocation
 from raykd.errors import ConfigError, RaykdError
 
@@ -50,7 +51,7 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
 def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
     allocation = read_allocation(environ)
     driver = driver_command(words, allocation.submit_dir)
-    for program in ("srun", "ray"):
+    for program in ("srun", "scontrol", "ray"):
         if shutil.which(program, path=environ.get("PATH")) is None:
             raise ConfigError(f"no '{program}' on PATH; RAYKD_VENV and the modules are set in slurm/site.sh")
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
@@ -68,20 +69,13 @@ def _run_on_cluster(
     signals: Signals,
 ) -> int:
     ports = find_ports(allocation.job_id)
-    shared = ray_environment(environ, folder, allocation.submit_dir)
-    command = head_command(allocation, ports, folder, shutil.disk_usage("/dev/shm").free)
-    with Head(command, shared, folder) as head:
-        node = head.wait_until_up(allocation, ports, signals.check)
-        clock.say(f"head up {{after}} on {allocation.head}")
+    shared = ray_environment(environ, folder, allocation.submit_dir, several_nodes=bool(allocation.others))
+    with RayCluster(Job(allocation, ports, folder, shared), clock.say) as cluster:
+        address = cluster.wait_until_up(signals.check)
         clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
         clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
-        code = run_driver(
-            driver,
-            driver_environment(shared, f"{node.address}:{ports.control_store}"),
-            allocation.submit_dir,
-            signals,
-            lambda: head.failure("while the experiment ran"),
-        )
+        environment = driver_environment(shared, address)
+        code = run_driver(driver, environment, allocation.submit_dir, signals, cluster.failure)
         clock.say(f"driver ended {{after}} with exit code {code}")
     clock.say("Ray down {after}")
     return code

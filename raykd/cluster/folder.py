@@ -1,4 +1,4 @@
-"""The job's private folder on its node: Ray's temporary files, the cluster's token, the head's log."""
+"""The job's private folder on a node: Ray's temporary files, the cluster's token; on the head's, the nodes' logs."""
 
 import os
 import secrets
@@ -29,10 +29,9 @@ class JobFolder:
         """64 hexadecimal digits, mode 0600; handed on by path, never by value."""
         return self.path / "token"
 
-    @property
-    def log_path(self) -> Path:
-        """What `ray start` on the head prints."""
-        return self.path / "head.log"
+    def log_path(self, node: str) -> Path:
+        """What `ray start` on `node` prints; the logs of all nodes are on the head's."""
+        return self.path / f"{node}.log"
 
     def token(self) -> str:
         """The secret itself, for the Authorization header. Never print it, never put it on a command line."""
@@ -40,13 +39,15 @@ class JobFolder:
 
 
 @contextmanager
-def job_folder(job_id: int, environ: Mapping[str, str]) -> Iterator[JobFolder]:
-    """RAYKD_TMP/rk-<uid>-<job id> (RAYKD_TMP is /tmp unless set) with a fresh token; removed at the end.
+def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_number: int = 0) -> Iterator[JobFolder]:
+    """RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token`, or a fresh one; removed at the end.
+
+    RAYKD_TMP is /tmp unless set. The head's node has number 0; numbers, for nodes that share a /tmp.
 
     Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
     """
     base = environ.get("RAYKD_TMP") or "/tmp"
-    path = Path(base) / f"rk-{os.getuid()}-{job_id}"
+    path = Path(base) / (f"rk-{os.getuid()}-{job_id}" + (f"-{node_number}" if node_number else ""))
     folder = JobFolder(path)
     if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
         raise ConfigError(
@@ -57,7 +58,7 @@ def job_folder(job_id: int, environ: Mapping[str, str]) -> Iterator[JobFolder]:
         _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
         path.mkdir(mode=0o700)
         with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(token or secrets.token_hex(32))
     except OSError as error:
         raise ConfigError(
             f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"

@@ -1,10 +1,8 @@
-"""What Slurm gave this job, read once from SLURM_* into frozen data.
+"""What Slurm gave this job, read once from SLURM_* into frozen data."""
 
-One node for now: `Allocation.nodes` and everything that reads it take any number, but a job of several is
-refused until the start of Ray on the others is written and proven.
-"""
-
-from collections.abc import Mapping
+import re
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,8 @@ from raykd.errors import ConfigError
 
 MEBIBYTE = 1024**2  # Slurm's "megabyte"
 MIN_MEMORY_BYTES = 2048 * MEBIBYTE  # Ray's own processes take about 1.2 GiB before any worker starts
+CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")  # '8' or '8(x2)': on as many nodes, one after another
+SCONTROL_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,78 @@ class Allocation:
         """The node that runs the batch script, Ray's head and the driver."""
         return self.nodes[0]
 
+    @property
+    def others(self) -> tuple[Node, ...]:
+        """The nodes that join the head."""
+        return self.nodes[1:]
 
-def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """The job that `environ` describes.
+
+def hostnames(nodelist: str) -> list[str]:
+    """The names in a list such as 'cn[1-2,7]', by Slurm's own reading of it, the batch script's node first.
+
+    Raises: ConfigError when scontrol fails.
+    """
+    command = ["scontrol", "show", "hostnames", nodelist]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"cannot read SLURM_JOB_NODELIST={nodelist}: {error}; is scontrol on PATH?") from None
+    if done.returncode:
+        raise ConfigError(f"cannot read SLURM_JOB_NODELIST={nodelist}: {done.stderr.strip()}")
+    return done.stdout.split()
+
+
+def read_allocation(environ: Mapping[str, str], names_in: Callable[[str], list[str]] = hostnames) -> Allocation:
+    """The job that `environ` describes; `names_in` reads a list of nodes.
 
     Raises: ConfigError naming the variable that is missing, is not a number, or asks for what cannot be.
     """
     num_nodes = _number(environ, "SLURM_JOB_NUM_NODES")
-    if num_nodes != 1:
-        raise ConfigError(f"SLURM_JOB_NUM_NODES is {num_nodes}, raykd runs on one; submit with --nodes=1")
-    num_cpus = _number(environ, "SLURM_CPUS_ON_NODE")
-    num_gpus = _num_gpus(environ)
-    name = _text(environ, "SLURM_JOB_NODELIST")
+    nodelist = _text(environ, "SLURM_JOB_NODELIST")
+    names = [nodelist] if num_nodes == 1 else names_in(nodelist)
+    all_cpus = _cpus(environ, num_nodes)
+    num_gpus = _num_gpus(environ, num_nodes)
+    if len(names) != num_nodes or len(all_cpus) != num_nodes:
+        raise ConfigError(
+            f"SLURM_JOB_NUM_NODES is {num_nodes}, but SLURM_JOB_NODELIST={nodelist} names {len(names)} nodes "
+            f"and SLURM_JOB_CPUS_PER_NODE counts CPUs of {len(all_cpus)}"
+        )
     return Allocation(
         job_id=_number(environ, "SLURM_JOB_ID"),
-        nodes=(Node(name, num_cpus, num_gpus, _memory_bytes(environ, num_cpus, num_gpus)),),
+        nodes=tuple(
+            Node(name, num_cpus, num_gpus, _memory_bytes(environ, num_cpus, num_gpus))
+            for name, num_cpus in zip(names, all_cpus, strict=True)
+        ),
         submit_dir=Path(_text(environ, "SLURM_SUBMIT_DIR")),
         restart_count=_number(environ, "SLURM_RESTART_COUNT", default=0),
     )
 
 
-def _num_gpus(environ: Mapping[str, str]) -> int:
-    """Slurm before 21.08 sets only the list of the GPUs' indices; a job without GPUs has neither."""
+def _cpus(environ: Mapping[str, str], num_nodes: int) -> list[int]:
+    """Of each node, from '8(x2),4'."""
+    if num_nodes == 1:
+        return [_number(environ, "SLURM_CPUS_ON_NODE")]
+    text = _text(environ, "SLURM_JOB_CPUS_PER_NODE")
+    found = [CPUS.fullmatch(part) for part in text.split(",")]
+    if None in found:
+        raise ConfigError(f"SLURM_JOB_CPUS_PER_NODE is '{text}': expected counts such as 8(x2),4, as Slurm sets it")
+    return [int(match[1]) for match in found if match for _ in range(int(match[2] or 1))]
+
+
+def _num_gpus(environ: Mapping[str, str], num_nodes: int) -> int:
+    """Of every node. Slurm before 21.08 sets only the list of indices; a job without GPUs has neither.
+
+    Slurm tells this node's alone: with a total (--gpus=3) the others may have another number.
+    """
     indices = [index for index in environ.get("SLURM_JOB_GPUS", "").split(",") if index]
-    return _number(environ, "SLURM_GPUS_ON_NODE", default=len(indices))
+    num_gpus = _number(environ, "SLURM_GPUS_ON_NODE", default=len(indices))
+    total = environ.get("SLURM_GPUS", "").rpartition(":")[2]  # 'h100:4' where a type was asked for
+    if num_nodes > 1 and total.isdecimal() and int(total) != num_gpus * num_nodes:
+        raise ConfigError(
+            f"SLURM_GPUS is {environ['SLURM_GPUS']} over {num_nodes} nodes, {num_gpus} of them here: "
+            "raykd wants as many on each; submit with --gres=gpu:N instead of --gpus"
+        )
+    return num_gpus
 
 
 def _memory_bytes(environ: Mapping[str, str], num_cpus: int, num_gpus: int) -> int | None:

@@ -17,11 +17,20 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans among our descendants become our children
 
+END_SIGNAL = signal.SIGUSR1  # srun hands it on to the task; of SIGTERM it makes SIGKILL
+_ENDING = (signal.SIGTERM, END_SIGNAL)
+
+
+def exit_on_signals() -> None:
+    """Let both end this process by an exit that cleans up, with 128 + number."""
+    for number in _ENDING:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+
 
 def main(command: Sequence[str]) -> int:
-    """Run it and return its exit code; SIGTERM ends it at once. For a process of its own."""
+    """Run it and return its exit code; SIGTERM or END_SIGNAL ends it at once. For a process of its own."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_signals()
     try:
         started = os.posix_spawnp(command[0], list(command), os.environ)
         while True:
@@ -30,7 +39,8 @@ def main(command: Sequence[str]) -> int:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
         _kill_descendants()
 
 

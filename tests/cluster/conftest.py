@@ -1,4 +1,4 @@
-"""One Slurm of one node for all tests that ask for `slurm`; skipped where it cannot be had."""
+"""One Slurm of three nodes for all tests that ask for `slurm`; skipped where it cannot be had."""
 
 from collections.abc import Iterator
 from pathlib import Path

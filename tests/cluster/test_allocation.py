@@ -63,9 +63,53 @@ def test_value_that_is_no_number_is_named() -> None:
         read_allocation(ENVIRON | {"SLURM_CPUS_ON_NODE": "8(x2)"})
 
 
-def test_several_nodes_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES is 2.*--nodes=1"):
-        read_allocation(ENVIRON | {"SLURM_JOB_NUM_NODES": "2"})
+SEVERAL = ENVIRON | {
+    "SLURM_JOB_NUM_NODES": "3",
+    "SLURM_JOB_NODELIST": "cn[1-3]",
+    "SLURM_JOB_CPUS_PER_NODE": "8(x2),4",
+    "SLURM_MEM_PER_NODE": "32768",
+}
+
+
+def three(nodelist: str) -> list[str]:
+    assert nodelist == "cn[1-3]"
+    return ["cn1", "cn2", "cn3"]
+
+
+def test_reads_a_job_of_several_nodes() -> None:
+    nodes = read_allocation(SEVERAL, three).nodes
+    assert [(node.name, node.num_cpus, node.num_gpus) for node in nodes] == [
+        ("cn1", 8, 2),
+        ("cn2", 8, 2),
+        ("cn3", 4, 2),
+    ]
+
+
+def test_memory_per_cpu_is_each_nodes_own() -> None:
+    environ = {name: value for name, value in SEVERAL.items() if name != "SLURM_MEM_PER_NODE"}
+    nodes = read_allocation(environ | {"SLURM_MEM_PER_CPU": "1000"}, three).nodes
+    assert [node.memory_bytes for node in nodes] == [8000 * MEBIBYTE, 8000 * MEBIBYTE, 4000 * MEBIBYTE]
+
+
+@pytest.mark.parametrize("total", ["6", "h100:6"])
+def test_total_of_gpus_that_is_the_same_on_each_node_is_taken(total: str) -> None:
+    assert len(read_allocation(SEVERAL | {"SLURM_GPUS": total}, three).nodes) == 3
+
+
+def test_total_of_gpus_that_differs_between_nodes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_GPUS is 5 over 3 nodes, 2 of them here.*--gres=gpu:N instead"):
+        read_allocation(SEVERAL | {"SLURM_GPUS": "5"}, three)
+
+
+@pytest.mark.parametrize("counts", ["8(x2)", "8(x4)", "8"])
+def test_counts_of_cpus_for_other_nodes_are_refused(counts: str) -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES is 3, but "):
+        read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": counts}, three)
+
+
+def test_counts_of_cpus_that_are_none_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"^SLURM_JOB_CPUS_PER_NODE is 'eight'"):
+        read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": "eight"}, three)
 
 
 def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:

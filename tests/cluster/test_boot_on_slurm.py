@@ -1,19 +1,17 @@
 """sbatch slurm/ray_cluster.slurm on a real Slurm: what a job does, and what it leaves behind."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from slurm_jobs import DRIVERS, SCRIPT, leftovers
 from testbed import Testbed
 
 pytestmark = pytest.mark.slurm
 
-SCRIPT = "slurm/ray_cluster.slurm"
-DRIVERS = Path(__file__).parent / "drivers"
 SMALL = ("--cpus-per-task=2", "--mem=6G")
 AWKWARD_NAME = """it's "$(touch pwned)"; `touch pwned` & *.py"""
 BOOT_TIMEOUT_S = 60
@@ -32,15 +30,6 @@ def pair(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFact
     assert jobs["good"].exit_code == 0, jobs["good"].output
     times = [slurm.job(job_id) for job_id in (good, bad)]
     return SimpleNamespace(**jobs, ids=(good, bad), times=times, report=json.loads(report.read_text()))
-
-
-def leftovers(slurm: Testbed) -> list[str]:
-    """Processes, and folders of this testbed's jobs; a cancelled job's last ones may take a moment."""
-    deadline = time.monotonic() + 5
-    while (processes := slurm.processes()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    folders = [f"/tmp/rk-{os.getuid()}-{job_id}" for job_id in slurm.job_ids]
-    return processes + [folder for folder in folders if Path(folder).exists()]
 
 
 def test_cluster_has_exactly_what_slurm_gave_the_job(pair: SimpleNamespace) -> None:

@@ -1,11 +1,14 @@
 """The step that Ray runs in: its exit code, and the end of everything that it has started. No Slurm, no Ray."""
 
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from raykd.cluster.step import END_SIGNAL
 
 STEP = [sys.executable, "-m", "raykd.cluster.step"]
 # A process that has left its parent, session and process group, as daemons do.
@@ -28,12 +31,13 @@ def test_daemons_end_with_the_command_and_its_exit_code_stays(tmp_path: Path, en
     assert not is_running(int(file.read_text()))
 
 
-def test_sigterm_ends_all_at_once_even_who_ignores_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, END_SIGNAL])
+def test_signal_ends_all_at_once_even_who_ignores_it(tmp_path: Path, number: signal.Signals) -> None:
     file = tmp_path / "pid"
-    program = "trap '' TERM; " + DAEMON.format(file=file) + f"touch {file}.ready; sleep 60"
+    program = "trap '' TERM USR1; " + DAEMON.format(file=file) + f"touch {file}.ready; sleep 60"
     step = subprocess.Popen([*STEP, "bash", "-c", program])
     while not file.with_suffix(".ready").exists():
         time.sleep(0.02)
-    step.terminate()
-    assert step.wait(5) == 128 + 15
+    step.send_signal(number)
+    assert step.wait(5) == 128 + number
     assert not is_running(int(file.read_text()))

@@ -24,6 +24,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "ip",
 NODE_CPUS = 16  # more than the script asks for; slurmd does not check them against the machine
 NODE_MEMORY_MB = 64_000
 NODE_GPUS = 2
+KINDS = ("h100", "h100", "a100")  # of GPU, on cn1, cn2, cn3
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 COMMAND_TIMEOUT_S = 20
 START_TIMEOUT_S = 20
@@ -60,7 +61,7 @@ class Testbed:
     job_ids: list[int] = field(default_factory=list)  # all that were submitted, in order
 
     @classmethod
-    def start(cls, folder: Path, num_nodes: int = 1) -> "Testbed":
+    def start(cls, folder: Path, num_nodes: int = len(KINDS)) -> "Testbed":
         """Bring it up; its state and logs go to `folder`. Raises: RuntimeError when it is not idle in time."""
         bed = cls(folder, num_nodes)
         _write_configuration(folder, num_nodes)
@@ -196,9 +197,10 @@ def _write_configuration(folder: Path, num_nodes: int) -> None:
     (folder / "hosts").write_text("\n".join(hosts) + "\n")
     for gpu in range(NODE_GPUS):  # Slurm counts device files; character device 195 is NVIDIA's
         os.mknod(folder / f"dev/nvidia{gpu}", 0o020666, os.makedev(195, gpu))
-    gpus = f"gpu:h100:{NODE_GPUS}"
+    kinds = dict(zip(names, KINDS, strict=False))
     nodes = [
-        f"NodeName={name} NodeAddr={ip} CPUs={NODE_CPUS} RealMemory={NODE_MEMORY_MB} Gres={gpus} Feature=h100"
+        f"NodeName={name} NodeAddr={ip} CPUs={NODE_CPUS} RealMemory={NODE_MEMORY_MB} "
+        f"Gres=gpu:{kinds[name]}:{NODE_GPUS} Feature={kinds[name]}"
         for name, ip in names.items()
     ]
     template = (HERE / "slurm.conf").read_text()
@@ -208,6 +210,6 @@ def _write_configuration(folder: Path, num_nodes: int) -> None:
         template = template.replace(placeholder, value)
     (folder / "slurm.conf").write_text(template + "\n".join(nodes) + "\n")
     devices = f"{folder}/dev/nvidia[0-{NODE_GPUS - 1}]"
-    gres = (f"NodeName={name} Name=gpu Type=h100 File={devices}\n" for name in names)
+    gres = (f"NodeName={name} Name=gpu Type={kind} File={devices}\n" for name, kind in kinds.items())
     (folder / "gres.conf").write_text("".join(gres))
     (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")

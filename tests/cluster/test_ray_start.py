@@ -1,15 +1,13 @@
-"""The head's command line and environment, the check of its resources, and the reason of its failure."""
+"""The command lines that start Ray on the nodes, and its environment."""
 
 import os
 from pathlib import Path
 
-import pytest
-
 from raykd.cluster.folder import MAX_PATH_CHARACTERS, JobFolder
-from raykd.cluster.head import driver_environment, head_command, likely_reason, ray_environment
-from raykd.cluster.nodes import RayNode, mismatch
+from raykd.cluster.member import member_command
 from raykd.cluster.ports import Ports
-from raykd.cluster.slurm import Allocation, Node
+from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
+from raykd.cluster.slurm import Node
 
 GIBIBYTE = 1024**3
 FOLDER = JobFolder(Path("/tmp/rk-1000-4711"))
@@ -17,8 +15,7 @@ PORTS = Ports(20_000, 20_001, 20_002, 20_003)
 
 
 def command(memory_bytes: int | None = 10 * GIBIBYTE, free_shm_bytes: int = 100 * GIBIBYTE) -> list[str]:
-    allocation = Allocation(4711, (Node("cn1", 8, 2, memory_bytes),), Path("/home/ada/raykd"), 0)
-    return head_command(allocation, PORTS, FOLDER, free_shm_bytes)
+    return start_head(Node("cn1", 8, 2, memory_bytes), PORTS, FOLDER, free_shm_bytes)
 
 
 def option(words: list[str], name: str) -> str:
@@ -29,9 +26,27 @@ def option(words: list[str], name: str) -> str:
 
 def test_head_is_told_what_the_job_has() -> None:
     words = command()
+    assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("8", "2", "cn1")
+
+
+def test_step_has_all_of_the_jobs_share_of_its_node() -> None:
+    words = srun(Node("cn2", 8, 2, None), "ray-cn2")
     assert words[:2] == ["srun", "--overlap"]
-    assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "nodelist")) == ("8", "2", "cn1")
-    assert (option(words, "cpus-per-task"), option(words, "gres")) == ("8", "gpu:2")
+    assert (option(words, "nodelist"), option(words, "cpus-per-task"), option(words, "gres")) == ("cn2", "8", "gpu:2")
+    assert not [word for word in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in word]
+
+
+def test_worker_joins_the_head_with_what_the_job_has_on_its_node() -> None:
+    words = start_worker("10.0.0.2:20000", Node("cn2", 4, 1, 10 * GIBIBYTE), PORTS, FOLDER, 100 * GIBIBYTE)
+    assert option(words, "address") == "10.0.0.2:20000"
+    assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("4", "1", "cn2")
+    assert int(option(words, "memory")) + int(option(words, "object-store-memory")) == 10 * GIBIBYTE
+    assert "--head" not in words and not [word for word in words if word.startswith("--port")]
+
+
+def test_no_command_line_holds_the_token() -> None:
+    words = member_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000")
+    assert words[0] == "srun" and not [word for word in words if "token" in word]
 
 
 def test_head_has_its_own_ports_and_folder_and_a_local_dashboard() -> None:
@@ -60,7 +75,7 @@ def test_whole_node_is_measured_by_ray_itself() -> None:
 
 
 def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:
-    longest = JobFolder(Path(f"/tmp/rk-{2**32 - 1}-{2**26 - 1}"))
+    longest = JobFolder(Path(f"/tmp/rk-{2**32 - 1}-{2**26 - 1}-9999"))
     assert len(str(longest.ray_path)) <= MAX_PATH_CHARACTERS
 
 
@@ -80,41 +95,11 @@ def test_driver_has_the_heads_environment_and_its_address() -> None:
     assert shared.items() <= environment.items()
 
 
-@pytest.mark.parametrize(
-    ("ray", "expected"),
-    [
-        (RayNode("10.0.0.2", True, 8, 2, 10 * GIBIBYTE), ""),
-        (RayNode("10.0.0.2", True, 64, 2, 10 * GIBIBYTE), "64 CPUs where the job has 8"),
-        (RayNode("10.0.0.2", True, 8, 0, GIBIBYTE), "0 GPUs where the job has 2, "),
-    ],
-)
-def test_cluster_that_is_not_the_job_is_noticed(ray: RayNode, expected: str) -> None:
-    difference = mismatch([ray], [Node("cn1", 8, 2, 10 * GIBIBYTE)])
-    assert difference.startswith(expected)
-    assert bool(difference) == bool(expected)
-
-
-def test_missing_node_is_noticed_and_unlimited_memory_is_not_compared() -> None:
-    nodes = [Node("cn1", 8, 2, None), Node("cn2", 8, 2, None)]
-    difference = mismatch([RayNode("10.0.0.2", True, 16, 4, GIBIBYTE)], nodes)
-    assert difference == "1 nodes where the job has 2"
-
-
-@pytest.mark.parametrize(
-    ("lines", "reason"),
-    [
-        (["Traceback ...", "ValueError: port taken", "srun: error: cn1: task 0: Exited"], "ValueError: port taken"),
-        (["srun: error: Unable to create step"], "srun: error: Unable to create step"),
-        (
-            [
-                "2026-11-22 20:13:07,872\tERR scripts.py:1290 -- Some Ray subprocesses exited unexpectedly:",
-                "2026-11-22 20:13:07,872\tERR scripts.py:1297 -- gcs_server [exit code=-9]",
-                "2026-11-22 20:13:07,872\tERR scripts.py:1315 -- Remaining processes will be killed.",
-            ],
-            "Some Ray subprocesses exited unexpectedly: gcs_server [exit code=-9]",
-        ),
-        ([], "it printed nothing"),
-    ],
-)
-def test_reason_is_rays_own_line(lines: list[str], reason: str) -> None:
-    assert likely_reason(lines) == reason
+def test_several_nodes_are_asked_more_often_whether_they_are_alive() -> None:
+    one, several = (ray_environment({}, FOLDER, Path("/"), several_nodes=several) for several in (False, True))
+    names = {name for name in several if name.startswith("RAY_health_check")}
+    assert len(names) == 3 and not names & set(one)
+    period, timeout, failures = (
+        int(several[f"RAY_health_check_{name}"]) for name in ("period_ms", "timeout_ms", "failure_threshold")
+    )
+    assert (period + timeout) * failures <= 30_000

@@ -1,0 +1,106 @@
+"""The command lines that start Ray on a node of the job: `srun` to get there, `ray start` to run there.
+
+A step (`srun --overlap`) a node, so that Slurm ends each with the job, and one that is lost takes no other along.
+Not `ray symmetric-run`: that exits 0 when the head fails to start, and ends with a `ray stop` that takes other jobs'
+Ray down.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from raykd.cluster.folder import JobFolder
+from raykd.cluster.ports import Ports
+from raykd.cluster.slurm import MEBIBYTE, Node
+
+OBJECT_STORE_SHARE = 0.3  # of the job's memory: Ray's own default
+MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
+
+_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # switched off, it would still say that it is
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a head told to end waits 30 s for its tasks
+}
+
+# For Ray's control store. A node that is silent for 3 x (3 + 5) s is lost; by Ray's own 5 x (3 + 10) s a run would
+# wait for it for a minute longer. On one node there is nothing to lose but a busy machine's patience.
+_QUICK_HEALTH_CHECKS = {
+    "RAY_health_check_period_ms": "3000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+# A node whose head is gone ends; by default it would wait a minute for it to come back.
+WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+
+
+def srun(node: Node, job_name: str) -> list[str]:
+    """`srun ...` onto `node` with all of the job's share there, said: a step gets no more than it asks for."""
+    return [
+        *("srun", "--overlap", "--quiet", "--no-kill", "--export=ALL", f"--job-name={job_name}"),
+        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={node.num_cpus}", "--mem=0"),
+        *([f"--gres=gpu:{node.num_gpus}"] if node.num_gpus else []),
+    ]
+
+
+def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
+    """`ray start --head ...`, to be run on `node`. `free_shm_bytes` caps the object store, which is in /dev/shm."""
+    return [
+        *("ray", "start", "--head"),
+        f"--port={ports.control_store}",
+        f"--ray-client-server-port={ports.client_server}",
+        f"--dashboard-port={ports.dashboard}",
+        "--dashboard-host=127.0.0.1",
+        "--include-dashboard=true",  # said, a dashboard that cannot start fails the head
+        *_shared_options(node, ports, folder, free_shm_bytes),
+    ]
+
+
+def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
+    """`ray start --address ...`, to be run on `node`."""
+    return ["ray", "start", f"--address={address}", *_shared_options(node, ports, folder, free_shm_bytes)]
+
+
+def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
+    return [
+        *("--block", "--disable-usage-stats", "--log-color=false"),
+        f"--node-name={node.name}",
+        f"--dashboard-agent-listen-port={ports.agent}",
+        f"--temp-dir={folder.ray_path}",
+        f"--num-cpus={node.num_cpus}",
+        f"--num-gpus={node.num_gpus}",
+        *_memory_options(node, free_shm_bytes),
+    ]
+
+
+def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
+    if node.memory_bytes is None:  # the whole node is the job's, and Ray measures it
+        return []
+    share = min(int(node.memory_bytes * OBJECT_STORE_SHARE), int(free_shm_bytes * 0.9))
+    object_store_bytes = max(share, MIN_OBJECT_STORE_BYTES)
+    memory_bytes = node.memory_bytes - object_store_bytes
+    return [f"--memory={memory_bytes}", f"--object-store-memory={object_store_bytes}"]
+
+
+def ray_environment(
+    environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False
+) -> dict[str, str]:
+    """What Ray's processes and the driver share. `root` is where `import raykd` works.
+
+    RAY_ADDRESS would make `ray start --head` fail, RAY_AUTH_TOKEN would win over the job's own token.
+    """
+    shared = {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
+    own = {"RAY_AUTH_TOKEN_PATH": str(folder.token_path), "PYTHONPATH": os.pathsep.join(search_path)}
+    return shared | _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | own
+
+
+def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:
+    """What `ray.init()` needs to find the job's cluster; lines as they come, and no colours in a log file."""
+    return dict(shared) | {"RAY_ADDRESS": address, "RAY_COLOR_PREFIX": "0", "PYTHONUNBUFFERED": "1"}
+
+
+def here(module: str) -> list[str]:
+    """This Python running `module`: the virtual environment is on a filesystem that all nodes see."""
+    return [sys.executable, "-m", f"raykd.cluster.{module}"]
