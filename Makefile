@@ -20,6 +20,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt '$(TORCH)' -e .
 	touch $@
+	@echo "made $(VENV); to use it: source $(VENV)/bin/activate"
 
 env-dev: env
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt

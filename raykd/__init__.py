@@ -3,6 +3,7 @@
 The names an experiment file uses; each is imported when it is first asked for, so that `--help` stays quick.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,5 +54,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'raykd' has no name '{name}'")
+        raise AttributeError(f"module 'raykd' has no name '{name}'", name=name, obj=sys.modules[__name__])
     return getattr(import_module(_HOME[name]), name)

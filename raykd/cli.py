@@ -5,6 +5,8 @@ python -m raykd plan ...  the other commands, see COMMANDS in commands.py
 """
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -66,6 +68,12 @@ def guarded(run: Callable[[], None]) -> int:
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush must not fail again
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a quota, a filesystem that went away: no mistake in the code
+        print(f"raykd: {error}; what was saved is kept, and the same command goes on", file=sys.stderr)
+        return RaykdError.exit_code
     except KeyboardInterrupt:
         print("raykd: interrupted; what was saved is kept, and the same command goes on", file=sys.stderr)
         return Interrupted.exit_code

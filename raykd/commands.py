@@ -13,7 +13,7 @@ from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
 from raykd.methods import FeatureKD
-from raykd.plan import STAGES, Stage
+from raykd.stages import STAGES, Stage
 
 
 def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
@@ -26,6 +26,8 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
     if arguments.plan or not any(experiment.search for experiment in experiments):
         _run(experiments, arguments, arguments.stage or STAGES, arguments.plan)
         return
+    if arguments.stage:
+        raise ConfigError(f"--stage {arguments.stage[0]}: an experiment that searches has no stages; leave it out")
     for experiment in experiments:
         _search(experiment, arguments)
 
@@ -139,8 +141,16 @@ def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
     plans = [plan_of(experiment, options)[0] for experiment in experiments]
     width = max(len(run.name) for plan in plans for run in plan.runs)
     for plan in plans:
-        print(plan.experiment.family)
+        search = plan.experiment.search
+        print(f"{plan.experiment.family}, results in {options.results.absolute()}")
+        if search is not None:
+            print(
+                f"  {search.trials} trials over {', '.join(search.space)}, after the teacher; the best setting's "
+                "--set flags are printed: an experiment without a search trains it over seeds"
+            )
         for run in plan.runs:
+            if search is not None and run.stage != "teacher":
+                continue
             after = f", after {run.teacher.name}" if run.teacher else ""
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import isfinite
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from raykd.errors import ConfigError, did_you_mean
 
@@ -26,8 +26,24 @@ def place(default: Any) -> Any:
     return field(default=default, metadata={_NO_RESULT: True})
 
 
+if TYPE_CHECKING:
+    _NamesChecked = type  # a type checker reads the dataclass's own __init__
+else:
+
+    class _NamesChecked(type):
+        """A field that a class has not is the user's mistake, and no TypeError."""
+
+        def __call__(cls, *values, **named):
+            known = [item.name for item in fields(cls)]
+            for name in named:
+                if name not in known:
+                    has = f"{cls.title()} has {', '.join(known)}"
+                    raise ConfigError(f"unknown field '{name}': {has}{did_you_mean(name, known)}")
+            return super().__call__(*values, **named)
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(metaclass=_NamesChecked):
     """Base of everything a person fills in. Subclasses are frozen dataclasses; `kind` names them in JSON."""
 
     kind: ClassVar[str] = "config"

@@ -96,20 +96,31 @@ def loguniform(low: float, high: float) -> Uniform:
 class Search:
     """A search over the distilled student's fields by dotted path; picked by validation, never by test.
 
-    space: {"method.alpha": uniform(0, 1), ...}. trials: settings to try. grace_epochs: what ASHA leaves each.
+    space: {"method.alpha": uniform(0, 1), ...}. trials: settings to try. grace_epochs: what ASHA leaves each;
+    None for a tenth of the student's epochs.
     """
 
     space: Mapping[str, Uniform]
     trials: int = 16
-    grace_epochs: int = 1
+    grace_epochs: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("grace_epochs", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"search.{name} = {getattr(self, name)}: must be at least {least}")
+        for name in ("trials", "grace_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"search.{name} = {value}: must be at least 1")
         if not self.space:
             raise ConfigError("search.space is empty: name at least one field, such as 'method.alpha': uniform(0, 1)")
+        if others := [path for path in self.space if path.split(".")[0] not in ("method", "student")]:
+            raise ConfigError(
+                f"search.space names '{others[0]}': trials share data and teacher, so only method.* and "
+                "student.* can be searched"
+            )
+
+    def grace_of(self, epochs: int) -> int:
+        """Epochs that ASHA leaves each trial of a student of `epochs`."""
+        return min(self.grace_epochs or max(1, epochs // 10), epochs)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from raykd.config import Config, fingerprint, place, to_dict
 from raykd.data.dataset import Dataset
@@ -18,9 +18,7 @@ from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
 from raykd.models.weights import file_fingerprint
 from raykd.recipe import Recipe
-
-Stage = Literal["teacher", "baseline", "distilled"]
-STAGES: tuple[Stage, ...] = ("teacher", "baseline", "distilled")
+from raykd.stages import STAGES, Stage
 
 # Raised when a change to the code changes what a run of the same settings gives: old runs are then run anew.
 RESULT_VERSION = 1

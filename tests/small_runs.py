@@ -15,9 +15,10 @@ from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD
 from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
-from raykd.plan import Run, Stage, make_plan
+from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, Cosine, Recipe
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
+from raykd.stages import Stage
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.trained import images_of

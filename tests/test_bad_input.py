@@ -118,7 +118,10 @@ def test_an_experiment_file_that_is_missing_is_named(fails):
         ("experiment = (\n", "fails with SyntaxError"),
         ("from raykd import Recipe\nRecipe('resnet81')\n", "unknown model 'resnet81'"),
         ("from raykd import KD\nKD(alpha=2)\n", "alpha = 2"),
-        ("from raykd import KD\nKD(alhpa=2)\n", "alhpa"),
+        (
+            "from raykd import KD\nKD(alhpa=2)\n",
+            "unknown field 'alhpa': KD has alpha, temperature; did you mean 'alpha'?",
+        ),
     ],
 )
 def test_an_experiment_file_that_defines_none_is_named(text, part, tmp_path, fails):

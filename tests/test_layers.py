@@ -16,9 +16,9 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "errors", "outputs", "atomic", "provenance"},
+    {"config", "errors", "outputs", "atomic", "provenance", "stages"},
     {"data", "models", "methods"},
-    {"experiment", "recipe", "plan", "runs"},
+    {"experiment", "recipe", "plan", "runs", "run_folder"},
     {"training"},
     {"orchestration", "report", "cluster"},
     {"cli", "commands", "experiment_file", "prefetch"},
@@ -26,7 +26,16 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIBLINGS = ("data", "models", "methods", "orchestration", "report", "cluster")  # know nobody of their own level
 EXCEPTIONS = {("orchestration", "report")}  # a lab's last step is to write its report
-LEAN = ("report", "cluster", "errors", "config", "atomic", "provenance")  # neither torch nor ray is loaded with them
+LEAN = (
+    "report",
+    "cluster",
+    "errors",
+    "config",
+    "atomic",
+    "provenance",
+    "stages",
+    "run_folder",
+)  # neither torch nor ray is loaded with them
 
 MAX_MODULE_LINES = 250
 MAX_FUNCTION_LINES = 40

@@ -21,8 +21,9 @@ from raykd.methods import KD, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.plan import STAGES, Run, Stage, make_plan
+from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.stages import STAGES, Stage
 from raykd.training.trained import images_of
 
 # Of the experiment in small_runs.py. Another value means that every run in every lab's store is run anew: where that

@@ -1,8 +1,11 @@
 """The run store: how far a run is, who may write it, and what is damaged."""
 
+import errno
+import fcntl
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,8 @@ from raykd.atomic import write_bytes
 from raykd.config import from_dict, to_dict
 from raykd.errors import ConfigError, RunFailed
 from raykd.plan import Run, make_plan
-from raykd.runs import RunFolder, RunStore, read_json
+from raykd.run_folder import RunFolder, read_json
+from raykd.runs import RunStore
 
 NOBODY = 65_534
 
@@ -203,3 +207,33 @@ def test_read_only_results_folder_is_refused_and_can_still_be_read(closed_folder
 
 def test_missing_json_is_empty(tmp_path: Path) -> None:
     assert read_json(tmp_path / "none.json") == {}
+
+
+def test_stages_that_are_planned_at_once_all_stay_in_the_plan(tmp_path: Path) -> None:
+    plans = [make_plan(experiment(), digits(), NO_WEIGHTS, (stage,)) for stage in ("teacher", "baseline")]
+    for number in range(20):
+        store = RunStore(tmp_path / str(number))
+        threads = [threading.Thread(target=store.write_plan, args=(plan,)) for plan in plans]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(read_json(store.results / "small" / "plan.json")["stages"]) == {"teacher", "baseline"}
+
+
+def test_filesystem_without_locks_is_refused_and_a_file_is_never_taken_for_one(tmp_path: Path, monkeypatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigError, match=r"Function not implemented.*name another with --results.*file locks"):
+        RunStore(tmp_path).make_folder()
+
+
+def test_folder_that_only_seems_writable_is_refused(tmp_path: Path, monkeypatch) -> None:
+    def mkdir(path: Path, *arguments: object, **named: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(ConfigError, match=r"Disk quota exceeded.*name another with --results"):
+        RunStore(tmp_path / "new").make_folder()

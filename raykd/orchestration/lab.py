@@ -14,12 +14,13 @@ from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
 from raykd.models.weights import load_weights
-from raykd.orchestration.progress import Progress, say
+from raykd.orchestration.progress import Progress, plural, say
 from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
-from raykd.plan import STAGES, Plan, Stage, make_plan
+from raykd.plan import Plan, make_plan
 from raykd.runs import RunStore
+from raykd.stages import STAGES, Stage
 from raykd.training.testing import is_tested
 from raykd.training.training import make_model
 
@@ -62,7 +63,7 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
-def run_lab(experiments: Sequence[Experiment], options: Options, console: Console) -> None:
+def run_lab(experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True) -> None:
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
     workers = {experiment.workers for experiment in experiments}
@@ -71,18 +72,25 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     if len(workers) > 1:
         raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
     store = RunStore(options.results)
+    store.make_folder()
     for plan, dataset in plans:
-        store.write_plan(plan)
+        if left := store.write_plan(plan):
+            family = plan.experiment.family
+            say(console, f"the report of {family} is about these settings now; {len(left)} runs of others are kept")
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
     jobs = jobs_of(runs, trained, evaluated)
-    say(console, f"{len(runs)} runs, {len(trained)} of them done before; results in {options.results}")
+    say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
     with _signals() as stopped:
         statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
-        report(options.results, console)
-    _raise_for(statuses)
+        _record_failures(statuses, store)
+        try:
+            if reports:
+                report(options.results, console)
+        finally:
+            _raise_for(statuses)  # which runs failed says more than why there is no report
 
 
 def _do(
@@ -92,10 +100,20 @@ def _do(
         from raykd.orchestration.train_job import run_jobs, slots_of
 
         slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
-        each = f"{slots.cpus} CPUs" + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
+        each = plural(slots.cpus, "CPU") + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
         say(console, f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}")
+        say(console, "workers start, which takes 10 to 20 seconds")
         with Progress(console) as progress:
             return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop)
+
+
+def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
+    """Say in run.json what the run could not say itself: that its worker died, again and again."""
+    for status in statuses:
+        folder = store.folder(status.job.run)
+        if status.job.kind == "train" and status.state is State.FAILED and folder.status() == "interrupted":
+            with folder.writer():
+                folder.update(status="failed", reason=status.reason.splitlines()[0])
 
 
 @contextmanager

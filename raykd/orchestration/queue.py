@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from raykd.training.loop import EpochReport
 
 MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
-LOST_AFTER_S = 180.0  # a slot that is silent for so long is lost; Ray replaces a worker in 15 s, a node's in 135
+# A slot that is silent for so long is lost with its node: Ray replaces a worker in 15 s. One that comes back after
+# all finds its run with another, which the run's lock keeps from both writing it, and takes the next.
+LOST_AFTER_S = 45.0
 HELD_RETRY_S = 5.0  # how often a run is tried that another command is at
 
 
@@ -66,26 +68,29 @@ class JobStatus:
 
 
 def jobs_of(runs: Iterable[Run], trained: set[str], evaluated: set[str]) -> list[Job]:
-    """The jobs left of `runs`, given the names of those that are trained and of those evaluated on test."""
-    runs = list(runs)
+    """The jobs left of `runs`, given the names of those that are trained and of those evaluated on test.
+
+    Teachers come first: they hold others up, of several families at once. A run is evaluated, in seconds, as soon as
+    it is trained, so that a command which is cut off has figures of all that it finished.
+    """
+    runs = sorted(runs, key=lambda run: run.stage != "teacher")
     left = {run.name for run in runs if run.name not in trained}
 
     def train(run: Run) -> str:
         return Job("train", run).name
 
-    training = [
-        Job("train", run, (train(run.teacher),) if run.teacher is not None and run.teacher.name in left else ())
-        for run in runs
-        if run.name in left
-    ]
-    testing = [
-        Job("evaluate", run, (train(run),) if run.name in left else ()) for run in runs if run.name not in evaluated
-    ]
-    return training + testing
+    jobs = []
+    for run in runs:
+        if run.name in left:
+            waits = run.teacher is not None and run.teacher.name in left
+            jobs.append(Job("train", run, (train(run.teacher),) if run.teacher is not None and waits else ()))
+        if run.name not in evaluated:
+            jobs.append(Job("evaluate", run, (train(run),) if run.name in left else ()))
+    return jobs
 
 
 class RunQueue:
-    """Gives each slot its next job. Earlier jobs in the list go first: teachers before those they hold up."""
+    """Gives each slot its next job. Earlier jobs in the list go first."""
 
     def __init__(self, jobs: list[Job]) -> None:
         self._statuses = {job.name: JobStatus(job) for job in jobs}
@@ -125,9 +130,13 @@ class RunQueue:
 
     def _lost(self) -> JobStatus | None:
         """One whose slot went with its node, and will not come back while the others hold what is left."""
-        silent = time.monotonic() - LOST_AFTER_S
-        lost = {slot for slot, heard in self._heard.items() if heard < silent}
+        lost = self.lost_slots()
         return next((s for s in self._statuses.values() if s.state is State.RUNNING and s.slot in lost), None)
+
+    def lost_slots(self) -> set[int]:
+        """Those that were there and have been silent for LOST_AFTER_S."""
+        silent = time.monotonic() - LOST_AFTER_S
+        return {slot for slot, heard in self._heard.items() if heard < silent}
 
     def _has_all(self, status: JobStatus) -> bool:
         return all(self._statuses[name].state is State.DONE for name in status.job.needs)
@@ -173,8 +182,9 @@ class RunQueue:
         return self._stopping
 
     def is_over(self) -> bool:
-        """Nothing is running, and nothing that waits can start."""
-        states = {status.state for status in self._statuses.values()}
+        """Nothing is running, and nothing that waits can start. Nobody will stop what a lost slot was at."""
+        gone = self.lost_slots() if self._stopping else set()
+        states = {s.state for s in self._statuses.values() if not (s.state is State.RUNNING and s.slot in gone)}
         return State.RUNNING not in states and (self._stopping or State.WAITING not in states)
 
     def statuses(self) -> list[JobStatus]:

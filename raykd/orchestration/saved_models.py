@@ -12,16 +12,11 @@ from raykd.data.dataset import load
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.orchestration.progress import say
+from raykd.stages import REPORT_KEYS, ROLES, STAGES, Stage
 from raykd.training.device import best_device
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import images_of, load_model, load_trained, read_header
 
-# A file's role, with its key in report.json.
-ROLES = {
-    "teacher": "teacher_accuracy",
-    "student_baseline": "student_accuracy_without_kd",
-    "student_kd": "student_accuracy_with_kd",
-}
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -33,17 +28,19 @@ def report_models(models_dir: Path, experiments: Sequence[Experiment], data_fold
     """
     accuracies: dict[str, dict[str, float | None]] = {}
     for experiment in experiments:
-        files = {role: _file(models_dir, f"{experiment.family}_{role}") for role in ROLES}
+        files: dict[Stage, Path | None] = {
+            stage: _file(models_dir, f"{experiment.family}_{ROLES[stage]}") for stage in STAGES
+        }
         if any(files.values()):
             accuracies[experiment.family] = {
-                ROLES[role]: _accuracy(file, experiment, role, data_folder, console) if file else None
-                for role, file in files.items()
+                REPORT_KEYS[stage]: _accuracy(file, experiment, stage, data_folder, console) if file else None
+                for stage, file in files.items()
             }
     if not accuracies:
         families = ", ".join(experiment.family for experiment in experiments)
         raise ConfigError(
             f"--models-dir {models_dir} holds no <family>_<role>.safetensors or .pth; "
-            f"families are {families}; roles are {', '.join(ROLES)}"
+            f"families are {families}; roles are {', '.join(ROLES.values())}"
         )
     write_json(models_dir / "report.json", accuracies)
     say(console, json.dumps(accuracies, indent=1))
@@ -53,7 +50,7 @@ def _file(folder: Path, name: str) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
-def _accuracy(file: Path, experiment: Experiment, role: str, data_folder: Path, console: Console) -> float:
+def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Path, console: Console) -> float:
     """Test accuracy as a fraction."""
     header = read_header(file)
     if header is not None:
@@ -61,7 +58,7 @@ def _accuracy(file: Path, experiment: Experiment, role: str, data_folder: Path, 
         model = load_trained(file)
     else:
         dataset = load(experiment.data.name, data_folder, experiment.data.image_size)
-        recipe = experiment.teacher if role == "teacher" else experiment.student
+        recipe = experiment.teacher if stage == "teacher" else experiment.student
         model = load_model(file, models.find(recipe.model), images_of(dataset))
     device = best_device()
     say(console, f"evaluating {file.name} on {len(dataset.test)} test images")

@@ -32,7 +32,10 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs:
     fits = sum(_fits(node, cpus, gpus) for node in able)
     if fits < 1:
         found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise ConfigError(f"workers.cpus = {cpus}, workers.gpus = {gpus:g}: no node has that ({found}); ask for less")
+        raise ConfigError(
+            f"workers.cpus = {cpus}, workers.gpus = {gpus:g}: no node has that ({found}); ask for less, "
+            "or --set workers.gpus=0 for CPUs alone"
+        )
     return Slots(max(1, min(fits, num_runs)), cpus, gpus)
 
 

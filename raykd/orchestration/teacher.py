@@ -3,7 +3,7 @@
 import torch
 
 from raykd.models.weights import file_fingerprint
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.teachers import LiveTeacher
 from raykd.training.trained import load_trained
 

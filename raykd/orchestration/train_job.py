@@ -1,8 +1,13 @@
 """The plan on Ray: one TorchTrainer a slot, all fed from one queue."""
 
+import os
+import shutil
+import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_actors
 
 from raykd.errors import RunFailed
 from raykd.experiment import Workers
@@ -19,9 +25,10 @@ from raykd.orchestration.slots import Slots, plan_slots
 from raykd.orchestration.worker import WorkerConfig, work
 
 POLL_S = 0.25
-# How long to wait for trainers to end. One that is still starting takes 5 to 20 s to find that nothing is left; a Ray
-# that is shut down under it would end this process with exit code 1. One whose node is lost ends with Ray.
+# How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that nothing is left. One
+# that waits for a node that is gone never ends by itself.
 END_S = 45.0
+KILL_S = 10.0
 
 
 def slots_of(workers: Workers, num_runs: int) -> Slots:
@@ -41,7 +48,10 @@ def run_jobs(
     # Where the driver is: lost with another node, it would take every run with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs)
-    trainers = [_trainer(queue, slot, slots, results, data_folder, len(jobs)) for slot in range(slots.count)]
+    # A folder of this command's own: a trainer with an earlier one's name and place takes up what that one was at,
+    # and here the queue and the runs' folders know better.
+    storage = results.absolute() / ".ray" / uuid.uuid4().hex[:12]
+    trainers = [_trainer(queue, slot, slots, results, data_folder, storage, len(jobs)) for slot in range(slots.count)]
     errors: dict[int, BaseException] = {}
     threads = [
         threading.Thread(target=_fit, args=(trainer, slot, errors), daemon=True, name=f"raykd-slot-{slot}")
@@ -54,6 +64,11 @@ def run_jobs(
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise RunFailed(f"the queue of the jobs is lost ({reason[0]}); the same command goes on from here") from error
+    finally:
+        if any(thread.is_alive() for thread in threads):
+            _kill_controllers()
+            _join(threads, KILL_S)
+        shutil.rmtree(storage, ignore_errors=True)  # pointers to what the runs' folders hold
     watch(statuses)
     _blame(statuses, errors)
     return statuses
@@ -75,13 +90,33 @@ def _wait(
         if ray.get(queue.is_over.remote()):
             break
         time.sleep(POLL_S)
-    end = time.monotonic() + END_S
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+    lost = ray.get(queue.lost_slots.remote())
+    _join([thread for slot, thread in enumerate(threads) if slot not in lost], END_S)
     return ray.get(queue.statuses.remote())
 
 
-def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, num_jobs: int) -> TorchTrainer:
+def _join(threads: list[threading.Thread], timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+
+
+def _kill_controllers() -> None:
+    """End this command's trainers, whose threads wait for them; they run where the driver does.
+
+    A Ray that is shut down under a waiting thread would end this process with exit code 1.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    with suppress(Exception):  # of several packages; where Ray cannot be asked there is nothing left to try
+        found: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])
+        for actor in found:
+            if actor.state == "ALIVE" and actor.pid:
+                os.kill(actor.pid, signal.SIGKILL)
+
+
+def _trainer(
+    queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, storage: Path, num_jobs: int
+) -> TorchTrainer:
     """A trainer whose one worker asks the queue for jobs. A worker that dies is replaced and asks again."""
     worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus)
     return TorchTrainer(
@@ -95,10 +130,8 @@ def _trainer(queue: Any, slot: int, slots: Slots, results: Path, data_folder: Pa
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
         run_config=RunConfig(
-            # A name of its own each time: a trainer with an earlier one's name takes up what that one was at,
-            # and here the queue and the runs' folders know better.
-            name=f"slot{slot}-{time.strftime('%Y%m%d-%H%M%S')}-{queue._actor_id.hex()[:8]}",
-            storage_path=str((results / ".ray").absolute()),
+            name=f"slot{slot}",
+            storage_path=str(storage),
             failure_config=FailureConfig(max_failures=MAX_ATTEMPTS * num_jobs),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),

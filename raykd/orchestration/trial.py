@@ -12,7 +12,8 @@ from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options
 from raykd.orchestration.teacher import teacher_from
 from raykd.plan import make_plan
-from raykd.runs import RunFolder, RunStore
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
 
@@ -45,12 +46,13 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     folder = RunFolder(trial.runs / run.name)
     if folder.status() == "done":  # the same search was here before
         found = folder.record()
-        tune.report({METRIC: found["best"]["val_top1"], "epoch": run.recipe.epochs - 1, "seconds": found["seconds"]})
+        epochs = run.recipe.epochs
+        tune.report({METRIC: found["best"]["val_top1"], "epochs_done": epochs, "seconds": found["seconds"]})
         return
     device = device_of(trial.gpus)
     teacher = teacher_from(RunStore(options.results).folder(run.teacher), device)
 
     def on_epoch(report: EpochReport) -> None:
-        tune.report(asdict(report))
+        tune.report(asdict(report) | {"epochs_done": report.epoch + 1})
 
     fit(run, dataset, folder, device, teacher, Hooks(on_epoch))

@@ -7,13 +7,14 @@ best is picked on validation. First version: a search that is cut off starts aga
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from raykd.atomic import write_json
-from raykd.config import fingerprint, to_dict
+from raykd.config import fingerprint, override, to_dict
 from raykd.errors import RunFailed
 from raykd.experiment import Experiment, Search
 from raykd.orchestration.lab import Options, plan_of, run_lab
@@ -30,13 +31,13 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     assert settings is not None
     plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
     with ray_session():
-        run_lab([experiment], replace(options, stages=("teacher",)), console)
+        run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
         rows = _try_all(experiment, settings, options, console)
     folder = options.results / experiment.family / "search"
     write_json(folder / "trials.json", rows)
     write_json(folder / "best.json", rows[0])
     _print(rows, console)
-    flags = " ".join(f"--set {path}={value:.4g}" for path, value in rows[0]["setting"].items())
+    flags = " ".join(f"--set {path}={value!r}" for path, value in rows[0]["setting"].items())
     say(console, f"best on validation, {rows[0][METRIC]:.2f} %: {flags}")
     say(console, f"all trials: {folder / 'trials.json'}")
 
@@ -53,7 +54,9 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
     folder = (options.results / experiment.family / name).absolute()
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    trial = TrialConfig(replace(experiment, search=None), whole, folder / "runs", slots.cpus, slots.gpus)
+    trial = TrialConfig(
+        _with_whole_paths(replace(experiment, search=None)), whole, folder / "runs", slots.cpus, slots.gpus
+    )
     trainable = tune.with_parameters(run_trial, trial=trial)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
@@ -62,6 +65,18 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
         run_config=tune.RunConfig(name=name, storage_path=str(folder.parent), verbose=0),
     )
     return _rows(tuner.fit(), settings)
+
+
+def _with_whole_paths(experiment: Experiment) -> Experiment:
+    """Files of weights by their whole paths, as for `options`."""
+    if experiment.teacher_checkpoint:
+        whole = str(Path(experiment.teacher_checkpoint).absolute())
+        experiment = replace(experiment, teacher_checkpoint=whole)
+    for who in ("teacher", "student"):
+        weights = getattr(getattr(experiment, who).model, "weights", "")
+        if weights not in ("", "pretrained"):
+            experiment = override(experiment, f"{who}.model.weights", str(Path(weights).absolute()))
+    return experiment
 
 
 def _space_to_dict(settings: Search) -> dict[str, Any]:
@@ -91,7 +106,14 @@ def _tune_config(settings: Search, epochs: int, at_once: int) -> Any:
         max_concurrent_trials=at_once,
         reuse_actors=True,
         search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=settings.seed)),
-        scheduler=ASHAScheduler(max_t=epochs, grace_period=min(settings.grace_epochs, epochs)),
+        # By the epoch that a trial is at, so that one which goes on from a checkpoint is compared with its equals;
+        # and the last epoch is left to the loop, which has weights to keep.
+        scheduler=ASHAScheduler(
+            time_attr="epochs_done",
+            max_t=epochs,
+            grace_period=settings.grace_of(epochs),
+            stop_last_trials=False,
+        ),
     )
 
 
@@ -101,7 +123,7 @@ def _rows(grid: Any, settings: Search) -> list[dict[str, Any]]:
         {
             "setting": {path: result.config[path] for path in settings.space},
             METRIC: result.metrics[METRIC],
-            "epochs": result.metrics["epoch"] + 1,
+            "epochs": result.metrics["epochs_done"],
             "seconds": result.metrics["seconds"],
         }
         for result in grid

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import GetTimeoutError
 
 from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted, RaykdError, RunFailed
@@ -26,15 +27,19 @@ from raykd.experiment import Data
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run
-from raykd.runs import RunFolder, RunStore
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 from raykd.training.device import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.records import require_same_data
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
 
 LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
+ANSWER_S = 20.0
+LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 RAY_REPORT_EVERY_S = 30.0  # a report waits for Train's controller, 0.2 s: a fifth of an epoch on an H100
 
 
@@ -74,7 +79,9 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
             _train(job.run, worker, device, should_stop)
         else:
             folder = RunStore(worker.results).folder(job.run)
-            evaluate_on_test(folder, _dataset(job.run.data, worker), device, job.run.recipe.precision)
+            dataset = _dataset(job.run.data, worker)
+            require_same_data(job.run, dataset)
+            evaluate_on_test(folder, dataset, device, job.run.recipe.precision)
     except _Held as error:
         return State.WAITING, str(error)
     except Interrupted as error:
@@ -82,7 +89,7 @@ def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tupl
     except RaykdError as error:
         return State.FAILED, str(error)
     except Exception as error:
-        if "CUDA error" in str(error):  # this process cannot use its GPU again: let Ray replace it
+        if any(words in str(error) for words in LOST_GPU):  # to this process: let Ray replace it
             raise
         return State.FAILED, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     finally:
@@ -97,9 +104,12 @@ def _train(run: Run, worker: WorkerConfig, device: torch.device, should_stop: Ca
         teacher = _teacher(run, worker, device)
 
         def on_epoch(report: EpochReport) -> None:
-            board.add(report)
             worker.queue.report.remote(report)
-            to_ray.add(report)
+            try:
+                board.add(report)
+                to_ray.add(report)
+            except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
+                print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard or Ray: {error}")
 
         fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, should_stop))
 
@@ -156,8 +166,9 @@ def _watch(queue: Any, slot: int) -> threading.Event:
 
     def ask() -> None:
         while not stopping.wait(0.5):
-            if ray.get(queue.is_stopping.remote(slot)):
-                stopping.set()
+            with suppress(GetTimeoutError):  # a busy queue; another try comes
+                if ray.get(queue.is_stopping.remote(slot), timeout=ANSWER_S):
+                    stopping.set()
 
     threading.Thread(target=ask, daemon=True, name="raykd-stop").start()
     return stopping

@@ -8,14 +8,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd.errors import ConfigError
 from raykd.report.fields import Fields, corrupt
-from raykd.report.records import STAGES, Best, Family, History, Record, RunResult, Score, Stage
+from raykd.report.records import Best, Family, History, Record, RunResult, Score
+from raykd.run_folder import RunFolder
+from raykd.stages import STAGES, Stage
 
 
 def collect(results: Path) -> tuple[Family, ...]:
@@ -73,8 +75,10 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         if fields.text(key) != expected:
             fields.refuse(f"{key} is '{fields.text(key)}', its place in the plan says '{expected}'")
     status = fields.text("status")
-    if status not in get_args(Record.__annotations__["status"]):
+    if status not in ("running", "done", "failed"):
         fields.refuse(f"status is '{status}', not running, done or failed")
+    if status == "running" and not RunFolder(folder).is_held():
+        status = "interrupted"  # a process that was killed could not say so
     return Record(
         model=fields.text("model"),
         method=fields.text("method"),
@@ -92,12 +96,13 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         versions=fields.mapping("versions"),
         hardware=fields.mapping("hardware"),
         git=fields.optional("git", fields.mapping),
+        teacher_sha256=fields.optional_text("teacher_sha256"),
     )
 
 
 def _best(record: Fields) -> Best:
     fields = Fields(record.path, record.mapping("best"))
-    return Best(fields.count("epoch"), fields.number("val_top1", low=0, high=100))
+    return Best(fields.optional("epoch", fields.count), fields.number("val_top1", low=0, high=100))
 
 
 def _read_score(path: Path) -> Score | None:
@@ -106,7 +111,8 @@ def _read_score(path: Path) -> Score | None:
         return None
     top1 = fields.number("top1", low=0, high=100)
     measures = fields.other_numbers(known=("top1", "nll", "num_images"))
-    return Score(top1, fields.number("nll", low=0), fields.count("num_images"), measures)
+    weights = fields.optional_text("weights_sha256")
+    return Score(top1, fields.number("nll", low=0), fields.count("num_images"), measures, weights)
 
 
 def _read_history(path: Path) -> History | None:

@@ -10,7 +10,7 @@ from raykd.report.statistics import spread_of
 
 @dataclass(frozen=True)
 class Curve:
-    """One value an epoch. low and high are the smallest and largest seed: with three seeds, all there is."""
+    """One value an epoch, from 1 on. low and high are the smallest and largest seed: of three seeds, all there is."""
 
     epochs: tuple[int, ...]
     mean: tuple[float, ...]
@@ -42,7 +42,7 @@ def curve_of(histories: Sequence[History], column: str) -> Curve | None:
     epochs = tuple(sorted(by_epoch))
     spreads = [spread_of(by_epoch[epoch]) for epoch in epochs]
     return Curve(
-        epochs,
+        tuple(epoch + 1 for epoch in epochs),
         tuple(spread.mean for spread in spreads if spread),
         tuple(min(by_epoch[epoch]) for epoch in epochs),
         tuple(max(by_epoch[epoch]) for epoch in epochs),

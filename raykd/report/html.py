@@ -13,8 +13,8 @@ from markupsafe import Markup
 from raykd.report import wording
 from raykd.report.plots import Drawing, draw_all
 from raykd.report.provenance import OriginRow, SettingRow, origins_of, settings_of
-from raykd.report.records import STAGES
 from raykd.report.summary import FamilySummary
+from raykd.stages import STAGES
 
 
 @dataclass(frozen=True)

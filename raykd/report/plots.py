@@ -14,9 +14,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from raykd.report import wording
 from raykd.report.curves import Curve, comparable_histories, curve_of
-from raykd.report.records import ENDED, STAGES, Stage, one_line
+from raykd.report.records import ENDED, one_line
 from raykd.report.summary import FamilySummary
 from raykd.report.svg import INK, STAGE_COLOURS, inline_svg, page_style
+from raykd.stages import STAGES, Stage
 
 WIDTH, HEIGHT = 4.6, 3.0  # inches, 331 x 216 units of SVG: text stays legible on a page 400 px wide
 ROW_HEIGHT = 0.32  # inches for a row of dots

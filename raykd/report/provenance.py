@@ -1,7 +1,7 @@
 """Where the numbers came from: each stage's settings side by side, versions and machines over all runs.
 
 Also the cautions a reader needs before comparing baseline and distilled student: other recipes, other
-machines or versions, an uncommitted working tree.
+machines or versions, a teacher that was trained anew.
 """
 
 import json
@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raykd.report.records import STAGES, Family, Record, Stage, one_line
+from raykd.report.records import Family, Record, one_line
+from raykd.stages import STAGES, Stage
 
 Flat = Mapping[str, str]
 
@@ -66,7 +67,7 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     by_setting = [line for row in settings_of(family) for line in _cautions_of_setting(row, have_both)]
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _bears_on_results(row.path) for line in _cautions_of_origin(row)]
-    return (*by_setting, *by_origin, *_caution_of_dirty_tree(family))
+    return (*by_setting, *by_origin, *_caution_of_teacher(family))
 
 
 def _cautions_of_setting(row: SettingRow, have_both: bool) -> list[str]:
@@ -96,14 +97,23 @@ def _cautions_of_origin(row: OriginRow) -> list[str]:
 
 def _bears_on_results(path: str) -> bool:
     """A host's name or a job's number differs from run to run and means nothing; a processor's kind may."""
-    return path != "git.dirty" and (not path.startswith("hardware.") or path in ("hardware.cpu", "hardware.gpu"))
+    return not path.startswith("hardware.") or path in ("hardware.cpu", "hardware.gpu")
 
 
-def _caution_of_dirty_tree(family: Family) -> list[str]:
-    flags = [record.git.get("dirty") for record in _records(family) if record.git]
-    if True not in flags:
+def _caution_of_teacher(family: Family) -> list[str]:
+    """A teacher that was trained anew, on a GPU with other bits, under students that are done and were not."""
+    teachers = {run.score.weights_sha256 for run in family.stage("teacher") if run.score and run.score.weights_sha256}
+    others = [
+        run.name
+        for run in family.stage("distilled")
+        if run.record and run.record.teacher_sha256 and teachers and run.record.teacher_sha256 not in teachers
+    ]
+    if not others:
         return []
-    return [f"{flags.count(True)} of {len(flags)} runs came from a working tree with uncommitted changes"]
+    return [
+        f"{', '.join(others)}: taught by other weights than the teacher's above, which was trained anew since; "
+        "remove these folders and run again"
+    ]
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

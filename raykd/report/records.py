@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Stage = Literal["teacher", "baseline", "distilled"]
-State = Literal["not started", "running", "failed", "not evaluated", "evaluated"]
+from raykd.stages import Stage
 
-STAGES: tuple[Stage, ...] = ("teacher", "baseline", "distilled")
+State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
 ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # trained to the last epoch
 
@@ -41,13 +40,14 @@ class Score:
     nll: float
     num_images: int
     measures: Mapping[str, float] = field(default_factory=dict)
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch that validation picked, and its validation top1."""
+    """The epoch that validation picked, and its validation top1; no epoch of weights trained elsewhere."""
 
-    epoch: int
+    epoch: int | None
     val_top1: float
 
 
@@ -59,7 +59,7 @@ class Record:
     method: str
     seed: int
     fingerprint: str
-    status: Literal["running", "done", "failed"]
+    status: Literal["running", "interrupted", "done", "failed"]
     seconds: float
     started: str
     ended: str | None
@@ -71,6 +71,7 @@ class Record:
     versions: Mapping[str, Any]
     hardware: Mapping[str, Any]
     git: Mapping[str, Any] | None
+    teacher_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ class RunResult:
         """The state, with the failure's reason or the number of epochs so far, on one printable line."""
         if self.state == "failed" and self.record is not None:
             return f"failed: {one_line(self.record.reason or 'no reason recorded')}"
-        if self.state == "running":
+        if self.state in ("running", "interrupted"):
             num_epochs = len(self.history.epochs) if self.history else 0
-            return f"running: {num_epochs} epoch{'' if num_epochs == 1 else 's'} recorded"
+            return f"{self.state}: {num_epochs} epoch{'' if num_epochs == 1 else 's'} recorded"
         return self.state
 
 

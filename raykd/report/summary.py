@@ -5,16 +5,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from raykd.report.provenance import cautions_of
-from raykd.report.records import STAGES, Family, Record, RunResult, Stage
+from raykd.report.records import Family, Record, RunResult
 from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
+from raykd.stages import REPORT_KEYS, STAGES, Stage
 
 Value = TypeVar("Value")
-
-REPORT_KEYS: Mapping[Stage, str] = {
-    "teacher": "teacher_accuracy",
-    "baseline": "student_accuracy_without_kd",
-    "distilled": "student_accuracy_with_kd",
-}
 
 
 @dataclass(frozen=True)
@@ -65,13 +60,24 @@ class FamilySummary:
 
 def summarize(family: Family) -> FamilySummary:
     """All numbers of one family."""
+    stages = tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES)
     return FamilySummary(
         family,
-        tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES),
+        stages,
         paired_gain(_pairs(family)),
         tuple(line for run in family.runs for line in _missing(run)),
-        cautions_of(family),
+        (*_caution_of_weak_teacher(stages), *cautions_of(family)),
     )
+
+
+def _caution_of_weak_teacher(stages: tuple[StageSummary, ...]) -> list[str]:
+    teacher, baseline, _ = (stage.top1 for stage in stages)
+    if teacher is None or baseline is None or teacher.mean >= baseline.mean:
+        return []
+    return [
+        f"the teacher ({teacher.mean:.2f} %) is below the student that learnt without it ({baseline.mean:.2f} %): "
+        "train it longer, or choose a larger one"
+    ]
 
 
 def headline(summaries: tuple[FamilySummary, ...]) -> dict[str, dict[str, float | None]]:
@@ -127,4 +133,5 @@ def _missing(run: RunResult) -> list[str]:
     """What the plan promises and the folder does not hold, one line each."""
     if run.state != "evaluated":
         return [f"{run.name}: {run.state_in_words}"]
-    return [] if run.history else [f"{run.name}: no history.parquet, so no learning curve"]
+    trained_here = run.record is None or run.record.best is None or run.record.best.epoch is not None
+    return [f"{run.name}: no history.parquet, so no learning curve"] if trained_here and not run.history else []

@@ -1,7 +1,7 @@
 """Everything needed to go on exactly, in one safetensors file: written aside and renamed, whole or not at all.
 
-objective.*  weights and buffers of student and adapter      optimizer.<i>.*  state of parameter i
-best.*       the best epoch's weights                        header           where the run stands, JSON
+objective.*  weights and buffers of student and adapter      optimizer.<parameter>.*  that parameter's state
+best.*       the best epoch's weights                        header                   where the run stands, JSON
 """
 
 import json
@@ -37,8 +37,9 @@ def save_checkpoint(
     """Replace `path`."""
     tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+    for parameter_name, parameter in objective.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{parameter_name}.{name}": value for name, value in state.items() if value is not None}
     save_weights(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
@@ -60,17 +61,19 @@ def load_checkpoint(
         groups[kind][rest] = tensor
     try:
         objective.load_state_dict(groups["objective"])
-        _restore_optimizer(optimizer, groups["optimizer"])
-    except (RuntimeError, IndexError):
+        _restore_optimizer(objective, optimizer, groups["optimizer"])
+    except (RuntimeError, KeyError):
         raise RunFailed(f"checkpoint '{path}' is of another run; remove it to train from the start") from None
     return progress, groups["best"]
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Raises KeyError for a parameter that is not there, RuntimeError for a state of another shape than its."""
+    parameters = dict(objective.named_parameters())
     for name, tensor in tensors.items():
-        number, key = name.split(".", 1)
-        parameter = parameters[int(number)]
-        # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact.
-        like = torch.empty_like(parameter.detach()).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        parameter_name, key = name.rsplit(".", 1)
+        parameter = parameters[parameter_name]
+        # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact. A count of
+        # steps has no dimension and no layout.
+        like = torch.empty_like(parameter.detach()).copy_(tensor) if tensor.ndim else tensor
         optimizer.state[parameter][key] = like

@@ -7,7 +7,7 @@ import torch
 from raykd.data.dataset import Dataset
 from raykd.models.weights import load_weights
 from raykd.plan import Run
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.evaluate import evaluate
 from raykd.training.records import finish
 from raykd.training.training import make_model, validation_of

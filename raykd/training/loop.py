@@ -9,22 +9,22 @@ with the same bits as one that was never cut off. Nothing here knows of Ray, Slu
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 
 from raykd.data.dataset import Dataset
-from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.errors import Interrupted, RunFailed
 from raykd.plan import Run
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.checkpoint import load_checkpoint, save_checkpoint
-from raykd.training.determinism import cpu_threads, step_seeds
+from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
-from raykd.training.records import finish, start
+from raykd.training.records import finish, require_same_data, start
 from raykd.training.sums import EpochSums
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import Training, make_training
@@ -75,8 +75,7 @@ def fit(
     Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
     and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
     """
-    if dataset.identity != run.data_identity:
-        raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its data folder")
+    require_same_data(run, dataset)
     with folder.writer(writer_wait_s):
         if folder.status() == "done":
             return
@@ -109,10 +108,10 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
     if progress.sums is not None:
         sums.restore(progress.sums)
     began, first_step = time.monotonic(), progress.step
-    seeds = step_seeds(training.run.seed, epoch, steps)
+    seeds, generator = step_seeds(training.run.seed, epoch, steps), generator_of(training.device)
     training.objective.train()
     for batch in training.loader.epoch(epoch, first_step):
-        torch.manual_seed(seeds[batch.step])
+        generator.manual_seed(seeds[batch.step])
         set_learning_rate(training.optimizer, learning_rate(recipe, epoch, batch.step, steps))
         sums.add(training.step(batch, weights), batch.step)
         progress.step = batch.step + 1
@@ -214,5 +213,6 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
     except Interrupted:
         raise
     except Exception as error:
-        folder.update(status="failed", reason=f"{error}" or type(error).__name__)
+        with suppress(OSError):  # on a full disk; `error` says so
+            folder.update(status="failed", reason=f"{error}" or type(error).__name__)
         raise

@@ -9,12 +9,18 @@ from torch import Tensor
 
 from raykd.config import to_dict
 from raykd.data.dataset import Dataset
-from raykd.errors import RunFailed
+from raykd.errors import ConfigError, RunFailed
 from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
-from raykd.runs import RunFolder, now
+from raykd.run_folder import RunFolder, now
 from raykd.training.trained import save_trained
+
+
+def require_same_data(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError when `dataset` is not the one that the run's fingerprint names."""
+    if dataset.identity != run.data_identity:
+        raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
 def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str) -> int:

@@ -7,7 +7,7 @@ import torch
 from raykd.atomic import write_json
 from raykd.data.dataset import Dataset
 from raykd.models.weights import file_fingerprint
-from raykd.runs import RunFolder, read_json
+from raykd.run_folder import RunFolder, read_json
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import load_trained
 

@@ -19,7 +19,7 @@ import torch
 from raykd import KD, SGD, Cosine, CrossEntropy, Data, Recipe, ResNet
 from raykd.data.dataset import Dataset, Split
 from raykd.plan import Run
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.training import make_model, make_training

@@ -20,8 +20,9 @@ from raykd.cli import guarded
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options, run_lab
 from raykd.orchestration.teacher import teacher_from
-from raykd.plan import STAGES, Run, Stage
-from raykd.runs import RunFolder
+from raykd.plan import Run
+from raykd.run_folder import RunFolder
+from raykd.stages import STAGES, Stage
 from raykd.training.loop import Hooks, fit
 from raykd.training.teachers import no_teacher
 

@@ -24,7 +24,8 @@ from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
 from raykd.plan import Run, make_plan
 from raykd.report.build import build
 from raykd.report.text import render_text
-from raykd.runs import RunFolder, RunStore
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

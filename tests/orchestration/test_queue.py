@@ -58,12 +58,18 @@ def do_all(queue: RunQueue, slot: int = 0) -> list[Job]:
     return done
 
 
-def test_teacher_goes_first_and_every_training_before_the_evaluations() -> None:
+def test_teacher_goes_first_and_each_run_is_evaluated_as_soon_as_it_is_trained() -> None:
     queue = new_queue()
-    order = [stage(job) for job in do_all(queue)]
-    training = ["train teacher"] + ["train baseline"] * 2 + ["train distilled"] * 2
-    assert order == training + [step.replace("train", "evaluate") for step in training]
+    stages = ["teacher", *["baseline"] * 2, *["distilled"] * 2]
+    expected = [f"{kind} {name}" for name in stages for kind in ("train", "evaluate")]
+    assert [stage(job) for job in do_all(queue)] == expected
     assert queue.is_over()
+
+
+def test_teachers_of_all_families_go_before_the_first_students() -> None:
+    jobs = jobs_of([*planned(), *planned(family="other")], set(), set())
+    assert [job.run.family for job in jobs if job.run.stage == "teacher"] == ["small", "small", "other", "other"]
+    assert all(job.run.stage == "teacher" for job in jobs[:4])
 
 
 def test_student_is_distilled_only_after_its_teacher_is_there() -> None:
@@ -71,7 +77,7 @@ def test_student_is_distilled_only_after_its_teacher_is_there() -> None:
     assert [stage(queue.next(slot)) for slot in range(4)] == ["train teacher", *["train baseline"] * 2, "nothing"]
     assert not queue.is_over(), "a slot without a job must ask again"
     queue.finish(0, queue.statuses()[0].job.name, State.DONE)
-    assert stage(queue.next(3)) == "train distilled"
+    assert [stage(queue.next(slot)) for slot in (3, 0)] == ["evaluate teacher", "train distilled"]
 
 
 def test_run_is_evaluated_only_after_its_own_training() -> None:
@@ -83,10 +89,10 @@ def test_what_was_trained_before_is_only_evaluated_and_holds_nobody_up() -> None
     teacher, *students = planned()
     jobs = jobs_of([teacher, *students], {teacher.name, students[0].name}, {teacher.name})
     assert [stage(job) for job in jobs if not job.needs] == [
+        "evaluate baseline",
         "train baseline",
         "train distilled",
         "train distilled",
-        "evaluate baseline",
     ]
     assert not jobs_of([teacher], {teacher.name}, {teacher.name})
 
@@ -114,15 +120,15 @@ def test_failure_skips_what_needs_it_and_what_needs_that() -> None:
     queue.finish(0, job.name, State.FAILED, "NaN")
     skipped = [name for name, state in states(queue).items() if state is State.SKIPPED]
     assert skipped == [
-        "train distilled 0",
-        "train distilled 1",
         "evaluate teacher 0",
+        "train distilled 0",
         "evaluate distilled 0",
+        "train distilled 1",
         "evaluate distilled 1",
     ]
     reasons = {s.job.name: s.reason for s in queue.statuses() if s.state is State.SKIPPED}
     assert all(reason.startswith(("train teacher", "train distilled")) for reason in reasons.values())
-    assert [stage(job) for job in do_all(queue)] == ["train baseline"] * 2 + ["evaluate baseline"] * 2
+    assert [stage(job) for job in do_all(queue)] == ["train baseline", "evaluate baseline"] * 2
     assert queue.is_over()
 
 
@@ -152,7 +158,7 @@ def test_run_that_another_command_is_at_waits_while_the_others_go_first(clock: C
     assert teacher is not None
     queue.finish(0, teacher.name, State.WAITING, "process 1 on elsewhere is at it")
     assert queue.statuses()[0].reason == "process 1 on elsewhere is at it"
-    assert [stage(job) for job in do_all(queue)] == ["train baseline"] * 2 + ["evaluate baseline"] * 2
+    assert [stage(job) for job in do_all(queue)] == ["train baseline", "evaluate baseline"] * 2
     assert queue.next(0) is None and not queue.is_over(), "asked again at once, or given up"
     clock.time += HELD_RETRY_S
     assert queue.next(0) == teacher
@@ -187,6 +193,17 @@ def test_job_of_a_slot_that_went_with_its_node_is_taken_over(clock: Clock) -> No
     queue.finish(1, lost.name, State.DONE)
     do_all(queue, slot=1)
     assert set(states(queue).values()) == {State.DONE} and queue.is_over()
+
+
+def test_job_of_a_lost_slot_holds_no_stop_up(clock: Clock) -> None:
+    queue = new_queue()
+    lost, other = queue.next(0), queue.next(1)
+    assert lost is not None and other is not None
+    clock.time += LOST_AFTER_S + 1
+    queue.stop()
+    assert queue.is_stopping(1) and not queue.is_over(), "the other slot is still saving"
+    queue.finish(1, other.name, State.STOPPED)
+    assert queue.is_over() and queue.lost_slots() == {0}
 
 
 def test_reports_are_kept_from_the_first_epoch_to_the_last(clock: Clock) -> None:
@@ -235,6 +252,8 @@ def events(draw: random.Random, queue: RunQueue, slots: int, clock: Clock) -> It
 
     while not queue.is_over():
         clock.time += draw.random() * HELD_RETRY_S
+        for busy in at:
+            queue.is_stopping(busy)  # as a live worker's thread asks all the time
         slot = draw.randrange(slots)
         # A slot asks while it has a job only when its worker was lost.
         lost = draw.random() < 0.1

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from raykd.data.dataset import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.reporting import report, report_results
 from raykd.plan import Plan, Run, make_plan
-from raykd.runs import RunFolder, RunStore
+from raykd.report.build import build
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 from raykd.training.loop import fit
 from raykd.training.teachers import LiveTeacher, no_teacher
 from raykd.training.trained import load_trained
@@ -90,7 +93,7 @@ def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> 
     store, run = RunStore(tmp_path), plan.runs[0]
     store.write_plan(plan)
     fit(run, others, store.folder(run), CPU)
-    with pytest.raises(ConfigError, match=r"was trained on other data than 'no-data-here' holds; name its --data-dir"):
+    with pytest.raises(ConfigError, match="is of other images than this digits; name its folder with --data-dir"):
         report_results(tmp_path, NO_DATA, quiet())
     assert not store.folder(run).test.exists()
 
@@ -101,3 +104,26 @@ def test_recorded_run_is_the_planned_one(trained: tuple[Path, Plan]) -> None:
         folder = RunStore(results).folder(run)
         assert from_dict(Run, folder.record()["config"]) == run
         assert set(load_file(folder.best)) == set(load_trained(folder.best).network.state_dict())
+
+
+def test_teacher_from_a_file_is_reported_like_any_other(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+    results, plan = trained
+    teacher = RunStore(results).folder(of_stage(plan, "teacher")[0]).best
+    imported = make_plan(experiment(teacher_checkpoint=str(teacher)), digits(), NO_WEIGHTS, ("teacher",))
+    store = RunStore(tmp_path)
+    store.write_plan(imported)
+    fit(imported.runs[0], digits(), store.folder(imported.runs[0]), CPU)
+    report_results(tmp_path, NO_DATA, quiet())
+    assert json.loads((tmp_path / "report.json").read_text())["small"]["teacher_accuracy"] > 0
+    assert build(tmp_path).is_complete
+
+
+def test_run_of_another_version_in_another_family_stops_no_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(trained[0], results)
+    report_results(results, NO_DATA, quiet())
+    for path in results.glob("small/*/run.json"):
+        record = json.loads(path.read_text())
+        record["config"]["recipe"]["ema_decay"] = 0.999
+        path.write_text(json.dumps(record))
+    report(results, quiet())

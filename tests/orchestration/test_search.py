@@ -68,7 +68,7 @@ def test_search_finds_the_best_by_validation(cluster: str, results: Path, capfd:
     for trial in found.trials:
         assert 0.1 <= trial["setting"]["method.alpha"] <= 0.9 and 1 <= trial["setting"]["method.temperature"] <= 20
         assert trial["epochs"] == EPOCHS
-    flags = " ".join(f"--set {path}={value:.4g}" for path, value in found.best["setting"].items())
+    flags = " ".join(f"--set {path}={value!r}" for path, value in found.best["setting"].items())
     assert f"best on validation, {found.best[METRIC]:.2f} %: {flags}" in found.lines
     assert found.past_console == "", "Ray, Tune or Optuna printed something"
     assert not any(re.search("experiment|trial id|status", line, re.IGNORECASE) for line in found.lines)

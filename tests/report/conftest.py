@@ -26,6 +26,7 @@ class ResultsFolder:
         name = fields.pop("name", f"{stage}-net-s{seed}-ab12")
         history = fields.pop("history", {"ce": [2.0, 1.0, 0.5], "val_top1": [50.0, 80.0, 89.0]})
         measures = fields.pop("measures", {})
+        weights = fields.pop("weights_sha256", None)
         record = {**_record(family, stage, name, seed), **fields}
         self.write(f"{family}/{name}/run.json", record)
         if history is not None:
@@ -33,7 +34,7 @@ class ResultsFolder:
             table = pa.table({"epoch": range(num_epochs), "step": range(num_epochs), **history})
             pq.write_table(table, self.root / family / name / "history.parquet")
         if top1 is not None:
-            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, **measures}
+            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, "weights_sha256": weights, **measures}
             self.write(f"{family}/{name}/test.json", score)
         return name
 
@@ -70,7 +71,7 @@ def _record(family: str, stage: str, name: str, seed: int) -> dict[str, Any]:
         "compute": {"device": "cpu", "threads": 2, "precision": "fp32"},
         "versions": {"raykd": "0.1.0", "torch": "2.15.0"},
         "hardware": {"cpu": "a processor", "gpu": None},
-        "git": {"revision": "0123456789", "dirty": False},
+        "git": {"revision": "0123456789", "source_sha256": "ab"},
         "parameters": 11_173_962 if stage == "teacher" else 78_042,
         "best": {"epoch": 2, "val_top1": 89.0},
     }

@@ -10,6 +10,7 @@ import pytest
 
 from raykd.errors import ConfigError, RaykdError
 from raykd.report.collect import collect
+from raykd.run_folder import RunFolder
 
 
 def test_a_run_is_read_as_it_was_written(results):
@@ -38,16 +39,17 @@ def test_every_unfinished_state_has_its_words(results):
         results.run("cnn", "baseline", 0, None),
         results.run("cnn", "baseline", 1, None, status="running"),
         results.run("cnn", "baseline", 2, None, status="failed", reason="NaN in ce\n at \x1b[31mepoch 3"),
-        results.run("cnn", "baseline", 3, None, status="running", history=None),
+        results.run("cnn", "baseline", 3, None, status="running", history={"ce": [1.0]}),
         "baseline-net-s4-ab12",
     ]
     results.plan("cnn", baseline=stages)
-    (family,) = collect(results.root)
+    with RunFolder(results.root / "cnn" / stages[3]).writer():
+        (family,) = collect(results.root)
     assert [run.state_in_words for run in family.runs] == [
         "not evaluated",
-        "running: 3 epochs recorded",
+        "interrupted: 3 epochs recorded",
         "failed: NaN in ce at [31mepoch 3",
-        "running: 0 epochs recorded",
+        "running: 1 epoch recorded",
         "not started",
     ]
 

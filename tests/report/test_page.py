@@ -70,7 +70,7 @@ def test_the_page_tells_numbers_interval_verdict_and_what_is_missing(page):
         "3 of 3 seeds in favour of distilling.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
-        "distilled-net-s1-ab12: running: 3 epochs recorded",
+        "distilled-net-s1-ab12: interrupted: 3 epochs recorded",
         "distilled-net-s2-<img src=x>: not started",
         "10 of 14 planned runs evaluated",
     ):

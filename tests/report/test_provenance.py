@@ -39,16 +39,25 @@ def test_a_stage_whose_runs_differ_is_cautioned_against(results):
     assert "the distilled runs differ in method.alpha: 0.5, 0.9" in cautions_of(family)
 
 
-def test_other_machines_and_uncommitted_changes_are_cautioned_against(results):
+def test_other_machines_and_other_code_are_cautioned_against(results):
     family = family_of(
         results,
         {"hardware": {"gpu": "A"}},
-        {"hardware": {"gpu": "B"}, "git": {"revision": "0123456789", "dirty": True}},
+        {"hardware": {"gpu": "B"}, "git": {"revision": "0123456789", "source_sha256": "ba"}},
     )
     assert cautions_of(family) == (
         "the students' runs differ in hardware.gpu: A (2 of 4 runs); B (2 of 4 runs)",
-        "2 of 4 runs came from a working tree with uncommitted changes",
+        "the students' runs differ in git.source_sha256: ab (2 of 4 runs); ba (2 of 4 runs)",
     )
+
+
+def test_students_of_a_teacher_that_was_trained_anew_are_cautioned_against(results):
+    teacher = results.run("cnn", "teacher", weights_sha256="new")
+    students = [results.run("cnn", "distilled", seed, teacher_sha256=of) for seed, of in enumerate(("new", "old"))]
+    results.plan("cnn", teacher=[teacher], distilled=students)
+    (family,) = collect(results.root)
+    (caution,) = cautions_of(family)
+    assert caution.startswith(f"{students[1]}: taught by other weights than the teacher's above")
 
 
 def test_a_host_of_its_own_or_a_teacher_trained_elsewhere_is_no_caution(results):

@@ -23,7 +23,7 @@ def test_a_curve_is_mean_and_range_over_the_seeds_that_have_the_epoch():
         History((0,), {"kd": (9.0,)}),
     ]
     curve = curve_of(histories, "ce")
-    assert curve.epochs == (0, 1, 2)
+    assert curve.epochs == (1, 2, 3)
     assert curve.mean == (2.0, 2.0, 1.0)
     assert curve.low == (1.0, 2.0, 1.0)
     assert curve.high == (3.0, 2.0, 1.0)
@@ -73,7 +73,7 @@ def test_a_figure_says_its_numbers_in_words(results):
     assert 'role="img"' in drawings["Test top1"].svg
     assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top1"].svg
     assert "seed 0 +1.50; seed 1 +1.00; mean +1.25 [-1.93, +4.43]" in drawings["Gain of each seed"].svg
-    assert "Last epoch: teacher 89.00 at epoch 2" in drawings["Validation top1"].svg
+    assert "Last epoch: teacher 89.00 at epoch 3" in drawings["Validation top1"].svg
 
 
 def test_a_loss_term_is_drawn_under_its_own_name_whatever_its_letters(results):

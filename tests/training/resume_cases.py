@@ -17,9 +17,10 @@ import raykd.atomic
 from raykd.methods import KD, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run, Stage
+from raykd.plan import Run
 from raykd.recipe import SGD, AdamW, Cosine, MultiStep
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
+from raykd.stages import Stage
 from raykd.training import loop, training
 from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks, fit
 

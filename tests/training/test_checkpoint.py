@@ -15,7 +15,7 @@ from raykd.methods import FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run
 from raykd.recipe import SGD, AdamW
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from raykd.training.training import Training, make_training

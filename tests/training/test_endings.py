@@ -16,7 +16,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.recipe import SGD
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.teachers import LiveTeacher, NoTeacher
 
@@ -63,7 +63,7 @@ def test_half_done_run_is_not_finished_under_another_teacher(run_folder: RunFold
 
 def test_run_is_not_trained_on_other_images_than_it_names(run_folder: RunFolder) -> None:
     run = replace(run_of("baseline"), data_identity="of other images")
-    with pytest.raises(ConfigError, match="is of other images than this digits; name its data folder"):
+    with pytest.raises(ConfigError, match="is of other images than this digits; name its folder"):
         train(run, run_folder)
     assert run_folder.status() == "not started"
 

@@ -16,7 +16,7 @@ from raykd.data.dataset import Dataset, Split
 from raykd.data.loader import Batch
 from raykd.methods import FeatureKD
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.loop import EpochReport, fit

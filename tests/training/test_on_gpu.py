@@ -9,7 +9,7 @@ from small_runs import digits, recipe, run_of, teacher_of
 from raykd.errors import Interrupted
 from raykd.methods import FeatureKD
 from raykd.plan import Run
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher
 

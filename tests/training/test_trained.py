@@ -15,7 +15,7 @@ from raykd.models import Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.runs import RunFolder
+from raykd.run_folder import RunFolder
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.trained import images_of, load_trained, read_header, save_trained
