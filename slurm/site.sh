@@ -10,5 +10,11 @@ RAYKD_DEFAULT_VENV=$HOME/.venvs/edl
 # Where Ray puts sockets and logs on the node: local to it, and short (18 characters always fit).
 export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 
+# How long a node's Ray may take to start, in seconds: minutes, where many start from one slow filesystem.
+export RAYKD_START_TIMEOUT_S=${RAYKD_START_TIMEOUT_S:-180}
+
+# How often a job that its time limit cuts off goes back into the queue by itself; 0 for never.
+export RAYKD_MAX_REQUEUES=${RAYKD_MAX_REQUEUES:-100}
+
 # sbatch takes this over the #SBATCH line, for those who source this file before they submit.
 export SBATCH_PARTITION=${SBATCH_PARTITION:-markov_gpu}

@@ -1,5 +1,6 @@
 """The command line: quick to explain itself, and the same words for the same runs."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -110,3 +111,40 @@ def test_every_experiment_file_defines_what_it_runs(name):
     assert [experiment.family for experiment in experiments] == {
         "digits": ["digits"], "lab": ["cnn", "vit"],
     }.get(name, [name.split("_")[-1]])  # fmt: skip
+
+
+def test_a_full_disk_is_one_line_and_no_traceback(capsys):
+    def write():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ray_results/cnn/plan.json")
+
+    assert cli.guarded(write) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device: 'ray_results/cnn/plan.json'" in said and said.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As `... --plan | head -1` has."""
+    command = f"{sys.executable} experiments/digits.py --plan"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -c 1; echo ${{PIPESTATUS[0]}} >&2"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stderr.strip() in ("0", "141"), done.stderr
+
+
+def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import sys\nsys.path.insert(0, 'experiments')\nfrom dataclasses import replace\n"
+        "from digits import experiment\nfrom raykd import Search, main, uniform\n"
+        "experiment = replace(experiment, search=Search({'method.alpha': uniform(0, 1)}, trials=7))\n"
+        "if __name__ == '__main__':\n    main(experiment)\n"
+    )
+    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
+    _, trials, *runs = capsys.readouterr().out.splitlines()
+    assert "7 trials over method.alpha" in trials and [line.split("-")[0].strip() for line in runs] == ["teacher"]
+    done = subprocess.run(
+        [sys.executable, str(path), "--stage", "teacher", "--results", str(tmp_path / "r")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--stage teacher: an experiment that searches" in done.stderr

@@ -2,13 +2,15 @@
 
     python -m raykd.cluster.boot -- experiments/distill_cnn.py [ARGS...]     (slurm/ray_cluster.slurm does)
 
-Exit code: the experiment's own; 2 for a mistake in what was asked, 1 when Ray fails, 75 when cut off by
-SIGTERM or SIGUSR2. Imports neither ray nor torch, so that the first line is printed at once.
+Exit code: the experiment's own; 2 for a mistake in what was asked, 1 when Ray fails, 75 when cut off by SIGTERM or
+SIGUSR2, the warning before the time limit, after which the job requeues itself.
+Imports neither ray nor torch, so that the first line is printed at once.
 """
 
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +21,11 @@ from raykd.cluster.folder import JobFolder, job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.ray_cluster import Job, RayCluster
 from raykd.cluster.ray_start import driver_environment, ray_environment
+from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm import Allocation, read_allocation
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import ConfigError, Interrupted, RaykdError
 
+START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold venv on a busy shared filesystem takes minutes
 USAGE = "sbatch slurm/ray_cluster.slurm experiments/distill_cnn.py [ARGS...]"
 
 
@@ -42,22 +46,30 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     clock = Clock(environ)
     try:
         with Signals() as signals:
-            return _boot(words, environ, clock, signals)
+            return _boot(list(words[1:] if words and words[0] == "--" else words), environ, clock, signals)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
 def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
-    allocation = read_allocation(environ)
+    allocation, limit = read_allocation(environ), max_requeues(environ)
     driver = driver_command(words, allocation.submit_dir)
     for program in ("srun", "scontrol", "ray"):
         if shutil.which(program, path=environ.get("PATH")) is None:
             raise ConfigError(f"no '{program}' on PATH; RAYKD_VENV and the modules are set in slurm/site.sh")
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
-    clock.say(f"job {allocation.job_id} on {allocation.head}{restarts}: starting Ray")
-    with job_folder(allocation.job_id, environ) as folder:
-        return _run_on_cluster(driver, allocation, folder, environ, clock, signals)
+    nodes = ", ".join(str(node) for node in allocation.nodes)
+    clock.say(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
+    try:
+        with job_folder(allocation.job_id, environ) as folder:
+            code = _run_on_cluster(driver, allocation, folder, environ, clock, signals)
+    except Interrupted as error:
+        clock.say(str(error))
+        code = error.exit_code
+    if code == Interrupted.exit_code and signal.SIGUSR2 in signals.received:  # SIGTERM: somebody wants its end
+        requeue(allocation, words, limit, clock.say)
+    return code
 
 
 def _run_on_cluster(
@@ -70,7 +82,7 @@ def _run_on_cluster(
 ) -> int:
     ports = find_ports(allocation.job_id)
     shared = ray_environment(environ, folder, allocation.submit_dir, several_nodes=bool(allocation.others))
-    with RayCluster(Job(allocation, ports, folder, shared), clock.say) as cluster:
+    with RayCluster(Job(allocation, ports, folder, shared, start_timeout_s(environ)), clock.say) as cluster:
         address = cluster.wait_until_up(signals.check)
         clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
         clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
@@ -81,12 +93,20 @@ def _run_on_cluster(
     return code
 
 
+def start_timeout_s(environ: Mapping[str, str]) -> float:
+    """RAYKD_START_TIMEOUT_S, 180 unless set. Raises: ConfigError when it is no number of seconds."""
+    text = environ.get("RAYKD_START_TIMEOUT_S") or START_TIMEOUT_S
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds, such as 180") from None
+
+
 def driver_command(words: Sequence[str], submit_dir: Path) -> list[str]:
-    """`python EXPERIMENT ARGS...` from the words after '--', which stay words: no shell sees them.
+    """`python EXPERIMENT ARGS...`; words stay words: no shell sees them.
 
     Raises: ConfigError when there is none, or no such file.
     """
-    words = list(words[1:] if words and words[0] == "--" else words)
     if not words:
         raise ConfigError(f"no experiment named; submit with: {USAGE}")
     experiment = submit_dir / words[0]

@@ -43,7 +43,7 @@ class Signals:
     def check(self) -> None:
         """Raises: Interrupted when one came: there is no driver yet that could end well."""
         if self.received:
-            raise Interrupted(f"cut off by {self.received[0].name} while Ray was starting; submit again")
+            raise Interrupted(f"cut off by {self.received[0].name} while Ray was starting")
 
 
 def run_driver(

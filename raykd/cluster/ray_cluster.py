@@ -16,8 +16,6 @@ from raykd.cluster.ray_step import STOP_TIMEOUT_S, RayStep
 from raykd.cluster.slurm import Allocation
 from raykd.errors import RaykdError
 
-HEAD_TIMEOUT_S = 180  # 4 s on a local disk; a cold venv on a busy shared filesystem takes minutes
-JOIN_TIMEOUT_S = 180
 HEAD_END_S = 5  # `ray start --block` notices a lost process within a second
 POLL_S = 0.05
 
@@ -30,6 +28,7 @@ class Job:
     ports: Ports
     folder: JobFolder
     environment: Mapping[str, str]
+    start_timeout_s: float  # for the head, and then for all others together
 
 
 class RayCluster:
@@ -98,15 +97,16 @@ class RayCluster:
             check()
             if failure := self._head.failure("before it was up"):
                 raise RaykdError(failure)
-            if self._head.age_s > HEAD_TIMEOUT_S:
-                raise RaykdError(f"Ray's head is not up after {HEAD_TIMEOUT_S} s{self._head.log_tail()}")
+            if self._head.age_s > self._job.start_timeout_s:
+                late = f"not up after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
+                raise RaykdError(f"Ray's head is {late}{self._head.log_tail()}")
             self._require_watcher()
             time.sleep(POLL_S)
         self._say(f"head up {{after}} on {self._job.allocation.head}")
         return heads[0]
 
     def _wait_for_members(self, check: Callable[[], None]) -> None:
-        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        deadline = time.monotonic() + self._job.start_timeout_s
         said, wanted = None, len(self._job.allocation.nodes)
         while waiting := set(self._members) - {node.name for node in self.nodes()}:
             check()
@@ -117,8 +117,8 @@ class RayCluster:
                 if failure := self._members[name].failure("before it had joined"):
                     raise RaykdError(failure)
             if time.monotonic() > deadline:
-                tail = self._members[min(waiting)].log_tail()
-                raise RaykdError(f"not joined after {JOIN_TIMEOUT_S} s: {_listed(waiting)}; the first{tail}")
+                late = f"not joined after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
+                raise RaykdError(f"{_listed(waiting)} {late}{self._members[min(waiting)].log_tail()}")
             if failure := self._head.failure("while nodes joined"):
                 raise RaykdError(failure)
             self._require_watcher()

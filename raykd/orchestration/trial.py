@@ -52,7 +52,9 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     device = device_of(trial.gpus)
     teacher = teacher_from(RunStore(options.results).folder(run.teacher), device)
 
-    def on_epoch(report: EpochReport) -> None:
+    def tell(report: EpochReport) -> None:
         tune.report(asdict(report) | {"epochs_done": report.epoch + 1})
 
-    fit(run, dataset, folder, device, teacher, Hooks(on_epoch))
+    last: list[EpochReport] = []  # Tune may end a trial at any report; the last comes when the weights are kept
+    fit(run, dataset, folder, device, teacher, Hooks(lambda r: tell(r) if r.epoch + 1 < r.epochs else last.append(r)))
+    tell(*last)

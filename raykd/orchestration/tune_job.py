@@ -106,14 +106,8 @@ def _tune_config(settings: Search, epochs: int, at_once: int) -> Any:
         max_concurrent_trials=at_once,
         reuse_actors=True,
         search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=settings.seed)),
-        # By the epoch that a trial is at, so that one which goes on from a checkpoint is compared with its equals;
-        # and the last epoch is left to the loop, which has weights to keep.
-        scheduler=ASHAScheduler(
-            time_attr="epochs_done",
-            max_t=epochs,
-            grace_period=settings.grace_of(epochs),
-            stop_last_trials=False,
-        ),
+        # By the epoch that a trial is at, so that one which goes on from a checkpoint is compared with its equals.
+        scheduler=ASHAScheduler(time_attr="epochs_done", max_t=epochs, grace_period=settings.grace_of(epochs)),
     )
 
 

@@ -81,13 +81,13 @@ def test_signal_while_ray_starts_ends_the_job_as_cut_off() -> None:
 def test_words_stay_words(tmp_path: Path) -> None:
     experiment = tmp_path / "it's $(touch x); `y`.py"
     experiment.touch()
-    words = ["--", str(experiment), "a b", "'", "$(id)", "--"]
-    assert boot.driver_command(words, tmp_path) == [sys.executable, *words[1:]]
+    words = [str(experiment), "a b", "'", "$(id)", "--"]
+    assert boot.driver_command(words, tmp_path) == [sys.executable, *words]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "^no experiment named"), (["--", "nothing.py"], "^no experiment file 'nothing.py' in ")],
+    [([], "^no experiment named"), (["nothing.py"], "^no experiment file 'nothing.py' in ")],
 )
 def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=f"{message}.*sbatch slurm/ray_cluster.slurm"):

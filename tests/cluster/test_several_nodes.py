@@ -1,6 +1,7 @@
 """sbatch -N 2 slurm/ray_cluster.slurm on a real Slurm: one Ray over the job's nodes, and what happens to it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,4 +26,46 @@ def test_one_ray_over_two_nodes_with_what_slurm_gave_on_each(slurm: Testbed, rep
     assert {node["token_mode"] for node in nodes} == {"0o600"}
     assert len({node["token_path"] for node in nodes}) == 2
     assert "raykd: 1 of 2 nodes after " in job.output and "; waiting for cn2" in job.output
+    assert leftovers(slurm) == []
+
+
+def environment_with_ray(folder: Path, program: str) -> dict[str, str]:
+    """A virtual environment for a job in which `ray` is `program`, a shell script; $REAL is the real one."""
+    programs = folder / "bin"
+    programs.mkdir()
+    real = Path(sys.executable).with_name("ray")
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "ray").write_text(f"#!/bin/bash\nREAL={real}\n{program}\n")
+    for path in programs.iterdir():
+        path.chmod(0o755)
+    return {"RAYKD_VENV": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("on_cn2", "words"),
+    [
+        ("echo 'OSError: no space left on cn2' >&2; exit 4", "Ray on cn2 ended with exit code 4"),
+        ("echo 'waiting for a filesystem' >&2; sleep 60", "cn2 not joined after 8 s (RAYKD_START_TIMEOUT_S)"),
+    ],
+    ids=["ends", "hangs"],
+)
+def test_node_that_does_not_join_fails_the_job_with_its_name_and_log(
+    slurm: Testbed, repository: Path, tmp_path: Path, on_cn2: str, words: str
+) -> None:
+    env = environment_with_ray(tmp_path, f'if [[ $(hostname) == cn2 ]]; then {on_cn2}; fi; exec $REAL "$@"')
+    experiment = str(DRIVERS / "waits_for_signal.py")
+    job_id = slurm.sbatch([*TWO, SCRIPT, experiment], repository, env | {"RAYKD_START_TIMEOUT_S": "8"})
+    job = slurm.wait(job_id, timeout_s=40)
+    assert job.exit_code == 1, job.output
+    assert words in job.output
+    assert ("no space left on cn2" in job.output) or ("waiting for a filesystem" in job.output)
+    assert leftovers(slurm) == []
+
+
+def test_cancelled_job_leaves_nothing_on_any_node(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "waiting\n", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=30)
+    assert job.state == "CANCELLED"
     assert leftovers(slurm) == []

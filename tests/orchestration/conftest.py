@@ -12,9 +12,9 @@ from raykd.orchestration.session import ray_session
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[str]:
     """A private Ray as a laptop gets one; gives its address. Ray is imported here, and not before."""
-    before = dict(os.environ)
+    before, wanted = dict(os.environ), environment(cpus=2)
     os.environ.clear()
-    os.environ.update(environment(cpus=2))
+    os.environ.update(wanted)
     with ray_session():
         import ray
 

@@ -47,7 +47,8 @@ AGENTS = (
 
 OWN_LINES = (
     r"3 runs, \d of them done before; results in \S+",
-    r"[12] at a time, 1 CPUs each; dashboard http://\S+, token in \S+",
+    r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
+    r"workers start, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
     r"\[\d:\d\d:\d\d\] \S+  waiting: process \d+ on \S+ is at it",

@@ -53,7 +53,7 @@ def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
     with command(words, environ, results / "said") as made:
         line = made.wait_for("at a time")
-        found = re.fullmatch(r"1 at a time, 1 CPUs each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
+        found = re.fullmatch(r"1 at a time, 1 CPU each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
         assert found, line
         yield Private(made, found[1], Path(found[2]), folder / f"raykd-{os.getuid()}")
 

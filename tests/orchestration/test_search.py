@@ -17,6 +17,7 @@ from raykd.orchestration.lab import Options
 from raykd.orchestration.trial import METRIC
 from raykd.orchestration.tune_job import search
 from raykd.plan import Run, make_plan
+from raykd.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -93,11 +94,12 @@ def test_search_that_was_done_before_gives_the_same_again(
 ) -> None:
     folder = results / "small" / "search"
     before = json.loads((folder / "trials.json").read_text())
-    for trial in before:  # as trials are that were not stopped at their last epoch
+    for trial in before:
         run = run_of(trial["setting"])
         (tuned,) = results.glob(f"small/search-*/runs/{run.name}")
-        assert_same_bits(train_directly(run, tuned.parent.parent / "again"), train_directly(run, tuned.parent))
+        assert RunFolder(tuned).status() == "done", "its last epoch was reached, and its weights are not there"
+        assert_same_bits(train_directly(run, tuned.parent.parent / "again"), RunFolder(tuned))
     again = run_search(results, capfd)
     assert again.best[METRIC] >= before[0][METRIC]
     assert len(again.trials) == TRIALS
-    assert "1 runs, 1 of them done before" in again.lines[0]
+    assert "1 run, 1 of them done before" in again.lines[0]
