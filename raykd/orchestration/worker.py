@@ -10,7 +10,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import RayError
 
 from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted, RaykdError, RunFailed
@@ -38,9 +39,10 @@ from raykd.training.testing import evaluate_on_test
 
 LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
-ANSWER_S = 20.0
+ASK_EVERY_S = 0.5
+ANSWER_S = 20.0  # without an answer for so long, the queue cannot be reached
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
-RAY_REPORT_EVERY_S = 30.0  # a report waits for Train's controller, 0.2 s: a fifth of an epoch on an H100
+RAY_REPORT_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ class WorkerConfig:
 def work(config: dict[str, Any]) -> None:
     """The `train_loop_per_worker` of every trainer."""
     worker = WorkerConfig(**config)
-    stopping = _watch(worker.queue, worker.slot)
+    link = _QueueLink(worker.queue, worker.slot)
     while True:
         job: Job | None = ray.get(worker.queue.next.remote(worker.slot))
         if job is not None:
-            state, reason = _do(job, worker, stopping.is_set)
+            state, reason = _do(job, worker, link.should_stop)
+            if state is State.STOPPED and not link.stopping.is_set():
+                state, reason = State.WAITING, f"lost touch with the queue; {reason}"
             ray.get(worker.queue.finish.remote(worker.slot, job.name, state, reason))
-        elif ray.get(worker.queue.is_over.remote()) or stopping.is_set():
+        elif ray.get(worker.queue.is_over.remote()) or link.stopping.is_set():
             return
         else:
             time.sleep(ASK_AGAIN_S)
@@ -105,13 +109,14 @@ def _train(run: Run, worker: WorkerConfig, device: torch.device, should_stop: Ca
 
         def on_epoch(report: EpochReport) -> None:
             worker.queue.report.remote(report)
+            to_ray.add(report)
             try:
                 board.add(report)
-                to_ray.add(report)
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
-                print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard or Ray: {error}")
+                print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
         fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, should_stop))
+    to_ray.flush()
 
 
 class _Held(RaykdError):
@@ -133,21 +138,37 @@ def _teacher(run: Run, worker: WorkerConfig, device: torch.device) -> Teacher:
 
 
 class _RayReports:
-    """Metrics for Ray Train, with a pointer to where the run can be taken up again."""
+    """Metrics for Ray Train, with a pointer to where the run can be taken up again.
+
+    Sent by a thread: a report waits for Train's controller, 0.2 s, and for ever on a node that was cut off.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
         self._reported: float | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raykd-report")
+        self._sent: Future[None] | None = None
 
     def add(self, report: EpochReport) -> None:
         """Report the first epoch, the last, and one every RAY_REPORT_EVERY_S between."""
         last = report.epoch + 1 == report.epochs
         if self._reported is not None and not last and time.monotonic() - self._reported < RAY_REPORT_EVERY_S:
             return
+        self._sent = self._thread.submit(self._send, report)
+        self._reported = time.monotonic()
+
+    def flush(self) -> None:
+        """Wait until the last one is told, a while. That Ray could not be told is no failure of the run."""
+        if self._sent is None:
+            return
+        wait([self._sent], timeout=ANSWER_S)
+        if self._sent.done() and (error := self._sent.exception()):
+            print(f"raykd: not told to Ray Train: {error}")
+
+    def _send(self, report: EpochReport) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}))
             ray.train.report(asdict(report), checkpoint=ray.train.Checkpoint.from_directory(folder))
-        self._reported = time.monotonic()
 
 
 def _dataset(data: Data, worker: WorkerConfig) -> Dataset:
@@ -160,15 +181,27 @@ def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> D
     return load(name, folder, image_size, cache=decoded)
 
 
-def _watch(queue: Any, slot: int) -> threading.Event:
-    """An event that is set soon after the queue was told to stop; a thread asks, so that a step never waits."""
-    stopping = threading.Event()
+class _QueueLink:
+    """What the queue wants of this worker, asked by a thread, so that a step never waits for the answer.
 
-    def ask() -> None:
-        while not stopping.wait(0.5):
-            with suppress(GetTimeoutError):  # a busy queue; another try comes
-                if ray.get(queue.is_stopping.remote(slot), timeout=ANSWER_S):
-                    stopping.set()
+    A worker that gets no answer is on a node that was cut off, and its run will be given to another: it saves and
+    stops, well before LOST_AFTER_S. Where the answer comes after all, it asks for a job again.
+    """
 
-    threading.Thread(target=ask, daemon=True, name="raykd-stop").start()
-    return stopping
+    def __init__(self, queue: Any, slot: int) -> None:
+        self._queue, self._slot = queue, slot
+        self.stopping = threading.Event()
+        self.lost = threading.Event()
+        threading.Thread(target=self._ask, daemon=True, name="raykd-stop").start()
+
+    def should_stop(self) -> bool:
+        return self.stopping.is_set() or self.lost.is_set()
+
+    def _ask(self) -> None:
+        while not self.stopping.wait(ASK_EVERY_S):
+            try:
+                if ray.get(self._queue.is_stopping.remote(self._slot), timeout=ANSWER_S):
+                    self.stopping.set()
+                self.lost.clear()
+            except RayError:  # no answer in time, or nobody there
+                self.lost.set()

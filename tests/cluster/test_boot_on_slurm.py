@@ -102,15 +102,6 @@ def test_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repositor
     assert leftovers(slurm) == []
 
 
-def test_job_cut_off_while_ray_starts_leaves_nothing(slurm: Testbed, repository: Path) -> None:
-    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
-    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
-    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
-    job = slurm.wait(job_id, timeout_s=15)
-    assert (job.exit_code, "cut off by SIGUSR2" in job.output) == (75, True), job.output
-    assert leftovers(slurm) == []
-
-
 def test_head_lost_under_a_running_driver_ends_the_job(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)
     job = slurm.wait(job_id, BOOT_TIMEOUT_S)

@@ -148,6 +148,13 @@ class Testbed:
         path = Path(self.job(job_id)["StdOut"])
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def power_off(self, name: str) -> None:
+        """Pull a node's plug: its network and all that runs on it are gone at once, and do not come back."""
+        self.run(["ip", "link", "set", name.replace("cn", "node"), "down"])
+        lines = self.run(["ps", "-eww", "-o", "pid=,args="]).splitlines()
+        (process,) = (line.split()[0] for line in lines if "unshare --net" in line and f" node {name} " in line)
+        self.run(["kill", "-KILL", process])  # its child, process 1 of the node, dies with it, and so all others
+
     def processes(self) -> list[str]:
         """Command lines of everything that runs in the testbed, Slurm's own daemons left out."""
         own = ("munged", "slurmctld", ": slurmscriptd", "slurmd", f"bash {HERE}", "unshare --net", "ps ")

@@ -1,0 +1,46 @@
+"""A lab on the digits of some seconds a run, submitted as a job, and what it must come to."""
+
+from pathlib import Path
+
+from small_runs import CPU, NO_WEIGHTS, digits
+
+from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.orchestration.teacher import teacher_from
+from raykd.plan import Run, make_plan
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.stages import STAGES, Stage
+from raykd.training.loop import fit
+from raykd.training.teachers import no_teacher
+
+SETTINGS = (
+    "seeds=0",
+    "data.image_size=8",
+    "data.train_images=200",
+    "teacher.model.blocks=1,1,1,1",
+    "teacher.model.width=8",
+    "teacher.batch_size=50",
+    "teacher.epochs=400",  # some seconds: long enough to be cut off in
+    "student.epochs=400",
+    "workers.cpus=1",
+    "workers.gpus=0",
+)
+
+
+def words(results: Path) -> list[str]:
+    """What stands behind the script's name."""
+    return ["experiments/digits.py", "--results", str(results), *(w for s in SETTINGS for w in ("--set", s))]
+
+
+def runs(stages: tuple[Stage, ...] = STAGES) -> tuple[Run, ...]:
+    """Of the lab, teacher first."""
+    (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), SETTINGS)
+    return make_plan(experiment, digits(), NO_WEIGHTS, stages).runs
+
+
+def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
+    """Its weights in `results` are, to the bit, those of a training without Slurm and Ray, done in `folder`."""
+    straight = RunFolder(folder / run.name)
+    teacher = teacher_from(RunStore(results).folder(run.teacher), CPU) if run.teacher else no_teacher
+    fit(run, digits(), straight, CPU, teacher)
+    assert RunStore(results).folder(run).best.read_bytes() == straight.best.read_bytes(), run.name

@@ -1,0 +1,79 @@
+"""A job cut off by the warning before its time limit: it goes back into the queue and on to the same bits."""
+
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+import small_lab
+from slurm_jobs import DRIVERS, SCRIPT, leftovers
+from testbed import Testbed
+
+from raykd.runs import RunStore
+
+pytestmark = pytest.mark.slurm
+
+ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
+BOOT_TIMEOUT_S = 60
+
+
+def warn(slurm: Testbed, job_id: int) -> None:
+    """As Slurm does before the time limit, to the batch script alone."""
+    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
+
+
+def start_now(slurm: Testbed, job_id: int) -> None:
+    """Once it is back in the queue: Slurm lets a requeued job wait for two minutes."""
+    slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
+    while slurm.job(job_id)["JobState"] != "PENDING":
+        time.sleep(0.1)
+    slurm.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+
+
+def test_job_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    words = [*small_lab.words(tmp_path / "results"), "--stage", "teacher"]
+    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
+    slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
+    warn(slurm, job_id)
+    start_now(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=60)
+    assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
+    assert f"cut off: requeueing job {job_id}" in job.output
+    assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
+    assert leftovers(slurm) == []
+    (teacher,) = small_lab.runs(("teacher",))
+    assert RunStore(tmp_path / "results").folder(teacher).record()["resumes"] == 1
+    small_lab.assert_undisturbed(teacher, tmp_path / "results", tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "why"),
+    [
+        (["--no-requeue"], {}, "the job, or this cluster, allows no requeue (sbatch --requeue)"),
+        ([], {"RAYKD_MAX_REQUEUES": "0"}, "it was requeued 0 times (RAYKD_MAX_REQUEUES)"),
+    ],
+    ids=["forbidden", "budget"],
+)
+def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
+    slurm: Testbed, repository: Path, options: list[str], env: dict[str, str], why: str
+) -> None:
+    words = [str(DRIVERS / "waits_for_signal.py"), "a  b", "$(id)"]
+    job_id = slurm.sbatch([*ONE_CPU, *options, SCRIPT, *words], repository, env)
+    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
+    warn(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=15)
+    assert (job.exit_code, "cut off by SIGUSR2 while Ray was starting" in job.output) == (75, True), job.output
+    line = shlex.join(["sbatch", SCRIPT, *words])
+    assert f"cut off and not requeued: {why}; to go on: cd {repository} && {line}" in job.output
+    assert leftovers(slurm) == []
+
+
+def test_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=15)
+    assert job.state == "CANCELLED" and "requeu" not in job.output
+    assert leftovers(slurm) == []
