@@ -1,0 +1,54 @@
+#!/bin/bash
+# Submits the lab as a graph of jobs: teachers and baselines at once, distilled students after their teachers, and the
+# report when all have ended. Each goes on where it stopped when this is called again; what is done is not run again.
+#
+#     slurm/submit_lab.sh [--dry-run] [SBATCH OPTIONS...] [-- ARGS...]         ARGS: of the experiments, --set FIELD=VALUE
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source slurm/environment.sh
+
+dry_run='' options=()
+while (($#)) && [[ $1 != -- ]]; do
+    if [[ $1 == --dry-run ]]; then dry_run=yes; else options+=("$1"); fi
+    shift
+done
+(($#)) && shift
+
+submit() { # NAME DEPENDENCY WORDS...: prints the job's id
+    local words=(sbatch --parsable --job-name="$1" "${RAYKD_SBATCH_FLAGS[@]}" "${options[@]}" ${2:+"--dependency=$2"} "${@:3}")
+    if [[ $dry_run ]]; then
+        printf '%q ' "${words[@]}" >&2
+        echo >&2
+        echo "<$1>"
+    else
+        "${words[@]}" | cut -d';' -f1
+    fi
+}
+
+stage() { # NAME DEPENDENCY EXPERIMENT STAGE ARGS...
+    submit "$1" "$2" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm "experiments/$3.py" --stage "$4" "${@:5}"
+}
+
+places=() # --results and --data-dir, which the report wants too
+for ((number = 1; number < $#; number++)); do
+    if [[ ${!number} == --results || ${!number} == --data-dir ]]; then
+        value=$((number + 1))
+        places+=("${!number}" "${!value}")
+    fi
+done
+
+ids=()
+for family in cnn vit; do
+    teacher=$(stage "$family-teacher" '' "distill_$family" teacher "$@")
+    baseline=$(stage "$family-baseline" '' "distill_$family" baseline "$@")
+    distilled=$(stage "$family-distilled" "afterok:$teacher" "distill_$family" distilled "$@")
+    echo "raykd: $family: teacher $teacher, baseline $baseline, distilled $distilled (after $teacher)"
+    ids+=("$teacher" "$baseline" "$distilled")
+done
+after=$(IFS=:; echo "${ids[*]}")
+# With everything done, the experiment has nothing left to train: it evaluates what is missing and reports.
+report=$(submit raykd-report "afterany:$after" --cpus-per-task=2 --mem=8G --time=1:00:00 --output=slurm-%j.out \
+    --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${places[@]}")")
+echo "raykd: report $report, when all have ended; it is ray_results/report/index.html"
+all=${after//:/,},$report
+echo "raykd: follow them with: squeue -j $all; tail -f slurm-${ids[0]}.out"
