@@ -37,6 +37,10 @@ def main(*experiments: "Experiment") -> None:
         choices=("teacher", "baseline", "distilled"),
         help="run this stage alone (repeat for more); distilled brings its teacher along",
     )
+    if len(experiments) > 1:
+        families = [experiment.family for experiment in experiments]
+        text = "run this family alone (repeat for more)"
+        parser.add_argument("--family", action="append", choices=families, help=text)
     parser.add_argument("--teacher-checkpoint", metavar="FILE", help=TAKE_OVER)
     parser.add_argument("--plan", action="store_true", help="print the runs and how far each is, and start nothing")
     arguments = parser.parse_args()

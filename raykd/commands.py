@@ -23,6 +23,8 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
             replace(experiment, teacher_checkpoint=arguments.teacher_checkpoint) for experiment in experiments
         ]
     experiments = apply_settings(experiments, arguments.settings)
+    if families := getattr(arguments, "family", None):
+        experiments = [experiment for experiment in experiments if experiment.family in families]
     if arguments.plan or not any(experiment.search for experiment in experiments):
         _run(experiments, arguments, arguments.stage or STAGES, arguments.plan)
         return

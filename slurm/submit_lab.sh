@@ -25,8 +25,8 @@ submit() { # NAME DEPENDENCY WORDS...: prints the job's id
     fi
 }
 
-stage() { # NAME DEPENDENCY EXPERIMENT STAGE ARGS...
-    submit "$1" "$2" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm "experiments/$3.py" --stage "$4" "${@:5}"
+stage() { # FAMILY STAGE DEPENDENCY ARGS...
+    submit "$1-$2" "$3" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm experiments/lab.py --family "$1" --stage "$2" "${@:4}"
 }
 
 places=() # --results and --data-dir, which the report wants too
@@ -39,14 +39,13 @@ done
 
 ids=()
 for family in cnn vit; do
-    teacher=$(stage "$family-teacher" '' "distill_$family" teacher "$@")
-    baseline=$(stage "$family-baseline" '' "distill_$family" baseline "$@")
-    distilled=$(stage "$family-distilled" "afterok:$teacher" "distill_$family" distilled "$@")
+    teacher=$(stage "$family" teacher '' "$@")
+    baseline=$(stage "$family" baseline '' "$@")
+    distilled=$(stage "$family" distilled "afterok:$teacher" "$@")
     echo "raykd: $family: teacher $teacher, baseline $baseline, distilled $distilled (after $teacher)"
     ids+=("$teacher" "$baseline" "$distilled")
 done
 after=$(IFS=:; echo "${ids[*]}")
-# With everything done, the experiment has nothing left to train: it evaluates what is missing and reports.
 report=$(submit raykd-report "afterany:$after" --cpus-per-task=2 --mem=8G --time=1:00:00 --output=slurm-%j.out \
     --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${places[@]}")")
 echo "raykd: report $report, when all have ended; it is ray_results/report/index.html"

@@ -27,6 +27,7 @@ token = token_path.read_text()
 queue = subprocess.run(["squeue", "-o", "%all"], capture_output=True, text=True, timeout=10, check=True).stdout
 found = {
     "arguments": sys.argv[1:],
+    "visible_gpus": os.environ["CUDA_VISIBLE_DEVICES"],
     "resources": ray.cluster_resources(),
     "worker_imports_raykd": ray.get(ray.remote(lambda: __import__("raykd").__name__).remote()) == "raykd",
     "folder_mode": oct(token_path.parent.stat().st_mode & 0o777),
