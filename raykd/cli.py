@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     prefetch.add_argument(
         "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
     )
+    _add_command(commands, "doctor", "look for what this machine lacks, with the remedy", settings=False)
     return parser
 
 

@@ -105,6 +105,19 @@ def prefetch(arguments: Namespace) -> None:
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
 
 
+def doctor(arguments: Namespace) -> None:
+    from raykd.cluster.doctor import Places, examine
+    from raykd.data import cifar10
+
+    options, bad = _options(arguments, STAGES), 0
+    data = options.data_folder
+    for finding in examine(Places(options.results, data, options.weights_folder, lambda: cifar10.find(data))):
+        print(finding, flush=True)
+        bad += finding.verdict == "bad"
+    if bad:
+        raise ConfigError(f"{bad} of these want a remedy")
+
+
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "train-teacher": train_teacher,
     "train-student": train_student,
@@ -113,6 +126,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "plan": plan,
     "report": report,
     "prefetch": prefetch,
+    "doctor": doctor,
 }
 
 

@@ -1,0 +1,75 @@
+"""What `python -m raykd doctor` finds, and that each finding says what to do."""
+
+import errno
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from testbed import Testbed
+
+from raykd.cluster import doctor
+from raykd.cluster.doctor import Finding, Places, examine, torch_finding
+from raykd.data import cifar10
+
+H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
+NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "sees_gpu", "drivers", "verdict", "part"),
+    [
+        ("13.2", True, NEWER, "ok", "uses the GPU"),
+        ("12.6", False, [], "ok", "no GPU to try it on"),
+        ("13.2", False, H100, "bad", "driver 535.104.05 is of CUDA 12: make env TORCH='torch<2.11'"),
+        ("13.2", False, NEWER, "bad", "CUDA_VISIBLE_DEVICES"),
+        ("12.6", False, H100, "bad", "--gres=gpu:1"),
+        (None, False, H100, "bad", "make env TORCH=torch"),
+    ],
+)
+def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, sees_gpu, drivers, verdict, part) -> None:
+    finding = torch_finding("2.15.0", cuda, sees_gpu, drivers)
+    assert finding.verdict == verdict and part in str(finding)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    data = tmp_path / "data"
+    return Places(tmp_path / "results", data, data / "weights", lambda: cifar10.find(data))
+
+
+def bad(places: Places) -> dict[str, Finding]:
+    """By subject."""
+    return {finding.subject: finding for finding in examine(places) if finding.verdict == "bad"}
+
+
+def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(places: Places, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RAYKD_TMP", "/tmp/" + "long/" * 12)
+    found = bad(places)
+    assert {"data", "tmp"} <= set(found) and all(finding.remedy for finding in found.values())
+    assert "prefetch" in found["data"].remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_without_locks_are_bad(places: Places, monkeypatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert "-o flock" in bad(places)["results"].remedy
+
+
+def test_full_disk_is_bad(places: Places, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    assert "make room" in bad(places)["results"].remedy
+
+
+@pytest.mark.slurm
+def test_partition_is_looked_up_on_a_real_slurm(slurm: Testbed, repository: Path) -> None:
+    command = ["bash", "-c", "python -m raykd doctor || true"]
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin"
+    said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
+    assert "partition markov_gpu: 2 gpu:h100:2" in said
+    said = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
+    assert "no partition 'elsewhere'" in said and "sinfo -s" in said
