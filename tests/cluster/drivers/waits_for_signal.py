@@ -1,4 +1,4 @@
-"""Ends with exit code 3 on SIGUSR2, as a driver that saves its state does; with 0 after a minute."""
+"""Ends with exit code 3 on SIGUSR2, as a driver that saves its state does; with 0 after five minutes."""
 
 import signal
 import sys
@@ -6,4 +6,4 @@ import time
 
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(3))
 print("waiting", flush=True)
-time.sleep(60)
+time.sleep(300)

@@ -1,0 +1,76 @@
+"""Prints as JSON how far a stranger gets with a job's Ray: HOST, its ports (control store first) and token's path.
+
+Files and HTTP are tried as another Unix user. Ray's own client is tried before: it needs this Python's files, which may
+lie where that user cannot read, and a TCP connection has no user.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+HOST, FIRST_PORT, TOKEN_PATH = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+GCS, DASHBOARD, CLIENT, AGENT = (f"{HOST}:{FIRST_PORT + number}" for number in range(4))
+IN_A_MOMENT_S = 15
+NOBODY = 65_534
+
+
+def http(address: str, path: str, content: bytes | None = None, token: str = "") -> int | str:
+    """The status of an answer, or why there is none."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(f"http://{address}{path}", data=content, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=IN_A_MOMENT_S) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__ + ": " + str(error)
+
+
+def tried(program: str, **token: str) -> str:
+    """'in' when a program of Ray's own clients gets at the job's nodes, 'refused' when it fails, or 'no answer'."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | token
+    command = [sys.executable, "-c", program]
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, timeout=IN_A_MOMENT_S, check=False, cwd="/")
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return "refused" if done.returncode else "in"
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        return type(error).__name__
+
+
+def become(user: int) -> None:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+
+
+doors = {
+    "gcs": f"from ray._raylet import GcsClient; assert GcsClient(address={GCS!r}).get_all_node_info(timeout=5)",
+    "client": f"import ray; ray.init('ray://{CLIENT}', logging_level='ERROR'); assert ray.nodes()",
+}
+key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_PATH)}
+by_ray = {name: tried(program) for name, program in doors.items()}
+by_ray |= {f"{name} with the token": tried(program, **key) for name, program in doors.items()}
+http("127.0.0.1:9", "/")  # what urllib imports late it must have before
+become(NOBODY)
+job = json.dumps({"entrypoint": "id"}).encode()
+found = by_ray | {
+    "user": os.getuid(),
+    "token": read(TOKEN_PATH),
+    "http": http(DASHBOARD, "/api/jobs/"),
+    "http with a wrong token": http(DASHBOARD, "/api/jobs/", token="0" * 64),
+    "submit": http(DASHBOARD, "/api/jobs/", content=job),
+    "agent": http(AGENT, "/api/job_agent/jobs/", content=job),
+}
+print(json.dumps(found))
