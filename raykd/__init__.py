@@ -3,7 +3,6 @@
 The names an experiment file uses; each is imported when it is first asked for, so that `--help` stays quick.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,5 +53,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'raykd' has no name '{name}'", name=name, obj=sys.modules[__name__])
+        raise AttributeError(f"module 'raykd' has no name '{name}'")
     return getattr(import_module(_HOME[name]), name)

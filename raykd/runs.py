@@ -5,6 +5,7 @@ ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/pla
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,15 @@ class RunStore:
         try:
             self.results.mkdir(parents=True, exist_ok=True)
             with lock_at(path).acquire(timeout=0):
-                path.unlink()
+                pass
         except (OSError, NotImplementedError) as error:
             raise ConfigError(
                 f"results folder '{self.results}' cannot be used ({error}); name another with --results. "
                 "It must be writable and have file locks (Lustre: mounted with -o flock)"
             ) from None
+        finally:
+            with suppress(OSError):  # of a folder that could not be made
+                path.unlink(missing_ok=True)
 
     def write_plan(self, plan: Plan) -> set[str]:
         """Say in <family>/plan.json which runs the family's report is about; stages not planned stay as they were.

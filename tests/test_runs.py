@@ -228,6 +228,7 @@ def test_filesystem_without_locks_is_refused_and_a_file_is_never_taken_for_one(t
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(ConfigError, match=r"Function not implemented.*name another with --results.*file locks"):
         RunStore(tmp_path).make_folder()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_only_seems_writable_is_refused(tmp_path: Path, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from raykd.cluster.requeue import SCRIPT
 from raykd.errors import ConfigError
 
+DRY_RUN = "--dry-run"
 SINFO_TIMEOUT_S = 60
 COLUMNS = ("NodeHost", "StateLong", "Gres", "GresUsed")
 USABLE = ("idle", "mixed", "completing")  # 'idle~' is asleep and wakes; '*' does not answer
@@ -40,33 +41,31 @@ def main(words: Sequence[str]) -> int:
         parser.add_argument("--partition", required=True)
         parser.add_argument("--rank", required=True)
         site, given = parser.parse_args(words[:split]), list(words[split + 1 :])
-        dry_run = "--dry-run" in given[: _num_options(given)]
         options, experiment = _split(given)
         gres, why = choose(read_types(_sinfo(site.partition)), site.rank.split())
     except ConfigError as error:
         print(f"raykd: {error}", file=sys.stderr)
         return error.exit_code
     print(f"raykd: {why}", flush=True)
-    command = ["sbatch", f"--partition={site.partition}", f"--gres={gres}", *options, SCRIPT, *experiment]
-    if dry_run:
+    passed_on = [word for word in options if word != DRY_RUN]
+    command = ["sbatch", f"--partition={site.partition}", f"--gres={gres}", *passed_on, SCRIPT, *experiment]
+    if DRY_RUN in options:
         print(shlex.join(command))
         return 0
     return subprocess.run(command, check=False).returncode
 
 
-def _num_options(words: Sequence[str]) -> int:
-    """How many words come before the experiment: all that begin with '-'."""
-    return next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
-
-
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(sbatch's options, the experiment with its arguments). Raises: ConfigError when no experiment is named."""
-    count = _num_options(words)
+    """(options, which begin with '-', and the experiment with its arguments).
+
+    Raises: ConfigError when no experiment is named, or no such file.
+    """
+    count = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
     if count == len(words):
         raise ConfigError("no experiment named: slurm/submit_best_gpu.sh [--dry-run] [--time=1:00:00] FILE [ARGS...]")
     if not Path(words[count]).is_file():
         raise ConfigError(f"no experiment file '{words[count]}'; sbatch's options are written --time=1:00:00, with '='")
-    return [word for word in words[:count] if word != "--dry-run"], list(words[count:])
+    return list(words[:count]), list(words[count:])
 
 
 def _sinfo(partition: str) -> str:

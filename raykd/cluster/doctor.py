@@ -14,7 +14,7 @@ from typing import Literal
 
 from raykd.cluster.folder import job_folder
 from raykd.cluster.ports import find_ports
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import RaykdError
 from raykd.run_folder import lock_at
 
 PROGRAM_TIMEOUT_S = 30
@@ -178,7 +178,7 @@ def _checked(subject: str, text: str, check: Callable[[], object]) -> Finding:
     """'ok' with `text`, or 'bad' with the error's own words: what went wrong; what to do."""
     try:
         check()
-    except (RaykdError, ConfigError) as error:
+    except RaykdError as error:
         what, _, remedy = str(error).partition("; ")
         return Finding("bad", subject, what, remedy)
     return Finding("ok", subject, text)

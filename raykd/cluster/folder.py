@@ -26,7 +26,7 @@ class JobFolder:
 
     @property
     def token_path(self) -> Path:
-        """64 hexadecimal digits, mode 0600; handed on by path, never by value."""
+        """64 hexadecimal digits, mode 0600; handed on by path, to other nodes through a pipe."""
         return self.path / "token"
 
     def log_path(self, node: str) -> Path:

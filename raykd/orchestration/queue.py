@@ -82,8 +82,8 @@ def jobs_of(runs: Iterable[Run], trained: set[str], evaluated: set[str]) -> list
     jobs = []
     for run in runs:
         if run.name in left:
-            waits = run.teacher is not None and run.teacher.name in left
-            jobs.append(Job("train", run, (train(run.teacher),) if run.teacher is not None and waits else ()))
+            needs = (train(run.teacher),) if run.teacher is not None and run.teacher.name in left else ()
+            jobs.append(Job("train", run, needs))
         if run.name not in evaluated:
             jobs.append(Job("evaluate", run, (train(run),) if run.name in left else ()))
     return jobs

@@ -159,6 +159,7 @@ class _RayReports:
 
     def flush(self) -> None:
         """Wait until the last one is told, a while. That Ray could not be told is no failure of the run."""
+        self._thread.shutdown(wait=False)
         if self._sent is None:
             return
         wait([self._sent], timeout=ANSWER_S)

@@ -23,7 +23,7 @@ def generator_of(device: torch.device) -> torch.Generator:
     """The one that dropout on `device` draws from. torch.manual_seed would seed all there are, in 0.1 ms a step."""
     if device.type == "cuda":
         torch.cuda.init()
-        return torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
     return torch.default_generator
 
 

@@ -1,6 +1,7 @@
 """What the tests of jobs share: the script, the drivers, and what a job has left behind."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,3 +19,15 @@ def leftovers(slurm: Testbed) -> list[str]:
     return processes + [
         str(path) for job_id in slurm.job_ids for path in Path("/tmp").glob(f"rk-{os.getuid()}-{job_id}*")
     ]
+
+
+def environment_with_ray(folder: Path, program: str) -> dict[str, str]:
+    """A virtual environment for a job in which `ray` is `program`, a shell script; $REAL is the real one."""
+    programs = folder / "bin"
+    programs.mkdir()
+    real = Path(sys.executable).with_name("ray")
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "ray").write_text(f"#!/bin/bash\nREAL={real}\n{program}\n")
+    for path in programs.iterdir():
+        path.chmod(0o755)
+    return {"RAYKD_VENV": str(folder)}

@@ -1,13 +1,12 @@
 """sbatch slurm/ray_cluster.slurm on a real Slurm: what a job does, and what it leaves behind."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from slurm_jobs import DRIVERS, SCRIPT, leftovers
+from slurm_jobs import DRIVERS, SCRIPT, environment_with_ray, leftovers
 from testbed import Testbed
 
 pytestmark = pytest.mark.slurm
@@ -119,15 +118,10 @@ def test_missing_experiment_fails_at_once_with_one_line(slurm: Testbed, reposito
 
 
 def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (programs / "ray").write_text("#!/bin/sh\necho 'OSError: the disk is on fire' >&2\nexit 4\n")
-    for program in programs.iterdir():
-        program.chmod(0o755)
+    env = environment_with_ray(tmp_path, "echo 'OSError: the disk is on fire' >&2; exit 4")
     started = time.monotonic()
     experiment = str(DRIVERS / "waits_for_signal.py")
-    job_id = slurm.sbatch([*SMALL, SCRIPT, experiment], repository, env={"RAYKD_VENV": str(tmp_path)})
+    job_id = slurm.sbatch([*SMALL, SCRIPT, experiment], repository, env)
     job = slurm.wait(job_id, timeout_s=20)
     assert time.monotonic() - started < 10
     assert job.exit_code == 1, job.output

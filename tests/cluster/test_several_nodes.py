@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import small_lab
-from slurm_jobs import DRIVERS, SCRIPT, leftovers
+from slurm_jobs import DRIVERS, SCRIPT, environment_with_ray, leftovers
 from testbed import Testbed, missing
 
 from raykd.run_folder import RunFolder
@@ -35,18 +34,6 @@ def test_one_ray_over_two_nodes_with_what_slurm_gave_on_each(slurm: Testbed, rep
     assert len({node["token_path"] for node in nodes}) == 2
     assert "raykd: 1 of 2 nodes after " in job.output and "; waiting for cn2" in job.output
     assert leftovers(slurm) == []
-
-
-def environment_with_ray(folder: Path, program: str) -> dict[str, str]:
-    """A virtual environment for a job in which `ray` is `program`, a shell script; $REAL is the real one."""
-    programs = folder / "bin"
-    programs.mkdir()
-    real = Path(sys.executable).with_name("ray")
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (programs / "ray").write_text(f"#!/bin/bash\nREAL={real}\n{program}\n")
-    for path in programs.iterdir():
-        path.chmod(0o755)
-    return {"RAYKD_VENV": str(folder)}
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import small_lab
 from lab_runs import Command, Ended, assert_same_bits, command, curve, environment, run_here, train_directly, wait_until
-from small_runs import NO_WEIGHTS, digits, experiment
+from small_runs import experiment
 
 from raykd.errors import Interrupted
 from raykd.experiment import Workers
-from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
-from raykd.plan import Run, make_plan
+from raykd.plan import Run
 from raykd.report.build import build
 from raykd.report.text import render_text
 from raykd.run_folder import RunFolder
@@ -29,16 +29,7 @@ from raykd.runs import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-SETTINGS = (
-    "seeds=0",
-    "data.image_size=8",
-    "data.train_images=200",
-    "teacher.model.blocks=1,1,1,1",
-    "teacher.model.width=8",
-    "teacher.batch_size=50",
-    "teacher.epochs=200",  # some seconds: long enough to be cut off in twice
-    "student.epochs=3",
-)
+SETTINGS = (*small_lab.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
 END_OF_RAY_S = 30.0
 AGENTS = (
     "ray::DashboardAgent",
@@ -58,8 +49,7 @@ OWN_LINES = (
 
 def planned() -> dict[str, Run]:
     """By stage, one each."""
-    (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), SETTINGS)
-    return {run.stage: run for run in make_plan(experiment, digits(), NO_WEIGHTS).runs}
+    return {run.stage: run for run in small_lab.runs(settings=SETTINGS)}
 
 
 @dataclass

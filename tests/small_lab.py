@@ -13,18 +13,17 @@ from raykd.stages import STAGES, Stage
 from raykd.training.loop import fit
 from raykd.training.teachers import no_teacher
 
-SETTINGS = (
+# Of experiments/digits.py: one seed, an epoch in some hundredths of a second.
+SMALL = (
     "seeds=0",
     "data.image_size=8",
     "data.train_images=200",
     "teacher.model.blocks=1,1,1,1",
     "teacher.model.width=8",
     "teacher.batch_size=50",
-    "teacher.epochs=400",  # some seconds: long enough to be cut off in
-    "student.epochs=400",
-    "workers.cpus=1",
-    "workers.gpus=0",
 )
+# Some seconds a run: long enough to be cut off in.
+SETTINGS = (*SMALL, "teacher.epochs=400", "student.epochs=400", "workers.cpus=1", "workers.gpus=0")
 
 
 def words(results: Path) -> list[str]:
@@ -32,9 +31,9 @@ def words(results: Path) -> list[str]:
     return ["experiments/digits.py", "--results", str(results), *(w for s in SETTINGS for w in ("--set", s))]
 
 
-def runs(stages: tuple[Stage, ...] = STAGES) -> tuple[Run, ...]:
+def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS) -> tuple[Run, ...]:
     """Of the lab, teacher first."""
-    (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), SETTINGS)
+    (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), settings)
     return make_plan(experiment, digits(), NO_WEIGHTS, stages).runs
 
 
