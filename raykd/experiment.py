@@ -51,13 +51,22 @@ class Data(Config):
 
 @dataclass(frozen=True)
 class Workers(Config):
-    """What one run is given. None: a GPU each where there are GPUs; else up to 2 CPUs. gpus may be a fraction."""
+    """What one run is given: `count` processes that share its batches (DDP), each with `cpus` and `gpus`.
+
+    cpus, gpus: None for a GPU each where there are GPUs, else up to 2 CPUs; gpus may be a fraction.
+    min_count: with how many a run goes on when a node is lost; None for all of them.
+    """
 
     kind: ClassVar[str] = "workers"
+    count: int = place(1)
+    min_count: int | None = place(None)
     cpus: int | None = place(None)
     gpus: float | None = place(None)
 
     def check(self) -> None:
+        self.require(self.count >= 1, "count", "must be at least 1")
+        fits = self.min_count is None or 1 <= self.min_count <= self.count
+        self.require(fits, "min_count", f"must lie in [1, count = {self.count}], or be none")
         self.require(self.cpus is None or self.cpus >= 1, "cpus", "must be at least 1, or none")
         self.require(self.gpus is None or self.gpus >= 0, "gpus", "must be 0 or more, or none")
         whole = self.gpus is None or self.gpus < 1 or float(self.gpus).is_integer()
@@ -146,6 +155,10 @@ class Experiment(Config):
         self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
         self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
         self.require(bool(self.method.needs), "method", "needs no teacher, so nothing would be distilled; use KD()")
+        for who in ("teacher", "student"):
+            recipe: Recipe = getattr(self, who)
+            shared = recipe.batch_size % self.workers.count == 0
+            self.workers.require(shared, "count", f"cannot share {who}.batch_size = {recipe.batch_size} equally")
         if self.search is not None:
             without_search = replace(self, search=None)
             for path, space in self.search.space.items():

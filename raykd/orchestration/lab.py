@@ -100,8 +100,7 @@ def _do(
         from raykd.orchestration.train_job import run_jobs, slots_of
 
         slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
-        each = plural(slots.cpus, "CPU") + (f" and {slots.gpus:g} GPU" if slots.gpus else "")
-        say(console, f"{slots.count} at a time, {each} each; dashboard {dashboard or 'off'}")
+        say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
         with Progress(console) as progress:
             return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop)

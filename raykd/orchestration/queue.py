@@ -108,7 +108,8 @@ class RunQueue:
         if mine is not None and self._stopping:
             self.finish(slot, mine.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif mine is not None and mine.attempts >= MAX_ATTEMPTS:
-            reason = f"its worker died {mine.attempts} times; out of memory, or see the Ray worker's log"
+            why = mine.reason or "out of memory, or see the Ray worker's log"
+            reason = f"its worker died {mine.attempts} times; {why}"
             self.finish(slot, mine.job.name, State.FAILED, reason)
             mine = None
         if self._stopping:
@@ -163,6 +164,12 @@ class RunQueue:
             if name in status.job.needs and status.state is State.WAITING:
                 status.state, status.reason = State.SKIPPED, f"{name} failed"
                 self._skip_after(status.job.name)
+
+    def note(self, slot: int, name: str, reason: str) -> None:
+        """Why a worker of `slot` is about to die: of the first that says it, since the others only miss that one."""
+        status = self._statuses[name]
+        if status.slot == slot and status.state is State.RUNNING:
+            status.reason = status.reason or reason
 
     def report(self, report: EpochReport) -> None:
         """The last epoch of a run in training."""

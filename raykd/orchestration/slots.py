@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from raykd.errors import ConfigError
 from raykd.experiment import Workers
+from raykd.orchestration.progress import plural
 
 # Small convolutions gain little from more CPU threads than this; more runs side by side gain all of it.
 CPUS_PER_RUN = 2
@@ -12,36 +13,53 @@ CPUS_PER_RUN = 2
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` runs at a time, each on `cpus` CPUs (as many threads) and `gpus` GPUs, a fraction allowed."""
+    """`count` runs at a time, each by `workers` processes on `cpus` CPUs (as many threads) and `gpus` GPUs each.
+
+    gpus may be a fraction. min_workers: with how many a run goes on when a node is lost.
+    """
 
     count: int
     cpus: int
     gpus: float
+    workers: int = 1
+    min_workers: int = 1
+
+    @property
+    def may_shrink(self) -> bool:
+        return self.min_workers < self.workers
+
+    def __str__(self) -> str:
+        each = plural(self.cpus, "CPU") + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        workers = f"{self.workers} workers of " if self.workers > 1 else ""
+        return f"{self.count} at a time, {workers}{each} each"
 
 
 def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs: int) -> Slots:
     """Share out the cluster. `nodes` are the resources of each node, {'CPU': 8, 'GPU': 2}; num_runs can start.
 
-    A run has its GPU to itself, with an equal share of the node's CPUs, unless `workers` says otherwise.
+    A worker has its GPU to itself, with an equal share of the node's CPUs, unless `workers` says otherwise.
     Raises ConfigError when not one run fits.
     """
     nodes = list(nodes)
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     able = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
-    cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus) for node in able), default=1))
+    cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus, workers.count) for node in able), default=1))
     fits = sum(_fits(node, cpus, gpus) for node in able)
-    if fits < 1:
+    fewest = workers.min_count or workers.count
+    if fits < fewest:
         found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise ConfigError(
-            f"workers.cpus = {cpus}, workers.gpus = {gpus:g}: no node has that ({found}); ask for less, "
-            "or --set workers.gpus=0 for CPUs alone"
-        )
-    return Slots(max(1, min(fits, num_runs)), cpus, gpus)
+        wanted, whole = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({found})"
+        if fits or fewest > 1:
+            wanted, whole = f"workers.count = {fewest}, {wanted}", f"the nodes have room for {fits} ({found})"
+        raise ConfigError(f"{wanted}: {whole}; ask for less, or --set workers.gpus=0 for CPUs alone")
+    count = max(1, min(fits // workers.count, num_runs))
+    return Slots(count, cpus, gpus, workers.count, fewest)
 
 
-def _fair_cpus(node: Mapping[str, float], gpus: float) -> int:
+def _fair_cpus(node: Mapping[str, float], gpus: float, count: int) -> int:
+    """`count` workers of CPUs may have to share one node."""
     cpus = int(node.get("CPU", 1))
-    return int(cpus * gpus / node["GPU"]) if gpus else min(CPUS_PER_RUN, cpus)
+    return int(cpus * gpus / node["GPU"]) if gpus else min(CPUS_PER_RUN, max(1, cpus // count))
 
 
 def _fits(node: Mapping[str, float], cpus: int, gpus: float) -> int:

@@ -29,6 +29,8 @@ POLL_S = 0.25
 # that waits for a node that is gone never ends by itself.
 END_S = 45.0
 KILL_S = 10.0
+STUCK_S = 1800  # torch's own limit for a message between workers; Ray notices a dead one in seconds
+IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as the run takes
 
 
 def slots_of(workers: Workers, num_runs: int) -> Slots:
@@ -117,15 +119,16 @@ def _kill_controllers() -> None:
 def _trainer(
     queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, storage: Path, num_jobs: int
 ) -> TorchTrainer:
-    """A trainer whose one worker asks the queue for jobs. A worker that dies is replaced and asks again."""
-    worker = WorkerConfig(queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus)
+    """A trainer whose workers do the queue's jobs. When one dies all are replaced, and the first asks again."""
+    worker = WorkerConfig(
+        queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus, slots.may_shrink
+    )
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values: the controller reads them, and need not import torch for it
-        # A worker alone has nobody to talk to: gloo starts quicker than NCCL, and where torch sees no GPU too.
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=_torch_config(slots),
         scaling_config=ScalingConfig(
-            num_workers=1,
+            num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
@@ -136,6 +139,15 @@ def _trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
+
+
+def _torch_config(slots: Slots) -> TorchConfig:
+    """How a run's workers talk: gradients from GPU to GPU, all else and everything on CPUs over gloo.
+
+    A worker alone has nobody to talk to, and gloo starts quicker than NCCL.
+    """
+    backend = "cpu:gloo,cuda:nccl" if slots.gpus and slots.workers > 1 else "gloo"
+    return TorchConfig(backend=backend, timeout_s=IDLE_S if slots.may_shrink else STUCK_S)
 
 
 def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from raykd.atomic import write_json
 from raykd.config import fingerprint, override, to_dict
-from raykd.errors import RunFailed
+from raykd.errors import ConfigError, RunFailed
 from raykd.experiment import Experiment, Search
 from raykd.orchestration.lab import Options, plan_of, run_lab
 from raykd.orchestration.progress import say
@@ -29,6 +29,10 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """Train the teacher where it is not there yet, try the search's settings, print and keep the best."""
     settings = experiment.search
     assert settings is not None
+    if experiment.workers.count > 1:
+        raise ConfigError(
+            f"workers.count = {experiment.workers.count}: a trial has one worker; --set workers.count=1 for a search"
+        )
     plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
     with ray_session():
         run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)

@@ -1,4 +1,6 @@
-"""What a trainer's worker does: job after job from the queue, each through the one loop, reported to Ray Train.
+"""What a trainer's workers do: job after job from the queue, each through the one loop, reported to Ray Train.
+
+Where a run has several workers, the first asks the queue and tells the others; all then train on shares of a batch.
 
 A run's own folder is the truth about it. What `ray.train.report` carries is a pointer to that folder's
 checkpoint, so nothing is copied twice and a replaced worker goes on from the file itself.
@@ -6,12 +8,10 @@ checkpoint, so nothing is copied twice and a replaced worker goes on from the fi
 
 import json
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,17 +20,18 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayError
 
 from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted, RaykdError, RunFailed
 from raykd.experiment import Data
 from raykd.orchestration.queue import Job, State
+from raykd.orchestration.queue_link import ANSWER_S, QueueLink
 from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.training.device import device_of
+from raykd.training.group import Group, all_workers
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.records import require_same_data
 from raykd.training.teachers import Teacher, no_teacher
@@ -39,8 +40,6 @@ from raykd.training.testing import evaluate_on_test
 
 LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
-ASK_EVERY_S = 0.5
-ANSWER_S = 20.0  # without an answer for so long, the queue cannot be reached
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 RAY_REPORT_EVERY_S = 30.0
 
@@ -55,67 +54,90 @@ class WorkerConfig:
     data_folder: Path
     threads: int
     gpus: float
+    may_shrink: bool
 
 
 def work(config: dict[str, Any]) -> None:
     """The `train_loop_per_worker` of every trainer."""
-    worker = WorkerConfig(**config)
-    link = _QueueLink(worker.queue, worker.slot)
+    worker, everyone = WorkerConfig(**config), all_workers(config["may_shrink"])
+    link = QueueLink(worker.queue, worker.slot)
+    if everyone.is_first:
+        link.start()
     while True:
-        job: Job | None = ray.get(worker.queue.next.remote(worker.slot))
+        job, is_over = everyone.first(link.next)
         if job is not None:
-            state, reason = _do(job, worker, link.should_stop)
-            if state is State.STOPPED and not link.stopping.is_set():
-                state, reason = State.WAITING, f"lost touch with the queue; {reason}"
-            ray.get(worker.queue.finish.remote(worker.slot, job.name, state, reason))
-        elif ray.get(worker.queue.is_over.remote()) or link.stopping.is_set():
+            _do(job, worker, everyone, link)
+        elif is_over:
             return
         else:
             time.sleep(ASK_AGAIN_S)
 
 
-def _do(job: Job, worker: WorkerConfig, should_stop: Callable[[], bool]) -> tuple[State, str]:
-    """Do one job; whatever goes wrong in it is its own failure and not the worker's, unless the GPU is lost to it."""
+def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> None:
+    """Do one job and tell the queue how it ended.
+
+    What goes wrong in it is the job's failure and not the worker's. But where others share the job they wait for
+    this worker, and where the GPU is lost this process can do no other: then it ends, and Ray replaces all of them.
+    """
     torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
+    state, reason, group = State.DONE, "", everyone
     try:
-        device = device_of(worker.gpus)
         if job.kind == "train":
-            _train(job.run, worker, device, should_stop)
-        else:
-            folder = RunStore(worker.results).folder(job.run)
-            dataset = _dataset(job.run.data, worker)
-            require_same_data(job.run, dataset)
-            evaluate_on_test(folder, dataset, device, job.run.recipe.precision)
+            group = everyone.part(job.run.recipe.batch_size)
+            _train(job.run, worker, group, everyone.size, link)
+        elif everyone.is_first:
+            _evaluate(job.run, worker)
     except _Held as error:
-        return State.WAITING, str(error)
+        state, reason = State.WAITING, str(error)
     except Interrupted as error:
-        return State.STOPPED, str(error)
+        state, reason = State.STOPPED, str(error)
     except RaykdError as error:
-        return State.FAILED, str(error)
+        state, reason = State.FAILED, str(error)
     except Exception as error:
-        if any(words in str(error) for words in LOST_GPU):  # to this process: let Ray replace it
+        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        if group.size > 1 or any(words in str(error) for words in LOST_GPU):
+            link.note(job, reason)  # a worker that is gone looks the same from here as a mistake in the code
             raise
-        return State.FAILED, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        state = State.FAILED
     finally:
         torch.cuda.empty_cache()  # nothing where CUDA was not used
-    return State.DONE, ""
+    if everyone.is_first or state is State.FAILED:
+        link.finish(job, state, reason)
+    if state is State.FAILED and group.size > 1:
+        raise RunFailed(reason)
 
 
-def _train(run: Run, worker: WorkerConfig, device: torch.device, should_stop: Callable[[], bool]) -> None:
+def _evaluate(run: Run, worker: WorkerConfig) -> None:
+    dataset = _dataset(run.data, worker)
+    require_same_data(run, dataset)
     folder = RunStore(worker.results).folder(run)
-    to_ray = _RayReports(folder.checkpoint)
-    with _only_writer(folder), TensorBoard(folder.tensorboard) as board:
+    evaluate_on_test(folder, dataset, device_of(worker.gpus), run.recipe.precision)
+
+
+def _train(run: Run, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
+    """Train `run` with the workers of `group`, where this is one of them; their reports reach Ray if all are in it."""
+    if not group.is_member:
+        return
+    folder, device = RunStore(worker.results).folder(run), device_of(worker.gpus)
+    to_ray = _RayReports(folder.checkpoint, group)
+    with ExitStack() as held:
+        if other := group.first(lambda: _lock(folder, held)):
+            raise _Held(other)
+        board = held.enter_context(TensorBoard(folder.tensorboard))
         teacher = _teacher(run, worker, device)
 
         def on_epoch(report: EpochReport) -> None:
+            if group.size == num_workers:
+                to_ray.add(report)
+            if not group.is_first:
+                return
             worker.queue.report.remote(report)
-            to_ray.add(report)
             try:
                 board.add(report)
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
                 print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
-        fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, should_stop))
+        fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
     to_ray.flush()
 
 
@@ -123,12 +145,13 @@ class _Held(RaykdError):
     """Another command is at the run."""
 
 
-def _only_writer(folder: RunFolder) -> AbstractContextManager[object]:
-    """The run's lock, which `fit` then takes once more. Raises _Held soon: whoever has it may need hours."""
+def _lock(folder: RunFolder, held: ExitStack) -> str:
+    """Take the run's lock, which `fit` then takes once more; else say soon who has it, and may need hours."""
     try:
-        return folder.writer(LOCK_WAIT_S)
+        held.enter_context(folder.writer(LOCK_WAIT_S))
     except RunFailed:
-        raise _Held(f"{folder.record().get('writer', 'another process')} is at it") from None
+        return f"{folder.record().get('writer', 'another process')} is at it"
+    return ""
 
 
 def _teacher(run: Run, worker: WorkerConfig, device: torch.device) -> Teacher:
@@ -143,8 +166,8 @@ class _RayReports:
     Sent by a thread: a report waits for Train's controller, 0.2 s, and for ever on a node that was cut off.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Path, group: Group) -> None:
+        self._checkpoint, self._group = checkpoint, group
         self._reported: float | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raykd-report")
         self._sent: Future[None] | None = None
@@ -152,10 +175,14 @@ class _RayReports:
     def add(self, report: EpochReport) -> None:
         """Report the first epoch, the last, and one every RAY_REPORT_EVERY_S between."""
         last = report.epoch + 1 == report.epochs
-        if self._reported is not None and not last and time.monotonic() - self._reported < RAY_REPORT_EVERY_S:
+        if self._reported is not None and not last and not self._is_due(self._reported):
             return
         self._sent = self._thread.submit(self._send, report)
         self._reported = time.monotonic()
+
+    def _is_due(self, reported: float) -> bool:
+        """Of several workers, all or none: a report waits for the others'."""
+        return self._group.agree(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
         """Wait until the last one is told, a while. That Ray could not be told is no failure of the run."""
@@ -169,7 +196,8 @@ class _RayReports:
     def _send(self, report: EpochReport) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}))
-            ray.train.report(asdict(report), checkpoint=ray.train.Checkpoint.from_directory(folder))
+            pointer = ray.train.Checkpoint.from_directory(folder) if self._group.is_first else None
+            ray.train.report(asdict(report), checkpoint=pointer)
 
 
 def _dataset(data: Data, worker: WorkerConfig) -> Dataset:
@@ -180,29 +208,3 @@ def _dataset(data: Data, worker: WorkerConfig) -> Dataset:
 def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
     """Once per worker, however many runs it does."""
     return load(name, folder, image_size, cache=decoded)
-
-
-class _QueueLink:
-    """What the queue wants of this worker, asked by a thread, so that a step never waits for the answer.
-
-    A worker that gets no answer is on a node that was cut off, and its run will be given to another: it saves and
-    stops, well before LOST_AFTER_S. Where the answer comes after all, it asks for a job again.
-    """
-
-    def __init__(self, queue: Any, slot: int) -> None:
-        self._queue, self._slot = queue, slot
-        self.stopping = threading.Event()
-        self.lost = threading.Event()
-        threading.Thread(target=self._ask, daemon=True, name="raykd-stop").start()
-
-    def should_stop(self) -> bool:
-        return self.stopping.is_set() or self.lost.is_set()
-
-    def _ask(self) -> None:
-        while not self.stopping.wait(ASK_EVERY_S):
-            try:
-                if ray.get(self._queue.is_stopping.remote(self._slot), timeout=ANSWER_S):
-                    self.stopping.set()
-                self.lost.clear()
-            except RayError:  # no answer in time, or nobody there
-                self.lost.set()

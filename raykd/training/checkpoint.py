@@ -43,28 +43,38 @@ def save_checkpoint(
     save_weights(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
-def load_checkpoint(
-    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Tensor]] | None:
-    """(progress, best weights) with objective and optimizer brought to where they were; None without a file."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, on the CPU."""
+
+    path: Path
+    progress: Progress
+    objective: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    best: dict[str, Tensor]
+
+    def restore(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Bring both to where they were. Raises RunFailed when the file is of others."""
+        try:
+            objective.load_state_dict(self.objective)
+            _restore_optimizer(objective, optimizer, self.optimizer)
+        except (RuntimeError, KeyError):
+            raise RunFailed(f"checkpoint '{self.path}' is of another run; remove it to train from the start") from None
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """None without a file; raises RunFailed for one that is damaged."""
     if not path.is_file():
         return None
+    groups: dict[str, dict[str, Tensor]] = {"objective": {}, "optimizer": {}, "best": {}}
     try:
-        tensors = load_file(path)
+        for name, tensor in load_file(path).items():
+            kind, rest = name.split(".", 1)
+            groups[kind][rest] = tensor
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
+            return Checkpoint(path, Progress(**json.loads(file.metadata()["progress"])), **groups)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise RunFailed(f"checkpoint '{path}' is damaged ({error}); remove it to train from the start") from None
-    groups: dict[str, dict[str, Tensor]] = {"objective": {}, "best": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        kind, rest = name.split(".", 1)
-        groups[kind][rest] = tensor
-    try:
-        objective.load_state_dict(groups["objective"])
-        _restore_optimizer(objective, optimizer, groups["optimizer"])
-    except (RuntimeError, KeyError):
-        raise RunFailed(f"checkpoint '{path}' is of another run; remove it to train from the start") from None
-    return progress, groups["best"]
 
 
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -27,6 +27,10 @@ def generator_of(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def step_seeds(seed: int, epoch: int, steps: int) -> list[int]:
-    """A seed for torch at each step of an epoch (dropout draws from it): no generator's state has to be carried."""
-    return [bits & (2**63 - 1) for bits in hash64(DROPOUT, seed, epoch, torch.arange(steps)).tolist()]
+def step_seeds(seed: int, epoch: int, steps: int, rank: int = 0) -> list[int]:
+    """A seed for torch at each step of an epoch (dropout draws from it): no generator's state has to be carried.
+
+    Workers draw apart, or each would drop the same units of its images.
+    """
+    counters = torch.arange(steps) + (rank << 32)
+    return [bits & (2**63 - 1) for bits in hash64(DROPOUT, seed, epoch, counters).tolist()]

@@ -9,6 +9,7 @@ from raykd.data.dataset import Split
 from raykd.data.loader import eval_batches
 from raykd.models import ImageModel
 from raykd.training.device import autocast
+from raykd.training.group import ALONE, Group
 
 BATCH_SIZE = 512  # evaluation keeps no activations; larger gains nothing on 2 cores and costs memory
 
@@ -23,17 +24,23 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: ImageModel, split: Split, device: torch.device, precision: str = "fp32") -> Evaluation:
-    """Evaluate in inference mode and give the model back in the mode in which it came."""
+def evaluate(
+    model: ImageModel, split: Split, device: torch.device, precision: str = "fp32", group: Group = ALONE
+) -> Evaluation:
+    """Evaluate in inference mode and give the model back in the mode in which it came.
+
+    split: this worker's images; the figures are of those of the whole group.
+    """
     was_training = model.training
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    nll = torch.zeros((), dtype=torch.float64, device=device)
+    correct, nll, num_images = torch.zeros(3, dtype=torch.float64, device=device)
     for images, some_labels in eval_batches(split.images, split.labels, BATCH_SIZE):
         labels = some_labels.to(device)
         with autocast(device, precision):
             logits = model(images.to(device)).logits.float()
         correct += (logits.argmax(1) == labels).sum()
         nll += F.cross_entropy(logits, labels, reduction="sum")
+        num_images += len(labels)
     model.train(was_training)
-    return Evaluation(100 * correct.item() / len(split), nll.item() / len(split), len(split))
+    correct, nll, num_images = group.gather(torch.stack([correct, nll, num_images])).sum(0).tolist()
+    return Evaluation(100 * correct / num_images, nll / num_images, int(num_images))

@@ -9,7 +9,7 @@ with the same bits as one that was never cut off. Nothing here knows of Ray, Slu
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import isfinite
 
@@ -19,9 +19,10 @@ from raykd.data.dataset import Dataset
 from raykd.errors import Interrupted, RunFailed
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
-from raykd.training.checkpoint import load_checkpoint, save_checkpoint
+from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
+from raykd.training.group import ALONE, Group
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.records import finish, require_same_data, start
@@ -29,6 +30,7 @@ from raykd.training.sums import EpochSums
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import Training, make_training
 
+WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch takes about a second
 
 
@@ -68,33 +70,48 @@ def fit(
     device: torch.device,
     teacher: Teacher = no_teacher,
     hooks: Hooks = NO_HOOKS,
-    writer_wait_s: float = 1.0,
+    group: Group = ALONE,
 ) -> None:
     """Train `run` from where its folder stands to its end; a run that is done is left as it is.
+
+    group: the workers that share its batches. All call this, and all hooks are called by each; `should_stop` of the
+    first decides. Of several, one that raises anything but Interrupted leaves the others waiting: end them too.
 
     Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
     and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
     """
     require_same_data(run, dataset)
-    with folder.writer(writer_wait_s):
-        if folder.status() == "done":
+    with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
+        if group.first(lambda: folder.status() == "done"):
             return
-        threads = start(run, folder, device, teacher.identity)
-        with _recorded(folder), cpu_threads(threads):
-            if run.imported is not None:
+        threads = group.first(lambda: start(run, folder, device, teacher.identity, group))
+        with _recorded(folder) if group.is_first else nullcontext(), cpu_threads(threads):
+            if run.imported is None:
+                _require_one_teacher(teacher, group)
+                _train(make_training(run, dataset, device, teacher, group), dataset, folder, hooks)
+            elif group.is_first:
                 take_over(run, dataset, folder, device)
-            else:
-                _train(make_training(run, dataset, device, teacher), dataset, folder, hooks)
+
+
+def _require_one_teacher(teacher: Teacher, group: Group) -> None:
+    """Raises RunFailed: nodes may see different files, where one still has an older one in memory."""
+    if teacher.identity != group.first(lambda: teacher.identity):
+        raise RunFailed(f"worker {group.rank} was given other weights of the teacher than worker 0")
 
 
 def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
     """Bring a run to its end from its last checkpoint, or from the start."""
-    if loaded := load_checkpoint(folder.checkpoint, training.objective, training.optimizer):
-        training.progress, training.best = loaded
+    # The first worker's: another node may still have an older file in memory.
+    if checkpoint := training.group.first(lambda: read_checkpoint(folder.checkpoint)):
+        checkpoint.restore(training.objective, training.optimizer)
+        training.progress, training.best = checkpoint.progress, checkpoint.best
+    training.go_parallel()
     saver = _Saver(training, folder, hooks.checkpoint_every_s)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
         hooks.on_epoch(_epoch(training, epoch, saver, hooks))
     saver.save()
+    if not training.group.is_first:
+        return
     progress = training.progress
     best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
     finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
@@ -104,19 +121,20 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
     """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
     recipe, progress, steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     weights = training.run.method.weights(epoch)
-    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.device)
+    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.device, training.group)
     if progress.sums is not None:
         sums.restore(progress.sums)
     began, first_step = time.monotonic(), progress.step
-    seeds, generator = step_seeds(training.run.seed, epoch, steps), generator_of(training.device)
+    seeds = step_seeds(training.run.seed, epoch, steps, training.group.rank)
+    generator = generator_of(training.device)
     training.objective.train()
     for batch in training.loader.epoch(epoch, first_step):
         generator.manual_seed(seeds[batch.step])
         set_learning_rate(training.optimizer, learning_rate(recipe, epoch, batch.step, steps))
         sums.add(training.step(batch, weights), batch.step)
         progress.step = batch.step + 1
-        stop = hooks.should_stop()
-        if stop or saver.is_due():
+        stop, save = training.group.agree(hooks.should_stop(), saver.is_due())
+        if stop or save:
             sums.require_finite(epoch)
             progress.sums = sums.to_json()
             saver.save()
@@ -171,14 +189,16 @@ def _note(
 
 def _validate(training: Training, epoch: int) -> Evaluation:
     """Raises RunFailed when the epoch's last update broke the weights, which none of its own losses can tell."""
-    val = evaluate(training.objective.student, training.val, training.device, training.run.recipe.precision)
+    student, precision = training.objective.student, training.run.recipe.precision
+    training.group.copy_buffers(student)
+    val = evaluate(student, training.val, training.device, precision, training.group)
     if not isfinite(val.nll):
         raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val
 
 
 class _Saver:
-    """Writes checkpoints when they are due, and counts the seconds spent."""
+    """Writes checkpoints when they are due, where this worker is the first, and counts the seconds spent."""
 
     def __init__(self, training: Training, folder: RunFolder, every_s: float) -> None:
         self._training, self._folder, self._every_s = training, folder, every_s
@@ -196,12 +216,11 @@ class _Saver:
     def save(self) -> None:
         """History first: a checkpoint never knows of an epoch that the history lacks."""
         self.count_seconds()
-        training = self._training
-        if training.progress.history:
-            self._folder.write_history(training.progress.history)
-        save_checkpoint(
-            self._folder.checkpoint, training.objective, training.optimizer, training.best, training.progress
-        )
+        training, progress = self._training, self._training.progress
+        if training.group.is_first:
+            if progress.history:
+                self._folder.write_history(progress.history)
+            save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)
         self._saved = time.monotonic()
 
 

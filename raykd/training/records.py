@@ -14,6 +14,7 @@ from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import RunFolder, now
+from raykd.training.group import ALONE, Group
 from raykd.training.trained import save_trained
 
 
@@ -23,10 +24,11 @@ def require_same_data(run: Run, dataset: Dataset) -> None:
         raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
-def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str) -> int:
+def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str, group: Group = ALONE) -> int:
     """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with.
 
-    Raises RunFailed when the run is half done under another teacher: the rest would be another run's.
+    Raises RunFailed when the run is half done under another teacher, or by another number of workers than these
+    where they may not shrink: the rest would be another run's.
     """
     folder.remove_leftovers()
     earlier = folder.record()
@@ -35,7 +37,9 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str
             f"{run.name} is half done under a teacher whose weights have changed since; "
             f"remove {folder.path} to distill from the new ones"
         )
-    threads = earlier.get("compute", {}).get("threads") or torch.get_num_threads()
+    compute = earlier.get("compute", {})
+    threads = compute.get("threads") or torch.get_num_threads()
+    workers = _workers(run, group, compute.get("workers", []) if folder.checkpoint.is_file() else [])
     folder.update(
         name=run.name,
         family=run.family,
@@ -53,12 +57,29 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str
         seconds=earlier.get("seconds", 0.0),
         resumes=earlier.get("resumes", -1) + 1,
         writer=f"process {os.getpid()} on {socket.gethostname()}",
-        compute={"device": str(device), "threads": threads, "precision": run.recipe.precision},
+        compute={
+            "device": str(device),
+            "threads": threads,
+            "workers": workers,
+            "precision": run.recipe.precision,
+        },
         versions=versions(),
         hardware=hardware(_gpu(device)),
         git=source(),
     )
     return threads
+
+
+def _workers(run: Run, group: Group, earlier: list[int]) -> list[int]:
+    """How many workers trained the run, one number after another; [1] for nearly all."""
+    if not earlier or earlier[-1] == group.size:
+        return earlier or [group.size]
+    if not group.may_shrink:
+        raise RunFailed(
+            f"{run.name} is half done by {earlier[-1]} workers, and this would be {group.size}; go on with "
+            f"--set workers.count={earlier[-1]}, or let it change with --set workers.min_count=1"
+        )
+    return [*earlier, group.size]
 
 
 def finish(

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from raykd.errors import RunFailed
+from raykd.training.group import ALONE, Group
 
 
 class EpochSums:
-    """Sums over the steps of one epoch, and the first step at which a term was not finite."""
+    """A worker's sums over the steps of one epoch, and the first step at which a term was not finite.
 
-    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+    What is read from it is of all workers, and all must read at once.
+    """
+
+    def __init__(self, names: tuple[str, ...], device: torch.device, group: Group = ALONE) -> None:
         self.names = names
+        self._group = group
         self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
         self._first_bad = torch.full((len(names),), -1, dtype=torch.int64, device=device)
         self.steps = 0
@@ -27,12 +32,13 @@ class EpochSums:
     def means(self, epoch: int) -> dict[str, float]:
         """Mean of each term. Raises RunFailed when one became NaN or infinite, with epoch, step and term."""
         self.require_finite(epoch)
-        return dict(zip(self.names, (self._sums / max(self.steps, 1)).tolist(), strict=True))
+        means = self._group.gather(self._sums).mean(0) / max(self.steps, 1)
+        return dict(zip(self.names, means.tolist(), strict=True))
 
     def require_finite(self, epoch: int) -> None:
         """Raises RunFailed naming the term that went first; among terms of one step, the parts before the loss."""
-        first_bad = self._first_bad.tolist()
-        bad = [(step, position) for position, step in enumerate(first_bad) if step >= 0]
+        first_bad = self._group.gather(self._first_bad).tolist()
+        bad = [(step, position) for steps in first_bad for position, step in enumerate(steps) if step >= 0]
         if bad:
             step, position = min(bad)
             raise RunFailed(
@@ -41,10 +47,11 @@ class EpochSums:
             )
 
     def to_json(self) -> dict[str, object]:
-        """For a checkpoint within the epoch; floats keep all their bits in JSON."""
-        return {"names": list(self.names), "sums": self._sums.tolist(), "steps": self.steps}
+        """For a checkpoint within the epoch, each worker's own; floats keep all their bits in JSON."""
+        return {"names": list(self.names), "sums": self._group.gather(self._sums).tolist(), "steps": self.steps}
 
     def restore(self, payload: dict) -> None:
-        """Go on from `to_json`."""
-        self._sums.copy_(torch.tensor(payload["sums"], dtype=torch.float64))
+        """Go on from `to_json`; another number of workers, each from the mean of those that were."""
+        sums = torch.tensor(payload["sums"], dtype=torch.float64)
+        self._sums.copy_(sums[self._group.rank] if len(sums) == self._group.size else sums.mean(0))
         self.steps = payload["steps"]

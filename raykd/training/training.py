@@ -17,6 +17,7 @@ from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.training.checkpoint import Progress
 from raykd.training.device import autocast
+from raykd.training.group import ALONE, Group
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
 from raykd.training.teachers import Teacher
@@ -25,7 +26,10 @@ from raykd.training.trained import images_of
 
 @dataclass
 class Training:
-    """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer."""
+    """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer.
+
+    val: this worker's share. parallel: the objective as `group` trains it, once `go_parallel` was called.
+    """
 
     run: Run
     device: torch.device
@@ -34,14 +38,20 @@ class Training:
     loader: TrainLoader
     val: Split
     teacher: Teacher
+    group: Group = ALONE
+    parallel: nn.Module | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    def go_parallel(self) -> None:
+        """From here on all workers hold what the first one holds now."""
+        self.parallel = self.group.wrap(self.objective, self.device)
 
     def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """One update; returns the unweighted terms and the loss, still on the device."""
         with autocast(self.device, self.run.recipe.precision):
             target = self.teacher(batch)
-            terms = self.objective(batch.images, batch.labels, target)
+            terms = (self.parallel or self.objective)(batch.images, batch.labels, target)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -63,9 +73,9 @@ def rows_of(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
     return kept, held_out
 
 
-def validation_of(data: Data, dataset: Dataset, device: torch.device) -> Split:
-    """The held-out images, on the device."""
-    _, held_out = rows_of(data, dataset.train.labels)
+def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Split:
+    """This worker's share of the held-out images, on the device."""
+    held_out = rows_of(data, dataset.train.labels)[1][group.rank :: group.size]
     return Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
 
 
@@ -77,19 +87,19 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     return model
 
 
-def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Teacher) -> Training:
+def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Training:
     """Everything in its place for epoch 0, step 0."""
     student = make_model(run, dataset)
     rows, _ = rows_of(run.data, dataset.train.labels)
-    loader = TrainLoader(
-        dataset.train.images, dataset.train.labels, rows, run.data.views, run.recipe.batch_size, run.seed, device
-    )
+    images, labels, batch_size = dataset.train.images, dataset.train.labels, run.recipe.batch_size
+    loader = TrainLoader(images, labels, rows, run.data.views, batch_size, run.seed, device, group.rank, group.size)
     adapter = _make_adapter(run, student, teacher, loader) if run.method.needs else None
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    val = validation_of(run.data, dataset, device)
-    return Training(run, device, objective, make_optimizer(objective, run.recipe.optimizer), loader, val, teacher)
+    val = validation_of(run.data, dataset, device, group)
+    optimizer = make_optimizer(objective, run.recipe.optimizer)
+    return Training(run, device, objective, optimizer, loader, val, teacher, group)
 
 
 def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, loader: TrainLoader) -> nn.Module | None:

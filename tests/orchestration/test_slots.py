@@ -29,6 +29,11 @@ SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
         ([H100, H100], Workers(), Slots(16, 12, 1)),
         ([H100, SMALL_GPU], Workers(), Slots(9, 8, 1)),
         ([{"CPU": 2.0, "GPU": 4.0}], Workers(), Slots(2, 1, 1)),
+        ([LAPTOP], Workers(count=2), Slots(1, 1, 0, 2, 2)),
+        ([SMALL_GPU, SMALL_GPU], Workers(count=2), Slots(1, 8, 1, 2, 2)),
+        ([SMALL_GPU, SMALL_GPU, SMALL_GPU], Workers(count=2), Slots(1, 8, 1, 2, 2)),
+        ([H100, H100], Workers(count=4), Slots(4, 12, 1, 4, 4)),
+        ([SMALL_GPU, SMALL_GPU, SMALL_GPU], Workers(count=4, min_count=2), Slots(1, 8, 1, 4, 2)),
     ],
 )
 def test_cluster_is_shared_out(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
@@ -51,6 +56,12 @@ def test_nodes_without_a_gpu_do_not_lower_the_share_of_those_with_one() -> None:
 
 def test_node_that_only_coordinates_lowers_nothing() -> None:
     assert plan_slots([HEAD, CPU_NODE], Workers(), 100) == Slots(32, 2, 0)
+
+
+def test_too_few_for_the_workers_of_one_run_is_said() -> None:
+    words = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPUs\)"
+    with pytest.raises(ConfigError, match=words):
+        plan_slots([SMALL_GPU], Workers(count=2), 1)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,38 @@ from small_runs import run_of
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.queue import Job, State
 from raykd.runs import RunStore
+from raykd.training.group import ALONE, Group
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 RUN = run_of("baseline")
 
 
-def do(kind: str, results: Path) -> tuple[State, str]:
+class Link:
+    """What the queue would be told."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[State, str]] = []
+        self.noted: list[str] = []
+
+    def finish(self, job: Job, state: State, reason: str) -> None:
+        self.ended.append((state, reason))
+
+    def note(self, job: Job, reason: str) -> None:
+        self.noted.append(reason)
+
+    def should_stop(self) -> bool:
+        return False
+
+
+def do(kind: str, results: Path, group: Group = ALONE, link: Link | None = None) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 
-    config = WorkerConfig(None, 0, results, Path("no-data-here"), threads=1, gpus=0)
-    return _do(Job(kind, RUN), config, lambda: False)  # type: ignore[arg-type]
+    config = WorkerConfig(None, 0, results, Path("no-data-here"), threads=1, gpus=0, may_shrink=False)
+    link = link or Link()
+    _do(Job(kind, RUN), config, group, link)  # type: ignore[arg-type]
+    (ended,) = link.ended
+    return ended
 
 
 @pytest.fixture
@@ -53,6 +74,29 @@ def test_full_gpu_is_the_runs_failure_and_a_lost_gpu_the_workers(fails) -> None:
     assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_worker_that_others_wait_for_tells_the_queue_and_ends(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    second, link = Group(rank=1, size=2), Link()
+
+    def train(error: Exception) -> None:
+        def raises(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("raykd.orchestration.worker._train", raises)
+        do("train", tmp_path, second, link)
+
+    with pytest.raises(RunFailed):
+        train(RunFailed("teacher's file is damaged"))
+    assert link.ended == [(State.FAILED, "teacher's file is damaged")], "a mistake is final"
+    with pytest.raises(RuntimeError):
+        train(RuntimeError("Connection closed by peer"))
+    assert len(link.ended) == 1, "a worker that is gone looks like a defect from here, so the job is tried again"
+    assert link.noted[0].startswith("RuntimeError: Connection closed by peer\n")
+    train(Interrupted("stopped after epoch 3"))
+    assert len(link.ended) == 1, "the first worker tells, and all stay"
 
 
 def test_stop_is_no_failure(fails) -> None:

@@ -115,7 +115,7 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
 ) -> None:
     scores, states = iter([50.0, 80.0, 80.0, 70.0]), []
 
-    def scripted(model: Any, split: Split, device: torch.device, precision: str) -> Evaluation:
+    def scripted(model: Any, split: Split, *_: Any) -> Evaluation:
         states.append({name: tensor.clone() for name, tensor in model.network.state_dict().items()})
         return Evaluation(next(scores), 1.0, len(split))
 
@@ -200,7 +200,8 @@ def test_record_says_what_the_run_was(run_folder: RunFolder) -> None:
         "resumes": 0,
     }
     assert {name: record[name] for name in expected} == expected
-    assert record["compute"] == {"device": "cpu", "threads": torch.get_num_threads(), "precision": "fp32"}
+    threads = torch.get_num_threads()
+    assert record["compute"] == {"device": "cpu", "threads": threads, "workers": [1], "precision": "fp32"}
     weights = sum(tensor.numel() for tensor in load_trained(run_folder.best).parameters())
     assert record["parameters"] == weights
     assert record["started"] <= record["ended"] and record["seconds"] > 0

@@ -1,0 +1,108 @@
+"""The workers of one run: processes that share each of its batches, with the first in charge of its files.
+
+    worker r of W renders, predicts and differentiates images [r B/W, (r+1) B/W) of each batch of B;
+    gradients are averaged (DDP, arXiv:2006.15704), so all take the step that one alone would take on B.
+
+Equal to one worker up to rounding but for batch norm, whose statistics are of a worker's own B/W images. Small
+messages go over gloo (CPU), so that no step waits for a GPU to tell who stops.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Value = TypeVar("Value")
+
+# Buffers are copied once an epoch, before they are used; training mode only writes them. torch 2.15 renamed it.
+_NO_SYNC: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Worker `rank` of `size`. All must call the same methods in the same order: each waits for the others.
+
+    may_shrink: a run that was begun by more or fewer workers is taken up all the same.
+    """
+
+    rank: int = 0
+    size: int = 1
+    may_shrink: bool = False
+    processes: Any = None  # torch's group of exactly these; None for all
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker reads and writes the run's files."""
+        return self.rank == 0
+
+    @property
+    def is_member(self) -> bool:
+        """False for a worker of the whole that a `part` leaves out."""
+        return self.rank < self.size
+
+    def part(self, batch_size: int) -> "Group":
+        """As many of the first workers as can share a batch equally: what is left of four may be three."""
+        size = max(count for count in range(1, self.size + 1) if batch_size % count == 0)
+        return self if size == self.size else replace(self, size=size, processes=_processes(size))
+
+    def first(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives the first worker, handed to all; the others do not call it."""
+        values: list[Any] = [make() if self.is_first else None]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0, group=self.processes)
+        return values[0]
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """The first worker's flags, so that all stop, or save, at the same step."""
+        if self.size == 1:
+            return flags
+        decided = torch.tensor(flags, dtype=torch.uint8)
+        dist.broadcast(decided, src=0, group=self.processes)
+        return tuple(map(bool, decided.tolist()))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """[*] of each worker -> [W, *], by rank: what is then added is added in the same order everywhere."""
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor, group=self.processes)
+        return torch.stack(parts)
+
+    def copy_buffers(self, module: nn.Module) -> None:
+        """Give all the first worker's buffers (batch norm's running statistics), which are what is saved."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0, group=self.processes)
+
+    def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """`module` with its gradients averaged over the workers, its weights and buffers the first worker's."""
+        if self.size == 1:
+            return module
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, process_group=self.processes, **_NO_SYNC)
+
+
+ALONE = Group()
+
+
+def all_workers(may_shrink: bool = False) -> Group:
+    """All processes of torch's default group; this one alone where there is none."""
+    if not dist.is_initialized():
+        return ALONE
+    return Group(dist.get_rank(), dist.get_world_size(), may_shrink)
+
+
+@cache
+def _processes(size: int) -> Any:
+    """torch's group of the first `size`; all processes make it, members or not."""
+    return dist.new_group(range(size))

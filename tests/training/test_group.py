@@ -1,0 +1,131 @@
+"""Several workers on one run: the steps of one worker, cut off and taken up exactly, one in charge of the files."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group_stories import RUNS, train
+from resume_cases import TIMINGS
+from safetensors.torch import load_file
+from small_runs import CPU, digits
+
+from raykd.errors import RunFailed
+from raykd.run_folder import RunFolder
+from raykd.training.determinism import step_seeds
+from raykd.training.evaluate import evaluate
+from raykd.training.group import ALONE, Group
+from raykd.training.trained import load_trained
+from raykd.training.training import validation_of
+
+TIMEOUT_S = 150
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two workers have left their runs."""
+    folder = tmp_path_factory.mktemp("two")
+    story = Path(__file__).with_name("group_stories.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(story), str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=TIMEOUT_S)
+            assert (worker.returncode, errors.decode()) == (0, "")
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+def curve(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]
+
+
+def heard(folder: Path, name: str, rank: int) -> list[Any]:
+    return [json.loads(line) for line in (folder / f"heard-{name}-{rank}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["vit", "adapter"])
+def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
+    one, two = RunFolder(tmp_path / name), RunFolder(together / name)
+    train(name, one, ALONE)
+    assert len(curve(one)) == len(curve(two)) == 3
+    for alone, shared in zip(curve(one), curve(two), strict=True):
+        assert shared == pytest.approx(alone, rel=1e-4)
+    ours, theirs = load_file(two.best), load_file(one.best)
+    for weight in theirs:
+        torch.testing.assert_close(ours[weight], theirs[weight], rtol=1e-3, atol=1e-5)
+
+
+def test_all_workers_hear_the_same_of_each_epoch(together: Path) -> None:
+    for name in RUNS:
+        assert heard(together, name, 0) == heard(together, name, 1) != []
+
+
+def test_first_worker_alone_stops_all_at_one_step(together: Path) -> None:
+    told = [json.loads((together / f"done-{rank}.json").read_text())["told"] for rank in (0, 1)]
+    assert told[0] == told[1] == ["stopped after epoch 1, step 1; the same command goes on"] * 2
+
+
+def test_run_of_two_that_is_cut_off_ends_with_the_same_bits(together: Path) -> None:
+    cut, straight = RunFolder(together / "resnet-cut"), RunFolder(together / "resnet")
+    assert cut.record()["resumes"] == 1 and straight.record()["resumes"] == 0
+    assert cut.best.read_bytes() == straight.best.read_bytes()
+    assert curve(cut) == curve(straight)
+    ours, theirs = load_file(cut.checkpoint), load_file(straight.checkpoint)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Path) -> None:
+    folder, run = RunFolder(together / "resnet"), RUNS["resnet"]
+    found = evaluate(load_trained(folder.best), validation_of(run.data, digits(), CPU), CPU)
+    best = folder.record()["best"]
+    assert found.top1 == best["val_top1"]
+    assert found.nll == pytest.approx(folder.history()[best["epoch"]]["val_loss"], rel=1e-6)
+
+
+def test_workers_draw_dropout_apart() -> None:
+    first, second = (step_seeds(seed=0, epoch=1, steps=100, rank=rank) for rank in (0, 1))
+    assert first == step_seeds(0, 1, 100) and not set(first) & set(second)
+
+
+def test_record_says_how_many_trained(together: Path) -> None:
+    assert RunFolder(together / "vit").record()["compute"]["workers"] == [2]
+
+
+def test_half_done_run_is_not_taken_up_by_another_number_unless_it_may(together: Path, tmp_path: Path) -> None:
+    half = RunFolder(together / "vit-cut")
+    with pytest.raises(RunFailed, match=r"half done by 2 workers, and this would be 1.*--set workers\.count=2, or let"):
+        train("vit", half, ALONE)
+    train("vit", half, replace(ALONE, may_shrink=True))
+    assert half.record()["compute"]["workers"] == [2, 1]
+    for ours, theirs in zip(curve(half), curve(RunFolder(together / "vit")), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4), "the epoch's sums went with it"
+
+
+def test_batch_that_does_not_split_is_done_by_fewer(together: Path) -> None:
+    found = [json.loads((together / f"done-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [story["odd"] for story in found] == [[1, True], [1, False]]
+    assert [story["even"] for story in found] == [2, 2]
+
+
+def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from raykd.training import loop
+    from raykd.training.teachers import LiveTeacher
+
+    second = Group(rank=1, size=2)
+    monkeypatch.setattr(Group, "first", lambda self, make: "a" * 64)
+    teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
+    with pytest.raises(RunFailed, match="worker 1 was given other weights of the teacher than worker 0"):
+        loop._require_one_teacher(teacher, second)
