@@ -63,11 +63,12 @@ def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signal
     clock.say(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
     try:
         with job_folder(allocation.job_id, environ) as folder:
-            code = _run_on_cluster(driver, allocation, folder, environ, clock, signals)
+            code, lost = _run_on_cluster(driver, allocation, folder, environ, clock, signals)
     except Interrupted as error:
         clock.say(str(error))
-        code = error.exit_code
-    if code == Interrupted.exit_code and signal.SIGUSR2 in signals.received:  # SIGTERM: somebody wants its end
+        code, lost = error.exit_code, False
+    warned = signal.SIGUSR2 in signals.received
+    if code == Interrupted.exit_code and (warned or (lost and not signals.received)):  # SIGTERM: somebody wants its end
         requeue(allocation, words, limit, clock.say)
     return code
 
@@ -79,7 +80,8 @@ def _run_on_cluster(
     environ: Mapping[str, str],
     clock: Clock,
     signals: Signals,
-) -> int:
+) -> tuple[int, bool]:
+    """The driver's exit code, and whether nodes were lost under it."""
     ports = find_ports(allocation.job_id)
     shared = ray_environment(environ, folder, allocation.submit_dir, several_nodes=bool(allocation.others))
     with RayCluster(Job(allocation, ports, folder, shared, start_timeout_s(environ)), clock.say) as cluster:
@@ -90,7 +92,7 @@ def _run_on_cluster(
         code = run_driver(driver, environment, allocation.submit_dir, signals, cluster.failure)
         clock.say(f"driver ended {{after}} with exit code {code}")
     clock.say("Ray down {after}")
-    return code
+    return code, bool(cluster.lost)
 
 
 def start_timeout_s(environ: Mapping[str, str]) -> float:

@@ -40,7 +40,7 @@ class RayCluster:
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
         self._job, self._say = job, say
         self._members: dict[str, RayStep] = {}
-        self._lost: set[str] = set()
+        self.lost: set[str] = set()  # names of nodes that were there
         self._nodes_path = job.folder.path / "nodes.jsonl"
         node, folder = job.allocation.head, job.folder
         start = start_head(node, job.ports, folder, shutil.disk_usage("/dev/shm").free)
@@ -86,8 +86,8 @@ class RayCluster:
         """Why the head has ended, or ''. A node that is lost is said once; the job goes on with the others."""
         alive = {node.name for node in self.nodes()}
         for node in self._job.allocation.others:
-            if node.name not in alive | self._lost:
-                self._lost.add(node.name)
+            if node.name not in alive | self.lost:
+                self.lost.add(node.name)
                 left = f"{len(alive)} of {len(self._job.allocation.nodes)} nodes"
                 self._say(f"{node.name} is lost {{after}}; going on with {left}")
         return self._head.failure("while the experiment ran")

@@ -18,6 +18,8 @@ from raykd.errors import ConfigError, RaykdError
 _SETTINGS = {
     # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # For resources, not processes: they are there at once, or a node is gone and fewer workers are to be tried.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
     # A process a trainer, and nobody asks it: a run hears of its stop from the queue.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",

@@ -44,7 +44,7 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs:
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     able = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
     cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus, workers.count) for node in able), default=1))
-    fits = sum(_fits(node, cpus, gpus) for node in able)
+    fits = room(nodes, cpus, gpus)
     fewest = workers.min_count or workers.count
     if fits < fewest:
         found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
@@ -54,6 +54,11 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs:
         raise ConfigError(f"{wanted}: {whole}; ask for less, or --set workers.gpus=0 for CPUs alone")
     count = max(1, min(fits // workers.count, num_runs))
     return Slots(count, cpus, gpus, workers.count, fewest)
+
+
+def room(nodes: Iterable[Mapping[str, float]], cpus: int, gpus: float) -> int:
+    """How many workers of so many CPUs and GPUs the nodes can have at once."""
+    return sum(_fits(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
 
 
 def _fair_cpus(node: Mapping[str, float], gpus: float, count: int) -> int:

@@ -18,10 +18,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 
-from raykd.errors import RunFailed
+from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Workers
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
-from raykd.orchestration.slots import Slots, plan_slots
+from raykd.orchestration.slots import Slots, plan_slots, room
 from raykd.orchestration.worker import WorkerConfig, work
 
 POLL_S = 0.25
@@ -35,7 +35,12 @@ IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as th
 
 def slots_of(workers: Workers, num_runs: int) -> Slots:
     """How the nodes that are up are shared out between `num_runs` runs."""
-    return plan_slots([node["Resources"] for node in ray.nodes() if node["Alive"]], workers, num_runs)
+    return plan_slots(_nodes(), workers, num_runs)
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Resources of those that are alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def run_jobs(
@@ -46,7 +51,10 @@ def run_jobs(
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
 ) -> list[JobStatus]:
-    """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended."""
+    """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended.
+
+    Raises Interrupted when nodes are lost and the others have no room for one run.
+    """
     # Where the driver is: lost with another node, it would take every run with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs)
@@ -62,7 +70,7 @@ def run_jobs(
     for thread in threads:
         thread.start()
     try:
-        statuses = _wait(queue, threads, watch, should_stop)
+        statuses = _wait(queue, slots, threads, watch, should_stop)
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise RunFailed(f"the queue of the jobs is lost ({reason[0]}); the same command goes on from here") from error
@@ -78,6 +86,7 @@ def run_jobs(
 
 def _wait(
     queue: Any,
+    slots: Slots,
     threads: list[threading.Thread],
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
@@ -91,6 +100,12 @@ def _wait(
             told = True
         if ray.get(queue.is_over.remote()):
             break
+        lost = ray.get(queue.lost_slots.remote())
+        if len(lost) == slots.count and (left := room(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
+            raise Interrupted(
+                f"nodes are lost, and the others have room for {left} of the {slots.min_workers} workers that a run "
+                "wants; every run is saved, and the same command goes on from here where there is room"
+            )
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())
     _join([thread for slot, thread in enumerate(threads) if slot not in lost], END_S)
