@@ -109,7 +109,33 @@ def _parser() -> argparse.ArgumentParser:
         "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
     )
     _add_command(commands, "doctor", "look for what this machine lacks, with the remedy", settings=False)
+    _add_service(commands)
     return parser
+
+
+def _add_service(commands: Any) -> None:
+    """Commands for a job that runs on a cluster, typed on its login node."""
+
+    def add(name: str, text: str, named_first: bool = False) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        job = "the Slurm job (default: the only one of raykd's that runs)"
+        if named_first:
+            added.add_argument("job", nargs="?", type=int, metavar="JOBID", help=job)
+        else:
+            added.add_argument("--job", type=int, metavar="JOBID", help=job)
+        return added
+
+    which = "as `status` lists it (default: the last)"
+    submit = add("submit", "send an experiment to the Ray of a running job")
+    submit.add_argument("-f", "--follow", action="store_true", help="print what it prints; its exit code is then ours")
+    submit.add_argument("words", nargs=argparse.REMAINDER, metavar="experiments/X.py [ARGS...]")
+    add("status", "list the experiments that were sent to a running job")
+    logs = add("logs", "print what an experiment that was sent has printed")
+    logs.add_argument("-f", "--follow", action="store_true", help="and prints, until it ends")
+    stop = add("stop", "ask an experiment that was sent to save and end")
+    for command in (logs, stop):
+        command.add_argument("name", nargs="?", default="", metavar="NAME", help=which)
+    add("dashboard", "how to see a running job's Ray dashboard from your own machine", named_first=True)
 
 
 def _add_stages(commands: Any) -> None:

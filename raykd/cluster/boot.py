@@ -2,6 +2,8 @@
 
     python -m raykd.cluster.boot -- experiments/distill_cnn.py [ARGS...]     (slurm/ray_cluster.slurm does)
 
+Without an experiment the cluster is kept for those that are sent to it (keeper.py).
+
 Exit code: the experiment's own; 2 for a mistake in what was asked, 1 when Ray fails, 75 when cut off by SIGTERM or
 SIGUSR2, the warning before the time limit, after which the job requeues itself.
 Imports neither ray nor torch, so that the first line is printed at once.
@@ -14,19 +16,19 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from raykd.cluster.driver import Signals, run_driver
+from raykd.cluster.experiment_command import experiment_command
 from raykd.cluster.folder import JobFolder, job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.ray_cluster import Job, RayCluster
-from raykd.cluster.ray_start import driver_environment, ray_environment
+from raykd.cluster.ray_start import driver_environment, here, ray_environment
 from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm import Allocation, read_allocation
+from raykd.cluster.slurm_job import running_job
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
 START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold venv on a busy shared filesystem takes minutes
-USAGE = "sbatch slurm/ray_cluster.slurm experiments/distill_cnn.py [ARGS...]"
 
 
 class Clock:
@@ -54,7 +56,7 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
     allocation, limit = read_allocation(environ), max_requeues(environ)
-    driver = driver_command(words, allocation.submit_dir)
+    driver = experiment_command(words, allocation.submit_dir) if words else []
     for program in ("srun", "scontrol", "ray"):
         if shutil.which(program, path=environ.get("PATH")) is None:
             raise ConfigError(f"no '{program}' on PATH; RAYKD_VENV and the modules are set in slurm/site.sh")
@@ -68,7 +70,9 @@ def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signal
         clock.say(str(error))
         code, lost = error.exit_code, False
     warned = signal.SIGUSR2 in signals.received
-    if code == Interrupted.exit_code and (warned or (lost and not signals.received)):  # SIGTERM: somebody wants its end
+    if (
+        words and code == Interrupted.exit_code and (warned or (lost and not signals.received))
+    ):  # SIGTERM: somebody wants its end
         requeue(allocation, words, limit, clock.say)
     return code
 
@@ -86,7 +90,11 @@ def _run_on_cluster(
     shared = ray_environment(environ, folder, allocation.submit_dir, several_nodes=bool(allocation.others))
     with RayCluster(Job(allocation, ports, folder, shared, start_timeout_s(environ)), clock.say) as cluster:
         address = cluster.wait_until_up(signals.check)
+        folder.write_facts(
+            dashboard=ports.dashboard, token=str(folder.token_path), submit_dir=str(allocation.submit_dir)
+        )
         clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
+        driver = driver or _keeper_command(allocation.job_id, ports.dashboard)
         clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
         environment = driver_environment(shared, address)
         code = run_driver(driver, environment, allocation.submit_dir, signals, cluster.failure)
@@ -104,17 +112,9 @@ def start_timeout_s(environ: Mapping[str, str]) -> float:
         raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds, such as 180") from None
 
 
-def driver_command(words: Sequence[str], submit_dir: Path) -> list[str]:
-    """`python EXPERIMENT ARGS...`; words stay words: no shell sees them.
-
-    Raises: ConfigError when there is none, or no such file.
-    """
-    if not words:
-        raise ConfigError(f"no experiment named; submit with: {USAGE}")
-    experiment = submit_dir / words[0]
-    if not experiment.is_file():
-        raise ConfigError(f"no experiment file '{words[0]}' in {submit_dir}; submit with: {USAGE}")
-    return [sys.executable, *words]
+def _keeper_command(job_id: int, dashboard_port: int) -> list[str]:
+    """What runs where no experiment was named. Logs of those that come lie beside the job's own."""
+    return [*here("keeper"), str(job_id), str(dashboard_port), str(running_job(job_id).log.with_suffix(""))]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The job's private folder on a node: Ray's temporary files, the cluster's token; on the head's, the nodes' logs."""
 
+import json
 import os
 import secrets
 import shutil
@@ -7,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from raykd.atomic import write_json
 from raykd.errors import ConfigError
 
 MAX_PATH_CHARACTERS = 43  # Ray adds up to 64, and a Unix socket's path ends at 107
@@ -33,6 +36,23 @@ class JobFolder:
         """What `ray start` on `node` prints; the logs of all nodes are on the head's."""
         return self.path / f"{node}.log"
 
+    def write_facts(self, **facts: Any) -> None:
+        """For commands that come later: where the cluster's doors are. No secrets."""
+        write_json(self._facts_path, facts)
+
+    def facts(self) -> dict[str, Any]:
+        """What `write_facts` left. Raises: ConfigError when this node has no such cluster, or none that is up."""
+        try:
+            return json.loads(self._facts_path.read_text())
+        except OSError:
+            raise ConfigError(
+                f"no cluster that is up in {self.path}; is it still starting? RAYKD_TMP must be what the job had"
+            ) from None
+
+    @property
+    def _facts_path(self) -> Path:
+        return self.path / "cluster.json"
+
     def token(self) -> str:
         """The secret itself, for the Authorization header. Never print it, never put it on a command line."""
         return self.token_path.read_text()
@@ -46,9 +66,8 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
 
     Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
     """
-    base = environ.get("RAYKD_TMP") or "/tmp"
-    path = Path(base) / (f"rk-{os.getuid()}-{job_id}" + (f"-{node_number}" if node_number else ""))
-    folder = JobFolder(path)
+    path = folder_path(job_id, environ, node_number)
+    base, folder = path.parent, JobFolder(path)
     if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
         raise ConfigError(
             f"RAYKD_TMP is '{base}': expected an absolute path so short that {folder.ray_path} has at most "
@@ -67,6 +86,12 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
         yield folder
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def folder_path(job_id: int, environ: Mapping[str, str], node_number: int = 0) -> Path:
+    """Where a job's folder is on a node of its."""
+    base = environ.get("RAYKD_TMP") or "/tmp"
+    return Path(base) / (f"rk-{os.getuid()}-{job_id}" + (f"-{node_number}" if node_number else ""))
 
 
 def _remove_own(path: Path) -> None:

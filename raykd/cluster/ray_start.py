@@ -21,6 +21,7 @@ _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # switched off, it would still say that it is
+    "RAY_JOB_STOP_WAIT_TIME_S": "90",  # for one that is stopped to save; after 3 s it would be killed
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a head told to end waits 30 s for its tasks
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 from raykd.cluster import boot, driver
 from raykd.cluster.driver import Signals, run_driver
+from raykd.cluster.experiment_command import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
 WAITS = "import time; time.sleep(30)"
@@ -82,16 +83,13 @@ def test_words_stay_words(tmp_path: Path) -> None:
     experiment = tmp_path / "it's $(touch x); `y`.py"
     experiment.touch()
     words = [str(experiment), "a b", "'", "$(id)", "--"]
-    assert boot.driver_command(words, tmp_path) == [sys.executable, *words]
+    assert experiment_command(words, tmp_path) == [sys.executable, *words]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [([], "^no experiment named"), (["nothing.py"], "^no experiment file 'nothing.py' in ")],
-)
-def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path, words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"{message}.*sbatch slurm/ray_cluster.slurm"):
-        boot.driver_command(words, tmp_path)
+def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path) -> None:
+    message = "^no experiment file 'nothing.py' in .*sbatch slurm/ray_cluster.slurm"
+    with pytest.raises(ConfigError, match=message):
+        experiment_command(["nothing.py"], tmp_path)
 
 
 def test_boot_outside_a_job_says_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,79 @@
+"""The commands for a running job, on its head's node, where its dashboard and its token are.
+
+python -m raykd.cluster.client JOB_ID submit|status|logs|stop|facts JSON        (remote.py does, with srun)
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raykd.cluster.folder import JobFolder, folder_path
+from raykd.cluster.submissions import Submissions
+from raykd.errors import ConfigError, RaykdError
+
+
+def submit(submissions: Submissions, folder: Path, words: list[str], follow: bool, again: str) -> int:
+    sent = submissions.send(words, folder)
+    print(f"sent as {sent.name}; follow it with: python -m raykd logs {again} -f {sent.name}", flush=True)
+    return _follow(submissions, sent.name) if follow else 0
+
+
+def status(submissions: Submissions, folder: Path) -> int:
+    for found in submissions.all():
+        print(found)
+    return 0
+
+
+def logs(submissions: Submissions, folder: Path, name: str, follow: bool) -> int:
+    found = submissions.find(name)
+    if follow and not found.is_over:
+        return _follow(submissions, found.name)
+    print(submissions.log(found.name), end="", flush=True)
+    return 0
+
+
+def stop(submissions: Submissions, folder: Path, name: str) -> int:
+    found = submissions.find(name)
+    if found.is_over:
+        raise ConfigError(f"{found.name} is {found.status.lower()} already")
+    submissions.stop(found.name)
+    print(f"{found.name} was asked to save and end", flush=True)
+    return 0
+
+
+def _follow(submissions: Submissions, name: str) -> int:
+    """Its exit code; 75 when it was stopped."""
+    for text in submissions.follow(name):
+        print(text, end="", flush=True)
+    code = submissions.wait(name).exit_code
+    return 75 if code is None else code
+
+
+ACTIONS: dict[str, Callable[..., int]] = {"submit": submit, "status": status, "logs": logs, "stop": stop}
+
+
+def main(words: Sequence[str]) -> int:
+    """Do one command; an error is one line."""
+    job_id, action, arguments = words
+    folder = JobFolder(folder_path(int(job_id), os.environ))
+    try:
+        facts = folder.facts()
+        if action == "facts":
+            print(json.dumps(facts))
+            return 0
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the job's own
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder.token_path)}
+        values: dict[str, Any] = json.loads(arguments)
+        return ACTIONS[action](Submissions(facts["dashboard"]), Path(facts["submit_dir"]), **values)
+    except RaykdError as error:
+        print(f"raykd: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # a module of Ray's would print a terminal's codes at the exit

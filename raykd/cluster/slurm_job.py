@@ -1,0 +1,56 @@
+"""A job as Slurm's own commands show it, from any machine of the cluster."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.errors import ConfigError, RaykdError
+
+TIMEOUT_S = 60
+JOB_NAME = "raykd"  # the #SBATCH line of ray_cluster.slurm
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """head: the node of the batch script. folder: where it was submitted. log: the job's output file."""
+
+    job_id: int
+    head: str
+    folder: Path
+    log: Path
+
+
+def running_job(job_id: int) -> RunningJob:
+    """Raises: ConfigError when there is no such job, or it does not run."""
+    fields = show_job(job_id)
+    if fields["JobState"] != "RUNNING":
+        raise ConfigError(f"job {job_id} is {fields['JobState'].lower()}: only a running one has a Ray")
+    return RunningJob(job_id, fields["BatchHost"], Path(fields["WorkDir"]), Path(fields["StdOut"]))
+
+
+def only_job() -> int:
+    """The user's one running job of raykd's. Raises: ConfigError when there is none, or several."""
+    words = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
+    found = _said(words).split()
+    if len(found) != 1:
+        which = f"several jobs of raykd's run ({', '.join(found)})" if found else "no job of raykd's runs"
+        raise ConfigError(f"{which}; name one with --job JOBID ('squeue --me' lists them)")
+    return int(found[0])
+
+
+def show_job(job_id: int) -> dict[str, str]:
+    """Every field that `scontrol show job` prints; a value may hold spaces. Raises: ConfigError without the job."""
+    text = _said(["scontrol", "show", "job", "--oneliner", str(job_id)])
+    return dict(re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w/:]*=|\s*$)", text.strip()))
+
+
+def _said(words: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"cannot ask Slurm ({error}); run this on a machine of the cluster") from None
+    if done.returncode:
+        raise RaykdError(f"{words[0]} {words[1]}: {done.stderr.strip() or f'ended with {done.returncode}'}")
+    return done.stdout
