@@ -97,12 +97,13 @@ def _do(
     jobs: list[Job], workers: Workers, options: Options, console: Console, should_stop: Callable[[], bool]
 ) -> list[JobStatus]:
     with ray_session() as dashboard:
+        from raykd.orchestration.metrics import scrape_targets
         from raykd.orchestration.train_job import run_jobs, slots_of
 
         slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
         say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
-        with Progress(console) as progress:
+        with scrape_targets(options.results), Progress(console) as progress:
             return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop)
 
 

@@ -35,6 +35,8 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     """Train the distilled student of the first seed with `config`, {dotted path: value}; Tune hears of each epoch."""
     from ray import tune
 
+    from raykd.orchestration.metrics import export
+
     torch.set_num_threads(trial.threads)
     experiment = replace(trial.experiment, seeds=trial.experiment.seeds[:1])
     for path, value in config.items():
@@ -53,6 +55,7 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
     teacher = teacher_from(RunStore(options.results).folder(run.teacher), device)
 
     def tell(report: EpochReport) -> None:
+        export(run, report, device)
         tune.report(asdict(report) | {"epochs_done": report.epoch + 1})
 
     last: list[EpochReport] = []  # Tune may end a trial at any report; the last comes when the weights are kept

@@ -50,6 +50,7 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
     """One row a trial, the best first."""
     from ray import tune
 
+    from raykd.orchestration.metrics import scrape_targets
     from raykd.orchestration.train_job import slots_of
 
     slots = slots_of(experiment.workers, settings.trials)
@@ -68,7 +69,8 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
         tune_config=_tune_config(settings, experiment.student.epochs, slots.count),
         run_config=tune.RunConfig(name=name, storage_path=str(folder.parent), verbose=0),
     )
-    return _rows(tuner.fit(), settings)
+    with scrape_targets(options.results):
+        return _rows(tuner.fit(), settings)
 
 
 def _with_whole_paths(experiment: Experiment) -> Experiment:

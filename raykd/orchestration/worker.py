@@ -24,6 +24,7 @@ import torch
 from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted, RaykdError, RunFailed
 from raykd.experiment import Data
+from raykd.orchestration.metrics import export
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.queue_link import ANSWER_S, QueueLink
 from raykd.orchestration.teacher import teacher_from
@@ -132,6 +133,7 @@ def _train(run: Run, worker: WorkerConfig, group: Group, num_workers: int, link:
             if not group.is_first:
                 return
             worker.queue.report.remote(report)
+            export(run, report, device)
             try:
                 board.add(report)
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell

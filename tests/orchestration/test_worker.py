@@ -3,9 +3,10 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from small_runs import run_of
+from small_runs import digits, run_of
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.queue import Job, State
@@ -34,10 +35,12 @@ class Link:
         return False
 
 
-def do(kind: str, results: Path, group: Group = ALONE, link: Link | None = None) -> tuple[State, str]:
+def do(
+    kind: str, results: Path, group: Group = ALONE, link: Link | None = None, queue: object = None
+) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 
-    config = WorkerConfig(None, 0, results, Path("no-data-here"), threads=1, gpus=0, may_shrink=False)
+    config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=0, may_shrink=False)
     link = link or Link()
     _do(Job(kind, RUN), config, group, link)  # type: ignore[arg-type]
     (ended,) = link.ended
@@ -74,6 +77,17 @@ def test_full_gpu_is_the_runs_failure_and_a_lost_gpu_the_workers(fails) -> None:
     assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_every_epoch_is_told_to_the_queue_and_to_prometheus(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told, exported = [], []
+    queue = SimpleNamespace(report=SimpleNamespace(remote=lambda report: told.append(report.epoch)))
+    monkeypatch.setattr("raykd.orchestration.worker.export", lambda run, report, _: exported.append(report.epoch))
+    monkeypatch.setattr("raykd.orchestration.worker._dataset", lambda *_: digits())
+    assert do("train", tmp_path, queue=queue) == (State.DONE, "")
+    assert told == exported == list(range(RUN.recipe.epochs))
 
 
 def test_worker_that_others_wait_for_tells_the_queue_and_ends(

@@ -1,0 +1,69 @@
+"""A run's numbers as Ray metrics: Ray's Prometheus endpoint on the run's node has them under ray_raykd_*.
+
+docs/monitoring/ has a scrape configuration and a Grafana dashboard that know these names.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import ray
+import torch
+from ray.util.metrics import Gauge
+
+from raykd.atomic import write_json
+from raykd.plan import Run
+from raykd.training.loop import EpochReport
+
+TAGS = ("family", "stage", "run")
+GAUGES = {
+    "epoch": "epochs that are done",
+    "epochs": "epochs that the recipe has",
+    "loss": "mean training loss of the last epoch",
+    "train_top1": "training accuracy of the last epoch, percent",
+    "val_top1": "validation accuracy after the last epoch, percent",
+    "best_val_top1": "best validation accuracy so far, percent",
+    "learning_rate": "of the last epoch's last step",
+    "images_per_second": "trained on in the last epoch, over all workers",
+    "gpu_memory_bytes": "most that torch had allocated on the first worker's GPU; 0 on a CPU",
+}
+
+
+def export(run: Run, report: EpochReport, device: torch.device) -> None:
+    """Show an epoch's numbers from now on; Ray collects them every ten seconds."""
+    values = {
+        "epoch": report.epoch + 1,
+        "epochs": report.epochs,
+        "loss": report.terms["loss"],
+        "train_top1": report.train_top1,
+        "val_top1": report.val_top1,
+        "best_val_top1": report.best_val_top1,
+        "learning_rate": report.lr,
+        "images_per_second": report.images_per_s,
+        "gpu_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+    }
+    tags: dict[str, str] = {"family": run.family, "stage": run.stage, "run": run.name}
+    for name, gauge in _gauges().items():
+        gauge.set(values[name], tags)
+
+
+@contextmanager
+def scrape_targets(results: Path) -> Iterator[None]:
+    """While a command runs: where its nodes answer Prometheus, in a file as `file_sd_configs` reads them."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    targets = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
+    path = results / ".monitoring" / f"{socket.gethostname()}-{os.getpid()}.json"
+    write_json(path, [{"targets": targets, "labels": {"results": results.name}}])
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _gauges() -> dict[str, Gauge]:
+    """Made once in a process: Ray keeps each by its name."""
+    return {name: Gauge(f"raykd_{name}", text, tag_keys=TAGS) for name, text in GAUGES.items()}
