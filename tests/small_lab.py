@@ -26,9 +26,9 @@ SMALL = (
 SETTINGS = (*SMALL, "teacher.epochs=400", "student.epochs=400", "workers.cpus=1", "workers.gpus=0")
 
 
-def words(results: Path) -> list[str]:
+def words(results: Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
     """What stands behind the script's name."""
-    return ["experiments/digits.py", "--results", str(results), *(w for s in SETTINGS for w in ("--set", s))]
+    return ["experiments/digits.py", "--results", str(results), *(w for s in settings for w in ("--set", s))]
 
 
 def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS) -> tuple[Run, ...]:

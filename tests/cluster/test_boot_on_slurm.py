@@ -121,7 +121,7 @@ def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, re
     env = environment_with_ray(tmp_path, "echo 'OSError: the disk is on fire' >&2; exit 4")
     started = time.monotonic()
     experiment = str(DRIVERS / "waits_for_signal.py")
-    job_id = slurm.sbatch([*SMALL, SCRIPT, experiment], repository, env)
+    job_id = slurm.sbatch(["--nodes=2", *SMALL, SCRIPT, experiment], repository, env)
     job = slurm.wait(job_id, timeout_s=20)
     assert time.monotonic() - started < 10
     assert job.exit_code == 1, job.output

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import small_lab
+from run_by_several import train_by_two
 from slurm_jobs import DRIVERS, SCRIPT, leftovers
 from testbed import Testbed
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.slurm
 
 ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
 BOOT_TIMEOUT_S = 60
+BY_TWO = (*small_lab.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
 
 
 def warn(slurm: Testbed, job_id: int) -> None:
@@ -30,11 +32,11 @@ def start_now(slurm: Testbed, job_id: int) -> None:
     slurm.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
 
 
-def test_job_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
+def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    words = [*small_lab.words(tmp_path / "results"), "--stage", "teacher"]
-    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
+    words = [*small_lab.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
+    job_id = slurm.sbatch(["--nodes=2", *ONE_CPU, SCRIPT, *words], repository)
     slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     warn(slurm, job_id)
     start_now(slurm, job_id)
@@ -43,9 +45,10 @@ def test_job_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_ne
     assert f"cut off: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
     assert leftovers(slurm) == []
-    (teacher,) = small_lab.runs(("teacher",))
-    assert RunStore(tmp_path / "results").folder(teacher).record()["resumes"] == 1
-    small_lab.assert_undisturbed(teacher, tmp_path / "results", tmp_path / "straight")
+    (teacher,) = small_lab.runs(("teacher",), BY_TWO)
+    folder = RunStore(tmp_path / "results").folder(teacher)
+    assert (folder.record()["resumes"], folder.record()["compute"]["workers"]) == (1, [2])
+    assert folder.best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
 
 
 @pytest.mark.parametrize(

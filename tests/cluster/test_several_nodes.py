@@ -23,11 +23,13 @@ BOOT_TIMEOUT_S = 90
 TAKEN_UP_S = 60
 
 
-def test_one_ray_over_two_nodes_with_what_slurm_gave_on_each(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_code(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
     report = tmp_path / "report.json"
-    job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "reports_nodes.py"), str(report)], repository)
+    job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "reports_nodes.py"), str(report), "7"], repository)
     job = slurm.wait(job_id, BOOT_TIMEOUT_S)
-    assert job.exit_code == 0, job.output
+    assert job.exit_code == 7, job.output
     nodes = json.loads(report.read_text())
     assert {node["host"]: (node["CPU"], node["GPU"]) for node in nodes} == {"cn1": (2, 1), "cn2": (2, 1)}
     assert all(node["memory"] + node["object_store_memory"] == 6 * 1024**3 for node in nodes)

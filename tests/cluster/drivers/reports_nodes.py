@@ -1,4 +1,4 @@
-"""Prints as JSON what a task on each node of the job finds there."""
+"""Writes as JSON what a task on each node of the job finds there, and ends with the exit code that was asked for."""
 
 import json
 import logging
@@ -28,3 +28,4 @@ there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in 
 found = ray.get([look.options(scheduling_strategy=strategy).remote() for strategy in there])
 report = [node["Resources"] | facts for node, facts in zip(nodes, found, strict=True)]
 Path(sys.argv[1]).write_text(json.dumps(report))
+sys.exit(int(sys.argv[2]))
