@@ -36,10 +36,11 @@ def source() -> dict[str, str | None]:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return {"revision": _revision(package.parent / ".git"), "source_sha256": digest.hexdigest()}
+    return {"revision": git_revision(package.parent / ".git"), "source_sha256": digest.hexdigest()}
 
 
-def _revision(git: Path) -> str | None:
+def git_revision(git: Path) -> str | None:
+    """The commit that the checkout with this .git is at; None where that cannot be read."""
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):

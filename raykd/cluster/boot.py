@@ -15,7 +15,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from raykd.cluster.driver import Signals, run_driver
 from raykd.cluster.experiment_command import experiment_command
@@ -26,6 +27,7 @@ from raykd.cluster.ray_start import driver_environment, here, ray_environment
 from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm import Allocation, read_allocation
 from raykd.cluster.slurm_job import running_job
+from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
 START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold venv on a busy shared filesystem takes minutes
@@ -56,6 +58,7 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
     allocation, limit = read_allocation(environ), max_requeues(environ)
+    staging = planned_staging(allocation, environ, with_code=bool(words))
     driver = experiment_command(words, allocation.submit_dir) if words else []
     for program in ("srun", "scontrol", "ray"):
         if shutil.which(program, path=environ.get("PATH")) is None:
@@ -64,31 +67,23 @@ def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signal
     nodes = ", ".join(str(node) for node in allocation.nodes)
     clock.say(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
     try:
-        with job_folder(allocation.job_id, environ) as folder:
-            code, lost = _run_on_cluster(driver, allocation, folder, environ, clock, signals)
+        with job_folder(allocation.job_id, environ) as folder, _staged(staging, clock):
+            environment = _shared_environment(environ, folder, allocation, staging)
+            job = Job(allocation, find_ports(allocation.job_id), folder, environment, start_timeout_s(environ), staging)
+            code, lost = _run_on_cluster(driver, job, clock, signals)
     except Interrupted as error:
         clock.say(str(error))
         code, lost = error.exit_code, False
-    warned = signal.SIGUSR2 in signals.received
-    if (
-        words and code == Interrupted.exit_code and (warned or (lost and not signals.received))
-    ):  # SIGTERM: somebody wants its end
+    by_slurm = signal.SIGUSR2 in signals.received or (lost and not signals.received)  # SIGTERM is somebody's wish
+    if words and code == Interrupted.exit_code and by_slurm:
         requeue(allocation, words, limit, clock.say)
     return code
 
 
-def _run_on_cluster(
-    driver: Sequence[str],
-    allocation: Allocation,
-    folder: JobFolder,
-    environ: Mapping[str, str],
-    clock: Clock,
-    signals: Signals,
-) -> tuple[int, bool]:
+def _run_on_cluster(driver: Sequence[str], job: Job, clock: Clock, signals: Signals) -> tuple[int, bool]:
     """The driver's exit code, and whether nodes were lost under it."""
-    ports = find_ports(allocation.job_id)
-    shared = ray_environment(environ, folder, allocation.submit_dir, several_nodes=bool(allocation.others))
-    with RayCluster(Job(allocation, ports, folder, shared, start_timeout_s(environ)), clock.say) as cluster:
+    allocation, ports, folder = job.allocation, job.ports, job.folder
+    with RayCluster(job, clock.say) as cluster:
         address = cluster.wait_until_up(signals.check)
         folder.write_facts(
             dashboard=ports.dashboard, token=str(folder.token_path), submit_dir=str(allocation.submit_dir)
@@ -96,11 +91,29 @@ def _run_on_cluster(
         clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
         driver = driver or _keeper_command(allocation.job_id, ports.dashboard)
         clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
-        environment = driver_environment(shared, address)
+        environment = driver_environment(job.environment, address)
         code = run_driver(driver, environment, allocation.submit_dir, signals, cluster.failure)
         clock.say(f"driver ended {{after}} with exit code {code}")
     clock.say("Ray down {after}")
     return code, bool(cluster.lost)
+
+
+@contextmanager
+def _staged(staging: Staging | None, clock: Clock) -> Iterator[None]:
+    if staging is None:
+        yield
+        return
+    with staging.filled() as megabytes:
+        clock.say(f"code and data ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
+        yield
+
+
+def _shared_environment(
+    environ: Mapping[str, str], folder: JobFolder, allocation: Allocation, staging: Staging | None
+) -> dict[str, str]:
+    several = bool(allocation.others)
+    code, data = (staging.code_path, staging.data_path) if staging else (None, None)
+    return ray_environment(environ, folder, code or allocation.submit_dir, several, data)
 
 
 def start_timeout_s(environ: Mapping[str, str]) -> float:

@@ -14,6 +14,7 @@ from raykd.cluster.process import stop
 from raykd.cluster.ray_start import here, srun, start_head
 from raykd.cluster.ray_step import STOP_TIMEOUT_S, RayStep
 from raykd.cluster.slurm import Allocation
+from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError
 
 HEAD_END_S = 5  # `ray start --block` notices a lost process within a second
@@ -29,6 +30,7 @@ class Job:
     folder: JobFolder
     environment: Mapping[str, str]
     start_timeout_s: float  # for the head, and then for all others together
+    staging: Staging | None = None  # of code and data, by each node for itself
 
 
 class RayCluster:
@@ -69,7 +71,7 @@ class RayCluster:
         head = self._wait_for_head(check)
         address = f"{head.address}:{self._job.ports.control_store}"
         for number, node in enumerate(allocation.others, 1):
-            command = member_command(node, number, allocation.job_id, address)
+            command = member_command(node, number, allocation.job_id, address, self._job.staging)
             log_path, token = self._job.folder.log_path(node.name), self._job.folder.token()
             self._members[node.name] = RayStep(f"Ray on {node.name}", command, self._job.environment, log_path, token)
         self._wait_for_members(check)

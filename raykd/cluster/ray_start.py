@@ -85,16 +85,17 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 
 
 def ray_environment(
-    environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False
+    environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
 ) -> dict[str, str]:
-    """What Ray's processes and the driver share. `root` is where `import raykd` works.
+    """What Ray's processes and the driver share. `root` is where `import raykd` works; `data`, where data is staged.
 
     RAY_ADDRESS would make `ray start --head` fail, RAY_AUTH_TOKEN would win over the job's own token.
     """
     shared = {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
+    staged = {"RAYKD_DATA": str(data)} if data else {}
     own = {"RAY_AUTH_TOKEN_PATH": str(folder.token_path), "PYTHONPATH": os.pathsep.join(search_path)}
-    return shared | _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | own
+    return shared | _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | own | staged
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:

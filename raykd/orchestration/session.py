@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's boxes
 }
+CODE = Path(__file__).parents[2]  # where this process has imported raykd from
 ANSWER_S = 10.0
 MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
 
@@ -49,7 +50,10 @@ def ray_session() -> Iterator[str | None]:
 
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+            with chdir(
+                CODE
+            ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
+                context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
             signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]

@@ -45,7 +45,7 @@ def test_worker_joins_the_head_with_what_the_job_has_on_its_node() -> None:
 
 
 def test_no_command_line_holds_the_token() -> None:
-    words = member_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000")
+    words = member_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000", None)
     assert words[0] == "srun" and not [word for word in words if "token" in word]
 
 

@@ -27,7 +27,9 @@ def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_co
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
-    job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "reports_nodes.py"), str(report), "7"], repository)
+    (tmp_path / "data" / "cifar10").mkdir(parents=True)
+    env = {"RAYKD_SCRATCH": str(tmp_path / "scratch"), "RAYKD_DATA": str(tmp_path / "data")}
+    job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "reports_nodes.py"), str(report), "7"], repository, env)
     job = slurm.wait(job_id, BOOT_TIMEOUT_S)
     assert job.exit_code == 7, job.output
     nodes = json.loads(report.read_text())
@@ -36,6 +38,11 @@ def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_co
     assert {node["folder_mode"] for node in nodes} == {"0o700"}
     assert {node["token_mode"] for node in nodes} == {"0o600"}
     assert len({node["token_path"] for node in nodes}) == 2
+    files = tmp_path / "scratch" / f"rk-{os.getuid()}-{job_id}-files-0"
+    assert {node["raykd"] for node in nodes} == {str(files / "code" / "raykd")}, "workers take the staged code"
+    assert {node["data"] for node in nodes} == {str(files / "data")}
+    assert {name for node in nodes for name in node["data_files"]} == {"cifar10"}
+    assert not list((tmp_path / "scratch").iterdir())
     assert "raykd: 1 of 2 nodes after " in job.output and "; waiting for cn2" in job.output
     assert leftovers(slurm) == []
 

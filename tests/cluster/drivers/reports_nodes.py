@@ -1,7 +1,6 @@
 """Writes as JSON what a task on each node of the job finds there, and ends with the exit code that was asked for."""
 
 import json
-import logging
 import os
 import socket
 import sys
@@ -10,22 +9,29 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykd.orchestration.session import ray_session
+
 
 @ray.remote(num_cpus=0)
-def look() -> dict[str, str]:
+def look() -> dict[str, str | list[str]]:
+    import raykd  # here: of the worker, not of the driver
+
     token_path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     return {
         "host": socket.gethostname(),
         "token_path": str(token_path),
         "token_mode": oct(token_path.stat().st_mode & 0o777),
         "folder_mode": oct(token_path.parent.stat().st_mode & 0o777),
+        "raykd": str(Path(raykd.__file__).parent),
+        "data": os.environ["RAYKD_DATA"],
+        "data_files": sorted(path.name for path in Path(os.environ["RAYKD_DATA"]).iterdir()),
     }
 
 
-ray.init(log_to_driver=False, logging_level=logging.ERROR)
-nodes = ray.nodes()
-there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-found = ray.get([look.options(scheduling_strategy=strategy).remote() for strategy in there])
-report = [node["Resources"] | facts for node, facts in zip(nodes, found, strict=True)]
+with ray_session():
+    nodes = ray.nodes()
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    found = ray.get([look.options(scheduling_strategy=strategy).remote() for strategy in there])
+    report = [node["Resources"] | facts for node, facts in zip(nodes, found, strict=True)]
 Path(sys.argv[1]).write_text(json.dumps(report))
 sys.exit(int(sys.argv[2]))

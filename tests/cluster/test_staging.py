@@ -1,0 +1,109 @@
+"""What is staged to scratch, from where, and that nothing of it stays."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from raykd.cluster.slurm import Allocation, Node
+from raykd.cluster.staging import Staging, planned_staging
+from raykd.errors import ConfigError
+from raykd.provenance import git_revision
+
+
+def allocation(repository: Path, restarts: int = 0) -> Allocation:
+    return Allocation(7, (Node("cn1", 1, 0, None),), repository, restarts)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """One with code, a commit, data, and much else."""
+    made = tmp_path / "repository"
+    for name in ("raykd/cli.py", "raykd/__pycache__/cli.pyc", "experiments/digits.py", "ray_results/cnn/run.json"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(name)
+    for name in ("cifar10/train.parquet", "weights/vit.safetensors", "imagenet/much.tar"):
+        (made / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / "data" / name).write_text("x" * 1000)
+    (made / ".git").mkdir()
+    (made / ".git" / "HEAD").write_text("0123abcd\n")
+    return made
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def staging_of(repository: Path, scratch: Path, with_code: bool = True, **environ: str) -> Staging:
+    made = planned_staging(allocation(repository), {"RAYKD_SCRATCH": str(scratch), **environ}, with_code)
+    assert made is not None
+    return made
+
+
+def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository: Path, tmp_path: Path) -> None:
+    staging = staging_of(repository, tmp_path / "scratch")
+    with staging.filled() as megabytes:
+        assert files(staging.folder) == [
+            "code/.git/HEAD",
+            "code/experiments/digits.py",
+            "code/raykd/cli.py",
+            "data/cifar10/train.parquet",
+            "data/weights/vit.safetensors",
+        ]
+        assert git_revision(staging.folder / "code" / ".git") == "0123abcd"
+        assert staging.folder.stat().st_mode & 0o777 == 0o700
+        assert megabytes == pytest.approx(0.002, abs=0.0002)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_path: Path) -> None:
+    staging = staging_of(repository, tmp_path)
+    with staging.filled(), staging.filled():
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".rk", "rk"))] == [
+            staging.folder.name
+        ]
+
+
+def test_each_requeue_has_a_folder_of_its_own(repository: Path, tmp_path: Path) -> None:
+    environ = {"RAYKD_SCRATCH": str(tmp_path)}
+    made = [planned_staging(allocation(repository, restarts), environ, True) for restarts in (0, 1)]
+    assert len({staging.folder for staging in made if staging}) == 2
+
+
+def test_code_stays_where_it_is_edited_for_experiments_to_come(repository: Path, tmp_path: Path) -> None:
+    staging = staging_of(repository, tmp_path, with_code=False)
+    with staging.filled():
+        assert not (staging.folder / "code").exists() and staging.code_path is None
+        assert staging.data_path == staging.folder / "data" and staging.data_path.is_dir()
+
+
+def test_data_that_is_named_is_taken_and_where_there_is_none_nothing_is_said_of_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "cifar-10-batches-py").mkdir(parents=True)
+    assert staging_of(repository, tmp_path, RAYKD_DATA=str(elsewhere)).data == elsewhere
+    assert staging_of(repository, tmp_path, RAYKD_DATA=str(tmp_path / "none")).data_path is None
+
+
+@pytest.mark.parametrize("with_code", [True, False])
+def test_other_nodes_are_told_the_same(repository: Path, tmp_path: Path, with_code: bool) -> None:
+    staging = staging_of(repository, tmp_path, with_code)
+    assert Staging.from_json(staging.to_json()) == staging
+
+
+def test_no_scratch_stages_nothing_and_a_relative_one_is_refused(repository: Path) -> None:
+    assert planned_staging(allocation(repository), {"RAYKD_SCRATCH": ""}, True) is None
+    with pytest.raises(ConfigError, match="RAYKD_SCRATCH is 'scratch': wants an absolute path"):
+        planned_staging(allocation(repository), {"RAYKD_SCRATCH": "scratch"}, True)
+
+
+def test_full_scratch_is_said_before_anything_is_written(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = staging_of(repository, tmp_path / "scratch")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    message = r"cannot stage to .*: 0 MB are free, and 0 are wanted; set RAYKD_SCRATCH"
+    with pytest.raises(ConfigError, match=message), staging.filled():
+        pass
+    assert list((tmp_path / "scratch").iterdir()) == []
