@@ -16,6 +16,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
         yield bed
 
 
+@pytest.fixture
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """One of two nodes for a test alone, which may break one."""
+    if reason := missing():
+        pytest.skip(reason)
+    with Testbed.start(tmp_path_factory.mktemp("two"), num_nodes=2) as bed:
+        yield bed
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root, from which sbatch is called."""

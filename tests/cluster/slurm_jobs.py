@@ -1,6 +1,7 @@
 """What the tests of jobs share: the script, the drivers, and what a job has left behind."""
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from testbed import Testbed
 
 SCRIPT = "slurm/ray_cluster.slurm"
 DRIVERS = Path(__file__).parent / "drivers"
+ONE_CPU_EACH = ("--nodes=2", "--cpus-per-task=1", "--mem=6G")
 
 
 def leftovers(slurm: Testbed) -> list[str]:
@@ -19,6 +21,13 @@ def leftovers(slurm: Testbed) -> list[str]:
     return processes + [
         str(path) for job_id in slurm.job_ids for path in Path("/tmp").glob(f"rk-{os.getuid()}-{job_id}*")
     ]
+
+
+def left_by_lost_node(bed: Testbed) -> list[str]:
+    """`leftovers`, once the folders of cn2 are away, which go when it is back."""
+    for job_id in bed.job_ids:
+        shutil.rmtree(Path(f"/tmp/rk-{os.getuid()}-{job_id}-1"))
+    return leftovers(bed)
 
 
 def environment_with_ray(folder: Path, program: str) -> dict[str, str]:

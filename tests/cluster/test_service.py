@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from raykd.runs import RunStore
 pytestmark = pytest.mark.slurm
 
 NOBODY = 65_534
+STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # where they are, and what they try: cn1
 BOOT_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
 RUN = small_lab.runs(("teacher",))[0]
@@ -76,12 +78,14 @@ def strangers_of(slurm: Testbed, repository: Path, job_id: int) -> dict[str, dic
     dashboard = int(re.findall(r"dashboard at http://127\.0\.0\.1:(\d+)", slurm.output(job_id))[0])
     words = [str(dashboard - 1), f"/tmp/rk-{os.getuid()}-{job_id}/token"]
     program = [sys.executable, str(DRIVERS / "stranger.py")]
-    found = {}
-    for node, host in (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11")):
+
+    def ask(node: str, host: str) -> dict:
         step = ["srun", f"--nodelist={node}", "--cpus-per-task=1", "--mem=2G", *program, host, *words]
-        said = slurm.run(step, repository, timeout_s=90)
-        found[f"{node} to {host}"] = json.loads(said.splitlines()[-1])
-    return found
+        return json.loads(slurm.run(step, repository, timeout_s=90).splitlines()[-1])
+
+    with ThreadPoolExecutor() as pool:
+        asked = {f"{node} to {host}": pool.submit(ask, node, host) for node, host in STRANGERS}
+        return {name: answer.result() for name, answer in asked.items()}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from raykd.report.summary import summarize
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = {
+    "seeds": "0,1",
     "data.image_size": 16,
     "data.train_images": 5_000,
     "data.crop_padding": 0,
@@ -66,11 +67,11 @@ def test_distilling_gains_on_real_images_and_a_second_call_has_nothing_to_do(tmp
     assert accuracies["teacher_accuracy"] > 0.50
     assert accuracies["student_accuracy_with_kd"] > accuracies["student_accuracy_without_kd"] > 0.45
     summary = summarize(collect(tmp_path)[0])
-    assert summary.gain is not None and summary.gain.num_in_favour == 3
+    assert summary.gain is not None and summary.gain.num_in_favour == 2
 
     began = time.monotonic()
     again = _run(tmp_path)
-    assert again.returncode == 0 and "7 runs, 7 of them done before" in again.stdout
+    assert again.returncode == 0 and "5 runs, 5 of them done before" in again.stdout
     assert "at a time" not in again.stdout, "a second call must not start Ray"
     assert time.monotonic() - began < 60
     assert json.loads((tmp_path / "report.json").read_text())["cnn"] == accuracies
