@@ -119,9 +119,9 @@ def doctor(arguments: Namespace) -> None:
 
 
 def submit(arguments: Namespace) -> None:
-    job = _job(arguments)
     if not arguments.words:
         raise ConfigError("submit wants an experiment file: python -m raykd submit experiments/tune_cnn.py")
+    job = _job(arguments)
     sent = {"words": arguments.words, "follow": arguments.follow, "again": f"--job {job}"}
     _ask(job, "submit", sent, arguments.follow)
 

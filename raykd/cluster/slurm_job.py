@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import ConfigError
 
 TIMEOUT_S = 60
 JOB_NAME = "raykd"  # the #SBATCH line of ray_cluster.slurm
@@ -49,8 +49,9 @@ def show_job(job_id: int) -> dict[str, str]:
 def _said(words: Sequence[str]) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        why = done.stderr.strip().rpartition("\n")[2]
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"cannot ask Slurm ({error}); run this on a machine of the cluster") from None
-    if done.returncode:
-        raise RaykdError(f"{words[0]} {words[1]}: {done.stderr.strip() or f'ended with {done.returncode}'}")
-    return done.stdout
+        why = str(error)
+    raise ConfigError(f"Slurm does not tell of that job ({why}); is this a machine of the cluster, and the job yours?")

@@ -1,13 +1,12 @@
 """A job cut off by the warning before its time limit: it goes back into the queue and on to the same bits."""
 
 import shlex
-import time
 from pathlib import Path
 
 import pytest
 import small_lab
 from run_by_several import train_by_two
-from slurm_jobs import DRIVERS, SCRIPT, leftovers
+from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
 from testbed import Testbed
 
 from raykd.runs import RunStore
@@ -24,14 +23,6 @@ def warn(slurm: Testbed, job_id: int) -> None:
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
 
 
-def start_now(slurm: Testbed, job_id: int) -> None:
-    """Once it is back in the queue: Slurm lets a requeued job wait for two minutes."""
-    slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
-    while slurm.job(job_id)["JobState"] != "PENDING":
-        time.sleep(0.1)
-    slurm.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
-
-
 def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
@@ -39,6 +30,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     job_id = slurm.sbatch(["--nodes=2", *ONE_CPU, SCRIPT, *words], repository)
     slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     warn(slurm, job_id)
+    slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
     start_now(slurm, job_id)
     job = slurm.wait(job_id, timeout_s=60)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output

@@ -161,7 +161,7 @@ def test_mistakes_are_one_line(story: Story, slurm: Testbed, repository: Path) -
     assert f"raykd: job {service.job_id} is failed: only a running one has a Ray" in fail(
         service, "status", f"--job={service.job_id}"
     )
-    assert "Invalid job id" in fail(service, "dashboard", "1")
+    assert "Invalid job id specified); is this a machine of the cluster" in fail(service, "dashboard", "1")
 
 
 def test_dashboard_tells_the_tunnel_and_how_to_see_the_token(story: Story) -> None:
