@@ -71,6 +71,8 @@ class Workers(Config):
         self.require(self.gpus is None or self.gpus >= 0, "gpus", "must be 0 or more, or none")
         whole = self.gpus is None or self.gpus < 1 or float(self.gpus).is_integer()
         self.require(whole, "gpus", "must be a fraction below 1, or whole")
+        shares = self.count > 1 and self.gpus is not None and 0 < self.gpus < 1
+        self.require(not shares, "gpus", "must be whole where count > 1: workers of a run do not share a GPU")
 
 
 @dataclass(frozen=True)

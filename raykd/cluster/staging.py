@@ -1,13 +1,15 @@
 """Code and data on a node's own scratch for as long as the job runs; results never go there.
 
 RAYKD_SCRATCH (slurm/site.sh takes TMPDIR) names a folder that every node has, on a disk of its own or a shared one;
-empty, nothing is staged. The code is then what it was at the job's start: edit on while the job runs. A job that keeps
-its Ray for experiments to come does not stage the code, which may be edited between them.
+empty, nothing is staged. What is imported of raykd is then what it was at the job's start, or at its last requeue: edit
+on while the job runs. A job that keeps its Ray for experiments to come does not stage the code.
 """
 
 import json
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,48 +54,74 @@ class Staging:
 
     @contextmanager
     def filled(self) -> Iterator[float]:
-        """Fill the folder here, give its megabytes, and remove it at the end. Raises ConfigError when it cannot be."""
-        code = [self.repository / name for name in CODE] if self.repository else []
-        sources = [(path, self._aside / "code" / path.name) for path in code]
-        sources += [(path, self._aside / "data" / path.name) for path in _data_in(self.data)]
+        """Fill the folder here, give its megabytes, and remove it at the end. Raises ConfigError when it cannot be.
+
+        On a disk that nodes share, the first fills and removes it, which is the head: it starts before the others.
+        """
         try:
-            size = sum(_bytes(source) for source, _ in sources)
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            if (free := shutil.disk_usage(self.folder.parent).free) < 1.1 * size:
-                raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, and {size / MEGABYTE:.0f} are wanted")
-            self._fill(sources)
+            self._remove_earlier()
+            if is_ours := not self._is_there():
+                is_ours = self._fill()
+            size = _bytes(self.folder)
         except OSError as error:
-            shutil.rmtree(self._aside, ignore_errors=True)
             raise ConfigError(
-                f"cannot stage to {self.folder}: {error.strerror}; set RAYKD_SCRATCH to a folder with room, or to '' "
-                "to stage nothing"
+                f"cannot stage to {self.folder}: {error.strerror or error}; set RAYKD_SCRATCH to a folder with room, "
+                "or to '' to stage nothing"
             ) from error
         try:
             yield size / MEGABYTE
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if is_ours:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def _aside(self) -> Path:
-        return self.folder.with_name(f".{self.folder.name}-{os.uname().nodename}-{os.getpid()}")
+    def _remove_earlier(self) -> None:
+        """What runs of this job before its requeue have left on a node that was lost to them."""
+        stem, _, restarts = self.folder.name.rpartition("-")
+        for number in range(int(restarts)):
+            shutil.rmtree(self.folder.with_name(f"{stem}-{number}"), ignore_errors=True)
 
-    def _fill(self, sources: list[tuple[Path, Path]]) -> None:
-        """Under another name first: on a disk that nodes share, one of them comes first and the others find it."""
-        self._aside.mkdir(mode=0o700)
-        for source, target in sources:
-            target.parent.mkdir(exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
-        if self.repository:
-            _keep_revision(self.repository / ".git", self._aside / "code" / ".git")
+    def _is_there(self) -> bool:
+        """Whether it is filled already; raises OSError when it may be somebody else's, whose code would run here."""
         try:
-            self._aside.rename(self.folder)
-        except OSError:
-            if not self.folder.is_dir():
+            found = self.folder.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise OSError(0, "it is there, and open to others than you")
+        return True
+
+    def _fill(self) -> bool:
+        """Under another name first. Returns whether it was this one that came to stay."""
+        code = [self.repository / name for name in CODE] if self.repository else []
+        sources = [("code", path) for path in code] + [("data", path) for path in _data_in(self.data)]
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
+        if free < 1.1 * size:
+            raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, and {size / MEGABYTE:.0f} are wanted")
+        aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
+        try:
+            for kind, source in sources:
+                (aside / kind).mkdir(exist_ok=True)
+                _copy(source, aside / kind / source.name)
+            if self.repository:
+                _keep_revision(self.repository / ".git", aside / "code" / ".git")
+            try:
+                aside.rename(self.folder)
+            except OSError:
+                if self._is_there():
+                    return False
                 raise
-            shutil.rmtree(self._aside)
+            return True
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Hidden files are an editor's: its locks are links that lead nowhere."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    else:
+        shutil.copy2(source, target)
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:

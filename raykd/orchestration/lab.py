@@ -111,7 +111,7 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
     """Say in run.json what the run could not say itself: that its worker died, again and again."""
     for status in statuses:
         folder = store.folder(status.job.run)
-        if status.job.kind == "train" and status.state is State.FAILED and folder.status() == "interrupted":
+        if status.job.kind == "train" and status.state is State.FAILED and folder.status() in ("interrupted", "failed"):
             with folder.writer():
                 folder.update(status="failed", reason=status.reason.splitlines()[0])
 

@@ -28,7 +28,7 @@ GAUGES = {
     "best_val_top1": "best validation accuracy so far, percent",
     "learning_rate": "of the last epoch's last step",
     "images_per_second": "trained on in the last epoch, over all workers",
-    "gpu_memory_bytes": "most that torch had allocated on the first worker's GPU; 0 on a CPU",
+    "gpu_memory_bytes": "most that torch had allocated on the first worker's GPU in the epoch; 0 on a CPU",
 }
 
 
@@ -48,14 +48,23 @@ def export(run: Run, report: EpochReport, device: torch.device) -> None:
     tags: dict[str, str] = {"family": run.family, "stage": run.stage, "run": run.name}
     for name, gauge in _gauges().items():
         gauge.set(values[name], tags)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 @contextmanager
 def scrape_targets(results: Path) -> Iterator[None]:
-    """While a command runs: where its nodes answer Prometheus, in a file as `file_sd_configs` reads them."""
+    """While a command runs: where its nodes answer Prometheus, in a file as `file_sd_configs` reads them.
+
+    Files of commands that were killed on this machine go with the next one.
+    """
+    folder, host = results / ".monitoring", socket.gethostname()
+    for left in folder.glob(f"{host}-*.json"):
+        if not Path(f"/proc/{left.stem.rpartition('-')[2]}").exists():
+            left.unlink(missing_ok=True)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     targets = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
-    path = results / ".monitoring" / f"{socket.gethostname()}-{os.getpid()}.json"
+    path = folder / f"{host}-{os.getpid()}.json"
     write_json(path, [{"targets": targets, "labels": {"results": results.name}}])
     try:
         yield

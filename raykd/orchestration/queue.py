@@ -108,8 +108,8 @@ class RunQueue:
         if mine is not None and self._stopping:
             self.finish(slot, mine.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif mine is not None and mine.attempts >= MAX_ATTEMPTS:
-            why = mine.reason or "out of memory, or see the Ray worker's log"
-            reason = f"its worker died {mine.attempts} times; {why}"
+            reason = f"its worker died {mine.attempts} times; out of memory, or see the Ray worker's log"
+            reason += f"; one of several said: {mine.reason}" if mine.reason else ""
             self.finish(slot, mine.job.name, State.FAILED, reason)
             mine = None
         if self._stopping:

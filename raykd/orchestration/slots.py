@@ -50,7 +50,8 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_runs:
         found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
         wanted, whole = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({found})"
         if fits or fewest > 1:
-            wanted, whole = f"workers.count = {fewest}, {wanted}", f"the nodes have room for {fits} ({found})"
+            field = "min_count" if workers.min_count else "count"
+            wanted, whole = f"workers.{field} = {fewest}, {wanted}", f"the nodes have room for {fits} ({found})"
         raise ConfigError(f"{wanted}: {whole}; ask for less, or --set workers.gpus=0 for CPUs alone")
     count = max(1, min(fits // workers.count, num_runs))
     return Slots(count, cpus, gpus, workers.count, fewest)

@@ -23,13 +23,13 @@ from raykd.experiment import Workers
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
 from raykd.orchestration.slots import Slots, plan_slots, room
 from raykd.orchestration.worker import WorkerConfig, work
+from raykd.training.group import STUCK
 
 POLL_S = 0.25
 # How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that nothing is left. One
 # that waits for a node that is gone never ends by itself.
 END_S = 45.0
 KILL_S = 10.0
-STUCK_S = 1800  # torch's own limit for a message between workers; Ray notices a dead one in seconds
 IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as the run takes
 
 
@@ -104,7 +104,7 @@ def _wait(
         if len(lost) == slots.count and (left := room(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
             raise Interrupted(
                 f"nodes are lost, and the others have room for {left} of the {slots.min_workers} workers that a run "
-                "wants; every run is saved, and the same command goes on from here where there is room"
+                "wants; the same command goes on from the last checkpoints where there is room"
             )
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())
@@ -145,6 +145,7 @@ def _trainer(
         scaling_config=ScalingConfig(
             num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
+            elastic_resize_monitor_interval_s=float("inf"),  # smaller after a loss; not larger, by killing what trains
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
         run_config=RunConfig(
@@ -162,7 +163,7 @@ def _torch_config(slots: Slots) -> TorchConfig:
     A worker alone has nobody to talk to, and gloo starts quicker than NCCL.
     """
     backend = "cpu:gloo,cuda:nccl" if slots.gpus and slots.workers > 1 else "gloo"
-    return TorchConfig(backend=backend, timeout_s=IDLE_S if slots.may_shrink else STUCK_S)
+    return TorchConfig(backend=backend, timeout_s=IDLE_S if slots.may_shrink else int(STUCK.total_seconds()))
 
 
 def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:

@@ -73,7 +73,7 @@ def cautions_of(family: Family) -> tuple[str, ...]:
 def _cautions_of_setting(row: SettingRow, have_both: bool) -> list[str]:
     """A baseline has no teacher and another method by design; all else the two students must share."""
     section, last = row.path.split(".")[0], row.path.split(".")[-1]
-    if last == "seed" or section == "teacher":
+    if last in ("seed", "path") or section == "teacher":  # a file is known by its sha256, wherever it lay
         return []
     cautions = [
         f"the {stage} runs differ in {row.path}: {', '.join(values)}"

@@ -3,12 +3,13 @@
     worker r of W renders, predicts and differentiates images [r B/W, (r+1) B/W) of each batch of B;
     gradients are averaged (DDP, arXiv:2006.15704), so all take the step that one alone would take on B.
 
-Equal to one worker up to rounding but for batch norm, whose statistics are of a worker's own B/W images. Small
-messages go over gloo (CPU), so that no step waits for a GPU to tell who stops.
+Equal to one worker up to rounding but for batch norm, whose statistics are of a worker's own B/W images, and dropout,
+which workers draw apart. Small messages go over gloo (CPU), so that no step waits for a GPU to tell who stops.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cache
 from inspect import signature
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Value = TypeVar("Value")
+STUCK = timedelta(minutes=30)  # torch's own limit for a message between workers; Ray notices a dead one in seconds
 
 # Buffers are copied once an epoch, before they are used; training mode only writes them. torch 2.15 renamed it.
 _NO_SYNC: dict[str, Any] = {
@@ -32,7 +34,8 @@ _NO_SYNC: dict[str, Any] = {
 class Group:
     """Worker `rank` of `size`. All must call the same methods in the same order: each waits for the others.
 
-    may_shrink: a run that was begun by more or fewer workers is taken up all the same.
+    may_shrink: a run that was begun by more or fewer workers is taken up all the same. It is then a `part` that trains,
+    since a worker that is left out may wait for days, and one that trains must not.
     """
 
     rank: int = 0
@@ -53,7 +56,9 @@ class Group:
     def part(self, batch_size: int) -> "Group":
         """As many of the first workers as can share a batch equally: what is left of four may be three."""
         size = max(count for count in range(1, self.size + 1) if batch_size % count == 0)
-        return self if size == self.size else replace(self, size=size, processes=_processes(size))
+        if size == self.size and not self.may_shrink:
+            return self
+        return replace(self, size=size, processes=_processes(size) if size > 1 else None)
 
     def first(self, make: Callable[[], Value]) -> Value:
         """What `make` gives the first worker, handed to all; the others do not call it."""
@@ -105,4 +110,4 @@ def all_workers(may_shrink: bool = False) -> Group:
 @cache
 def _processes(size: int) -> Any:
     """torch's group of the first `size`; all processes make it, members or not."""
-    return dist.new_group(range(size))
+    return dist.new_group(range(size), timeout=STUCK)

@@ -16,7 +16,7 @@ from math import isfinite
 import torch
 
 from raykd.data.dataset import Dataset
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import Interrupted, RaykdError, RunFailed
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
@@ -85,7 +85,7 @@ def fit(
         if group.first(lambda: folder.status() == "done"):
             return
         threads = group.first(lambda: start(run, folder, device, teacher.identity, group))
-        with _recorded(folder) if group.is_first else nullcontext(), cpu_threads(threads):
+        with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(threads):
             if run.imported is None:
                 _require_one_teacher(teacher, group)
                 _train(make_training(run, dataset, device, teacher, group), dataset, folder, hooks)
@@ -225,13 +225,18 @@ class _Saver:
 
 
 @contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
-    """Leave the reason in run.json when the run fails; one that was cut off stays open."""
+def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
+    """Leave the reason in run.json when the run fails; one that was cut off stays open.
+
+    So does one that may only have lost a worker: to the others that looks like any error of a library.
+    """
     try:
         yield
     except Interrupted:
         raise
     except Exception as error:
+        if group.size > 1 and not isinstance(error, RaykdError):
+            raise
         with suppress(OSError):  # on a full disk; `error` says so
             folder.update(status="failed", reason=f"{error}" or type(error).__name__)
         raise

@@ -39,7 +39,7 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str
         )
     compute = earlier.get("compute", {})
     threads = compute.get("threads") or torch.get_num_threads()
-    workers = _workers(run, group, compute.get("workers", []) if folder.checkpoint.is_file() else [])
+    workers = _workers(run, group, compute.get("workers", [1]) if folder.checkpoint.is_file() else [])
     folder.update(
         name=run.name,
         family=run.family,

@@ -52,6 +52,6 @@ class EpochSums:
 
     def restore(self, payload: dict) -> None:
         """Go on from `to_json`; another number of workers, each from the mean of those that were."""
-        sums = torch.tensor(payload["sums"], dtype=torch.float64)
+        sums = torch.tensor(payload["sums"], dtype=torch.float64).view(-1, len(self.names))
         self._sums.copy_(sums[self._group.rank] if len(sums) == self._group.size else sums.mean(0))
         self.steps = payload["steps"]

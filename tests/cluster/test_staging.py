@@ -57,11 +57,52 @@ def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository:
 
 
 def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_path: Path) -> None:
+    staging = staging_of(repository, tmp_path / "scratch")
+    with staging.filled():
+        with staging.filled():
+            assert [path.name for path in (tmp_path / "scratch").iterdir()] == [staging.folder.name]
+        assert (staging.folder / "code" / "raykd" / "cli.py").is_file(), "a node that ends takes it from no other"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_folder_of_somebody_else_is_refused_and_left(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path)
-    with staging.filled(), staging.filled():
-        assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".rk", "rk"))] == [
-            staging.folder.name
-        ]
+    (staging.folder / "code").mkdir(parents=True)
+    staging.folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="it is there, and open to others than you"), staging.filled():
+        pass
+    assert (staging.folder / "code").is_dir()
+    staging.folder.rename(tmp_path / "theirs")
+    staging.folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match="open to others"), staging.filled():
+        pass
+
+
+def test_what_an_earlier_run_of_the_job_left_goes(repository: Path, tmp_path: Path) -> None:
+    made = planned_staging(allocation(repository, restarts=2), {"RAYKD_SCRATCH": str(tmp_path / "scratch")}, True)
+    assert made is not None
+    for number in (0, 1):
+        (made.folder.with_name(made.folder.name[:-1] + str(number)) / "data").mkdir(parents=True)
+    with made.filled():
+        assert [path.name for path in (tmp_path / "scratch").iterdir()] == [made.folder.name]
+
+
+def test_editors_lock_is_no_code(repository: Path, tmp_path: Path) -> None:
+    (repository / "experiments" / ".#digits.py").symlink_to("ann@desk.4711:1")
+    with (staging := staging_of(repository, tmp_path)).filled():
+        assert files(staging.folder / "code" / "experiments") == ["digits.py"]
+
+
+def test_nothing_is_left_when_the_job_is_ended_while_it_copies(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("shutil.copytree", end)
+    with pytest.raises(SystemExit), staging_of(repository, tmp_path / "scratch").filled():
+        pass
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_each_requeue_has_a_folder_of_its_own(repository: Path, tmp_path: Path) -> None:
