@@ -89,7 +89,7 @@ def _run_on_cluster(driver: Sequence[str], job: Job, clock: Clock, signals: Sign
             dashboard=ports.dashboard, token=str(folder.token_path), submit_dir=str(allocation.submit_dir)
         )
         clock.say(f"dashboard at http://127.0.0.1:{ports.dashboard} there, token in {folder.token_path}")
-        driver = driver or _keeper_command(allocation.job_id, ports.dashboard)
+        driver = driver or _keeper_command(allocation)
         clock.say(f"driver starts {{after}}: {shlex.join(driver)}")
         environment = driver_environment(job.environment, address)
         code = run_driver(driver, environment, allocation.submit_dir, signals, cluster.failure)
@@ -125,9 +125,14 @@ def start_timeout_s(environ: Mapping[str, str]) -> float:
         raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds, such as 180") from None
 
 
-def _keeper_command(job_id: int, dashboard_port: int) -> list[str]:
-    """What runs where no experiment was named. Logs of those that come lie beside the job's own."""
-    return [*here("keeper"), str(job_id), str(dashboard_port), str(running_job(job_id).log.with_suffix(""))]
+def _keeper_command(allocation: Allocation) -> list[str]:
+    """What runs where no experiment was named. Logs of those that come lie beside the job's own; a requeue's, too."""
+    try:
+        log = running_job(allocation.job_id).log
+    except ConfigError:  # Slurm is busy
+        log = allocation.submit_dir / f"slurm-{allocation.job_id}.out"
+    again = f"-{allocation.restart_count}" if allocation.restart_count else ""
+    return [*here("keeper"), str(allocation.job_id), f"{log.with_suffix('')}{again}"]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from raykd.errors import ConfigError, RaykdError
 def submit(submissions: Submissions, folder: Path, words: list[str], follow: bool, again: str) -> int:
     sent = submissions.send(words, folder)
     print(f"sent as {sent.name}; follow it with: python -m raykd logs {again} -f {sent.name}", flush=True)
-    return _follow(submissions, sent.name) if follow else 0
+    return _print(submissions, sent.name, follow=True) if follow else 0
 
 
 def status(submissions: Submissions, folder: Path) -> int:
@@ -28,11 +28,7 @@ def status(submissions: Submissions, folder: Path) -> int:
 
 
 def logs(submissions: Submissions, folder: Path, name: str, follow: bool) -> int:
-    found = submissions.find(name)
-    if follow and not found.is_over:
-        return _follow(submissions, found.name)
-    print(submissions.log(found.name), end="", flush=True)
-    return 0
+    return _print(submissions, submissions.find(name).name, follow)
 
 
 def stop(submissions: Submissions, folder: Path, name: str) -> int:
@@ -44,12 +40,17 @@ def stop(submissions: Submissions, folder: Path, name: str) -> int:
     return 0
 
 
-def _follow(submissions: Submissions, name: str) -> int:
-    """Its exit code; 75 when it was stopped."""
-    for text in submissions.follow(name):
-        print(text, end="", flush=True)
-    code = submissions.wait(name).exit_code
-    return 75 if code is None else code
+def _print(submissions: Submissions, name: str, follow: bool) -> int:
+    """0, or with `follow` the exit code of the experiment."""
+    for text in submissions.printed(name, follow):
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    if not follow:
+        return 0
+    found = submissions.find(name)
+    if found.exit_code is None:
+        print(f"raykd: {name} {found.how}", file=sys.stderr)
+    return found.code
 
 
 ACTIONS: dict[str, Callable[..., int]] = {"submit": submit, "status": status, "logs": logs, "stop": stop}
@@ -67,7 +68,7 @@ def main(words: Sequence[str]) -> int:
         os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the job's own
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder.token_path)}
         values: dict[str, Any] = json.loads(arguments)
-        return ACTIONS[action](Submissions(facts["dashboard"]), Path(facts["submit_dir"]), **values)
+        return ACTIONS[action](Submissions(folder), Path(facts["submit_dir"]), **values)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code

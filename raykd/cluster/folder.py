@@ -46,7 +46,8 @@ class JobFolder:
             return json.loads(self._facts_path.read_text())
         except OSError:
             raise ConfigError(
-                f"no cluster that is up in {self.path}; is it still starting? RAYKD_TMP must be what the job had"
+                f"no cluster that is up in {self.path} on the job's node; is it still starting? RAYKD_TMP must be here "
+                "what it was at sbatch"
             ) from None
 
     @property

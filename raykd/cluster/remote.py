@@ -10,7 +10,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from threading import Timer
+from threading import Event, Timer
 from typing import Any
 
 from raykd.cluster.slurm_job import RunningJob, running_job
@@ -48,24 +48,28 @@ def _run(
     job: RunningJob, action: str, arguments: dict[str, Any], timeout_s: float | None, stdout: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Its errors are ours too, but for srun's own line that says what the exit code says."""
-    command = _step(job, action, arguments)
+    command, late = _step(job, action, arguments), Event()
     with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as step:
-        timer = Timer(timeout_s or 0.0, step.kill)
+        timer = Timer(timeout_s or 0.0, lambda: (late.set(), step.kill()))
+        timer.daemon = True
         if timeout_s:
             timer.start()
-        assert step.stderr is not None
-        for line in step.stderr:
-            if not re.match(r"srun: error: .* Exited with exit code", line):
-                sys.stderr.write(line)
-        timer.cancel()
-        said = step.stdout.read() if step.stdout else ""
-    if step.returncode < 0:
-        raise RaykdError(f"job {job.job_id} does not answer within {TIMEOUT_S:g} s; is its node well? See {job.log}")
-    return subprocess.CompletedProcess(command, step.returncode, said)
+        try:
+            assert step.stderr is not None
+            for line in step.stderr:
+                if not re.match(r"srun: error: .* Exited with exit code", line):
+                    sys.stderr.write(line)
+            said = step.stdout.read() if step.stdout else ""
+        finally:
+            timer.cancel()
+    if late.is_set():
+        raise RaykdError(f"job {job.job_id} does not answer within {timeout_s:g} s; is its node well? See {job.log}")
+    code = step.returncode if step.returncode >= 0 else 128 - step.returncode
+    return subprocess.CompletedProcess(command, code, said)
 
 
 def _step(job: RunningJob, action: str, arguments: dict[str, Any]) -> list[str]:
-    """With the modules and the environment that the job itself has."""
+    """With the modules and the environment that slurm/site.sh names, as the job has them."""
     script = 'source slurm/environment.sh >&2 && exec python -m raykd.cluster.client "$@"'
     return [
         *("srun", f"--jobid={job.job_id}", "--overlap", "--quiet", "--disable-status", "--input=none", "--unbuffered"),

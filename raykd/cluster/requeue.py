@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from raykd.cluster.slurm import Allocation
+from raykd.cluster.slurm_job import SCRIPT
 from raykd.errors import ConfigError
 
-SCRIPT = "slurm/ray_cluster.slurm"
 MAX_REQUEUES = "100"  # of a day each; a job that gets nowhere must end some time
 SCONTROL_TIMEOUT_S = 60
 END_S = 60

@@ -9,7 +9,8 @@ from pathlib import Path
 from raykd.errors import ConfigError
 
 TIMEOUT_S = 60
-JOB_NAME = "raykd"  # the #SBATCH line of ray_cluster.slurm
+SCRIPT = "slurm/ray_cluster.slurm"
+JOB_NAME = "raykd"  # the script's #SBATCH line
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,17 @@ class RunningJob:
 def running_job(job_id: int) -> RunningJob:
     """Raises: ConfigError when there is no such job, or it does not run."""
     fields = show_job(job_id)
-    if fields["JobState"] != "RUNNING":
-        raise ConfigError(f"job {job_id} is {fields['JobState'].lower()}: only a running one has a Ray")
+    if (state := fields.get("JobState", "unknown")) != "RUNNING":
+        raise ConfigError(f"job {job_id} is {state.lower()}: only a running one has a Ray")
+    if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
+        raise ConfigError(f"job {job_id} has no {missing[0]}: it was not started by sbatch {SCRIPT}")
     return RunningJob(job_id, fields["BatchHost"], Path(fields["WorkDir"]), Path(fields["StdOut"]))
 
 
 def only_job() -> int:
     """The user's one running job of raykd's. Raises: ConfigError when there is none, or several."""
     words = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
-    found = _said(words).split()
+    found = [word for word in _said(words).split() if word.isdecimal()]  # of an array's tasks none is raykd's
     if len(found) != 1:
         which = f"several jobs of raykd's run ({', '.join(found)})" if found else "no job of raykd's runs"
         raise ConfigError(f"{which}; name one with --job JOBID ('squeue --me' lists them)")

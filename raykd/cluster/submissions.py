@@ -1,29 +1,35 @@
 """Experiments sent to a job's Ray while it runs: each a Ray job, which is a process on the head's node.
 
-Asked for on that node only, of the dashboard at 127.0.0.1, with the job's token (RAY_AUTH_TOKEN_PATH).
+Asked for on that node only, of the dashboard at 127.0.0.1, with the job's token (RAY_AUTH_TOKEN_PATH). What they print
+is read from the node's disk, where Ray has it: it may be large, and any bytes.
 """
 
-import asyncio
 import logging
+import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from raykd.cluster.experiment_command import experiment_command
-from raykd.errors import ConfigError, RaykdError
+from raykd.cluster.folder import JobFolder
+from raykd.errors import ConfigError, Interrupted, RaykdError
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-MAX_NAMES = 1000
+MAX_STEM = 40  # of a name: letters of the experiment file's
+MAX_NAMES = 10_000
+POLL_S = 0.3
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One of them, as Ray knows it. exit_code: None while it runs, and where it was stopped."""
+    """One of them, as Ray knows it. exit_code: None while it runs, and where it was stopped or never began."""
 
     name: str
     status: str  # PENDING, RUNNING, or one of ENDED
@@ -31,32 +37,47 @@ class Submission:
     exit_code: int | None
     began: float  # seconds since 1970
     ended: float | None
+    message: str = ""  # Ray's, one line
 
     @property
     def is_over(self) -> bool:
         return self.status in ENDED
 
+    @property
+    def code(self) -> int:
+        """The experiment's exit code as a command's own: 75 where it was stopped, 1 where it never began."""
+        if self.exit_code is None:
+            return Interrupted.exit_code if self.status == "STOPPED" else RaykdError.exit_code
+        return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
+
+    @property
+    def how(self) -> str:
+        """'failed with exit code 3'."""
+        if self.exit_code is not None:
+            return f"{self.status.lower()} with exit code {self.exit_code}"
+        return self.status.lower() + (f" ({self.message})" if self.status == "FAILED" and self.message else "")
+
     def __str__(self) -> str:
         age = timedelta(seconds=round((self.ended or time.time()) - self.began))
-        code = f", exit code {self.exit_code}" if self.exit_code is not None else ""
-        return f"{self.name:<20} {self.status.lower() + code:<24} {age}  {self.command}"
+        return f"{self.name:<20} {self.how:<26} {age}  {self.command}"
 
 
 class Submissions:
-    """Those of one job. Raises RaykdError when Ray does not answer."""
+    """Those of the job with `folder`, on this node. Calls raise RaykdError when Ray does not answer as it should."""
 
-    def __init__(self, dashboard_port: int) -> None:
+    def __init__(self, folder: JobFolder) -> None:
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray").setLevel(logging.WARNING)
-        try:
-            self._client: Any = JobSubmissionClient(f"http://127.0.0.1:{dashboard_port}")
-        except (ConnectionError, RuntimeError) as error:
-            raise RaykdError(f"the job's Ray does not answer: {str(error).splitlines()[0]}") from None
+        _keep_from_proxies()
+        self._logs = folder.ray_path / "session_latest" / "logs"
+        with _asking():
+            self._client: Any = JobSubmissionClient(f"http://127.0.0.1:{folder.facts()['dashboard']}")
 
     def all(self) -> list[Submission]:
         """In the order in which they came."""
-        found = [_submission(details) for details in self._client.list_jobs() if details.submission_id]
+        with _asking():
+            found = [_submission(details) for details in self._client.list_jobs() if details.submission_id]
         return sorted(found, key=lambda submission: submission.began)
 
     def find(self, name: str) -> Submission:
@@ -77,32 +98,72 @@ class Submissions:
         # Ray gives it to a shell: quoted, so that a word stays a word.
         environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0"]
         entrypoint = f"cd {shlex.quote(str(folder))} && exec {shlex.join([*environment, *command])}"
-        names = {submission.name for submission in self.all()}
-        stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)  # it becomes a file's name, and a word to type
-        name = next(new for number in range(1, MAX_NAMES) if (new := f"{stem}-{number}") not in names)
-        self._client.submit_job(entrypoint=entrypoint, submission_id=name, metadata={"command": shlex.join(words)})
-        return self.find(name)
+        stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)[:MAX_STEM]  # it becomes a file's name, and a word to type
+        for number in range(1, MAX_NAMES):
+            name = f"{stem}-{number}"
+            if any(found.name == name for found in self.all()):
+                continue
+            try:
+                with _asking():
+                    self._client.submit_job(
+                        entrypoint=entrypoint, submission_id=name, metadata={"command": shlex.join(words)}
+                    )
+            except RaykdError:
+                if not any(found.name == name for found in self.all()):  # else another took it at this moment
+                    raise
+                continue
+            return self.find(name)
+        raise RaykdError(f"{MAX_NAMES} of {stem} were sent to this job; rename the file")
 
-    def stop(self, name: str) -> None:
-        """Ask it to save and end, which takes a while."""
-        self._client.stop_job(name)
+    def stop(self, name: str) -> bool:
+        """Ask it to save and end, which takes a while; False where it has not yet begun, and cannot be asked."""
+        with _asking():
+            return bool(self._client.stop_job(name))
 
-    def log(self, name: str) -> str:
-        """All that it has printed."""
-        return self._client.get_job_logs(name)
+    def copy_log(self, name: str, target: Path) -> None:
+        """All that it has printed. Raises OSError where that cannot be written."""
+        source = self._log(name)
+        if source.is_file():
+            shutil.copyfile(source, target)
 
-    def follow(self, name: str) -> Iterator[str]:
-        """What it has printed, and prints until its end."""
-        lines = self._client.tail_job_logs(name)
-        with asyncio.Runner() as runner:
-            while (text := runner.run(anext(lines, None))) is not None:
-                yield text
+    def printed(self, name: str, follow: bool) -> Iterator[bytes]:
+        """What it has printed, and with `follow` what it prints until its end."""
+        log = self._log(name)
+        while follow and not log.is_file() and not self.find(name).is_over:
+            time.sleep(POLL_S)
+        if not log.is_file():
+            return
+        with log.open("rb") as file:
+            over = not follow
+            while True:
+                if text := file.read(1 << 16):
+                    yield text
+                elif over:
+                    return
+                else:
+                    over = self.find(name).is_over  # and then read what came until then
+                    time.sleep(POLL_S)
 
-    def wait(self, name: str) -> Submission:
-        """Until it is over, which is a moment after its log is."""
-        while not (submission := self.find(name)).is_over:
-            time.sleep(0.2)
-        return submission
+    def _log(self, name: str) -> Path:
+        return self._logs / f"job-driver-{name}.log"
+
+
+def _keep_from_proxies() -> None:
+    """A site's proxy would get what is asked at 127.0.0.1, the token with it."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1"]))
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Errors of Ray's client, which are of many types and lines, as one of ours."""
+    try:
+        yield
+    except RaykdError:
+        raise
+    except (RuntimeError, OSError) as error:  # requests' are OSErrors
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise RaykdError(f"the job's Ray does not answer as it should: {reason[0]}") from None
 
 
 def _submission(details: Any) -> Submission:
@@ -113,4 +174,5 @@ def _submission(details: Any) -> Submission:
         exit_code=details.driver_exit_code,
         began=details.start_time / 1000,
         ended=details.end_time / 1000 if details.end_time else None,
+        message=(details.message or "").strip().partition("\n")[0],
     )

@@ -6,6 +6,9 @@ best is picked on validation. First version: a search that is cut off starts aga
     <results>/<family>/search/  best.json  trials.json          <results>/<family>/search-<fingerprint>/  Tune's own
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from rich.table import Table
 
 from raykd.atomic import write_json
 from raykd.config import fingerprint, override, to_dict
-from raykd.errors import ConfigError, RunFailed
+from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Search
 from raykd.orchestration.lab import Options, plan_of, run_lab
 from raykd.orchestration.progress import say
@@ -69,8 +72,23 @@ def _try_all(experiment: Experiment, settings: Search, options: Options, console
         tune_config=_tune_config(settings, experiment.student.epochs, slots.count),
         run_config=tune.RunConfig(name=name, storage_path=str(folder.parent), verbose=0),
     )
-    with scrape_targets(options.results):
+    with scrape_targets(options.results), _interrupted_by_signals():
         return _rows(tuner.fit(), settings)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Tune knows SIGINT alone. Raises Interrupted: trials have their checkpoints, the search itself begins again."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(f"cut off by {signal.Signals(number).name}; the same command goes on with the trials' runs")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_whole_paths(experiment: Experiment) -> Experiment:

@@ -144,7 +144,7 @@ def test_stopped_experiment_has_time_to_save_and_its_log_is_kept(story: Story) -
 
 def test_warned_job_stops_what_runs_and_it_is_saved(story: Story) -> None:
     assert (story.job.state, story.job.exit_code) == ("FAILED", 75), story.job.output
-    assert "cut off, and saved: digits-1; sent again, each goes on where it stopped" in story.job.output
+    assert "stopped before the job's end: digits-1; send them again to go on" in story.job.output
     assert "requeu" not in story.job.output, "what was sent to it would not be sent again"
     folder = RunStore(Path(re.findall(r"--results (\S+)", story.job.output)[0])).folder(RUN)
     assert folder.status() == "interrupted" and folder.checkpoint.is_file()

@@ -1,6 +1,7 @@
 """A run's numbers in a real Prometheus, by the scrape configuration that the documentation gives."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -9,6 +10,7 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +108,21 @@ def test_dashboard_asks_for_metrics_that_are_there(prometheus: str) -> None:
     for expression in expressions:
         plain = expression.replace("$family", ".*").replace("$stage", ".*")
         assert query(prometheus, plain) or "gpus" in plain, expression
+
+
+def test_addresses_of_commands_that_were_killed_go_with_the_next(cluster: str, tmp_path: Path) -> None:
+    from raykd.orchestration.metrics import scrape_targets
+
+    folder, host = tmp_path / ".monitoring", socket.gethostname()
+    folder.mkdir()
+    names = {
+        f"{host}-{2**22 + 1}.json",
+        f"{host}-1.json",
+        "elsewhere-5.json",
+    }  # a pid that cannot be, init's, another's
+    for name in names:
+        (folder / name).write_text("[]")
+    with scrape_targets(tmp_path):
+        assert {path.name for path in folder.iterdir()} == names - {f"{host}-{2**22 + 1}.json"} | {
+            f"{host}-{os.getpid()}.json"
+        }

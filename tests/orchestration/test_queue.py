@@ -281,3 +281,36 @@ def test_every_random_graph_comes_to_its_end_and_no_job_is_given_twice(seed: int
 def test_queue_imports_no_torch_which_every_controller_would_wait_for() -> None:
     program = "import sys, raykd.orchestration.queue; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+
+
+def test_reason_of_the_first_worker_that_says_it_is_the_jobs_when_all_tries_are_over(clock: Clock) -> None:
+    queue = new_queue()
+    job = queue.next(0)
+    assert job is not None
+    for attempt in range(MAX_ATTEMPTS):
+        queue.note(1, job.name, "a slot that is not at it")
+        queue.note(0, job.name, f"disk full at try {attempt}")
+        queue.note(0, job.name, "Connection closed by peer")
+        queue.next(0)
+    failed = next(status for status in queue.statuses() if status.job == job)
+    assert failed.state is State.FAILED
+    assert failed.reason.endswith(f"; one of several said: disk full at try {MAX_ATTEMPTS - 1}")
+
+
+def test_run_that_goes_on_has_no_reason_left_of_the_worker_that_died(clock: Clock) -> None:
+    queue = new_queue()
+    job = queue.next(0)
+    assert job is not None
+    queue.note(0, job.name, "Connection closed by peer")
+    assert queue.next(0) == job
+    assert next(status for status in queue.statuses() if status.job == job).reason == ""
+
+
+def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
+    queue = new_queue()
+    job = queue.next(0)
+    assert job is not None
+    queue.finish(0, job.name, State.FAILED, "teacher's file is damaged")
+    queue.finish(0, job.name, State.FAILED, "another word for it")
+    failed = next(status for status in queue.statuses() if status.job == job)
+    assert failed.reason == "teacher's file is damaged"

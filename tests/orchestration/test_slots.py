@@ -64,6 +64,11 @@ def test_too_few_for_the_workers_of_one_run_is_said() -> None:
         plan_slots([SMALL_GPU], Workers(count=2), 1)
 
 
+def test_fewest_workers_that_have_no_room_are_named_by_their_field() -> None:
+    with pytest.raises(ConfigError, match=r"workers\.min_count = 2, .*room for 1 "):
+        plan_slots([SMALL_GPU], Workers(count=4, min_count=2), 1)
+
+
 @pytest.mark.parametrize(
     ("nodes", "workers"),
     [
