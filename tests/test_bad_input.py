@@ -46,6 +46,9 @@ SETTINGS = {
     "data.image_size=7": ["image_size", "7", "1, 2, 4, 8, 16"],
     "data.name=mnist": ["data.name=mnist", "cifar10, digits"],
     "workers.gpus=1.5": ["gpus = 1.5", "fraction below 1, or whole"],
+    "workers.count=0": ["count = 0", "must be at least 1"],
+    "workers.count=7": ["count = 7", "cannot share teacher.batch_size", "equally"],
+    "workers.min_count=2": ["min_count = 2", "must lie in [1, count = 1]"],
     "nonsense": ["--set nonsense", "FIELD=VALUE"],
     "teacher_checkpoint=no/such.pth": ["'no/such.pth' does not exist"],
 }

@@ -135,7 +135,7 @@ def test_sent_experiment_says_how_to_follow_it(story: Story) -> None:
 def test_stopped_experiment_has_time_to_save_and_its_log_is_kept(story: Story) -> None:
     assert story.stopped == "saves_on_sigterm-1 was asked to save and end\n"
     assert [line.split()[:2] for line in story.status.splitlines()] == [
-        ["a-b-touch-x-q--1", "failed,"],
+        ["a-b-touch-x-q--1", "failed"],
         ["saves_on_sigterm-1", "stopped"],
     ]
     log = story.service.slurm.folder / f"slurm-{story.service.job_id}-saves_on_sigterm-1.out"
