@@ -31,7 +31,7 @@ EXAMPLES: tuple[Config, ...] = (
     KD(alpha=0.1, temperature=2.0),
     FeatureKD(alpha=0.2, temperature=3.0, distance="cosine", feature_weight=0.7),
     Data("digits", 10, 500, 100, 8, 1, False, 3),
-    Workers(cpus=4, gpus=0.25),
+    Workers(cpus=4, gpus=2.0, count=4, min_count=2),
     Uniform(0.1, 10.0, log=True),
     WeightsFile("ab" * 32, "/somewhere/a.pth"),
     Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False),

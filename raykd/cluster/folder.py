@@ -68,10 +68,10 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
     Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
     """
     path = folder_path(job_id, environ, node_number)
-    base, folder = path.parent, JobFolder(path)
+    folder = JobFolder(path)
     if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
         raise ConfigError(
-            f"RAYKD_TMP is '{base}': expected an absolute path so short that {folder.ray_path} has at most "
+            f"RAYKD_TMP is '{environ.get('RAYKD_TMP')}': expected an absolute path so short that {folder.ray_path} has at most "
             f"{MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
         )
     try:
