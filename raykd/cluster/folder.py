@@ -71,8 +71,8 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
     folder = JobFolder(path)
     if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
         raise ConfigError(
-            f"RAYKD_TMP is '{environ.get('RAYKD_TMP')}': expected an absolute path so short that {folder.ray_path} has at most "
-            f"{MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
+            f"RAYKD_TMP is '{environ.get('RAYKD_TMP')}': expected an absolute path so short that {folder.ray_path} has "
+            f"at most {MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
         )
     try:
         _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
