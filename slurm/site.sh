@@ -19,7 +19,8 @@ RAYKD_GPU_RANK=(h200 h100 a100 l40s rtx6000 a40 v100 rtx8000 a30 t4 p100)
 # Where Ray puts sockets and logs on the node: local to it, and short (18 characters always fit).
 export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 
-# Scratch for code and data while the job runs, the same path on every node; '' for none. Results never go there.
+# Scratch for code and data while the job runs, the same path on every node; '' for none. Results never go there. Slurm
+# sets TMPDIR in jobs, to /tmp unless the site says otherwise.
 export RAYKD_SCRATCH=${RAYKD_SCRATCH-${TMPDIR:-}}
 
 # How long a node's Ray may take to start, in seconds: minutes, where many start from one slow filesystem.

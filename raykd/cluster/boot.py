@@ -104,7 +104,7 @@ def _staged(staging: Staging | None, clock: Clock) -> Iterator[None]:
         yield
         return
     with staging.filled() as megabytes:
-        clock.say(f"code and data ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
+        clock.say(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
         yield
 
 

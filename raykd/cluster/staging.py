@@ -43,6 +43,9 @@ class Staging:
         """For RAYKD_DATA."""
         return self.folder / "data" if self.data else None
 
+    def __str__(self) -> str:
+        return " and ".join(name for name, path in (("code", self.repository), ("data", self.data)) if path)
+
     def to_json(self) -> str:
         return json.dumps({name: str(path) for name, path in vars(self).items() if path})
 
@@ -125,16 +128,20 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:
-    """What `environ` asks for; None where it names no scratch. Another folder after each requeue."""
+    """What `environ` asks for; None where it names no scratch, or there is nothing to stage.
+
+    Another folder after each requeue.
+    """
     scratch = environ.get("RAYKD_SCRATCH")
     if not scratch:
         return None
     if not Path(scratch).is_absolute():
         raise ConfigError(f"RAYKD_SCRATCH is '{scratch}': wants an absolute path, or '' to stage nothing")
     name = f"rk-{os.getuid()}-{allocation.job_id}-files-{allocation.restart_count}"
-    data = allocation.submit_dir / (environ.get("RAYKD_DATA") or "data")
+    data: Path | None = allocation.submit_dir / (environ.get("RAYKD_DATA") or "data")
+    data = data if _data_in(data) else None
     repository = allocation.submit_dir if with_code else None
-    return Staging(Path(scratch) / name, repository, data if _data_in(data) else None)
+    return Staging(Path(scratch) / name, repository, data) if repository or data else None
 
 
 def _data_in(folder: Path | None) -> list[Path]:

@@ -30,7 +30,8 @@ class Slots:
 
     def __str__(self) -> str:
         each = plural(self.cpus, "CPU") + (f" and {self.gpus:g} GPU" if self.gpus else "")
-        workers = f"{self.workers} workers of " if self.workers > 1 else ""
+        count = f"{self.min_workers} to {self.workers}" if self.may_shrink else f"{self.workers}"
+        workers = f"{count} workers of " if self.workers > 1 else ""
         return f"{self.count} at a time, {workers}{each} each"
 
 

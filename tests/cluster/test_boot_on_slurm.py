@@ -77,9 +77,10 @@ def test_job_leaves_no_process_folder_or_token(slurm: Testbed, pair: SimpleNames
 
 def test_output_says_what_took_how_long(pair: SimpleNamespace) -> None:
     lines = [line for line in pair.good.output.splitlines() if line.startswith("raykd: ")]
-    starts = ("job ", "head up after ", "dashboard at ", "driver starts after ", "driver ended ", "Ray down ")
+    starts = ("job ", "code (", "head up after ", "dashboard at ", "driver starts after ", "driver ended ", "Ray down ")
     assert [line.removeprefix("raykd: ").startswith(start) for line, start in zip(lines, starts, strict=True)]
-    assert "on cn1 (2 CPUs, 1 GPU)" in lines[1]
+    assert "staged to /tmp/rk-" in lines[1], "Slurm sets TMPDIR"
+    assert "on cn1 (2 CPUs, 1 GPU)" in lines[2]
 
 
 def test_time_limits_signal_reaches_the_driver(slurm: Testbed, repository: Path) -> None:

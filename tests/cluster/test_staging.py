@@ -127,6 +127,13 @@ def test_data_that_is_named_is_taken_and_where_there_is_none_nothing_is_said_of_
     assert staging_of(repository, tmp_path, RAYKD_DATA=str(tmp_path / "none")).data_path is None
 
 
+def test_nothing_to_stage_stages_nothing(repository: Path, tmp_path: Path) -> None:
+    environ = {"RAYKD_SCRATCH": str(tmp_path), "RAYKD_DATA": str(tmp_path / "none")}
+    assert planned_staging(allocation(repository), environ, with_code=False) is None
+    assert str(planned_staging(allocation(repository), environ, with_code=True)) == "code"
+    assert str(staging_of(repository, tmp_path)) == "code and data"
+
+
 @pytest.mark.parametrize("with_code", [True, False])
 def test_other_nodes_are_told_the_same(repository: Path, tmp_path: Path, with_code: bool) -> None:
     staging = staging_of(repository, tmp_path, with_code)
