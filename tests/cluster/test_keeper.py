@@ -103,6 +103,16 @@ def test_dashboard_that_is_silent_for_a_while_ends_nothing(ray: Ray, tmp_path: P
     assert kept(ray, tmp_path, stop).stopped == {"a-1"}
 
 
+def test_one_bad_answer_at_the_warning_costs_nobody_the_stop(ray: Ray, tmp_path: Path) -> None:
+    def speak() -> None:
+        ray.silent = False
+
+    ray.silent = True
+    ray.set("a-1", "RUNNING")
+    ray.at_look = {3: speak}
+    assert kept(ray, tmp_path).stopped == {"a-1"}
+
+
 def test_dashboard_that_stays_silent_is_an_error(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "PATIENCE_S", 0.05)
     ray.silent = True

@@ -85,6 +85,7 @@ def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_
     began = time.monotonic()
     while folder.record()["resumes"] == 0 and time.monotonic() < began + TAKEN_UP_S:
         time.sleep(0.1)
+    print(f"went on {time.monotonic() - began:.1f} s after the loss")
     assert time.monotonic() - began < TAKEN_UP_S, breakable.output(job_id)
     job = breakable.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output

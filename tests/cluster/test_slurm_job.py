@@ -11,8 +11,8 @@ from raykd.errors import ConfigError
 
 SHOWN = (
     "JobId=7 JobName=raykd UserId=ann(1000) JobState={state} Reason=None BatchHost=cn1 NumNodes=1 "
-    "TRES=cpu=2,mem=6G,node=1 Command=/home/ann/my raykd/slurm/ray_cluster.slurm WorkDir=/home/ann/my raykd "
-    "StdErr=/home/ann/my raykd/slurm-7.out StdIn=/dev/null StdOut=/home/ann/my raykd/slurm-7.out Power= \n"
+    "TRES=cpu=2,mem=6G,node=1 Command=/lab/ann/my raykd/slurm/ray_cluster.slurm WorkDir=/lab/ann/my raykd "
+    "StdErr=/lab/ann/my raykd/slurm-7.out StdIn=/dev/null StdOut=/lab/ann/my raykd/slurm-7.out Power= \n"
 )
 
 
@@ -33,7 +33,7 @@ def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_paths_with_spaces_stay_whole(slurm_says) -> None:
     slurm_says("scontrol", SHOWN.format(state="RUNNING"))
-    folder = Path("/home/ann/my raykd")
+    folder = Path("/lab/ann/my raykd")
     assert running_job(7) == RunningJob(7, "cn1", folder, folder / "slurm-7.out")
 
 
