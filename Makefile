@@ -17,6 +17,7 @@ env: $(STAMP)
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raykd wants Python 3.11 or later, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version &>/dev/null || $(BIN)/python -m ensurepip &>/dev/null # as 'uv venv' leaves it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt '$(TORCH)' -e .
 	touch $@

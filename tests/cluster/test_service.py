@@ -81,7 +81,7 @@ def strangers_of(slurm: Testbed, repository: Path, job_id: int) -> dict[str, dic
 
     def ask(node: str, host: str) -> dict:
         step = ["srun", f"--nodelist={node}", "--cpus-per-task=1", "--mem=2G", *program, host, *words]
-        return json.loads(slurm.run(step, repository, timeout_s=90).splitlines()[-1])
+        return json.loads(slurm.run(step, repository, timeout_s=180).splitlines()[-1])
 
     with ThreadPoolExecutor() as pool:
         asked = {f"{node} to {host}": pool.submit(ask, node, host) for node, host in STRANGERS}

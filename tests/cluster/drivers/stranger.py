@@ -15,6 +15,7 @@ from pathlib import Path
 HOST, FIRST_PORT, TOKEN_PATH = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 GCS, DASHBOARD, CLIENT, AGENT = (f"{HOST}:{FIRST_PORT + number}" for number in range(4))
 IN_A_MOMENT_S = 15
+ON_A_BUSY_NODE_S = 60  # Ray's client starts a process on the node first
 NOBODY = 65_534
 
 
@@ -31,12 +32,12 @@ def http(address: str, path: str, content: bytes | None = None, token: str = "")
         return type(error).__name__ + ": " + str(error)
 
 
-def tried(program: str, **token: str) -> str:
+def tried(program: str, patience_s: float, **token: str) -> str:
     """'in' when a program of Ray's own clients gets at the job's nodes, 'refused' when it fails, or 'no answer'."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | token
     command = [sys.executable, "-c", program]
     try:
-        done = subprocess.run(command, env=environ, capture_output=True, timeout=IN_A_MOMENT_S, check=False, cwd="/")
+        done = subprocess.run(command, env=environ, capture_output=True, timeout=patience_s, check=False, cwd="/")
     except subprocess.TimeoutExpired:
         return "no answer"
     return "refused" if done.returncode else "in"
@@ -60,8 +61,8 @@ doors = {
     "client": f"import ray; ray.init('ray://{CLIENT}', logging_level='ERROR'); assert ray.nodes()",
 }
 key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_PATH)}
-by_ray = {name: tried(program) for name, program in doors.items()}
-by_ray |= {f"{name} with the token": tried(program, **key) for name, program in doors.items()}
+by_ray = {name: tried(program, IN_A_MOMENT_S) for name, program in doors.items()}
+by_ray |= {f"{name} with the token": tried(program, ON_A_BUSY_NODE_S, **key) for name, program in doors.items()}
 http("127.0.0.1:9", "/")  # what urllib imports late it must have before
 become(NOBODY)
 job = json.dumps({"entrypoint": "id"}).encode()
