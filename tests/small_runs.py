@@ -38,7 +38,7 @@ def digits() -> Dataset:
 def recipe(**changes: Any) -> Recipe:
     """3 epochs of 4 steps for a ResNet of 78 thousand weights."""
     model = ResNet(blocks=(1, 1, 1, 1), width=WIDTH)
-    made = Recipe(model, epochs=3, batch_size=50, optimizer=SGD(lr=0.05), schedule=Cosine())
+    made = Recipe(model, epochs=3, batch_size=50, optimizer=SGD(lr=0.05), schedule=Cosine(), precision="fp32")
     return replace(made, **changes)
 
 

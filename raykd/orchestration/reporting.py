@@ -15,8 +15,8 @@ from raykd.report.build import build
 from raykd.report.text import render_text
 from raykd.run_folder import RunFolder, read_json
 from raykd.stages import ROLES
-from raykd.training.device import best_device
-from raykd.training.records import require_same_data
+from raykd.training.compute import best_device, choose
+from raykd.training.records import precision_of, require_same_data
 from raykd.training.testing import evaluate_on_test, is_tested
 
 
@@ -28,7 +28,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             say(console, f"evaluating {run.name} on the test set")
             dataset = load(run.data.name, data_folder, run.data.image_size, results / ".data")
             require_same_data(run, dataset)
-            evaluate_on_test(folder, dataset, best_device(), run.recipe.precision)
+            evaluate_on_test(folder, dataset, choose(best_device(), precision_of(folder)))
     report(results, console)
 
 

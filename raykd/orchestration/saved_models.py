@@ -13,7 +13,7 @@ from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.orchestration.progress import say
 from raykd.stages import REPORT_KEYS, ROLES, STAGES, Stage
-from raykd.training.device import best_device
+from raykd.training.compute import best_device, choose
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import images_of, load_model, load_trained, read_header
 
@@ -60,6 +60,6 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
         dataset = load(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
         model = load_model(file, models.find(recipe.model), images_of(dataset))
-    device = best_device()
+    compute = choose(best_device(), "fp32")  # a file of weights says nothing of precision
     say(console, f"evaluating {file.name} on {len(dataset.test)} test images")
-    return evaluate(model.to(device), dataset.test, device).top1 / 100
+    return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100

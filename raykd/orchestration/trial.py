@@ -14,7 +14,7 @@ from raykd.orchestration.teacher import teacher_from
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
-from raykd.training.device import device_of
+from raykd.training.compute import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
 
 METRIC = "best_val_top1"

@@ -31,10 +31,10 @@ from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
-from raykd.training.device import device_of
+from raykd.training.compute import choose, device_of, release_memory
 from raykd.training.group import Group, all_workers
 from raykd.training.loop import EpochReport, Hooks, fit
-from raykd.training.records import require_same_data
+from raykd.training.records import precision_of, require_same_data
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
@@ -101,7 +101,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
             raise
         state = State.FAILED
     finally:
-        torch.cuda.empty_cache()  # nothing where CUDA was not used
+        release_memory()
     if everyone.is_first or state is State.FAILED:
         link.finish(job, state, reason)
     if state is State.FAILED and group.size > 1:
@@ -112,7 +112,7 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = _dataset(run.data, worker)
     require_same_data(run, dataset)
     folder = RunStore(worker.results).folder(run)
-    evaluate_on_test(folder, dataset, device_of(worker.gpus), run.recipe.precision)
+    evaluate_on_test(folder, dataset, choose(device_of(worker.gpus), precision_of(folder)))
 
 
 def _train(run: Run, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from raykd.data.dataset import Split
 from raykd.data.loader import eval_batches
 from raykd.models import ImageModel
-from raykd.training.device import autocast
+from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.group import ALONE, Group
-
-BATCH_SIZE = 512  # evaluation keeps no activations; larger gains nothing on 2 cores and costs memory
 
 
 @dataclass(frozen=True)
@@ -24,20 +22,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(
-    model: ImageModel, split: Split, device: torch.device, precision: str = "fp32", group: Group = ALONE
-) -> Evaluation:
+def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = ALONE) -> Evaluation:
     """Evaluate in inference mode and give the model back in the mode in which it came.
 
     split: this worker's images; the figures are of those of the whole group.
     """
     was_training = model.training
     model.eval()
-    correct, nll, num_images = torch.zeros(3, dtype=torch.float64, device=device)
-    for images, some_labels in eval_batches(split.images, split.labels, BATCH_SIZE):
-        labels = some_labels.to(device)
-        with autocast(device, precision):
-            logits = model(images.to(device)).logits.float()
+    correct, nll, num_images = torch.zeros(3, dtype=torch.float64, device=compute.device)
+    for images, some_labels in eval_batches(split.images, split.labels, EVALUATION_BATCH[compute.device.type]):
+        labels = some_labels.to(compute.device)
+        with compute.autocast():
+            logits = model(images.to(compute.device)).logits.float()
         correct += (logits.argmax(1) == labels).sum()
         nll += F.cross_entropy(logits, labels, reduction="sum")
         num_images += len(labels)

@@ -20,6 +20,7 @@ from raykd.errors import Interrupted, RaykdError, RunFailed
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
+from raykd.training.compute import prepare
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.group import ALONE, Group
@@ -36,7 +37,10 @@ CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch take
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch of one run, as `on_epoch` gets it. top1 in percent, seconds of training over all resumes."""
+    """One epoch of one run, as `on_epoch` gets it. top1 in percent, seconds of training over all resumes.
+
+    compute: how it is computed, in words.
+    """
 
     run: str
     epoch: int
@@ -49,6 +53,7 @@ class EpochReport:
     lr: float
     images_per_s: float
     seconds: float
+    compute: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,14 @@ def fit(
     with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.first(lambda: folder.status() == "done"):
             return
-        threads = group.first(lambda: start(run, folder, device, teacher.identity, group))
-        with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(threads):
+        compute = group.first(lambda: start(run, folder, device, teacher, group))
+        with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
+            prepare(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
-                _train(make_training(run, dataset, device, teacher, group), dataset, folder, hooks)
+                _train(make_training(run, dataset, compute, teacher, group), dataset, folder, hooks)
             elif group.is_first:
-                take_over(run, dataset, folder, device)
+                take_over(run, dataset, folder, compute)
 
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
@@ -121,12 +127,12 @@ def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> Epo
     """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
     recipe, progress, steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     weights = training.run.method.weights(epoch)
-    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.device, training.group)
+    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.compute.device, training.group)
     if progress.sums is not None:
         sums.restore(progress.sums)
     began, first_step = time.monotonic(), progress.step
     seeds = step_seeds(training.run.seed, epoch, steps, training.group.rank)
-    generator = generator_of(training.device)
+    generator = generator_of(training.compute.device)
     training.objective.train()
     for batch in training.loader.epoch(epoch, first_step):
         generator.manual_seed(seeds[batch.step])
@@ -171,6 +177,7 @@ def _note(
         lr,
         rate,
         progress.seconds,
+        f"{training.compute}, {training.teacher.source} teacher" if training.teacher.source else f"{training.compute}",
     )
     row = {
         "epoch": epoch,
@@ -189,9 +196,9 @@ def _note(
 
 def _validate(training: Training, epoch: int) -> Evaluation:
     """Raises RunFailed when the epoch's last update broke the weights, which none of its own losses can tell."""
-    student, precision = training.objective.student, training.run.recipe.precision
+    student = training.objective.student
     training.group.copy_buffers(student)
-    val = evaluate(student, training.val, training.device, precision, training.group)
+    val = evaluate(student, training.val, training.compute, training.group)
     if not isfinite(val.nll):
         raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val

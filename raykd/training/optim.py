@@ -10,8 +10,11 @@ from raykd.recipe import SGD, AdamW, Recipe
 _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
-def make_optimizer(module: nn.Module, config: SGD | AdamW) -> torch.optim.Optimizer:
-    """SGD decays every weight. AdamW spares vectors (norms, biases), tokens, positions, and what the network names."""
+def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) -> torch.optim.Optimizer:
+    """SGD decays every weight. AdamW spares vectors (norms, biases), tokens, positions, and what the network names.
+
+    fused: one kernel for all weights, on a GPU.
+    """
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):
         return torch.optim.SGD(
@@ -20,6 +23,7 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW) -> torch.optim.Optimi
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
+            fused=fused or None,  # False would also switch off what torch picks by itself
         )
     spared = _spared(module)
     groups = [
@@ -27,7 +31,10 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW) -> torch.optim.Optimi
         {"params": [p for name, p in parameters if name in spared], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=(config.beta1, config.beta2)
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=fused or None,
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import RunFolder, now
+from raykd.training.compute import Compute, choose
 from raykd.training.group import ALONE, Group
+from raykd.training.teachers import Teacher
 from raykd.training.trained import save_trained
 
 
@@ -24,22 +27,19 @@ def require_same_data(run: Run, dataset: Dataset) -> None:
         raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
-def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str, group: Group = ALONE) -> int:
-    """Open run.json, or take the run up again. Returns the CPU threads to use: those that it began with.
+def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Compute:
+    """Open run.json, or take the run up again. Returns how to compute: as it began, another way rounds otherwise.
 
     Raises RunFailed when the run is half done under another teacher, or by another number of workers than these
     where they may not shrink: the rest would be another run's.
     """
     folder.remove_leftovers()
     earlier = folder.record()
-    if folder.checkpoint.is_file() and earlier.get("teacher_sha256", teacher_sha256) != teacher_sha256:
-        raise RunFailed(
-            f"{run.name} is half done under a teacher whose weights have changed since; "
-            f"remove {folder.path} to distill from the new ones"
-        )
-    compute = earlier.get("compute", {})
-    threads = compute.get("threads") or torch.get_num_threads()
-    workers = _workers(run, group, compute.get("workers", [1]) if folder.checkpoint.is_file() else [])
+    if folder.checkpoint.is_file():
+        _require_same_teacher(run, folder, teacher, earlier)
+    began = earlier.get("compute", {})
+    compute = choose(device, began.get("precision") or run.recipe.precision, began.get("threads"))
+    workers = _workers(run, group, began.get("workers", [1]) if folder.checkpoint.is_file() else [])
     folder.update(
         name=run.name,
         family=run.family,
@@ -48,7 +48,7 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str
         method=run.method.kind,
         seed=run.seed,
         fingerprint=run.fingerprint,
-        teacher_sha256=teacher_sha256,
+        teacher_sha256=teacher.identity,
         config=to_dict(run),
         status="running",
         reason=None,
@@ -59,15 +59,37 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher_sha256: str
         writer=f"process {os.getpid()} on {socket.gethostname()}",
         compute={
             "device": str(device),
-            "threads": threads,
+            "threads": compute.threads,
             "workers": workers,
-            "precision": run.recipe.precision,
+            "precision": compute.precision,
+            "channels_last": run.recipe.channels_last,
+            "compiled": run.recipe.compile,
+            "teacher": teacher.source,
         },
         versions=versions(),
         hardware=hardware(_gpu(device)),
         git=source(),
     )
-    return threads
+    return compute
+
+
+def precision_of(folder: RunFolder) -> str:
+    """What the run in `folder` was trained in: 'fp32' or 'bf16'."""
+    return folder.record()["compute"]["precision"]
+
+
+def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: Mapping[str, Any]) -> None:
+    if earlier.get("teacher_sha256", teacher.identity) != teacher.identity:
+        raise RunFailed(
+            f"{run.name} is half done under a teacher whose weights have changed since; "
+            f"remove {folder.path} to distill from the new ones"
+        )
+    began = earlier.get("compute", {}).get("teacher", teacher.source)
+    if began != teacher.source:
+        raise RunFailed(
+            f"{run.name} is half done under a {began} teacher, and this would be a {teacher.source} one; "
+            f"go on with --teacher {began}"
+        )
 
 
 def _workers(run: Run, group: Group, earlier: list[int]) -> list[int]:

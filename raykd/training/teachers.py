@@ -17,13 +17,18 @@ class Teacher(Protocol):
         """SHA-256 of the weights that taught, hex; '' where none did. A run goes on under the same one only."""
         ...
 
+    @property
+    def source(self) -> str:
+        """'live', 'table', or '' for none. A run goes on with the one that it began with: they round otherwise."""
+        ...
+
     def __call__(self, batch: Batch) -> Outputs | None: ...
 
 
 class NoTeacher:
     """Of a baseline, and of a teacher's own training."""
 
-    identity = ""
+    identity = source = ""
 
     def __call__(self, batch: Batch) -> None:
         return
@@ -34,6 +39,8 @@ no_teacher = NoTeacher()
 
 class LiveTeacher:
     """Runs the teacher's network on the student's own view; evaluation mode, no gradients."""
+
+    source = "live"
 
     def __init__(self, model: ImageModel, identity: str = "") -> None:
         self.model = model.eval().requires_grad_(False)

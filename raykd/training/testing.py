@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 
-import torch
-
 from raykd.atomic import write_json
 from raykd.data.dataset import Dataset
 from raykd.models.weights import file_fingerprint
 from raykd.run_folder import RunFolder, read_json
+from raykd.training.compute import Compute
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import load_trained
 
@@ -18,10 +17,10 @@ def is_tested(folder: RunFolder) -> bool:
     return bool(tested) and folder.best.is_file() and tested.get("weights_sha256") == file_fingerprint(folder.best)
 
 
-def evaluate_on_test(folder: RunFolder, dataset: Dataset, device: torch.device, precision: str) -> None:
+def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
     """Write test.json for the run's best weights, unless it is there."""
     if is_tested(folder):
         return
-    model = load_trained(folder.best).to(device)
-    result = evaluate(model, dataset.test, device, precision)
+    model = load_trained(folder.best).to(compute.device)
+    result = evaluate(model, dataset.test, compute)
     write_json(folder.test, asdict(result) | {"weights_sha256": file_fingerprint(folder.best)})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from raykd.models.weights import load_weights
 from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.training.checkpoint import Progress
-from raykd.training.device import autocast
+from raykd.training.compute import Compute
 from raykd.training.group import ALONE, Group
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
@@ -32,7 +33,7 @@ class Training:
     """
 
     run: Run
-    device: torch.device
+    compute: Compute
     objective: Objective
     optimizer: torch.optim.Optimizer
     loader: TrainLoader
@@ -45,11 +46,14 @@ class Training:
 
     def go_parallel(self) -> None:
         """From here on all workers hold what the first one holds now."""
-        self.parallel = self.group.wrap(self.objective, self.device)
+        self.parallel = self.group.wrap(self.objective, self.compute.device)
+        if self.run.recipe.compile:
+            mode = "reduce-overhead" if self.compute.device.type == "cuda" else "default"
+            self.parallel = cast(nn.Module, torch.compile(self.parallel, mode=mode))
 
     def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """One update; returns the unweighted terms and the loss, still on the device."""
-        with autocast(self.device, self.run.recipe.precision):
+        with self.compute.autocast():
             target = self.teacher(batch)
             terms = (self.parallel or self.objective)(batch.images, batch.labels, target)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
@@ -87,9 +91,9 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     return model
 
 
-def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Training:
+def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = ALONE) -> Training:
     """Everything in its place for epoch 0, step 0."""
-    student = make_model(run, dataset)
+    student, device = make_model(run, dataset), compute.device
     rows, _ = rows_of(run.data, dataset.train.labels)
     images, labels, batch_size = dataset.train.images, dataset.train.labels, run.recipe.batch_size
     loader = TrainLoader(images, labels, rows, run.data.views, batch_size, run.seed, device, group.rank, group.size)
@@ -98,8 +102,8 @@ def make_training(run: Run, dataset: Dataset, device: torch.device, teacher: Tea
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
-    optimizer = make_optimizer(objective, run.recipe.optimizer)
-    return Training(run, device, objective, optimizer, loader, val, teacher, group)
+    optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
+    return Training(run, compute, objective, optimizer, loader, val, teacher, group)
 
 
 def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, loader: TrainLoader) -> nn.Module | None:

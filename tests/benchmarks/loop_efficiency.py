@@ -20,6 +20,7 @@ from raykd import KD, SGD, Cosine, CrossEntropy, Data, Recipe, ResNet
 from raykd.data.dataset import Dataset, Split
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
+from raykd.training.compute import choose
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.training import make_model, make_training
@@ -54,7 +55,7 @@ def _ratios(size: int, width: int, batch_size: int, kind: str, rounds: int) -> l
         model = make_model(Run(family="bench", stage="teacher", recipe=taught, data=data), dataset)
         teacher = LiveTeacher(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     device = torch.device("cpu")
-    bare = make_training(run, dataset, device, teacher)
+    bare = make_training(run, dataset, choose(device, "auto"), teacher)
     batches = list(bare.loader.epoch(0))
     ratios = []
 

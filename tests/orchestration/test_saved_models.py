@@ -19,6 +19,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
 from raykd.orchestration.saved_models import report_models
 from raykd.plan import Run
+from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
 from raykd.training.trained import images_of, save_trained
 
@@ -38,7 +39,7 @@ def student(seed: int = 0) -> ImageModel:
 
 
 def accuracy(model: ImageModel) -> float:
-    return evaluate(model, digits().test, CPU).top1 / 100
+    return evaluate(model, digits().test, choose(CPU, "fp32")).top1 / 100
 
 
 def accuracies(folder: Path, *experiments: Experiment) -> dict[str, dict[str, float | None]]:

@@ -18,6 +18,7 @@ from raykd.recipe import SGD, AdamW
 from raykd.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Checkpoint, Progress, read_checkpoint, save_checkpoint
+from raykd.training.compute import choose
 from raykd.training.training import Training, make_training
 
 RUNS = {
@@ -34,7 +35,7 @@ def stop_after(run: Run, folder: RunFolder, steps: int) -> None:
 
 
 def trained_a_little(run: Run) -> Training:
-    training = make_training(run, digits(), CPU, teacher_of(run))
+    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
     for batch in training.loader.epoch(0):
         training.step(batch, run.method.weights(0))
     return training
@@ -68,7 +69,7 @@ def test_checkpoint_brings_everything_back_to_the_bit(name: str, tmp_path: Path)
     )
     save_checkpoint(tmp_path / "a.safetensors", training.objective, training.optimizer, best, progress)
 
-    fresh = make_training(RUNS[name], digits(), CPU, teacher_of(RUNS[name]))
+    fresh = make_training(RUNS[name], digits(), choose(CPU, "fp32"), teacher_of(RUNS[name]))
     loaded = restore(tmp_path / "a.safetensors", fresh)
     assert asdict(loaded.progress) == asdict(progress)
     assert loaded.best.keys() == best.keys() and all(torch.equal(loaded.best[key], best[key]) for key in best)
@@ -83,7 +84,7 @@ def test_the_step_after_a_checkpoint_is_the_step_without_it(name: str, tmp_path:
     run = RUNS[name]
     training = trained_a_little(run)
     save_checkpoint(tmp_path / "a.safetensors", training.objective, training.optimizer, {}, Progress())
-    fresh = make_training(run, digits(), CPU, teacher_of(run))
+    fresh = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
     restore(tmp_path / "a.safetensors", fresh)
     for each in (training, fresh):
         each.step(next(each.loader.epoch(1)), run.method.weights(1))

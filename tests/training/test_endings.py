@@ -26,7 +26,7 @@ class Bad:
 
     def __init__(self, run: Run, epoch: int, step: int, value: float) -> None:
         self.teacher, self.at, self.value = teacher_of(run), (epoch, step), value
-        self.identity = self.teacher.identity
+        self.identity, self.source = self.teacher.identity, self.teacher.source
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self.teacher(batch)

@@ -17,6 +17,7 @@ from small_runs import CPU, digits
 
 from raykd.errors import RunFailed
 from raykd.run_folder import RunFolder
+from raykd.training.compute import choose
 from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
 from raykd.training.group import ALONE, Group
@@ -90,7 +91,7 @@ def test_run_of_two_that_is_cut_off_ends_with_the_same_bits(together: Path) -> N
 
 def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Path) -> None:
     folder, run = RunFolder(together / "resnet"), RUNS["resnet"]
-    found = evaluate(load_trained(folder.best), validation_of(run.data, digits(), CPU), CPU)
+    found = evaluate(load_trained(folder.best), validation_of(run.data, digits(), CPU), choose(CPU, "fp32"))
     best = folder.record()["best"]
     assert found.top1 == best["val_top1"]
     assert found.nll == pytest.approx(folder.history()[best["epoch"]]["val_loss"], rel=1e-6)

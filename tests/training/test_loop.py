@@ -18,8 +18,10 @@ from raykd.methods import FeatureKD
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
 from raykd.run_folder import RunFolder
 from raykd.training import loop
+from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.loop import EpochReport, fit
+from raykd.training.teachers import no_teacher
 from raykd.training.testing import evaluate_on_test, is_tested
 from raykd.training.trained import load_trained
 from raykd.training.training import Training, make_training
@@ -146,18 +148,18 @@ def test_test_set_is_read_once_for_a_trained_run_and_never_while_training(run_fo
     run = run_of("distilled")
     fit(run, watched, run_folder, CPU, teacher_of(run))
     assert reads == [] and not is_tested(run_folder)
-    evaluate_on_test(run_folder, watched, CPU, "fp32")
+    evaluate_on_test(run_folder, watched, choose(CPU, "fp32"))
     assert is_tested(run_folder)
     before = len(reads)
     assert before >= 1
-    evaluate_on_test(run_folder, watched, CPU, "fp32")
+    evaluate_on_test(run_folder, watched, choose(CPU, "fp32"))
     assert len(reads) == before, "it was read again"
 
 
 def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFolder) -> None:
     train(run_of("baseline"), run_folder)
-    evaluate_on_test(run_folder, digits(), CPU, "fp32")
-    expected = evaluate(load_trained(run_folder.best), digits().test, CPU)
+    evaluate_on_test(run_folder, digits(), choose(CPU, "fp32"))
+    expected = evaluate(load_trained(run_folder.best), digits().test, choose(CPU, "fp32"))
     tested = run_folder.test.read_text(encoding="utf-8")
     assert f'"top1": {expected.top1}' in tested and f'"num_images": {len(digits().test)}' in tested
     run_folder.best.write_bytes(run_folder.best.read_bytes() + b"")
@@ -169,13 +171,14 @@ def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFo
 
 
 def test_evaluation_counts_every_image_once_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_training(run_of("baseline"), digits(), CPU, teacher_of(run_of("baseline"))).objective.student
+    compute = choose(CPU, "fp32")
+    model = make_training(run_of("baseline"), digits(), compute, no_teacher).objective.student
     model.train()
     split = digits().test
-    found = evaluate(model, split, CPU)
+    found = evaluate(model, split, compute)
     assert model.training, "the model's mode was not given back"
-    monkeypatch.setattr("raykd.training.evaluate.BATCH_SIZE", 100)
-    assert evaluate(model, split, CPU).top1 == found.top1
+    monkeypatch.setitem(EVALUATION_BATCH, "cpu", 100)
+    assert evaluate(model, split, compute).top1 == found.top1
     model.eval()
     with torch.no_grad():
         logits = model(split.images).logits.double()
@@ -201,7 +204,12 @@ def test_record_says_what_the_run_was(run_folder: RunFolder) -> None:
     }
     assert {name: record[name] for name in expected} == expected
     threads = torch.get_num_threads()
-    assert record["compute"] == {"device": "cpu", "threads": threads, "workers": [1], "precision": "fp32"}
+    assert record["compute"] == {"device": "cpu", "threads": threads, "workers": [1]} | {
+        "precision": "fp32",
+        "channels_last": True,
+        "compiled": False,
+        "teacher": "live",
+    }
     weights = sum(tensor.numel() for tensor in load_trained(run_folder.best).parameters())
     assert record["parameters"] == weights
     assert record["started"] <= record["ended"] and record["seconds"] > 0

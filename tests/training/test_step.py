@@ -18,6 +18,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.recipe import SGD, AdamW
+from raykd.training.compute import choose
 from raykd.training.optim import make_optimizer
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.trained import images_of
@@ -27,7 +28,7 @@ SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 
 
 def training_of(run: Run, teacher: Teacher | None = None) -> Training:
-    return make_training(run, digits(), CPU, teacher or teacher_of(run))
+    return make_training(run, digits(), choose(CPU, run.recipe.precision), teacher or teacher_of(run))
 
 
 def one_step(training: Training, epoch: int = 0) -> tuple[Batch, dict[str, Tensor]]:

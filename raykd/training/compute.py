@@ -1,0 +1,97 @@
+"""Where and how a run computes: decided once, when it starts, and kept when it is taken up again."""
+
+import ctypes
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from raykd.errors import ConfigError
+
+# Of mallopt(3). Blocks that are freed stay with the process: without this each step of a CNN gives its activations
+# back to the kernel and has their pages cleared again, 6 % of the step's time (docs/performance.md).
+_MALLOC_SETTINGS = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad; bytes
+_NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
+EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # no activations are kept; more gains nothing on 2 cores
+
+
+@dataclass(frozen=True)
+class Compute:
+    """precision: 'fp32' or 'bf16', of matrix products and convolutions. threads: of the CPU."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """A context in which matrix products and convolutions are computed in `precision`."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def __str__(self) -> str:
+        where = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.precision}, {where}"
+
+
+def choose(device: torch.device, precision: str, threads: int | None = None) -> Compute:
+    """How to compute on `device`: 'auto' is bf16 where the hardware has it, else fp32. threads: None for torch's."""
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    return Compute(device, precision, threads or torch.get_num_threads())
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies bfloat16: an Ampere GPU or later, a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(_cpu_flags() & _NATIVE_BF16)
+
+
+def prepare(device: torch.device) -> None:
+    """Settings of the whole process for long runs of equal steps; once is enough, more does no harm.
+
+    On a GPU cuDNN tries its kernels for each shape. On a CPU glibc keeps memory for the next step.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    elif platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for option, value in _MALLOC_SETTINGS.items():
+            libc.mallopt(option, value)
+
+
+def release_memory() -> None:
+    """Give what an ended run used back to the machine: the process may live on with nothing to do."""
+    torch.cuda.empty_cache()  # nothing where CUDA was not used
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where a run computes that was given `gpus` GPUs, a share of one included.
+
+    Raises ConfigError when torch cannot use the GPU that is there: a day on the CPU would be the other outcome.
+    """
+    if gpus and not torch.cuda.is_available():
+        raise ConfigError(
+            f"torch {torch.__version__} cannot use the GPU that this run was given; install a torch for the driver's "
+            "CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+        )
+    return torch.device("cuda" if gpus else "cpu")
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What Linux says that the CPU can do; nothing elsewhere."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
