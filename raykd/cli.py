@@ -21,6 +21,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 a mistake in what was asked for; 75 cut off, the same command goes on"
 )
 
+TEACHER_SOURCES = ("auto", "live", "table")
 TAKE_OVER = "take this teacher over instead of training one"
 
 
@@ -42,6 +43,7 @@ def main(*experiments: "Experiment") -> None:
         text = "run this family alone (repeat for more)"
         parser.add_argument("--family", action="append", choices=families, help=text)
     parser.add_argument("--teacher-checkpoint", metavar="FILE", help=TAKE_OVER)
+    _add_teacher_source(parser)
     parser.add_argument("--plan", action="store_true", help="print the runs and how far each is, and start nothing")
     arguments = parser.parse_args()
 
@@ -95,8 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     tune = _add_command(commands, "tune", "search an experiment's fields with Tune and Optuna")
     tune.add_argument("file", metavar="experiments/X.py")
     tune.add_argument("--trials", help="settings to try, instead of the file's")
+    _add_teacher_source(tune)
     plan = _add_command(commands, "plan", "print an experiment's runs and how far each is; start nothing")
     plan.add_argument("file", metavar="experiments/X.py")
+    _add_teacher_source(plan)
     report = _add_command(commands, "report", "write report.json and the page from what is done", settings=False)
     models = (
         "evaluate {cnn,vit}_{teacher,student_baseline,student_kd}.{safetensors,pth} in DIR, and write DIR/report.json"
@@ -167,6 +171,15 @@ def _add_command(commands: Any, name: str, text: str, settings: bool = True) -> 
     if settings:
         _add_settings(added)
     return added
+
+
+def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        choices=TEACHER_SOURCES,
+        dest="teacher_source",
+        help="ask the teacher at every step (live), or once for each view, on disk (table); default: what is cheaper",
+    )
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

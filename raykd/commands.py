@@ -22,7 +22,7 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
         experiments = [
             replace(experiment, teacher_checkpoint=arguments.teacher_checkpoint) for experiment in experiments
         ]
-    experiments = apply_settings(experiments, arguments.settings)
+    experiments = apply_settings(_taught(experiments, arguments), arguments.settings)
     if families := getattr(arguments, "family", None):
         experiments = [experiment for experiment in experiments if experiment.family in families]
     if arguments.plan or not any(experiment.search for experiment in experiments):
@@ -32,6 +32,12 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
         raise ConfigError(f"--stage {arguments.stage[0]}: an experiment that searches has no stages; leave it out")
     for experiment in experiments:
         _search(experiment, arguments)
+
+
+def _taught(experiments: Sequence[Experiment], arguments: Namespace) -> list[Experiment]:
+    """As --teacher has it."""
+    source = arguments.teacher_source
+    return [replace(experiment, teacher_source=source) if source else experiment for experiment in experiments]
 
 
 def train_teacher(arguments: Namespace) -> None:
@@ -73,7 +79,8 @@ def distill(arguments: Namespace) -> None:
 
 
 def plan(arguments: Namespace) -> None:
-    _run(apply_settings(load_experiments(arguments.file), arguments.settings), arguments, STAGES, only_plan=True)
+    experiments = apply_settings(_taught(load_experiments(arguments.file), arguments), arguments.settings)
+    _run(experiments, arguments, STAGES, only_plan=True)
 
 
 def tune(arguments: Namespace) -> None:
@@ -81,7 +88,7 @@ def tune(arguments: Namespace) -> None:
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
     experiment = _with(experiment, {"search.trials": arguments.trials})
-    _search(apply_settings([experiment], arguments.settings)[0], arguments)
+    _search(apply_settings(_taught([experiment], arguments), arguments.settings)[0], arguments)
 
 
 def report(arguments: Namespace) -> None:
@@ -196,13 +203,13 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
 
 def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
     """The graph of runs with how far each is; nothing is started or written."""
-    from raykd.orchestration.lab import plan_of
+    from raykd.orchestration.lab import plan_of, teaching_of
     from raykd.runs import RunStore
 
     store = RunStore(options.results)
-    plans = [plan_of(experiment, options)[0] for experiment in experiments]
-    width = max(len(run.name) for plan in plans for run in plan.runs)
-    for plan in plans:
+    plans = [plan_of(experiment, options) for experiment in experiments]
+    width = max(len(run.name) for plan, _ in plans for run in plan.runs)
+    for plan, dataset in plans:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
         if search is not None:
@@ -215,6 +222,9 @@ def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
                 continue
             after = f", after {run.teacher.name}" if run.teacher else ""
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
+        trained = {run.name for run in plan.runs if store.status(run) == "done"}
+        if (teaching := teaching_of(plan, dataset, trained, options)) is not None:
+            print(f"teacher of {plan.experiment.family}: {teaching.reason}")
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:

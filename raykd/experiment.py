@@ -136,7 +136,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Experiment(Config):
-    """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe."""
+    """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe.
+
+    teacher_source: 'table' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
+    what costs fewer passes of it.
+    """
 
     kind: ClassVar[str] = "experiment"
     family: str = ""
@@ -147,6 +151,7 @@ class Experiment(Config):
     seeds: tuple[int, ...] = (0, 1, 2)
     teacher_seed: int = 0
     teacher_checkpoint: str | None = None
+    teacher_source: Literal["auto", "live", "table"] = place("auto")
     workers: Workers = Workers()
     search: Search | None = place(None)
 

@@ -24,6 +24,11 @@ class RunStore:
 
     results: Path
 
+    @property
+    def tables(self) -> Path:
+        """Where teachers' tables are kept, for every run and search on these results."""
+        return self.results / ".tables"
+
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
 

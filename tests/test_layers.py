@@ -18,7 +18,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 LEVELS = (
     {"config", "errors", "outputs", "atomic", "provenance", "stages"},
     {"data", "models", "methods"},
-    {"experiment", "recipe", "plan", "runs", "run_folder"},
+    {"experiment", "recipe", "plan", "runs", "run_folder", "teacher_table", "teaching"},
     {"training"},
     {"orchestration", "report", "cluster"},
     {"cli", "commands", "experiment_file", "prefetch"},

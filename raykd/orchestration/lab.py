@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
 from raykd.models.weights import load_weights
 from raykd.orchestration.progress import Progress, plural, say
-from raykd.orchestration.queue import Job, JobStatus, State, jobs_of
+from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
 from raykd.plan import Plan, make_plan
 from raykd.runs import RunStore
 from raykd.stages import STAGES, Stage
+from raykd.teaching import Teaching, decide
 from raykd.training.testing import is_tested
 from raykd.training.training import make_model
 
@@ -63,6 +64,14 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
+def teaching_of(plan: Plan, dataset: Dataset, trained: Collection[str], options: Options) -> Teaching | None:
+    """How the distilled runs left of `plan` get their teacher's logits; None where there are none."""
+    teacher, store = next((run for run in plan.runs if run.stage == "teacher"), None), RunStore(options.results)
+    if teacher is None:
+        return None
+    return decide(plan, dataset, trained, store.tables, store.folder(teacher))
+
+
 def run_lab(experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True) -> None:
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
@@ -81,8 +90,13 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
-    jobs = jobs_of(runs, trained, evaluated)
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
+    teachings = {plan.experiment.family: teaching_of(plan, dataset, trained, options) for plan, dataset in plans}
+    for family, teaching in teachings.items():
+        if teaching is not None:
+            say(console, f"teacher of {family}: {teaching.reason}")
+    tables = [teaching.table for teaching in teachings.values() if teaching is not None and teaching.table is not None]
+    jobs = jobs_of(runs, trained, evaluated, tables)
     with _signals() as stopped:
         statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
         _record_failures(statuses, store)
@@ -100,7 +114,7 @@ def _do(
         from raykd.orchestration.metrics import scrape_targets
         from raykd.orchestration.train_job import run_jobs, slots_of
 
-        slots = slots_of(workers, sum(job.kind == "train" for job in jobs))
+        slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), at_once(jobs))
         say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:

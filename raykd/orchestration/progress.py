@@ -20,6 +20,7 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._said: dict[str, tuple[State, int]] = {}
         self._said_at: dict[str, float] = {}
+        self._filled: dict[str, tuple[int, float]] = {}  # a table's parts that are done, and when that was said
         self._began = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -39,8 +40,18 @@ class Progress:
                 self._said[status.job.name] = (status.state, _epoch(status))
                 self._said_at[status.job.name] = time.monotonic()
                 say(self._console, self._clock() + line(status))
+        self._show_tables([status for status in statuses if status.job.kind == "fill"])
         if self._live is not None:
             self._live.update(_table(training))
+
+    def _show_tables(self, fills: list[JobStatus]) -> None:
+        """A line for each teacher's table when one more of its parts is filled, at most every LOG_EVERY_S."""
+        for name in dict.fromkeys(status.job.run.name for status in fills):
+            parts = [status for status in fills if status.job.run.name == name]
+            done, said = sum(part.state is State.DONE for part in parts), self._filled.get(name, (0, -LOG_EVERY_S))
+            if done > said[0] and (done == len(parts) or time.monotonic() - said[1] >= LOG_EVERY_S):
+                self._filled[name] = (done, time.monotonic())
+                say(self._console, self._clock() + table_line(name, parts))
 
     def _is_due(self, status: JobStatus) -> bool:
         """Every change of state, and that another command is at it.
@@ -87,7 +98,19 @@ def line(status: JobStatus) -> str:
     if status.state is State.DONE:
         return f"{name}  done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
     left = f"  left {duration(seconds_left(status))}" if status.state is State.RUNNING else f"  {status.state}"
-    return f"{name}  {facts}  {report.images_per_s:,.0f} images/s{left}"
+    how = f"  ({report.compute})" if report.compute and status.first_report is report else ""
+    return f"{name}  {facts}  {report.images_per_s:,.0f} images/s{left}{how}"
+
+
+def table_line(name: str, parts: list[JobStatus]) -> str:
+    """A teacher's table in one line: parts filled, time left at the pace so far."""
+    done = [part for part in parts if part.state is State.DONE]
+    began = min(part.times["began"] for part in parts if "began" in part.times)
+    spent = max(part.times["ended"] for part in done) - began
+    if len(done) == len(parts):
+        return f"{name}  table of its logits filled in {duration(spent)}"
+    left = duration(spent / len(done) * (len(parts) - len(done)))
+    return f"{name}  table of its logits {len(done):>3}/{len(parts)} parts  left {left}"
 
 
 def _epoch(status: JobStatus) -> int:

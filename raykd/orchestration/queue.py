@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from raykd.plan import Run
+    from raykd.teaching import WantedTable
     from raykd.training.loop import EpochReport
 
 MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
@@ -38,15 +39,21 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """Train a run, or evaluate a trained one on the test set; after the jobs named in `needs`."""
+    """Train a run, evaluate a trained one on the test set, or fill a part of the table of the teacher `run`.
 
-    kind: Literal["train", "evaluate"]
+    needs: names of the jobs that come before. table: what a distilled run reads its teacher from; None for live.
+    """
+
+    kind: Literal["train", "evaluate", "fill"]
     run: Run
     needs: tuple[str, ...] = ()
+    table: WantedTable | None = None
+    part: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.kind} {self.run.name}"
+        which = f" {self.part + 1}/{self.table.num_parts}" if self.kind == "fill" and self.table else ""
+        return f"{self.kind} {self.run.name}{which}"
 
 
 @dataclass
@@ -67,26 +74,41 @@ class JobStatus:
     times: dict[str, float] = field(default_factory=dict)
 
 
-def jobs_of(runs: Iterable[Run], trained: set[str], evaluated: set[str]) -> list[Job]:
+def jobs_of(
+    runs: Iterable[Run], trained: set[str], evaluated: set[str], tables: Iterable[WantedTable] = ()
+) -> list[Job]:
     """The jobs left of `runs`, given the names of those that are trained and of those evaluated on test.
 
-    Teachers come first: they hold others up, of several families at once. A run is evaluated, in seconds, as soon as
-    it is trained, so that a command which is cut off has figures of all that it finished.
+    Teachers come first, then their `tables`: they hold others up, of several families at once. A run is evaluated, in
+    seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
     """
-    runs = sorted(runs, key=lambda run: run.stage != "teacher")
+    table_of = {table.teacher.name: table for table in tables}
     left = {run.name for run in runs if run.name not in trained}
 
-    def train(run: Run) -> str:
-        return Job("train", run).name
+    def after(run: Run | None) -> tuple[str, ...]:
+        return (Job("train", run).name,) if run is not None and run.name in left else ()
 
+    fills = [
+        Job("fill", table.teacher, after(table.teacher), table, part)
+        for table in table_of.values()
+        for part in range(table.num_parts)
+    ]
     jobs = []
     for run in runs:
+        table = table_of.get(run.teacher.name) if run.teacher else None
         if run.name in left:
-            needs = (train(run.teacher),) if run.teacher is not None and run.teacher.name in left else ()
-            jobs.append(Job("train", run, needs))
+            needs = tuple(job.name for job in fills if job.table == table) if table else after(run.teacher)
+            jobs.append(Job("train", run, needs, table))
         if run.name not in evaluated:
-            jobs.append(Job("evaluate", run, (train(run),) if run.name in left else ()))
-    return jobs
+            jobs.append(Job("evaluate", run, after(run)))
+    first = [job for job in jobs if job.run.stage == "teacher"]
+    return first + fills + [job for job in jobs if job.run.stage != "teacher"]
+
+
+def at_once(jobs: Iterable[Job]) -> int:
+    """How many runs can train side by side, at the start or once their teachers are there."""
+    train = [job for job in jobs if job.kind == "train"]
+    return max(sum(not job.needs for job in train), sum(bool(job.needs) for job in train), 1)
 
 
 class RunQueue:

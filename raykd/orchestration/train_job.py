@@ -33,9 +33,9 @@ KILL_S = 10.0
 IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as the run takes
 
 
-def slots_of(workers: Workers, num_runs: int) -> Slots:
-    """How the nodes that are up are shared out between `num_runs` runs."""
-    return plan_slots(_nodes(), workers, num_runs)
+def slots_of(workers: Workers, num_jobs: int, at_once: int) -> Slots:
+    """How the nodes that are up are shared out; see `plan_slots`."""
+    return plan_slots(_nodes(), workers, num_jobs, at_once)
 
 
 def _nodes() -> list[dict[str, float]]:

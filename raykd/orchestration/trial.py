@@ -10,10 +10,11 @@ from raykd.config import override
 from raykd.data.dataset import load
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options
-from raykd.orchestration.teacher import teacher_from
+from raykd.orchestration.teacher import teacher_of
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
+from raykd.teaching import WantedTable
 from raykd.training.compute import device_of
 from raykd.training.loop import EpochReport, Hooks, fit
 
@@ -22,13 +23,14 @@ METRIC = "best_val_top1"
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What every trial shares. `runs` is the folder that holds the trials' runs."""
+    """What every trial shares. `runs` is the folder that holds the trials' runs; `table` what they read, or None."""
 
     experiment: Experiment
     options: Options
     runs: Path
     threads: int
     gpus: float
+    table: WantedTable | None
 
 
 def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
@@ -52,7 +54,7 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
         tune.report({METRIC: found["best"]["val_top1"], "epochs_done": epochs, "seconds": found["seconds"]})
         return
     device = device_of(trial.gpus)
-    teacher = teacher_from(RunStore(options.results).folder(run.teacher), device)
+    teacher = teacher_of(run, folder, trial.table, RunStore(options.results), dataset, device)
 
     def tell(report: EpochReport) -> None:
         export(run, report, device)

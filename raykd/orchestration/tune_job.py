@@ -20,10 +20,11 @@ from raykd.atomic import write_json
 from raykd.config import fingerprint, override, to_dict
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Search
-from raykd.orchestration.lab import Options, plan_of, run_lab
+from raykd.orchestration.lab import Options, plan_of, run_lab, teaching_of
 from raykd.orchestration.progress import say
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.trial import METRIC, TrialConfig, run_trial
+from raykd.teaching import WantedTable
 
 ROWS_SHOWN = 10
 
@@ -36,10 +37,12 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
         raise ConfigError(
             f"workers.count = {experiment.workers.count}: a trial has one worker; --set workers.count=1 for a search"
         )
-    plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
+    plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
     with ray_session():
         run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
-        rows = _try_all(experiment, settings, options, console)
+        teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
+        table = teaching.table if teaching is not None else None
+        rows = _try_all(experiment, settings, options, table, console)
     folder = options.results / experiment.family / "search"
     write_json(folder / "trials.json", rows)
     write_json(folder / "best.json", rows[0])
@@ -49,21 +52,23 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     say(console, f"all trials: {folder / 'trials.json'}")
 
 
-def _try_all(experiment: Experiment, settings: Search, options: Options, console: Console) -> list[dict[str, Any]]:
+def _try_all(
+    experiment: Experiment, settings: Search, options: Options, table: WantedTable | None, console: Console
+) -> list[dict[str, Any]]:
     """One row a trial, the best first."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
     from raykd.orchestration.train_job import slots_of
 
-    slots = slots_of(experiment.workers, settings.trials)
+    slots = slots_of(experiment.workers, settings.trials, settings.trials)
     say(console, f"{settings.trials} trials, {slots.count} at a time")
     name = f"search-{fingerprint([to_dict(experiment, results_only=True), _space_to_dict(settings)])[:12]}"
     folder = (options.results / experiment.family / name).absolute()
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
     trial = TrialConfig(
-        _with_whole_paths(replace(experiment, search=None)), whole, folder / "runs", slots.cpus, slots.gpus
+        _with_whole_paths(replace(experiment, search=None)), whole, folder / "runs", slots.cpus, slots.gpus, table
     )
     trainable = tune.with_parameters(run_trial, trial=trial)
     tuner = tune.Tuner(

@@ -13,7 +13,7 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,16 @@ from raykd.experiment import Data
 from raykd.orchestration.metrics import export
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.queue_link import ANSWER_S, QueueLink
-from raykd.orchestration.teacher import teacher_from
+from raykd.orchestration.teacher import filler_of, teacher_of
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
+from raykd.teaching import WantedTable
 from raykd.training.compute import choose, device_of, release_memory
+from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.loop import EpochReport, Hooks, fit
 from raykd.training.records import precision_of, require_same_data
-from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
 
@@ -82,10 +83,15 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
     """
     torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
     state, reason, group = State.DONE, "", everyone
+    if job.kind != "fill":
+        _filler.cache_clear()  # it holds a teacher and all images
     try:
         if job.kind == "train":
             group = everyone.part(job.run.recipe.batch_size)
-            _train(job.run, worker, group, everyone.size, link)
+            _train(job, worker, group, everyone.size, link)
+        elif job.kind == "fill":
+            group = everyone
+            _fill(job, worker, everyone, link)
         elif everyone.is_first:
             _evaluate(job.run, worker)
     except _Held as error:
@@ -115,17 +121,39 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     evaluate_on_test(folder, dataset, choose(device_of(worker.gpus), precision_of(folder)))
 
 
-def _train(run: Run, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
-    """Train `run` with the workers of `group`, where this is one of them; their reports reach Ray if all are in it."""
+def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
+    """Fill a part of a teacher's table, each of several workers a share of it."""
+    assert job.table is not None
+    stopped = False
+    try:
+        _filler(job.table, worker.results, worker.data_folder, worker.gpus).fill(
+            job.part, group.rank, group.size, link.should_stop
+        )
+    except Interrupted:
+        stopped = True  # the first worker knows of a stop, and the others only hear of it here
+    if group.gather(torch.tensor(stopped)).any():
+        raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+
+
+@lru_cache(maxsize=1)
+def _filler(table: WantedTable, results: Path, data_folder: Path, gpus: float) -> Filler:
+    """For all parts that this worker fills one after another."""
+    dataset = _loaded(table.data.name, data_folder, table.data.image_size, results / ".data")
+    return filler_of(table, RunStore(results), dataset, device_of(gpus))
+
+
+def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
+    """Train a run with the workers of `group`, where this is one of them; their reports reach Ray if all are in it."""
     if not group.is_member:
         return
-    folder, device = RunStore(worker.results).folder(run), device_of(worker.gpus)
+    run, store, device = job.run, RunStore(worker.results), device_of(worker.gpus)
+    folder, dataset = store.folder(run), _dataset(run.data, worker)
     to_ray = _RayReports(folder.checkpoint, group)
     with ExitStack() as held:
         if other := group.first(lambda: _lock(folder, held)):
             raise _Held(other)
         board = held.enter_context(TensorBoard(folder.tensorboard))
-        teacher = _teacher(run, worker, device)
+        teacher = teacher_of(run, folder, job.table, store, dataset, device)
 
         def on_epoch(report: EpochReport) -> None:
             if group.size == num_workers:
@@ -139,7 +167,7 @@ def _train(run: Run, worker: WorkerConfig, group: Group, num_workers: int, link:
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
                 print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
-        fit(run, _dataset(run.data, worker), folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
+        fit(run, dataset, folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
     to_ray.flush()
 
 
@@ -154,12 +182,6 @@ def _lock(folder: RunFolder, held: ExitStack) -> str:
     except RunFailed:
         return f"{folder.record().get('writer', 'another process')} is at it"
     return ""
-
-
-def _teacher(run: Run, worker: WorkerConfig, device: torch.device) -> Teacher:
-    if run.teacher is None:
-        return no_teacher
-    return teacher_from(RunStore(worker.results).folder(run.teacher), device)
 
 
 class _RayReports:

@@ -96,8 +96,13 @@ def _cautions_of_origin(row: OriginRow) -> list[str]:
 
 
 def _bears_on_results(path: str) -> bool:
-    """A host's name or a job's number differs from run to run and means nothing; a processor's kind may."""
-    return not path.startswith("hardware.") or path in ("hardware.cpu", "hardware.gpu")
+    """A host's name or a job's number differs from run to run and means nothing; a processor's kind may.
+
+    Live or from a table, the teacher says the same up to float16's rounding.
+    """
+    if path.startswith("hardware."):
+        return path in ("hardware.cpu", "hardware.gpu")
+    return path != "compute.teacher"
 
 
 def _caution_of_teacher(family: Family) -> list[str]:

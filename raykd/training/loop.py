@@ -55,6 +55,12 @@ class EpochReport:
     seconds: float
     compute: str = ""
 
+    def row(self, steps_per_epoch: int) -> dict[str, float]:
+        """The epoch's row in history.parquet."""
+        names = ("train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds")
+        numbers = {name: getattr(self, name) for name in names}
+        return {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch, **self.terms, **numbers}
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -177,20 +183,9 @@ def _note(
         lr,
         rate,
         progress.seconds,
-        f"{training.compute}, {training.teacher.source} teacher" if training.teacher.source else f"{training.compute}",
+        training.how,
     )
-    row = {
-        "epoch": epoch,
-        "step": (epoch + 1) * training.loader.steps_per_epoch,
-        **means,
-        "train_top1": train_top1,
-        "val_top1": val.top1,
-        "val_loss": val.nll,
-        "lr": lr,
-        "images_per_s": rate,
-        "seconds": progress.seconds,
-    }
-    progress.history.append(row)
+    progress.history.append(report.row(training.loader.steps_per_epoch))
     return report
 
 

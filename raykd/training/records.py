@@ -64,7 +64,7 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
             "precision": compute.precision,
             "channels_last": run.recipe.channels_last,
             "compiled": run.recipe.compile,
-            "teacher": teacher.source,
+            "teacher": teacher.source or None,
         },
         versions=versions(),
         hardware=hardware(_gpu(device)),
@@ -84,11 +84,11 @@ def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier
             f"{run.name} is half done under a teacher whose weights have changed since; "
             f"remove {folder.path} to distill from the new ones"
         )
-    began = earlier.get("compute", {}).get("teacher", teacher.source)
-    if began != teacher.source:
+    began, source = earlier.get("compute", {}), teacher.source or None
+    if began.get("teacher", source) != source:
         raise RunFailed(
-            f"{run.name} is half done under a {began} teacher, and this would be a {teacher.source} one; "
-            f"go on with --teacher {began}"
+            f"{run.name} is half done under a teacher that was {began['teacher']}, and this would be {source}; "
+            f"go on with --set teacher_source={began['teacher']}"
         )
 
 

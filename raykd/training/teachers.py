@@ -3,10 +3,16 @@
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
+from raykd.data.dataset import Dataset
 from raykd.data.loader import Batch
+from raykd.errors import RunFailed
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
+from raykd.plan import Run
+from raykd.teacher_table import TeacherTable, visited
+from raykd.training.rows import rows_of
 
 
 class Teacher(Protocol):
@@ -49,3 +55,33 @@ class LiveTeacher:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
         return self.model(batch.images)
+
+
+class TableTeacher:
+    """Looks the logits up that the teacher gave for each image's view; see teacher_table.py."""
+
+    source = "table"
+
+    def __init__(self, logits: Tensor, num_views: int, identity: str) -> None:
+        """logits: float16 [N * V, C], on the device where batches are."""
+        self._logits, self._num_views, self.identity = logits, num_views, identity
+
+    def __call__(self, batch: Batch) -> Outputs:
+        rows = batch.index * self._num_views + batch.view
+        return Outputs(self._logits.index_select(0, rows).float())
+
+
+def read_table(run: Run, dataset: Dataset, table: TeacherTable, device: torch.device) -> TableTeacher:
+    """The teacher of `run` from a table; on a GPU its logits lie there too, on a CPU they stay mapped.
+
+    Raises RunFailed when logits are missing that the run will ask for.
+    """
+    rows, _ = rows_of(run.data, dataset.train.labels)
+    asked = visited(run.data.views, rows, table.key.num_images, {run.seed: run.recipe.epochs})
+    if missing := int((asked & ~table.filled()).sum()):
+        raise RunFailed(
+            f"teacher's table '{table.folder}' lacks {missing} of the {int(asked.sum())} views that {run.name} will "
+            "show; the same command fills them, or teach live with --set teacher_source=live"
+        )
+    logits = table.logits().to(device)
+    return TableTeacher(logits, table.key.num_views, table.key.teacher_sha256)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from raykd import models
 from raykd.data.dataset import Dataset, Split
 from raykd.data.loader import Batch, TrainLoader
-from raykd.data.splits import stratified_holdout, stratified_subset
 from raykd.experiment import Data
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
@@ -21,6 +20,7 @@ from raykd.training.compute import Compute
 from raykd.training.group import ALONE, Group
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
+from raykd.training.rows import rows_of
 from raykd.training.teachers import Teacher
 from raykd.training.trained import images_of
 
@@ -51,6 +51,12 @@ class Training:
             mode = "reduce-overhead" if self.compute.device.type == "cuda" else "default"
             self.parallel = cast(nn.Module, torch.compile(self.parallel, mode=mode))
 
+    @property
+    def how(self) -> str:
+        """How it computes, for a person: 'bf16, 2 threads, teacher from a table'."""
+        teacher = {"live": ", teacher live", "table": ", teacher from a table"}.get(self.teacher.source, "")
+        return f"{self.compute}{teacher}"
+
     def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """One update; returns the unweighted terms and the loss, still on the device."""
         with self.compute.autocast():
@@ -63,18 +69,6 @@ class Training:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
         self.optimizer.step()
         return terms | {"loss": loss}
-
-
-def rows_of(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows trained on, rows held out for validation) of the training part; both int64, ascending.
-
-    The held-out rows depend on val_images and split_seed alone, so teacher and students share them.
-    """
-    kept, held_out = stratified_holdout(labels, data.val_images, data.split_seed)
-    for asked in (data.train_images, data.student_images):
-        if asked is not None:
-            kept = kept[stratified_subset(labels[kept], asked, data.split_seed)]
-    return kept, held_out
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Split:

@@ -16,10 +16,10 @@ SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
 @pytest.mark.parametrize(
     ("nodes", "workers", "slots"),
     [
-        ([LAPTOP], Workers(), Slots(1, 2, 0)),
+        ([LAPTOP], Workers(), Slots(2, 1, 0)),
         ([LAPTOP], Workers(cpus=1), Slots(2, 1, 0)),
         ([{"CPU": 1.0}], Workers(), Slots(1, 1, 0)),
-        ([CPU_NODE], Workers(), Slots(32, 2, 0)),
+        ([CPU_NODE], Workers(), Slots(64, 1, 0)),
         ([CPU_NODE, LAPTOP], Workers(cpus=2), Slots(33, 2, 0)),
         ([H100], Workers(), Slots(8, 12, 1)),
         ([H100], Workers(cpus=4), Slots(8, 4, 1)),
@@ -37,36 +37,56 @@ SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
     ],
 )
 def test_cluster_is_shared_out(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
-    assert plan_slots(nodes, workers, num_runs=100) == slots
+    assert plan_slots(nodes, workers, num_jobs=100, at_once=100) == slots
 
 
 def test_no_more_slots_than_runs_but_one_at_least() -> None:
-    assert plan_slots([H100], Workers(), num_runs=3).count == 3
-    assert plan_slots([H100], Workers(), num_runs=0).count == 1, "runs may be left to evaluate"
+    assert plan_slots([H100], Workers(), 3, 3).count == 3
+    assert plan_slots([H100], Workers(), 0, 1).count == 1, "runs may be left to evaluate"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "at_once", "slots"),
+    [
+        ([CPU_NODE], Workers(), 4, Slots(4, 16, 0)),
+        ([CPU_NODE], Workers(), 1, Slots(4, 16, 0)),
+        ([CPU_NODE, CPU_NODE], Workers(), 16, Slots(16, 8, 0)),
+        ([LAPTOP], Workers(), 1, Slots(1, 2, 0)),
+        ([SMALL_GPU], Workers(count=2, gpus=0), 2, Slots(2, 2, 0, 2, 2)),
+        ([SMALL_GPU], Workers(gpus=0), 3, Slots(4, 2, 0)),
+    ],
+)
+def test_runs_side_by_side_share_the_cpus_and_no_run_has_more_threads_than_help_it(
+    nodes: list[dict[str, float]], workers: Workers, at_once: int, slots: Slots
+) -> None:
+    assert plan_slots(nodes, workers, 100, at_once) == slots
+    assert slots.count * slots.workers * slots.cpus <= sum(node["CPU"] for node in nodes)
 
 
 def test_share_of_a_gpu_is_of_one_gpu() -> None:
-    assert plan_slots([{"CPU": 16.0, "GPU": 2.0}], Workers(gpus=0.4), 100).count == 4, "five would need a split GPU"
-    assert plan_slots([SMALL_GPU], Workers(gpus=0.1), 100).count == 8, "10 shares, and 8 CPUs"
+    assert plan_slots([{"CPU": 16.0, "GPU": 2.0}], Workers(gpus=0.4), 100, 100).count == 4, (
+        "five would need a split GPU"
+    )
+    assert plan_slots([SMALL_GPU], Workers(gpus=0.1), 100, 100).count == 8, "10 shares, and 8 CPUs"
 
 
 def test_nodes_without_a_gpu_do_not_lower_the_share_of_those_with_one() -> None:
-    assert plan_slots([LAPTOP, H100], Workers(), 100) == Slots(8, 12, 1)
+    assert plan_slots([LAPTOP, H100], Workers(), 100, 100) == Slots(8, 12, 1)
 
 
 def test_node_that_only_coordinates_lowers_nothing() -> None:
-    assert plan_slots([HEAD, CPU_NODE], Workers(), 100) == Slots(32, 2, 0)
+    assert plan_slots([HEAD, CPU_NODE], Workers(), 100, 32) == Slots(32, 2, 0)
 
 
 def test_too_few_for_the_workers_of_one_run_is_said() -> None:
     words = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPUs\)"
     with pytest.raises(ConfigError, match=words):
-        plan_slots([SMALL_GPU], Workers(count=2), 1)
+        plan_slots([SMALL_GPU], Workers(count=2), 1, 1)
 
 
 def test_fewest_workers_that_have_no_room_are_named_by_their_field() -> None:
     with pytest.raises(ConfigError, match=r"workers\.min_count = 2, .*room for 1 "):
-        plan_slots([SMALL_GPU], Workers(count=4, min_count=2), 1)
+        plan_slots([SMALL_GPU], Workers(count=4, min_count=2), 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +103,6 @@ def test_fewest_workers_that_have_no_room_are_named_by_their_field() -> None:
 )
 def test_what_fits_on_no_node_is_said_with_what_there_is(nodes: list[dict[str, float]], workers: Workers) -> None:
     with pytest.raises(ConfigError, match=r"workers\.cpus = \d+, workers\.gpus = [\d.]+: no node has that") as raised:
-        plan_slots(nodes, workers, 1)
+        plan_slots(nodes, workers, 1, 1)
     for node in nodes:
         assert f"{node['CPU']:g} CPUs, {node.get('GPU', 0):g} GPUs" in str(raised.value)

@@ -20,9 +20,10 @@ from raykd.plan import Run
 from raykd.recipe import SGD, AdamW
 from raykd.training.compute import choose
 from raykd.training.optim import make_optimizer
+from raykd.training.rows import rows_of
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
 from raykd.training.trained import images_of
-from raykd.training.training import Training, make_training, rows_of
+from raykd.training.training import Training, make_training
 
 SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 

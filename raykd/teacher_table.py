@@ -1,0 +1,148 @@
+"""The teacher's logits for each view of each image, kept once on disk and mapped into memory.
+
+    logits[index, view]   float16 [N, V, C], raw, a hole where nothing is filled
+    filled[index, view]   one bit each, [N, ceil(V / 8)] bytes
+
+An image has a finite set of V views (data/views.py), so V passes of the teacher, or as many as planned runs will
+visit, serve every epoch, seed, temperature and alpha from memory: 50,000 images, 162 views and 10 classes are 162 MB.
+
+    <tables>/<16 digits of the key>/   table.json  logits.f16  filled.bits  .lock
+
+Several processes may write at once, on several nodes: each its own images, the logits first and flushed, then their
+bits. So a bit never speaks of logits that are not there, and a kill loses no more than what was in hand.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.atomic import write_json
+from raykd.config import fingerprint
+from raykd.data.views import Views
+from raykd.errors import ConfigError
+from raykd.run_folder import lock_at, read_json
+
+ITEM_BYTES = 2
+LOCK_WAIT_S = 60.0  # held for one write of some MB
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """All that decides what stands in a table; a table of any other key is refused.
+
+    precision: in which the teacher computed, as its runs' recipe has it ('auto' is the hardware's choice).
+    """
+
+    teacher_sha256: str
+    data_identity: str
+    crop_padding: int
+    flip: bool
+    precision: str
+    num_images: int
+    num_classes: int
+
+    @property
+    def num_views(self) -> int:
+        return Views(self.crop_padding, self.flip).count
+
+    @property
+    def size_bytes(self) -> int:
+        return self.num_images * self.num_views * self.num_classes * ITEM_BYTES
+
+
+class TeacherTable:
+    """One table's files. Rows of `logits` are [N * V, C]: image `index` as `view` is row index * V + view."""
+
+    def __init__(self, tables: Path, key: TableKey) -> None:
+        """The table of `key` below `tables`, empty where there is none yet.
+
+        Raises ConfigError where what lies there is of another key, or was cut short.
+        """
+        self.key = key
+        self.folder = tables / fingerprint(asdict(key))[:16]
+        self._bits_in_row = -(-key.num_views // 8)
+        self._logits, self._filled = self.folder / "logits.f16", self.folder / "filled.bits"
+        self._sizes = {self._logits: key.size_bytes, self._filled: key.num_images * self._bits_in_row}
+        if not (self.folder / "table.json").is_file():
+            self._make()
+        self._check()
+
+    @staticmethod
+    def exists(tables: Path, key: TableKey) -> bool:
+        """Whether somebody has begun to fill it."""
+        return (tables / fingerprint(asdict(key))[:16] / "table.json").is_file()
+
+    def filled(self) -> Tensor:
+        """bool [N, V]: which logits are there."""
+        return self._bits(0, self.key.num_images)
+
+    def logits(self) -> Tensor:
+        """float16 [N * V, C], mapped from the file: processes of one node share its pages."""
+        size = self.key.size_bytes // ITEM_BYTES
+        mapped = torch.from_file(str(self._logits), shared=False, size=size, dtype=torch.float16)
+        return mapped.view(-1, self.key.num_classes)
+
+    def write(self, first: int, logits: Tensor, filled: Tensor) -> None:
+        """Add logits [n, V, C] of images first .. first + n - 1 where filled [n, V]; what is there already stays."""
+        num_images, num_views, num_classes = logits.shape
+        offset = first * num_views * num_classes * ITEM_BYTES
+        with lock_at(self.folder / ".lock").acquire(timeout=LOCK_WAIT_S):
+            there = self._bits(first, num_images)
+            with self._logits.open("rb") as file:
+                before = np.frombuffer(os.pread(file.fileno(), logits.numel() * ITEM_BYTES, offset), np.float16)
+            kept = torch.from_numpy(before.copy()).view_as(logits)
+            merged = torch.where((filled & ~there)[..., None], logits, kept)
+            _write_at(self._logits, offset, merged.numpy().tobytes())
+            bits = np.packbits((filled | there).numpy(), axis=1)
+            _write_at(self._filled, first * self._bits_in_row, bits.tobytes())
+
+    def _bits(self, first: int, num_images: int) -> Tensor:
+        with self._filled.open("rb") as file:
+            raw = os.pread(file.fileno(), num_images * self._bits_in_row, first * self._bits_in_row)
+        bits = np.frombuffer(raw, np.uint8).reshape(num_images, self._bits_in_row)
+        return torch.from_numpy(np.unpackbits(bits, axis=1, count=self.key.num_views)).bool()
+
+    def _make(self) -> None:
+        """table.json comes last: who finds it finds the others."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with lock_at(self.folder / ".lock").acquire(timeout=LOCK_WAIT_S):
+            for path, size in self._sizes.items():
+                with path.open("ab") as file:
+                    file.truncate(size)
+            write_json(self.folder / "table.json", asdict(self.key))
+
+    def _check(self) -> None:
+        found = read_json(self.folder / "table.json")
+        for name, wanted in asdict(self.key).items():
+            if found.get(name) != wanted:
+                raise ConfigError(
+                    f"teacher's table '{self.folder}' was made with {name} {found.get(name)}, this run has {wanted}; "
+                    "remove the table, and it is made again"
+                )
+        for path, size in self._sizes.items():
+            if not path.is_file() or path.stat().st_size != size:
+                raise ConfigError(f"teacher's table '{path}' is not {size} bytes long; remove '{self.folder}'")
+
+
+def visited(views: Views, rows: Tensor, num_images: int, epochs: Mapping[int, int]) -> Tensor:
+    """bool [num_images, V]: which views runs show of the images `rows` in epochs {seed: how many of them}."""
+    found = torch.zeros(num_images * views.count, dtype=torch.bool)
+    for seed, count in epochs.items():
+        for epoch in range(count):
+            found[rows * views.count + views.draw(seed, epoch, rows)] = True
+    return found.view(num_images, views.count)
+
+
+def _write_at(path: Path, offset: int, content: bytes) -> None:
+    """All of it on disk, or OSError."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())

@@ -1,0 +1,146 @@
+"""Where distilled runs get their teacher's logits: live, step by step, or from a table that is filled before.
+
+    live       sum of the runs' epochs                        passes of the teacher for each image
+    table      V (1 - (1 - 1/V)^E), at most V                 E: epochs with views of their own, by seed
+
+Runs of one seed see the same views, whatever their temperature, alpha or method, and there are V in all: 3 seeds of
+200 epochs are 600 passes live, and 158 of the 162 views of padding 4 and flip.
+"""
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError
+from raykd.experiment import Data, Experiment
+from raykd.plan import Plan, Run
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TableKey, TeacherTable
+
+WORTH_IT = 0.9  # a table that leaves more than this share of the live passes is no gain
+NEARLY_ALL = 0.95  # from this share of the views on all are filled: the rest costs little and serves every later run
+MAX_TABLE_BYTES = 2 << 30  # every process that reads it may come to hold it; a GPU does
+PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a ResNet-18, a second of a large GPU
+
+
+@dataclass(frozen=True)
+class WantedTable:
+    """A table that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
+
+    precision: the student recipe's, in which its teacher computes too. num_parts: jobs that fill it.
+    """
+
+    teacher: Run
+    data: Data
+    precision: str
+    epochs: tuple[tuple[int, int], ...]
+    whole: bool
+    num_parts: int
+
+    def key(self, dataset: Dataset, teacher_sha256: str) -> TableKey:
+        """Its key, once the teacher's weights are there."""
+        return key_of(self.data, self.precision, dataset, teacher_sha256)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What was decided for the distilled runs of one plan, and why, in a sentence. table: None for a live teacher."""
+
+    table: WantedTable | None
+    reason: str
+
+
+def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str) -> TableKey:
+    """The key of the table that holds a teacher's logits for `data`."""
+    return TableKey(
+        teacher_sha256,
+        dataset.identity,
+        data.crop_padding,
+        data.flip,
+        precision,
+        len(dataset.train.labels),
+        dataset.num_classes,
+    )
+
+
+def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path, teacher: RunFolder) -> Teaching | None:
+    """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
+
+    tables: the folder of all tables. teacher: the run folder of the plan's teacher.
+    Raises ConfigError when a table is asked for that cannot be.
+    """
+    experiment = plan.experiment
+    epochs = _epochs_left(plan, trained)
+    if not epochs:
+        return None
+    passes = sum(epochs_of_run for _, epochs_of_run in epochs)
+    by_seed = {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
+    num_views = experiment.data.views.count
+    visited = num_views * (1 - (1 - 1 / num_views) ** sum(by_seed.values()))
+    key = key_of(experiment.data, experiment.student.precision, dataset, _sha256(teacher))
+    table = _wanted(plan, dataset, by_seed, visited)
+    against = _against(experiment, key, tables, visited / passes)
+    asked = experiment.teacher_source
+    if asked == "live" or (asked == "auto" and against):
+        return Teaching(None, f"live, {passes} passes an image: {against or 'as was asked'}")
+    if against and not experiment.method.needs <= {"logits"}:
+        raise ConfigError(f"teacher_source = 'table': {against}; --set teacher_source=live")
+    size = _words(key.size_bytes)
+    share = "all" if table.whole else f"{visited:.0f}"
+    return Teaching(table, f"from a table, {passes} passes an image become {share} of its {num_views} views ({size})")
+
+
+def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
+    """(seed, epochs) of each distilled run that is to be trained; of each trial where the experiment searches."""
+    experiment = plan.experiment
+    if experiment.search is not None:
+        return [(experiment.seeds[0], experiment.student.epochs)] * experiment.search.trials
+    runs = (run for run in plan.runs if run.stage == "distilled" and run.name not in trained)
+    return [(run.seed, run.recipe.epochs) for run in runs]
+
+
+def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: float) -> WantedTable:
+    experiment = plan.experiment
+    views, whole = experiment.data.views, visited >= NEARLY_ALL * experiment.data.views.count
+    asked = (experiment.data.student_images, experiment.data.train_images, len(dataset.train.labels))
+    num_images = min(number for number in asked if number is not None)
+    passes = num_images * (views.count if whole else visited)
+    num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
+    teacher = next(run for run in plan.runs if run.stage == "teacher")
+    epochs = () if whole else tuple(sorted(by_seed.items()))
+    return WantedTable(teacher, experiment.data, experiment.student.precision, epochs, whole, num_parts)
+
+
+def _against(experiment: Experiment, key: TableKey, tables: Path, share: float) -> str:
+    """What speaks against a table, or ''."""
+    more = experiment.method.needs - {"logits"}
+    if more:
+        return f"{experiment.method.title()} needs the teacher's {', '.join(sorted(more))}, and a table holds logits"
+    if key.teacher_sha256 and TeacherTable.exists(tables, key):
+        return ""
+    if key.size_bytes > MAX_TABLE_BYTES:
+        return f"a table would take {_words(key.size_bytes)}"
+    if key.size_bytes > _free_bytes(tables):
+        return f"a table of {_words(key.size_bytes)} has no room where results lie"
+    if share > WORTH_IT:
+        return f"a table would leave {share:.0%} of them"
+    return ""
+
+
+def _words(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB" if size_bytes >= 2**20 else f"{size_bytes / 2**10:,.0f} KiB"
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _sha256(teacher: RunFolder) -> str:
+    """Of the teacher's weights; '' before it is trained."""
+    from raykd.models.weights import file_fingerprint
+
+    return file_fingerprint(teacher.best) if teacher.status() == "done" else ""

@@ -1,0 +1,90 @@
+"""Fills a teacher's table: large batches of views, no gradients, a piece at a time on disk.
+
+missing = visited & ~filled         so a start after a kill goes on from there
+piece   = neighbouring images whose missing views take about PIECE_S
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from raykd.data.dataset import Dataset
+from raykd.data.views import ViewRenderer
+from raykd.errors import Interrupted, RunFailed
+from raykd.models import ImageModel
+from raykd.teacher_table import TeacherTable, visited
+from raykd.teaching import WantedTable
+from raykd.training.compute import Compute, prepare
+from raykd.training.rows import rows_of
+
+PIECE_S = 10.0  # the work that a kill can cost
+BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
+
+
+class Filler:
+    """A teacher on its device, with the images that it is to see: fills any part of one table."""
+
+    def __init__(
+        self, wanted: WantedTable, dataset: Dataset, table: TeacherTable, teacher: ImageModel, compute: Compute
+    ) -> None:
+        prepare(compute.device)
+        self._table, self._teacher, self._compute = table, teacher.eval(), compute
+        self._batch_size = BATCH_SIZE[compute.device.type]
+        rows, _ = rows_of(wanted.data, dataset.train.labels)
+        self._parts = rows.tensor_split(wanted.num_parts)
+        self._visited = visited(wanted.data.views, rows, table.key.num_images, dict(wanted.epochs))
+        if wanted.whole:
+            self._visited[rows] = True
+        self._renderer = ViewRenderer(dataset.train.images, wanted.data.views, compute.device)
+
+    def fill(
+        self, part: int, rank: int = 0, world_size: int = 1, should_stop: Callable[[], bool] = lambda: False
+    ) -> int:
+        """Fill what is missing of part number `part`, or of one worker's share of it; returns the images passed.
+
+        Raises Interrupted when `should_stop` says so, once what was computed is kept; RunFailed for logits that
+        float16 cannot hold.
+        """
+        rows = self._parts[part].tensor_split(world_size)[rank]
+        if not len(rows):
+            return 0
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        missing = self._visited[first:end] & ~self._table.filled()[first:end]
+        ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
+        began, done, start, size = time.monotonic(), 0, 0, self._batch_size
+        while done < int(ends[-1]):
+            stop = min(int(torch.searchsorted(ends, done + size)) + 1, len(ends))
+            done += self._piece(first + start, missing[start:stop], should_stop)
+            start, size = stop, max(self._batch_size, int(done / (time.monotonic() - began) * PIECE_S))
+        return done
+
+    def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
+        """The views `missing` [n, V] of the images from `first` on."""
+        logits = torch.zeros((*missing.shape, self._table.key.num_classes), dtype=torch.float16)
+        filled, stopped = torch.zeros_like(missing), False
+        for entries in missing.nonzero().split(self._batch_size):
+            if stopped := should_stop():
+                break
+            image, view = entries.unbind(1)
+            logits[image, view] = self._predict(image + first, view)
+            filled[image, view] = True
+        self._table.write(first, logits, filled)
+        if stopped:
+            raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+        return int(filled.sum())
+
+    @torch.no_grad()
+    def _predict(self, index: Tensor, view: Tensor) -> Tensor:
+        """float16 [B, C], on the CPU."""
+        device = self._compute.device
+        with self._compute.autocast():
+            logits = self._teacher(self._renderer.render(index.to(device), view.to(device))).logits
+        found = logits.to(torch.float16).cpu()
+        if not found.isfinite().all():
+            raise RunFailed(
+                "the teacher's logits are NaN, or beyond float16's 65,504: a table cannot hold them; "
+                "look at the teacher, or teach live with --set teacher_source=live"
+            )
+        return found
