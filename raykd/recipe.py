@@ -102,6 +102,7 @@ class Recipe(Config):
 
     precision: of matrix products and convolutions; 'auto' is bf16 where the hardware has it, else fp32, and run.json
     says which. compile: by torch.compile, with CUDA graphs on a GPU; 10 to 30 s before the first step.
+    sync_batch_norm: of a run of several workers, over the images of all and not of each.
     """
 
     kind: ClassVar[str] = "recipe"
@@ -115,6 +116,7 @@ class Recipe(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    sync_batch_norm: bool = False
 
     def check(self) -> None:
         object.__setattr__(self, "model", models.find(self.model))

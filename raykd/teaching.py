@@ -104,7 +104,8 @@ def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
 def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: float) -> WantedTable:
     experiment = plan.experiment
     views, whole = experiment.data.views, visited >= NEARLY_ALL * experiment.data.views.count
-    asked = (experiment.data.student_images, experiment.data.train_images, len(dataset.train.labels))
+    kept = len(dataset.train.labels) - experiment.data.val_images
+    asked = (experiment.data.student_images, experiment.data.train_images, kept)
     num_images = min(number for number in asked if number is not None)
     passes = num_images * (views.count if whole else visited)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from small_runs import CPU, NO_WEIGHTS, digits
+from small_runs import CPU, NO_WEIGHTS, digits, taught_by
 
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
-from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run, make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.stages import STAGES, Stage
 from raykd.training.loop import fit
-from raykd.training.teachers import no_teacher
 
 # Of experiments/digits.py: one seed, an epoch in some hundredths of a second.
 SMALL = (
@@ -40,6 +38,7 @@ def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTING
 def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
     """Its weights in `results` are, to the bit, those of a training without Slurm and Ray, done in `folder`."""
     straight = RunFolder(folder / run.name)
-    teacher = teacher_from(RunStore(results).folder(run.teacher), CPU) if run.teacher else no_teacher
+    store = RunStore(results)
+    teacher = taught_by(run, store.folder(run.teacher or run), store.tables)
     fit(run, digits(), straight, CPU, teacher)
-    assert RunStore(results).folder(run).best.read_bytes() == straight.best.read_bytes(), run.name
+    assert store.folder(run).best.read_bytes() == straight.best.read_bytes(), run.name

@@ -15,12 +15,15 @@ from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD
 from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
+from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, Cosine, Recipe
 from raykd.run_folder import RunFolder
 from raykd.stages import Stage
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import key_of
 from raykd.training.loop import EpochReport, Hooks, fit
-from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
+from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
 from raykd.training.trained import images_of
 
 CPU = torch.device("cpu")
@@ -65,6 +68,15 @@ def teacher_of(run: Run) -> Teacher:
     if run.teacher is None:
         return no_teacher
     return LiveTeacher(models.build(run.teacher.model, images_of(digits()), seed=99))
+
+
+def taught_by(run: Run, trained: RunFolder, tables: Path) -> Teacher:
+    """The trained teacher of `run`, from its table below `tables` where there is one, else live."""
+    if run.teacher is None:
+        return no_teacher
+    live = teacher_from(trained, CPU)
+    key = key_of(run.data, run.recipe.precision, digits(), live.identity)
+    return read_table(run, digits(), TeacherTable(tables, key), CPU) if TeacherTable.exists(tables, key) else live
 
 
 def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:

@@ -34,7 +34,7 @@ EXAMPLES: tuple[Config, ...] = (
     Workers(cpus=4, gpus=2.0, count=4, min_count=2),
     Uniform(0.1, 10.0, log=True),
     WeightsFile("ab" * 32, "/somewhere/a.pth"),
-    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True),
+    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, True),
 )
 
 

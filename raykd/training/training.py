@@ -21,6 +21,7 @@ from raykd.training.group import ALONE, Group
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
 from raykd.training.rows import rows_of
+from raykd.training.sync_batch_norm import synchronise
 from raykd.training.teachers import Teacher
 from raykd.training.trained import images_of
 
@@ -46,6 +47,8 @@ class Training:
 
     def go_parallel(self) -> None:
         """From here on all workers hold what the first one holds now."""
+        if self.run.recipe.sync_batch_norm and self.group.size > 1:
+            synchronise(self.objective, self.group.processes)
         self.parallel = self.group.wrap(self.objective, self.compute.device)
         if self.run.recipe.compile:
             mode = "reduce-overhead" if self.compute.device.type == "cuda" else "default"

@@ -14,17 +14,15 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from small_runs import digits
+from small_runs import digits, taught_by
 
 from raykd.cli import guarded
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options, run_lab
-from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 from raykd.training.loop import Hooks, fit
-from raykd.training.teachers import no_teacher
 
 ROOT = Path(__file__).parents[2]
 NO_DATA = Path("no-data-here")
@@ -106,10 +104,14 @@ def wait_until(found: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
 
 
-def train_directly(run: Run, results: Path, hooks: Hooks = Hooks()) -> RunFolder:  # noqa: B008 - frozen
-    """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray."""
+def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), tables: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
+    """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray.
+
+    tables: of a lab; the teacher, which has the same bits there, then teaches from its table.
+    """
     folder = RunFolder(results / run.family / run.name)
-    teacher = teacher_from(train_directly(run.teacher, results), CPU) if run.teacher else no_teacher
+    trained = train_directly(run.teacher, results) if run.teacher else folder
+    teacher = taught_by(run, trained, tables or results / "none")
     torch.set_num_threads(1)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder

@@ -115,7 +115,7 @@ def test_best_models_are_laid_out_by_role(lab: Lab) -> None:
 
 def test_results_are_those_of_the_loop_without_ray_to_the_bit(lab: Lab, tmp_path: Path) -> None:
     for name, run in runs_of(GOOD).items():
-        directly = train_directly(run, tmp_path)
+        directly = train_directly(run, tmp_path, tables=RunStore(lab.results).tables)
         assert_same_bits(lab.folder(run), directly)
         assert lab.folder(run).record()["compute"] == directly.record()["compute"], name
 
@@ -132,7 +132,7 @@ def test_broken_run_stops_no_other_and_is_told_in_one_line(lab: Lab) -> None:
     broken = runs_of(BROKEN)
     assert lab.ended.exit_code == 1
     assert [line.split(": ")[0] for line in lab.ended.errors] == ["raykd", f"  train {broken['teacher 0'].name}"]
-    assert lab.ended.errors[0] == "raykd: 1 of 16 jobs failed; the others are kept:"
+    assert lab.ended.errors[0] == "raykd: 1 of 17 jobs failed; the others are kept:"
     assert "lower the learning rate" in lab.ended.errors[1]
     assert lab.folder(broken["teacher 0"]).status() == "failed"
     said = [line.split("] ")[1] for line in lab.ended.lines if "  failed: " in line or "  skipped: " in line]

@@ -18,6 +18,7 @@ from raykd.orchestration.trial import METRIC
 from raykd.orchestration.tune_job import search
 from raykd.plan import Run, make_plan
 from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -85,7 +86,7 @@ def test_no_trial_reads_the_test_set(results: Path) -> None:
 def test_trial_gives_what_a_run_with_its_setting_gives(results: Path, tmp_path: Path) -> None:
     trials = json.loads((results / "small" / "search" / "trials.json").read_text())
     for trial in trials:
-        directly = train_directly(run_of(trial["setting"]), tmp_path)
+        directly = train_directly(run_of(trial["setting"]), tmp_path, tables=RunStore(results).tables)
         assert trial[METRIC] == directly.record()["best"]["val_top1"]
 
 
@@ -98,7 +99,8 @@ def test_search_that_was_done_before_gives_the_same_again(
         run = run_of(trial["setting"])
         (tuned,) = results.glob(f"small/search-*/runs/{run.name}")
         assert RunFolder(tuned).status() == "done", "its last epoch was reached, and its weights are not there"
-        assert_same_bits(train_directly(run, tuned.parent.parent / "again"), RunFolder(tuned))
+        directly = train_directly(run, tuned.parent.parent / "again", tables=RunStore(results).tables)
+        assert_same_bits(directly, RunFolder(tuned))
     again = run_search(results, capfd)
     assert again.best[METRIC] >= before[0][METRIC]
     assert len(again.trials) == TRIALS

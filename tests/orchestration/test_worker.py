@@ -56,6 +56,7 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             raise error
 
         monkeypatch.setattr("raykd.orchestration.worker.evaluate_on_test", evaluate)
+        monkeypatch.setattr("raykd.orchestration.worker.precision_of", lambda folder: "fp32")
         return do("evaluate", tmp_path)
 
     return fail

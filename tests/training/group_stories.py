@@ -28,6 +28,9 @@ RUNS: dict[str, Run] = {
     "vit": run_of("baseline", student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)),
     "adapter": run_of("distilled", method=FeatureKD(alpha=0.3), student=recipe(model=VIT)),
     "resnet": run_of("distilled", method=FeatureKD(alpha=0.3)),
+    "resnet, batch norm over all": run_of(
+        "distilled", method=FeatureKD(alpha=0.3), student=recipe(sync_batch_norm=True)
+    ),
 }
 STOP_AT = 6  # steps, of 12: in the middle of the second epoch
 

@@ -1,0 +1,120 @@
+"""The teacher's table on disk: what is written is read, holes are known, other tables are refused."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import CPU, digits, run_of
+from torch import Tensor
+
+from raykd.data.loader import TrainLoader
+from raykd.data.views import Views
+from raykd.errors import ConfigError
+from raykd.teacher_table import TableKey, TeacherTable, visited
+from raykd.training.rows import rows_of
+
+KEY = TableKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)
+VIEWS = 18
+
+
+def some(num_images: int, seed: int = 0) -> Tensor:
+    """float16 [num_images, V, C]"""
+    return torch.randn(num_images, VIEWS, 3, generator=torch.Generator().manual_seed(seed)).half()
+
+
+def all_of(num_images: int) -> Tensor:
+    return torch.ones(num_images, VIEWS, dtype=torch.bool)
+
+
+def test_new_table_is_all_holes(tmp_path: Path) -> None:
+    table = TeacherTable(tmp_path, KEY)
+    assert not table.filled().any() and table.filled().shape == (20, VIEWS)
+    assert table.logits().shape == (20 * VIEWS, 3) and table.logits().dtype == torch.float16
+
+
+def test_what_is_written_is_read_by_another_process_s_eyes(tmp_path: Path) -> None:
+    written, filled = some(5), torch.rand(5, VIEWS, generator=torch.Generator().manual_seed(1)) < 0.5
+    TeacherTable(tmp_path, KEY).write(7, written, filled)
+    table = TeacherTable(tmp_path, KEY)
+    expected = torch.zeros(20, VIEWS, dtype=torch.bool)
+    expected[7:12] = filled
+    assert torch.equal(table.filled(), expected)
+    assert torch.equal(table.logits().view(20, VIEWS, 3)[expected], written[filled])
+
+
+def test_what_is_filled_never_changes(tmp_path: Path) -> None:
+    table, first, second = TeacherTable(tmp_path, KEY), some(4, seed=1), some(4, seed=2)
+    half = all_of(4)
+    half[:, ::2] = False
+    table.write(3, first, half)
+    table.write(3, second, all_of(4))
+    found = table.logits().view(20, VIEWS, 3)[3:7]
+    assert torch.equal(found, torch.where(half[..., None], first, second))
+    assert table.filled().sum() == 4 * VIEWS
+
+
+def test_neighbouring_pieces_leave_each_other_alone(tmp_path: Path) -> None:
+    table, whole = TeacherTable(tmp_path, KEY), some(20)
+    for first in (8, 0, 4, 16, 12):
+        table.write(first, whole[first : first + 4], all_of(4))
+    assert table.filled().all() and torch.equal(table.logits().view(20, VIEWS, 3), whole)
+
+
+def test_file_of_cifar10s_table_has_the_bytes_that_the_docs_promise() -> None:
+    key = replace(KEY, crop_padding=4, num_images=50_000, num_classes=10)
+    assert (key.num_views, key.size_bytes) == (162, 162_000_000)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TableKey)])
+def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> None:
+    other = {"teacher_sha256": "ef" * 32, "data_identity": "01" * 32, "crop_padding": 2, "flip": False}
+    other |= {"precision": "bf16", "num_images": 21, "num_classes": 4}
+    TeacherTable(tmp_path, KEY).write(0, some(1), all_of(1))
+    assert not TeacherTable(tmp_path, replace(KEY, **{name: other[name]})).filled().any()
+    assert TeacherTable(tmp_path, KEY).filled().any()
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher_sha256", "ef" * 32), ("crop_padding", 2), ("precision", "bf16")])
+def test_table_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
+    path = TeacherTable(tmp_path, KEY).folder / "table.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
+        TeacherTable(tmp_path, KEY)
+
+
+@pytest.mark.parametrize("name", ["logits.f16", "filled.bits"])
+def test_table_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
+    path = TeacherTable(tmp_path, KEY).folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=rf"{name}' is not \d+ bytes long; remove"):
+        TeacherTable(tmp_path, KEY)
+
+
+def test_table_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
+    table = TeacherTable(tmp_path, KEY)
+    (table.folder / "table.json").unlink()
+    assert not TeacherTable.exists(tmp_path, KEY)
+    TeacherTable(tmp_path, KEY).write(0, some(20), all_of(20))
+    assert TeacherTable.exists(tmp_path, KEY) and TeacherTable(tmp_path, KEY).filled().all()
+
+
+def test_visited_views_are_those_that_the_loader_shows() -> None:
+    run = run_of("distilled", seeds=(3,))
+    images, labels = digits().train.images, digits().train.labels
+    rows, _ = rows_of(run.data, labels)
+    shown = torch.zeros(len(labels), run.data.views.count, dtype=torch.bool)
+    loader = TrainLoader(images, labels, rows, run.data.views, batch_size=20, seed=3, device=CPU)
+    assert len(rows) % 20 == 0, "every image is shown in every epoch"
+    for epoch in range(4):
+        for batch in loader.epoch(epoch):
+            shown[batch.index, batch.view] = True
+    assert torch.equal(visited(run.data.views, rows, len(labels), {3: 4}), shown)
+
+
+def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
+    views, rows = Views(2, True), torch.arange(1, 40, 3)
+    both = visited(views, rows, 40, {0: 5, 1: 7})
+    assert torch.equal(both, visited(views, rows, 40, {0: 5}) | visited(views, rows, 40, {1: 7}))
+    assert not both[0].any() and both[1].any()

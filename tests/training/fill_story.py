@@ -1,0 +1,71 @@
+"""A table that is filled by a process which may be killed: of the small digits, or of all of CIFAR-10.
+
+Imported by the child, so nothing in it needs pytest.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from small_runs import CPU
+
+from raykd import models
+from raykd.data.dataset import Dataset, load
+from raykd.experiment import Data
+from raykd.models.resnet_cifar import ResNet
+from raykd.plan import Run
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import WantedTable
+from raykd.training import fill
+from raykd.training.compute import choose
+from raykd.training.trained import images_of
+
+SHA = "5a" * 32
+
+
+@dataclass(frozen=True)
+class Story:
+    """All views of `data`, in `num_parts`, with pieces of about `piece_s`; a pause after each piece that is written."""
+
+    data: Data
+    precision: str
+    num_parts: int
+    piece_s: float
+    pause_s: float = 0.0
+
+    @property
+    def wanted(self) -> WantedTable:
+        return WantedTable(Run(stage="teacher"), self.data, self.precision, (), True, self.num_parts)
+
+    def dataset(self) -> Dataset:
+        folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None
+        return load(self.data.name, folder, self.data.image_size)
+
+    def table(self, folder: Path, dataset: Dataset) -> TeacherTable:
+        return TeacherTable(folder, self.wanted.key(dataset, SHA))
+
+
+DIGITS = Story(Data("digits", 100, 200, None, 8, 1, True), "fp32", 3, piece_s=1e-3, pause_s=0.02)
+CIFAR10 = Story(Data("cifar10"), "bf16", 146, piece_s=2.0)
+
+
+def fill_all(story: Story, folder: Path) -> None:
+    """What is missing, part after part."""
+    torch.set_num_threads(1)
+    fill.PIECE_S = story.piece_s
+    dataset = story.dataset()
+    table = story.table(folder, dataset)
+    write = table.write
+
+    def slowly(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        time.sleep(story.pause_s)
+
+    table.write = slowly  # type: ignore[method-assign]
+    teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
+    model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    filler = fill.Filler(story.wanted, dataset, table, model, choose(CPU, story.precision))
+    for part in range(story.num_parts):
+        filler.fill(part)

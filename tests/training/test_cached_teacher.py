@@ -1,0 +1,77 @@
+"""A cached teacher equals a live one: the same loss, to float16's rounding, over a whole run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
+
+from raykd.errors import Interrupted, RunFailed
+from raykd.methods import KD
+from raykd.models.vit_cifar import ViT
+from raykd.plan import Run, make_plan
+from raykd.recipe import AdamW
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import decide
+from raykd.training.compute import choose
+from raykd.training.fill import Filler
+from raykd.training.teachers import LiveTeacher, TableTeacher, read_table
+
+EPOCHS = 12
+VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=AdamW(lr=3e-3), epochs=EPOCHS)
+
+
+def cached(run: Run, tables: Path) -> TableTeacher:
+    """What the live teacher of `run` says, from a table."""
+    teacher = teacher_of(run)
+    assert isinstance(teacher, LiveTeacher)
+    plan = make_plan(experiment(student=run.recipe, teacher_source="table"), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tables, RunFolder(tables))
+    assert found is not None and found.table is not None
+    table = TeacherTable(tables, found.table.key(digits(), ""))
+    Filler(found.table, digits(), table, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
+    return read_table(run, digits(), table, CPU)
+
+
+@pytest.mark.parametrize(
+    ("student", "rounding"),
+    # float16 keeps 11 bits, and training carries what it drops along, most where batch norm divides. A bf16 teacher's
+    # logits have 8 bits and lose none.
+    [(VIT, 2e-3), (recipe(epochs=EPOCHS), 1e-2), (replace(VIT, precision="bf16"), 1e-4)],
+    ids=["vit", "resnet", "vit, bf16"],
+)
+def test_cached_teacher_equals_live_teacher_over_a_whole_run(student, rounding: float, tmp_path: Path) -> None:
+    run = run_of("distilled", student=student, method=KD(alpha=0.1, temperature=4.0))
+    live = train(run, RunFolder(tmp_path / "live"))
+    table = train(run, RunFolder(tmp_path / "table"), cached(run, tmp_path))
+    assert len(live) == EPOCHS and live[-1].terms["kd"] < 0.8 * live[0].terms["kd"], "it learned"
+    for one, other in zip(live, table, strict=True):
+        assert other.terms == pytest.approx(one.terms, rel=rounding)
+
+
+def test_first_epoch_is_equal_to_a_part_in_ten_thousand(tmp_path: Path) -> None:
+    run = run_of("distilled")
+    (live, *_), (table, *_) = (
+        train(run, RunFolder(tmp_path / "a")),
+        train(run, RunFolder(tmp_path / "b"), cached(run, tmp_path)),
+    )
+    assert table.terms == pytest.approx(live.terms, rel=1e-4)
+
+
+def test_record_says_which_teacher_it_was(tmp_path: Path) -> None:
+    run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
+    heard = train(run, folder, cached(run, tmp_path))
+    assert folder.record()["compute"]["teacher"] == "table" and heard[0].compute.endswith("teacher from a table")
+
+
+@pytest.mark.parametrize("began", ["live", "table"])
+def test_half_done_run_goes_on_under_the_teacher_that_it_began_with(began: str, tmp_path: Path) -> None:
+    run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
+    teachers = {"live": teacher_of(run), "table": cached(run, tmp_path)}
+    first, other = teachers.pop(began), teachers.popitem()[1]
+    with pytest.raises(Interrupted):
+        train(run, folder, first, should_stop=lambda: True)
+    with pytest.raises(RunFailed, match=rf"was {began}, and this would be {other.source}; go on with .*={began}"):
+        train(run, folder, other)
+    assert len(train(run, folder, first)) == 3

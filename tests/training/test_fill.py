@@ -1,0 +1,172 @@
+"""Filling a teacher's table: what the teacher says of each view, once, whatever cuts it off."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import children
+import fill_story
+import pytest
+import torch
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of
+from torch import Tensor, nn
+
+from raykd import models
+from raykd.data.views import ViewRenderer
+from raykd.errors import Interrupted, RunFailed
+from raykd.models import ImageModel
+from raykd.models.resnet_cifar import ResNet
+from raykd.outputs import Outputs
+from raykd.plan import make_plan
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import WantedTable, decide
+from raykd.training.compute import choose
+from raykd.training.fill import BATCH_SIZE, Filler
+from raykd.training.rows import rows_of
+from raykd.training.teachers import read_table
+from raykd.training.trained import images_of
+
+SHA = "5a" * 32
+NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
+
+
+@dataclass
+class Filling:
+    """A table of the small experiment, and a teacher that counts the images it is shown."""
+
+    wanted: WantedTable
+    table: TeacherTable
+    teacher: "Counting"
+
+    @property
+    def filler(self) -> Filler:
+        return Filler(self.wanted, digits(), self.table, self.teacher, choose(CPU, "fp32"))
+
+    def expected(self) -> Tensor:
+        """bool [N, V]"""
+        rows, _ = rows_of(self.wanted.data, digits().train.labels)
+        found = torch.zeros(len(digits().train.labels), NUM_VIEWS, dtype=torch.bool)
+        found[rows] = True
+        return found
+
+
+class Counting(ImageModel):
+    def __init__(self) -> None:
+        made = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(digits()), seed=5)
+        super().__init__(made.network, made._read, images_of(digits()))
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.seen += len(images)
+        return super().forward(images)
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Filling:
+    """Of all views, in 3 parts."""
+    plan = make_plan(experiment(student=recipe(epochs=100)), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tmp_path, RunFolder(tmp_path))
+    assert found is not None and found.table is not None and found.table.whole
+    wanted = replace(found.table, num_parts=3)
+    return Filling(wanted, TeacherTable(tmp_path, wanted.key(digits(), SHA)), Counting())
+
+
+def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> None:
+    assert sum(filling.filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS == filling.teacher.seen
+    assert torch.equal(filling.table.filled(), filling.expected())
+    renderer = ViewRenderer(digits().train.images, filling.wanted.data.views)
+    index, view = filling.expected().nonzero().unbind(1)
+    with torch.no_grad():
+        live = filling.teacher(renderer.render(index[::7], view[::7])).logits
+    found = filling.table.logits()[(index * NUM_VIEWS + view)[::7]].float()
+    torch.testing.assert_close(found, live, rtol=2**-11, atol=1e-6)  # half a unit in float16's last place
+
+
+def test_partial_table_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
+    run = run_of("distilled", student=recipe(epochs=4))
+    plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="table"), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tmp_path, RunFolder(tmp_path))
+    assert found is not None and found.table is not None and not found.table.whole
+    table = TeacherTable(tmp_path, found.table.key(digits(), SHA))
+    passes = Filler(found.table, digits(), table, Counting(), choose(CPU, "fp32")).fill(0)
+    assert passes == table.filled().sum() < 4 * 200
+    assert read_table(run, digits(), table, CPU).identity == SHA
+
+
+def test_second_fill_asks_the_teacher_nothing(filling: Filling) -> None:
+    for part in range(3):
+        filling.filler.fill(part)
+    seen = filling.teacher.seen
+    assert [filling.filler.fill(part) for part in range(3)] == [0, 0, 0] and filling.teacher.seen == seen
+
+
+def test_what_was_computed_before_a_stop_is_kept(filling: Filling) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        filling.filler.fill(1, should_stop=should_stop)
+    kept = filling.table.filled().sum()
+    assert kept == filling.teacher.seen and 0 < kept < 67 * NUM_VIEWS
+    filling.filler.fill(1)
+    assert filling.teacher.seen == filling.table.filled().sum() == 67 * NUM_VIEWS, "nothing was computed twice"
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_workers_share_a_part(workers: int, filling: Filling) -> None:
+    shares = [filling.filler.fill(0, rank, workers) for rank in range(workers)]
+    assert sum(shares) == 67 * NUM_VIEWS == filling.table.filled().sum()
+    assert max(shares) - min(shares) <= NUM_VIEWS
+
+
+def test_more_workers_than_images_leave_some_with_nothing(filling: Filling) -> None:
+    filling.wanted = replace(filling.wanted, num_parts=200)
+    assert [filling.filler.fill(0, rank, 2) for rank in (0, 1)] == [NUM_VIEWS, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_logits_that_float16_cannot_hold_fail_with_a_remedy(value: float, filling: Filling) -> None:
+    nn.init.constant_(filling.teacher.network.fc.bias, value)  # type: ignore[arg-type, union-attr]
+    with pytest.raises(RunFailed, match=r"65,504: .* --set teacher_source=live"):
+        filling.filler.fill(0)
+    assert not filling.table.filled().any()
+
+
+def test_table_with_holes_is_refused_with_their_number(filling: Filling) -> None:
+    for part in (0, 2):
+        filling.filler.fill(part)
+    run = run_of("distilled", student=recipe(epochs=100))
+    with pytest.raises(RunFailed, match=r"lacks 1200 of the 3\d\d\d views .*; the same command fills them"):
+        read_table(run, digits(), filling.table, CPU)
+
+
+def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 7)
+    sizes: list[int] = []
+    forward = filling.teacher.forward
+    monkeypatch.setattr(filling.teacher, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
+    filling.filler.fill(2)
+    assert max(sizes) == 7 and sum(sizes) == 66 * NUM_VIEWS
+
+
+def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace(tmp_path: Path) -> None:
+    story, dataset = fill_story.DIGITS, digits()
+    fill_story.fill_all(story, tmp_path / "peace")
+    peace, killed = story.table(tmp_path / "peace", dataset), story.table(tmp_path / "killed", dataset)
+    counts = [0]
+    for _ in range(4):
+        child = children.start(fill_story.fill_all, story, tmp_path / "killed")
+        while child.is_alive() and killed.filled().sum() <= counts[-1] + 300:
+            time.sleep(0.002)
+        child.kill()
+        child.join()
+        assert child.exitcode == -9, "it was through before it was killed"
+        counts.append(int(killed.filled().sum()))
+    assert children.wait(children.start(fill_story.fill_all, story, tmp_path / "killed")) == 0
+    assert counts == sorted(set(counts)) and torch.equal(killed.filled(), peace.filled())
+    torch.testing.assert_close(killed.logits(), peace.logits(), rtol=2**-10, atol=1e-5)
