@@ -21,6 +21,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 a mistake in what was asked for; 75 cut off, the same command goes on"
 )
 
+_BENCH = "measure the loop on this machine, against its bare step and against the usual way to distill"
 TEACHER_SOURCES = ("auto", "live", "table")
 TAKE_OVER = "take this teacher over instead of training one"
 
@@ -112,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     prefetch.add_argument(
         "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
     )
+    bench = commands.add_parser("bench", help=_BENCH, description=_BENCH, epilog=EXIT_CODES)
+    bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="measure this one alone")
+    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one a core")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each; default: 5")
+    bench.add_argument("--json", metavar="FILE", help="write the figures and the raw rounds there too")
     _add_command(commands, "doctor", "look for what this machine lacks, with the remedy", settings=False)
     _add_service(commands)
     return parser

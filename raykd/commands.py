@@ -112,6 +112,30 @@ def prefetch(arguments: Namespace) -> None:
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
 
 
+def bench(arguments: Namespace) -> None:
+    import torch
+
+    from raykd.atomic import write_json
+    from raykd.bench.run import benchmark
+    from raykd.bench.show import show
+    from raykd.training.compute import device_of
+
+    for name in ("threads", "rounds"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
+        raise ConfigError(f"--json {arguments.json}: its folder does not exist; make it, or name another")
+    device = device_of(arguments.device == "cuda")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    figures = benchmark(
+        arguments.family or ("cnn", "vit"), device, arguments.rounds, Console(stderr=True, highlight=False).print
+    )
+    show(figures, Console(highlight=False))
+    if arguments.json:
+        write_json(Path(arguments.json), figures)
+
+
 def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import Places, examine
     from raykd.data import cifar10
@@ -159,6 +183,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "plan": plan,
     "report": report,
     "prefetch": prefetch,
+    "bench": bench,
     "doctor": doctor,
     "submit": submit,
     "status": status,

@@ -78,7 +78,7 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     passes = sum(epochs_of_run for _, epochs_of_run in epochs)
     by_seed = {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
     num_views = experiment.data.views.count
-    visited = num_views * (1 - (1 - 1 / num_views) ** sum(by_seed.values()))
+    visited = num_visited(num_views, sum(by_seed.values()))
     key = key_of(experiment.data, experiment.student.precision, dataset, _sha256(teacher))
     table = _wanted(plan, dataset, by_seed, visited)
     against = _against(experiment, key, tables, visited / passes)
@@ -90,6 +90,11 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     size = _words(key.size_bytes)
     share = "all" if table.whole else f"{visited:.0f}"
     return Teaching(table, f"from a table, {passes} passes an image become {share} of its {num_views} views ({size})")
+
+
+def num_visited(num_views: int, epochs: int) -> float:
+    """How many of an image's views some epochs show, on average: each shows one, drawn anew."""
+    return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
 
 def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:

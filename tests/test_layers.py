@@ -20,11 +20,19 @@ LEVELS = (
     {"data", "models", "methods"},
     {"experiment", "recipe", "plan", "runs", "run_folder", "teacher_table", "teaching"},
     {"training"},
-    {"orchestration", "report", "cluster"},
+    {"orchestration", "report", "cluster", "bench"},
     {"cli", "commands", "experiment_file", "prefetch"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-SIBLINGS = ("data", "models", "methods", "orchestration", "report", "cluster")  # know nobody of their own level
+SIBLINGS = (
+    "data",
+    "models",
+    "methods",
+    "orchestration",
+    "report",
+    "cluster",
+    "bench",
+)  # know nobody of their own level
 EXCEPTIONS = {("orchestration", "report")}  # a lab's last step is to write its report
 LEAN = (
     "report",

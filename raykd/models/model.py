@@ -67,7 +67,10 @@ class ImageModel(nn.Module):
         self.register_buffer("std", torch.tensor(images.std).mul(scale).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
-        pixels = (images.float() - self.mean) / self.std
+        return self.of_pixels((images.float() - self.mean) / self.std)
+
+    def of_pixels(self, pixels: Tensor) -> Outputs:
+        """The same for pixels [B, 3, H, W] that are normalised already."""
         if self.input_size is not None:
             # Resizing after the normalisation gives the same as before it: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)

@@ -1,0 +1,44 @@
+"""Achieved arithmetic: floating-point operations a second of a training step, beside those of a matrix product."""
+
+import statistics
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from raykd.bench.contenders import now
+from raykd.bench.families import Family
+from raykd.training.compute import Compute, choose
+from raykd.training.teachers import no_teacher
+from raykd.training.training import make_training
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
+REPEATS = 7
+
+
+def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
+    """step, matrix_product: operations a second, in the run's own precision; share: the first over the second."""
+    compute = choose(device, family.student.precision)
+    step = _flops(family, device) / step_s
+    product = matrix_product(compute)
+    return {"step": step, "matrix_product": product, "share": step / product}
+
+
+def matrix_product(compute: Compute) -> float:
+    """Operations a second of a large square product, the median of some."""
+    side, dtype = SIDE[compute.device.type], torch.bfloat16 if compute.precision == "bf16" else torch.float32
+    one, other = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(REPEATS + 1):
+        began = now(compute.device)
+        torch.mm(one, other)
+        times.append(now(compute.device) - began)
+    return 2 * side**3 / statistics.median(times[1:])
+
+
+def _flops(family: Family, device: torch.device) -> float:
+    """Of one baseline step, forward and backward, as torch counts them."""
+    training = make_training(family.baseline(), family.dataset(), choose(device, "fp32"), no_teacher)
+    batch = next(training.loader.epoch(0))
+    with FlopCounterMode(display=False) as counter:
+        training.step(batch, family.baseline().method.weights(0))
+    return float(counter.get_total_flops())

@@ -1,0 +1,86 @@
+"""What is measured: the recipes of experiments/distill_cnn.py and distill_vit.py on images that hold noise.
+
+What is in an image, or in a teacher's weights, changes no time; so nothing has to be downloaded.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from raykd.data.dataset import Dataset, Split
+from raykd.experiment import Data
+from raykd.methods import KD, CrossEntropy
+from raykd.models import ImageModel
+from raykd.models.timm_model import Timm
+from raykd.plan import Run
+from raykd.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
+from raykd.training.training import make_model
+
+NUM_CLASSES = 10
+VAL_SHARE = 9  # CIFAR-10's 45,000 : 5,000; a short epoch here has as much to validate
+
+
+@dataclass(frozen=True)
+class Family:
+    """steps: of a round. epochs, seeds: of the lab that a table's filling is counted over, on `num_images`."""
+
+    name: str
+    teacher: Recipe
+    student: Recipe
+    steps: int
+    epochs: int
+    seeds: int = 3
+    num_images: int = 45_000
+
+    @property
+    def data(self) -> Data:
+        return Data("cifar10", val_images=self.steps * self.student.batch_size // VAL_SHARE)
+
+    def dataset(self) -> Dataset:
+        """Enough for one round's steps and their share of validation."""
+        return noise(self.steps * self.student.batch_size + self.data.val_images)
+
+    def teacher_run(self) -> Run:
+        return Run(self.name, "teacher", self.teacher, data=self.data, data_identity="noise")
+
+    def baseline(self) -> Run:
+        return replace(self.teacher_run(), stage="baseline", recipe=self.student, method=CrossEntropy())
+
+    def distilled(self) -> Run:
+        return replace(self.baseline(), stage="distilled", method=KD(), teacher=self.teacher_run())
+
+    def teacher_model(self, channels_last: bool) -> ImageModel:
+        """With fresh weights."""
+        model = make_model(self.teacher_run(), self.dataset()).eval().requires_grad_(False)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return model.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def noise(num_images: int, size: int = 32) -> Dataset:
+    """uint8 images that no seed decides; its test part is empty."""
+    images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
+    images = images.contiguous(memory_format=torch.channels_last)
+    train = Split(images, torch.arange(num_images) % NUM_CLASSES)
+    names = tuple("0123456789")
+    return Dataset(
+        "noise", train, Split(images[:0], train.labels[:0]), names, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "noise"
+    )
+
+
+_LONG = 10_000  # epochs that no benchmark reaches
+
+
+def cnn() -> Family:
+    """ResNet-18 -> ResNet-8."""
+    recipe = Recipe("resnet18", epochs=_LONG, optimizer=SGD(), schedule=MultiStep())
+    return Family("cnn", recipe, replace(recipe, model="resnet8"), steps=9, epochs=200)
+
+
+def vit() -> Family:
+    """ViT-Tiny at 224 -> 6 layers at 32."""
+    teacher = Timm("vit_tiny_patch16_224", input_size=224)
+    recipe = Recipe(teacher, epochs=_LONG, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
+    return Family("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)
+
+
+FAMILIES = {"cnn": cnn, "vit": vit}

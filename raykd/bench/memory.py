@@ -1,0 +1,69 @@
+"""The most memory that a distilled run takes, all of CIFAR-10 and its whole table included, in a process of its own."""
+
+import multiprocessing
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raykd.bench.families import FAMILIES, noise
+from raykd.errors import Interrupted
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import WantedTable
+from raykd.training.loop import Hooks, fit
+from raykd.training.teachers import TableTeacher
+
+NUM_IMAGES = 50_000
+STEPS = 20  # after so many a run has all that it will take
+MOST_BYTES = 3 << 29  # 1.5 GiB beside images and table
+TIMEOUT_S = 600.0
+
+
+def peak_memory(family: str, device: torch.device) -> dict[str, int]:
+    """Bytes: 'peak' of the run (of the GPU's memory on a GPU), its 'images' and 'table', and the 'limit' it keeps."""
+    context = multiprocessing.get_context("spawn")  # a child of fork would begin with this process's memory
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_measure, args=(family, str(device), torch.get_num_threads(), sender), daemon=True)
+    child.start()
+    sender.close()
+    if not receiver.poll(TIMEOUT_S):
+        child.kill()
+        raise TimeoutError(f"a run of {family} did not do {STEPS} steps in {TIMEOUT_S:g} s")
+    found: dict[str, int] = receiver.recv()
+    child.join()
+    return found
+
+
+def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
+    torch.set_num_threads(threads)
+    device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, 1)
+        table = TeacherTable(Path(folder), wanted.key(dataset, "of a run"))
+        logits = table.logits().to(device)
+        logits.float().sum()  # touch every page, as a long run does
+        steps = iter(range(STEPS))
+        teacher = TableTeacher(logits, table.key.num_views, "")
+        try:
+            hooks = Hooks(should_stop=lambda: next(steps, None) is None)
+            fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
+        except Interrupted:
+            pass
+        images = dataset.train.images.numel() * (1 + _kept(family.data.crop_padding, dataset.image_size))
+        limit = int(images + table.key.size_bytes + MOST_BYTES)
+        peak = _peak(device)
+    sender.send({"peak": peak, "images": int(images), "table": table.key.size_bytes, "limit": limit})
+
+
+def _kept(padding: int, size: int) -> float:
+    """What the renderer keeps of an image, padded and mirrored, in images as they are stored."""
+    return 2 * ((size + 2 * padding) / size) ** 2
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,147 @@
+"""One family's contenders taking turns, and the ratios that come of it: each within its round, then the median."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raykd.bench.contenders import AtHand, BareSteps, Contender, Loop, Round, Usual, now
+from raykd.bench.families import Family
+from raykd.bench.usual import UsualWay
+from raykd.data.dataset import Dataset
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import WantedTable, num_visited
+from raykd.training.compute import Compute, choose, prepare
+from raykd.training.fill import Filler
+from raykd.training.teachers import LiveTeacher, TableTeacher, Teacher, no_teacher
+
+KINDS = ("baseline", "table", "live")
+PASSES = {"cnn": 1024, "vit": 512}  # that a round fills
+Rounds = dict[str, list[float]]
+
+
+def measure(family: Family, device: torch.device, num_rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures of `family`, JSON-ready; a first round warms up and is left out."""
+    prepare(device)
+    rounds: Rounds = {}
+    with tempfile.TemporaryDirectory() as folder, _contenders(family, device, Path(folder)) as (contenders, fill):
+        for number in range(num_rounds + 1):
+            say(f"{family.name}: round {number} of {num_rounds}" + ("" if number else ", which warms up"))
+            taken = {name: contender.round() for name, contender in contenders.items()}
+            rate = fill()
+            if number:
+                for name, value in _flat(taken, rate).items():
+                    rounds.setdefault(name, []).append(value)
+    return figures(family, rounds)
+
+
+def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
+    """Ratios, step times and rates from raw `rounds` in seconds: medians, with quartiles under 'spread'."""
+
+    def ratio(one: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
+
+    efficiency = {kind: ratio(f"bare {kind}, steps", f"loop {kind}, steps") for kind in KINDS}
+    over = ratio("loop table, steps", "loop baseline, steps")
+    usual = {"full_table": ratio("usual, epoch", "loop table, epoch"), "with_fill": _with_fill(family, rounds)}
+    batch, steps = family.student.batch_size, family.steps
+    names = [name for name in rounds if name.endswith(", steps")]
+    step_s = {name.removesuffix(", steps"): [seconds / steps for seconds in rounds[name]] for name in names}
+    found: dict[str, Any] = {
+        "loop_efficiency": {kind: _median(values) for kind, values in efficiency.items()},
+        "table_over_baseline": _median(over),
+        "usual_over_raykd": {name: _median(values) for name, values in usual.items()},
+        "ms_per_step": {name: _median(values) * 1e3 for name, values in step_s.items()},
+        "images_per_s": {name: batch / _median(values) for name, values in step_s.items()},
+        "fill_images_per_s": _median(rounds["fill, images/s"]),
+    }
+    found["spread"] = {
+        "loop_efficiency": {kind: _quartiles(values) for kind, values in efficiency.items()},
+        "table_over_baseline": _quartiles(over),
+        "usual_over_raykd": {name: _quartiles(values) for name, values in usual.items()},
+    }
+    return found | {"rounds": rounds}
+
+
+def _with_fill(family: Family, rounds: Rounds) -> list[float]:
+    """The usual way's lab over raykd's, the table's filling counted: `seeds` distilled runs of `epochs`."""
+    epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
+    passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
+    columns = zip(rounds["usual, epoch"], rounds["loop table, epoch"], rounds["fill, images/s"], strict=True)
+    return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
+
+
+@contextmanager
+def _contenders(
+    family: Family, device: torch.device, folder: Path
+) -> Iterator[tuple[dict[str, Contender], Callable[[], float]]]:
+    dataset, compute = family.dataset(), choose(device, family.student.precision)
+    teacher = family.teacher_model(channels_last=True).to(device)
+    table = _some_table(family, dataset, folder)
+    logits = table.logits().to(device)
+    teachers: dict[str, Teacher] = {
+        "baseline": no_teacher,
+        "table": TableTeacher(logits, table.key.num_views, ""),
+        "live": LiveTeacher(teacher),
+    }
+    contenders: dict[str, Contender] = {}
+    for kind, source in teachers.items():
+        run = family.distilled() if kind != "baseline" else family.baseline()
+        at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "table" else source
+        contenders[f"bare {kind}"] = BareSteps(run, dataset, at_hand, compute)
+        contenders[f"loop {kind}"] = Loop(run, dataset, source, compute)
+    way = UsualWay(family.distilled(), dataset, family.teacher_model(channels_last=False), device)
+    try:
+        yield contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute)
+    finally:
+        for contender in contenders.values():
+            if isinstance(contender, Loop):
+                contender.end()
+
+
+def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute) -> Callable[[], float]:
+    """A function that fills one more part of a table of its own, and returns images a second."""
+    views = family.data.views.count
+    num_parts = family.steps * family.student.batch_size * views // PASSES.get(family.name, 1024)
+    wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, num_parts)
+    table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
+    filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)
+    parts = count()
+
+    def fill() -> float:
+        began = now(compute.device)
+        return filler.fill(next(parts)) / (now(compute.device) - began)
+
+    return fill
+
+
+def _some_table(family: Family, dataset: Dataset, folder: Path) -> TeacherTable:
+    """All there, and what a live teacher would say elsewhere."""
+    wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, 1)
+    table = TeacherTable(folder, wanted.key(dataset, "of the runs"))
+    shape = (table.key.num_images, table.key.num_views)
+    table.write(0, torch.randn(*shape, table.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
+    return table
+
+
+def _flat(taken: dict[str, Round], rate: float) -> dict[str, float]:
+    steps = {f"{name}, steps": one.steps_s for name, one in taken.items()}
+    epochs = {f"{name}, epoch": one.epoch_s for name, one in taken.items() if not name.startswith("bare")}
+    return steps | epochs | {"fill, images/s": rate}
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    """Lower and upper; of one value, itself twice."""
+    if len(values) < 2:
+        return values * 2
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return [lower, upper]

@@ -1,0 +1,38 @@
+"""The whole benchmark: both families, a small lab, and on what it ran. No Ray, no download, nothing kept."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from raykd.bench.arithmetic import achieved
+from raykd.bench.families import FAMILIES
+from raykd.bench.memory import peak_memory
+from raykd.bench.rounds import measure
+from raykd.bench.small_lab import SmallLab, compare
+from raykd.provenance import hardware, source, versions
+from raykd.run_folder import now
+
+
+def benchmark(
+    names: Sequence[str], device: torch.device, num_rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """All figures, JSON-ready; `say` hears how far it is."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    found: dict[str, Any] = {
+        "date": now(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(gpu),
+        "versions": versions(),
+        "git": source(),
+    }
+    for name in names:
+        family = FAMILIES[name]()
+        say(f"{name}: memory of a run")
+        memory = peak_memory(name, device)  # first: nothing else is in this machine's memory yet
+        found[name] = measure(family, device, num_rounds, say) | {"memory": memory}
+        step_s = found[name]["ms_per_step"]["bare baseline"] / 1e3
+        found[name]["flops_per_s"] = achieved(family, device, step_s)
+    say("a small lab, both ways")
+    return found | {"small_lab": compare(SmallLab(), device)}

@@ -1,0 +1,63 @@
+"""A benchmark's figures as a table for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+KINDS = ("baseline", "table", "live")
+
+
+def show(figures: Mapping[str, Any], console: Console) -> None:
+    """Print what `raykd.bench.run.benchmark` returned."""
+    for name in (name for name in ("cnn", "vit") if name in figures):
+        _steps(name, figures[name], console)
+        _ratios(name, figures[name], console)
+    if "small_lab" in figures:
+        lab = figures["small_lab"]
+        console.print(
+            f"a small lab, first line to last model: usual way {lab['usual_s']:.0f} s, raykd {lab['raykd_s']:.0f} s, "
+            f"{lab['ratio']:.1f} times"
+        )
+
+
+def _steps(name: str, found: Mapping[str, Any], console: Console) -> None:
+    table = Table(title=f"{name}: a training step, median", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "ms", "images/s"):
+        table.add_column(column, justify="left" if not column else "right")
+    for which, milliseconds in found["ms_per_step"].items():
+        table.add_row(which, f"{milliseconds:,.1f}", f"{found['images_per_s'][which]:,.0f}")
+    table.add_row("fill of a table", "", f"{found['fill_images_per_s']:,.0f}")
+    console.print(table)
+
+
+def _ratios(name: str, found: Mapping[str, Any], console: Console) -> None:
+    table = Table(title=f"{name}: ratios, each within its round", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "median", "quartiles"):
+        table.add_column(column, justify="left" if not column else "right")
+
+    def row(words: str, *path: str) -> None:
+        value, spread = found, found["spread"]
+        for step in path:
+            value, spread = value[step], spread[step]
+        table.add_row(words, f"{value:.3f}", f"[{spread[0]:.3f}, {spread[1]:.3f}]")
+
+    for kind in KINDS:
+        row(f"bare step / real loop, {kind}", "loop_efficiency", kind)
+    row("distilled with table / baseline", "table_over_baseline")
+    row("usual way / raykd, table full", "usual_over_raykd", "full_table")
+    row("usual way / raykd, filling counted over the lab", "usual_over_raykd", "with_fill")
+    console.print(table)
+    memory, arithmetic = found.get("memory"), found.get("flops_per_s")
+    if memory:
+        mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
+        console.print(
+            f"peak memory of a run: {mebibytes['peak']} MiB; images {mebibytes['images']}, table "
+            f"{mebibytes['table']}, and 1.5 GiB make {mebibytes['limit']}"
+        )
+    if arithmetic:
+        console.print(
+            f"arithmetic: {arithmetic['step'] / 1e12:.2f} TFLOP/s in a step, {arithmetic['share']:.0%} of a matrix "
+            f"product's {arithmetic['matrix_product'] / 1e12:.2f}"
+        )

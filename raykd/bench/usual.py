@@ -1,0 +1,110 @@
+"""The usual way to distill, as public repositories have it, to measure against.
+
+Images as PIL pictures through torchvision's transforms in a DataLoader; models contiguous and in float32; the teacher
+asked at every step; the loss read from the device at every step. Compare RepDistiller's train/loop_distill.py and
+mdistiller's engine (github.com/HobbitLong/RepDistiller, github.com/megvii-research/mdistiller).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils import data
+from torchvision import transforms
+
+from raykd.data.dataset import Dataset, Split
+from raykd.data.splits import stratified_holdout
+from raykd.models import ImageModel
+from raykd.plan import Run
+from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
+from raykd.training.training import make_model
+
+NUM_WORKERS = 2  # processes that make batches; more were no faster on 2 cores
+ALPHA, TEMPERATURE = 0.5, 4.0
+
+
+class Pictures(data.Dataset):
+    """A split as torchvision's CIFAR-10 gives it: a PIL picture, transformed, and its label."""
+
+    def __init__(self, split: Split, transform: transforms.Compose) -> None:
+        self._images = split.images.permute(0, 2, 3, 1).numpy()
+        self._labels = split.labels.tolist()
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        tensor: Any = self._transform(Image.fromarray(self._images[index]))
+        return tensor, self._labels[index]
+
+
+class UsualWay:
+    """One run, epoch by epoch; `teacher` None for a baseline or a teacher's own training."""
+
+    def __init__(self, run: Run, dataset: Dataset, teacher: ImageModel | None, device: torch.device) -> None:
+        self._recipe, self._device, self._epoch = run.recipe, device, 0
+        self.student = make_model(run, dataset).to(device)
+        self._teacher = teacher.to(device).eval() if teacher is not None else None
+        self._optimizer = make_optimizer(self.student, run.recipe.optimizer)
+        kept, held_out = stratified_holdout(dataset.train.labels, run.data.val_images, run.data.split_seed)
+        tensors = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
+        size, padding = dataset.image_size, run.data.crop_padding
+        moved = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]
+        self._train = self._loader(_rows(dataset.train, kept), transforms.Compose([*moved, *tensors]), shuffle=True)
+        self._val = self._loader(_rows(dataset.train, held_out), transforms.Compose(tensors), shuffle=False)
+
+    def _loader(self, split: Split, transform: transforms.Compose, shuffle: bool) -> data.DataLoader:
+        return data.DataLoader(
+            Pictures(split, transform),
+            batch_size=self._recipe.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            num_workers=NUM_WORKERS,
+            persistent_workers=True,  # short epochs here would pay for their start more often than long ones
+            pin_memory=self._device.type == "cuda",
+        )
+
+    def epoch(self) -> float:
+        """Train one epoch; returns its mean loss."""
+        self.student.train()
+        steps, total = len(self._train), 0.0
+        for step, (images, labels) in enumerate(self._batches(self._train)):
+            set_learning_rate(self._optimizer, learning_rate(self._recipe, self._epoch, step, steps))
+            loss = self._loss(images, labels)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+            total += loss.item()
+        self._epoch += 1
+        return total / steps
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Validation top-1, percent."""
+        self.student.eval()
+        right = sum(int((self.student.of_pixels(x).logits.argmax(1) == y).sum()) for x, y in self._batches(self._val))
+        return 100 * right / len(self._val.dataset)  # type: ignore[arg-type]
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.student.of_pixels(images).logits
+        cross_entropy = F.cross_entropy(logits, labels)
+        if self._teacher is None:
+            return cross_entropy
+        with torch.no_grad():
+            target = self._teacher.of_pixels(images).logits
+        soft = F.kl_div(
+            F.log_softmax(logits / TEMPERATURE, 1), F.softmax(target / TEMPERATURE, 1), reduction="batchmean"
+        )
+        return ALPHA * cross_entropy + (1 - ALPHA) * TEMPERATURE**2 * soft
+
+    def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in loader:
+            yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+
+def _rows(split: Split, rows: Tensor) -> Split:
+    return Split(split.images[rows], split.labels[rows])
