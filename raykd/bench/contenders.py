@@ -3,9 +3,6 @@
 Each does one round of the same number of steps when it is asked, and tells what that took.
 """
 
-import queue
-import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +17,10 @@ from raykd.data.loader import Batch
 from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
-from raykd.training.compute import Compute
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.compute import GLIBCS_OWN, Compute, prepare, set_malloc
+from raykd.training.loop import Hooks, train_epochs
 from raykd.training.teachers import Teacher
 from raykd.training.training import make_training
-
-TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -72,57 +67,37 @@ class BareSteps:
 
 
 class Loop:
-    """`fit`, in a thread that waits between two epochs until it is its turn again."""
+    """The loop itself, an epoch at a time, in the thread of all others: a second pool of CPU threads would slow it.
 
-    def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
-        self._go, self._done = threading.Semaphore(0), queue.SimpleQueue[EpochReport | BaseException]()
-        self._device, self._steps = compute.device, _steps(run, dataset)
-        self._batch_size = run.recipe.batch_size
-        self._over = False
+    A run saves a checkpoint a minute, in some tenths of a second. Rounds are minutes apart, so none is saved in them.
+    """
 
-        def train() -> None:
-            torch.set_num_threads(compute.threads)  # each thread has its own number
-            self._go.acquire()
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    hooks = Hooks(self._next, lambda: self._over)
-                    fit(run, dataset, RunFolder(Path(folder)), compute.device, teacher, hooks)
-            except BaseException as error:  # noqa: BLE001 - raised again where the round was asked for
-                self._done.put(error)
-
-        threading.Thread(target=train, daemon=True).start()
-
-    def _next(self, report: EpochReport) -> None:
-        self._done.put(report)
-        self._go.acquire()
+    def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:
+        training = make_training(run, dataset, compute, teacher)
+        self._device, self._images = compute.device, training.loader.steps_per_epoch * run.recipe.batch_size
+        self._epochs = train_epochs(training, RunFolder(folder), Hooks(checkpoint_every_s=float("inf")))
 
     def round(self) -> Round:
         began = now(self._device)
-        self._go.release()
-        report = self._done.get(timeout=TIMEOUT_S)
-        if isinstance(report, BaseException):
-            raise report
-        return Round(self._steps * self._batch_size / report.images_per_s, now(self._device) - began)
-
-    def end(self) -> None:
-        """Stop before the next epoch's second step."""
-        self._over = True
-        self._go.release()
-        self._done.get(timeout=TIMEOUT_S)
+        report = next(self._epochs)
+        return Round(self._images / report.images_per_s, now(self._device) - began)
 
 
 class Usual:
-    """The usual way's epoch."""
+    """The usual way's epoch, under the C library's own settings."""
 
     def __init__(self, way: UsualWay, device: torch.device) -> None:
         self._way, self._device = way, device
 
     def round(self) -> Round:
+        set_malloc(GLIBCS_OWN)
         began = now(self._device)
         self._way.epoch()
         steps_s = now(self._device) - began
         self._way.validate()
-        return Round(steps_s, now(self._device) - began)
+        epoch_s = now(self._device) - began
+        prepare(self._device)
+        return Round(steps_s, epoch_s)
 
 
 def now(device: torch.device) -> float:
@@ -130,7 +105,3 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _steps(run: Run, dataset: Dataset) -> int:
-    return (len(dataset.train) - run.data.val_images) // run.recipe.batch_size

@@ -2,8 +2,7 @@
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ def measure(family: Family, device: torch.device, num_rounds: int, say: Callable
     """All figures of `family`, JSON-ready; a first round warms up and is left out."""
     prepare(device)
     rounds: Rounds = {}
-    with tempfile.TemporaryDirectory() as folder, _contenders(family, device, Path(folder)) as (contenders, fill):
+    with tempfile.TemporaryDirectory() as folder:
+        contenders, fill = _contenders(family, device, Path(folder))
         for number in range(num_rounds + 1):
             say(f"{family.name}: round {number} of {num_rounds}" + ("" if number else ", which warms up"))
             taken = {name: contender.round() for name, contender in contenders.items()}
@@ -76,10 +76,8 @@ def _with_fill(family: Family, rounds: Rounds) -> list[float]:
     return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
 
 
-@contextmanager
-def _contenders(
-    family: Family, device: torch.device, folder: Path
-) -> Iterator[tuple[dict[str, Contender], Callable[[], float]]]:
+def _contenders(family: Family, device: torch.device, folder: Path) -> tuple[dict[str, Contender], Callable[[], float]]:
+    """By name; and what fills a part of a table and tells images a second."""
     dataset, compute = family.dataset(), choose(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
     table = _some_table(family, dataset, folder)
@@ -94,14 +92,9 @@ def _contenders(
         run = family.distilled() if kind != "baseline" else family.baseline()
         at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "table" else source
         contenders[f"bare {kind}"] = BareSteps(run, dataset, at_hand, compute)
-        contenders[f"loop {kind}"] = Loop(run, dataset, source, compute)
+        contenders[f"loop {kind}"] = Loop(run, dataset, source, compute, folder / kind)
     way = UsualWay(family.distilled(), dataset, family.teacher_model(channels_last=False), device)
-    try:
-        yield contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute)
-    finally:
-        for contender in contenders.values():
-            if isinstance(contender, Loop):
-                contender.end()
+    return contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute)
 
 
 def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute) -> Callable[[], float]:

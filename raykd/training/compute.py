@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +12,12 @@ import torch
 
 from raykd.errors import ConfigError
 
-# Of mallopt(3). Blocks that are freed stay with the process: without this each step of a CNN gives its activations
-# back to the kernel and has their pages cleared again, 6 % of the step's time (docs/performance.md).
-_MALLOC_SETTINGS = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad; bytes
+# For mallopt(3), in bytes. Without this each step of a CNN gives its activations back to the kernel and has their pages
+# cleared again: 6 % of a step in bf16, 15 % of one in fp32 (docs/performance.md).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+KEEP_MEMORY = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 64 << 20}
+# Where glibc's own, moving limits come to rest in a process that uses large tensors.
+GLIBCS_OWN = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
 EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # no activations are kept; more gains nothing on 2 cores
 
@@ -56,9 +60,15 @@ def prepare(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    elif platform.libc_ver()[0] == "glibc":
+    else:
+        set_malloc(KEEP_MEMORY)
+
+
+def set_malloc(settings: Mapping[int, int]) -> None:
+    """Of this process; nothing where the C library is not glibc."""
+    if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for option, value in _MALLOC_SETTINGS.items():
+        for option, value in settings.items():
             libc.mallopt(option, value)
 
 

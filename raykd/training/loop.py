@@ -112,7 +112,17 @@ def _require_one_teacher(teacher: Teacher, group: Group) -> None:
 
 
 def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
-    """Bring a run to its end from its last checkpoint, or from the start."""
+    """Bring a run to its end and leave its best weights."""
+    for report in train_epochs(training, folder, hooks):
+        hooks.on_epoch(report)
+    if training.group.is_first:
+        progress = training.progress
+        best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
+        finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
+
+
+def train_epochs(training: Training, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
+    """Train the epochs that are left, from the folder's last checkpoint or from the start; one report each."""
     # The first worker's: another node may still have an older file in memory.
     if checkpoint := training.group.first(lambda: read_checkpoint(folder.checkpoint)):
         checkpoint.restore(training.objective, training.optimizer)
@@ -120,13 +130,8 @@ def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks
     training.go_parallel()
     saver = _Saver(training, folder, hooks.checkpoint_every_s)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
-        hooks.on_epoch(_epoch(training, epoch, saver, hooks))
+        yield _epoch(training, epoch, saver, hooks)
     saver.save()
-    if not training.group.is_first:
-        return
-    progress = training.progress
-    best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
-    finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
 def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
