@@ -162,6 +162,9 @@ class Experiment(Config):
         self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
         self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
         self.require(bool(self.method.needs), "method", "needs no teacher, so nothing would be distilled; use KD()")
+        more = ", ".join(sorted(self.method.needs - {"logits"}))
+        wants = f"{self.method.title()} needs the teacher's {more}, and a table holds logits; use live, or auto"
+        self.require(not more or self.teacher_source != "table", "teacher_source", wants)
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0

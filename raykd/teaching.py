@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.data.dataset import Dataset
-from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.plan import Plan, Run
 from raykd.run_folder import RunFolder
@@ -69,7 +68,6 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
 
     tables: the folder of all tables. teacher: the run folder of the plan's teacher.
-    Raises ConfigError when a table is asked for that cannot be.
     """
     experiment = plan.experiment
     epochs = _epochs_left(plan, trained)
@@ -85,8 +83,6 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     asked = experiment.teacher_source
     if asked == "live" or (asked == "auto" and against):
         return Teaching(None, f"live, {passes} passes an image: {against or 'as was asked'}")
-    if against and not experiment.method.needs <= {"logits"}:
-        raise ConfigError(f"teacher_source = 'table': {against}; --set teacher_source=live")
     size = _words(key.size_bytes)
     share = "all" if table.whole else f"{visited:.0f}"
     return Teaching(table, f"from a table, {passes} passes an image become {share} of its {num_views} views ({size})")

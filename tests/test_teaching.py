@@ -85,7 +85,9 @@ def test_asked_for_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_table_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"teacher_source = 'table': FeatureKD needs .* --set teacher_source=live"):
+    with pytest.raises(
+        ConfigError, match="teacher_source = 'table' in Experiment: FeatureKD needs the teacher's embedding"
+    ):
         decided(tmp_path, method=FeatureKD(), teacher_source="table")
 
 

@@ -29,7 +29,7 @@ def measure(family: Family, device: torch.device, num_rounds: int, say: Callable
     prepare(device)
     rounds: Rounds = {}
     with tempfile.TemporaryDirectory() as folder:
-        contenders, fill = _contenders(family, device, Path(folder))
+        contenders, fill = _contenders(family, device, Path(folder), num_rounds)
         for number in range(num_rounds + 1):
             say(f"{family.name}: round {number} of {num_rounds}" + ("" if number else ", which warms up"))
             taken = {name: contender.round() for name, contender in contenders.items()}
@@ -76,7 +76,9 @@ def _with_fill(family: Family, rounds: Rounds) -> list[float]:
     return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
 
 
-def _contenders(family: Family, device: torch.device, folder: Path) -> tuple[dict[str, Contender], Callable[[], float]]:
+def _contenders(
+    family: Family, device: torch.device, folder: Path, num_rounds: int
+) -> tuple[dict[str, Contender], Callable[[], float]]:
     """By name; and what fills a part of a table and tells images a second."""
     dataset, compute = family.dataset(), choose(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
@@ -94,13 +96,14 @@ def _contenders(family: Family, device: torch.device, folder: Path) -> tuple[dic
         contenders[f"bare {kind}"] = BareSteps(run, dataset, at_hand, compute)
         contenders[f"loop {kind}"] = Loop(run, dataset, source, compute, folder / kind)
     way = UsualWay(family.distilled(), dataset, family.teacher_model(channels_last=False), device)
-    return contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute)
+    return contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute, num_rounds)
 
 
-def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute) -> Callable[[], float]:
+def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_rounds: int) -> Callable[[], float]:
     """A function that fills one more part of a table of its own, and returns images a second."""
     views = family.data.views.count
-    num_parts = family.steps * family.student.batch_size * views // PASSES.get(family.name, 1024)
+    passes = family.steps * family.student.batch_size * views
+    num_parts = max(num_rounds + 1, passes // PASSES.get(family.name, 1024))
     wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, num_parts)
     table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
     filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)

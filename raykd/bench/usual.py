@@ -16,10 +16,10 @@ from torch.utils import data
 from torchvision import transforms
 
 from raykd.data.dataset import Dataset, Split
-from raykd.data.splits import stratified_holdout
 from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
+from raykd.training.rows import rows_of
 from raykd.training.training import make_model
 
 NUM_WORKERS = 2  # processes that make batches; more were no faster on 2 cores
@@ -50,7 +50,7 @@ class UsualWay:
         self.student = make_model(run, dataset).to(device)
         self._teacher = teacher.to(device).eval() if teacher is not None else None
         self._optimizer = make_optimizer(self.student, run.recipe.optimizer)
-        kept, held_out = stratified_holdout(dataset.train.labels, run.data.val_images, run.data.split_seed)
+        kept, held_out = rows_of(run.data, dataset.train.labels)
         tensors = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         size, padding = dataset.image_size, run.data.crop_padding
         moved = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]

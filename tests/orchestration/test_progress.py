@@ -12,6 +12,7 @@ from small_runs import run_of
 from raykd.orchestration import progress as progress_module
 from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
 from raykd.orchestration.queue import Job, JobStatus, State
+from raykd.teaching import WantedTable
 from raykd.training.loop import EpochReport
 
 RUN = run_of("teacher")
@@ -154,3 +155,36 @@ def test_path_is_said_as_it_is(log: Screen) -> None:
 )
 def test_duration_is_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
+    """Each part takes 30 s, one after another."""
+    table = WantedTable(RUN, RUN.data, "fp32", (), True, num_parts)
+    jobs = [Job("fill", RUN, (), table, part) for part in range(num_parts)]
+    return [
+        JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
+        if part < done
+        else JobStatus(job)
+        for part, job in enumerate(jobs)
+    ]
+
+
+def test_table_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = screen(monkeypatch)
+    with Progress(shown.console) as progress:
+        for done, at in ((0, 1.0), (1, 31.0), (1, 50.0), (2, 61.0), (3, 65.0), (4, 66.0), (4, 99.0)):
+            shown.time = at
+            progress.show(fills(done))
+    assert [text.split("  ", 1)[1] for text in shown.lines()] == [
+        "table of its logits   1/4 parts  left 1m30s",
+        "table of its logits   2/4 parts  left 1m00s",
+        "table of its logits filled in 2m00s",
+    ]
+
+
+def test_first_line_of_a_run_says_how_it_computes() -> None:
+    first = replace(report(0), compute="bf16, 2 threads, teacher from a table")
+    status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
+    assert line(status).endswith("  (bf16, 2 threads, teacher from a table)")
+    later = replace(first, epoch=1)
+    assert "bf16" not in line(JobStatus(Job("train", RUN), State.RUNNING, 0, report=later, first_report=first))

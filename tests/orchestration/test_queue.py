@@ -10,8 +10,9 @@ import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
 
 from raykd.orchestration import queue as queue_module
-from raykd.orchestration.queue import HELD_RETRY_S, LOST_AFTER_S, MAX_ATTEMPTS, Job, RunQueue, State, jobs_of
+from raykd.orchestration.queue import HELD_RETRY_S, LOST_AFTER_S, MAX_ATTEMPTS, Job, RunQueue, State, at_once, jobs_of
 from raykd.plan import Run, make_plan
+from raykd.teaching import WantedTable
 from raykd.training.loop import EpochReport
 
 
@@ -314,3 +315,52 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
     queue.finish(0, job.name, State.FAILED, "another word for it")
     failed = next(status for status in queue.statuses() if status.job == job)
     assert failed.reason == "teacher's file is damaged"
+
+
+def tables_of(*runs: Run) -> tuple[WantedTable, ...]:
+    """One in 3 parts, of the runs' teacher."""
+    teacher = next(run for run in runs if run.stage == "teacher")
+    return (WantedTable(teacher, teacher.data, "fp32", (), True, 3),)
+
+
+def test_table_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
+    runs = planned()
+    jobs = jobs_of(runs, set(), set(), tables_of(*runs))
+    queue = RunQueue(jobs)
+    assert stage(queue.next(0)) == "train teacher" and stage(queue.next(1)) == "train baseline"
+    queue.finish(0, jobs[0].name, State.DONE)
+    assert [stage(queue.next(slot)) for slot in (0, 2, 3, 4)] == ["evaluate teacher"] + 3 * ["fill teacher"]
+    assert stage(queue.next(5)) == "train baseline"
+    assert queue.next(6) is None, "the others wait for the table"
+    for slot, job in zip((2, 3), jobs[2:4], strict=True):
+        queue.finish(slot, job.name, State.DONE)
+    assert queue.next(2) is None, "one part is not there yet"
+    queue.finish(4, jobs[4].name, State.DONE)
+    job = queue.next(4)
+    assert stage(job) == "train distilled" and job is not None and job.table == jobs[2].table
+    assert [j.name.rsplit(" ", 1)[1] for j in jobs if j.kind == "fill"] == ["1/3", "2/3", "3/3"]
+
+
+def test_part_that_fails_skips_the_runs_that_would_read_it_and_no_others() -> None:
+    runs = planned()
+    queue = RunQueue(jobs_of(runs, set(), set(), tables_of(*runs)))
+    while job := queue.next(0):
+        queue.finish(0, job.name, State.FAILED if job.part == 1 else State.DONE, "NaN")
+    ended = {f"{stage(s.job)} {s.job.part}": s.state for s in queue.statuses() if s.job.kind != "evaluate"}
+    assert ended.pop("fill teacher 1") is State.FAILED
+    assert {name for name, state in ended.items() if state is State.SKIPPED} == {"train distilled 0"}
+
+
+def test_table_of_a_teacher_that_is_there_waits_for_nobody() -> None:
+    runs = planned()
+    jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, tables_of(*runs))
+    assert [stage(job) for job in jobs[:3]] == 3 * ["fill teacher"] and not jobs[0].needs
+
+
+def test_runs_that_go_side_by_side_are_counted() -> None:
+    runs = planned()
+    assert at_once(jobs_of(runs, set(), set())) == 3, "a teacher and two baselines"
+    assert at_once(jobs_of(runs[:1], set(), set())) == 1
+    assert at_once(jobs_of(runs, {runs[0].name}, set(), tables_of(*runs))) == 2
+    assert at_once(jobs_of([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
+    assert at_once([]) == 1

@@ -1,0 +1,162 @@
+"""The benchmark measures what it says: the same steps for all, ratios within a round, the usual way's own loss."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import CPU
+
+from raykd import cli
+from raykd.bench import memory, run
+from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
+from raykd.bench.rounds import KINDS, figures, measure
+from raykd.bench.small_lab import SmallLab, compare
+from raykd.bench.usual import UsualWay
+from raykd.methods.kd import distillation_loss
+from raykd.models.resnet_cifar import ResNet
+from raykd.plan import Run
+
+NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
+# Seconds of two rounds; 9 steps of 128 images each.
+ROUNDS = {
+    **{f"{who} {kind}, steps": [1.0, 1.2] for who in ("bare", "loop") for kind in KINDS},
+    **{f"loop {kind}, epoch": [1.5, 2.0] for kind in KINDS},
+    "loop live, steps": [2.0, 2.4],
+    "usual, steps": [5.0, 6.0],
+    "usual, epoch": [6.0, 9.0],
+    "fill, images/s": [700.0, 900.0],
+}
+
+
+def tiny(family: Family) -> Family:
+    """Two steps of 9 images for narrow models."""
+    teacher, student = (replace(recipe, model=NARROW, batch_size=9) for recipe in (family.teacher, family.student))
+    return replace(family, name="tiny", teacher=teacher, student=student, steps=2)
+
+
+def test_figures_are_medians_of_ratios_within_a_round() -> None:
+    found = figures(cnn(), ROUNDS)
+    assert found["loop_efficiency"] == {"baseline": 1.0, "table": 1.0, "live": 0.5}
+    assert found["table_over_baseline"] == 1.0
+    assert found["usual_over_raykd"]["full_table"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
+    assert found["spread"]["usual_over_raykd"]["full_table"] == pytest.approx([4.125, 4.375])
+    assert found["ms_per_step"]["usual"] == pytest.approx(5500 / 9)
+    assert found["images_per_s"]["usual"] == pytest.approx(128 * 9 / 5.5)
+    assert found["rounds"] == ROUNDS
+
+
+def test_filling_is_counted_over_the_labs_runs() -> None:
+    """600 epochs of 45,000 images against them and 97.6 % of 162 views' passes."""
+    one = {name: values[:1] for name, values in ROUNDS.items()}
+    epochs = 600 * 45_000 / (9 * 128)
+    passes = 45_000 * 162 * (1 - (161 / 162) ** 600)
+    expected = 6.0 * epochs / (1.5 * epochs + passes / 700)
+    assert figures(cnn(), one)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
+
+
+def test_a_family_is_measured_from_end_to_end() -> None:
+    found = measure(tiny(cnn()), CPU, num_rounds=2, say=lambda words: None)
+    assert {len(values) for values in found["rounds"].values()} == {2}
+    assert all(value > 0 for values in found["rounds"].values() for value in values)
+    assert set(found["loop_efficiency"]) == set(KINDS)
+    for name in ("usual", "loop table", "loop live", "loop baseline"):
+        assert all(
+            whole > steps
+            for whole, steps in zip(found["rounds"][f"{name}, epoch"], found["rounds"][f"{name}, steps"], strict=True)
+        ), "an epoch has a validation too"
+
+
+def test_families_are_the_recipes_of_the_experiments() -> None:
+    recipes = {name: make() for name, make in FAMILIES.items()}
+    labels = {name: (f.teacher_run().model.label, f.baseline().model.label) for name, f in recipes.items()}
+    assert labels == {"cnn": ("resnet18", "resnet8"), "vit": ("vit_tiny_patch16_224", "vit6")}
+    assert [(f.epochs, f.seeds, f.num_images, f.data.views.count) for f in recipes.values()] == [
+        (200, 3, 45_000, 162),
+        (150, 3, 45_000, 162),
+    ]
+    assert vit().steps * 128 // 9 == vit().data.val_images
+
+
+def way(run: Run, taught: bool = True) -> UsualWay:
+    family = tiny(cnn())
+    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if taught else None, CPU)
+
+
+def test_usual_way_has_the_loss_of_the_paper() -> None:
+    usual = way(tiny(cnn()).distilled())
+    images, labels = next(iter(usual._batches(usual._train)))
+    usual.student.eval()
+    with torch.no_grad():
+        student, teacher = usual.student.of_pixels(images).logits, tiny(cnn()).teacher_model(False).of_pixels(images)
+        expected = distillation_loss(student, teacher.logits, labels, alpha=0.5, temperature=4.0)
+        torch.testing.assert_close(usual._loss(images, labels), expected)
+
+
+def test_usual_way_sees_normalised_crops_and_learns_them() -> None:
+    usual = way(tiny(cnn()).baseline(), taught=False)
+    images, _ = next(iter(usual._batches(usual._train)))
+    assert images.shape == (9, 3, 32, 32) and images.dtype == torch.float32 and images.min() == -2.0
+    losses = [usual.epoch() for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0] and 0 <= usual.validate() <= 100
+
+
+def test_small_lab_is_timed_both_ways() -> None:
+    found = compare(SmallLab(num_images=128 + 128, epochs=2, width=8), CPU)
+    assert found["ratio"] == pytest.approx(found["usual_s"] / found["raykd_s"]) and found["raykd_s"] > 0
+
+
+def test_command_prints_and_writes_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cnn", "vit"):
+        monkeypatch.setitem(FAMILIES, name, lambda: tiny(cnn()))
+    sizes = {"peak": 1 << 30, "images": 1 << 29, "table": 1 << 27, "limit": 1 << 31}
+    monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
+    monkeypatch.setattr(run, "compare", lambda size, device: {"usual_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
+    threads = torch.get_num_threads()
+    assert cli.entry(["bench", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
+    assert torch.get_num_threads() == threads
+    found: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
+    for name in ("cnn", "vit"):
+        assert set(found[name]["loop_efficiency"]) == {"baseline", "table", "live"}
+        assert set(found[name]["usual_over_raykd"]) == {"full_table", "with_fill"}
+        assert found[name]["table_over_baseline"] > 0 and found[name]["rounds"]
+        assert found[name]["flops_per_s"]["share"] > 0
+    words = capsys.readouterr().out
+    for expected in ("cnn: a training step", "vit: ratios", "1,024 MiB", "raykd 3 s", "3.0 times", "TFLOP/s"):
+        assert expected in words
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--rounds", "0"], "raykd: --rounds 0: must be at least 1"),
+        (["--threads", "-1"], "raykd: --threads -1: must be at least 1"),
+        (["--json", "no/such/folder/b.json"], "its folder does not exist; make it, or name another"),
+        (["--device", "cuda"], "cannot use the GPU"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_measured(
+    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(run, "benchmark", lambda *_: pytest.fail("it measured"))
+    assert cli.entry(["bench", *words]) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_run_on_a_cpu_keeps_to_images_table_and_a_gigabyte_and_a_half(name: str) -> None:
+    found = memory.peak_memory(name, CPU)
+    print(name, found)
+    assert found["table"] == 162_000_000 and found["peak"] < found["limit"]
+    assert found["limit"] == found["images"] + found["table"] + 3 * 2**29
+
+
+def test_noise_is_not_the_same_image_again() -> None:
+    assert len({image.numpy().tobytes() for image in noise(50).train.images}) == 50

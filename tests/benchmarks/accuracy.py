@@ -1,0 +1,96 @@
+"""Whether what is fast is as accurate: the usual way, raykd in float32, and raykd as it is by default, by seed.
+
+    RAYKD_DATA=DIR python tests/benchmarks/accuracy.py [--seeds 5]
+
+CIFAR-10 averaged to 16x16, 10,000 images, crops and flips; a ResNet-18 of width 32 teaches a ResNet-8 of width 16, 15
+epochs. Test top-1 of the best epoch by validation; differences are paired by seed.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from raykd.bench.usual import UsualWay
+from raykd.bench.without_ray import train_plan
+from raykd.data.dataset import Dataset, load
+from raykd.experiment import Data, Experiment
+from raykd.models import ImageModel
+from raykd.models.resnet_cifar import ResNet
+from raykd.plan import Run, make_plan
+from raykd.recipe import SGD, Cosine, Recipe
+from raykd.runs import RunStore
+from raykd.training.compute import choose
+from raykd.training.evaluate import evaluate
+from raykd.training.trained import load_trained
+
+CPU = torch.device("cpu")
+TEACHER = Recipe(ResNet(width=32), epochs=15, optimizer=SGD(lr=0.1), schedule=Cosine(), precision="fp32")
+STUDENT = replace(TEACHER, model=ResNet(blocks=(1, 1, 1, 1), width=16))
+DATA = Data("cifar10", image_size=16, train_images=10_000, crop_padding=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = tuple(range(parser.parse_args().seeds))
+    dataset = load("cifar10", Path(os.environ["RAYKD_DATA"]), DATA.image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        store = RunStore(Path(folder))
+        found = {
+            precision: _raykd(precision, seeds, dataset, store) for precision in ("fp32", choose(CPU, "auto").precision)
+        }
+        teacher, runs = _trained(seeds, dataset, store)
+        found["usual way"] = [_usual(run, dataset, teacher) for run in runs]
+    for name, values in found.items():
+        print(f"{name:<10}", " ".join(f"{value:.2f}" for value in values), _mean(values))
+    for name in ("fp32", *(name for name in found if name == "bf16")):
+        pairs = zip(found[name], found["usual way"], strict=True)
+        print(f"{name} less usual way", _mean([one - other for one, other in pairs]))
+    if "bf16" in found:
+        print("bf16 less fp32", _mean([one - other for one, other in zip(found["bf16"], found["fp32"], strict=True)]))
+
+
+def _experiment(precision: str, seeds: tuple[int, ...]) -> Experiment:
+    student = replace(STUDENT, precision=precision)
+    return Experiment(family="accuracy", data=DATA, teacher=TEACHER, student=student, seeds=seeds)
+
+
+def _raykd(precision: str, seeds: tuple[int, ...], dataset: Dataset, store: RunStore) -> list[float]:
+    plan = make_plan(_experiment(precision, seeds), dataset, Path("none"), ("teacher", "distilled"))
+    train_plan(plan, dataset, CPU, store)
+    runs = [run for run in plan.runs if run.stage == "distilled"]
+    return [_test(load_trained(store.folder(run).best), dataset) for run in runs]
+
+
+def _trained(seeds: tuple[int, ...], dataset: Dataset, store: RunStore) -> tuple[ImageModel, list[Run]]:
+    plan = make_plan(_experiment("fp32", seeds), dataset, Path("none"), ("teacher", "distilled"))
+    model = load_trained(store.folder(plan.runs[0]).best).requires_grad_(False)
+    print(f"teacher {_test(model, dataset):.2f} %")
+    return model, [run for run in plan.runs if run.stage == "distilled"]
+
+
+def _usual(run: Run, dataset: Dataset, teacher: ImageModel) -> float:
+    torch.manual_seed(run.seed)
+    way, best, test = UsualWay(run, dataset, teacher, CPU), -1.0, 0.0
+    for _ in range(run.recipe.epochs):
+        way.epoch()
+        if (val := way.validate()) > best:
+            best, test = val, _test(way.student, dataset)
+    return test
+
+
+def _test(model: ImageModel, dataset: Dataset) -> float:
+    return evaluate(model, dataset.test, choose(CPU, "fp32")).top1
+
+
+def _mean(values: list[float]) -> str:
+    return f"mean {statistics.mean(values):+.2f}, standard deviation {statistics.stdev(values):.2f}"
+
+
+if __name__ == "__main__":
+    main()

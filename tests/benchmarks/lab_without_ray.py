@@ -1,0 +1,78 @@
+"""An experiment from images to test accuracies on one device, with torch alone: no Ray, no Slurm, no network.
+
+    python tests/benchmarks/lab_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR --json FILE
+                                               [--set FIELD=VALUE ...] [--minutes M]
+
+Cut off by --minutes or a kill, the same line goes on. Writes for each run its test and validation accuracy, seconds and
+images/s, and the hardware and versions; prints a line an epoch.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from raykd.bench.without_ray import train_plan
+from raykd.data.dataset import load
+from raykd.errors import Interrupted
+from raykd.experiment_file import apply_settings, load_experiments
+from raykd.plan import Run, make_plan
+from raykd.runs import RunStore
+from raykd.training.compute import best_device, choose
+from raykd.training.loop import EpochReport, Hooks
+from raykd.training.records import precision_of
+from raykd.training.testing import evaluate_on_test
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    arguments = parser.parse_args()
+    until, device = time.monotonic() + 60 * arguments.minutes, best_device()
+    store, found = RunStore(arguments.results), []
+    hooks = Hooks(_print, should_stop=lambda: time.monotonic() > until)
+    for experiment in apply_settings(load_experiments(arguments.file), arguments.settings):
+        data = experiment.data
+        dataset = load(data.name, arguments.data_dir, data.image_size, arguments.results / ".data")
+        plan = make_plan(experiment, dataset, arguments.data_dir / "weights")
+        try:
+            train_plan(plan, dataset, device, store, hooks)
+        except Interrupted as error:
+            print(error)
+        for run in (run for run in plan.runs if store.status(run) == "done"):
+            folder = store.folder(run)
+            evaluate_on_test(folder, dataset, choose(device, precision_of(folder)))
+            found.append(_figures(run, store))
+            print(found[-1])
+    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _figures(run: Run, store: RunStore) -> dict[str, Any]:
+    folder = store.folder(run)
+    record, history = folder.record(), folder.history()
+    facts = ("stage", "model", "method", "seed", "seconds", "compute", "versions", "hardware")
+    return {name: record[name] for name in facts} | {
+        "test_top1": json.loads(folder.test.read_text())["top1"],
+        "val_top1": record["best"]["val_top1"],
+        "epochs": len(history),
+        "images_per_s": statistics.median(row["images_per_s"] for row in history),
+    }
+
+
+def _print(report: EpochReport) -> None:
+    print(
+        f"{report.run}  epoch {report.epoch + 1}/{report.epochs}  loss {report.terms['loss']:.3f}  "
+        f"val {report.val_top1:.2f} %  {report.images_per_s:,.0f} images/s  {report.seconds:.0f} s",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
