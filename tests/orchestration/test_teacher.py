@@ -1,0 +1,66 @@
+"""Who teaches a run: its table where one is wanted, live where it began live."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, teacher_of, train
+
+from raykd.errors import Interrupted, RunFailed
+from raykd.orchestration import teacher as teachers
+from raykd.plan import Run, make_plan
+from raykd.runs import RunStore
+from raykd.teaching import WantedTable, decide
+from raykd.training.teachers import no_teacher
+
+EPOCHS = 6
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    """With a trained teacher."""
+    made = RunStore(tmp_path)
+    train(planned()[0], made.folder(planned()[0]))
+    return made
+
+
+def planned() -> tuple[Run, ...]:
+    return make_plan(experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1)), digits(), NO_WEIGHTS).runs
+
+
+def wanted(store: RunStore) -> WantedTable:
+    asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="table")
+    plan = make_plan(asked, digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), store.tables, store.folder(plan.runs[0]))
+    assert found is not None and found.table is not None
+    return found.table
+
+
+def source(run: Run, store: RunStore, table: WantedTable | None) -> str:
+    return teachers.teacher_of(run, store.folder(run), table, store, digits(), CPU).source
+
+
+def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:
+    _, baseline, distilled = planned()
+    assert teachers.teacher_of(baseline, store.folder(baseline), None, store, digits(), CPU) is no_teacher
+    assert source(distilled, store, None) == "live"
+    table = wanted(store)
+    with pytest.raises(RunFailed, match="lacks"):
+        source(distilled, store, table)
+    teachers.filler_of(table, store, digits(), CPU).fill(0)
+    assert source(distilled, store, table) == "table"
+
+
+def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunStore) -> None:
+    *_, distilled = planned()
+    live = teachers.teacher_of(distilled, store.folder(distilled), None, store, digits(), CPU)
+    with pytest.raises(Interrupted):
+        train(distilled, store.folder(distilled), live, should_stop=lambda: True)
+    assert source(distilled, store, wanted(store)) == "live"
+
+
+def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
+    *_, distilled = planned()
+    table = wanted(store)
+    teachers.filler_of(table, store, digits(), CPU).fill(0)
+    made = [teachers.teacher_of(distilled, store.folder(distilled), t, store, digits(), CPU) for t in (None, table)]
+    assert made[0].identity == made[1].identity != teacher_of(distilled).identity
