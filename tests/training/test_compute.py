@@ -1,0 +1,82 @@
+"""How a run computes: chosen once by what the hardware can do, told, kept when the run goes on."""
+
+import resource
+
+import children
+import pytest
+import torch
+from small_runs import CPU, recipe, run_of, train
+
+from raykd.errors import Interrupted
+from raykd.run_folder import RunFolder
+from raykd.training import compute
+from raykd.training.compute import GLIBCS_OWN, KEEP_MEMORY, choose, set_malloc
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f avx512_bf16", "bf16"),
+        ("fpu amx_bf16", "bf16"),
+        ("fp asimd bf16", "bf16"),
+        ("fpu avx2 avx512f", "fp32"),
+        ("", "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_the_cpu_has_it(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "_cpu_flags", lambda: frozenset(flags.split()))
+    assert choose(CPU, "auto").precision == precision
+    assert [choose(CPU, asked).precision for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_is_bf16_from_ampere_on(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose(torch.device("cuda"), "auto").precision == precision
+
+
+def test_half_done_run_goes_on_in_the_precision_that_it_began_in(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of("baseline", student=recipe(precision="auto"))
+    monkeypatch.setattr(compute, "has_bf16", lambda device: True)
+    with pytest.raises(Interrupted):
+        train(run, run_folder, should_stop=lambda: True)
+    monkeypatch.setattr(compute, "has_bf16", lambda device: False)
+    heard = train(run, run_folder)
+    assert run_folder.record()["compute"]["precision"] == "bf16"
+    assert heard[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+
+
+def test_bf16_is_another_result_and_auto_says_which(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {}
+    for native in (True, False):
+        monkeypatch.setattr(compute, "has_bf16", lambda device, native=native: native)
+        folder = RunFolder(tmp_path / str(native))
+        losses[native] = train(run_of("baseline", student=recipe(precision="auto")), folder)[-1].terms["ce"]
+        assert folder.record()["compute"]["precision"] == ("bf16" if native else "fp32")
+    assert losses[True] != losses[False] and losses[True] == pytest.approx(losses[False], rel=0.05)
+
+
+def page_faults(settings: dict[int, int]) -> int:
+    """Of ten steps that make and drop tensors of 64 MB, as a convolution's activations."""
+    set_malloc(settings)
+
+    def step() -> None:
+        for _ in range(2):
+            torch.ones(16 << 20)
+
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_memory_that_is_kept_is_not_cleared_by_the_kernel_again() -> None:
+    pages = 64 * 2**20 // resource.getpagesize()
+    with children.context().Pool(1, maxtasksperchild=1) as pool:
+        kept, given_back = (pool.apply(page_faults, (settings,)) for settings in (KEEP_MEMORY, GLIBCS_OWN))
+    assert kept < pages / 10 and given_back > 10 * pages
