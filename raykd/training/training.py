@@ -64,7 +64,8 @@ class Training:
         """One update; returns the unweighted terms and the loss, still on the device."""
         with self.compute.autocast():
             target = self.teacher(batch)
-            terms = (self.parallel or self.objective)(batch.images, batch.labels, target)
+            objective = self.objective if self.parallel is None else self.parallel
+            terms = objective(batch.images, batch.labels, target)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
