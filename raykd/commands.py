@@ -13,6 +13,7 @@ from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
 from raykd.methods import FeatureKD
+from raykd.service_commands import SERVICE_COMMANDS
 from raykd.stages import STAGES, Stage
 
 
@@ -149,32 +150,6 @@ def doctor(arguments: Namespace) -> None:
         raise ConfigError(f"{bad} of these want a remedy")
 
 
-def submit(arguments: Namespace) -> None:
-    if not arguments.words:
-        raise ConfigError("submit wants an experiment file: python -m raykd submit experiments/tune_cnn.py")
-    job = _job(arguments)
-    sent = {"words": arguments.words, "follow": arguments.follow, "again": f"--job {job}"}
-    _ask(job, "submit", sent, arguments.follow)
-
-
-def status(arguments: Namespace) -> None:
-    _ask(_job(arguments), "status", {})
-
-
-def logs(arguments: Namespace) -> None:
-    _ask(_job(arguments), "logs", {"name": arguments.name, "follow": arguments.follow}, arguments.follow)
-
-
-def stop(arguments: Namespace) -> None:
-    _ask(_job(arguments), "stop", {"name": arguments.name})
-
-
-def dashboard(arguments: Namespace) -> None:
-    from raykd.cluster.remote import how_to_watch
-
-    print(how_to_watch(_job(arguments)))
-
-
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "train-teacher": train_teacher,
     "train-student": train_student,
@@ -185,27 +160,8 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prefetch": prefetch,
     "bench": bench,
     "doctor": doctor,
-    "submit": submit,
-    "status": status,
-    "logs": logs,
-    "stop": stop,
-    "dashboard": dashboard,
+    **SERVICE_COMMANDS,
 }
-
-
-def _job(arguments: Namespace) -> int:
-    """The job that was named, or the only one."""
-    from raykd.cluster.slurm_job import only_job
-
-    return arguments.job if arguments.job is not None else only_job()
-
-
-def _ask(job: int, action: str, arguments: dict[str, Any], follow: bool = False) -> None:
-    """A step of the job says what is wrong itself; its exit code is ours."""
-    from raykd.cluster.remote import ask
-
-    if code := ask(job, action, arguments, follow):
-        raise SystemExit(code)
 
 
 def _run(
