@@ -39,6 +39,11 @@ class RunFolder:
         return self.path / "checkpoint" / "last.safetensors"
 
     @property
+    def began_under(self) -> str:
+        """'live' or 'table' where the run is half done under such a teacher; else ''."""
+        return (self.record().get("compute", {}).get("teacher") or "") if self.checkpoint.is_file() else ""
+
+    @property
     def test(self) -> Path:
         """The best weights' figures on the test set, JSON."""
         return self.path / "test.json"

@@ -13,18 +13,20 @@ bits. So a bit never speaks of logits that are not there, and a kill loses no mo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from raykd.atomic import write_json
 from raykd.config import fingerprint
 from raykd.data.views import Views
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, RunFailed
 from raykd.run_folder import lock_at, read_json
 
 ITEM_BYTES = 2
@@ -35,7 +37,7 @@ LOCK_WAIT_S = 60.0  # held for one write of some MB
 class TableKey:
     """All that decides what stands in a table; a table of any other key is refused.
 
-    precision: in which the teacher computed, as its runs' recipe has it ('auto' is the hardware's choice).
+    precision: as the runs' recipe has it; what 'auto' came to when the table was made is in table.json beside the key.
     """
 
     teacher_sha256: str
@@ -58,8 +60,10 @@ class TableKey:
 class TeacherTable:
     """One table's files. Rows of `logits` are [N * V, C]: image `index` as `view` is row index * V + view."""
 
-    def __init__(self, tables: Path, key: TableKey) -> None:
+    def __init__(self, tables: Path, key: TableKey, precision: str = "") -> None:
         """The table of `key` below `tables`, empty where there is none yet.
+
+        precision: in which whoever makes it computes; all who fill it then do so in `self.precision`.
 
         Raises ConfigError where what lies there is of another key, or was cut short.
         """
@@ -69,7 +73,7 @@ class TeacherTable:
         self._logits, self._filled = self.folder / "logits.f16", self.folder / "filled.bits"
         self._sizes = {self._logits: key.size_bytes, self._filled: key.num_images * self._bits_in_row}
         if not (self.folder / "table.json").is_file():
-            self._make()
+            self._make(precision or key.precision)
         self._check()
 
     @staticmethod
@@ -91,7 +95,7 @@ class TeacherTable:
         """Add logits [n, V, C] of images first .. first + n - 1 where filled [n, V]; what is there already stays."""
         num_images, num_views, num_classes = logits.shape
         offset = first * num_views * num_classes * ITEM_BYTES
-        with lock_at(self.folder / ".lock").acquire(timeout=LOCK_WAIT_S):
+        with self._locked():
             there = self._bits(first, num_images)
             with self._logits.open("rb") as file:
                 before = np.frombuffer(os.pread(file.fileno(), logits.numel() * ITEM_BYTES, offset), np.float16)
@@ -107,17 +111,29 @@ class TeacherTable:
         bits = np.frombuffer(raw, np.uint8).reshape(num_images, self._bits_in_row)
         return torch.from_numpy(np.unpackbits(bits, axis=1, count=self.key.num_views)).bool()
 
-    def _make(self) -> None:
+    def _make(self, precision: str) -> None:
         """table.json comes last: who finds it finds the others."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with lock_at(self.folder / ".lock").acquire(timeout=LOCK_WAIT_S):
+        with self._locked():
+            if (self.folder / "table.json").is_file():  # another was quicker
+                return
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
                     file.truncate(size)
-            write_json(self.folder / "table.json", asdict(self.key))
+            write_json(self.folder / "table.json", asdict(self.key) | {"computed_in": precision})
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self.folder / ".lock"
+        try:
+            with lock_at(path).acquire(timeout=LOCK_WAIT_S):
+                yield
+        except Timeout:
+            raise RunFailed(f"'{path}' was held by another for {LOCK_WAIT_S:g} s; look for who writes there") from None
 
     def _check(self) -> None:
         found = read_json(self.folder / "table.json")
+        self.precision: str = found.get("computed_in", self.key.precision)
         for name, wanted in asdict(self.key).items():
             if found.get(name) != wanted:
                 raise ConfigError(

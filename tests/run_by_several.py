@@ -16,7 +16,8 @@ from small_runs import CPU, digits
 
 from raykd.run_folder import RunFolder
 from raykd.training.group import all_workers
-from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks, fit
+from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
+from raykd.training.loop import fit
 
 TIMEOUT_S = 120
 

@@ -22,7 +22,8 @@ from raykd.run_folder import RunFolder
 from raykd.stages import Stage
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import key_of
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
 from raykd.training.trained import images_of
 

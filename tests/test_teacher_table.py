@@ -11,7 +11,8 @@ from torch import Tensor
 
 from raykd.data.loader import TrainLoader
 from raykd.data.views import Views
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, RunFailed
+from raykd.run_folder import lock_at
 from raykd.teacher_table import TableKey, TeacherTable, visited
 from raykd.training.rows import rows_of
 
@@ -118,3 +119,17 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
     both = visited(views, rows, 40, {0: 5, 1: 7})
     assert torch.equal(both, visited(views, rows, 40, {0: 5}) | visited(views, rows, 40, {1: 7}))
     assert not both[0].any() and both[1].any()
+
+
+def test_table_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
+    key = replace(KEY, precision="auto")
+    assert TeacherTable(tmp_path, key, "bf16").precision == "bf16"
+    assert TeacherTable(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"
+    assert TeacherTable(tmp_path, key).precision == "bf16"
+
+
+def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.teacher_table.LOCK_WAIT_S", 0.05)
+    table = TeacherTable(tmp_path, KEY)
+    with lock_at(table.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
+        table.write(0, some(1), all_of(1))

@@ -18,7 +18,8 @@ from raykd.outputs import Outputs
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.training.compute import GLIBCS_OWN, Compute, prepare, set_malloc
-from raykd.training.loop import Hooks, train_epochs
+from raykd.training.hooks import Hooks
+from raykd.training.loop import train_epochs
 from raykd.training.teachers import Teacher
 from raykd.training.training import make_training
 

@@ -1,7 +1,6 @@
 """The most memory that a distilled run takes, all of CIFAR-10 and its whole table included, in a process of its own."""
 
 import multiprocessing
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from raykd.errors import Interrupted
 from raykd.run_folder import RunFolder
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable
-from raykd.training.loop import Hooks, fit
+from raykd.training.hooks import Hooks
+from raykd.training.loop import fit
 from raykd.training.teachers import TableTeacher
 
 NUM_IMAGES = 50_000
@@ -67,4 +67,6 @@ def _kept(padding: int, size: int) -> float:
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: a child begins with its parent's.
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from raykd.data.dataset import Dataset
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable, num_visited
 from raykd.training.compute import Compute, choose, prepare
-from raykd.training.fill import Filler
+from raykd.training.fill import BATCH_SIZE, Filler
 from raykd.training.teachers import LiveTeacher, TableTeacher, Teacher, no_teacher
 
+STEPS_ON_A_GPU = 200
 KINDS = ("baseline", "table", "live")
-PASSES = {"cnn": 1024, "vit": 512}  # that a round fills
+PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # that a round fills
 Rounds = dict[str, list[float]]
 
 
 def measure(family: Family, device: torch.device, num_rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures of `family`, JSON-ready; a first round warms up and is left out."""
     prepare(device)
+    if device.type == "cuda":  # where a round of some steps would be milliseconds
+        family = replace(family, steps=STEPS_ON_A_GPU)
     rounds: Rounds = {}
     with tempfile.TemporaryDirectory() as folder:
         contenders, fill = _contenders(family, device, Path(folder), num_rounds)
@@ -37,7 +41,7 @@ def measure(family: Family, device: torch.device, num_rounds: int, say: Callable
             if number:
                 for name, value in _flat(taken, rate).items():
                     rounds.setdefault(name, []).append(value)
-    return figures(family, rounds)
+    return figures(family, rounds) | {"precision": choose(device, family.student.precision).precision}
 
 
 def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, n
     """A function that fills one more part of a table of its own, and returns images a second."""
     views = family.data.views.count
     passes = family.steps * family.student.batch_size * views
-    num_parts = max(num_rounds + 1, passes // PASSES.get(family.name, 1024))
+    num_parts = max(num_rounds + 1, passes // PASSES[compute.device.type])
     wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, num_parts)
     table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
     filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)

@@ -17,8 +17,9 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     if "small_lab" in figures:
         lab = figures["small_lab"]
         console.print(
-            f"a small lab, first line to last model: usual way {lab['usual_s']:.0f} s, raykd {lab['raykd_s']:.0f} s, "
-            f"{lab['ratio']:.1f} times"
+            f"a small lab from its first line to its last model, once: usual way {lab['usual_s']:.0f} s, "
+            f"raykd {lab['raykd_s']:.0f} s, {lab['ratio']:.1f} times",
+            soft_wrap=True,
         )
 
 
@@ -46,7 +47,7 @@ def _ratios(name: str, found: Mapping[str, Any], console: Console) -> None:
     for kind in KINDS:
         row(f"bare step / real loop, {kind}", "loop_efficiency", kind)
     row("distilled with table / baseline", "table_over_baseline")
-    row("usual way / raykd, table full", "usual_over_raykd", "full_table")
+    row(f"usual way, fp32 / raykd, {found['precision']}, table full", "usual_over_raykd", "full_table")
     row("usual way / raykd, filling counted over the lab", "usual_over_raykd", "with_fill")
     console.print(table)
     memory, arithmetic = found.get("memory"), found.get("flops_per_s")
@@ -54,10 +55,12 @@ def _ratios(name: str, found: Mapping[str, Any], console: Console) -> None:
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
         console.print(
             f"peak memory of a run: {mebibytes['peak']} MiB; images {mebibytes['images']}, table "
-            f"{mebibytes['table']}, and 1.5 GiB make {mebibytes['limit']}"
+            f"{mebibytes['table']}, and 1.5 GiB make {mebibytes['limit']}",
+            soft_wrap=True,
         )
     if arithmetic:
         console.print(
             f"arithmetic: {arithmetic['step'] / 1e12:.2f} TFLOP/s in a step, {arithmetic['share']:.0%} of a matrix "
-            f"product's {arithmetic['matrix_product'] / 1e12:.2f}"
+            f"product's {arithmetic['matrix_product'] / 1e12:.2f}",
+            soft_wrap=True,
         )

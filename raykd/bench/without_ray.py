@@ -10,7 +10,8 @@ from raykd.teacher_table import TeacherTable
 from raykd.teaching import decide
 from raykd.training.compute import choose
 from raykd.training.fill import Filler
-from raykd.training.loop import NO_HOOKS, Hooks, fit
+from raykd.training.hooks import NO_HOOKS, Hooks
+from raykd.training.loop import fit
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
 from raykd.training.trained import load_trained
 

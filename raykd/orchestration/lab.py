@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from raykd.orchestration.progress import Progress, plural, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
-from raykd.plan import Plan, make_plan
+from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.stages import STAGES, Stage
 from raykd.teaching import Teaching, decide
@@ -64,12 +64,17 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
+def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
+    """Names of those that began under a live teacher: they go on under it, and wait for no table."""
+    return {run.name for run in runs if store.folder(run).began_under == "live"}
+
+
 def teaching_of(plan: Plan, dataset: Dataset, trained: Collection[str], options: Options) -> Teaching | None:
     """How the distilled runs left of `plan` get their teacher's logits; None where there are none."""
     teacher, store = next((run for run in plan.runs if run.stage == "teacher"), None), RunStore(options.results)
     if teacher is None:
         return None
-    return decide(plan, dataset, trained, store.tables, store.folder(teacher))
+    return decide(plan, dataset, {*trained, *half_done_live(plan.runs, store)}, store.tables, store.folder(teacher))
 
 
 def run_lab(experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True) -> None:
@@ -96,7 +101,7 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
         if teaching is not None:
             say(console, f"teacher of {family}: {teaching.reason}")
     tables = [teaching.table for teaching in teachings.values() if teaching is not None and teaching.table is not None]
-    jobs = jobs_of(runs, trained, evaluated, tables)
+    jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
     with _signals() as stopped:
         statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
         _record_failures(statuses, store)

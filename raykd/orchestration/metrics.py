@@ -16,7 +16,7 @@ from ray.util.metrics import Gauge
 
 from raykd.atomic import write_json
 from raykd.plan import Run
-from raykd.training.loop import EpochReport
+from raykd.training.hooks import EpochReport
 
 TAGS = ("family", "stage", "run")
 GAUGES = {

@@ -9,7 +9,7 @@ Nothing here imports torch: every trainer's controller imports this module, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from raykd.plan import Run
     from raykd.teaching import WantedTable
-    from raykd.training.loop import EpochReport
+    from raykd.training.hooks import EpochReport
 
 MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
 # A slot that is silent for so long is lost with its node: Ray replaces a worker in 15 s. One that comes back after
@@ -75,9 +75,14 @@ class JobStatus:
 
 
 def jobs_of(
-    runs: Iterable[Run], trained: set[str], evaluated: set[str], tables: Iterable[WantedTable] = ()
+    runs: Iterable[Run],
+    trained: set[str],
+    evaluated: set[str],
+    tables: Iterable[WantedTable] = (),
+    live: Collection[str] = (),
 ) -> list[Job]:
-    """The jobs left of `runs`, given the names of those that are trained and of those evaluated on test.
+    """The jobs left of `runs`, given the names of those that are trained, of those evaluated on test, and of those
+    that read no table.
 
     Teachers come first, then their `tables`: they hold others up, of several families at once. A run is evaluated, in
     seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
@@ -95,7 +100,7 @@ def jobs_of(
     ]
     jobs = []
     for run in runs:
-        table = table_of.get(run.teacher.name) if run.teacher else None
+        table = table_of.get(run.teacher.name) if run.teacher and run.name not in live else None
         if run.name in left:
             needs = tuple(job.name for job in fills if job.table == table) if table else after(run.teacher)
             jobs.append(Job("train", run, needs, table))

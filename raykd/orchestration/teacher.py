@@ -17,26 +17,25 @@ from raykd.training.trained import load_trained
 
 
 def teacher_of(
-    run: Run, folder: RunFolder, wanted: WantedTable | None, store: RunStore, dataset: Dataset, device: torch.device
+    run: Run, began_under: str, wanted: WantedTable | None, store: RunStore, dataset: Dataset, device: torch.device
 ) -> Teacher:
-    """What teaches `run`, whose folder is `folder`: the `wanted` table, or live where there is none.
+    """What teaches `run`: the `wanted` table, or live where there is none, or where the run `began_under` that.
 
-    A run that is half done under a live teacher goes on under it. Raises RunFailed for a table with holes.
+    Raises RunFailed for a table with holes.
     """
     if run.teacher is None:
         return no_teacher
     teacher = store.folder(run.teacher)
-    began_live = folder.checkpoint.is_file() and folder.record()["compute"]["teacher"] == "live"
-    if wanted is None or began_live:
+    if wanted is None or began_under == "live":
         return teacher_from(teacher, device)
     return read_table(run, dataset, _table(wanted, store, dataset), device)
 
 
 def filler_of(wanted: WantedTable, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """What fills the parts of `wanted` on `device`."""
-    compute = choose(device, wanted.precision)
+    table = _table(wanted, store, dataset, choose(device, wanted.precision).precision)
     model = _model(store.folder(wanted.teacher), device)
-    return Filler(wanted, dataset, _table(wanted, store, dataset), model, compute)
+    return Filler(wanted, dataset, table, model, choose(device, table.precision))
 
 
 def teacher_from(folder: RunFolder, device: torch.device) -> LiveTeacher:
@@ -44,8 +43,9 @@ def teacher_from(folder: RunFolder, device: torch.device) -> LiveTeacher:
     return LiveTeacher(_model(folder, device), file_fingerprint(folder.best))
 
 
-def _table(wanted: WantedTable, store: RunStore, dataset: Dataset) -> TeacherTable:
-    return TeacherTable(store.tables, wanted.key(dataset, file_fingerprint(store.folder(wanted.teacher).best)))
+def _table(wanted: WantedTable, store: RunStore, dataset: Dataset, precision: str = "") -> TeacherTable:
+    key = wanted.key(dataset, file_fingerprint(store.folder(wanted.teacher).best))
+    return TeacherTable(store.tables, key, precision)
 
 
 def _model(folder: RunFolder, device: torch.device) -> ImageModel:

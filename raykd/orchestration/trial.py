@@ -16,7 +16,8 @@ from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
 from raykd.training.compute import device_of
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 
 METRIC = "best_val_top1"
 
@@ -54,7 +55,7 @@ def run_trial(config: Mapping[str, float], trial: TrialConfig) -> None:
         tune.report({METRIC: found["best"]["val_top1"], "epochs_done": epochs, "seconds": found["seconds"]})
         return
     device = device_of(trial.gpus)
-    teacher = teacher_of(run, folder, trial.table, RunStore(options.results), dataset, device)
+    teacher = teacher_of(run, folder.began_under, trial.table, RunStore(options.results), dataset, device)
 
     def tell(report: EpochReport) -> None:
         export(run, report, device)

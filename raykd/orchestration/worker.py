@@ -35,7 +35,8 @@ from raykd.teaching import WantedTable
 from raykd.training.compute import choose, device_of, release_memory
 from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 from raykd.training.records import precision_of, require_same_data
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
@@ -44,6 +45,7 @@ LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 RAY_REPORT_EVERY_S = 30.0
+SHARES = 16  # of a part of a table: some seconds of work for each of several workers
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,15 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
     """Fill a part of a teacher's table, each of several workers a share of it."""
     assert job.table is not None
-    stopped = False
-    try:
-        _filler(job.table, worker.results, worker.data_folder, worker.gpus).fill(
-            job.part, group.rank, group.size, link.should_stop
-        )
-    except Interrupted:
-        stopped = True  # the first worker knows of a stop, and the others only hear of it here
-    if group.gather(torch.tensor(stopped)).any():
-        raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+    filler = _filler(job.table, worker.results, worker.data_folder, worker.gpus)
+    if group.size == 1:
+        filler.fill(job.part, should_stop=link.should_stop)
+        return
+    for share in range(SHARES):  # the first worker alone hears of a stop, and the others between two shares
+        if group.agree(link.should_stop())[0]:
+            raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+        filler.fill(job.part, share * group.size + group.rank, SHARES * group.size)
+    group.gather(torch.zeros(1))  # a part is done when all have done theirs
 
 
 @lru_cache(maxsize=1)
@@ -153,7 +155,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
         if other := group.first(lambda: _lock(folder, held)):
             raise _Held(other)
         board = held.enter_context(TensorBoard(folder.tensorboard))
-        teacher = teacher_of(run, folder, job.table, store, dataset, device)
+        began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
+        teacher = teacher_of(run, began_under, job.table, store, dataset, device)
 
         def on_epoch(report: EpochReport) -> None:
             if group.size == num_workers:

@@ -80,10 +80,13 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Raises KeyError for a parameter that is not there, RuntimeError for a state of another shape than its."""
     parameters = dict(objective.named_parameters())
+    fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for name, tensor in tensors.items():
         parameter_name, key = name.rsplit(".", 1)
         parameter = parameters[parameter_name]
-        # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact. A count of
-        # steps has no dimension and no layout.
-        like = torch.empty_like(parameter.detach()).copy_(tensor) if tensor.ndim else tensor
+        if tensor.ndim:
+            # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact.
+            like = torch.empty_like(parameter.detach()).copy_(tensor)
+        else:  # a count of steps, which fused kernels want beside the weights
+            like = tensor.to(parameter.device) if id(parameter) in fused else tensor
         optimizer.state[parameter][key] = like

@@ -69,7 +69,8 @@ def set_malloc(settings: Mapping[int, int]) -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for option, value in settings.items():
-            libc.mallopt(option, value)
+            if not libc.mallopt(option, value):  # before glibc 2.35 no mmap threshold may be larger
+                libc.mallopt(option, GLIBCS_OWN[option])
 
 
 def release_memory() -> None:

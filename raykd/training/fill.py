@@ -14,12 +14,13 @@ from raykd.data.dataset import Dataset
 from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted, RunFailed
 from raykd.models import ImageModel
-from raykd.teacher_table import TeacherTable, visited
+from raykd.teacher_table import ITEM_BYTES, TeacherTable, visited
 from raykd.teaching import WantedTable
 from raykd.training.compute import Compute, prepare
 from raykd.training.rows import rows_of
 
 PIECE_S = 10.0  # the work that a kill can cost
+PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
 
 
@@ -52,10 +53,11 @@ class Filler:
             return 0
         first, end = int(rows[0]), int(rows[-1]) + 1
         missing = self._visited[first:end] & ~self._table.filled()[first:end]
+        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.num_classes * ITEM_BYTES))
         ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
         began, done, start, size = time.monotonic(), 0, 0, self._batch_size
         while done < int(ends[-1]):
-            stop = min(int(torch.searchsorted(ends, done + size)) + 1, len(ends))
+            stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + most, len(ends))
             done += self._piece(first + start, missing[start:stop], should_stop)
             start, size = stop, max(self._batch_size, int(done / (time.monotonic() - began) * PIECE_S))
         return done

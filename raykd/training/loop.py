@@ -8,9 +8,8 @@ with the same bits as one that was never cut off. Nothing here knows of Ray, Slu
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from math import isfinite
 
 import torch
@@ -24,6 +23,7 @@ from raykd.training.compute import prepare
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.group import ALONE, Group
+from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.imported import take_over
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.records import finish, require_same_data, start
@@ -32,46 +32,6 @@ from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import Training, make_training
 
 WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
-CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch takes about a second
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch of one run, as `on_epoch` gets it. top1 in percent, seconds of training over all resumes.
-
-    compute: how it is computed, in words.
-    """
-
-    run: str
-    epoch: int
-    epochs: int
-    terms: dict[str, float]
-    train_top1: float
-    val_top1: float
-    val_loss: float
-    best_val_top1: float
-    lr: float
-    images_per_s: float
-    seconds: float
-    compute: str = ""
-
-    def row(self, steps_per_epoch: int) -> dict[str, float]:
-        """The epoch's row in history.parquet."""
-        names = ("train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds")
-        numbers = {name: getattr(self, name) for name in names}
-        return {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch, **self.terms, **numbers}
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the outside gives a run: who hears of each epoch, who may stop it, how often it is saved (seconds)."""
-
-    on_epoch: Callable[[EpochReport], None] = lambda report: None
-    should_stop: Callable[[], bool] = lambda: False
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
-
-
-NO_HOOKS = Hooks()
 
 
 def fit(
@@ -85,8 +45,8 @@ def fit(
 ) -> None:
     """Train `run` from where its folder stands to its end; a run that is done is left as it is.
 
-    group: the workers that share its batches. All call this, and all hooks are called by each; `should_stop` of the
-    first decides. Of several, one that raises anything but Interrupted leaves the others waiting: end them too.
+    group: the workers that share its batches. All call this, each with its hooks; the first's `should_stop` decides.
+    Of several, one that raises anything but Interrupted leaves the others waiting: end them too.
 
     Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
     and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
@@ -107,8 +67,9 @@ def fit(
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
     """Raises RunFailed: nodes may see different files, where one still has an older one in memory."""
-    if teacher.identity != group.first(lambda: teacher.identity):
-        raise RunFailed(f"worker {group.rank} was given other weights of the teacher than worker 0")
+    mine = teacher.identity, teacher.source
+    if mine != group.first(lambda: mine):
+        raise RunFailed(f"worker {group.rank} was given another teacher than worker 0")
 
 
 def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from raykd.training.loop import EpochReport
+from raykd.training.hooks import EpochReport
 
 
 class TensorBoard:

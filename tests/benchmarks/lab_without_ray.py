@@ -21,7 +21,7 @@ from raykd.experiment_file import apply_settings, load_experiments
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore
 from raykd.training.compute import best_device, choose
-from raykd.training.loop import EpochReport, Hooks
+from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.records import precision_of
 from raykd.training.testing import evaluate_on_test
 

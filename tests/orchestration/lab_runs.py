@@ -22,7 +22,8 @@ from raykd.orchestration.lab import Options, run_lab
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
-from raykd.training.loop import Hooks, fit
+from raykd.training.hooks import Hooks
+from raykd.training.loop import fit
 
 ROOT = Path(__file__).parents[2]
 NO_DATA = Path("no-data-here")

@@ -22,7 +22,7 @@ from raykd.plan import Run, make_plan
 from raykd.recipe import SGD
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
-from raykd.training.loop import Hooks
+from raykd.training.hooks import Hooks
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -18,7 +18,7 @@ from lab_runs import ROOT, wait_until
 from small_runs import run_of
 
 from raykd.plan import Run
-from raykd.training.loop import EpochReport
+from raykd.training.hooks import EpochReport
 
 pytestmark = [
     pytest.mark.ray,

@@ -13,7 +13,7 @@ from raykd.orchestration import progress as progress_module
 from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
 from raykd.orchestration.queue import Job, JobStatus, State
 from raykd.teaching import WantedTable
-from raykd.training.loop import EpochReport
+from raykd.training.hooks import EpochReport
 
 RUN = run_of("teacher")
 EPOCH_S = 4.0

@@ -13,7 +13,7 @@ from raykd.orchestration import queue as queue_module
 from raykd.orchestration.queue import HELD_RETRY_S, LOST_AFTER_S, MAX_ATTEMPTS, Job, RunQueue, State, at_once, jobs_of
 from raykd.plan import Run, make_plan
 from raykd.teaching import WantedTable
-from raykd.training.loop import EpochReport
+from raykd.training.hooks import EpochReport
 
 
 class Clock:
@@ -355,6 +355,14 @@ def test_table_of_a_teacher_that_is_there_waits_for_nobody() -> None:
     runs = planned()
     jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, tables_of(*runs))
     assert [stage(job) for job in jobs[:3]] == 3 * ["fill teacher"] and not jobs[0].needs
+
+
+def test_run_that_goes_on_live_waits_for_no_table() -> None:
+    runs = planned()
+    jobs = jobs_of(runs, {runs[0].name}, set(), tables_of(*runs), live={runs[-1].name})
+    mine, other = (next(job for job in jobs if job.kind == "train" and job.run == run) for run in runs[:-3:-1])
+    assert mine.table is None and not mine.needs
+    assert other.table is not None and len(other.needs) == 3
 
 
 def test_runs_that_go_side_by_side_are_counted() -> None:

@@ -36,12 +36,12 @@ def wanted(store: RunStore) -> WantedTable:
 
 
 def source(run: Run, store: RunStore, table: WantedTable | None) -> str:
-    return teachers.teacher_of(run, store.folder(run), table, store, digits(), CPU).source
+    return teachers.teacher_of(run, store.folder(run).began_under, table, store, digits(), CPU).source
 
 
 def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:
     _, baseline, distilled = planned()
-    assert teachers.teacher_of(baseline, store.folder(baseline), None, store, digits(), CPU) is no_teacher
+    assert teachers.teacher_of(baseline, "", None, store, digits(), CPU) is no_teacher
     assert source(distilled, store, None) == "live"
     table = wanted(store)
     with pytest.raises(RunFailed, match="lacks"):
@@ -52,7 +52,7 @@ def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(st
 
 def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunStore) -> None:
     *_, distilled = planned()
-    live = teachers.teacher_of(distilled, store.folder(distilled), None, store, digits(), CPU)
+    live = teachers.teacher_of(distilled, "", None, store, digits(), CPU)
     with pytest.raises(Interrupted):
         train(distilled, store.folder(distilled), live, should_stop=lambda: True)
     assert source(distilled, store, wanted(store)) == "live"
@@ -62,5 +62,5 @@ def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     *_, distilled = planned()
     table = wanted(store)
     teachers.filler_of(table, store, digits(), CPU).fill(0)
-    made = [teachers.teacher_of(distilled, store.folder(distilled), t, store, digits(), CPU) for t in (None, table)]
+    made = [teachers.teacher_of(distilled, "", t, store, digits(), CPU) for t in (None, table)]
     assert made[0].identity == made[1].identity != teacher_of(distilled).identity

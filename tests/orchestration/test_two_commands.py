@@ -13,7 +13,7 @@ from small_runs import NO_WEIGHTS, digits, experiment
 from raykd.experiment import Workers
 from raykd.plan import make_plan
 from raykd.runs import RunStore
-from raykd.training.loop import EpochReport, Hooks
+from raykd.training.hooks import EpochReport, Hooks
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -20,7 +20,8 @@ from raykd.plan import Run
 from raykd.recipe import AdamW
 from raykd.run_folder import RunFolder
 from raykd.training.group import Group, all_workers
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 
 VIT = ViT(depth=2, width=24, heads=2, patch=2)
 # Without batch norm several workers take one's steps, up to rounding.

@@ -22,7 +22,8 @@ from raykd.recipe import SGD, AdamW, Cosine, MultiStep
 from raykd.run_folder import RunFolder
 from raykd.stages import Stage
 from raykd.training import loop, training
-from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks, fit
+from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
+from raykd.training.loop import fit
 
 TIMINGS = ("seconds", "images_per_s")
 _SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)

@@ -178,3 +178,21 @@ def test_full_disk_at_a_checkpoint_fails_the_run_with_its_reason(
     with pytest.raises(OSError, match="No space left"):
         train(run_of("baseline"), run_folder)
     assert run_folder.status() == "failed" and "No space left" in run_folder.record()["reason"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_counts_of_steps_lie_where_the_optimizers_kernels_want_them(fused: bool, tmp_path: Path) -> None:
+    """Fused kernels read them on the weights' device, the others on the CPU; 'meta' stands for a GPU here."""
+    trained = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(trained.parameters())
+    trained(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "last.safetensors", trained, optimizer, {}, Progress())
+    module = torch.nn.Linear(2, 2, device="meta")
+    fresh = torch.optim.AdamW(module.parameters())
+    fresh.param_groups[0]["fused"] = fused
+    found = read_checkpoint(tmp_path / "last.safetensors")
+    assert found is not None
+    found.restore(module, fresh)
+    state = fresh.state[module.weight]
+    assert state["step"].device.type == ("meta" if fused else "cpu") and state["exp_avg"].device.type == "meta"

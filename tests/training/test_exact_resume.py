@@ -12,7 +12,7 @@ from resume_cases import CASES, FAST_CASES, PLACES, Kill, outcome, train, train_
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.run_folder import RunFolder
-from raykd.training.loop import CHECKPOINT_EVERY_S, Hooks
+from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 
 SOAK_ROUNDS = 20
 

@@ -170,3 +170,16 @@ def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace
     assert children.wait(children.start(fill_story.fill_all, story, tmp_path / "killed")) == 0
     assert counts == sorted(set(counts)) and torch.equal(killed.filled(), peace.filled())
     torch.testing.assert_close(killed.logits(), peace.logits(), rtol=2**-10, atol=1e-5)
+
+
+def test_pieces_span_no_more_of_the_table_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few of its entries are missing: a partial table's neighbours lie far apart."""
+    entry = filling.table.key.num_classes * 2
+    monkeypatch.setattr("raykd.training.fill.PIECE_BYTES", 5 * NUM_VIEWS * entry)
+    spans: list[int] = []
+    write = filling.table.write
+    monkeypatch.setattr(
+        filling.table, "write", lambda first, logits, filled: (spans.append(len(logits)), write(first, logits, filled))
+    )
+    filling.filler.fill(0)
+    assert max(spans) == 5 and filling.table.filled().sum() == 67 * NUM_VIEWS

@@ -129,7 +129,7 @@ def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch)
     second = Group(rank=1, size=2)
     monkeypatch.setattr(Group, "first", lambda self, make: "a" * 64)
     teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match="worker 1 was given other weights of the teacher than worker 0"):
+    with pytest.raises(RunFailed, match="worker 1 was given another teacher than worker 0"):
         loop._require_one_teacher(teacher, second)
 
 

@@ -20,7 +20,8 @@ from raykd.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import Evaluation, evaluate
-from raykd.training.loop import EpochReport, fit
+from raykd.training.hooks import EpochReport
+from raykd.training.loop import fit
 from raykd.training.teachers import no_teacher
 from raykd.training.testing import evaluate_on_test, is_tested
 from raykd.training.trained import load_trained

@@ -10,7 +10,8 @@ from raykd.errors import Interrupted
 from raykd.methods import FeatureKD
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 from raykd.training.teachers import LiveTeacher
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

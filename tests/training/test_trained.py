@@ -16,7 +16,8 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.run_folder import RunFolder
-from raykd.training.loop import EpochReport, Hooks, fit
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.loop import fit
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.trained import images_of, load_trained, read_header, save_trained
 
