@@ -184,7 +184,7 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
 
 def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
     """The graph of runs with how far each is; nothing is started or written."""
-    from raykd.orchestration.lab import plan_of, teaching_of
+    from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
     from raykd.runs import RunStore
 
     store = RunStore(options.results)
@@ -204,7 +204,7 @@ def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
             after = f", after {run.teacher.name}" if run.teacher else ""
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
-        if (teaching := teaching_of(plan, dataset, trained, options)) is not None:
+        if (teaching := teaching_of(plan, dataset, trained | half_done_live(plan.runs, store), options)) is not None:
             print(f"teacher of {plan.experiment.family}: {teaching.reason}")
 
 

@@ -81,9 +81,9 @@ class TeacherTable:
         """Whether somebody has begun to fill it."""
         return (tables / fingerprint(asdict(key))[:16] / "table.json").is_file()
 
-    def filled(self) -> Tensor:
-        """bool [N, V]: which logits are there."""
-        return self._bits(0, self.key.num_images)
+    def filled(self, first: int = 0, end: int | None = None) -> Tensor:
+        """bool [N, V], or of images first .. end - 1 alone: which logits are there."""
+        return self._bits(first, (self.key.num_images if end is None else end) - first)
 
     def logits(self) -> Tensor:
         """float16 [N * V, C], mapped from the file: processes of one node share its pages."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from raykd.data.dataset import Dataset
 from raykd.experiment import Data, Experiment
+from raykd.models.weights import file_fingerprint
 from raykd.plan import Plan, Run
 from raykd.run_folder import RunFolder
 from raykd.teacher_table import TableKey, TeacherTable
@@ -77,8 +78,8 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     by_seed = {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
     num_views = experiment.data.views.count
     visited = num_visited(num_views, sum(by_seed.values()))
-    key = key_of(experiment.data, experiment.student.precision, dataset, _sha256(teacher))
     table = _wanted(plan, dataset, by_seed, visited)
+    key = table.key(dataset, _sha256(teacher))
     against = _against(experiment, key, tables, visited / passes)
     asked = experiment.teacher_source
     if asked == "live" or (asked == "auto" and against):
@@ -143,6 +144,4 @@ def _free_bytes(folder: Path) -> int:
 
 def _sha256(teacher: RunFolder) -> str:
     """Of the teacher's weights; '' before it is trained."""
-    from raykd.models.weights import file_fingerprint
-
     return file_fingerprint(teacher.best) if teacher.status() == "done" else ""

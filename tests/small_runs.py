@@ -15,7 +15,6 @@ from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD
 from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
-from raykd.orchestration.teacher import teacher_from
 from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, Cosine, Recipe
 from raykd.run_folder import RunFolder
@@ -24,6 +23,7 @@ from raykd.teacher_table import TeacherTable
 from raykd.teaching import key_of
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
+from raykd.training.taught import teacher_from
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
 from raykd.training.trained import images_of
 

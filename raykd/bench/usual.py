@@ -16,6 +16,7 @@ from torch.utils import data
 from torchvision import transforms
 
 from raykd.data.dataset import Dataset, Split
+from raykd.methods.kd import distillation_loss
 from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
@@ -23,7 +24,6 @@ from raykd.training.rows import rows_of
 from raykd.training.training import make_model
 
 NUM_WORKERS = 2  # processes that make batches; more were no faster on 2 cores
-ALPHA, TEMPERATURE = 0.5, 4.0
 
 
 class Pictures(data.Dataset):
@@ -91,15 +91,11 @@ class UsualWay:
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.student.of_pixels(images).logits
-        cross_entropy = F.cross_entropy(logits, labels)
         if self._teacher is None:
-            return cross_entropy
+            return F.cross_entropy(logits, labels)
         with torch.no_grad():
             target = self._teacher.of_pixels(images).logits
-        soft = F.kl_div(
-            F.log_softmax(logits / TEMPERATURE, 1), F.softmax(target / TEMPERATURE, 1), reduction="batchmean"
-        )
-        return ALPHA * cross_entropy + (1 - ALPHA) * TEMPERATURE**2 * soft
+        return distillation_loss(logits, target, labels)
 
     def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in loader:

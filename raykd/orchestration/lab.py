@@ -69,12 +69,15 @@ def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
     return {run.name for run in runs if store.folder(run).began_under == "live"}
 
 
-def teaching_of(plan: Plan, dataset: Dataset, trained: Collection[str], options: Options) -> Teaching | None:
-    """How the distilled runs left of `plan` get their teacher's logits; None where there are none."""
+def teaching_of(plan: Plan, dataset: Dataset, settled: Collection[str], options: Options) -> Teaching | None:
+    """How the distilled runs of `plan` that are not `settled` get their teacher's logits; None where there are none.
+
+    settled: names of those that are trained, or half done under a live teacher.
+    """
     teacher, store = next((run for run in plan.runs if run.stage == "teacher"), None), RunStore(options.results)
     if teacher is None:
         return None
-    return decide(plan, dataset, {*trained, *half_done_live(plan.runs, store)}, store.tables, store.folder(teacher))
+    return decide(plan, dataset, settled, store.tables, store.folder(teacher))
 
 
 def run_lab(experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True) -> None:
@@ -96,12 +99,13 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
-    teachings = {plan.experiment.family: teaching_of(plan, dataset, trained, options) for plan, dataset in plans}
+    live = half_done_live(runs, store)
+    teachings = {plan.experiment.family: teaching_of(plan, dataset, trained | live, options) for plan, dataset in plans}
     for family, teaching in teachings.items():
         if teaching is not None:
             say(console, f"teacher of {family}: {teaching.reason}")
     tables = [teaching.table for teaching in teachings.values() if teaching is not None and teaching.table is not None]
-    jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
+    jobs = jobs_of(runs, trained, evaluated, tables, live)
     with _signals() as stopped:
         statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
         _record_failures(statuses, store)

@@ -10,7 +10,6 @@ from raykd.config import override
 from raykd.data.dataset import load
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options
-from raykd.orchestration.teacher import teacher_of
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
@@ -18,6 +17,7 @@ from raykd.teaching import WantedTable
 from raykd.training.compute import device_of
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
+from raykd.training.taught import teacher_of
 
 METRIC = "best_val_top1"
 

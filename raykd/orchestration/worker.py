@@ -27,7 +27,6 @@ from raykd.experiment import Data
 from raykd.orchestration.metrics import export
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.queue_link import ANSWER_S, QueueLink
-from raykd.orchestration.teacher import filler_of, teacher_of
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
@@ -38,6 +37,7 @@ from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 from raykd.training.records import precision_of, require_same_data
+from raykd.training.taught import filler_of, teacher_of
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
 

@@ -13,7 +13,7 @@ import torch
 from raykd.errors import ConfigError
 
 # For mallopt(3), in bytes. Without this each step of a CNN gives its activations back to the kernel and has their pages
-# cleared again: 6 % of a step in bf16, 15 % of one in fp32 (docs/performance.md).
+# cleared again: 6 % of a step in bf16, 10 to 20 % of one in fp32 (docs/performance.md).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 KEEP_MEMORY = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 64 << 20}
 # Where glibc's own, moving limits come to rest in a process that uses large tensors.
@@ -66,8 +66,7 @@ def prepare(device: torch.device) -> None:
 
 def set_malloc(settings: Mapping[int, int]) -> None:
     """Of this process; nothing where the C library is not glibc."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
+    if libc := _glibc():
         for option, value in settings.items():
             if not libc.mallopt(option, value):  # before glibc 2.35 no mmap threshold may be larger
                 libc.mallopt(option, GLIBCS_OWN[option])
@@ -76,8 +75,8 @@ def set_malloc(settings: Mapping[int, int]) -> None:
 def release_memory() -> None:
     """Give what an ended run used back to the machine: the process may live on with nothing to do."""
     torch.cuda.empty_cache()  # nothing where CUDA was not used
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    if libc := _glibc():
+        libc.malloc_trim(0)
 
 
 def device_of(gpus: float) -> torch.device:
@@ -96,6 +95,11 @@ def device_of(gpus: float) -> torch.device:
 def best_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 @cache

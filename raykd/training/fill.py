@@ -52,7 +52,7 @@ class Filler:
         if not len(rows):
             return 0
         first, end = int(rows[0]), int(rows[-1]) + 1
-        missing = self._visited[first:end] & ~self._table.filled()[first:end]
+        missing = self._visited[first:end] & ~self._table.filled(first, end)
         most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.num_classes * ITEM_BYTES))
         ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
         began, done, start, size = time.monotonic(), 0, 0, self._batch_size

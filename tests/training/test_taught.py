@@ -6,10 +6,10 @@ import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, teacher_of, train
 
 from raykd.errors import Interrupted, RunFailed
-from raykd.orchestration import teacher as teachers
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable, decide
+from raykd.training import taught as teachers
 from raykd.training.teachers import no_teacher
 
 EPOCHS = 6
