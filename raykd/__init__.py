@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.cli import main as main
-    from raykd.experiment import Data, Experiment, Search, Workers, loguniform, uniform
+    from raykd.experiment import Data, Experiment, Workers
     from raykd.methods import KD, CrossEntropy, FeatureKD
     from raykd.models.resnet_cifar import ResNet
     from raykd.models.timm_model import Timm
     from raykd.models.vit_cifar import ViT
     from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+    from raykd.search import Search, choice, integer, loguniform, uniform
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "raykd.cli": ("main",),
-    "raykd.experiment": ("Data", "Experiment", "Search", "Workers", "loguniform", "uniform"),
+    "raykd.experiment": ("Data", "Experiment", "Workers"),
     "raykd.methods": ("KD", "CrossEntropy", "FeatureKD"),
     "raykd.models.resnet_cifar": ("ResNet",),
     "raykd.models.timm_model": ("Timm",),
     "raykd.models.vit_cifar": ("ViT",),
     "raykd.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
+    "raykd.search": ("Search", "choice", "integer", "loguniform", "uniform"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -45,6 +47,8 @@ __all__ = [
     "Timm",
     "ViT",
     "Workers",
+    "choice",
+    "integer",
     "loguniform",
     "main",
     "uniform",

@@ -174,8 +174,12 @@ def _fits(value: Any, hint: Any) -> bool:
             return True
         if origin is tuple and isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value):
             return True
-        if origin is None and isinstance(option, type) and isinstance(value, option):
-            return option not in (int, float) or _is_number(value)
+        if origin is Mapping and isinstance(value, Mapping):
+            name, item = get_args(option)
+            return all(_fits(key, name) and _fits(value[key], item) for key in value)
+        is_one = origin is None and isinstance(option, type) and isinstance(value, option)
+        if is_one and (option not in (int, float) or _is_number(value)):
+            return True
     return False
 
 
@@ -192,7 +196,9 @@ def describe(hint: Any) -> str:
         if get_origin(option) is Literal:
             return f"one of {', '.join(map(str, get_args(option)))}"
         if get_origin(option) is tuple:
-            return f"values separated by commas, each {one(get_args(option)[0])}"
+            return f"values separated by commas, each {describe(get_args(option)[0])}"
+        if get_origin(option) is Mapping:
+            return f"names with a {get_args(option)[1].title().lower()} each"
         return words.get(option) or getattr(option, "__name__", str(option))
 
     return " or ".join(one(option) for option in _options(hint))
@@ -205,6 +211,8 @@ def to_dict(value: Any, results_only: bool = False) -> Any:
         return {"kind": value.kind} | {item.name: to_dict(getattr(value, item.name), results_only) for item in kept}
     if isinstance(value, tuple | list):
         return [to_dict(item, results_only) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_dict(item, results_only) for name, item in value.items()}
     return value
 
 
@@ -221,6 +229,8 @@ def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
 
 
 def _from_value(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is Mapping:
+        return {name: _from_value(item, get_args(hint)[1]) for name, item in value.items()}
     if isinstance(value, Mapping):
         bases = [option for option in _options(hint) if isinstance(option, type) and issubclass(option, Config)]
         base = next((option for option in bases if value.get("kind") in kinds(option)), bases[0])

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from raykd.config import Config, override, place
 from raykd.data.views import Views
-from raykd.errors import ConfigError
 from raykd.methods import KD, Method
 from raykd.recipe import Recipe
+from raykd.search import Search
 
 
 @dataclass(frozen=True)
@@ -76,65 +76,6 @@ class Workers(Config):
 
 
 @dataclass(frozen=True)
-class Uniform(Config):
-    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
-
-    kind: ClassVar[str] = "uniform"
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-
-    def check(self) -> None:
-        self.require(self.low < self.high, "high", f"must exceed low = {self.low}")
-        self.require(not self.log or self.low > 0, "low", "must be above 0 on a log scale")
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        return self.low, self.high
-
-
-def uniform(low: float, high: float) -> Uniform:
-    """Search a field between low and high."""
-    return Uniform(low, high)
-
-
-def loguniform(low: float, high: float) -> Uniform:
-    """Search a field between low and high on a log scale."""
-    return Uniform(low, high, log=True)
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search over the distilled student's fields by dotted path; picked by validation, never by test.
-
-    space: {"method.alpha": uniform(0, 1), ...}. trials: settings to try. grace_epochs: what ASHA leaves each;
-    None for a tenth of the student's epochs.
-    """
-
-    space: Mapping[str, Uniform]
-    trials: int = 16
-    grace_epochs: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "grace_epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"search.{name} = {value}: must be at least 1")
-        if not self.space:
-            raise ConfigError("search.space is empty: name at least one field, such as 'method.alpha': uniform(0, 1)")
-        if others := [path for path in self.space if path.split(".")[0] not in ("method", "student")]:
-            raise ConfigError(
-                f"search.space names '{others[0]}': trials share data and teacher, so only method.* and "
-                "student.* can be searched"
-            )
-
-    def grace_of(self, epochs: int) -> int:
-        """Epochs that ASHA leaves each trial of a student of `epochs`."""
-        return min(self.grace_epochs or max(1, epochs // 10), epochs)
-
-
-@dataclass(frozen=True)
 class Experiment(Config):
     """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe.
 
@@ -170,7 +111,25 @@ class Experiment(Config):
             shared = recipe.batch_size % self.workers.count == 0
             self.workers.require(shared, "count", f"cannot share {who}.batch_size = {recipe.batch_size} equally")
         if self.search is not None:
-            without_search = replace(self, search=None)
-            for path, space in self.search.space.items():
-                for end in space.ends:  # both ends of a range must be settings that the field accepts
-                    override(without_search, path, repr(end))
+            self._check_search(self.search)
+
+    @property
+    def most_epochs(self) -> int:
+        """Of a student, or of the longest trial where its epochs are searched."""
+        space = self.search.space.get("student.epochs") if self.search else None
+        return max(int(value) for value in space.corners) if space else self.student.epochs
+
+    def _check_search(self, search: Search) -> None:
+        """Every field is there and takes what the search would try."""
+        fresh = f"must not be one of seeds = {self.seeds}: those confirm what the trials found"
+        search.require(search.trial_seed not in self.seeds, "trial_seed", fresh)
+        for path, space in search.space.items():
+            for value in space.corners:
+                self.with_setting({path: value})
+
+    def with_setting(self, setting: Mapping[str, object]) -> "Experiment":
+        """This experiment without its search, with {dotted path: value}. Raises ConfigError for what does not fit."""
+        changed = replace(self, search=None)
+        for path, value in setting.items():
+            changed = override(changed, path, str(value))
+        return changed

@@ -95,10 +95,15 @@ def num_visited(num_views: int, epochs: int) -> float:
 
 
 def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
-    """(seed, epochs) of each distilled run that is to be trained; of each trial where the experiment searches."""
+    """(seed, epochs) of each distilled run that is to be trained; where the experiment searches, of each trial and of
+    each run that confirms one.
+    """
     experiment = plan.experiment
-    if experiment.search is not None:
-        return [(experiment.seeds[0], experiment.student.epochs)] * experiment.search.trials
+    search, epochs = experiment.search, experiment.most_epochs
+    if search is not None:
+        candidates = search.confirm + 1 if search.confirm else 0  # and the experiment's own setting
+        confirmed = [(seed, epochs) for seed in experiment.seeds] * candidates
+        return [(search.trial_seed, epochs)] * search.num_trials + confirmed
     runs = (run for run in plan.runs if run.stage == "distilled" and run.name not in trained)
     return [(run.seed, run.recipe.epochs) for run in runs]
 

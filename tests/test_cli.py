@@ -143,7 +143,7 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
     _, trials, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha" in trials and run.startswith("  teacher-")
-    assert teacher == "teacher of digits: from a table, 420 passes an image become all of its 9 views (211 KiB)"
+    assert teacher == "teacher of digits: from a table, 1620 passes an image become all of its 9 views (211 KiB)"
     done = subprocess.run(
         [sys.executable, str(path), "--stage", "teacher", "--results", str(tmp_path / "r")],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,

@@ -9,15 +9,30 @@ from small_runs import experiment, recipe, run_of
 
 from raykd.config import Config, fingerprint, from_dict, kinds, override, parse, place, to_dict
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Uniform, Workers
+from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import KD, CrossEntropy, FeatureKD, Method
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run, WeightsFile
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+from raykd.search import Choice, Integer, Search, Uniform
 
 # One of each kind, every field unlike its default.
+SEARCH = Search(
+    {"method.alpha": Uniform(0.1, 0.9)},
+    8,
+    ("val_loss",),
+    ("min",),
+    "random",
+    "median",
+    5,
+    4,
+    7,
+    2000,
+    2,
+    "mine",
+)
 EXAMPLES: tuple[Config, ...] = (
     SGD(lr=0.3, momentum=0.5, weight_decay=1e-4, nesterov=True),
     AdamW(lr=3e-4, weight_decay=0.1, beta1=0.8, beta2=0.95),
@@ -33,6 +48,9 @@ EXAMPLES: tuple[Config, ...] = (
     Data("digits", 10, 500, 100, 8, 1, False, 3),
     Workers(cpus=4, gpus=2.0, count=4, min_count=2),
     Uniform(0.1, 10.0, log=True),
+    Integer(2, 8, log=True),
+    Choice((1, 2.5, "kd", True)),
+    SEARCH,
     WeightsFile("ab" * 32, "/somewhere/a.pth"),
     Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, True),
 )

@@ -16,13 +16,14 @@ from raykd import models
 from raykd.config import override
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Search, Workers, uniform
+from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import KD, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.search import Search, uniform
 from raykd.stages import STAGES, Stage
 from raykd.training.trained import images_of
 

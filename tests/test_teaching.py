@@ -10,10 +10,11 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd import teaching
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Search, uniform
+from raykd.experiment import Data, Experiment
 from raykd.methods import KD, FeatureKD
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
+from raykd.search import Search, uniform
 from raykd.stages import STAGES
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import Teaching, decide
@@ -48,10 +49,17 @@ def test_table_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
 
 
 def test_trials_of_a_search_share_their_views(tmp_path: Path) -> None:
-    search = Search({"method.alpha": uniform(0, 1)}, trials=16)
+    search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
-    assert found is not None and found.table is not None and found.table.epochs == ((0, 3),)
+    assert found is not None and found.table is not None and found.table.epochs == ((7, 3),)
     assert "48 passes an image become 3 of its 18 views" in found.reason
+
+
+def test_runs_that_confirm_a_search_count_with_their_seeds(tmp_path: Path) -> None:
+    search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=2)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search, seeds=(0, 1))
+    assert found is not None and found.table is not None and found.table.epochs == ((0, 3), (1, 3), (7, 3))
+    assert "66 passes an image" in found.reason, "16 trials of 3 epochs, and 3 settings of 2 seeds"
 
 
 def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from raykd.orchestration.session import ray_session
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.stages import STAGES, Stage
-from raykd.teaching import Teaching, decide
+from raykd.teaching import Teaching, WantedTable, decide
 from raykd.training.testing import is_tested
 from raykd.training.training import make_model
 
@@ -54,14 +54,20 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     data = experiment.data
     decoded = options.decoded if options.decoded.is_dir() else None  # nothing is written before all is checked
     dataset = load(data.name, options.data_folder, data.image_size, decoded)
+    plan = checked_plan(experiment, dataset, options)
+    RunStore(options.results).require_writable()
+    return plan, dataset
+
+
+def checked_plan(experiment: Experiment, dataset: Dataset, options: Options) -> Plan:
+    """The plan on `dataset`. Raises ConfigError for models that cannot be made, or weights that do not fit."""
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
         model = make_model(run, dataset)
         model.require_size(dataset.image_size, run.model.label)
         if run.imported is not None:
             load_weights(model.network, Path(run.imported.path))
-    RunStore(options.results).require_writable()
-    return plan, dataset
+    return plan
 
 
 def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
@@ -80,7 +86,9 @@ def teaching_of(plan: Plan, dataset: Dataset, settled: Collection[str], options:
     return decide(plan, dataset, settled, store.tables, store.folder(teacher))
 
 
-def run_lab(experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True) -> None:
+def run_lab(
+    experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True
+) -> list[JobStatus]:
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
     plans = [plan_of(experiment, options) for experiment in experiments]
     workers = {experiment.workers for experiment in experiments}
@@ -97,23 +105,43 @@ def run_lab(experiments: Sequence[Experiment], options: Options, console: Consol
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
-    evaluated = {run.name for run in runs if run.name in trained and is_tested(store.folder(run))}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
-    live = half_done_live(runs, store)
-    teachings = {plan.experiment.family: teaching_of(plan, dataset, trained | live, options) for plan, dataset in plans}
+    settled = trained | half_done_live(runs, store)
+    teachings = {plan.experiment.family: teaching_of(plan, dataset, settled, options) for plan, dataset in plans}
     for family, teaching in teachings.items():
         if teaching is not None:
             say(console, f"teacher of {family}: {teaching.reason}")
     tables = [teaching.table for teaching in teachings.values() if teaching is not None and teaching.table is not None]
-    jobs = jobs_of(runs, trained, evaluated, tables, live)
-    with _signals() as stopped:
-        statuses = _do(jobs, workers.pop(), options, console, stopped.is_set) if jobs else []
-        _record_failures(statuses, store)
+    with stop_signals() as stopped:
+        statuses = bring_to_end(runs, tables, workers.pop(), options, console, stopped.is_set)
         try:
             if reports:
                 report(options.results, console)
         finally:
-            _raise_for(statuses)  # which runs failed says more than why there is no report
+            raise_for(statuses)  # which runs failed says more than why there is no report
+    return statuses
+
+
+def bring_to_end(
+    runs: Sequence[Run],
+    tables: Sequence[WantedTable],
+    workers: Workers,
+    options: Options,
+    console: Console,
+    should_stop: Callable[[], bool],
+    tests: bool = True,
+) -> list[JobStatus]:
+    """Train what is left of `runs`, and evaluate it on the test set where `tests`; how each job ended.
+
+    tables: what runs read their teachers from; those without one have it live.
+    """
+    store = RunStore(options.results)
+    trained = {run.name for run in runs if store.status(run) == "done"}
+    evaluated = {run.name for run in runs if not tests or (run.name in trained and is_tested(store.folder(run)))}
+    jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
+    statuses = _do(jobs, workers, options, console, should_stop) if jobs else []
+    _record_failures(statuses, store)
+    return statuses
 
 
 def _do(
@@ -140,7 +168,7 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that the first of STOP_SIGNALS sets: runs then save and stop. A later one ends the command."""
     stopped, since = threading.Event(), 0.0
 
@@ -160,7 +188,7 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _raise_for(statuses: list[JobStatus]) -> None:
+def raise_for(statuses: list[JobStatus]) -> None:
     failed = [status for status in statuses if status.state is State.FAILED]
     if failed:
         lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)

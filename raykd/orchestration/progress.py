@@ -39,7 +39,7 @@ class Progress:
             if self._is_due(status):
                 self._said[status.job.name] = (status.state, _epoch(status))
                 self._said_at[status.job.name] = time.monotonic()
-                say(self._console, self._clock() + line(status))
+                say(self._console, clock(self._began) + line(status))
         self._show_tables([status for status in statuses if status.job.kind == "fill"])
         if self._live is not None:
             self._live.update(_table(training))
@@ -51,7 +51,7 @@ class Progress:
             done, said = sum(part.state is State.DONE for part in parts), self._filled.get(name, (0, -LOG_EVERY_S))
             if done > said[0] and (done == len(parts) or time.monotonic() - said[1] >= LOG_EVERY_S):
                 self._filled[name] = (done, time.monotonic())
-                say(self._console, self._clock() + table_line(name, parts))
+                say(self._console, clock(self._began) + table_line(name, parts))
 
     def _is_due(self, status: JobStatus) -> bool:
         """Every change of state, and that another command is at it.
@@ -70,9 +70,11 @@ class Progress:
         moment = time.monotonic()
         return moment - self._said_at[status.job.name] >= max(LOG_EVERY_S, (moment - self._began) / 50)
 
-    def _clock(self) -> str:
-        seconds = int(time.monotonic() - self._began)
-        return f"[{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}] "
+
+def clock(began: float) -> str:
+    """'[0:12:05] ' since the monotonic time `began`."""
+    seconds = int(time.monotonic() - began)
+    return f"[{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}] "
 
 
 def say(console: Console, text: str) -> None:

@@ -26,6 +26,10 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's boxes
+    # A search's own files hold what Tune would write of it, and this command its signals.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 CODE = Path(__file__).parents[2]  # where this process has imported raykd from
 ANSWER_S = 10.0

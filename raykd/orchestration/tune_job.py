@@ -1,99 +1,192 @@
-"""A search over an experiment's fields: Tune's Tuner with Optuna's TPE and ASHA; each trial is the one loop.
+"""A search, end to end: the teacher, the trials, the best settings once more with other seeds, and the report.
 
-A trial trains the distilled student of the first seed with one setting, under the experiment's own teacher; the
-best is picked on validation. First version: a search that is cut off starts again.
-
-    <results>/<family>/search/  best.json  trials.json          <results>/<family>/search-<fingerprint>/  Tune's own
+<results>/<family>/<name>/  see study.py. The runs that confirm lie beside all others of the family, and the winner's
+are the distilled runs of the report.
 """
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from raykd.atomic import write_json
-from raykd.config import fingerprint, override, to_dict
+from raykd.config import override, to_dict
+from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
-from raykd.experiment import Experiment, Search
-from raykd.orchestration.lab import Options, plan_of, run_lab, teaching_of
-from raykd.orchestration.progress import say
+from raykd.experiment import Experiment
+from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
+from raykd.orchestration.lab import Options, checked_plan, plan_of, run_lab, stop_signals, teaching_of
+from raykd.orchestration.progress import plural, say
+from raykd.orchestration.queue import JobStatus
+from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.orchestration.session import ray_session
-from raykd.orchestration.trial import METRIC, TrialConfig, run_trial
+from raykd.plan import Plan
+from raykd.provenance import hardware, source, versions
+from raykd.run_folder import now
+from raykd.search import Search
+from raykd.study import SearchFolder, Study, Trial, best_first
 from raykd.teaching import WantedTable
-
-ROWS_SHOWN = 10
 
 
 def search(experiment: Experiment, options: Options, console: Console) -> None:
-    """Train the teacher where it is not there yet, try the search's settings, print and keep the best."""
+    """Search, confirm and report, from wherever an earlier command stopped.
+
+    Raises ConfigError for a space that cannot be searched, and for another search of that name; Interrupted when a
+    signal said so; RunFailed when every trial failed, or a run that confirms did.
+    """
     settings = experiment.search
     assert settings is not None
-    if experiment.workers.count > 1:
-        raise ConfigError(
-            f"workers.count = {experiment.workers.count}: a trial has one worker; --set workers.count=1 for a search"
-        )
     plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
-    with ray_session():
-        run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
-        teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
-        table = teaching.table if teaching is not None else None
-        rows = _try_all(experiment, settings, options, table, console)
-    folder = options.results / experiment.family / "search"
-    write_json(folder / "trials.json", rows)
-    write_json(folder / "best.json", rows[0])
-    _print(rows, console)
-    flags = " ".join(f"--set {path}={value!r}" for path, value in rows[0]["setting"].items())
-    say(console, f"best on validation, {rows[0][METRIC]:.2f} %: {flags}")
-    say(console, f"all trials: {folder / 'trials.json'}")
+    _check_space(experiment, settings, dataset, options)
+    folder = SearchFolder(options.results / experiment.family / settings.name)
+    identity = identity_of(experiment, plan, dataset)
+    require_same(folder, identity)
+    with ray_session() if _is_work_left(experiment, settings, folder) else nullcontext():
+        winner = _winner(experiment, settings, options, folder, plan, dataset, identity, console)
+        run_lab([experiment.with_setting(winner)], options, console)
+
+
+def _winner(
+    experiment: Experiment,
+    settings: Search,
+    options: Options,
+    folder: SearchFolder,
+    plan: Plan,
+    dataset: Dataset,
+    identity: dict[str, Any],
+    console: Console,
+) -> dict[str, Any]:
+    """The setting that won, once all is searched and confirmed."""
+    if not _is_work_left(experiment, settings, folder):
+        say(console, f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
+        return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
+    teachers = run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
+    teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
+    table = teaching.table if teaching is not None else None
+    own = {path: value_at(experiment, path) for path in settings.space}
+    with folder.lock(), stop_signals() as stopped:
+        _begin(folder, experiment, settings, identity, own, teachers)
+        study = Study(folder, settings, own)
+        if sum(trial.is_ended for trial in study.trials()) < settings.num_trials:
+            _try_all(experiment, settings, options, folder, study, table, console, stopped.is_set)
+        best = _best(study.trials(), settings)
+        if stopped.is_set():
+            raise Interrupted("search cut off after its trials; the same command goes on")
+        say(console, f"{plural(len(study.trials()), 'trial')} in {folder.path}")
+        return confirm(experiment, settings, options, folder, best, table, console, stopped.is_set)
+
+
+def value_at(experiment: Experiment, path: str) -> Any:
+    """The experiment's own value of the field at dotted `path`."""
+    found: Any = experiment
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
 
 
 def _try_all(
-    experiment: Experiment, settings: Search, options: Options, table: WantedTable | None, console: Console
-) -> list[dict[str, Any]]:
-    """One row a trial, the best first."""
+    experiment: Experiment,
+    settings: Search,
+    options: Options,
+    folder: SearchFolder,
+    study: Study,
+    table: WantedTable | None,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Give the study what is left of its trials."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
     from raykd.orchestration.train_job import slots_of
+    from raykd.orchestration.trial import TrialConfig, run_trial
+    from raykd.orchestration.trials import try_all
 
-    slots = slots_of(experiment.workers, settings.trials, settings.trials)
-    say(console, f"{settings.trials} trials, {slots.count} at a time")
-    name = f"search-{fingerprint([to_dict(experiment, results_only=True), _space_to_dict(settings)])[:12]}"
-    folder = (options.results / experiment.family / name).absolute()
+    left = settings.num_trials - sum(trial.is_ended for trial in study.trials())
+    slots = slots_of(experiment.workers, left, left)
+    say(console, f"{settings.num_trials} trials, {left} of them left; {slots}")
+    say(console, "workers start, which takes 5 to 10 seconds")
+    folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    trial = TrialConfig(
-        _with_whole_paths(replace(experiment, search=None)), whole, folder / "runs", slots.cpus, slots.gpus, table
+    paths = _with_whole_paths(experiment), settings, whole, folder.path.absolute()
+
+    def make_trainable(flag: Any) -> Any:
+        shared = TrialConfig(*paths, slots.cpus, slots.gpus, table, flag)
+        return tune.with_resources(
+            tune.with_parameters(run_trial, shared=shared), {"cpu": slots.cpus, "gpu": slots.gpus}
+        )
+
+    epochs, storage = experiment.most_epochs, options.results / ".ray"
+    with scrape_targets(options.results):
+        try_all(study, settings, epochs, make_trainable, slots, storage, console, should_stop)
+
+
+def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
+    """Trials that were trained to their end, the best first; of several metrics, those that none beats in all.
+
+    Raises Interrupted where there are trials left, RunFailed where none came to its end.
+    """
+    ended = sum(trial.is_ended for trial in trials)
+    if ended < settings.num_trials:
+        raise Interrupted(
+            f"search cut off with {ended} of {settings.num_trials} trials ended; the same command goes on"
+        )
+    done = [trial for trial in trials if trial.state == "done"]
+    if not done:
+        reasons = [trial.reason for trial in trials if trial.reason]
+        raise RunFailed(
+            f"none of {len(trials)} trials came to its end; the first says: {reasons[0] if reasons else ''}"
+        )
+    return best_first(done, settings)
+
+
+def _check_space(experiment: Experiment, settings: Search, dataset: Dataset, options: Options) -> None:
+    """Raise ConfigError where a value at an end of a space cannot be trained on these images."""
+    students = replace(options, stages=("baseline",))  # teachers are the same in all
+    for path, space in settings.space.items():
+        for value in space.corners:
+            try:
+                checked_plan(experiment.with_setting({path: value}), dataset, students)
+            except ConfigError as error:
+                raise ConfigError(f"search.space: {path} in {space} cannot be {value}: {error}") from None
+
+
+def _begin(
+    folder: SearchFolder,
+    experiment: Experiment,
+    settings: Search,
+    identity: dict[str, Any],
+    own: dict[str, Any],
+    teachers: Sequence[JobStatus],
+) -> None:
+    """Open search.json, or take the search up again."""
+    earlier = folder.record()
+    filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
+    fill_s = sum(times["ended"] - times["began"] for times in filled)
+    folder.update(
+        family=experiment.family,
+        name=settings.name,
+        identity=identity,
+        search=to_dict(settings),
+        own=own,
+        epochs=experiment.most_epochs,
+        seeds=list(experiment.seeds),
+        started=earlier.get("started") or now(),
+        resumes=earlier.get("resumes", -1) + 1,
+        fill_seconds=earlier.get("fill_seconds", 0.0) + fill_s,
+        versions=versions(),
+        hardware=hardware(None),
+        git=source(),
     )
-    trainable = tune.with_parameters(run_trial, trial=trial)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
-        param_space=_space(settings),
-        tune_config=_tune_config(settings, experiment.student.epochs, slots.count),
-        run_config=tune.RunConfig(name=name, storage_path=str(folder.parent), verbose=0),
-    )
-    with scrape_targets(options.results), _interrupted_by_signals():
-        return _rows(tuner.fit(), settings)
 
 
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Tune knows SIGINT alone. Raises Interrupted: trials have their checkpoints, the search itself begins again."""
-
-    def stop(number: int, _: object) -> None:
-        raise Interrupted(f"cut off by {signal.Signals(number).name}; the same command goes on with the trials' runs")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _is_work_left(experiment: Experiment, settings: Search, folder: SearchFolder) -> bool:
+    """Whether there is anything to train but what the report is about."""
+    ended = sum(trial.is_ended for trial in folder.trials())
+    return ended < settings.num_trials or not is_confirmed(folder, experiment, settings)
 
 
 def _with_whole_paths(experiment: Experiment) -> Experiment:
@@ -106,67 +199,3 @@ def _with_whole_paths(experiment: Experiment) -> Experiment:
         if weights not in ("", "pretrained"):
             experiment = override(experiment, f"{who}.model.weights", str(Path(weights).absolute()))
     return experiment
-
-
-def _space_to_dict(settings: Search) -> dict[str, Any]:
-    return {path: to_dict(space) for path, space in settings.space.items()}
-
-
-def _space(settings: Search) -> dict[str, Any]:
-    from ray import tune
-
-    return {
-        path: tune.loguniform(space.low, space.high) if space.log else tune.uniform(space.low, space.high)
-        for path, space in settings.space.items()
-    }
-
-
-def _tune_config(settings: Search, epochs: int, at_once: int) -> Any:
-    import optuna
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return tune.TuneConfig(
-        metric=METRIC,
-        mode="max",
-        num_samples=settings.trials,
-        max_concurrent_trials=at_once,
-        reuse_actors=True,
-        search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=settings.seed)),
-        # By the epoch that a trial is at, so that one which goes on from a checkpoint is compared with its equals.
-        scheduler=ASHAScheduler(time_attr="epochs_done", max_t=epochs, grace_period=settings.grace_of(epochs)),
-    )
-
-
-def _rows(grid: Any, settings: Search) -> list[dict[str, Any]]:
-    """One row a trial that gave a result, best epoch's validation first. Raises RunFailed when none did."""
-    rows = [
-        {
-            "setting": {path: result.config[path] for path in settings.space},
-            METRIC: result.metrics[METRIC],
-            "epochs": result.metrics["epochs_done"],
-            "seconds": result.metrics["seconds"],
-        }
-        for result in grid
-        if result.error is None and result.metrics and METRIC in result.metrics
-    ]
-    if not rows:
-        raise RunFailed(f"all {len(grid)} trials failed; the first: {_last_line(grid.errors)}")
-    return sorted(rows, key=lambda row: -row[METRIC])
-
-
-def _last_line(errors: list[Exception]) -> str:
-    """What a trial raised, without the traceback that Ray wraps it in."""
-    return str(errors[0]).strip().splitlines()[-1] if errors else "no result"
-
-
-def _print(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in (*rows[0]["setting"], "val top1", "epochs", "seconds"):
-        table.add_column(column, justify="right")
-    for row in rows[:ROWS_SHOWN]:
-        values = (f"{value:.4g}" for value in row["setting"].values())
-        table.add_row(*values, f"{row[METRIC]:.2f} %", str(row["epochs"]), f"{row['seconds']:.0f}")
-    console.print(table)

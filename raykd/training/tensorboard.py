@@ -1,8 +1,9 @@
 """A run's epochs as TensorBoard event files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from raykd.training.hooks import EpochReport
 
@@ -10,8 +11,9 @@ from raykd.training.hooks import EpochReport
 class TensorBoard:
     """Writes loss terms, accuracies, learning rate and speed per epoch; opened at the first of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, setting: Mapping[str, Any] | None = None) -> None:
+        """setting: of a trial, {dotted path: value}; TensorBoard's HPARAMS has it beside the last epoch's accuracy."""
+        self._folder, self._setting = folder, setting
         self._writer = None
 
     def __enter__(self) -> Self:
@@ -26,9 +28,7 @@ class TensorBoard:
     def add(self, report: EpochReport) -> None:
         """One epoch. After a resume, epochs that are trained again replace what was written of them."""
         if self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder), purge_step=report.epoch)
+            self._writer = self._open(report)
         scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
             "top1/train": report.train_top1,
             "top1/val": report.val_top1,
@@ -38,3 +38,14 @@ class TensorBoard:
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, report.epoch)
+
+    def _open(self, first: EpochReport) -> Any:
+        from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        writer = SummaryWriter(str(self._folder), purge_step=first.epoch)
+        if self._setting and writer.file_writer is not None:
+            begun, named, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
+            for summary in (begun, named):  # the third would say that it ended
+                writer.file_writer.add_summary(summary)
+        return writer

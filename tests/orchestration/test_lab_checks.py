@@ -37,7 +37,7 @@ def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with lab._signals() as stopped:
+    with lab.stop_signals() as stopped:
         assert not stopped.is_set()
         os.kill(os.getpid(), number)
         assert stopped.is_set()
@@ -48,7 +48,7 @@ def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Sign
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "SAME_SIGNAL_S", 0.0)
-    with pytest.raises(KeyboardInterrupt), lab._signals():
+    with pytest.raises(KeyboardInterrupt), lab.stop_signals():
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), number)
 
@@ -64,7 +64,7 @@ def statuses(*ends: State) -> list[JobStatus]:
 
 def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
     with pytest.raises(RunFailed) as raised:
-        lab._raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
+        lab.raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
     first, *lines = str(raised.value).splitlines()
     assert first == "2 of 4 jobs failed; the others are kept:"
     assert [line.split("-")[0] for line in lines] == ["  train teacher", "  evaluate baseline"]
@@ -75,11 +75,11 @@ def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
 def test_run_that_is_not_at_its_end_means_cut_off(end: State) -> None:
     with pytest.raises(Interrupted, match="the same command goes on from here"):
-        lab._raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
+        lab.raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
     assert Interrupted.exit_code == 75
 
 
 def test_failure_counts_more_than_cut_off() -> None:
     with pytest.raises(RunFailed):
-        lab._raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
-    lab._raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))
+        lab.raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
+    lab.raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))

@@ -1,0 +1,96 @@
+"""Which trials are stopped early: Tune's schedulers, told of each epoch of each trial once, in whichever command."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from raykd.orchestration.searcher import EPOCHS_DONE, NUMBER, settled
+from raykd.search import Search
+from raykd.study import Trial
+
+MEDIAN_OF = 3  # trials that must have come so far before one is compared with their median
+
+
+def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialScheduler:
+    """The one that `search` names, for a student of `epochs`; it knows what earlier commands heard of `past`."""
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    settings: dict[str, Any] = {"time_attr": EPOCHS_DONE, "metric": search.metrics[0], "mode": search.directions[0]}
+    settings["grace_period"] = search.grace_of(epochs)
+    if search.scheduler == "median":
+        settings["min_time_slice"] = float(
+            "inf"
+        )  # a trial that was paused to let others catch up would lose its worker
+        inner = MedianStoppingRule(**settings, min_samples_required=MEDIAN_OF)
+    else:
+        inner = ASHAScheduler(**settings, max_t=epochs, reduction_factor=search.reduction_factor)
+    return ToldOnce(inner, search.metrics[0], past)
+
+
+class ToldOnce(TrialScheduler):
+    """Passes to `inner` what it has not heard yet.
+
+    A trial that goes on from a checkpoint trains epochs again that were told before, and tells them again. And a
+    scheduler that begins anew knows nothing of trials that ended: it hears of them first.
+    """
+
+    def __init__(self, inner: TrialScheduler, metric: str, past: Iterable[Trial]) -> None:
+        super().__init__()
+        self._inner, self._metric_name = inner, metric
+        self._heard: dict[int, int] = {}  # the last epoch of each trial
+        self._unfinished: dict[int, Mapping[int, float]] = {}
+        for trial in past:
+            if trial.state in ("done", "stopped"):
+                self._tell(_Past(f"past-{trial.number}"), trial.heard, ended=True)
+            elif trial.state == "begun":
+                self._unfinished[trial.number] = settled(trial.heard)
+
+    def _tell(self, trial: Any, heard: Mapping[int, float], ended: bool) -> None:
+        results = [{EPOCHS_DONE: epochs, self._metric_name: value} for epochs, value in heard.items()]
+        no_controller: Any = None
+        if ended:
+            self._inner.on_trial_add(no_controller, trial)
+        for result in results:
+            self._inner.on_trial_result(no_controller, trial, result)
+        if ended and results:
+            self._inner.on_trial_complete(no_controller, trial, results[-1])
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._inner.on_trial_add(tune_controller, trial)
+        heard = self._unfinished.pop(trial.config[NUMBER], {})
+        self._tell(trial, heard, ended=False)
+        self._heard[trial.config[NUMBER]] = max(heard, default=0)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        number, epochs = trial.config[NUMBER], result.get(EPOCHS_DONE, 0)
+        if epochs <= self._heard[number] or self._metric_name not in result:
+            return TrialScheduler.CONTINUE
+        self._heard[number] = epochs
+        return self._inner.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if self._metric_name in result:
+            self._inner.on_trial_complete(tune_controller, trial, result)
+        else:  # it failed, or was cut off
+            self._inner.on_trial_remove(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        return self._inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        return self._inner.debug_string()
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A trial of an earlier command, as far as a scheduler looks at it."""
+
+    trial_id: str

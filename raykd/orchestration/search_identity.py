@@ -1,0 +1,49 @@
+"""What a search is, so that another is not mixed with it: its settings, its experiment's, its data and its teacher."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raykd.config import to_dict
+from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.plan import RESULT_VERSION, Plan
+from raykd.study import SearchFolder
+
+
+def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+    """All that decides what its trials give. More seeds, or more trials, go on with the same search."""
+    settings = to_dict(experiment, results_only=True)
+    del settings["seeds"]
+    assert experiment.search is not None
+    teacher = next(run for run in plan.runs if run.stage == "teacher")
+    return {
+        **settings,
+        "search": to_dict(experiment.search, results_only=True),
+        "data_identity": dataset.identity,
+        "teacher_run": teacher.fingerprint,
+        "version": RESULT_VERSION,
+    }
+
+
+def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
+    """Raise ConfigError, with the difference, where the folder holds another search."""
+    before = folder.record().get("identity")
+    if before is not None and (changed := differences(before, identity)):
+        lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
+        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise ConfigError(
+            f"'{folder.path}' holds another search: {lines}{more}. Go on with its settings, or give this one a name of "
+            "its own with --set search.name=NAME"
+        )
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two results of `to_dict` differ: (dotted path, value before, value now); None for what is not there."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [] if before == now else [(path, before, now)]
+    return [
+        found
+        for name in dict.fromkeys((*before, *now))
+        for found in differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
+    ]

@@ -1,0 +1,79 @@
+"""Optuna's study as Tune asks for it: one that an earlier command may have begun.
+
+Tune's own OptunaSearch keeps which trial is which in the driver. One that is killed leaves trials in the store that
+nobody takes up, and one that ASHA stopped counts like one that was trained to its end. Here both are known: unfinished
+trials are handed out first, and stopped ones are Optuna's pruned ones, which TPE ranks by how far they came.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raykd.search import Search
+from raykd.study import Study
+
+NUMBER, SETTING, TOLD = "number", "setting", "told"  # of a trial's config
+EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # of a trial's result; beside them the search's metrics
+CUT_OFF, FAILED = "cut_off", "failed"  # of the last one of a trial that came to no end, or to a bad one
+
+
+class StudySearcher(Searcher):
+    """Gives Tune {number, setting, told: epochs that need not be told again}, and the study what comes of it."""
+
+    def __init__(self, study: Study, search: Search, is_stopping: Callable[[], bool]) -> None:
+        super().__init__()
+        self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
+        trials = study.trials()
+        self._unfinished = [trial for trial in trials if trial.state == "begun"]
+        self._left = search.num_trials - sum(trial.is_ended for trial in trials)
+        self._numbers: dict[str, int] = {}  # by Tune's name for a trial
+
+    @property
+    def num_left(self) -> int:
+        """Trials to go on with or to begin."""
+        return max(0, self._left)
+
+    def suggest(self, trial_id: str) -> Any:
+        """A trial's config, or the word that there are no more."""
+        if self._is_stopping() or len(self._numbers) == self.num_left:
+            return Searcher.FINISHED
+        if self._unfinished:
+            heard = self._unfinished[0].heard
+            trial = self._study.take_up(self._unfinished.pop(0).number)
+        else:
+            heard, trial = {}, self._study.begin()
+        self._numbers[trial_id] = trial.number
+        return {NUMBER: trial.number, SETTING: dict(trial.setting), TOLD: len(settled(heard))}
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        if len(self._metrics) == 1 and self._metrics[0] in result:
+            self._study.hear(self._numbers[trial_id], result[EPOCHS_DONE], result[self._metrics[0]])
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        number, result = self._numbers[trial_id], result or {}
+        if error:
+            self._study.end(number, "failed", reason="its worker died, again and again")
+        elif FAILED in result:
+            self._study.end(number, "failed", reason=result[FAILED])
+        elif CUT_OFF not in result:
+            self.on_trial_result(trial_id, result)
+            is_done = result[EPOCHS_DONE] == result[EPOCHS]
+            self._study.end(number, "done" if is_done else "stopped", [result[name] for name in self._metrics])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's journal is ahead of whatever Tune would save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing; see `save`. Tune pickles what it was given, for a restore of its own."""
+        return {}
+
+
+def settled(heard: Mapping[int, float]) -> dict[int, float]:
+    """Of what was heard of an unfinished trial, that which was acted upon: a command may be killed after it has heard
+    an epoch and before it has stopped the trial for it, so the last one is told and judged once more.
+    """
+    return dict(list(heard.items())[:-1])

@@ -1,0 +1,158 @@
+"""What a person sees of a search: a live table of its trials in a terminal, a line a trial now and then in a log."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from raykd.orchestration.progress import LOG_EVERY_S, clock, duration, say
+from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, SETTING
+from raykd.search import Search
+from raykd.search_words import UNITS, in_units, number, short, words
+from raykd.study import Trial
+
+LOST = {FAILED: "its worker died, again and again"}
+
+
+@dataclass
+class _Shown:
+    """A trial of this command."""
+
+    number: int
+    setting: Mapping[str, Any]
+    result: Mapping[str, Any] = field(default_factory=dict)
+    said_at: float = 0.0
+
+
+class TrialProgress(Callback):
+    """Tune's callback, and a context manager."""
+
+    def __init__(self, console: Console, search: Search, before: Iterable[Trial], step: Callable[[], None]) -> None:
+        """before: trials of earlier commands. step: called a few times a second, as this is."""
+        self._console, self._search, self._step = console, search, step
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._began = time.monotonic()
+        self._running: dict[str, _Shown] = {}
+        self._num_ended = {"done": 0, "stopped": 0, "failed": 0}
+        self._ended_here = 0
+        self._best: tuple[int, tuple[float, ...]] | None = None
+        for trial in before:
+            if trial.is_ended:
+                self._num_ended[trial.state] += 1
+                if trial.state == "done":
+                    self._note_best(trial.number, trial.values)
+
+    def __enter__(self) -> "TrialProgress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it was given, for a restore that nobody asks for."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._step()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        shown = _Shown(trial.config[NUMBER], trial.config[SETTING], said_at=time.monotonic())
+        if trial.trial_id in self._running:
+            self._say(f"trial {shown.number} goes on in another worker")
+        self._running[trial.trial_id] = shown
+        self._draw()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        shown = self._running[trial.trial_id]
+        shown.result = dict(result)
+        moment = time.monotonic()
+        due = max(LOG_EVERY_S, (moment - self._began) / 50)
+        if self._live is None and not result.get("done") and moment - shown.said_at >= due:
+            shown.said_at = moment
+            self._say(self._line(shown))
+        self._draw()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(self._running.pop(trial.trial_id))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        shown = self._running.pop(trial.trial_id)
+        shown.result = LOST
+        self._end(shown)
+
+    def _end(self, shown: _Shown) -> None:
+        result, name = shown.result, f"trial {shown.number}  {words(shown.setting)}"
+        if CUT_OFF in result:
+            self._say(f"{name}  saved at the step it was at")
+            return
+        state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
+        self._num_ended[state] += 1
+        self._ended_here += 1
+        if state == "failed":
+            self._say(f"{name}  failed: {result[FAILED]}{self._summary()}")
+            return
+        values = tuple(result[metric] for metric in self._search.metrics)
+        figures = ", ".join(in_units(self._search, values))
+        if state == "stopped":
+            self._say(
+                f"{name}  stopped after {result[EPOCHS_DONE]}/{result[EPOCHS]} epochs: {figures}{self._summary()}"
+            )
+            return
+        is_best = self._note_best(shown.number, values)
+        best = ", the best so far" if is_best and len(values) == 1 else ""
+        self._say(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
+
+    def _note_best(self, number: int, values: tuple[float, ...]) -> bool:
+        """Whether it is, by the first metric."""
+        sign = 1 if self._search.directions[0] == "max" else -1
+        if self._best is not None and sign * values[0] <= sign * self._best[1][0]:
+            return False
+        self._best = number, values
+        return True
+
+    def _summary(self) -> str:
+        ended, total = sum(self._num_ended.values()), self._search.num_trials
+        spent = time.monotonic() - self._began
+        left = f", left {duration(spent / self._ended_here * (total - ended))}" if ended < total else ""
+        return f"  ({ended} of {total} ended{left})"
+
+    def _line(self, shown: _Shown) -> str:
+        result, metric = shown.result, self._search.metrics[0]
+        value = UNITS[metric].format(result[metric])
+        return (
+            f"trial {shown.number}  {words(shown.setting)}  epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  "
+            f"{metric} {value}  {result['images_per_s']:,.0f} images/s"
+        )
+
+    def _say(self, text: str) -> None:
+        say(self._console, clock(self._began) + text)
+
+    def _draw(self) -> None:
+        if self._live is None:
+            return
+        table = Table(box=None, pad_edge=False)
+        paths, metric = list(self._search.space), self._search.metrics[0]
+        for column in ("trial", *(short(path) for path in paths), "epoch", metric, "images/s"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for shown in self._running.values():
+            setting = [number(shown.setting[path]) for path in paths]
+            result = shown.result
+            if EPOCHS_DONE in result:
+                progress = [f"{result[EPOCHS_DONE]}/{result[EPOCHS]}", UNITS[metric].format(result[metric])]
+                table.add_row(str(shown.number), *setting, *progress, f"{result['images_per_s']:,.0f}")
+            else:
+                table.add_row(str(shown.number), *setting, "starting")
+        counts = ", ".join(f"{count} {state}" for state, count in self._num_ended.items() if count)
+        best = f"; best {UNITS[metric].format(self._best[1][0])}, trial {self._best[0]}" if self._best else ""
+        table.caption = f"{counts or 'none ended'}, of {self._search.num_trials}{best}"
+        self._live.update(table)

@@ -1,0 +1,76 @@
+"""The trials of a search through Tune: handed out by the study, compared by the scheduler, stopped by a signal."""
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+
+from raykd.errors import RunFailed
+from raykd.orchestration.queue import MAX_ATTEMPTS
+from raykd.orchestration.schedulers import make_scheduler
+from raykd.orchestration.searcher import StudySearcher
+from raykd.orchestration.slots import Slots
+from raykd.orchestration.stop_flag import StopFlag
+from raykd.orchestration.trial_progress import TrialProgress
+from raykd.search import Search
+from raykd.study import Study
+
+
+def try_all(
+    study: Study,
+    search: Search,
+    epochs: int,
+    make_trainable: Callable[[Any], Any],
+    slots: Slots,
+    storage: Path,
+    console: Console,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Bring the trials that are left to their ends, or to where `should_stop` finds them; the study knows which.
+
+    epochs: of the longest trial. make_trainable: given the StopFlag's actor, what Tune calls for each trial.
+    storage: a folder that all nodes see, in which Tune keeps its own files for this long.
+    """
+    # Where the driver is: lost with another node, it would take every trial with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
+    searcher, before = StudySearcher(study, search, should_stop), study.trials()
+    told: list[Any] = []
+
+    def step() -> None:
+        if should_stop() and not told:
+            told.append(flag.set.remote())
+
+    how = tune.TuneConfig(
+        num_samples=searcher.num_left,
+        max_concurrent_trials=slots.count,
+        reuse_actors=True,
+        search_alg=searcher,
+        scheduler=make_scheduler(search, epochs, before),
+    )
+    folder = storage.absolute() / uuid.uuid4().hex[:12]
+    try:
+        with TrialProgress(console, search, before, step) as progress:
+            tune.Tuner(make_trainable(flag), tune_config=how, run_config=_run_config(folder, progress)).fit()
+    except (RayError, tune.TuneError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise RunFailed(f"the search is cut off ({reason[0]}); the same command goes on from here") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what Tune knows, the study knows
+
+
+def _run_config(folder: Path, progress: TrialProgress) -> tune.RunConfig:
+    return tune.RunConfig(
+        name="trials",
+        storage_path=str(folder),
+        verbose=0,
+        failure_config=tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+        callbacks=[progress],
+    )

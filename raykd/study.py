@@ -1,0 +1,219 @@
+"""A search's folder: what was asked for, Optuna's study of it, and a run folder for each trial.
+
+<results>/<family>/<name>/  search.json  study.journal  trials/<number>/  confirmed.json  .lock
+
+The study is the memory of a search. Every setting that was drawn and every epoch that was heard is in its journal
+before anything acts on it, so a command that is killed leaves nothing that the next does not know. Only the holder of
+the lock writes there. Imports optuna, neither torch nor ray: the report reads it too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from raykd.atomic import write_json
+from raykd.errors import RunFailed
+from raykd.run_folder import RunFolder, lock_at, read_json
+from raykd.search import Search
+from raykd.study_sampler import SeededByTrial, draw
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+STUDY = "search"
+Ending = Literal["done", "stopped", "failed"]
+STATES: dict[TrialState, Literal["waiting", "begun"] | Ending] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "begun",
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and how far it came. `heard` is the search's metric after so many epochs; values are of its end.
+
+    state: waiting, begun, done, stopped (early) or failed, for a `reason`.
+    """
+
+    number: int
+    state: str
+    setting: Mapping[str, Any]
+    values: tuple[float, ...]
+    heard: Mapping[int, float]
+    reason: str
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state in ("done", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The files of one search."""
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def confirmed(self) -> Path:
+        """Which settings were trained again with other seeds, JSON."""
+        return self.path / "confirmed.json"
+
+    def run(self, number: int) -> RunFolder:
+        """Where trial `number` trains."""
+        return RunFolder(self.path / "trials" / f"{number:04d}")
+
+    def record(self) -> dict[str, Any]:
+        """search.json, or {} before the search has begun."""
+        return read_json(self.path / "search.json")
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of search.json, the rest untouched."""
+        write_json(self.path / "search.json", self.record() | changes)
+
+    def lock(self) -> AcquireReturnProxy:
+        """Its holder is the only one who searches here. Raises RunFailed when another is at it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            return self._lock.acquire(timeout=1)  # who only looks has it for an instant
+        except Timeout:
+            raise RunFailed(f"another command is at the search in {self.path}; wait for it, or end it") from None
+
+    def is_held(self) -> bool:
+        """Whether a command is searching now."""
+        try:
+            with self._lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def _lock(self) -> FileLock:
+        return lock_at(self.path / ".lock")
+
+    def trials(self) -> list[Trial]:
+        """All that the study knows, by number."""
+        if not self.journal.is_file():
+            return []
+        study = optuna.load_study(study_name=STUDY, storage=_storage(self.journal))
+        return [_trial(found) for found in study.get_trials(deepcopy=False)]
+
+
+class Study:
+    """Optuna's study, for the one that holds the folder's lock: draws settings, hears epochs, notes ends."""
+
+    def __init__(self, folder: SearchFolder, search: Search, own: Mapping[str, Any]) -> None:
+        """own: the experiment's own setting, which is the first trial where the space holds it."""
+        _mend(folder.journal)
+        self._storage = _storage(folder.journal)
+        self._spaces = search.space
+        sampler = SeededByTrial(search.sampler, search.seed)
+        largest, smallest = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [largest if direction == "max" else smallest for direction in search.directions]
+        self._study = optuna.create_study(
+            study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
+        )
+        if not self._study.get_trials(deepcopy=False):
+            for setting in search.grid if search.sampler == "grid" else _first(search, own):
+                self._study.enqueue_trial(setting)
+
+    def trials(self) -> list[Trial]:
+        """By number."""
+        return [_trial(found) for found in self._study.get_trials(deepcopy=False)]
+
+    def begin(self) -> Trial:
+        """The next setting to try."""
+        return self._drawn(self._study.ask())
+
+    def take_up(self, number: int) -> Trial:
+        """A trial that an earlier command began, its setting drawn to the end should that one not have come so far."""
+        return self._drawn(optuna.Trial(self._study, self._id(number)))
+
+    def _drawn(self, trial: optuna.Trial) -> Trial:
+        for path, space in self._spaces.items():
+            draw(trial, path, space)
+        return _trial(self._storage.get_trial(self._id(trial.number)))
+
+    def hear(self, number: int, epochs: int, value: float) -> None:
+        """The metric of a trial after so many epochs."""
+        self._storage.set_trial_intermediate_value(self._id(number), epochs, value)
+
+    def end(self, number: int, state: Ending, values: Sequence[float] | None = None, reason: str = "") -> None:
+        """How a trial ended; values where it is done, one for each metric."""
+        if reason:
+            self._storage.set_trial_user_attr(self._id(number), "reason", reason)
+        found = next(trial_state for trial_state, name in STATES.items() if name == state)
+        self._study.tell(number, values if state == "done" else None, found)
+
+    def _id(self, number: int) -> int:
+        study = self._storage.get_study_id_from_name(STUDY)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
+    """Of several metrics only trials that no other beats in all; by the first, then by number."""
+    signs = [1 if direction == "max" else -1 for direction in settings.directions]
+
+    def beats(one: Trial, other: Trial) -> bool:
+        pairs = [(sign * a, sign * b) for sign, a, b in zip(signs, one.values, other.values, strict=True)]
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+    front = [trial for trial in trials if len(signs) == 1 or not any(beats(other, trial) for other in trials)]
+    return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
+
+
+def _first(search: Search, own: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [dict(own)] if all(space.holds(own[path]) for path, space in search.space.items()) else []
+
+
+def _trial(found: FrozenTrial) -> Trial:
+    values = tuple(found.values) if found.values else ()
+    setting = found.params or found.system_attrs.get("fixed_params", {})
+    return Trial(
+        found.number,
+        STATES[found.state],
+        setting,
+        values,
+        dict(sorted(found.intermediate_values.items())),
+        found.user_attrs.get("reason", ""),
+    )
+
+
+class _Held(JournalFileOpenLock):
+    """Nothing to lock: whoever writes the journal holds the folder's lock, which the kernel frees with its process.
+
+    Optuna's own is a file, which a killed process leaves behind, and the next waits for half a minute.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _storage(journal: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_Held(str(journal))))
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that a killed writer left half written: Optuna would refuse the journal."""
+    if not journal.is_file():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        if (end := content.rfind(b"\n") + 1) < len(content):
+            file.truncate(end)

@@ -1,0 +1,119 @@
+"""What a search may ask for, and what is refused before anything starts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from small_runs import experiment
+
+from raykd.config import override
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.search import Search, Space, choice, integer, loguniform, uniform
+from raykd.search_words import words
+
+SPACE: dict[str, Space] = {"method.alpha": uniform(0, 1)}
+
+
+def searched(**changes: Any) -> Experiment:
+    return experiment(search=Search(**{"space": SPACE} | changes))
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong"),
+    [
+        ({"method.alpha": uniform(0, 2)}, r"method.alpha=2.0: alpha = 2.0 in KD"),
+        ({"method.alph": uniform(0, 1)}, r"unknown config field 'method.alph'.*did you mean 'alpha'"),
+        ({"student.batch_size": choice(50, 0)}, r"batch_size = 0"),
+        ({"student.batch_size": choice(50, "many")}, r"student.batch_size=many: 'many' is not a whole number"),
+        ({"student.batch_size": uniform(10, 20)}, r"student.batch_size=10.0: '10.0' is not a whole number"),
+        ({"method": choice("kd", "ke")}, r"unknown method 'ke'"),
+        ({"data.flip": choice(True, False)}, r"names 'data.flip': trials share data and teacher"),
+        ({"teacher.epochs": integer(1, 3)}, r"names 'teacher.epochs': trials share data and teacher"),
+        ({"method.alpha": 0.5}, r"in Search: wants names with a space each"),
+        ({}, r"name at least one field"),
+    ],
+)
+def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong):
+        searched(space=space)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"trials": 0}, r"trials = 0 in Search: must be at least 1"),
+        ({"grace_epochs": 0}, r"grace_epochs = 0 in Search"),
+        ({"reduction_factor": 1}, r"must be at least 2"),
+        ({"metric": "test_top1"}, r"known are val_top1, val_loss, parameters, latency_ms"),
+        ({"metric": "val_top"}, r"did you mean 'val_top1'"),
+        ({"mode": "min"}, r"mode = 'min' in Search: wants max for val_top1; leave it out"),
+        ({"metric": ("val_top1", "parameters")}, r"--set search.scheduler=none"),
+        ({"sampler": "grid"}, r"'method.alpha' is uniform\(0, 1\); list its values"),
+        ({"sampler": "bayes"}, r"one of tpe, random, grid"),
+        ({"name": "../up"}, r"it becomes a folder"),
+        ({"trial_seed": 0}, r"must not be one of seeds = \(0,\)"),
+    ],
+)
+def test_search_that_cannot_work_is_refused(settings: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong):
+        searched(**settings)
+
+
+def test_ranges_are_refused_upside_down_and_logarithms_of_zero() -> None:
+    with pytest.raises(ConfigError, match="must exceed low"):
+        uniform(1, 1)
+    with pytest.raises(ConfigError, match="above 0 on a log scale"):
+        loguniform(0, 1)
+    with pytest.raises(ConfigError, match="at least 1 on a log scale"):
+        integer(0, 8, log=True)
+    with pytest.raises(ConfigError, match="names a value twice"):
+        choice(1, 2, 1)
+
+
+def test_fields_of_every_kind_can_be_searched() -> None:
+    space = {
+        "method.temperature": loguniform(1, 20),
+        "student.optimizer.lr": uniform(0.01, 0.1),
+        "student.batch_size": choice(25, 50),
+        "student.model.width": integer(8, 16),
+        "student.schedule": choice("cosine", "constant"),
+    }
+    made = searched(space=space).with_setting(
+        {"student.model.width": 12, "student.schedule": "constant", "student.optimizer.lr": 0.0125}
+    )
+    assert made.search is None
+    assert (made.student.model.width, made.student.optimizer.lr) == (12, 0.0125)  # type: ignore[union-attr]
+    assert made.student.schedule.kind == "constant"
+
+
+def test_several_metrics_want_no_early_stopping_and_keep_their_directions() -> None:
+    search = Search(SPACE, metric=("val_top1", "latency_ms"), mode=("max", "min"), scheduler="none")
+    assert search.metrics == ("val_top1", "latency_ms") and search.directions == ("max", "min")
+    from_the_command_line = override(replace(search, metric="val_loss", mode=None), "metric", "val_top1,parameters")
+    assert from_the_command_line.metrics == ("val_top1", "parameters")
+
+
+def test_grid_is_every_combination_and_no_more_trials_than_that() -> None:
+    search = Search({"method.alpha": choice(0.1, 0.9), "method.temperature": choice(1, 2, 4)}, sampler="grid")
+    assert [tuple(setting.values()) for setting in search.grid] == [
+        (0.1, 1),
+        (0.1, 2),
+        (0.1, 4),
+        (0.9, 1),
+        (0.9, 2),
+        (0.9, 4),
+    ]
+    assert search.num_trials == 6
+    assert replace(search, trials=4).num_trials == 4
+
+
+@pytest.mark.parametrize(
+    ("grace", "epochs", "rungs"), [(20, 200, (20, 60, 180)), (None, 200, (20, 60, 180)), (1, 9, (1, 3)), (5, 5, ())]
+)
+def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rungs: tuple[int, ...]) -> None:
+    assert Search(SPACE, grace_epochs=grace).rungs_of(epochs) == rungs
+
+
+def test_setting_in_words() -> None:
+    assert words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
