@@ -95,8 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_stages(commands)
-    tune = _add_command(commands, "tune", "search an experiment's fields with Tune and Optuna")
-    tune.add_argument("file", metavar="experiments/X.py")
+    tune = _add_command(
+        commands, "tune", "search an experiment's fields with Tune and Optuna; 'tune show' prints how far searches are"
+    )
+    tune.add_argument("file", metavar="experiments/X.py|show")
     tune.add_argument("--trials", help="settings to try, instead of the file's")
     _add_teacher_source(tune)
     plan = _add_command(commands, "plan", "print an experiment's runs and how far each is; start nothing")

@@ -85,6 +85,9 @@ def plan(arguments: Namespace) -> None:
 
 
 def tune(arguments: Namespace) -> None:
+    if arguments.file == "show":
+        _show_searches(Path(arguments.results))
+        return
     experiment = load_experiment(arguments.file)
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
@@ -168,6 +171,7 @@ def _run(
     experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage], only_plan: bool = False
 ) -> None:
     from raykd.orchestration.lab import run_lab
+    from raykd.plan_text import print_plan
 
     options = _options(arguments, stages)
     if only_plan:
@@ -182,30 +186,15 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
     search(experiment, _options(arguments, STAGES), Console())
 
 
-def print_plan(experiments: Sequence[Experiment], options: Any) -> None:
-    """The graph of runs with how far each is; nothing is started or written."""
-    from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
-    from raykd.runs import RunStore
+def _show_searches(results: Path) -> None:
+    """Every search under `results`, running or finished."""
+    from raykd.report.build import summaries_of_searches
+    from raykd.report.search_text import render_search
 
-    store = RunStore(options.results)
-    plans = [plan_of(experiment, options) for experiment in experiments]
-    width = max(len(run.name) for plan, _ in plans for run in plan.runs)
-    for plan, dataset in plans:
-        search = plan.experiment.search
-        print(f"{plan.experiment.family}, results in {options.results.absolute()}")
-        if search is not None:
-            print(
-                f"  {search.trials} trials over {', '.join(search.space)}, after the teacher; the best setting's "
-                "--set flags are printed: an experiment without a search trains it over seeds"
-            )
-        for run in plan.runs:
-            if search is not None and run.stage != "teacher":
-                continue
-            after = f", after {run.teacher.name}" if run.teacher else ""
-            print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
-        trained = {run.name for run in plan.runs if store.status(run) == "done"}
-        if (teaching := teaching_of(plan, dataset, trained | half_done_live(plan.runs, store), options)) is not None:
-            print(f"teacher of {plan.experiment.family}: {teaching.reason}")
+    summaries = summaries_of_searches(results)
+    if not summaries:
+        raise ConfigError(f"no search under '{results}'; start one with python -m raykd tune experiments/tune_cnn.py")
+    print("\n".join(render_search(summary) for summary in summaries), end="")
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:

@@ -151,7 +151,9 @@ class Search(Config):
     metric: of METRICS; several, for settings of which none is better in all. mode: 'max' or 'min', which each has
     anyway. sampler: which settings are tried. scheduler: which trials are stopped early. grace_epochs: what is left to
     each trial before that; None for a tenth of the student's epochs. reduction_factor: of ASHA; one trial in so many
-    goes on at each of its rungs. name: of the folder; a search is its settings, and two want two names.
+    goes on at each of its rungs. at_once: trials side by side, None for as many as there is room for; one at a time,
+    they are drawn and judged by the same others each time the search is run. name: of the folder; a search is its
+    settings, and two want two names.
     """
 
     kind: ClassVar[str] = "search"
@@ -166,13 +168,15 @@ class Search(Config):
     seed: int = 0
     trial_seed: int = 1000
     confirm: int = place(3)
+    at_once: int | None = place(None)
     name: str = place("search")
 
     def check(self) -> None:
         for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():
             self.require(getattr(self, name) >= least, name, f"must be at least {least}")
-        grace = self.grace_epochs is None or self.grace_epochs >= 1
-        self.require(grace, "grace_epochs", "must be at least 1, or none")
+        for name in ("grace_epochs", "at_once"):
+            value = getattr(self, name)
+            self.require(value is None or value >= 1, name, "must be at least 1, or none")
         plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
         self.require(plain, "name", "wants a short name of a-z, 0-9, _ and -: it becomes a folder")
         example = "name at least one field, such as 'method.alpha': uniform(0, 1)"

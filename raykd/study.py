@@ -8,7 +8,7 @@ the lock writes there. Imports optuna, neither torch nor ray: the report reads i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ STATES: dict[TrialState, Literal["waiting", "begun"] | Ending] = {
 class Trial:
     """One setting and how far it came. `heard` is the search's metric after so many epochs; values are of its end.
 
-    state: waiting, begun, done, stopped (early) or failed, for a `reason`.
+    state: waiting, begun, done, stopped (early) or failed, for a `reason`. seconds: of training, where it ended.
     """
 
     number: int
@@ -51,6 +51,7 @@ class Trial:
     values: tuple[float, ...]
     heard: Mapping[int, float]
     reason: str
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def is_ended(self) -> bool:
@@ -108,7 +109,7 @@ class SearchFolder:
         """All that the study knows, by number."""
         if not self.journal.is_file():
             return []
-        study = optuna.load_study(study_name=STUDY, storage=_storage(self.journal))
+        study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
         return [_trial(found) for found in study.get_trials(deepcopy=False)]
 
 
@@ -118,7 +119,7 @@ class Study:
     def __init__(self, folder: SearchFolder, search: Search, own: Mapping[str, Any]) -> None:
         """own: the experiment's own setting, which is the first trial where the space holds it."""
         _mend(folder.journal)
-        self._storage = _storage(folder.journal)
+        self._storage = storage_of(folder.journal)
         self._spaces = search.space
         sampler = SeededByTrial(search.sampler, search.seed)
         largest, smallest = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -151,16 +152,29 @@ class Study:
         """The metric of a trial after so many epochs."""
         self._storage.set_trial_intermediate_value(self._id(number), epochs, value)
 
-    def end(self, number: int, state: Ending, values: Sequence[float] | None = None, reason: str = "") -> None:
-        """How a trial ended; values where it is done, one for each metric."""
-        if reason:
-            self._storage.set_trial_user_attr(self._id(number), "reason", reason)
+    def end(
+        self,
+        number: int,
+        state: Ending,
+        values: Sequence[float] | None = None,
+        reason: str = "",
+        seconds: float | None = None,
+    ) -> None:
+        """How a trial ended, after so many seconds of training; values where it is done, one for each metric."""
+        for name, value in {"reason": reason, "seconds": seconds}.items():
+            if value not in ("", None):
+                self._storage.set_trial_user_attr(self._id(number), name, value)
         found = next(trial_state for trial_state, name in STATES.items() if name == state)
         self._study.tell(number, values if state == "done" else None, found)
 
     def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(STUDY)
         return self._storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def num_ended(trials: Sequence[Trial]) -> int:
+    """Trials that are done, stopped early, or failed."""
+    return sum(trial.is_ended for trial in trials)
 
 
 def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
@@ -189,6 +203,7 @@ def _trial(found: FrozenTrial) -> Trial:
         values,
         dict(sorted(found.intermediate_values.items())),
         found.user_attrs.get("reason", ""),
+        found.user_attrs.get("seconds"),
     )
 
 
@@ -205,7 +220,7 @@ class _Held(JournalFileOpenLock):
         pass
 
 
-def _storage(journal: Path) -> JournalStorage:
+def storage_of(journal: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=_Held(str(journal))))
 
 

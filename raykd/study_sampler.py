@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 
 from raykd.errors import ConfigError
@@ -24,6 +25,7 @@ class SeededByTrial(BaseSampler):
     def __init__(self, name: Literal["tpe", "random", "grid"], seed: int) -> None:
         self._name, self._seed = name, seed
         self._sampler = self._make(0)
+        self._shared = IntersectionSearchSpace()  # keeps count of the trials that it has looked at
 
     def _make(self, number: int, field: str = "") -> BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, number, crc32(field.encode())]).generate_state(1)[0])
@@ -36,7 +38,10 @@ class SeededByTrial(BaseSampler):
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
+        """Fields that are drawn together: TPE's, where it has one metric to relate them to."""
+        if self._name != "tpe" or len(study.directions) > 1:
+            return {}
+        return {name: space for name, space in self._shared.calculate(study).items() if not space.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -31,6 +31,7 @@ SEARCH = Search(
     7,
     2000,
     2,
+    1,
     "mine",
 )
 EXAMPLES: tuple[Config, ...] = (

@@ -33,7 +33,7 @@ LEVELS = (
     },
     {"training"},
     {"orchestration", "report", "cluster", "bench"},
-    {"cli", "commands", "service_commands", "experiment_file", "prefetch"},
+    {"cli", "commands", "service_commands", "experiment_file", "prefetch", "plan_text"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIBLINGS = (

@@ -20,7 +20,7 @@ from raykd.run_folder import RunFolder, read_json
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.search_words import words
-from raykd.study import SearchFolder, Trial
+from raykd.study import SearchFolder, Trial, num_ended
 from raykd.teaching import WantedTable
 
 
@@ -94,6 +94,7 @@ def _settle(
         {
             "metric": metric,
             "asked": settings.confirm,
+            "trials": num_ended(folder.trials()),
             "seeds": list(experiment.seeds),
             "candidates": rows,
             "baseline": {"runs": [run.name for run in baselines], "values": values(baselines)},
@@ -110,7 +111,8 @@ def is_confirmed(folder: SearchFolder, experiment: Experiment, settings: Search)
     if not settings.confirm:
         return True
     found = read_json(folder.confirmed)
-    if found.get("asked") != settings.confirm or found.get("seeds") != list(experiment.seeds):
+    wanted = {"asked": settings.confirm, "seeds": list(experiment.seeds), "trials": num_ended(folder.trials())}
+    if any(found.get(name) != value for name, value in wanted.items()):
         return False
     names = [name for row in (*found["candidates"], found["baseline"]) for name in row["runs"]]
     return all(RunFolder(folder.path.parent / name).status() == "done" for name in names)

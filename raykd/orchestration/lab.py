@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.stages import STAGES, Stage
 from raykd.teaching import Teaching, WantedTable, decide
+from raykd.training.taught import is_full
 from raykd.training.testing import is_tested
 from raykd.training.training import make_model
 
@@ -111,7 +112,12 @@ def run_lab(
     for family, teaching in teachings.items():
         if teaching is not None:
             say(console, f"teacher of {family}: {teaching.reason}")
-    tables = [teaching.table for teaching in teachings.values() if teaching is not None and teaching.table is not None]
+    wanted = [(teachings[plan.experiment.family], dataset) for plan, dataset in plans]
+    tables = [
+        filled(teaching.table) if is_full(teaching.table, store, dataset) else teaching.table
+        for teaching, dataset in wanted
+        if teaching is not None and teaching.table is not None
+    ]
     with stop_signals() as stopped:
         statuses = bring_to_end(runs, tables, workers.pop(), options, console, stopped.is_set)
         try:
@@ -120,6 +126,11 @@ def run_lab(
         finally:
             raise_for(statuses)  # which runs failed says more than why there is no report
     return statuses
+
+
+def filled(table: WantedTable) -> WantedTable:
+    """`table` as one that no job has to fill."""
+    return replace(table, num_parts=0)
 
 
 def bring_to_end(

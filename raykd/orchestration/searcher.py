@@ -58,8 +58,9 @@ class StudySearcher(Searcher):
             self._study.end(number, "failed", reason=result[FAILED])
         elif CUT_OFF not in result:
             self.on_trial_result(trial_id, result)
-            is_done = result[EPOCHS_DONE] == result[EPOCHS]
-            self._study.end(number, "done" if is_done else "stopped", [result[name] for name in self._metrics])
+            state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
+            values = [result[name] for name in self._metrics]
+            self._study.end(number, state, values, seconds=result["seconds"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's journal is ahead of whatever Tune would save."""

@@ -86,7 +86,8 @@ class TrialProgress(Callback):
         self._end(self._running.pop(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        shown = self._running.pop(trial.trial_id)
+        # A worker can die before the trial has started.
+        shown = self._running.pop(trial.trial_id, _Shown(trial.config[NUMBER], trial.config[SETTING]))
         shown.result = LOST
         self._end(shown)
 

@@ -51,7 +51,7 @@ def try_all(
     how = tune.TuneConfig(
         num_samples=searcher.num_left,
         max_concurrent_trials=slots.count,
-        reuse_actors=True,
+        reuse_actors=slots.workers == 1,  # one that waits for workers of its own cannot be called off
         search_alg=searcher,
         scheduler=make_scheduler(search, epochs, before),
     )

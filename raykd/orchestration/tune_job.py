@@ -17,7 +17,7 @@ from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
-from raykd.orchestration.lab import Options, checked_plan, plan_of, run_lab, stop_signals, teaching_of
+from raykd.orchestration.lab import Options, checked_plan, filled, plan_of, run_lab, stop_signals, teaching_of
 from raykd.orchestration.progress import plural, say
 from raykd.orchestration.queue import JobStatus
 from raykd.orchestration.search_identity import identity_of, require_same
@@ -26,7 +26,7 @@ from raykd.plan import Plan
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import now
 from raykd.search import Search
-from raykd.study import SearchFolder, Study, Trial, best_first
+from raykd.study import SearchFolder, Study, Trial, best_first, num_ended
 from raykd.teaching import WantedTable
 
 
@@ -64,12 +64,14 @@ def _winner(
         return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
     teachers = run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
     teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
-    table = teaching.table if teaching is not None else None
+    table = filled(teaching.table) if teaching is not None and teaching.table is not None else None
     own = {path: value_at(experiment, path) for path in settings.space}
     with folder.lock(), stop_signals() as stopped:
         _begin(folder, experiment, settings, identity, own, teachers)
-        study = Study(folder, settings, own)
-        if sum(trial.is_ended for trial in study.trials()) < settings.num_trials:
+        study, before = Study(folder, settings, own), -1
+        # Tune gives up a trial here and there, when a worker is not free in time: it is taken up again.
+        while before < (ended := num_ended(study.trials())) < settings.num_trials and not stopped.is_set():
+            before = ended
             _try_all(experiment, settings, options, folder, study, table, console, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
@@ -100,12 +102,15 @@ def _try_all(
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
+    from raykd.orchestration.nested_trial import resources_of
     from raykd.orchestration.train_job import slots_of
-    from raykd.orchestration.trial import TrialConfig, run_trial
+    from raykd.orchestration.trial import run_trial
+    from raykd.orchestration.trial_loop import TrialConfig
     from raykd.orchestration.trials import try_all
 
-    left = settings.num_trials - sum(trial.is_ended for trial in study.trials())
-    slots = slots_of(experiment.workers, left, left)
+    left = settings.num_trials - num_ended(study.trials())
+    num_at_once = min(left, settings.at_once or left)
+    slots = slots_of(experiment.workers, num_at_once, num_at_once)
     say(console, f"{settings.num_trials} trials, {left} of them left; {slots}")
     say(console, "workers start, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
@@ -114,10 +119,9 @@ def _try_all(
     paths = _with_whole_paths(experiment), settings, whole, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*paths, slots.cpus, slots.gpus, table, flag)
-        return tune.with_resources(
-            tune.with_parameters(run_trial, shared=shared), {"cpu": slots.cpus, "gpu": slots.gpus}
-        )
+        shared = TrialConfig(*paths, slots.cpus, slots.gpus, slots.workers, table, flag)
+        trainable = tune.with_parameters(run_trial, shared=shared)
+        return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
     epochs, storage = experiment.most_epochs, options.results / ".ray"
     with scrape_targets(options.results):
@@ -129,7 +133,7 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
 
     Raises Interrupted where there are trials left, RunFailed where none came to its end.
     """
-    ended = sum(trial.is_ended for trial in trials)
+    ended = num_ended(trials)
     if ended < settings.num_trials:
         raise Interrupted(
             f"search cut off with {ended} of {settings.num_trials} trials ended; the same command goes on"
@@ -185,7 +189,7 @@ def _begin(
 
 def _is_work_left(experiment: Experiment, settings: Search, folder: SearchFolder) -> bool:
     """Whether there is anything to train but what the report is about."""
-    ended = sum(trial.is_ended for trial in folder.trials())
+    ended = num_ended(folder.trials())
     return ended < settings.num_trials or not is_confirmed(folder, experiment, settings)
 
 

@@ -1,5 +1,6 @@
 """The report's one entry: run folders in, report.json and report/ out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,10 @@ from raykd.atomic import write_bytes
 from raykd.report import tables
 from raykd.report.collect import collect
 from raykd.report.html import render_page
+from raykd.report.records import Family
+from raykd.report.search_page import files_of
+from raykd.report.search_records import SearchSummary
+from raykd.report.search_summary import summaries_of_searches
 from raykd.report.summary import FamilySummary, summarize
 
 
@@ -17,6 +22,7 @@ class Report:
     summaries: tuple[FamilySummary, ...]
     page: Path
     files: tuple[Path, ...]
+    searches: tuple[SearchSummary, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -25,12 +31,13 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Writes report.json, and beside it report/: index.html, summary.json, runs.parquet, runs.csv.
+    """Writes report.json, and beside it report/: index.html, summary.json, runs.parquet, runs.csv; a folder a search.
 
     Raises: ConfigError when `results` holds no plan; RaykdError naming the file when a run's file is corrupt.
     Nothing is written then. Unfinished runs are no error: the report names them.
     """
-    summaries = tuple(summarize(family) for family in collect(results))
+    searches = summaries_of_searches(results)
+    summaries = tuple(summarize(family, cautions_of(searches, family)) for family in collect(results))
     runs = tables.runs_table(summaries)
     page = results / "report" / "index.html"
     contents = {
@@ -38,8 +45,22 @@ def build(results: Path) -> Report:
         page.with_name("summary.json"): tables.summary_json(summaries),
         page.with_name("runs.parquet"): tables.parquet_bytes(runs),
         page.with_name("runs.csv"): tables.csv_bytes(runs),
-        page: render_page(summaries),
+        page: render_page(summaries, searches),
     }
+    for search in searches:
+        contents |= files_of(search)
     for path, content in contents.items():
         write_bytes(path, content)
-    return Report(summaries, page, tuple(contents))
+    return Report(summaries, page, tuple(contents), searches)
+
+
+def cautions_of(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
+    """That the family's distilled setting was picked with the seeds that its gain is about."""
+    distilled = {run.name for run in family.stage("distilled")}
+    return tuple(
+        f"the distilled setting was picked among {confirmation.num_found + 1} by validation of these same seeds "
+        f"(search {search.name}), which the gain's interval does not account for"
+        for search in searches
+        if search.family == family.name and (confirmation := search.confirmation) is not None
+        if confirmation.winner.trial is not None and distilled & {*confirmation.runs_of_winner}
+    )

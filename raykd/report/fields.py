@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeGuard, TypeVar
 
 from raykd.errors import RaykdError
 from raykd.report.records import one_line
@@ -91,7 +91,7 @@ class Fields:
         return self.refuse(f"field '{name}' is {self.values[name]!r:.80}, not {expected}")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number that a float holds; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 

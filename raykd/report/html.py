@@ -1,19 +1,17 @@
 """The page: every number and figure of the report in one HTML file that needs no network and no script.
 
-The template escapes whatever comes from a run's folder (autoescape), undefined names are errors, and the
-page's own content policy forbids scripts and loading, should a name still get through.
+Of a search it has a line; the rest is on the search's own page, see search_page.py.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from raykd.report import wording
-from raykd.report.plots import Drawing, draw_all
+from raykd.report import search_wording, wording
+from raykd.report.figures import Drawing
+from raykd.report.plots import draw_all
 from raykd.report.provenance import OriginRow, SettingRow, origins_of, settings_of
+from raykd.report.search_records import SearchSummary
 from raykd.report.summary import FamilySummary
+from raykd.report.templates import template
 from raykd.stages import STAGES
 
 
@@ -29,19 +27,13 @@ class Section:
     measures: tuple[str, ...]
 
 
-def render_page(summaries: tuple[FamilySummary, ...]) -> bytes:
+def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
     """index.html in UTF-8; the same bytes for the same run folders."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(minus=_minus, dash=_dash, svg=Markup)
-    template = environment.get_template("page.html.j2")
     sections = [_section(f"family-{number}", summary) for number, summary in enumerate(summaries)]
-    return template.render(sections=sections, stages=STAGES, wording=wording).encode()
+    page = template("page.html.j2").render(
+        sections=sections, searches=searches, stages=STAGES, wording=wording, said=search_wording
+    )
+    return page.encode()
 
 
 def _section(key: str, summary: FamilySummary) -> Section:
@@ -53,13 +45,3 @@ def _section(key: str, summary: FamilySummary) -> Section:
         origins_of(summary.family),
         tuple(dict.fromkeys(name for stage in summary.stages for name in stage.measures)),
     )
-
-
-def _minus(text: str) -> str:
-    """The typographic minus, which is as wide as the plus."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _dash(text: str) -> str:
-    """The typographic dash for a number that is not there."""
-    return "\N{EN DASH}" if text == "-" else text

@@ -6,31 +6,19 @@ colour alone. A figure without data is None; the page then says so.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from raykd.report import wording
 from raykd.report.curves import Curve, comparable_histories, curve_of
+from raykd.report.figures import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
 from raykd.report.records import ENDED, one_line
 from raykd.report.summary import FamilySummary
 from raykd.report.svg import INK, STAGE_COLOURS, inline_svg, page_style
 from raykd.stages import STAGES, Stage
 
-WIDTH, HEIGHT = 4.6, 3.0  # inches, 331 x 216 units of SVG: text stays legible on a page 400 px wide
-ROW_HEIGHT = 0.32  # inches for a row of dots
 MARKERS: dict[Stage, str] = {"teacher": "s", "baseline": "o", "distilled": "D"}
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2.5), (2.5, 2.5))
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """An <svg> element and the sentence under it."""
-
-    svg: str
-    caption: str
 
 
 def draw_all(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
@@ -49,7 +37,7 @@ def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
     stages = [stage for stage in summary.stages if stage.top1]
     if not stages:
         return None
-    figure, axes = _rows([stage.stage for stage in stages])
+    figure, axes = rows_axes([stage.stage for stage in stages])
     for row, stage in enumerate(stages):
         scores = [run.score.top1 for run in summary.family.stage(stage.stage) if run.score]
         _dots(axes, scores, [row] * len(scores), stage.stage)
@@ -66,7 +54,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
     gain = summary.gain
     if gain is None:
         return None
-    figure, axes = _rows([*(f"seed {pair.seed}" for pair in gain.pairs), "mean"])
+    figure, axes = rows_axes([*(f"seed {pair.seed}" for pair in gain.pairs), "mean"])
     axes.axvline(0, color=INK, linewidth=1.0)
     _dots(axes, [pair.gain for pair in gain.pairs], range(len(gain.pairs)), "distilled")
     row = len(gain.pairs)
@@ -90,12 +78,12 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
     ]
     if not shown:
         return None
-    figure, axes = _curves_axes()
+    figure, axes = curves_axes()
     for stage, curve in shown:
         _draw_curve(axes, curve, stage, stage, ())
     axes.set_ylabel("validation top1 (%)")
     axes.set_ylim(bottom=_floor_of([curve for _, curve in shown]))
-    _legend(figure, num_columns=3)
+    add_legend(figure, num_columns=3)
     ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
     svg = inline_svg(figure, key, "Validation top1 by epoch, in percent", f"Last epoch: {ends}.")
     return Drawing(svg, _curve_caption(summary))
@@ -110,18 +98,15 @@ def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
     ]
     if not shown:
         return None
-    figure, axes = _curves_axes(num_legend_rows=math.ceil(len(shown) / 2))
+    figure, axes = curves_axes(num_legend_rows=math.ceil(len(shown) / 2))
     for stage, term, curve in shown:
         dashes = DASHES[terms.index(term) % len(DASHES)]
         _draw_curve(axes, curve, stage, f"{stage}: {one_line(term, 24)}", dashes)
     values = [value for _, _, curve in shown for value in curve.mean]
     if min(values) > 0 and max(values) > 30 * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would need mathtext, which the page has not
-        axes.yaxis.set_minor_locator(NullLocator())
+        use_log(axes, "y")
     axes.set_ylabel("training loss term, unweighted")
-    _legend(figure, num_columns=2)
+    add_legend(figure, num_columns=2)
     ends = "; ".join(f"{stage} {term} {curve.mean[-1]:.3g}" for stage, term, curve in shown)
     svg = inline_svg(figure, key, "Loss terms by epoch, unweighted", f"Last epoch: {ends}.")
     return Drawing(svg, "Averaged over the training batches of an epoch, before the terms are weighted.")
@@ -131,37 +116,8 @@ def _stage_curve(summary: FamilySummary, stage: Stage, column: str) -> Curve | N
     return curve_of(comparable_histories(summary.family.stage(stage)), column)
 
 
-def _rows(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 0.75 + ROW_HEIGHT * max(len(labels), 3)))
-    axes = figure.add_subplot()
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.08)
-    return figure, axes
-
-
 def _dots(axes: Axes, values: Sequence[float], rows: Sequence[int], stage: Stage) -> None:
-    axes.plot(
-        values,
-        rows,
-        color=STAGE_COLOURS[stage],
-        marker=MARKERS[stage],
-        markersize=6.5,
-        markeredgewidth=0,
-        linestyle="none",
-        alpha=0.85,  # seeds of equal score show as one darker dot
-    )
-
-
-def _curves_axes(num_legend_rows: int = 1) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.17 * (num_legend_rows - 1)))
-    axes = figure.add_subplot()
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-    return figure, axes
+    add_dots(axes, values, rows, STAGE_COLOURS[stage], MARKERS[stage])
 
 
 def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tuple[float, ...]) -> None:
@@ -178,10 +134,6 @@ def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tupl
     if dashes:
         line.set_dashes(dashes)
     axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _legend(figure: Figure, num_columns: int) -> None:
-    figure.legend(loc="outside upper left", ncols=num_columns, borderpad=0, columnspacing=1.2)
 
 
 def _floor_of(curves: Sequence[Curve]) -> float | None:

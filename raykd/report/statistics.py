@@ -1,11 +1,13 @@
-"""Spread over seeds, and the paired gain of distilling: mean, standard deviation, Student's t-interval.
+"""Spread over seeds, and the paired gain of one setting over another: mean, deviation, Student's t-interval.
 
-A seed fixes initialisation and order, so baseline and distilled student of one seed form a pair, and the
-interval is that of the mean difference:
+A seed fixes initialisation and order, so two students of one seed form a pair (a baseline and a distilled one, or
+two settings of a search), and the interval is that of the mean difference:
 
-    mean(d) +- t(0.975, n - 1) * std(d) / sqrt(n),   d = distilled - baseline,   std with n - 1
+    mean(d) +- t(1 - 0.025 / m, n - 1) * std(d) / sqrt(n),   d = value - reference,   std with n - 1
 
-It speaks of other seeds, not of other test images: every run is scored on the same ones.
+m is 1, or the number of settings of which the better one was picked by these same pairs: then all m intervals hold
+together in 95 % of such searches (Bonferroni). They speak of other seeds, not of other images: every run is scored
+on the same ones.
 """
 
 import math
@@ -24,45 +26,51 @@ class Spread:
 
 @dataclass(frozen=True)
 class Pair:
-    """Test top1 in percent of both students of one seed."""
+    """One metric of two students of one seed: top1 in percent, or a loss, of which less is better."""
 
     seed: int
-    baseline: float
-    distilled: float
+    reference: float
+    value: float
+    less_is_better: bool = False
 
     @property
     def gain(self) -> float:
-        """Distilled minus baseline, in percentage points."""
-        return self.distilled - self.baseline
+        """By how much `value` is the better one, in the metric's unit (of top1: percentage points)."""
+        return self.reference - self.value if self.less_is_better else self.value - self.reference
 
 
 @dataclass(frozen=True)
 class PairedGain:
-    """Distilled minus baseline over `pairs`, in percentage points; the interval needs two pairs."""
+    """The gain over `pairs`, positive where `who` is better; the interval needs two pairs.
+
+    comparisons: of how many settings `who` was picked by these pairs, which widens the interval.
+    """
 
     pairs: tuple[Pair, ...]
     spread: Spread
     interval: tuple[float, float] | None
+    who: str = "distilled"
+    comparisons: int = 1
 
     @property
     def num_in_favour(self) -> int:
-        """Pairs in which the distilled student is strictly better."""
+        """Pairs in which `who` is strictly better."""
         return sum(pair.gain > 0 for pair in self.pairs)
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the 95 % interval leaves out 0."""
+        """Whether the interval leaves out 0."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     @property
     def verdict(self) -> str:
-        """What the 95 % interval lets one say: better or worse only where it leaves out 0."""
+        """What the interval lets one say: better or worse only where it leaves out 0."""
         if self.interval is None:
             return "one seed: no interval"
         if not self.is_distinguishable:
             return f"not distinguishable at n = {len(self.pairs)}"
         better = "better" if self.spread.mean > 0 else "worse"
-        return f"distilled is {better} at n = {len(self.pairs)}"
+        return f"{self.who} is {better} at n = {len(self.pairs)}"
 
 
 def spread_of(values: Sequence[float]) -> Spread | None:
@@ -76,14 +84,18 @@ def spread_of(values: Sequence[float]) -> Spread | None:
     return Spread(mean, math.sqrt(variance), len(values))
 
 
-def paired_gain(pairs: Sequence[Pair]) -> PairedGain | None:
-    """The gain over seeds with its two-sided 95 % t-interval; None of no pairs."""
+def paired_gain(pairs: Sequence[Pair], who: str = "distilled", comparisons: int = 1) -> PairedGain | None:
+    """The gain over seeds with its two-sided t-interval of level 1 - 0.05 / comparisons; None of no pairs.
+
+    who: what has the pairs' values, for the verdict. comparisons >= 1: see `PairedGain`.
+    """
     spread = spread_of([pair.gain for pair in pairs])
     if spread is None:
         return None
     if spread.std is None:
-        return PairedGain(tuple(pairs), spread, None)
+        return PairedGain(tuple(pairs), spread, None, who, comparisons)
     from scipy.stats import t  # here, because it takes longer to import than the report to write
 
-    half = float(t.ppf(0.975, len(pairs) - 1)) * spread.std / math.sqrt(len(pairs))
-    return PairedGain(tuple(pairs), spread, (spread.mean - half, spread.mean + half))
+    quantile = float(t.ppf(1 - 0.025 / comparisons, len(pairs) - 1))
+    half = quantile * spread.std / math.sqrt(len(pairs))
+    return PairedGain(tuple(pairs), spread, (spread.mean - half, spread.mean + half), who, comparisons)

@@ -58,15 +58,15 @@ class FamilySummary:
         return 100 * self.gain.spread.mean / distance if distance > 0 else None
 
 
-def summarize(family: Family) -> FamilySummary:
-    """All numbers of one family."""
+def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySummary:
+    """All numbers of one family. more_cautions: what others know of it."""
     stages = tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES)
     return FamilySummary(
         family,
         stages,
         paired_gain(_pairs(family)),
         tuple(line for run in family.runs for line in _missing(run)),
-        (*_caution_of_weak_teacher(stages), *cautions_of(family)),
+        (*_caution_of_weak_teacher(stages), *more_cautions, *cautions_of(family)),
     )
 
 

@@ -19,9 +19,15 @@ from matplotlib.style import context as style_context
 INK = "#010203"
 GRID = "#010204"
 STAGE_COLOURS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
+QUIET, PAPER, BAD = "#010208", "#010209", "#01020a"
+STEP_COLOURS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # of a value, from worst to best
 CSS_COLOURS: Mapping[str, str] = {
     INK: "currentColor",
     GRID: "var(--grid)",
+    QUIET: "var(--quiet)",
+    PAPER: "var(--paper)",
+    BAD: "var(--bad)",
+    **{colour: f"var(--step-{step})" for step, colour in enumerate(STEP_COLOURS, start=1)},
     **{colour: f"var(--{stage})" for stage, colour in STAGE_COLOURS.items()},
 }
 SETTINGS: dict[Any, Any] = {
@@ -51,6 +57,7 @@ SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 _NAMESPACE = re.compile(r"\{[^}]*\}")
+_TOO_FINE = re.compile(r"(\.\d\d)\d+")
 _REFERENCE = re.compile(r"#([A-Za-z_][\w.-]*)")
 
 
@@ -104,6 +111,8 @@ def _rewrite_attributes(element: ElementTree.Element, key: str, referenced: set[
 def _rewrite(name: str, value: str, key: str) -> str:
     for colour, css in CSS_COLOURS.items():
         value = value.replace(colour, css)
+    if name == "d":  # a path in points: a hundredth is not seen
+        return _TOO_FINE.sub(r"\1", value)
     return _REFERENCE.sub(rf"#{key}-\1", value) if name == "href" or "url(#" in value else value
 
 

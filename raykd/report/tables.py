@@ -42,12 +42,12 @@ COPIED = ("model", "method", "seed", "fingerprint", "reason", "parameters", "sec
 
 def report_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     """report.json, the headline."""
-    return _json(headline(summaries))
+    return json_bytes(headline(summaries))
 
 
 def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     """report/summary.json: spreads, paired gains, what is missing. top1 in percent, gains in points."""
-    return _json({summary.name: _summary_of(summary) for summary in summaries})
+    return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
 
 
 def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
@@ -98,12 +98,15 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
 
 def _gain_of(gain: PairedGain) -> dict[str, Any]:
     return {
-        **asdict(gain),
+        "pairs": [{"seed": pair.seed, "baseline": pair.reference, "distilled": pair.value} for pair in gain.pairs],
+        "spread": asdict(gain.spread),
+        "interval": gain.interval,
         "num_in_favour": gain.num_in_favour,
         "is_distinguishable": gain.is_distinguishable,
         "verdict": gain.verdict,
     }
 
 
-def _json(values: Any) -> bytes:
+def json_bytes(values: Any) -> bytes:
+    """`values` as indented JSON. Raises ValueError for NaN, which JSON does not have."""
     return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

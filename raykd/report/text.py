@@ -1,35 +1,36 @@
-"""The report for the terminal: plain letters and lines of fixed width, as a Slurm log has no terminal."""
+"""The report for the terminal, or a Slurm log: each family's stages and gain, then each search."""
 
-import io
+from collections.abc import Iterator
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raykd.report import wording
 from raykd.report.build import Report
+from raykd.report.plain import plain_table, plain_text
 from raykd.report.records import one_line
+from raykd.report.search_text import render_search
 from raykd.report.summary import FamilySummary
-
-WIDTH = 100
 
 
 def render_text(report: Report) -> str:
-    """A table a family, its gain, what is missing, and where the page is. Ends with a line break."""
-    output = io.StringIO()
-    console = Console(file=output, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    """A table a family, its gain, what is missing; each search; and where the page is. Ends with a line break."""
+    return plain_text(_parts(report))
+
+
+def _parts(report: Report) -> Iterator[Table | str]:
     for summary in report.summaries:
-        console.print(_stage_table(summary))
-        for line in _lines_under(summary):
-            console.print(Text(line), soft_wrap=True)
-        console.print()
-    console.print(Text(f"report: {report.page}"), soft_wrap=True)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+        yield _stage_table(summary)
+        yield from _lines_under(summary)
+        yield ""
+    for search in report.searches:
+        yield from render_search(search).splitlines()
+        yield ""
+    yield f"report: {report.page}"
 
 
 def _stage_table(summary: FamilySummary) -> Table:
-    table = Table(title=Text(one_line(summary.name)), title_justify="left", title_style="", box=box.ASCII2)
+    table = plain_table(one_line(summary.name))
     for heading in ("stage", "model", "method"):
         table.add_column(heading, overflow="fold")
     for heading in ("test top1 (%)", "n", "parameters", "training of a run"):

@@ -1,6 +1,10 @@
 """How numbers read on the page and in the terminal: rounded to what their origin supports, with units."""
 
+import re
+
 from raykd.report.statistics import PairedGain, Spread
+
+_BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
 def percent(spread: Spread | None) -> str:
@@ -47,7 +51,16 @@ def duration(seconds: float | None) -> str:
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
-def in_favour(gain: PairedGain) -> str:
+def in_favour(gain: PairedGain, of: str = "distilling") -> str:
     """'2 of 3 seeds in favour of distilling'."""
-    total = len(gain.pairs)
-    return f"{gain.num_in_favour} of {total} seed{'' if total == 1 else 's'} in favour of distilling"
+    return f"{gain.num_in_favour} of {plural(len(gain.pairs), 'seed')} in favour of {of}"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 seed', '2 seeds' or '1,200 seeds'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def unbroken(text: str) -> str:
+    """`text` in which no line ends between a number and its sign: 'n = 3', '88.57 ± 0.31 %'."""
+    return _BEFORE_A_SIGN.sub("\N{NO-BREAK SPACE}", text)

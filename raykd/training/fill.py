@@ -35,9 +35,7 @@ class Filler:
         self._batch_size = BATCH_SIZE[compute.device.type]
         rows, _ = rows_of(wanted.data, dataset.train.labels)
         self._parts = rows.tensor_split(wanted.num_parts)
-        self._visited = visited(wanted.data.views, rows, table.key.num_images, dict(wanted.epochs))
-        if wanted.whole:
-            self._visited[rows] = True
+        self._visited = asked_of(wanted, dataset)
         self._renderer = ViewRenderer(dataset.train.images, wanted.data.views, compute.device)
 
     def fill(
@@ -90,3 +88,12 @@ class Filler:
                 "look at the teacher, or teach live with --set teacher_source=live"
             )
         return found
+
+
+def asked_of(wanted: WantedTable, dataset: Dataset) -> Tensor:
+    """bool [N, V]: the views that `wanted` is to hold."""
+    rows, _ = rows_of(wanted.data, dataset.train.labels)
+    asked = visited(wanted.data.views, rows, len(dataset.train.labels), dict(wanted.epochs))
+    if wanted.whole:
+        asked[rows] = True
+    return asked

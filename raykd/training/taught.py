@@ -11,7 +11,7 @@ from raykd.runs import RunStore
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable
 from raykd.training.compute import choose
-from raykd.training.fill import Filler
+from raykd.training.fill import Filler, asked_of
 from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
 from raykd.training.trained import load_trained
 
@@ -36,6 +36,16 @@ def filler_of(wanted: WantedTable, store: RunStore, dataset: Dataset, device: to
     table = _table(wanted, store, dataset, choose(device, wanted.precision).precision)
     model = _model(store.folder(wanted.teacher), device)
     return Filler(wanted, dataset, table, model, choose(device, table.precision))
+
+
+def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset) -> bool:
+    """Whether nothing is left to fill of `wanted`."""
+    teacher = store.folder(wanted.teacher)
+    if teacher.status() != "done":
+        return False
+    if not TeacherTable.exists(store.tables, wanted.key(dataset, file_fingerprint(teacher.best))):
+        return False
+    return not bool((asked_of(wanted, dataset) & ~_table(wanted, store, dataset).filled()).any())
 
 
 def teacher_from(folder: RunFolder, device: torch.device) -> LiveTeacher:

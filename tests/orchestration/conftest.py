@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lab_runs import environment
+from search_runs import Ended, run_search
 
 from raykd.orchestration.session import ray_session
 
@@ -21,3 +23,16 @@ def cluster() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="package")
+def searched(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The results of a search that nothing disturbed, and how it ended."""
+    results = tmp_path_factory.mktemp("search")
+    return results, run_search(results)
+
+
+@pytest.fixture
+def results(searched: tuple[Path, Ended]) -> Path:
+    """Of the search that nothing disturbed."""
+    return searched[0]

@@ -26,6 +26,7 @@ from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 
 ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "experiments" / "digits.py"
 NO_DATA = Path("no-data-here")
 CPU = torch.device("cpu")
 TIMEOUT_S = 150.0
@@ -59,12 +60,12 @@ def run_here(
 
 
 class Command:
-    """`python experiments/digits.py ...` in a process of its own."""
+    """`python experiments/digits.py ...`, or another file's, in a process of its own."""
 
-    def __init__(self, words: Sequence[str], environ: dict[str, str], output: Path) -> None:
+    def __init__(self, words: Sequence[str], environ: dict[str, str], output: Path, file: Path = DIGITS) -> None:
         self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
         with self.stdout.open("w") as out, self.stderr.open("w") as err:
-            line = [sys.executable, "experiments/digits.py", *words]
+            line = [sys.executable, str(file), *words]
             self.process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=out, stderr=err)
 
     def wait_for(self, part: str) -> str:
@@ -84,9 +85,9 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(words: Sequence[str], environ: dict[str, str], output: Path) -> Iterator[Command]:
+def command(words: Sequence[str], environ: dict[str, str], output: Path, file: Path = DIGITS) -> Iterator[Command]:
     """One that does not outlive the block. Its Ray goes with it."""
-    made = Command(words, environ, output)
+    made = Command(words, environ, output, file)
     try:
         yield made
     finally:

@@ -1,91 +1,40 @@
 """A search on Ray: trials by the one loop, the best confirmed on fresh seeds, the test set read for that one alone."""
 
-import contextlib
-import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_runs import NO_DATA, curve, train_directly
-from rich.console import Console
-from small_runs import digits, experiment, recipe
+from lab_runs import curve, train_directly
+from search_runs import EXPERIMENT, SPACE, TRIALS, Ended, changed, confirmed_in, folder_in, run_search, trials_in
+from small_runs import NO_WEIGHTS, digits
 
-from raykd.cli import guarded
-from raykd.experiment import Experiment, Workers
-from raykd.orchestration.lab import Options
-from raykd.orchestration.tune_job import search
+from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
-from raykd.search import Search, loguniform, uniform
-from raykd.study import SearchFolder, Trial
+from raykd.search import loguniform
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
-
-TRIALS, EPOCHS = 6, 9
-SPACE = {"method.alpha": uniform(0.1, 0.9), "method.temperature": loguniform(1, 20)}
-EXPERIMENT = experiment(
-    student=recipe(epochs=EPOCHS),
-    workers=Workers(cpus=1),
-    seeds=(0, 1),
-    search=Search(space=SPACE, trials=TRIALS, grace_epochs=1, confirm=1),
-)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a search ended, and what it printed through its console."""
-
-    exit_code: int
-    lines: list[str]
-    error: str
-
-
-def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
-    log, error = io.StringIO(), io.StringIO()
-    options = Options(results, NO_DATA)
-    with contextlib.redirect_stderr(error):
-        code = guarded(lambda: search(asked, options, Console(file=log, width=80)))
-    return Ended(code, log.getvalue().splitlines(), error.getvalue())
-
-
-def changed(**changes: Any) -> Experiment:
-    """The experiment with another search."""
-    assert EXPERIMENT.search is not None
-    return replace(EXPERIMENT, search=replace(EXPERIMENT.search, **changes))
-
-
-def trials_of(results: Path) -> list[Trial]:
-    return SearchFolder(results / "small" / "search").trials()
 
 
 def directly(setting: Mapping[str, Any], results: Path, elsewhere: Path) -> RunFolder:
     """The run of a trial with `setting`, trained by the loop alone under the search's table."""
-    from raykd.orchestration.trial import run_of  # ray comes with it, which no test imports before its session
-
     assert EXPERIMENT.search is not None
-    run = run_of(EXPERIMENT.with_setting(setting), EXPERIMENT.search, digits(), Options(results, NO_DATA))
+    made = replace(EXPERIMENT.with_setting(setting), seeds=(EXPERIMENT.search.trial_seed,))
+    run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
     return train_directly(run, elsewhere, tables=RunStore(results).tables)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
-
-
-def test_search_ends_with_the_confirmed_setting_in_the_report(
-    cluster: str, results: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    ended = run_search(results)
+def test_search_ends_with_the_confirmed_setting_in_the_report(searched: tuple[Path, Ended]) -> None:
+    results, ended = searched
     assert (ended.exit_code, ended.error) == (0, "")
-    assert capfd.readouterr() == ("", ""), "Ray, Tune or Optuna printed something"
-    trials = trials_of(results)
+    trials = trials_in(results)
     assert [trial.is_ended for trial in trials] == [True] * TRIALS
     assert trials[0].setting == {"method.alpha": 0.5, "method.temperature": 4.0}, "the experiment's own is the first"
     assert {"done", "stopped"} == {trial.state for trial in trials}
-    confirmed = json.loads((results / "small" / "search" / "confirmed.json").read_text())
+    confirmed = confirmed_in(results)
     winner = confirmed["candidates"][confirmed["winner"]]
     assert len(confirmed["candidates"]) == 2 and len(winner["values"]) == 2
     assert sum(winner["values"]) == max(sum(row["values"]) for row in confirmed["candidates"])
@@ -103,11 +52,11 @@ def test_test_set_is_read_for_the_report_alone(results: Path) -> None:
 
 
 def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_path: Path) -> None:
-    trials = trials_of(results)
+    trials = trials_in(results)
     for state in ("done", "stopped"):
         trial = next(trial for trial in trials if trial.state == state)
         found, wanted = (
-            SearchFolder(results / "small" / "search").run(trial.number),
+            folder_in(results).run(trial.number),
             directly(trial.setting, results, tmp_path),
         )
         heard = [row["best_val_top1"] for row in running_best(wanted)][: len(trial.heard)]
@@ -133,20 +82,24 @@ def test_search_that_is_done_starts_no_ray_and_changes_nothing(results: Path, mo
 
     monkeypatch.setattr("raykd.orchestration.tune_job.ray_session", refuse)
     monkeypatch.setattr("raykd.orchestration.lab.ray_session", refuse)
-    before = trials_of(results)
+    before = trials_in(results)
     weights = {
         path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors") if "models_saved" not in str(path)
     }
     assert run_search(results).exit_code == 0
-    assert trials_of(results) == before
+    assert trials_in(results) == before
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
 
 
-def test_more_trials_go_on_with_the_same_search(cluster: str, results: Path) -> None:
-    before = trials_of(results)
+def test_more_trials_go_on_with_the_same_search_and_print_nothing_past_its_console(
+    results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = trials_in(results)
+    capfd.readouterr()
     assert run_search(results, changed(trials=TRIALS + 2)).exit_code == 0
-    assert trials_of(results)[:TRIALS] == before
-    assert len(trials_of(results)) == TRIALS + 2
+    assert capfd.readouterr() == ("", ""), "Ray, Tune or Optuna printed something"
+    assert trials_in(results)[:TRIALS] == before
+    assert len(trials_in(results)) == TRIALS + 2
 
 
 def test_another_search_of_that_name_is_refused_with_the_difference(results: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from search_folders import finished
 
 from raykd.report.build import Report, build
 
@@ -104,3 +105,11 @@ def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
         ],
     )
     return build(folder.root)
+
+
+@pytest.fixture(scope="session")
+def one_search(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of a family of which a search is finished and confirmed, and a teacher planned. Read only."""
+    root = tmp_path_factory.mktemp("one_search") / "ray_results"
+    finished(root)
+    return build(root)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raykd.report.build import Report
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -41,9 +43,16 @@ def measure(page: Path, tmp_path: Path, *flags: str) -> tuple[int, str, str]:
     return int(found[1]), found[2], found[3]
 
 
-def test_the_page_renders_without_a_console_message(two_families, tmp_path):
-    seen = browse(two_families.page, tmp_path / "profile")
-    assert seen.stdout.count("<svg") == 8
+@pytest.fixture(params=["two_families", "one_search"])
+def page(request: pytest.FixtureRequest) -> Path:
+    """The page of families, and that of a search."""
+    report: Report = request.getfixturevalue(request.param)
+    return report.searches[0].page if report.searches else report.page
+
+
+def test_the_page_renders_without_a_console_message(page, tmp_path):
+    seen = browse(page, tmp_path / "profile")
+    assert seen.stdout.count("<svg") == (5 if page.parent.name == "cnn-search" else 8)
     assert "CONSOLE" not in seen.stderr
 
 
@@ -54,10 +63,10 @@ def test_a_forbidden_script_would_have_shown_in_the_console(two_families, tmp_pa
     assert "CONSOLE" in browse(tmp_path / "page.html", tmp_path / "profile").stderr
 
 
-def test_nothing_is_wider_than_400_px_and_both_themes_hold(two_families, tmp_path):
-    width, light, ink_on_light = measure(two_families.page, tmp_path, "--blink-settings=preferredColorScheme=1")
+def test_nothing_is_wider_than_400_px_and_both_themes_hold(page, tmp_path):
+    width, light, ink_on_light = measure(page, tmp_path, "--blink-settings=preferredColorScheme=1")
     assert width == 400
     assert (light, ink_on_light) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
-    width, dark, ink_on_dark = measure(two_families.page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    width, dark, ink_on_dark = measure(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert width == 400
     assert (dark, ink_on_dark) == ("rgb(20, 23, 27)", "rgb(230, 233, 237)")

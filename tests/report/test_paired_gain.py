@@ -25,7 +25,7 @@ def test_the_interval_is_that_of_scipys_paired_t_test(num_seeds):
 
     pairs = [Pair(s, 80 + math.sin(s), 80.5 + math.sin(s) + 0.7 * math.cos(3 * s)) for s in range(num_seeds)]
     gain = paired_gain(pairs)
-    test = ttest_rel([pair.distilled for pair in pairs], [pair.baseline for pair in pairs])
+    test = ttest_rel([pair.value for pair in pairs], [pair.reference for pair in pairs])
     expected = test.confidence_interval(0.95)
     assert gain.interval == pytest.approx((expected.low, expected.high), rel=1e-9)
     assert gain.is_distinguishable == (test.pvalue < 0.05)
@@ -63,6 +63,22 @@ def test_one_seed_has_no_interval_and_says_so():
     assert gain.interval is None
     assert not gain.is_distinguishable
     assert gain.verdict == "one seed: no interval"
+
+
+def test_a_gain_that_was_picked_among_several_has_the_interval_of_bonferroni():
+    """Gains 1, 1.5, 0.5, picked among 3: t(1 - 0.025 / 3, 2) = 7.64880, std 0.5, half width 2.20802."""
+    gain = paired_gain([Pair(0, 85.0, 86.0), Pair(1, 86.0, 87.5), Pair(2, 87.0, 87.5)], "the winner", comparisons=3)
+    level = 1 - 0.05 / 3
+    assert level * math.sqrt(2 / (1 - level**2)) == pytest.approx(7.64880, abs=1e-5)  # t(2) in closed form
+    assert gain.interval == pytest.approx((1 - 2.20802, 1 + 2.20802), abs=1e-5)
+    assert gain.verdict == "not distinguishable at n = 3"
+
+
+def test_of_a_loss_less_is_a_gain():
+    gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.5, less_is_better=True)], "the winner")
+    assert gain.spread.mean == pytest.approx(0.1)
+    assert gain.num_in_favour == 2
+    assert gain.verdict == "the winner is better at n = 2"
 
 
 def test_no_pair_is_no_gain():

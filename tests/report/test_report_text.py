@@ -1,7 +1,8 @@
 """The report in a Slurm log: no colours, no line wider than the table, everything said."""
 
 from raykd.report.build import build
-from raykd.report.text import WIDTH, render_text
+from raykd.report.plain import WIDTH
+from raykd.report.text import render_text
 
 
 def test_the_whole_text_of_a_small_family(results):

@@ -1,0 +1,80 @@
+"""A trial of several workers: a TorchTrainer of its own inside Tune's trial, which itself has no CPU and no GPU.
+
+Tune counts the trial's workers as nobody's, so the search runs no more trials at once than there is room for: two that
+each hold half of their workers would wait for each other for ever.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from raykd.errors import Interrupted, RunFailed
+from raykd.orchestration.queue import MAX_ATTEMPTS
+from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
+from raykd.orchestration.stop_flag import StopLink
+from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
+from raykd.study import SearchFolder
+from raykd.training.compute import device_of
+from raykd.training.group import STUCK, all_workers
+
+# Ray wants something of a trial's own process, and the CPUs are its workers'.
+NEXT_TO_NOTHING: dict[str, float] = {"memory": 2**20}
+
+
+def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFactory:
+    """What Tune sets aside for a trial whose workers have so many CPUs and GPUs each."""
+    alone: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return tune.PlacementGroupFactory([alone if workers == 1 else NEXT_TO_NOTHING])
+
+
+def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """The trial's last result. Raises Interrupted, or RunFailed with what its workers left in run.json."""
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"config": dict(config), "shared": shared},
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo", timeout_s=int(STUCK.total_seconds())
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=shared.workers,
+            use_gpu=shared.gpus > 0,
+            resources_per_worker={"CPU": shared.threads, **({"GPU": shared.gpus} if shared.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"trial{config[NUMBER]}",
+            storage_path=str(shared.options.results / ".ray" / uuid.uuid4().hex[:12]),
+            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    folder = SearchFolder(shared.folder).run(config[NUMBER])
+    try:
+        trainer.fit()
+    except Exception as error:
+        if folder.status() == "failed":
+            raise RunFailed(folder.record()["reason"]) from error
+        raise
+    if folder.status() != "done" and should_stop():
+        raise Interrupted("stopped; the same command goes on")
+    run, dataset = run_of(config, shared)
+    results = Results(run, dataset, shared.search.metrics, device_of(0))
+    for row in folder.history():
+        results.after(row)
+    assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
+    return results.last
+
+
+def _work(given: dict[str, Any]) -> None:
+    """What each worker does; the first asks whether to stop, and is heard."""
+    config, shared = given["config"], given["shared"]
+    with StopLink(shared.stop) as link:
+        try:
+            train_trial(config, shared, ray.train.report, link.should_stop, all_workers())
+        except Interrupted:
+            return

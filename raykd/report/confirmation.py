@@ -1,0 +1,78 @@
+"""confirmed.json in, the winner's gains out, paired by seed and widened for having been picked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raykd.report.fields import Fields, is_number
+from raykd.report.search_records import Candidate, Confirmation
+from raykd.report.statistics import Pair, PairedGain, paired_gain
+from raykd.search import METRICS, Search
+
+WINNER = "the winner"
+
+
+def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confirmation | None:
+    """None where nothing is confirmed yet. `is_whole` where it is of as many settings and of the `seeds` asked for.
+
+    Raises: RaykdError naming the file when it is corrupt.
+    """
+    fields = Fields.read_if_there(path)
+    if fields is None:
+        return None
+    metric = fields.text("metric")
+    if metric not in METRICS:
+        fields.refuse(f"metric is '{metric}': known are {', '.join(METRICS)}")
+    found_seeds = _whole_numbers(fields, "seeds")
+    rows = [_fields(path, row) for row in _list(fields, "candidates")]
+    candidates = tuple(_candidate(row, len(found_seeds)) for row in rows)
+    baseline = _values(_fields(path, fields.mapping("baseline")), len(found_seeds))
+    index = fields.count("winner")
+    if index >= len(candidates):
+        fields.refuse(f"winner is {index}, and there are {len(candidates)} candidates")
+    winner, own = candidates[index], next((one for one in candidates if one.trial is None), None)
+    picked_of = sum(one.trial is not None for one in candidates) if winner.trial is not None else 1
+
+    def gain_over(reference: Sequence[float]) -> PairedGain | None:
+        less = METRICS[metric] == "min"
+        values = zip(found_seeds, reference, winner.values, strict=True)
+        return paired_gain([Pair(seed, was, now, less) for seed, was, now in values], WINNER, picked_of)
+
+    return Confirmation(
+        metric,
+        found_seeds,
+        candidates,
+        baseline,
+        winner,
+        over_own=None if own is None or own is winner else gain_over(own.values),
+        over_baseline=gain_over(baseline),
+        runs_of_winner=tuple(map(str, _list(rows[index], "runs"))),
+        is_whole=fields.count("asked") == search.confirm and found_seeds == tuple(seeds),
+    )
+
+
+def _candidate(row: Fields, num_seeds: int) -> Candidate:
+    return Candidate(row.optional("trial", row.count), row.mapping("setting"), _values(row, num_seeds))
+
+
+def _values(row: Fields, num_seeds: int) -> tuple[float, ...]:
+    values = _list(row, "values")
+    if len(values) != num_seeds or not all(is_number(value) for value in values):
+        row.refuse(f"values {values!r:.80} are not {num_seeds} numbers, one for each seed")
+    return tuple(float(value) for value in values)
+
+
+def _whole_numbers(fields: Fields, name: str) -> tuple[int, ...]:
+    values = _list(fields, name)
+    if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        fields.refuse(f"field '{name}' is {values!r:.80}, not a list of whole numbers")
+    return tuple(values)
+
+
+def _list(fields: Fields, name: str) -> list[Any]:
+    values = fields.values.get(name)
+    return values if isinstance(values, list) else fields.refuse(f"field '{name}' is {values!r:.80}, not a list")
+
+
+def _fields(path: Path, row: Any) -> Fields:
+    return Fields(path, row if isinstance(row, Mapping) else {})

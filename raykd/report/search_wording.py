@@ -1,0 +1,190 @@
+"""A search in sentences, for its page and for the terminal: plain letters that a log in Latin-1 holds."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raykd.report import wording
+from raykd.report.search_records import Candidate, Confirmation, Cost, SearchSummary, TrialSummary
+from raykd.report.statistics import PairedGain, Spread
+from raykd.report.wording import plural
+from raykd.search import Search
+from raykd.search_words import UNITS, in_units, short, words
+
+METRIC_NAMES = {
+    "val_top1": "validation top1",
+    "val_loss": "validation loss",
+    "parameters": "parameters",
+    "latency_ms": "latency",
+}
+METRIC_UNITS = {"val_top1": "%", "val_loss": "nats", "parameters": "", "latency_ms": "ms"}
+
+
+def progress(summary: SearchSummary) -> str:
+    """'12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
+    counts = f"{summary.count('done')} done, {summary.count('stopped')} stopped early, {summary.count('failed')} failed"
+    return f"{summary.num_ended} of {plural(summary.search.num_trials, 'trial')} ended: {counts}"
+
+
+def headline(summary: SearchSummary) -> str:
+    """What came of it, in one sentence."""
+    winner, confirmation = summary.winner, summary.confirmation
+    if winner is None:
+        if summary.state == "failed":
+            return f"None of {plural(len(summary.trials), 'trial')} came to its end."
+        return "No trial has come to its end yet."
+    if confirmation is None:
+        return _unconfirmed(summary, winner)
+    figures = f"{mean(confirmation.metric, winner.spread)} over {plural(len(confirmation.seeds), 'seed')}"
+    name = METRIC_NAMES[confirmation.metric]
+    if winner.trial is None:
+        return f"No setting that was found beat the experiment's own: {words(winner.setting)}, {name} {figures}."
+    return f"The best setting is trial {winner.trial}'s: {words(winner.setting)}, {name} {figures}."
+
+
+def _unconfirmed(summary: SearchSummary, winner: Candidate) -> str:
+    search, best = summary.search, summary.best_trial
+    figures = ", ".join(in_units(search, best.values if best else ()))
+    setting = f"trial {winner.trial}, {words(winner.setting)}: {figures}"
+    if len(search.metrics) > 1:
+        some = plural(len(summary.best), "trial")
+        return f"{some} of which none beats another in all of {', '.join(search.metrics)}; the first is {setting}."
+    so_far = "" if summary.num_ended >= search.num_trials else " so far"
+    return f"The best{so_far} is {setting}, with one seed that picked it, so expect less of another."
+
+
+def certainty(summary: SearchSummary) -> tuple[str, ...]:
+    """How sure the headline is: the winner's gains with their intervals, or why there are none."""
+    confirmation = summary.confirmation
+    if confirmation is None:
+        if not summary.search.confirm:
+            return ("Not confirmed with other seeds: the search was not asked to.",)
+        return ("Not confirmed with other seeds yet.",)
+    gains = {"the experiment's own setting": confirmation.over_own, "the baseline": confirmation.over_baseline}
+    lines = [
+        f"Winner against {what}: {gain_in_words(gain, confirmation.metric)}; {gain.verdict}; "
+        f"{wording.in_favour(gain, 'the winner')}."
+        for what, gain in gains.items()
+        if gain is not None
+    ]
+    if not summary.confirmation or not summary.confirmation.is_whole:
+        lines.append("It is being confirmed anew: the search was asked for other seeds or another number of settings.")
+    return (*lines, *picked(confirmation))
+
+
+def picked(confirmation: Confirmation) -> tuple[str, ...]:
+    """What the intervals account for, where the winner was picked."""
+    if confirmation.winner.trial is None or len(confirmation.seeds) < 2:
+        return ()
+    if confirmation.num_found < 2:
+        return ("Only one setting that was found was tried on these seeds, so the interval is not widened.",)
+    some = plural(confirmation.num_found, "setting")
+    return (f"It was picked among {some} on these seeds, so the interval is widened (Bonferroni).",)
+
+
+def gain_in_words(gain: PairedGain, metric: str) -> str:
+    """'+1.20 points [-0.30, +2.70]', or in nats with four digits."""
+    unit = "points" if metric == "val_top1" else METRIC_UNITS[metric]
+    return f"{difference(gain.spread.mean, metric)} {unit} {interval(gain, metric)}".rstrip()
+
+
+def difference(value: float, metric: str) -> str:
+    """'+1.23' percentage points, or '+0.0123' nats."""
+    return wording.points(value) if metric == "val_top1" else f"{value:+.4f}"
+
+
+def interval(gain: PairedGain, metric: str) -> str:
+    """'[+0.61, +2.04]', or '' of one pair."""
+    return "" if gain.interval is None else f"[{', '.join(difference(end, metric) for end in gain.interval)}]"
+
+
+def mean(metric: str, spread: Spread | None) -> str:
+    """'46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'."""
+    if spread is None:
+        return "-"
+    figure = wording.percent(spread) if metric == "val_top1" else _four_digits(spread)
+    return f"{figure} {METRIC_UNITS[metric]}".rstrip()
+
+
+def _four_digits(spread: Spread) -> str:
+    return f"{spread.mean:.4f}" + ("" if spread.std is None else f" ± {spread.std:.4f}")
+
+
+def value(metric: str, number: float) -> str:
+    """'45.10 %', '1.20 ms'."""
+    return UNITS[metric].format(number)
+
+
+def cost_lines(cost: Cost) -> tuple[str, ...]:
+    """What the trials took, what stopping early and sharing the teacher left out; only what is known."""
+    lines = [f"The trials trained {plural(cost.epochs_trained, 'epoch')} in all."]
+    if cost.device_seconds is not None:
+        each = f"{cost.devices_of_trial:g} {cost.device}{'s' if cost.devices_of_trial > 1 else ''} a trial"
+        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {each}."
+    if cost.num_estimated:
+        some = f"{cost.num_estimated} of {plural(cost.num_timed, 'trial')}"
+        lines.append(f"Of {some} the time is an estimate, of epochs times a measured pace: they noted no end.")
+    if cost.saved_epochs:
+        took = cost.saved_device_seconds
+        about = "" if took is None else f", about {_device_seconds(took, cost)}"
+        lines.append(f"Stopping trials early left out {plural(cost.saved_epochs, 'epoch')}{about}.")
+    return (*lines, *_teaching_lines(cost))
+
+
+def _teaching_lines(cost: Cost) -> list[str]:
+    teaching = cost.teaching
+    passes = f"{teaching.passes:,} pass{'' if teaching.passes == 1 else 'es'} of the teacher for each image"
+    if teaching.source is None:
+        return []
+    if teaching.source == "live":
+        return [f"The teacher was asked live: {passes}, and no table was shared."]
+    if teaching.views is None:
+        return [f"The teacher was read from a table; asked live, the trials would have made {passes}."]
+    held = f"The teacher was read from a table, which holds {teaching.views:.4g} views of each image"
+    line = f"{held}; asked live, the trials would have made {passes}."
+    if teaching.live_seconds is None:
+        return [line]
+    filled, live = wording.duration(teaching.fill_seconds), wording.duration(teaching.live_seconds)
+    return [line, f"Filling it took {filled} of a slot; at that speed, the passes would have taken {live} at least."]
+
+
+def _device_seconds(seconds: float, cost: Cost) -> str:
+    """'0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
+    figure = f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
+    more = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
+    return f"{figure} {cost.device} seconds{more}"
+
+
+def flags(setting: Mapping[str, Any]) -> str:
+    """'--set method.alpha=0.5 --set method.temperature=4.0', every digit, for a shell."""
+    return " ".join(f"--set {shlex.quote(f'{path}={_as_typed(field)}')}" for path, field in setting.items())
+
+
+def _as_typed(field: Any) -> str:
+    return str(field).lower() if isinstance(field, bool) else str(field)
+
+
+def labels(paths: Sequence[str]) -> dict[str, str]:
+    """The last part of each path where that tells them apart, else the whole path."""
+    lasts = [short(path) for path in paths]
+    return {path: last if lasts.count(last) == 1 else path for path, last in zip(paths, lasts, strict=True)}
+
+
+def who(candidate: Candidate) -> str:
+    """'trial 3', or 'its own'."""
+    return "the experiment's own" if candidate.trial is None else f"trial {candidate.trial}"
+
+
+def state(trial: TrialSummary, is_held: bool) -> str:
+    """A trial's state in words; one that began is in training while somebody is at the search."""
+    if trial.state == "begun":
+        return "in training" if is_held else "cut off"
+    return "stopped early" if trial.state == "stopped" else trial.state
+
+
+def figures(trial: TrialSummary, search: Search) -> list[str]:
+    """['45.10 %'], one a metric; '(12.00 %)' of a trial that did not come to its end, when it was last heard of."""
+    if trial.values:
+        return in_units(search, trial.values)
+    is_heard = len(search.metrics) == 1 and search.metrics[0].startswith("val_") and bool(trial.curve)
+    return [f"({value(search.metrics[0], trial.curve[-1][1])})"] if is_heard else ["-"] * len(search.metrics)

@@ -1,0 +1,90 @@
+"""What a search costs with early stopping and the teacher's table, against every trial in full under a live teacher.
+
+    python tests/benchmarks/search_cost.py --data-dir DIR [--trials 16] [--epochs 12]
+
+Two searches of the same seeds over alpha and temperature, for distill_cnn.py's student made small (CIFAR-10 at 16x16,
+10,000 images, a narrow ResNet-18 teaching a narrow ResNet-8): trials of 20 s and more, as many at once as there are
+cores. Cost is CPU seconds of the trials' training, and of filling the table. Both best settings are then trained with
+three fresh seeds and compared on validation, paired by seed.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from raykd.experiment import Experiment
+from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment
+from raykd.orchestration.lab import Options
+from raykd.orchestration.session import ray_session
+from raykd.orchestration.tune_job import search
+from raykd.report.statistics import spread_of
+from raykd.run_folder import RunFolder, read_json
+from raykd.study import SearchFolder, best_first
+
+SMALL = {
+    "data.image_size": 16,
+    "data.train_images": 10_000,
+    "teacher.model.width": 16,
+    "teacher.epochs": 12,
+    "teacher.batch_size": 64,
+    "teacher.schedule": "cosine",
+    "student.model.width": 8,
+    "student.batch_size": 64,
+    "student.optimizer.lr": 0.05,
+    "student.schedule": "cosine",
+    "workers.cpus": 1,
+    "workers.gpus": 0,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--results", default="search_cost")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
+    arguments = parser.parse_args()
+    options = Options(Path(arguments.results), Path(arguments.data_dir))
+    settings = [f"{path}={value}" for path, value in SMALL.items()] + [f"student.epochs={arguments.epochs}"]
+    (experiment,) = apply_settings([load_experiment(EXPERIMENTS / "tune_cnn.py")], settings)
+    assert experiment.search is not None
+    asked = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
+    found = {}
+    with ray_session():
+        for name, source, scheduler in (("table", "table", "asha"), ("live", "live", "none")):
+            made: Any = replace(asked, scheduler=scheduler, name=f"search-{name}")
+            found[name] = _search(replace(experiment, search=made, teacher_source=source), options)
+            print(json.dumps({name: found[name]}), flush=True)
+    differences = [a - b for a, b in zip(found["table"]["val_top1"], found["live"]["val_top1"], strict=True)]
+    spread = spread_of(differences)
+    assert spread is not None
+    cost = found["table"]["training_s"] + found["table"]["filling_s"]
+    print(json.dumps({"cost ratio": round(cost / found["live"]["training_s"], 3)}))
+    print(json.dumps({"val top1, table + ASHA less live": round(spread.mean, 2), "std": spread.std}))
+
+
+def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
+    settings = experiment.search
+    assert settings is not None
+    search(experiment, options, Console())
+    folder = SearchFolder(options.results / experiment.family / settings.name)
+    trials = folder.trials()
+    seconds = {trial.number: folder.run(trial.number).record()["seconds"] for trial in trials}
+    best = best_first([trial for trial in trials if trial.state == "done"], settings)[0]
+    planned = read_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
+    return {
+        "training_s": round(sum(seconds.values()), 1),
+        "filling_s": round(folder.record()["fill_seconds"], 1),
+        "shortest_full_trial_s": round(min(seconds[trial.number] for trial in trials if trial.state == "done"), 1),
+        "done": sum(trial.state == "done" for trial in trials),
+        "best": dict(best.setting),
+        "val_top1": [RunFolder(folder.path.parent / name).record()["best"]["val_top1"] for name in planned],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Seconds of a trial that are not training, in steady state: as raykd sets Tune up, and as Tune is without that.
+
+    python tests/benchmarks/search_overhead.py [--trials 12] [--rounds 3]
+
+Each round runs two searches on the digits, trials of about a second, one at a time on one core, in turn: raykd's, and
+one with a new worker for each trial and with Tune's own loggers and snapshots. Counted from the end of the first trial
+to the end of the last, less what run.json says was training, over the trials between.
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+PLAIN = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "auto",
+}
+EPOCHS = 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", choices=("raykd", "plain"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(_measure(arguments.trials, arguments.one == "plain")))
+        return
+    seconds: dict[str, list[float]] = {"raykd": [], "plain": []}
+    for _ in range(arguments.rounds):
+        for name, found in seconds.items():
+            found.append(_in_a_process(name, arguments.trials))
+    for name, found in seconds.items():
+        print(json.dumps({name: round(statistics.median(found), 3), "all": [round(value, 3) for value in found]}))
+
+
+def _in_a_process(name: str, trials: int) -> float:
+    command = [sys.executable, __file__, "--one", name, "--trials", str(trials)]
+    environ = os.environ | (PLAIN if name == "plain" else {})
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _measure(trials: int, plain: bool) -> float:
+    import optuna
+    from rich.console import Console
+
+    from raykd.experiment_file import EXPERIMENTS, load_experiment
+    from raykd.orchestration.lab import Options
+    from raykd.orchestration.session import ray_session
+    from raykd.orchestration.tune_job import search
+    from raykd.search import Search, loguniform, uniform
+    from raykd.study import STUDY, SearchFolder, storage_of
+
+    space = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
+    asked = Search(space, trials=trials, scheduler="none", at_once=1, confirm=0)
+    digits = load_experiment(EXPERIMENTS / "digits.py")
+    experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=asked)
+    with tempfile.TemporaryDirectory() as folder, ray_session():
+        if plain:
+            from ray import tune
+
+            tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]
+        search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
+        kept = SearchFolder(Path(folder) / "digits" / asked.name)
+        ended = optuna.load_study(study_name=STUDY, storage=storage_of(kept.journal)).trials
+        training = sum(kept.run(trial.number).record()["seconds"] for trial in ended[1:])
+    first, last = ended[0].datetime_complete, ended[-1].datetime_complete
+    assert first is not None and last is not None
+    return ((last - first).total_seconds() - training) / (trials - 1)
+
+
+def _with_new_workers(make, **settings):
+    return make(**settings | {"reuse_actors": False})
+
+
+if __name__ == "__main__":
+    main()

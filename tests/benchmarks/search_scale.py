@@ -1,0 +1,103 @@
+"""A search of many trials that do nothing: what Tune, Optuna and the study cost by themselves, and how it grows.
+
+    python tests/benchmarks/search_scale.py [--trials 100 300 1000] [--rounds 1]
+
+A trial reports three epochs and ends. Each size runs in a process and a Ray of its own, one trial at a time; seconds
+count from the second trial's start, when the worker is there. Memory is the most that the driver ever held.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from raykd.orchestration.session import ray_session
+from raykd.search import Search, loguniform, uniform
+from raykd.study import SearchFolder, Study
+
+EPOCHS = 3
+SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(_measure(arguments.one)))
+        return
+    for trials in arguments.trials:
+        found = [_in_a_process(trials) for _ in range(arguments.rounds)]
+        row = {name: statistics.median(figures[name] for figures in found) for name in found[0]}
+        print(json.dumps({"trials": trials} | row), flush=True)
+
+
+def _in_a_process(trials: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", str(trials)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def nothing(config: Mapping[str, Any]) -> None:
+    """A trial whose accuracy is a function of its setting."""
+    from ray import tune
+
+    setting = config["setting"]
+    best = 80 - 40 * (setting["method.alpha"] - 0.3) ** 2 - (setting["method.temperature"] - 4) ** 2 / 10
+    for epoch in range(1, EPOCHS + 1):
+        common = {"epochs_done": epoch, "epochs": EPOCHS, "val_top1": best * epoch / EPOCHS}
+        tune.report(common | {"seconds": 0.0, "images_per_s": 0.0, "done": epoch == EPOCHS})
+
+
+def _measure(trials: int) -> dict[str, float]:
+    search = Search(SPACE, trials=trials, scheduler="none", at_once=1)
+    own = {"method.alpha": 0.5, "method.temperature": 4.0}
+    with tempfile.TemporaryDirectory() as folder, ray_session():
+        from ray import tune
+
+        from raykd.orchestration.slots import Slots
+        from raykd.orchestration.trials import try_all
+
+        kept = SearchFolder(Path(folder) / "search")
+        kept.path.mkdir()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        study = Study(kept, search, own)
+        began: list[float] = []
+
+        def should_stop() -> bool:
+            if not began and len(study.trials()) > 1:
+                began.append(time.monotonic())
+            return False
+
+        def make_trainable(flag: Any) -> Any:
+            return tune.with_resources(nothing, {"cpu": 1})
+
+        slots, console = Slots(1, 1, 0.0), Console(quiet=True)
+        try_all(study, search, EPOCHS, make_trainable, slots, Path(folder) / "ray", console, should_stop)
+        seconds = time.monotonic() - began[0]
+        assert all(trial.state == "done" for trial in study.trials())
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        opened = time.monotonic()
+        Study(kept, search, own).trials()
+        return {
+            "seconds_per_trial": round(seconds / (trials - 1), 4),
+            "driver_mib": round(after / 1024),
+            "driver_mib_added": round((after - before) / 1024),
+            "disk_kib": round(disk / 1024),
+            "seconds_to_take_up": round(time.monotonic() - opened, 3),
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""A search of a few seconds on the digits: run in this process, or as a command (`python search_runs.py ...`)."""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab_runs import NO_DATA
+from rich.console import Console
+from small_runs import experiment, recipe
+
+from raykd.cli import guarded, main
+from raykd.experiment import Data, Experiment, Workers
+from raykd.orchestration.lab import Options
+from raykd.orchestration.tune_job import search
+from raykd.search import Search, loguniform, uniform
+from raykd.study import SearchFolder, Trial
+
+FILE = Path(__file__)
+TRIALS, EPOCHS = 6, 9
+SPACE = {"method.alpha": uniform(0.1, 0.9), "method.temperature": loguniform(1, 20)}
+EXPERIMENT = experiment(
+    data=Data("digits", val_images=100, train_images=1000, image_size=8, crop_padding=1, flip=True),
+    student=recipe(epochs=EPOCHS, batch_size=20),
+    workers=Workers(cpus=1),
+    seeds=(0, 1),
+    search=Search(space=SPACE, trials=TRIALS, grace_epochs=1, confirm=1, at_once=1),
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a search ended, and what it printed through its console."""
+
+    exit_code: int
+    lines: list[str]
+    error: str
+
+
+def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
+    """As the command line would run it, in this process and its Ray."""
+    log, error = io.StringIO(), io.StringIO()
+    options = Options(results, NO_DATA)
+    with contextlib.redirect_stderr(error):
+        code = guarded(lambda: search(asked, options, Console(file=log, width=80)))
+    return Ended(code, log.getvalue().splitlines(), error.getvalue())
+
+
+def changed(**changes: Any) -> Experiment:
+    """The experiment with another search."""
+    assert EXPERIMENT.search is not None
+    return replace(EXPERIMENT, search=replace(EXPERIMENT.search, **changes))
+
+
+def folder_in(results: Path) -> SearchFolder:
+    return SearchFolder(results / "small" / "search")
+
+
+def trials_in(results: Path) -> list[Trial]:
+    return folder_in(results).trials()
+
+
+def confirmed_in(results: Path) -> Mapping[str, Any]:
+    return json.loads(folder_in(results).confirmed.read_text())
+
+
+def with_its_teacher(results: Path, other: Path) -> None:
+    """Give `other` the teacher and its table that are in `results`, so that a search begins with its trials."""
+    for path in (*results.glob("small/teacher-*"), results / ".tables"):
+        shutil.copytree(path, other / path.relative_to(results))
+
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

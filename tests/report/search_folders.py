@@ -1,0 +1,192 @@
+"""Folders of searches, written as a search writes them, without any training."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raykd.config import to_dict
+from raykd.report.search_records import SearchSummary
+from raykd.report.search_summary import summarize_search
+from raykd.search import Search, choice, loguniform, uniform
+from raykd.study import SearchFolder, Study, Trial
+
+OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
+SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of a trial. curve: the metric after each epoch; seconds: noted by a run that is done.
+
+    rows: epochs in its history, each of a second, in which val_top1 is the curve's.
+    """
+
+    state: str = "done"
+    curve: Sequence[float] = ()
+    values: Sequence[float] = ()
+    reason: str = ""
+    seconds: float = 0.0
+    rows: int = 0
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A search below the results folder `root`."""
+
+    root: Path
+    path: Path
+
+    def summary(self) -> SearchSummary:
+        return summarize_search(self.path, self.root)
+
+    def update(self, **changes: Any) -> None:
+        SearchFolder(self.path).update(**changes)
+
+    def confirm(
+        self,
+        candidates: Mapping[int | None, Sequence[float]],
+        baseline: Sequence[float],
+        metric: str = "val_top1",
+        asked: int | None = None,
+    ) -> None:
+        """confirmed.json; candidates: {trial, or None for the experiment's own: a value a seed}."""
+        record = SearchFolder(self.path).record()
+        settings = {trial.number: dict(trial.setting) for trial in SearchFolder(self.path).trials()} | {
+            None: record["own"]
+        }
+        rows = [
+            {"trial": trial, "setting": settings[trial], "runs": [f"distilled-{trial}"], "values": list(values)}
+            for trial, values in candidates.items()
+        ]
+        sign = -1 if metric == "val_loss" else 1
+        confirmed = {
+            "metric": metric,
+            "asked": record["search"]["confirm"] if asked is None else asked,
+            "seeds": record["seeds"],
+            "candidates": rows,
+            "baseline": {"runs": ["baseline-0"], "values": list(baseline)},
+            "winner": max(range(len(rows)), key=lambda index: sign * sum(rows[index]["values"])),
+        }
+        (self.path / "confirmed.json").write_text(json.dumps(confirmed))
+
+
+def make_search(
+    root: Path,
+    search: Search,
+    outcome_of: Callable[[Trial], Outcome],
+    own: Mapping[str, Any] = OWN,
+    num_trials: int | None = None,
+    epochs: int = 9,
+    **record: Any,
+) -> Made:
+    """A search of family 'cnn' whose first `num_trials` trials began; `record` replaces fields of search.json."""
+    folder = SearchFolder(root / "cnn" / search.name)
+    folder.update(
+        family="cnn",
+        name=search.name,
+        search=to_dict(search),
+        own=dict(own),
+        epochs=epochs,
+        seeds=[0, 1, 2],
+        started="2026-01-02T03:04:05+00:00",
+        resumes=0,
+        **({"fill_seconds": 0.0, "cpus": 2, "gpus": 0.0} | record),
+        versions={"torch": "2.15.0", "optuna": "5.0.0"},
+        hardware={"cpu": "a processor", "gpu": None},
+        git={"revision": "0123456789"},
+    )
+    study = Study(folder, search, own)
+    for _ in range(search.num_trials if num_trials is None else num_trials):
+        trial = study.begin()
+        outcome = outcome_of(trial)
+        for epoch, value in enumerate(outcome.curve, start=1):
+            if len(search.metrics) == 1:
+                study.hear(trial.number, epoch, value)
+        _write_run(folder, trial.number, outcome, epochs)
+        if outcome.state != "begun":
+            values = outcome.values or list(outcome.curve[-1:])
+            study.end(trial.number, outcome.state, values, outcome.reason)
+    return Made(root, folder.path)
+
+
+def write_plan(root: Path) -> None:
+    """The family's plan, with a teacher alone."""
+    (root / "cnn" / "plan.json").write_text(json.dumps({"family": "cnn", "stages": {"teacher": ["teacher-s0"]}}))
+
+
+def write_table(root: Path, num_images: int, views: Sequence[int], **key: Any) -> None:
+    """A teacher's table in which image i has so many views filled, of up to 8."""
+    folder = root / ".tables" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "table.json").write_text(json.dumps({**TABLE_KEY, "num_images": num_images, "num_classes": 10, **key}))
+    filled = np.zeros((num_images, 8), bool)
+    for image, count in enumerate(views):
+        filled[image, :count] = True
+    (folder / "filled.bits").write_bytes(np.packbits(filled, axis=1).tobytes())
+
+
+TABLE_KEY = {"teacher_sha256": "aa", "data_identity": "bb", "crop_padding": 1, "flip": True, "precision": "fp32"}
+
+
+def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int) -> None:
+    path = folder.run(number).path
+    path.mkdir(parents=True)
+    record = {
+        "status": "done" if outcome.state == "done" else "running",
+        "seconds": outcome.seconds,
+        "teacher_sha256": "aa",
+        "config": {
+            "recipe": {"epochs": epochs, "precision": "fp32"},
+            "data": {"crop_padding": 1, "flip": True},
+            "data_identity": "bb",
+        },
+        "compute": {"device": "cpu", "threads": 2, "teacher": "table"},
+        **outcome.run,
+    }
+    (path / "run.json").write_text(json.dumps(record))
+    if outcome.rows:
+        rows = {
+            "epoch": list(range(outcome.rows)),
+            "val_top1": [float(value) for value in outcome.curve[: outcome.rows]],
+            "seconds": [float(epoch + 1) for epoch in range(outcome.rows)],
+        }
+        pq.write_table(pa.table(rows), path / "history.parquet")
+
+
+def hill(trial: Trial) -> float:
+    """A top1 of up to 90, the higher the nearer alpha is to 0.3."""
+    return 90 - 40 * (trial.setting["method.alpha"] - 0.3) ** 2
+
+
+def climb(top: float, epochs: int) -> list[float]:
+    """A learning curve to `top` in nine epochs, as far as epoch `epochs`."""
+    return [top - 30 * (1 - epoch / 9) ** 2 for epoch in range(1, epochs + 1)]
+
+
+def asha(trial: Trial) -> Outcome:
+    """Every third trial comes to its end, which takes 9 s; one fails; the others are stopped after epoch 1 or 3."""
+    if trial.number == 5:
+        return Outcome("failed", climb(20, 2), reason="NaN in <b>kd</b>\n at \x1b[31mepoch 2", rows=0)
+    if trial.number % 3 == 0:
+        return Outcome("done", climb(hill(trial), 9), seconds=9.0, rows=9)
+    epochs = 1 if trial.number % 3 == 1 else 3
+    return Outcome("stopped", climb(hill(trial), epochs))
+
+
+def finished(root: Path, **changes: Any) -> Made:
+    """Twelve trials over alpha and temperature, and a winner that is better than the experiment's own."""
+    search = Search(**{"space": SPACE, "trials": 12, "grace_epochs": 1, "confirm": 2, **changes})
+    made = make_search(root, search, asha)
+    made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
+    write_plan(root)
+    return made
+
+
+GRID = {"method.alpha": choice(0.1, 0.5, 0.9)}

@@ -1,0 +1,175 @@
+"""The figures of a search: what they say in words, and that nothing strange or missing stops them."""
+
+import re
+
+import pytest
+from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
+
+from raykd.report.importances import importances_of
+from raykd.report.search_marks import window_of
+from raykd.report.search_plane import groups_of
+from raykd.report.search_plots import draw_search
+from raykd.search import Search, choice, integer, loguniform
+
+HEADINGS = ["Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters"]
+
+
+def drawn(summary):
+    return draw_search(summary, importances_of(summary))
+
+
+def words_of(drawing) -> str:
+    """The title and the description of a figure."""
+    title, description = re.findall(r"<(?:title|desc)[^>]*>([^<]*)</", drawing.svg)[:2]
+    return f"{title}: {description}"
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    return drawn(finished(tmp_path_factory.mktemp("figures")).summary())
+
+
+def grid_search(tmp_path, outcomes, space=GRID, own=OWN, **changes):
+    """A search over a grid, its trials by number."""
+    settings = {"sampler": "grid", "scheduler": "none", "confirm": 0, **changes}
+    search = Search(space=space, **settings)
+    return make_search(tmp_path, search, lambda trial: outcomes[trial.number], own=own).summary()
+
+
+def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
+    assert list(figures) == HEADINGS
+    for drawing in figures.values():
+        assert "<style" not in drawing.svg
+        assert "http" not in drawing.svg
+        assert "#0102" not in drawing.svg  # a stand-in colour that no rule replaced
+        assert len(drawing.svg) < 40_000
+    ids = [name for drawing in figures.values() for name in re.findall(r'\bid="([^"]*)"', drawing.svg)]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_map_names_the_best_trials_with_their_settings(tmp_path, figures):
+    summary = finished(tmp_path).summary()
+    best = summary.best_trial
+    said = words_of(figures["Settings tried"])
+    assert "Validation top1 over alpha and temperature" in said
+    assert f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in said
+    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in said
+    for entry in ("winner", "own setting", "done", "stopped early", "failed"):
+        assert f">{entry}<" in figures["Settings tried"].svg
+
+
+def test_the_history_says_where_the_best_so_far_rose(tmp_path):
+    outcomes = [Outcome("done", [80.0]), Outcome("done", [79.0]), Outcome("done", [82.5])]
+    drawing = drawn(grid_search(tmp_path, outcomes))["Trial by trial"]
+    assert "Best so far: trial 0 80.00 %; trial 2 82.50 %." in words_of(drawing)
+
+
+def test_learning_curves_say_where_each_trial_ended_and_why_it_was_compared(figures):
+    said = words_of(figures["Learning curves"])
+    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", said)
+    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", said)
+    assert "rungs" in figures["Learning curves"].caption
+
+
+def test_the_confirmation_says_each_seeds_gain_and_that_the_winner_was_picked(figures):
+    said = words_of(figures["Confirmation with other seeds"])
+    assert "its own: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in said
+    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+4.21, +7.79], the winner is better at n = 3" in said
+    assert "picked among 2 settings on these seeds" in figures["Confirmation with other seeds"].caption
+
+
+def test_importances_say_of_how_many_trials_and_when(figures):
+    assert re.search(r"alpha \d+ %", words_of(figures["What matters"]))
+    assert "after 1 epoch, of 11 trials" in figures["What matters"].caption
+
+
+def test_several_metrics_have_a_trade_off_in_place_of_curves(tmp_path):
+    values = [(80.0, 1.0), (79.0, 2.0), (85.0, 3.0)]
+    outcomes = [Outcome("done", values=pair) for pair in values]
+    figures = drawn(grid_search(tmp_path, outcomes, metric=("val_top1", "latency_ms")))
+    assert "Learning curves" not in figures
+    said = words_of(figures["Trade-off"])
+    assert "validation top1 (%) against latency (ms)" in said
+    assert "Beaten by none in both: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in said
+
+
+def test_one_field_is_drawn_against_the_metric_and_matters_alone(tmp_path):
+    search = Search(space={"method.temperature": loguniform(1, 20)}, trials=3, grace_epochs=1)
+    own = {"method.temperature": 4.0}
+    figures = drawn(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own).summary())
+    assert "Validation top1 over temperature" in words_of(figures["Settings tried"])
+    assert "What matters" not in figures
+
+
+def test_values_that_are_no_numbers_stand_side_by_side(tmp_path):
+    space = {"student.model": choice("resnet8", "<i>vit"), "student.optimizer.nesterov": choice(True, False)}
+    own = {"student.model": "resnet8", "student.optimizer.nesterov": False}
+    outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
+    figures = drawn(grid_search(tmp_path, outcomes, space, own, trials=4))
+    assert "Validation top1 over model" in words_of(figures["Settings tried"])
+    assert "&lt;i&gt;vit" in figures["Settings tried"].svg
+    assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
+
+
+def test_a_list_of_numbers_is_an_axis(tmp_path):
+    space = {"student.epochs": integer(2, 3), "method.temperature": choice(0.1, 1, 10)}
+    outcomes = [Outcome("done", [80.0 + number]) for number in range(6)]
+    figures = drawn(grid_search(tmp_path, outcomes, space, {"student.epochs": 2, "method.temperature": 1}, trials=6))
+    assert "Validation top1 over epochs and temperature" in words_of(figures["Settings tried"])
+
+
+OUTCOMES = {
+    "failed": Outcome("failed", reason="NaN"),
+    "begun": Outcome("begun"),
+    "heard": Outcome("begun", [10.0]),
+    "stopped at 0": Outcome("stopped", [0.0]),
+    "all equal": Outcome("done", [80.0]),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
+@pytest.mark.parametrize("metric", ["val_top1", "val_loss"])
+def test_whatever_became_of_all_trials_the_page_can_be_drawn(tmp_path, outcome, metric):
+    search = Search(space=SPACE, trials=5, grace_epochs=1, metric=metric)
+    figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
+    assert list(figures) == HEADINGS
+    has_value = outcome.state in ("done", "stopped")
+    assert (figures["Settings tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
+    assert (figures["Learning curves"] is not None) == bool(outcome.curve)
+    assert figures["Confirmation with other seeds"] is None
+    assert figures["What matters"] is None
+
+
+def test_a_search_that_has_just_begun_has_no_figure(tmp_path):
+    search = Search(space=SPACE, trials=5, grace_epochs=1)
+    assert set(drawn(make_search(tmp_path, search, lambda _: Outcome(), num_trials=0).summary()).values()) == {None}
+
+
+def test_one_seed_is_confirmed_without_an_interval(tmp_path):
+    search = Search(space=SPACE, trials=2, grace_epochs=1, confirm=1)
+    made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number, 9)), own=OWN)
+    made.update(seeds=[4])
+    made.confirm({None: [80.0], 1: [81.0]}, [79.0])
+    drawing = drawn(made.summary())["Confirmation with other seeds"]
+    assert "its own: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
+
+
+def test_colours_are_groups_of_about_the_same_size_and_equal_values_share_one(tmp_path):
+    tops = [10.0, 80.0, 81.0, 82.0, 83.0, 84.0, 85.0, 86.0, 87.0, 87.0]
+    space = {"student.epochs": integer(1, 10)}
+    outcomes = [Outcome("done", [top]) for top in tops]
+    summary = grid_search(tmp_path, outcomes, space, {"student.epochs": 1}, trials=10)
+    assert [[trial.values[0] for trial in group] for group in groups_of(summary)] == [
+        [10.0, 80.0], [81.0, 82.0], [83.0, 84.0], [85.0, 86.0], [87.0, 87.0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val_top1", 1), ("val_loss", -1)])
+def test_a_trial_at_chance_does_not_press_the_others_into_a_line(metric, sign):
+    good = [sign * value for value in (88.0, 88.2, 88.4, 88.6, 88.8, 89.0)]
+    window = window_of(metric, [*good, sign * 10.0], [*good, sign * 10.0])
+    assert window.low < window.clip(sign * 10.0) < window.high
+    assert window.clip(sign * 10.0) == window.edge != sign * 10.0
+    assert all(window.clip(value) == value for value in good)
+    assert window.high - window.low < 15
+    assert window_of(metric, good, good).cut is None

@@ -1,0 +1,220 @@
+"""A search's page as text: escaped, self-contained, complete, the same bytes each time; and the files beside it."""
+
+import csv
+import json
+import re
+import shlex
+
+import pyarrow.parquet as pq
+import pytest
+from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
+from test_page import Tags
+
+from raykd.report.build import build
+from raykd.report.search_page import files_of
+from raykd.search import Search, choice, uniform
+
+
+@pytest.fixture(scope="module")
+def page(one_search) -> str:
+    return one_search.searches[0].page.read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    return " ".join(Tags(page).text.split())
+
+
+def page_of(made) -> str:
+    summary = made.summary()
+    return files_of(summary)[summary.page].decode()
+
+
+def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search):
+    (search,) = one_search.searches
+    assert search.page == one_search.page.parent / "cnn-search" / "index.html"
+    names = {path.name for path in search.page.parent.iterdir()}
+    assert names == {"index.html", "trials.csv", "trials.parquet", "summary.json"}
+    assert {path for path in one_search.files if path.parent == search.page.parent} == set(search.page.parent.iterdir())
+    index = one_search.page.read_text(encoding="utf-8")
+    assert 'href="cnn-search/index.html"' in index
+    assert "+1.00 [−0.79, +2.79]" in text_of(index)  # noqa: RUF001
+
+
+def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_search):
+    (search,) = one_search.searches
+    winner = search.trial(3).setting
+    text = text_of(page)
+    for words in (
+        "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
+        f"The best setting is trial 3's: alpha {winner['method.alpha']:.4g}",
+        "87.00 ± 0.87 % over 3 seeds.",
+        "Winner against the experiment's own setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
+        "not distinguishable at n = 3; 3 of 3 seeds in favour of the winner.",
+        "Winner against the baseline: +6.00 points [+4.21, +7.79]; the winner is better at n = 3",
+        "It was picked among 2 settings on these seeds, so the interval is widened (Bonferroni).",
+        "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs a trial.",
+        "Of 8 of 12 trials the time is an estimate",
+        "Stopping trials early left out 50 epochs, about 100 CPU seconds.",
+        "asked live, the trials would have made 51 passes of the teacher for each image.",
+        "tpe, seed 0",
+        "asha, each trial is left 1 epoch, rungs after 1, 3, one trial in 3 goes on",
+        "versions.optuna",
+    ):
+        assert words in text, words
+
+
+def test_the_flags_of_the_winner_are_its_setting_to_the_last_digit(page, one_search):
+    (search,) = one_search.searches
+    (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
+    words = shlex.split(command.replace("&#39;", "'"))
+    assert words[:2] == ["python", "experiments/X.py"]
+    settings = dict(word.split("=") for word in words if "=" in word)
+    assert {path: float(value) for path, value in settings.items()} == dict(search.winner.setting)
+    assert words.count("--set") == 2
+
+
+def test_reasons_and_values_are_text_and_never_tags(page, tmp_path):
+    space = {"student.model": choice("resnet8", "<img src=x onerror=alert(1)>"), "method.alpha": choice(0.1, 0.5)}
+    search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
+    own = {"student.model": "resnet8", "method.alpha": 0.5}
+    hostile = page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own))
+    for one in (page, hostile):
+        tags = Tags(one)
+        assert {tag for tag, _ in tags.tags}.isdisjoint({"script", "img", "b" if one is hostile else "iframe"})
+        assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
+        assert "\x1b" not in one
+    assert "NaN in <b>kd</b> at [31mepoch 2" in text_of(page)
+    assert "<img src=x onerror=alert(1)>" in text_of(hostile)
+
+
+def test_the_page_loads_nothing_and_every_link_leads_somewhere(page, one_search):
+    attributes = [attributes for _, attributes in Tags(page).tags]
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "default-src 'none'" in page
+    assert all("src" not in found for found in attributes)
+    ids = [found["id"] for found in attributes if "id" in found]
+    assert len(ids) == len(set(ids))
+    folder = one_search.searches[0].page.parent
+    for href in (found["href"] for found in attributes if "href" in found):
+        assert href[1:] in ids if href.startswith("#") else (folder / href).resolve().exists()
+    for labels in (found["aria-labelledby"] for found in attributes if "aria-labelledby" in found):
+        assert set(labels.split()) <= set(ids)
+
+
+def test_own_setting_that_won_is_said_to_be_unbeaten(tmp_path):
+    made = finished(tmp_path)
+    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    text = text_of(page_of(made))
+    assert "No setting that was found beat the experiment's own: alpha 0.5, temperature 4" in text
+    assert "Winner against the experiment's own" not in text
+    assert "Bonferroni" not in text.split("How to read this")[0]
+
+
+@pytest.mark.parametrize("num_trials", [0, 1, 2])
+def test_the_page_holds_while_a_search_is_under_way(tmp_path, num_trials):
+    search = Search(space=SPACE, trials=8, grace_epochs=1)
+    text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("begun", [10.0]), num_trials=num_trials)))
+    assert "Cut off: 0 of 8 trials ended" in text
+    assert "No trial has come to its end yet." in text
+    assert "Not confirmed with other seeds yet." in text
+    assert "Nothing to draw yet of: settings tried," in text
+
+
+def test_the_page_of_a_search_of_which_all_failed_says_so(tmp_path):
+    search = Search(space=SPACE, trials=3, grace_epochs=1)
+    text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("failed", reason="no more memory"))))
+    assert "None of 3 trials came to its end." in text
+    assert text.count("no more memory") == 3
+
+
+def test_an_unconfirmed_best_is_said_to_be_one_seeds(tmp_path):
+    search = Search(space=GRID, sampler="grid", scheduler="none", trials=3, confirm=0)
+    text = text_of(page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]))))
+    assert "The best is trial 2, alpha 0.9: 82.00 %, with one seed that picked it" in text
+    assert "Not confirmed with other seeds: the search was not asked to." in text
+
+
+def test_fields_of_one_name_keep_their_paths(tmp_path):
+    space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
+    search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
+    own = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
+    page = page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own))
+    assert 'data-label="student.optimizer.lr"' in page
+
+
+def test_the_same_folder_makes_the_same_bytes(tmp_path):
+    made = finished(tmp_path)
+    assert files_of(made.summary()) == files_of(made.summary())
+
+
+def test_the_trial_tables_hold_a_row_a_trial(one_search):
+    folder = one_search.searches[0].page.parent
+    rows = pq.ParquetFile(folder / "trials.parquet").read().to_pylist()
+    assert [row["number"] for row in rows] == list(range(12))
+    assert rows[0]["method.alpha"] == 0.5
+    assert (rows[0]["state"], rows[0]["epochs_trained"], rows[0]["epochs"]) == ("done", 9, 9)
+    assert (rows[0]["seconds"], rows[0]["is_estimated"], rows[0]["device_seconds"]) == (9.0, False, 18.0)
+    assert (rows[2]["state"], rows[2]["val_top1"], rows[2]["seconds"]) == ("stopped", None, 3.0)
+    assert rows[2]["is_estimated"]
+    assert rows[5]["reason"].startswith("NaN in <b>kd</b>\n")
+    with (folder / "trials.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert list(written[0]) == list(rows[0])
+    assert float(written[3]["method.temperature"]) == rows[3]["method.temperature"]
+    assert written[2]["val_top1"] == ""
+
+
+def test_columns_have_the_kind_of_their_field(tmp_path):
+    space = {
+        "student.model": choice("resnet8", "resnet14"),
+        "student.epochs": choice(3, 9),
+        "student.optimizer.nesterov": choice(True, False),
+        "method.alpha": choice(0, 0.5),
+    }
+    search = Search(space=space, sampler="grid", scheduler="none", trials=2, confirm=0)
+    own = {"student.model": "resnet8", "student.epochs": 9, "student.optimizer.nesterov": False, "method.alpha": 0.5}
+    summary = make_search(tmp_path, search, lambda t: Outcome("done", [80.0]), own=own).summary()
+    (row, _) = csv.DictReader(files_of(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
+    assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
+
+
+def test_summary_json_holds_the_winner_its_gains_and_the_cost(one_search):
+    summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
+    assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
+    assert summary["trials"] == {"done": 4, "stopped": 7, "failed": 1, "begun": 0}
+    assert summary["own"] == OWN
+    assert summary["winner"]["trial"] == 3
+    gain = summary["confirmation"]["winner_minus_own"]
+    assert gain["gains"] == {"0": 1.0, "1": 1.5, "2": 0.5}
+    assert (gain["comparisons"], gain["is_distinguishable"]) == (2, False)
+    assert summary["importances"]["num_trials"] == 11
+    assert (summary["cost"]["device"], summary["cost"]["device_seconds"]) == ("CPU", 102.0)
+
+
+def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results):
+    """The winner's run is distilled-3; before it was planned, the family's run was another."""
+    other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
+    finished(results.root)
+    results.plan("cnn", distilled=[other])
+    assert build(results.root).summaries[0].cautions == ()
+    results.plan("cnn", distilled=[winner])
+    (caution,) = build(results.root).summaries[0].cautions
+    assert "picked among 3 by validation of these same seeds (search search)" in caution
+
+
+def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
+    made = finished(tmp_path)
+    report = build(tmp_path)
+    before = {path: path.read_bytes() for path in report.files}
+    (made.path / "confirmed.json").write_text("{")
+    with pytest.raises(Exception, match=r"corrupt file '.*confirmed\.json'"):
+        build(tmp_path)
+    assert {path: path.read_bytes() for path in report.files} == before
+
+
+def test_a_search_of_many_trials_makes_a_page_of_bounded_size(tmp_path):
+    search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
+    own = {"method.alpha": 0.5}
+    made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), own=own)
+    assert len(page_of(made)) < 200_000

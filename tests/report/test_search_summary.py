@@ -1,0 +1,309 @@
+"""Searches' folders into numbers: states, confirmation and its intervals, and cost, against values by hand."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from math import log, sqrt
+
+import pytest
+from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_table
+
+from raykd.errors import RaykdError
+from raykd.report.importances import importances_of
+from raykd.report.search_summary import summaries_of_searches
+from raykd.search import Search, choice, loguniform, uniform
+from raykd.study import SearchFolder
+
+
+def all_done(root, **changes) -> Made:
+    """Four trials over two fields, of which the metric follows `value_of` the setting."""
+    value_of = changes.pop("value_of")
+    search = Search(**{"space": SPACE, "trials": 24, "sampler": "random", "scheduler": "none"} | changes)
+    return make_search(root, search, lambda trial: Outcome("done", [value_of(trial.setting)]))
+
+
+def quantile_of_two_degrees(level: float) -> float:
+    """Student's t with two degrees of freedom, in closed form: the half width in standard errors."""
+    return level * sqrt(2 / (1 - level**2))
+
+
+def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
+    summary = finished(tmp_path).summary()
+    assert (summary.family, summary.name, summary.state) == ("cnn", "search", "done")
+    assert [summary.count(state) for state in ("done", "stopped", "failed", "begun")] == [4, 7, 1, 0]
+    assert summary.num_ended == 12
+    done = {trial.number: trial.values[0] for trial in summary.trials if trial.state == "done"}
+    assert list(summary.best) == sorted(done, key=lambda number: -done[number])
+    assert all(trial.values == () for trial in summary.trials if trial.state != "done")
+    assert summary.trial_of_own.number == 0
+
+
+def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_path):
+    """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
+    gain = finished(tmp_path).summary().confirmation.over_own
+    assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
+    assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
+    half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
+    assert gain.interval == pytest.approx((1 - half, 1 + half), rel=1e-9)
+    assert (gain.comparisons, gain.verdict) == (2, "not distinguishable at n = 3")
+
+
+def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(tmp_path):
+    made = finished(tmp_path)
+    own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
+    made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
+    assert made.summary().confirmation.over_own.verdict == "the winner is better at n = 3"
+    made.confirm({None: own, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
+    assert made.summary().confirmation.over_own.verdict == "not distinguishable at n = 3"
+
+
+def test_the_gain_over_the_baseline_is_widened_as_much(tmp_path):
+    gain = finished(tmp_path).summary().confirmation.over_baseline
+    assert ([pair.gain for pair in gain.pairs], gain.comparisons) == ([6.0, 5.5, 6.5], 2)
+
+
+def test_own_setting_that_wins_has_no_gain_over_itself_and_was_not_picked(tmp_path):
+    made = finished(tmp_path)
+    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
+    summary = made.summary()
+    assert summary.winner.trial is None
+    assert summary.confirmation.over_own is None
+    assert summary.confirmation.over_baseline.comparisons == 1
+    assert summary.trial_of_winner is summary.trial_of_own
+
+
+def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
+    search = Search(space=SPACE, trials=3, metric="val_loss", grace_epochs=1, confirm=1)
+    made = make_search(tmp_path, search, lambda trial: Outcome("done", [0.5 - 0.1 * trial.number]))
+    made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
+    summary = made.summary()
+    assert summary.best == (2, 1, 0)
+    assert [pair.gain for pair in summary.confirmation.over_own.pairs] == pytest.approx([0.1, 0.1, 0.2])
+
+
+def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
+    search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
+    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), own={"method.alpha": 0.5})
+    assert len(SearchFolder(made.path).trials()) == 3
+    assert [trial.number for trial in made.summary().trials] == [0, 1]
+    assert made.summary().state == "done"
+
+
+def test_who_searches_now_makes_it_running_and_nobody_cut_off(tmp_path):
+    search = Search(space=SPACE, trials=8, grace_epochs=1)
+    made = make_search(tmp_path, search, lambda trial: Outcome("begun", [10.0, 20.0]), num_trials=2)
+    with SearchFolder(made.path).lock():
+        assert made.summary().state == "running"
+    assert made.summary().state == "cut off"
+
+
+def test_a_search_is_done_once_it_is_confirmed_as_was_asked(tmp_path):
+    made = finished(tmp_path)
+    assert made.summary().state == "done"
+    made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], asked=1)
+    assert made.summary().state == "cut off"
+    (made.path / "confirmed.json").unlink()
+    assert made.summary().state == "cut off"
+
+
+def test_a_search_of_which_every_trial_failed_is_failed(tmp_path):
+    search = Search(space=SPACE, trials=3, grace_epochs=1)
+    summary = make_search(tmp_path, search, lambda _: Outcome("failed", reason="NaN")).summary()
+    assert (summary.state, summary.winner, summary.best) == ("failed", None, ())
+
+
+def test_of_several_metrics_the_best_are_those_that_none_beats_in_all(tmp_path):
+    values = {0.1: (80.0, 1.0), 0.5: (79.0, 2.0), 0.9: (85.0, 3.0)}
+    search = Search(
+        space=GRID, sampler="grid", scheduler="none", metric=("val_top1", "latency_ms"), confirm=0, trials=3
+    )
+    outcome_of = lambda trial: Outcome("done", values=values[trial.setting["method.alpha"]])  # noqa: E731
+    assert make_search(tmp_path, search, outcome_of).summary().best == (2, 0)
+
+
+def test_cost_is_seconds_times_devices_and_a_pace_stands_in_for_times_that_nobody_noted(tmp_path):
+    """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the stopped and 2 of the failed."""
+    cost = finished(tmp_path).summary().cost
+    assert (cost.device, cost.devices_of_trial) == ("CPU", 2)
+    assert cost.epochs_trained == 36 + 4 + 9 + 2
+    assert cost.device_seconds == pytest.approx(2 * (36 + 4 + 9 + 2))
+    assert (cost.num_timed, cost.num_estimated) == (12, 8)
+    assert cost.saved_epochs == 4 * 8 + 3 * 6
+    assert cost.saved_device_seconds == pytest.approx(2 * (4 * 8 + 3 * 6))
+
+
+def test_with_gpus_the_cost_is_in_those(tmp_path):
+    made = finished(tmp_path)
+    made.update(gpus=0.25)
+    cost = made.summary().cost
+    assert cost.device == "GPU"
+    assert cost.device_seconds == pytest.approx(0.25 * 51)
+
+
+def test_epochs_after_the_last_that_a_trial_noted_are_taken_at_its_own_pace(tmp_path):
+    """A done trial takes 2 s an epoch; one that was stopped noted 2 of its 3 epochs, a second each."""
+    search = Search(space=SPACE, trials=3, grace_epochs=1)
+    outcomes = [
+        Outcome("done", climb(80, 9), seconds=18.0),
+        Outcome("stopped", climb(70, 3), rows=2),
+        Outcome("stopped", climb(70, 3), rows=3),
+    ]
+    trials = make_search(tmp_path, search, lambda trial: outcomes[trial.number]).summary().trials
+    assert [(trial.seconds, trial.is_estimated) for trial in trials] == [(18.0, False), (3.0, True), (3.0, False)]
+
+
+def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
+    search = Search(space=SPACE, trials=2, grace_epochs=1)
+    summary = make_search(tmp_path, search, lambda _: Outcome("stopped", [10.0])).summary()
+    assert [trial.seconds for trial in summary.trials] == [None, None]
+    assert (summary.cost.device_seconds, summary.cost.saved_device_seconds) == (None, None)
+    assert summary.cost.saved_epochs == 16
+
+
+def test_a_shared_table_is_weighed_against_the_passes_it_spared(tmp_path):
+    """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
+    made = finished(tmp_path)
+    write_table(tmp_path, 4, [6, 6, 3])
+    made.update(fill_seconds=10.0)
+    teaching = made.summary().cost.teaching
+    assert (teaching.source, teaching.passes, teaching.views) == ("table", 51, 5.0)
+    assert teaching.live_seconds == pytest.approx(51 * 2.0)
+
+
+def test_a_table_that_was_there_or_is_another_ones_tells_no_seconds(tmp_path):
+    made = finished(tmp_path)
+    write_table(tmp_path, 4, [6, 6, 3])
+    assert made.summary().cost.teaching.live_seconds is None
+    (tmp_path / ".tables/0123456789abcdef/table.json").write_text(json.dumps({"teacher_sha256": "other"}))
+    made.update(fill_seconds=10.0)
+    assert made.summary().cost.teaching.views is None
+
+
+def test_a_live_teacher_is_said_to_be_one(tmp_path):
+    search = Search(space=SPACE, trials=1, grace_epochs=1)
+    live = Outcome("done", climb(80, 9), run={"compute": {"teacher": "live"}})
+    assert make_search(tmp_path, search, lambda _: live).summary().cost.teaching.source == "live"
+
+
+@pytest.mark.parametrize(
+    ("value_of", "field"),
+    [
+        (lambda setting: 80 + setting["method.alpha"], "method.alpha"),
+        (lambda setting: 80 + log(setting["method.temperature"]), "method.temperature"),
+    ],
+)
+def test_the_field_that_the_metric_follows_is_the_important_one(tmp_path, value_of, field):
+    importances = importances_of(all_done(tmp_path, value_of=value_of).summary())
+    assert next(iter(importances.shares)) == field
+    assert importances.shares[field] > 0.9
+    assert sum(importances.shares.values()) == pytest.approx(1)
+    assert (importances.num_trials, importances.after) == (24, None)
+
+
+def test_where_most_trials_were_stopped_importances_are_of_the_first_rung(tmp_path):
+    """Of the twelve trials one failed; the others came past the first epoch, and four to their end."""
+    summary = finished(tmp_path).summary()
+    importances = importances_of(summary)
+    assert (importances.num_trials, importances.after) == (11, 1)
+    assert importances_of(summary) == importances
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"trials": 3}, {"space": {"method.alpha": uniform(0, 1)}}, {"value_of": lambda setting: 80.0}],
+    ids=["three trials", "one field", "one value"],
+)
+def test_importances_want_trials_fields_and_values(tmp_path, changes):
+    made = all_done(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
+    assert importances_of(made.summary()) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"family": "vit"}, "family is 'vit', its folder says 'cnn'"),
+        ({"epochs": "9"}, "field 'epochs' is '9', not a whole number"),
+        ({"seeds": "0"}, "field 'seeds' is '0', not a list"),
+        ({"search": {"kind": "hunt"}}, "kind 'hunt' is not one of search"),
+        ({"search": {"kind": "search", "space": {}}}, "name at least one field"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+    made = finished(tmp_path)
+    made.update(**changes)
+    with pytest.raises(RaykdError, match=complaint) as caught:
+        summaries_of_searches(tmp_path)
+    assert f"corrupt file '{made.path / 'search.json'}'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"winner": 3}, "winner is 3, and there are 3 candidates"),
+        ({"metric": "test_top1"}, "metric is 'test_top1'"),
+        ({"seeds": [0, 1]}, "are not 2 numbers, one for each seed"),
+        ({"candidates": {}}, "field 'candidates' is {}, not a list"),
+        ({"baseline": {"values": [1, None, 2]}}, "are not 3 numbers"),
+    ],
+)
+def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+    path = finished(tmp_path).path / "confirmed.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(RaykdError, match=complaint) as caught:
+        summaries_of_searches(tmp_path)
+    assert f"corrupt file '{path}'" in str(caught.value)
+
+
+def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_path):
+    made = finished(tmp_path)
+    journal = made.path / "study.journal"
+    content = journal.read_bytes()
+    journal.write_bytes(content + b'{"op_code": 4, "trial')
+    assert made.summary().num_ended == 12
+    journal.write_bytes(b"")
+    assert made.summary().trials == ()
+    journal.write_bytes(content[:300] + b"\x00\n" + content[300:])
+    with pytest.raises(RaykdError, match=r"corrupt file '.*study\.journal'"):
+        made.summary()
+
+
+def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
+    made = finished(tmp_path)
+    path = made.path / "trials/0003/history.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RaykdError, match=r"corrupt file '.*0003/history\.parquet'"):
+        made.summary()
+
+
+def test_searches_are_found_by_family_and_name_and_not_in_hidden_folders(tmp_path):
+    assert summaries_of_searches(tmp_path) == ()
+    finished(tmp_path, name="second")
+    finished(tmp_path, name="first")
+    (tmp_path / ".ray" / "x").mkdir(parents=True)
+    (tmp_path / ".ray" / "x" / "search.json").write_text("{}")
+    assert [summary.name for summary in summaries_of_searches(tmp_path)] == ["first", "second"]
+
+
+def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
+    space = {"student.epochs": choice(4, 9), "method.temperature": loguniform(1, 20)}
+    search = Search(space=space, trials=1, grace_epochs=1)
+    short = Outcome("done", climb(80, 4), run={"config": {"recipe": {"epochs": 4}}})
+    (trial,) = make_search(tmp_path, search, lambda _: short, own=OWN | {"student.epochs": 4}).summary().trials
+    assert (trial.epochs_trained, trial.epochs) == (4, 4)
+
+
+def test_a_report_without_a_search_loads_no_optuna(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import raykd.report.build; "
+        "from raykd.report.search_summary import summaries_of_searches; "
+        f"assert summaries_of_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout == "False\n"
+
+
+def test_the_winner_of_an_unconfirmed_search_is_the_best_so_far(tmp_path):
+    summary = replace(finished(tmp_path).summary(), confirmation=None)
+    assert summary.winner.trial == summary.best[0]
