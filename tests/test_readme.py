@@ -83,12 +83,26 @@ def test_the_settings_that_readme_shows_are_accepted():
 
 
 def test_the_example_experiment_is_accepted(tmp_path, capsys):
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert example is not None
     path = tmp_path / "tiny.py"
-    path.write_text(example.group(1))
+    path.write_text(_example("experiment = Experiment("))
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
     assert capsys.readouterr().out.count("not started") == 7
+
+
+def test_the_example_search_is_accepted(tmp_path, capsys):
+    path = tmp_path / "wide.py"
+    experiment = "from dataclasses import replace\nfrom digits import experiment as digits\n"
+    path.write_text(f"{_example('search = Search(')}{experiment}experiment = replace(digits, search=search)\n")
+    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
+    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
+    assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in capsys.readouterr().out
+
+
+def _example(part: str) -> str:
+    """The one block of Python in the README with `part` in it."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    (found,) = (block for block in blocks if part in block)
+    return found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
