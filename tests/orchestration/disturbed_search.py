@@ -24,7 +24,7 @@ class Disturbed:
         words = ["--results", str(self.results)]
         with command(words, self.environ, self._logs / f"command{self._count}", FILE) as started:
             disturb(started.process.pid)
-            ended = started.end()
+            ended = started.end(timeout_s=400)
         self.lines += ended.lines
         return ended
 

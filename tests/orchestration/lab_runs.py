@@ -78,9 +78,9 @@ class Command:
 
         return wait_until(found, f"'{part}'")
 
-    def end(self) -> Ended:
+    def end(self, timeout_s: float = TIMEOUT_S) -> Ended:
         """Wait for it."""
-        code = self.process.wait(TIMEOUT_S)
+        code = self.process.wait(timeout_s)
         return Ended(code, self.stdout.read_text().splitlines(), self.stderr.read_text().splitlines())
 
 

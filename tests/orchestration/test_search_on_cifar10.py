@@ -49,7 +49,7 @@ def test_search_of_the_vit_ends_with_a_page_and_a_tuned_student(cluster: str, tm
     words = ["--results", str(results), "--data-dir", str(DATA), *settings]
     environ = dict(os.environ) | {"RAY_ADDRESS": cluster}
     with command(words, environ, tmp_path / "command", ROOT / "experiments" / "tune_vit.py") as started:
-        ended = started.end()
+        ended = started.end(timeout_s=500)
     assert ended.exit_code == 0, ended.errors
     trials = SearchFolder(results / "vit" / "search").trials()
     assert len(trials) == 16 and {trial.state for trial in trials} == {"done", "stopped"}
