@@ -94,15 +94,7 @@ class RunFolder:
 
     def is_held(self) -> bool:
         """Whether a process is writing the run now."""
-        try:
-            with self._lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError as error:
-            if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store: nobody can write there
-                return False
-            raise
+        return is_locked(self._lock)
 
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
         """One row an epoch. A column that some rows lack (a term that comes in later) is null there."""
@@ -119,6 +111,19 @@ class RunFolder:
 def lock_at(path: Path) -> FileLock:
     """A lock of the kernel's, which goes with its process; never the mere file that filelock would fall back to."""
     return FileLock(path, is_singleton=False, fallback_to_soft=False)
+
+
+def is_locked(lock: FileLock) -> bool:
+    """Whether another process has `lock` now."""
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store: nobody can write there
+            return False
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -43,10 +43,9 @@ class Space(Config):
 
 
 @dataclass(frozen=True)
-class Uniform(Space):
-    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
+class _Range(Space):
+    """All between two ends."""
 
-    kind: ClassVar[str] = "uniform"
     low: float = 0.0
     high: float = 1.0
     log: bool = False
@@ -59,6 +58,13 @@ class Uniform(Space):
     def corners(self) -> tuple[float, ...]:
         return self.low, self.high
 
+
+@dataclass(frozen=True)
+class Uniform(_Range):
+    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
+
+    kind: ClassVar[str] = "uniform"
+
     def holds(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
@@ -67,21 +73,12 @@ class Uniform(Space):
 
 
 @dataclass(frozen=True)
-class Integer(Space):
+class Integer(_Range):
     """A whole number from low to high, both included; `log` as of Uniform."""
 
     kind: ClassVar[str] = "integer"
     low: int = 0
     high: int = 1
-    log: bool = False
-
-    def check(self) -> None:
-        self.require(self.low < self.high, "high", f"must exceed low = {self.low}")
-        self.require(not self.log or self.low >= 1, "low", "must be at least 1 on a log scale")
-
-    @property
-    def corners(self) -> tuple[int, ...]:
-        return self.low, self.high
 
     @property
     def points(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raykd.atomic import write_json
 from raykd.errors import RunFailed
-from raykd.run_folder import RunFolder, lock_at, read_json
+from raykd.run_folder import RunFolder, is_locked, lock_at, read_json
 from raykd.search import Search
 from raykd.study_sampler import SeededByTrial, draw
 
@@ -95,11 +95,7 @@ class SearchFolder:
 
     def is_held(self) -> bool:
         """Whether a command is searching now."""
-        try:
-            with self._lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_locked(self._lock)
 
     @property
     def _lock(self) -> FileLock:

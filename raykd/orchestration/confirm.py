@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-
 from raykd.atomic import write_json
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import Options, bring_to_end, plan_of, raise_for
-from raykd.orchestration.progress import plural, say
+from raykd.orchestration.progress import plural
+from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run
 from raykd.run_folder import RunFolder, read_json
 from raykd.runs import RunStore
@@ -34,46 +33,32 @@ class Candidate:
 
 
 def confirm(
-    experiment: Experiment,
-    settings: Search,
-    options: Options,
-    folder: SearchFolder,
-    best: Sequence[Trial],
-    table: WantedTable | None,
-    console: Console,
-    should_stop: Callable[[], bool],
+    command: SearchCommand, best: Sequence[Trial], table: WantedTable | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Train the first of `best` with the experiment's seeds, and give the winner's setting.
 
     Raises Interrupted when a signal said so, RunFailed when a run fails.
     """
-    if not settings.confirm:
+    experiment, options, num_confirmed = command.experiment, command.options, command.settings.confirm
+    if not num_confirmed:
         return dict(best[0].setting)
-    own = folder.record()["own"]
+    own = command.own
     found = {trial.number: dict(trial.setting) for trial in best if dict(trial.setting) != own}
-    asked: list[tuple[int | None, dict[str, Any]]] = [(None, own), *list(found.items())[: settings.confirm]]
+    asked: list[tuple[int | None, dict[str, Any]]] = [(None, own), *list(found.items())[:num_confirmed]]
     candidates = [Candidate(setting, trial, _runs(experiment, setting, options)) for trial, setting in asked]
     distilled = [run for candidate in candidates for run in candidate.runs]
     baselines = _runs(experiment, own, options, "baseline")
     runs = list({run.name: run for run in (*baselines, *distilled)}.values())
     seeds = plural(len(experiment.seeds), "seed")
-    say(console, f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
+    command.say(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
     tables = [table] if table else []
-    raise_for(bring_to_end(runs, tables, experiment.workers, options, console, should_stop, tests=False))
-    return _settle(experiment, settings, candidates, baselines, RunStore(options.results), folder, console)
+    raise_for(bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, tests=False))
+    return _settle(command, candidates, baselines)
 
 
-def _settle(
-    experiment: Experiment,
-    settings: Search,
-    candidates: Sequence[Candidate],
-    baselines: Sequence[Run],
-    store: RunStore,
-    folder: SearchFolder,
-    console: Console,
-) -> dict[str, Any]:
+def _settle(command: SearchCommand, candidates: Sequence[Candidate], baselines: Sequence[Run]) -> dict[str, Any]:
     """Write confirmed.json, and give the winner's setting."""
-    metric = metric_of(settings)
+    metric, store = metric_of(command.settings), RunStore(command.options.results)
 
     def values(runs: Sequence[Run]) -> list[float]:
         return [value_of(store.folder(run), metric) for run in runs]
@@ -90,32 +75,38 @@ def _settle(
     sign = -1 if metric == "val_loss" else 1
     winner = max(range(len(rows)), key=lambda index: sign * sum(rows[index]["values"]))
     write_json(
-        folder.confirmed,
+        command.folder.confirmed,
         {
             "metric": metric,
-            "asked": settings.confirm,
-            "trials": num_ended(folder.trials()),
-            "seeds": list(experiment.seeds),
+            **_asked(command),
             "candidates": rows,
             "baseline": {"runs": [run.name for run in baselines], "values": values(baselines)},
             "winner": winner,
         },
     )
     who = "the experiment's own setting" if rows[winner]["trial"] is None else f"trial {rows[winner]['trial']}"
-    say(console, f"confirmed: {who}, {words(rows[winner]['setting'])}")
+    command.say(f"confirmed: {who}, {words(rows[winner]['setting'])}")
     return rows[winner]["setting"]
 
 
-def is_confirmed(folder: SearchFolder, experiment: Experiment, settings: Search) -> bool:
+def is_confirmed(command: SearchCommand) -> bool:
     """Whether nothing is left to train for `confirm`."""
-    if not settings.confirm:
+    if not command.settings.confirm:
         return True
-    found = read_json(folder.confirmed)
-    wanted = {"asked": settings.confirm, "seeds": list(experiment.seeds), "trials": num_ended(folder.trials())}
-    if any(found.get(name) != value for name, value in wanted.items()):
+    found = read_json(command.folder.confirmed)
+    if any(found.get(name) != value for name, value in _asked(command).items()):
         return False
     names = [name for row in (*found["candidates"], found["baseline"]) for name in row["runs"]]
-    return all(RunFolder(folder.path.parent / name).status() == "done" for name in names)
+    return all(RunFolder(command.folder.path.parent / name).status() == "done" for name in names)
+
+
+def _asked(command: SearchCommand) -> dict[str, Any]:
+    """What a confirmation is of: another number of settings, more trials or other seeds ask for another."""
+    return {
+        "asked": command.settings.confirm,
+        "trials": num_ended(command.folder.trials()),
+        "seeds": list(command.experiment.seeds),
+    }
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:

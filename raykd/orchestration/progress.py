@@ -1,7 +1,8 @@
 """What a person sees while runs train: a live table in a terminal, a line a run now and then in a log."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,18 +13,14 @@ from raykd.orchestration.queue import JobStatus, State
 LOG_EVERY_S = 15.0  # a line for each run in training, at most this often; later ones come more rarely
 
 
-class Progress:
-    """A context manager whose `show` takes the queue's statuses."""
+class LiveTable:
+    """A context manager: a table that is drawn anew while it lasts. In a log there is none, and `is_live` is false."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console, self._began = console, time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._said: dict[str, tuple[State, int]] = {}
-        self._said_at: dict[str, float] = {}
-        self._filled: dict[str, tuple[int, float]] = {}  # a table's parts that are done, and when that was said
-        self._began = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
@@ -32,6 +29,38 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
+    @property
+    def is_live(self) -> bool:
+        return self._live is not None
+
+    def redraw(self, table: Callable[[], Table]) -> None:
+        """Show what `table` makes, where a table is shown."""
+        if self._live is not None:
+            self._live.update(table())
+
+    def say(self, text: str) -> None:
+        """A line after the time since this began, above the table."""
+        say(self.console, clock(self._began) + text)
+
+    def is_due(self, said_at: float) -> bool:
+        """Whether a log wants one more line of something that had its last at the monotonic time `said_at`."""
+        moment = time.monotonic()
+        return not self.is_live and moment - said_at >= max(LOG_EVERY_S, (moment - self._began) / 50)
+
+    def seconds(self) -> float:
+        """Since this began."""
+        return time.monotonic() - self._began
+
+
+class Progress(LiveTable):
+    """A context manager whose `show` takes the queue's statuses."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._said: dict[str, tuple[State, int]] = {}
+        self._said_at: dict[str, float] = {}
+        self._filled: dict[str, tuple[int, float]] = {}  # a table's parts that are done, and when that was said
+
     def show(self, statuses: list[JobStatus]) -> None:
         """Print what is new, and redraw the live table."""
         training = [status for status in statuses if status.job.kind == "train"]
@@ -39,10 +68,9 @@ class Progress:
             if self._is_due(status):
                 self._said[status.job.name] = (status.state, _epoch(status))
                 self._said_at[status.job.name] = time.monotonic()
-                say(self._console, clock(self._began) + line(status))
+                self.say(line(status))
         self._show_tables([status for status in statuses if status.job.kind == "fill"])
-        if self._live is not None:
-            self._live.update(_table(training))
+        self.redraw(lambda: _table(training))
 
     def _show_tables(self, fills: list[JobStatus]) -> None:
         """A line for each teacher's table when one more of its parts is filled, at most every LOG_EVERY_S."""
@@ -51,7 +79,7 @@ class Progress:
             done, said = sum(part.state is State.DONE for part in parts), self._filled.get(name, (0, -LOG_EVERY_S))
             if done > said[0] and (done == len(parts) or time.monotonic() - said[1] >= LOG_EVERY_S):
                 self._filled[name] = (done, time.monotonic())
-                say(self._console, clock(self._began) + table_line(name, parts))
+                self.say(table_line(name, parts))
 
     def _is_due(self, status: JobStatus) -> bool:
         """Every change of state, and that another command is at it.
@@ -64,11 +92,10 @@ class Progress:
         if status.state is State.RUNNING and status.report is None:
             return False
         if said is None or said[0] is not status.state:
-            return self._live is None or status.state is not State.RUNNING
-        if self._live is not None or said[1] == _epoch(status) or status.state is not State.RUNNING:
+            return not self.is_live or status.state is not State.RUNNING
+        if said[1] == _epoch(status) or status.state is not State.RUNNING:
             return False
-        moment = time.monotonic()
-        return moment - self._said_at[status.job.name] >= max(LOG_EVERY_S, (moment - self._began) / 50)
+        return self.is_due(self._said_at[status.job.name])
 
 
 def clock(began: float) -> str:

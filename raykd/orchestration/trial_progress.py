@@ -7,10 +7,9 @@ from typing import Any
 
 from ray.tune import Callback
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from raykd.orchestration.progress import LOG_EVERY_S, clock, duration, say
+from raykd.orchestration.progress import LiveTable, duration
 from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, SETTING
 from raykd.search import Search
 from raykd.search_words import UNITS, in_units, number, short, words
@@ -29,14 +28,13 @@ class _Shown:
     said_at: float = 0.0
 
 
-class TrialProgress(Callback):
+class TrialProgress(LiveTable, Callback):
     """Tune's callback, and a context manager."""
 
     def __init__(self, console: Console, search: Search, before: Iterable[Trial], step: Callable[[], None]) -> None:
         """before: trials of earlier commands. step: called a few times a second, as this is."""
-        self._console, self._search, self._step = console, search, step
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._began = time.monotonic()
+        super().__init__(console)
+        self._search, self._step = search, step
         self._running: dict[str, _Shown] = {}
         self._num_ended = {"done": 0, "stopped": 0, "failed": 0}
         self._ended_here = 0
@@ -46,15 +44,6 @@ class TrialProgress(Callback):
                 self._num_ended[trial.state] += 1
                 if trial.state == "done":
                     self._note_best(trial.number, trial.values)
-
-    def __enter__(self) -> "TrialProgress":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it was given, for a restore that nobody asks for."""
@@ -66,21 +55,19 @@ class TrialProgress(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         shown = _Shown(trial.config[NUMBER], trial.config[SETTING], said_at=time.monotonic())
         if trial.trial_id in self._running:
-            self._say(f"trial {shown.number} goes on in another worker")
+            self.say(f"trial {shown.number} goes on in another worker")
         self._running[trial.trial_id] = shown
-        self._draw()
+        self.redraw(self._table)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         shown = self._running[trial.trial_id]
         shown.result = dict(result)
-        moment = time.monotonic()
-        due = max(LOG_EVERY_S, (moment - self._began) / 50)
-        if self._live is None and not result.get("done") and moment - shown.said_at >= due:
-            shown.said_at = moment
-            self._say(self._line(shown))
-        self._draw()
+        if not result.get("done") and self.is_due(shown.said_at):
+            shown.said_at = time.monotonic()
+            self.say(self._line(shown))
+        self.redraw(self._table)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(self._running.pop(trial.trial_id))
@@ -94,24 +81,22 @@ class TrialProgress(Callback):
     def _end(self, shown: _Shown) -> None:
         result, name = shown.result, f"trial {shown.number}  {words(shown.setting)}"
         if CUT_OFF in result:
-            self._say(f"{name}  saved at the step it was at")
+            self.say(f"{name}  saved at the step it was at")
             return
         state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
         self._num_ended[state] += 1
         self._ended_here += 1
         if state == "failed":
-            self._say(f"{name}  failed: {result[FAILED]}{self._summary()}")
+            self.say(f"{name}  failed: {result[FAILED]}{self._summary()}")
             return
         values = tuple(result[metric] for metric in self._search.metrics)
         figures = ", ".join(in_units(self._search, values))
         if state == "stopped":
-            self._say(
-                f"{name}  stopped after {result[EPOCHS_DONE]}/{result[EPOCHS]} epochs: {figures}{self._summary()}"
-            )
+            self.say(f"{name}  stopped after {result[EPOCHS_DONE]}/{result[EPOCHS]} epochs: {figures}{self._summary()}")
             return
         is_best = self._note_best(shown.number, values)
         best = ", the best so far" if is_best and len(values) == 1 else ""
-        self._say(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
+        self.say(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
 
     def _note_best(self, number: int, values: tuple[float, ...]) -> bool:
         """Whether it is, by the first metric."""
@@ -123,8 +108,7 @@ class TrialProgress(Callback):
 
     def _summary(self) -> str:
         ended, total = sum(self._num_ended.values()), self._search.num_trials
-        spent = time.monotonic() - self._began
-        left = f", left {duration(spent / self._ended_here * (total - ended))}" if ended < total else ""
+        left = f", left {duration(self.seconds() / self._ended_here * (total - ended))}" if ended < total else ""
         return f"  ({ended} of {total} ended{left})"
 
     def _line(self, shown: _Shown) -> str:
@@ -135,12 +119,7 @@ class TrialProgress(Callback):
             f"{metric} {value}  {result['images_per_s']:,.0f} images/s"
         )
 
-    def _say(self, text: str) -> None:
-        say(self._console, clock(self._began) + text)
-
-    def _draw(self) -> None:
-        if self._live is None:
-            return
+    def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         paths, metric = list(self._search.space), self._search.metrics[0]
         for column in ("trial", *(short(path) for path in paths), "epoch", metric, "images/s"):
@@ -156,4 +135,4 @@ class TrialProgress(Callback):
         counts = ", ".join(f"{count} {state}" for state, count in self._num_ended.items() if count)
         best = f"; best {UNITS[metric].format(self._best[1][0])}, trial {self._best[0]}" if self._best else ""
         table.caption = f"{counts or 'none ended'}, of {self._search.num_trials}{best}"
-        self._live.update(table)
+        return table

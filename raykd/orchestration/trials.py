@@ -10,38 +10,34 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.console import Console
 
 from raykd.errors import RunFailed
 from raykd.orchestration.queue import MAX_ATTEMPTS
 from raykd.orchestration.schedulers import make_scheduler
+from raykd.orchestration.search_command import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.slots import Slots
 from raykd.orchestration.stop_flag import StopFlag
 from raykd.orchestration.trial_progress import TrialProgress
-from raykd.search import Search
 from raykd.study import Study
 
 
 def try_all(
+    command: SearchCommand,
     study: Study,
-    search: Search,
-    epochs: int,
     make_trainable: Callable[[Any], Any],
     slots: Slots,
-    storage: Path,
-    console: Console,
     should_stop: Callable[[], bool],
 ) -> None:
     """Bring the trials that are left to their ends, or to where `should_stop` finds them; the study knows which.
 
-    epochs: of the longest trial. make_trainable: given the StopFlag's actor, what Tune calls for each trial.
-    storage: a folder that all nodes see, in which Tune keeps its own files for this long.
+    make_trainable: given the StopFlag's actor, what Tune calls for each trial.
     """
+    settings, epochs = command.settings, command.experiment.most_epochs
     # Where the driver is: lost with another node, it would take every trial with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
-    searcher, before = StudySearcher(study, search, should_stop), study.trials()
+    searcher, before = StudySearcher(study, settings, should_stop), study.trials()
     told: list[Any] = []
 
     def step() -> None:
@@ -53,11 +49,12 @@ def try_all(
         max_concurrent_trials=slots.count,
         reuse_actors=slots.workers == 1,  # one that waits for workers of its own cannot be called off
         search_alg=searcher,
-        scheduler=make_scheduler(search, epochs, before),
+        scheduler=make_scheduler(settings, epochs, before),
     )
-    folder = storage.absolute() / uuid.uuid4().hex[:12]
+    # Tune's own files, for this long, in a folder that all nodes see.
+    folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
-        with TrialProgress(console, search, before, step) as progress:
+        with TrialProgress(command.console, settings, before, step) as progress:
             tune.Tuner(make_trainable(flag), tune_config=how, run_config=_run_config(folder, progress)).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]

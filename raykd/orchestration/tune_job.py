@@ -18,15 +18,16 @@ from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.lab import Options, checked_plan, filled, plan_of, run_lab, stop_signals, teaching_of
-from raykd.orchestration.progress import plural, say
+from raykd.orchestration.progress import plural
 from raykd.orchestration.queue import JobStatus
+from raykd.orchestration.search_command import SearchCommand
 from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.orchestration.session import ray_session
 from raykd.plan import Plan
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import now
 from raykd.search import Search
-from raykd.study import SearchFolder, Study, Trial, best_first, num_ended
+from raykd.study import Study, Trial, best_first, num_ended
 from raykd.teaching import WantedTable
 
 
@@ -36,68 +37,41 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     Raises ConfigError for a space that cannot be searched, and for another search of that name; Interrupted when a
     signal said so; RunFailed when every trial failed, or a run that confirms did.
     """
-    settings = experiment.search
-    assert settings is not None
+    command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
-    _check_space(experiment, settings, dataset, options)
-    folder = SearchFolder(options.results / experiment.family / settings.name)
+    _check_space(command, dataset)
     identity = identity_of(experiment, plan, dataset)
-    require_same(folder, identity)
-    with ray_session() if _is_work_left(experiment, settings, folder) else nullcontext():
-        winner = _winner(experiment, settings, options, folder, plan, dataset, identity, console)
+    require_same(command.folder, identity)
+    with ray_session() if _is_work_left(command) else nullcontext():
+        winner = _winner(command, plan, dataset, identity)
         run_lab([experiment.with_setting(winner)], options, console)
 
 
-def _winner(
-    experiment: Experiment,
-    settings: Search,
-    options: Options,
-    folder: SearchFolder,
-    plan: Plan,
-    dataset: Dataset,
-    identity: dict[str, Any],
-    console: Console,
-) -> dict[str, Any]:
+def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
     """The setting that won, once all is searched and confirmed."""
-    if not _is_work_left(experiment, settings, folder):
-        say(console, f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
+    settings, folder, options = command.settings, command.folder, command.options
+    if not _is_work_left(command):
+        command.say(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
         return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
-    teachers = run_lab([experiment], replace(options, stages=("teacher",)), console, reports=False)
+    only_teacher = replace(options, stages=("teacher",))
+    teachers = run_lab([command.experiment], only_teacher, command.console, reports=False)
     teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
     table = filled(teaching.table) if teaching is not None and teaching.table is not None else None
-    own = {path: value_at(experiment, path) for path in settings.space}
     with folder.lock(), stop_signals() as stopped:
-        _begin(folder, experiment, settings, identity, own, teachers)
-        study, before = Study(folder, settings, own), -1
+        _begin(command, identity, teachers)
+        study, before = Study(folder, settings, command.own), -1
         # Tune gives up a trial here and there, when a worker is not free in time: it is taken up again.
         while before < (ended := num_ended(study.trials())) < settings.num_trials and not stopped.is_set():
             before = ended
-            _try_all(experiment, settings, options, folder, study, table, console, stopped.is_set)
+            _try_all(command, study, table, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search cut off after its trials; the same command goes on")
-        say(console, f"{plural(len(study.trials()), 'trial')} in {folder.path}")
-        return confirm(experiment, settings, options, folder, best, table, console, stopped.is_set)
+        command.say(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
+        return confirm(command, best, table, stopped.is_set)
 
 
-def value_at(experiment: Experiment, path: str) -> Any:
-    """The experiment's own value of the field at dotted `path`."""
-    found: Any = experiment
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _try_all(
-    experiment: Experiment,
-    settings: Search,
-    options: Options,
-    folder: SearchFolder,
-    study: Study,
-    table: WantedTable | None,
-    console: Console,
-    should_stop: Callable[[], bool],
-) -> None:
+def _try_all(command: SearchCommand, study: Study, table: WantedTable | None, should_stop: Callable[[], bool]) -> None:
     """Give the study what is left of its trials."""
     from ray import tune
 
@@ -108,24 +82,24 @@ def _try_all(
     from raykd.orchestration.trial_loop import TrialConfig
     from raykd.orchestration.trials import try_all
 
+    settings, folder, options = command.settings, command.folder, command.options
     left = settings.num_trials - num_ended(study.trials())
     num_at_once = min(left, settings.at_once or left)
-    slots = slots_of(experiment.workers, num_at_once, num_at_once)
-    say(console, f"{settings.num_trials} trials, {left} of them left; {slots}")
-    say(console, "workers start, which takes 5 to 10 seconds")
+    slots = slots_of(command.experiment.workers, num_at_once, num_at_once)
+    command.say(f"{settings.num_trials} trials, {left} of them left; {slots}")
+    command.say("workers start, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    paths = _with_whole_paths(experiment), settings, whole, folder.path.absolute()
+    paths = _with_whole_paths(command.experiment), settings, whole, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
         shared = TrialConfig(*paths, slots.cpus, slots.gpus, slots.workers, table, flag)
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
-    epochs, storage = experiment.most_epochs, options.results / ".ray"
     with scrape_targets(options.results):
-        try_all(study, settings, epochs, make_trainable, slots, storage, console, should_stop)
+        try_all(command, study, make_trainable, slots, should_stop)
 
 
 def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
@@ -147,35 +121,28 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return best_first(done, settings)
 
 
-def _check_space(experiment: Experiment, settings: Search, dataset: Dataset, options: Options) -> None:
+def _check_space(command: SearchCommand, dataset: Dataset) -> None:
     """Raise ConfigError where a value at an end of a space cannot be trained on these images."""
-    students = replace(options, stages=("baseline",))  # teachers are the same in all
-    for path, space in settings.space.items():
+    students = replace(command.options, stages=("baseline",))  # teachers are the same in all
+    for path, space in command.settings.space.items():
         for value in space.corners:
             try:
-                checked_plan(experiment.with_setting({path: value}), dataset, students)
+                checked_plan(command.experiment.with_setting({path: value}), dataset, students)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {space} cannot be {value}: {error}") from None
 
 
-def _begin(
-    folder: SearchFolder,
-    experiment: Experiment,
-    settings: Search,
-    identity: dict[str, Any],
-    own: dict[str, Any],
-    teachers: Sequence[JobStatus],
-) -> None:
+def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus]) -> None:
     """Open search.json, or take the search up again."""
-    earlier = folder.record()
+    experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
     fill_s = sum(times["ended"] - times["began"] for times in filled)
-    folder.update(
+    command.folder.update(
         family=experiment.family,
-        name=settings.name,
+        name=command.settings.name,
         identity=identity,
-        search=to_dict(settings),
-        own=own,
+        search=to_dict(command.settings),
+        own=command.own,
         epochs=experiment.most_epochs,
         seeds=list(experiment.seeds),
         started=earlier.get("started") or now(),
@@ -187,10 +154,9 @@ def _begin(
     )
 
 
-def _is_work_left(experiment: Experiment, settings: Search, folder: SearchFolder) -> bool:
+def _is_work_left(command: SearchCommand) -> bool:
     """Whether there is anything to train but what the report is about."""
-    ended = num_ended(folder.trials())
-    return ended < settings.num_trials or not is_confirmed(folder, experiment, settings)
+    return num_ended(command.folder.trials()) < command.settings.num_trials or not is_confirmed(command)
 
 
 def _with_whole_paths(experiment: Experiment) -> Experiment:

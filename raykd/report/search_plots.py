@@ -161,33 +161,28 @@ def _corners(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
-    """The first two metrics of each trial that is done, and those that none beats in both."""
+    """The first two metrics of each trial that is done, and those that none beats in all."""
     done = [trial for trial in summary.trials if len(trial.values) > 1]
     if not done:
         return None
     first, second = summary.search.metrics[:2]
-    signs = [1 if METRICS[metric] == "max" else -1 for metric in (first, second)]
-
-    def is_beaten(one: TrialSummary) -> bool:
-        mine = [sign * value for sign, value in zip(signs, one.values, strict=False)]
-        others = [[sign * value for sign, value in zip(signs, trial.values, strict=False)] for trial in done]
-        return any(theirs != mine and theirs[0] >= mine[0] and theirs[1] >= mine[1] for theirs in others)
-
-    front = sorted((trial for trial in done if not is_beaten(trial)), key=lambda trial: trial.values[1])
+    front = sorted((summary.trial(number) for number in summary.best), key=lambda trial: trial.values[1])
     figure, axes = plain_axes()
     for trial in done:
         colour = STEP_COLOURS[2] if trial in front else STEP_COLOURS[0]
         add_trial(axes, summary, trial, trial.values[1], trial.values[0], colour)
-    axes.step(
-        [t.values[1] for t in front], [t.values[0] for t in front], where="post", color=INK, linewidth=1.0, zorder=1
-    )
+    is_plane = len(summary.search.metrics) == 2  # of three, what none beats in all is no line in two of them
+    if is_plane:
+        ends = [trial.values[1] for trial in front], [trial.values[0] for trial in front]
+        axes.step(*ends, where="post", color=INK, linewidth=1.0, zorder=1)
     axes.set_xlabel(axis_label(second))
     axes.set_ylabel(axis_label(first))
     figure.legend(handles=legend_of(summary, done), loc="outside upper left", ncols=3, borderpad=0)
     named = "; ".join(f"trial {trial.number} {', '.join(in_units(summary.search, trial.values))}" for trial in front)
     title = f"{axis_label(first)} against {axis_label(second)}"
-    svg = inline_svg(figure, key, title, f"Beaten by none in both: {named}.")
-    return Drawing(svg, "On the line: trials that no other beats in both metrics.")
+    svg = inline_svg(figure, key, title, f"Beaten by none in all: {named}.")
+    where = "On the line" if is_plane else "Dark"
+    return Drawing(svg, f"{where}: trials that no other beats in all metrics.")
 
 
 def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing | None:

@@ -6,7 +6,6 @@ As in `collect`: what is absent means "not yet", what is there and cannot be wha
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raykd.config import from_dict
 from raykd.errors import ConfigError
@@ -16,9 +15,6 @@ from raykd.report.search_cost import cost_of
 from raykd.report.search_records import SearchSummary
 from raykd.report.search_trials import runs_of, studied_trials, summarize_trials
 from raykd.search import Search
-
-if TYPE_CHECKING:
-    from raykd.study import SearchFolder
 
 ORIGIN = ("hardware", "versions", "git")
 
@@ -57,7 +53,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         epochs,
         tuple(seeds),
         record.text("started"),
-        _is_held(place),
+        place.is_held(),
         {name: record.values[name] for name in ORIGIN if record.values.get(name)},
         trials,
         tuple(trial.number for trial in best_first(done, search)),
@@ -71,10 +67,3 @@ def _search_of(record: Fields) -> Search:
         return from_dict(Search, record.mapping("search"))
     except ConfigError as error:
         raise corrupt(record.path, str(error)) from error
-
-
-def _is_held(folder: "SearchFolder") -> bool:
-    try:
-        return folder.is_held()
-    except OSError:  # a store that can only be read: nobody searches there
-        return False

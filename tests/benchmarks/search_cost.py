@@ -73,7 +73,7 @@ def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
     search(experiment, options, Console())
     folder = SearchFolder(options.results / experiment.family / settings.name)
     trials = folder.trials()
-    seconds = {trial.number: folder.run(trial.number).record()["seconds"] for trial in trials}
+    seconds = {trial.number: trial.seconds or 0.0 for trial in trials}
     best = best_first([trial for trial in trials if trial.state == "done"], settings)[0]
     planned = read_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
     return {

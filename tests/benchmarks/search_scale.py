@@ -20,9 +20,12 @@ from typing import Any
 
 from rich.console import Console
 
+from raykd.experiment import Experiment
+from raykd.orchestration.lab import Options
 from raykd.orchestration.session import ray_session
+from raykd.recipe import Recipe
 from raykd.search import Search, loguniform, uniform
-from raykd.study import SearchFolder, Study
+from raykd.study import Study
 
 EPOCHS = 3
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
@@ -61,17 +64,23 @@ def nothing(config: Mapping[str, Any]) -> None:
 
 def _measure(trials: int) -> dict[str, float]:
     search = Search(SPACE, trials=trials, scheduler="none", at_once=1)
-    own = {"method.alpha": 0.5, "method.temperature": 4.0}
     with tempfile.TemporaryDirectory() as folder, ray_session():
         from ray import tune
 
+        from raykd.orchestration.search_command import SearchCommand
         from raykd.orchestration.slots import Slots
         from raykd.orchestration.trials import try_all
 
-        kept = SearchFolder(Path(folder) / "search")
-        kept.path.mkdir()
+        student = Recipe("resnet8", epochs=EPOCHS)
+        command = SearchCommand(
+            Experiment("scale", student=student, search=search),
+            Options(Path(folder), Path(folder)),
+            Console(quiet=True),
+        )
+        kept = command.folder
+        kept.path.mkdir(parents=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        study = Study(kept, search, own)
+        study = Study(kept, search, command.own)
         began: list[float] = []
 
         def should_stop() -> bool:
@@ -82,14 +91,13 @@ def _measure(trials: int) -> dict[str, float]:
         def make_trainable(flag: Any) -> Any:
             return tune.with_resources(nothing, {"cpu": 1})
 
-        slots, console = Slots(1, 1, 0.0), Console(quiet=True)
-        try_all(study, search, EPOCHS, make_trainable, slots, Path(folder) / "ray", console, should_stop)
+        try_all(command, study, make_trainable, Slots(1, 1, 0.0), should_stop)
         seconds = time.monotonic() - began[0]
         assert all(trial.state == "done" for trial in study.trials())
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         opened = time.monotonic()
-        Study(kept, search, own).trials()
+        Study(kept, search, command.own).trials()
         return {
             "seconds_per_trial": round(seconds / (trials - 1), 4),
             "driver_mib": round(after / 1024),

@@ -90,7 +90,7 @@ def test_several_metrics_have_a_trade_off_in_place_of_curves(tmp_path):
     assert "Learning curves" not in figures
     said = words_of(figures["Trade-off"])
     assert "validation top1 (%) against latency (ms)" in said
-    assert "Beaten by none in both: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in said
+    assert "Beaten by none in all: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in said
 
 
 def test_one_field_is_drawn_against_the_metric_and_matters_alone(tmp_path):
