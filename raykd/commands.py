@@ -201,7 +201,7 @@ def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
     import os
 
     from raykd.data.dataset import find_folder
-    from raykd.orchestration.lab import Options
+    from raykd.orchestration.options import Options
 
     return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import Options, half_done_live, plan_of, teaching_of
+from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
+from raykd.orchestration.options import Options
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder

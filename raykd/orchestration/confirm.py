@@ -11,7 +11,8 @@ from typing import Any
 
 from raykd.atomic import write_json
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import Options, bring_to_end, plan_of, raise_for
+from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
+from raykd.orchestration.options import Options
 from raykd.orchestration.progress import plural
 from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run
@@ -37,6 +38,8 @@ def confirm(
 ) -> dict[str, Any]:
     """Train the first of `best` with the experiment's seeds, and give the winner's setting.
 
+    The same workers then evaluate the winner, and its teacher and baselines, on the test set.
+
     Raises Interrupted when a signal said so, RunFailed when a run fails.
     """
     experiment, options, num_confirmed = command.experiment, command.options, command.settings.confirm
@@ -52,12 +55,21 @@ def confirm(
     seeds = plural(len(experiment.seeds), "seed")
     command.say(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
     tables = [table] if table else []
-    raise_for(bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, tests=False))
-    return _settle(command, candidates, baselines)
+
+    def of_winner() -> Sequence[Run]:
+        winner = _settle(command, candidates, baselines)["setting"]
+        return plan_of(experiment.with_setting(winner), options)[0].runs
+
+    ended = bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, of_winner)
+    raise_for([status for status in ended if status.job.kind == "train"])  # the lab that follows evaluates again
+    winner = _settle(command, candidates, baselines)
+    who = "the experiment's own setting" if winner["trial"] is None else f"trial {winner['trial']}"
+    command.say(f"confirmed: {who}, {words(winner['setting'])}")
+    return winner["setting"]
 
 
 def _settle(command: SearchCommand, candidates: Sequence[Candidate], baselines: Sequence[Run]) -> dict[str, Any]:
-    """Write confirmed.json, and give the winner's setting."""
+    """Write confirmed.json, and give the winner's row."""
     metric, store = metric_of(command.settings), RunStore(command.options.results)
 
     def values(runs: Sequence[Run]) -> list[float]:
@@ -84,9 +96,7 @@ def _settle(command: SearchCommand, candidates: Sequence[Candidate], baselines: 
             "winner": winner,
         },
     )
-    who = "the experiment's own setting" if rows[winner]["trial"] is None else f"trial {rows[winner]['trial']}"
-    command.say(f"confirmed: {who}, {words(rows[winner]['setting'])}")
-    return rows[winner]["setting"]
+    return rows[winner]
 
 
 def is_confirmed(command: SearchCommand) -> bool:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,13 +14,13 @@ from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
 from raykd.models.weights import load_weights
+from raykd.orchestration.options import Options
 from raykd.orchestration.progress import Progress, plural, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
-from raykd.stages import STAGES, Stage
 from raykd.teaching import Teaching, WantedTable, decide
 from raykd.training.taught import is_full
 from raykd.training.testing import is_tested
@@ -29,25 +29,6 @@ from raykd.training.training import make_model
 # SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 SAME_SIGNAL_S = 2.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where a command reads and writes. Data and weights: see `--data-dir`."""
-
-    results: Path
-    data_folder: Path
-    stages: tuple[Stage, ...] = STAGES
-
-    @property
-    def weights_folder(self) -> Path:
-        """Where `prefetch` leaves pretrained weights."""
-        return self.data_folder / "weights"
-
-    @property
-    def decoded(self) -> Path:
-        """Where decoded images are kept between commands."""
-        return self.results / ".data"
 
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
@@ -140,23 +121,34 @@ def bring_to_end(
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
-    tests: bool = True,
+    then: Callable[[], Sequence[Run]] | None = None,
 ) -> list[JobStatus]:
-    """Train what is left of `runs`, and evaluate it on the test set where `tests`; how each job ended.
+    """Train what is left of `runs`, and evaluate each on the test set; how each job ended.
 
     tables: what runs read their teachers from; those without one have it live.
+    then: asked, once all are trained, which runs to evaluate instead of all.
     """
     store = RunStore(options.results)
     trained = {run.name for run in runs if store.status(run) == "done"}
-    evaluated = {run.name for run in runs if not tests or (run.name in trained and is_tested(store.folder(run)))}
+    evaluated = {run.name for run in runs if then or (run.name in trained and is_tested(store.folder(run)))}
     jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
-    statuses = _do(jobs, workers, options, console, should_stop) if jobs else []
+
+    def evaluations() -> list[Job]:
+        assert then is not None
+        return [Job("evaluate", run) for run in then() if not is_tested(store.folder(run))]
+
+    statuses = _do(jobs, workers, options, console, should_stop, evaluations if then else None) if jobs else []
     _record_failures(statuses, store)
     return statuses
 
 
 def _do(
-    jobs: list[Job], workers: Workers, options: Options, console: Console, should_stop: Callable[[], bool]
+    jobs: list[Job],
+    workers: Workers,
+    options: Options,
+    console: Console,
+    should_stop: Callable[[], bool],
+    then: Callable[[], list[Job]] | None,
 ) -> list[JobStatus]:
     with ray_session() as dashboard:
         from raykd.orchestration.metrics import scrape_targets
@@ -166,7 +158,7 @@ def _do(
         say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop)
+            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop, then)
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:

@@ -117,10 +117,14 @@ def at_once(jobs: Iterable[Job]) -> int:
 
 
 class RunQueue:
-    """Gives each slot its next job. Earlier jobs in the list go first."""
+    """Gives each slot its next job. Earlier jobs in the list go first.
 
-    def __init__(self, jobs: list[Job]) -> None:
+    is_whole: no others come with `add_last`, for which workers would wait.
+    """
+
+    def __init__(self, jobs: list[Job], is_whole: bool = True) -> None:
         self._statuses = {job.name: JobStatus(job) for job in jobs}
+        self._is_whole = is_whole
         self._stopping = False
         self._began = time.monotonic()
         self._heard: dict[int, float] = {}  # when each slot last asked for anything
@@ -215,7 +219,16 @@ class RunQueue:
         self._heard[slot] = time.monotonic()
         return self._stopping
 
+    def add_last(self, jobs: list[Job]) -> None:
+        """Jobs that were not known before all others had ended; maybe none. Workers wait for this."""
+        self._statuses |= {job.name: JobStatus(job) for job in jobs}
+        self._is_whole = True
+
     def is_over(self) -> bool:
+        """Nothing is left, and nothing will be added."""
+        return self.is_done() and (self._is_whole or self._stopping)
+
+    def is_done(self) -> bool:
         """Nothing is running, and nothing that waits can start. Nobody will stop what a lost slot was at."""
         gone = self.lost_slots() if self._stopping else set()
         states = {s.state for s in self._statuses.values() if not (s.state is State.RUNNING and s.slot in gone)}

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import Options
+from raykd.orchestration.options import Options
 from raykd.orchestration.progress import say
 from raykd.search import Search
 from raykd.study import SearchFolder

@@ -50,14 +50,17 @@ def run_jobs(
     data_folder: Path,
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
+    then: Callable[[], list[Job]] | None = None,
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended.
+
+    then: asked, once all are done, for what is left to do after them.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
     # Where the driver is: lost with another node, it would take every run with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs)
+    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, is_whole=then is None)
     # A folder of this command's own: a trainer with an earlier one's name and place takes up what that one was at,
     # and here the queue and the runs' folders know better.
     storage = results.absolute() / ".ray" / uuid.uuid4().hex[:12]
@@ -70,7 +73,7 @@ def run_jobs(
     for thread in threads:
         thread.start()
     try:
-        statuses = _wait(queue, slots, threads, watch, should_stop)
+        statuses = _wait(queue, slots, threads, watch, should_stop, then)
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise RunFailed(f"the queue of the jobs is lost ({reason[0]}); the same command goes on from here") from error
@@ -90,6 +93,7 @@ def _wait(
     threads: list[threading.Thread],
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
+    then: Callable[[], list[Job]] | None,
 ) -> list[JobStatus]:
     """Until every job is at its end, or every trainer, or all that ran when `should_stop` said so is saved."""
     told = False
@@ -98,6 +102,10 @@ def _wait(
         if should_stop() and not told:
             ray.get(queue.stop.remote())
             told = True
+        elif then is not None and ray.get(queue.is_done.remote()):
+            are_done = all(status.state is State.DONE for status in ray.get(queue.statuses.remote()))
+            ray.get(queue.add_last.remote(then() if are_done else []))
+            then = None
         if ray.get(queue.is_over.remote()):
             break
         lost = ray.get(queue.lost_slots.remote())

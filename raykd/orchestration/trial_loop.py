@@ -11,8 +11,8 @@ import torch
 
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Data, Experiment
-from raykd.orchestration.lab import Options
 from raykd.orchestration.metrics import export
+from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore

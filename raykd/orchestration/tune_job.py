@@ -17,7 +17,8 @@ from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
-from raykd.orchestration.lab import Options, checked_plan, filled, plan_of, run_lab, stop_signals, teaching_of
+from raykd.orchestration.lab import checked_plan, filled, plan_of, run_lab, stop_signals, teaching_of
+from raykd.orchestration.options import Options
 from raykd.orchestration.progress import plural
 from raykd.orchestration.queue import JobStatus
 from raykd.orchestration.search_command import SearchCommand

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment
-from raykd.orchestration.lab import Options
+from raykd.orchestration.options import Options
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.tune_job import search
 from raykd.report.statistics import spread_of

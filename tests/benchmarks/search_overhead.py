@@ -54,7 +54,7 @@ def _measure(trials: int, plain: bool) -> float:
     from rich.console import Console
 
     from raykd.experiment_file import EXPERIMENTS, load_experiment
-    from raykd.orchestration.lab import Options
+    from raykd.orchestration.options import Options
     from raykd.orchestration.session import ray_session
     from raykd.orchestration.tune_job import search
     from raykd.search import Search, loguniform, uniform

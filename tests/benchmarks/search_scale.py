@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import Options
+from raykd.orchestration.options import Options
 from raykd.orchestration.session import ray_session
 from raykd.recipe import Recipe
 from raykd.search import Search, loguniform, uniform

@@ -2,21 +2,16 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
-import small_lab
-from slurm_jobs import DRIVERS, ONE_CPU_EACH, SCRIPT, environment_with_ray, left_by_lost_node, leftovers
+from slurm_jobs import DRIVERS, SCRIPT, environment_with_ray, leftovers
 from testbed import Testbed
-
-from raykd.runs import RunStore
 
 pytestmark = pytest.mark.slurm
 
 TWO = ("--nodes=2", "--cpus-per-task=2", "--mem=6G")
 BOOT_TIMEOUT_S = 90
-TAKEN_UP_S = 60
 
 
 def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_code(
@@ -71,26 +66,3 @@ def test_cancelled_job_leaves_nothing_on_any_node(slurm: Testbed, repository: Pa
     job = slurm.wait(job_id, timeout_s=30)
     assert job.state == "CANCELLED"
     assert leftovers(slurm) == []
-
-
-def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_other(
-    breakable: Testbed, repository: Path, tmp_path: Path
-) -> None:
-    words = [*small_lab.words(tmp_path), "--stage=teacher", "--set=workers.count=2", "--set=workers.min_count=1"]
-    job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *words], repository)
-    breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
-    (run,) = small_lab.runs(("teacher",))
-    folder = RunStore(tmp_path).folder(run)
-    breakable.power_off("cn2")
-    began = time.monotonic()
-    while folder.record()["resumes"] == 0 and time.monotonic() < began + TAKEN_UP_S:
-        time.sleep(0.1)
-    print(f"went on {time.monotonic() - began:.1f} s after the loss")
-    assert time.monotonic() - began < TAKEN_UP_S, breakable.output(job_id)
-    job = breakable.wait(job_id, timeout_s=180)
-    assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    assert "1 at a time, 1 to 2 workers of 1 CPU each" in job.output
-    assert "cn2 is lost after " in job.output and "; going on with 1 of 2 nodes" in job.output
-    assert (folder.record()["compute"]["workers"], folder.record()["resumes"]) == ([2, 1], 1)
-    assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
-    assert left_by_lost_node(breakable) == []

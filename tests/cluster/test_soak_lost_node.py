@@ -14,6 +14,7 @@ from raykd.runs import RunStore
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(600)]
 
 BOOT_TIMEOUT_S = 90
+TAKEN_UP_S = 60
 
 
 def run_on(results: Path, host: str) -> str:
@@ -44,6 +45,29 @@ def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
     assert RunStore(results).folder(run).record()["writer"].endswith(" on cn1"), "the lost run was taken over"
     for run in plan:
         small_lab.assert_undisturbed(run, results, tmp_path / "straight")
+    assert left_by_lost_node(breakable) == []
+
+
+def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_other(
+    breakable: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    words = [*small_lab.words(tmp_path), "--stage=teacher", "--set=workers.count=2", "--set=workers.min_count=1"]
+    job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *words], repository)
+    breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
+    (run,) = small_lab.runs(("teacher",))
+    folder = RunStore(tmp_path).folder(run)
+    breakable.power_off("cn2")
+    began = time.monotonic()
+    while folder.record()["resumes"] == 0 and time.monotonic() < began + TAKEN_UP_S:
+        time.sleep(0.1)
+    print(f"went on {time.monotonic() - began:.1f} s after the loss")
+    assert time.monotonic() - began < TAKEN_UP_S, breakable.output(job_id)
+    job = breakable.wait(job_id, timeout_s=180)
+    assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
+    assert "1 at a time, 1 to 2 workers of 1 CPU each" in job.output
+    assert "cn2 is lost after " in job.output and "; going on with 1 of 2 nodes" in job.output
+    assert (folder.record()["compute"]["workers"], folder.record()["resumes"]) == ([2, 1], 1)
+    assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
     assert left_by_lost_node(breakable) == []
 
 

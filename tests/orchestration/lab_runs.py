@@ -18,7 +18,8 @@ from small_runs import digits, taught_by
 
 from raykd.cli import guarded
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import Options, run_lab
+from raykd.orchestration.lab import run_lab
+from raykd.orchestration.options import Options
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage

@@ -15,7 +15,7 @@ from small_runs import experiment, recipe
 
 from raykd.cli import guarded, main
 from raykd.experiment import Data, Experiment, Workers
-from raykd.orchestration.lab import Options
+from raykd.orchestration.options import Options
 from raykd.orchestration.tune_job import search
 from raykd.search import Search, loguniform, uniform
 from raykd.study import SearchFolder, Trial

@@ -13,7 +13,8 @@ from small_runs import experiment
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Workers
 from raykd.orchestration import lab
-from raykd.orchestration.lab import STOP_SIGNALS, Options, run_lab
+from raykd.orchestration.lab import STOP_SIGNALS, run_lab
+from raykd.orchestration.options import Options
 from raykd.orchestration.queue import JobStatus, RunQueue, State, jobs_of
 from raykd.plan import make_plan
 

@@ -67,6 +67,21 @@ def test_teacher_goes_first_and_each_run_is_evaluated_as_soon_as_it_is_trained()
     assert queue.is_over()
 
 
+def test_workers_wait_for_the_jobs_that_come_last_unless_told_to_stop() -> None:
+    runs = planned()
+    trains = [Job("train", run) for run in runs[:2]]
+    queue = RunQueue(trains, is_whole=False)
+    assert do_all(queue) == trains
+    assert queue.is_done() and not queue.is_over()
+    queue.add_last([Job("evaluate", runs[1])])
+    assert not queue.is_done()
+    assert [stage(job) for job in do_all(queue)] == ["evaluate baseline"]
+    assert queue.is_done() and queue.is_over()
+    stopped = RunQueue(trains, is_whole=False)
+    stopped.stop()
+    assert stopped.is_over()
+
+
 def test_teachers_of_all_families_go_before_the_first_students() -> None:
     jobs = jobs_of([*planned(), *planned(family="other")], set(), set())
     assert [job.run.family for job in jobs if job.run.stage == "teacher"] == ["small", "small", "other", "other"]
