@@ -1,11 +1,11 @@
-"""A search whose whole job is killed without a warning, at random moments, and submitted again: `make soak`."""
+"""A search whose whole job is killed again and again without a warning, or loses one of its nodes: `make soak`."""
 
 import random
 import time
 from pathlib import Path
 
 import pytest
-from slurm_jobs import SCRIPT, leftovers
+from slurm_jobs import ONE_CPU_EACH, SCRIPT, left_by_lost_node, leftovers
 from testbed import Testbed
 
 from raykd.study import SearchFolder, Trial
@@ -20,24 +20,23 @@ from dataclasses import replace
 from digits import experiment as digits
 from raykd import Search, loguniform, main, uniform
 space = {{"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}}
-search = Search(space, trials={trials}, grace_epochs=6, confirm=0, at_once=1)
+search = Search(space, trials={trials}, grace_epochs=6, confirm=0, at_once={at_once})
 experiment = replace(digits, search=search, seeds=(0,), student=replace(digits.student, epochs=180))
 if __name__ == "__main__":
     main(experiment)
 """
 
 
-def words(file: Path, results: Path) -> list[str]:
-    return [
-        "--cpus-per-task=2",
-        "--no-requeue",
-        SCRIPT,
-        str(file),
-        "--results",
-        str(results),
-        "--set",
-        "workers.gpus=0",
-    ]
+TWO_CPUS = ("--cpus-per-task=2", "--no-requeue")
+
+
+def write(file: Path, repository: Path, at_once: int) -> Path:
+    file.write_text(EXPERIMENT.format(experiments=str(repository / "experiments"), trials=TRIALS, at_once=at_once))
+    return file
+
+
+def words(file: Path, results: Path, where: tuple[str, ...] = TWO_CPUS) -> list[str]:
+    return [*where, SCRIPT, str(file), "--results", str(results), "--set", "workers.gpus=0"]
 
 
 def trials_in(results: Path) -> list[Trial]:
@@ -47,8 +46,7 @@ def trials_in(results: Path) -> list[Trial]:
 def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "tune_digits.py"
-    file.write_text(EXPERIMENT.format(experiments=str(repository / "experiments"), trials=TRIALS))
+    file = write(tmp_path / "tune_digits.py", repository, at_once=1)
     peace = slurm.wait(slurm.sbatch(words(file, tmp_path / "peace"), repository), 300)
     assert peace.exit_code == 0, peace.output
     wanted, kills = trials_in(tmp_path / "peace"), 0
@@ -69,3 +67,29 @@ def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
         assert (results / "report.json").read_bytes() == (tmp_path / "peace" / "report.json").read_bytes()
     assert leftovers(slurm) == []
     print(f"{kills} jobs killed in {ROUNDS} searches")
+
+
+def test_search_goes_on_without_a_node_that_is_lost(breakable: Testbed, repository: Path, tmp_path: Path) -> None:
+    file, results = write(tmp_path / "tune_digits.py", repository, at_once=2), tmp_path / "results"
+    job_id = breakable.sbatch(words(file, results, ONE_CPU_EACH), repository)
+    deadline = time.monotonic() + 120
+    while (lost := trial_on(results, "cn2")) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert lost is not None, breakable.output(job_id)
+    breakable.power_off("cn2")
+    job = breakable.wait(job_id, timeout_s=400)
+    assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
+    assert "; going on with 1 of 2 nodes" in job.output
+    assert [trial.state in ("done", "stopped") for trial in trials_in(results)] == [True] * TRIALS
+    taken_over = SearchFolder(results / "digits" / "search").run(lost).record()
+    assert taken_over["writer"].endswith(" on cn1") and taken_over["resumes"] >= 1
+    assert left_by_lost_node(breakable) == []
+
+
+def trial_on(results: Path, host: str) -> int | None:
+    """One that trains on `host` now."""
+    folder = SearchFolder(results / "digits" / "search")
+    begun = (trial.number for trial in trials_in(results) if trial.state == "begun")
+    records = ((number, folder.run(number).record()) for number in begun)
+    on_host = (number for number, record in records if record.get("writer", "").endswith(f" on {host}"))
+    return next(on_host, None)

@@ -1,6 +1,7 @@
 """The ViT's search on real CIFAR-10, small: `python experiments/tune_vit.py`, from images to a page and report.json.
 
-Averaged to 16x16, 2,000 training images and 1,000 held out, three layers of width 48 for 4 epochs teach two for 4, 16 trials.
+Averaged to 16x16, 2,000 training images and 1,000 held out, three layers of width 48 for 4 epochs teach two for 4, 16
+trials.
 """
 
 import json
