@@ -1,15 +1,18 @@
-"""Searches whose workers and drivers are killed at random moments until nothing is left of them: `make soak`."""
+"""Searches whose workers and drivers are killed at random moments, and trials of several workers: `make soak`."""
 
 import os
 import random
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from disturbed_search import Disturbed
-from search_runs import TRIALS, folder_in, trials_in, with_its_teacher
+from search_runs import TRIALS, changed, folder_in, run_search, trials_in, with_its_teacher
+
+from raykd.experiment import Workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1800)]
 
@@ -49,3 +52,14 @@ def test_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
         assert trial.state != "done" or mine.best.read_bytes() == others.best.read_bytes()
     assert (disturbed.results / "report.json").read_bytes() == (searched[0] / "report.json").read_bytes()
     print(kills)
+
+
+def test_trials_of_two_workers_are_stopped_and_come_to_their_ends(cluster: str, tmp_path: Path) -> None:
+    asked = replace(changed(trials=4, confirm=0), workers=Workers(count=2, cpus=1), seeds=(0,))
+    ended = run_search(tmp_path, asked)
+    assert (ended.exit_code, ended.error) == (0, "")
+    assert {trial.state for trial in trials_in(tmp_path)} == {"done", "stopped"}
+    for trial in trials_in(tmp_path):
+        record = folder_in(tmp_path).run(trial.number).record()
+        assert record["compute"]["workers"][0] == 2
+        assert trial.state != "done" or trial.values == (record["best"]["val_top1"],)
