@@ -1,4 +1,4 @@
-"""What every model returns, teacher and student alike."""
+"""What every model returns, teacher and student alike, and what is known of the images that it was shown."""
 
 from typing import NamedTuple
 
@@ -15,3 +15,13 @@ class Outputs(NamedTuple):
     logits: Tensor
     embedding: Tensor | None = None
     features: tuple[Tensor, ...] = ()
+
+
+class Targets(NamedTuple):
+    """Images by what the dataset knows of them. Shapes: labels int64 [B]; index int64 [B], rows of the training part.
+
+    The same image has the same index in every epoch, as whichever view it is shown.
+    """
+
+    labels: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # the word everywhere; nobody searches this tuple

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from raykd.methods.method import Method
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,7 @@ class CrossEntropy(Method):
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": 1.0}
 
-    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
         return {}

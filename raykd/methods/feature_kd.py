@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from raykd.methods.kd import KD
 from raykd.methods.method import Need
 from raykd.methods.precision import at_least_float32
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,18 @@ class FeatureKD(KD):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"feature": self.feature_weight}
 
-    def adapter(self, student: Outputs, teacher: Outputs) -> nn.Module | None:
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
         assert student.embedding is not None and teacher.embedding is not None
         student_width, teacher_width = student.embedding.shape[1], teacher.embedding.shape[1]
         return nn.Linear(student_width, teacher_width) if student_width != teacher_width else None
 
-    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
         assert student.embedding is not None and teacher.embedding is not None
         embedding = student.embedding if adapter is None else adapter(student.embedding)
         distance = feature_mse_loss if self.distance == "mse" else feature_cosine_loss
-        return super().terms(student, teacher, labels, adapter) | {"feature": distance(embedding, teacher.embedding)}
+        return super().terms(student, teacher, targets, adapter) | {"feature": distance(embedding, teacher.embedding)}
 
 
 def feature_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:

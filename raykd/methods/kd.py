@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from raykd.methods.method import Method, Need
 from raykd.methods.precision import at_least_float32
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class KD(Method):
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.alpha, "kd": 1 - self.alpha}
 
-    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from raykd.config import Config
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 Need = Literal["logits", "embedding", "features"]
 
@@ -25,10 +25,17 @@ class Method(Config):
         """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
         raise NotImplementedError
 
-    def adapter(self, student: Outputs, teacher: Outputs) -> nn.Module | None:
-        """A module trained and checkpointed with the student where shapes differ; the arguments show the shapes."""
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        """A module trained and checkpointed with the student, such as a regressor where shapes differ; None for none.
+
+        student, teacher: outputs for some images, to show the shapes. images: every image that the run trains on,
+        index ascending. Fresh weights come from torch's global generator. Raises ConfigError for shapes, or models
+        without what it `needs`, that it cannot bring together.
+        """
         return None
 
-    def terms(self, student: Outputs, teacher: Outputs, labels: Tensor, adapter: nn.Module | None) -> dict[str, Tensor]:
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
         """The method's terms, [] each, float32, mean over the batch, unweighted. The teacher's carry no gradient."""
         raise NotImplementedError

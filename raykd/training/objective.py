@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from raykd.methods import Method
 from raykd.models import ImageModel
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 
 class Objective(nn.Module):
-    """uint8 views [B, 3, H, W], labels [B] and target Outputs -> {'ce': [], ..., 'top1': []}, float32, unweighted."""
+    """uint8 views [B, 3, H, W], Targets and teacher's Outputs -> {'ce': [], ..., 'top1': []}, float32, unweighted."""
 
     def __init__(self, student: ImageModel, method: Method, adapter: nn.Module | None, label_smoothing: float) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class Objective(nn.Module):
         self.method = method
         self.label_smoothing = label_smoothing
 
-    def forward(self, images: Tensor, labels: Tensor, target: Outputs | None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
         logits = student.logits.float()
-        terms = {"ce": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
-        if target is not None:
-            terms |= self.method.terms(student, target, labels, self.adapter)
+        terms = {"ce": F.cross_entropy(logits, targets.labels, label_smoothing=self.label_smoothing)}
+        if teacher is not None:
+            terms |= self.method.terms(student, teacher, targets, self.adapter)
         with torch.no_grad():
-            terms["top1"] = (logits.argmax(1) == labels).float().mean() * 100  # measured, never weighed
+            terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # measured, never weighed
         return terms

@@ -13,7 +13,7 @@ from raykd.data.loader import Batch, TrainLoader
 from raykd.experiment import Data
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute
@@ -63,9 +63,9 @@ class Training:
     def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """One update; returns the unweighted terms and the loss, still on the device."""
         with self.compute.autocast():
-            target = self.teacher(batch)
+            teacher = self.teacher(batch)
             objective = self.objective if self.parallel is None else self.parallel
-            terms = objective(batch.images, batch.labels, target)
+            terms = objective(batch.images, Targets(batch.labels, batch.index), teacher)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -95,7 +95,9 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     rows, _ = rows_of(run.data, dataset.train.labels)
     images, labels, batch_size = dataset.train.images, dataset.train.labels, run.recipe.batch_size
     loader = TrainLoader(images, labels, rows, run.data.views, batch_size, run.seed, device, group.rank, group.size)
-    adapter = _make_adapter(run, student, teacher, loader) if run.method.needs else None
+    adapter = None
+    if run.method.needs:
+        adapter = _make_adapter(run, student, teacher, next(loader.epoch(0)), Targets(labels[rows], rows))
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,15 +106,14 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     return Training(run, compute, objective, optimizer, loader, val, teacher, group)
 
 
-def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, loader: TrainLoader) -> nn.Module | None:
+def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, batch: Batch, images: Targets) -> nn.Module | None:
     """The method's adapter for these two models' shapes, its weights from the run's seed."""
-    batch = next(loader.epoch(0))
-    target = teacher(batch)
-    assert target is not None
+    taught = teacher(batch)
+    assert taught is not None
     student.eval()
     with torch.no_grad():
         outputs: Outputs = student(batch.images[:2].cpu())
     student.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.method.adapter(outputs, target)
+        return run.method.adapter(outputs, taught, images)

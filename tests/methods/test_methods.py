@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from raykd.methods import KD, CrossEntropy, FeatureKD, Method, feature_cosine_loss, feature_mse_loss, kd_loss
-from raykd.outputs import Outputs
+from raykd.outputs import Outputs, Targets
 
 
 def outputs(width: int, seed: int, num_images: int = 6) -> Outputs:
@@ -14,7 +14,8 @@ def outputs(width: int, seed: int, num_images: int = 6) -> Outputs:
     return Outputs(logits, torch.randn(num_images, width, generator=generator))
 
 
-LABELS = torch.tensor([0, 1, 2, 3, 4, 5])
+TARGETS = Targets(labels=torch.tensor([0, 1, 2, 3, 4, 5]), index=torch.tensor([10, 3, 7, 2, 11, 5]))
+IMAGES = Targets(labels=torch.arange(12) % 10, index=torch.arange(12))
 
 
 @pytest.mark.parametrize(
@@ -34,15 +35,15 @@ def test_weights_are_the_papers_at_every_epoch(method: Method, weights: dict[str
 
 @pytest.mark.parametrize("method", [CrossEntropy(), KD(), FeatureKD(), FeatureKD(distance="cosine")])
 def test_a_method_weighs_ce_and_exactly_the_terms_that_it_gives(method: Method) -> None:
-    terms = method.terms(outputs(8, 0), outputs(8, 1), LABELS, None)
+    terms = method.terms(outputs(8, 0), outputs(8, 1), TARGETS, None)
     assert {"ce", *terms} == set(method.weights(0))
     assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
 
 
 def test_terms_are_unweighted() -> None:
     student, teacher = outputs(8, 0), outputs(8, 1)
-    plain = FeatureKD(alpha=0.5, feature_weight=1.0).terms(student, teacher, LABELS, None)
-    weighed = FeatureKD(alpha=0.1, feature_weight=9.0).terms(student, teacher, LABELS, None)
+    plain = FeatureKD(alpha=0.5, feature_weight=1.0).terms(student, teacher, TARGETS, None)
+    weighed = FeatureKD(alpha=0.1, feature_weight=9.0).terms(student, teacher, TARGETS, None)
     assert all(torch.equal(plain[name], weighed[name]) for name in plain)
     assert torch.equal(plain["kd"], kd_loss(student.logits, teacher.logits, 4.0))
 
@@ -54,22 +55,22 @@ def test_distance_chooses_the_feature_loss() -> None:
         (FeatureKD(distance="mse"), feature_mse_loss),
         (FeatureKD(distance="cosine"), feature_cosine_loss),
     ):
-        term = method.terms(student, teacher, LABELS, None)["feature"]
+        term = method.terms(student, teacher, TARGETS, None)["feature"]
         assert torch.equal(term, loss(student.embedding, teacher.embedding))
 
 
 def test_adapter_is_there_only_where_widths_differ() -> None:
-    assert FeatureKD().adapter(outputs(8, 0), outputs(8, 1)) is None
-    adapter = FeatureKD().adapter(outputs(6, 0), outputs(8, 1))
+    assert FeatureKD().adapter(outputs(8, 0), outputs(8, 1), IMAGES) is None
+    adapter = FeatureKD().adapter(outputs(6, 0), outputs(8, 1), IMAGES)
     assert isinstance(adapter, nn.Linear) and (adapter.in_features, adapter.out_features) == (6, 8)
-    assert KD().adapter(outputs(6, 0), outputs(8, 1)) is None
+    assert KD().adapter(outputs(6, 0), outputs(8, 1), IMAGES) is None
 
 
 def test_adapters_gradient_comes_from_the_feature_term() -> None:
     student, teacher = outputs(6, 0), outputs(8, 1)
-    adapter = FeatureKD().adapter(student, teacher)
+    adapter = FeatureKD().adapter(student, teacher, IMAGES)
     assert isinstance(adapter, nn.Linear)
-    FeatureKD().terms(student, teacher, LABELS, adapter)["feature"].backward()
+    FeatureKD().terms(student, teacher, TARGETS, adapter)["feature"].backward()
     assert adapter.weight.grad is not None and adapter.weight.grad.abs().sum() > 0
 
 
