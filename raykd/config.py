@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 
 from raykd.errors import ConfigError, did_you_mean
 
-_NO_RESULT = "decides no result"
+_LEFT_OUT = "of values that decide no result"
 
 
 def place(default: Any) -> Any:
     """A field that says where or how fast, not what: it stays out of fingerprints (a folder, a number of CPUs)."""
-    return field(default=default, metadata={_NO_RESULT: True})
+    return field(default=default, metadata={_LEFT_OUT: lambda value: True})
+
+
+def later(default: Any) -> Any:
+    """A field that came when people had trained runs: at its default, what was before, no fingerprint has it."""
+    return field(default=default, metadata={_LEFT_OUT: lambda value: value == default})
 
 
 if TYPE_CHECKING:
@@ -137,8 +142,7 @@ def _config_from_text(text: str, options: list[type[Config]]) -> Config:
 
 def _scalar(text: str, hint: Any) -> Any:
     if get_origin(hint) is tuple:
-        parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
-        values = [_scalar(part.strip(), get_args(hint)[0]) for part in parts]
+        values = [_scalar(part.strip(), get_args(hint)[0]) for part in text.strip("()[] ").split(",") if part.strip()]
         return None if None in values else tuple(values)
     if get_origin(hint) is Literal:
         return next((choice for choice in get_args(hint) if str(choice) == text), None)
@@ -205,10 +209,11 @@ def describe(hint: Any) -> str:
 
 
 def to_dict(value: Any, results_only: bool = False) -> Any:
-    """JSON-ready form. `results_only` leaves out fields made with `place`: what remains decides the result."""
+    """JSON-ready form. `results_only`: what decides the result, so no `place`, nor `later` at its default."""
     if isinstance(value, Config):
-        kept = [item for item in fields(value) if not (results_only and _NO_RESULT in item.metadata)]
-        return {"kind": value.kind} | {item.name: to_dict(getattr(value, item.name), results_only) for item in kept}
+        named = [(item.name, getattr(value, item.name), item.metadata.get(_LEFT_OUT)) for item in fields(value)]
+        kept = {name: own for name, own, left_out in named if not (results_only and left_out and left_out(own))}
+        return {"kind": value.kind} | {name: to_dict(own, results_only) for name, own in kept.items()}
     if isinstance(value, tuple | list):
         return [to_dict(item, results_only) for item in value]
     if isinstance(value, Mapping):
