@@ -10,13 +10,12 @@ a wrong value never travels. Plain dataclasses rather than pydantic: the loop mu
 
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from raykd.errors import ConfigError, did_you_mean
+from raykd.field_types import describe, fits, options_of, tidy
 
 _LEFT_OUT = "of values that decide no result"
 
@@ -56,9 +55,9 @@ class Config(metaclass=_NamesChecked):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):
-            value = _tidy(getattr(self, item.name), hints[item.name])
+            value = tidy(getattr(self, item.name), hints[item.name])
             object.__setattr__(self, item.name, value)
-            if not _fits(value, hints[item.name]):
+            if not fits(value, hints[item.name]):
                 raise ConfigError(f"{item.name} = {value!r} in {self.title()}: wants {describe(hints[item.name])}")
         self.check()
 
@@ -120,7 +119,7 @@ def _override(config: Any, names: list[str], text: str, path: str) -> Any:
 
 def parse(text: str, hint: Any) -> Any:
     """`text` as a value of type `hint`: bool, int, float, str, Literal, tuple[T, ...], a Config by name, T | None."""
-    options = _options(hint)
+    options = options_of(hint)
     if type(None) in options and text.lower() in ("none", "null", ""):
         return None
     for option in options:
@@ -142,7 +141,9 @@ def _config_from_text(text: str, options: list[type[Config]]) -> Config:
 
 def _scalar(text: str, hint: Any) -> Any:
     if get_origin(hint) is tuple:
-        values = [_scalar(part.strip(), get_args(hint)[0]) for part in text.strip("()[] ").split(",") if part.strip()]
+        parts, item = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()], get_args(hint)[0]
+        is_config = isinstance(item, type) and issubclass(item, Config)
+        values = [item.from_text(part) if is_config else _scalar(part, item) for part in parts]
         return None if None in values else tuple(values)
     if get_origin(hint) is Literal:
         return next((choice for choice in get_args(hint) if str(choice) == text), None)
@@ -154,58 +155,6 @@ def _scalar(text: str, hint: Any) -> Any:
         except ValueError:
             return None
     return text if hint is str else None
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _tidy(value: Any, hint: Any) -> Any:
-    """Lists become tuples and whole numbers floats where the type says so; nothing else is converted."""
-    options = _options(hint)
-    for option in options:
-        if get_origin(option) is tuple and isinstance(value, tuple | list):
-            return tuple(_tidy(item, get_args(option)[0]) for item in value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
-        return float(value)
-    return value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    for option in _options(hint):
-        origin = get_origin(option)
-        if origin is Literal and value in get_args(option):
-            return True
-        if origin is tuple and isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value):
-            return True
-        if origin is Mapping and isinstance(value, Mapping):
-            name, item = get_args(option)
-            return all(_fits(key, name) and _fits(value[key], item) for key in value)
-        is_one = origin is None and isinstance(option, type) and isinstance(value, option)
-        if is_one and (option not in (int, float) or _is_number(value)):
-            return True
-    return False
-
-
-def _is_number(value: Any) -> bool:
-    """true is none, and neither are NaN and infinity: JSON, and so a fingerprint, has no word for them."""
-    return not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
-
-
-def describe(hint: Any) -> str:
-    """A type in a person's words: 'a whole number', 'one of mse, cosine', 'a number or none'."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
-
-    def one(option: Any) -> str:
-        if get_origin(option) is Literal:
-            return f"one of {', '.join(map(str, get_args(option)))}"
-        if get_origin(option) is tuple:
-            return f"values separated by commas, each {describe(get_args(option)[0])}"
-        if get_origin(option) is Mapping:
-            return f"names with a {get_args(option)[1].title().lower()} each"
-        return words.get(option) or getattr(option, "__name__", str(option))
-
-    return " or ".join(one(option) for option in _options(hint))
 
 
 def to_dict(value: Any, results_only: bool = False) -> Any:
@@ -236,8 +185,11 @@ def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
 def _from_value(value: Any, hint: Any) -> Any:
     if get_origin(hint) is Mapping:
         return {name: _from_value(item, get_args(hint)[1]) for name, item in value.items()}
+    if isinstance(value, list):
+        item = next((get_args(option)[0] for option in options_of(hint) if get_origin(option) is tuple), None)
+        return [_from_value(each, item) for each in value]
     if isinstance(value, Mapping):
-        bases = [option for option in _options(hint) if isinstance(option, type) and issubclass(option, Config)]
+        bases = [option for option in options_of(hint) if isinstance(option, type) and issubclass(option, Config)]
         base = next((option for option in bases if value.get("kind") in kinds(option)), bases[0])
         return from_dict(base, value)
     return value

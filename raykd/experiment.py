@@ -79,6 +79,7 @@ class Workers(Config):
 class Experiment(Config):
     """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe.
 
+    compare: other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     teacher_source: 'table' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
     what costs fewer passes of it.
     """
@@ -95,6 +96,7 @@ class Experiment(Config):
     teacher_source: Literal["auto", "live", "table"] = place("auto")
     workers: Workers = Workers()
     search: Search | None = place(None)
+    compare: tuple[Method, ...] = place(())
 
     def check(self) -> None:
         plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) is not None
@@ -102,7 +104,14 @@ class Experiment(Config):
         self.require(len(self.seeds) >= 1, "seeds", "wants at least one")
         self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
         self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
-        self.require(bool(self.method.needs), "method", "needs no teacher, so nothing would be distilled; use KD()")
+        for method in self.methods:
+            name = "method" if method is self.method else "compare"
+            self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
+        repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
+        self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
+        self.require(
+            not self.compare or self.search is None, "compare", "is no part of a search; leave one of them out"
+        )
         more = ", ".join(sorted(self.method.needs - {"logits"}))
         wants = f"{self.method.title()} needs the teacher's {more}, and a table holds logits; use live, or auto"
         self.require(not more or self.teacher_source != "table", "teacher_source", wants)
@@ -112,6 +121,11 @@ class Experiment(Config):
             self.workers.require(shared, "count", f"cannot share {who}.batch_size = {recipe.batch_size} equally")
         if self.search is not None:
             self._check_search(self.search)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """`method`, and those that it is compared with."""
+        return (self.method, *self.compare)
 
     @property
     def most_epochs(self) -> int:

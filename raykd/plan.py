@@ -4,8 +4,8 @@ A `Run` is all that decides one training's result, and its fingerprint names exa
 are the same run, whoever asked for it, and a run that is done is not run again.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -80,8 +80,34 @@ class Plan:
 
     @property
     def stages(self) -> dict[str, list[str]]:
-        """Names of the runs by stage."""
-        return {stage: [run.name for run in self.runs if run.stage == stage] for stage in STAGES}
+        """Names of the runs by stage; of the distilled ones, those by the experiment's own method."""
+        own = [run for run in self.runs if run.stage != "distilled" or run.method == self.experiment.method]
+        return {stage: [run.name for run in own if run.stage == stage] for stage in STAGES}
+
+    @property
+    def comparison(self) -> dict[str, list[str]]:
+        """Names of the distilled runs by method, where several are compared; the experiment's own is the first."""
+        if not self.experiment.compare:
+            return {}
+        distilled = [run for run in self.runs if run.stage == "distilled"]
+        methods = self.experiment.methods
+        labels = zip(labels_of(methods), methods, strict=True)
+        return {label: [run.name for run in distilled if run.method == method] for label, method in labels}
+
+
+def labels_of(methods: Sequence[Method]) -> list[str]:
+    """Each by its kind, with the fields that are not as it comes where several are of one kind."""
+    kinds = [method.kind for method in methods]
+
+    def label(method: Method) -> str:
+        usual, own = type(method)(), fields(method)
+        changed = [
+            f"{f.name} {getattr(method, f.name)}" for f in own if getattr(method, f.name) != getattr(usual, f.name)
+        ]
+        alone = kinds.count(method.kind) == 1 or not changed
+        return method.kind if alone else f"{method.kind} ({', '.join(changed)})"
+
+    return [label(method) for method in methods]
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, stages: Iterable[Stage] = STAGES) -> Plan:
@@ -102,8 +128,9 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     if "baseline" in asked:
         runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
     if "distilled" in asked:
-        distilled = replace(base, stage="distilled", method=experiment.method, teacher=teacher)
-        runs += [replace(distilled, seed=seed) for seed in experiment.seeds]
+        distilled = replace(base, stage="distilled", teacher=teacher)
+        methods = experiment.methods
+        runs += [replace(distilled, method=method, seed=seed) for method in methods for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
     return Plan(experiment, tuple(runs))

@@ -5,6 +5,7 @@ ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/pla
 
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +75,22 @@ class RunStore:
         asked = {stage: names for stage, names in plan.stages.items() if names}
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):  # stages may be submitted side by side
-            before: dict[str, list[str]] = read_json(path).get("stages", {})
-            stages = before | asked
+            before = read_json(path)
+            stages = before.get("stages", {}) | asked
+            comparison = plan.comparison if any(plan.comparison.values()) else {}
+            if plan.experiment.compare and not comparison:  # of stages before it
+                comparison = before.get("comparison", {})
             write_json(
                 path,
                 {
                     "family": plan.experiment.family,
                     "stages": stages,
+                    "comparison": comparison,
                     "experiment": to_dict(plan.experiment, results_only=True),
                 },
             )
-        return {name for names in before.values() for name in names} - {n for names in stages.values() for n in names}
+        return _names(before.get("stages", {}), before.get("comparison", {})) - _names(stages, comparison)
+
+
+def _names(*groups: Mapping[str, list[str]]) -> set[str]:
+    return {name for group in groups for names in group.values() for name in names}

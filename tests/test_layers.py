@@ -16,7 +16,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "errors", "outputs", "atomic", "provenance", "stages"},
+    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages"},
     {"data", "models", "methods"},
     {
         "experiment",

@@ -14,6 +14,7 @@ from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
+from raykd.training.memory import peak_bytes
 from raykd.training.teachers import TableTeacher
 
 NUM_IMAGES = 50_000
@@ -55,18 +56,10 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
             pass
         images = dataset.train.images.numel() * (1 + _kept(family.data.crop_padding, dataset.image_size))
         limit = int(images + table.key.size_bytes + MOST_BYTES)
-        peak = _peak(device)
+        peak = peak_bytes(device)
     sender.send({"peak": peak, "images": int(images), "table": table.key.size_bytes, "limit": limit})
 
 
 def _kept(padding: int, size: int) -> float:
     """What the renderer keeps of an image, padded and mirrored, in images as they are stored."""
     return 2 * ((size + 2 * padding) / size) ** 2
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Not ru_maxrss: a child begins with its parent's.
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

@@ -25,6 +25,7 @@ from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.group import ALONE, Group
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.imported import take_over
+from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.records import finish, require_same_data, start
 from raykd.training.sums import EpochSums
@@ -74,11 +75,14 @@ def _require_one_teacher(teacher: Teacher, group: Group) -> None:
 
 def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
     """Bring a run to its end and leave its best weights."""
+    device = training.compute.device
+    is_counted = reset_peak(device)
     for report in train_epochs(training, folder, hooks):
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
         best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
+        folder.update(peak_memory_bytes=peak_bytes(device) if is_counted else None)
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 

@@ -1,0 +1,65 @@
+"""The plan of a comparison of methods: one teacher, one set of baselines, and each method's students by name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_runs import NO_WEIGHTS, digits, experiment
+
+from raykd.config import from_dict, override, to_dict
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.methods import KD, CrossEntropy, FeatureKD
+from raykd.plan import Plan, make_plan
+from raykd.runs import RunStore
+from raykd.search import Search, uniform
+from raykd.stages import STAGES, Stage
+
+OTHERS = (FeatureKD(), KD(alpha=0.1))
+
+
+def plan_of(made: Experiment, stages: tuple[Stage, ...] = STAGES) -> Plan:
+    return make_plan(made, digits(), NO_WEIGHTS, stages)
+
+
+def test_each_method_has_a_student_a_seed_and_all_share_teacher_and_baselines() -> None:
+    alone, compared = (plan_of(experiment(seeds=(0, 1), compare=others)) for others in ((), OTHERS))
+    assert compared.runs[: len(alone.runs)] == alone.runs
+    assert compared.stages == alone.stages
+    comparison = compared.comparison
+    assert list(comparison) == ["kd", "feature_kd", "kd (alpha 0.1)"]
+    assert comparison["kd"] == alone.stages["distilled"]
+    assert len({name for names in comparison.values() for name in names}) == 6
+    assert not alone.comparison
+
+
+def test_methods_that_are_compared_are_named_on_the_command_line() -> None:
+    made = override(experiment(), "compare", "feature_kd")
+    assert made.compare == (FeatureKD(),)
+    assert from_dict(Experiment, json.loads(json.dumps(to_dict(made)))) == made
+    with pytest.raises(ConfigError, match="unknown method 'feature'"):
+        override(experiment(), "compare", "feature")
+
+
+def test_what_is_no_comparison_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        experiment(compare=(experiment().method,))
+    with pytest.raises(ConfigError, match="needs no teacher"):
+        experiment(compare=(CrossEntropy(),))
+    with pytest.raises(ConfigError, match="no part of a search"):
+        experiment(compare=OTHERS, search=Search(space={"method.alpha": uniform(0, 1)}))
+
+
+def test_plan_file_says_what_is_compared_until_another_plan_compares_nothing(tmp_path: Path) -> None:
+    store, made = RunStore(tmp_path), experiment(compare=OTHERS)
+
+    def written() -> dict[str, list[str]]:
+        return json.loads((tmp_path / "small" / "plan.json").read_text())["comparison"]
+
+    store.write_plan(plan_of(made))
+    assert written() == plan_of(made).comparison
+    assert store.write_plan(plan_of(made, ("baseline",))) == set()
+    assert written() == plan_of(made).comparison, "a stage by itself changes nothing"
+    dropped = store.write_plan(plan_of(replace(made, compare=())))
+    assert written() == {} and len(dropped) == len(OTHERS)

@@ -1,0 +1,27 @@
+"""A run's peak memory: begun anew for each run, and written down at its end."""
+
+import torch
+from small_runs import run_of, train
+
+from raykd.run_folder import RunFolder
+from raykd.training.memory import peak_bytes, reset_peak
+
+CPU = torch.device("cpu")
+MUCH = 400 << 20
+
+
+def test_peak_begins_anew(run_folder: RunFolder) -> None:
+    torch.ones(MUCH // 4).sum()
+    before = peak_bytes(CPU)
+    assert before is not None and before > MUCH
+    assert reset_peak(CPU)
+    after = peak_bytes(CPU)
+    assert after is not None and after < before - MUCH // 2
+
+
+def test_run_leaves_its_own_peak(run_folder: RunFolder) -> None:
+    torch.ones(MUCH // 4).sum()
+    before = peak_bytes(CPU)
+    train(run_of("baseline"), run_folder)
+    peak = run_folder.record()["peak_memory_bytes"]
+    assert before is not None and 50 << 20 < peak < before - MUCH // 2
