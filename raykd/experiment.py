@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from raykd.config import Config, override, place
+from raykd.config import Config, later, override, place
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.recipe import Recipe
@@ -80,6 +80,7 @@ class Experiment(Config):
     """One family of runs: a teacher, and per seed a baseline and a distilled student of the same recipe.
 
     compare: other methods, each distilled with the same seeds from the same teacher and compared with `method`.
+    teacher_seeds: of several teachers of one recipe, whose logits' mean teaches; () for the one of teacher_seed.
     teacher_source: 'table' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
     what costs fewer passes of it.
     """
@@ -97,6 +98,7 @@ class Experiment(Config):
     workers: Workers = Workers()
     search: Search | None = place(None)
     compare: tuple[Method, ...] = place(())
+    teacher_seeds: tuple[int, ...] = later(())
 
     def check(self) -> None:
         plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) is not None
@@ -115,12 +117,27 @@ class Experiment(Config):
         more = ", ".join(sorted(self.method.needs - {"logits"}))
         wants = f"{self.method.title()} needs the teacher's {more}, and a table holds logits; use live, or auto"
         self.require(not more or self.teacher_source != "table", "teacher_source", wants)
+        if self.teacher_seeds:
+            self._check_teachers(more)
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0
             self.workers.require(shared, "count", f"cannot share {who}.batch_size = {recipe.batch_size} equally")
         if self.search is not None:
             self._check_search(self.search)
+
+    def _check_teachers(self, more: str) -> None:
+        """more: what the method needs of a teacher besides logits."""
+        several = len(self.teacher_seeds) > 1
+        self.require(len(set(self.teacher_seeds)) == len(self.teacher_seeds), "teacher_seeds", "names a seed twice")
+        self.require(min(self.teacher_seeds) >= 0, "teacher_seeds", "must be 0 or more")
+        alone = f"would be without effect beside teacher_seeds = {self.teacher_seeds}; leave one of both out"
+        self.require(self.teacher_seed == Experiment.teacher_seed, "teacher_seed", alone)
+        self.require(self.teacher_checkpoint is None, "teacher_checkpoint", f"is one teacher and {alone}")
+        mean = (
+            f"{self.method.title()} needs their {more}, of which there is no mean; use a method of logits, or one seed"
+        )
+        self.require(not (several and more), "teacher_seeds", mean)
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -1,4 +1,4 @@
-"""The graph of runs that an experiment asks for: teacher -> baselines and distilled students, one a seed.
+"""The graph of runs that an experiment asks for: teachers -> baselines and distilled students, one a seed.
 
 A `Run` is all that decides one training's result, and its fingerprint names exactly that: equal fingerprints
 are the same run, whoever asked for it, and a run that is done is not run again.
@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from raykd.config import Config, fingerprint, place, to_dict
+from raykd.config import Config, fingerprint, later, place, to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
@@ -37,6 +37,7 @@ class WeightsFile(Config):
 class Run(Config):
     """One training: recipe, method and seed on a part of the data, under a teacher or none.
 
+    teacher_seeds: where there are several teachers, which differ from `teacher` in their seeds alone: all of them.
     initial: the file that the weights start from. imported: weights trained elsewhere, taken over untrained.
     """
 
@@ -51,6 +52,14 @@ class Run(Config):
     teacher: "Run | None" = None
     initial: WeightsFile | None = None
     imported: WeightsFile | None = None
+    teacher_seeds: tuple[int, ...] = later(())
+
+    @cached_property
+    def teachers(self) -> tuple["Run", ...]:
+        """The runs whose logits' mean teaches this one; () for none."""
+        if self.teacher is None:
+            return ()
+        return tuple(replace(self.teacher, seed=seed) for seed in self.teacher_seeds) or (self.teacher,)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,7 +82,7 @@ class Run(Config):
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one experiment, each after the teacher that it needs."""
+    """The runs of one experiment, each after the teachers that it needs."""
 
     experiment: Experiment
     runs: tuple[Run, ...]
@@ -116,7 +125,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     weights_folder: where `prefetch` keeps pretrained weights. Raises ConfigError for what cannot run on `dataset`.
     """
     asked = set(stages)
-    teacher = _teacher(experiment, dataset, weights_folder) if asked & {"teacher", "distilled"} else None
+    teachers = _teachers(experiment, dataset, weights_folder) if asked & {"teacher", "distilled"} else []
     base = Run(
         family=experiment.family,
         recipe=_without_path(experiment.student),
@@ -124,31 +133,33 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
         data_identity=dataset.identity,
         initial=_initial("student", experiment.student, weights_folder),
     )
-    runs = [teacher] if teacher else []
+    runs = list(teachers)
     if "baseline" in asked:
         runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
     if "distilled" in asked:
-        distilled = replace(base, stage="distilled", teacher=teacher)
+        seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
+        taught = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
         methods = experiment.methods
-        runs += [replace(distilled, method=method, seed=seed) for method in methods for seed in experiment.seeds]
+        runs += [replace(taught, method=method, seed=seed) for method in methods for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
-def _teacher(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> Run:
-    """The teacher: trained on all training images, or taken over from a file."""
+def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
+    """Trained on all training images, or taken over from a file. Several stand in the order of their seeds."""
     imported = _weights_file(Path(experiment.teacher_checkpoint)) if experiment.teacher_checkpoint else None
-    return Run(
+    teacher = Run(
         family=experiment.family,
         stage="teacher",
         recipe=_without_path(experiment.teacher),
-        seed=experiment.teacher_seed,
         data=replace(experiment.data, student_images=None),
         data_identity=dataset.identity,
         imported=imported,
         initial=None if imported else _initial("teacher", experiment.teacher, weights_folder),
     )
+    seeds = experiment.teacher_seeds or (experiment.teacher_seed,)
+    return [replace(teacher, seed=seed) for seed in sorted(seeds)]
 
 
 def _without_path(recipe: Recipe) -> Recipe:

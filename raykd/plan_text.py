@@ -27,7 +27,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
         for run in plan.runs:
             if search is not None and run.stage != "teacher":
                 continue
-            after = f", after {run.teacher.name}" if run.teacher else ""
+            after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
         if (teaching := teaching_of(plan, dataset, trained | half_done_live(plan.runs, store), options)) is not None:

@@ -2,9 +2,12 @@
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from raykd.config import fingerprint
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy")
 
@@ -19,6 +22,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def identity_of(teachers: Sequence[str]) -> str:
+    """Hex digits that name what taught a run: its teacher's SHA-256, or a digest of several teachers', in order."""
+    return teachers[0] if len(teachers) == 1 else fingerprint(list(teachers))
 
 
 def hardware(gpu: str | None) -> dict[str, str | None]:

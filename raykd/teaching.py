@@ -3,12 +3,13 @@
     live       sum of the runs' epochs                        passes of the teacher for each image
     table      V (1 - (1 - 1/V)^E), at most V                 E: epochs with views of their own, by seed
 
-Runs of one seed see the same views, whatever their temperature, alpha or method, and there are V in all: 3 seeds of
-200 epochs are 600 passes live, and 158 of the 162 views of padding 4 and flip.
+Of each teacher, where several teach by their mean. Runs of one seed see the same views, whatever their temperature,
+alpha or method, and there are V in all: 3 seeds of 200 epochs are 600 passes live, and 158 of the 162 views of padding
+4 and flip.
 """
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from raykd.data.dataset import Dataset
 from raykd.experiment import Data, Experiment
 from raykd.models.weights import file_fingerprint
 from raykd.plan import Plan, Run
+from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder
 from raykd.teacher_table import TableKey, TeacherTable
 
@@ -29,10 +31,11 @@ PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a R
 class WantedTable:
     """A table that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
 
-    precision: the student recipe's, in which its teacher computes too. num_parts: jobs that fill it.
+    teachers: of several, the mean. precision: the student recipe's, in which its teacher computes too. num_parts: jobs
+    that fill it.
     """
 
-    teacher: Run
+    teachers: tuple[Run, ...]
     data: Data
     precision: str
     epochs: tuple[tuple[int, int], ...]
@@ -40,7 +43,7 @@ class WantedTable:
     num_parts: int
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> TableKey:
-        """Its key, once the teacher's weights are there."""
+        """Its key, once the teachers' weights are there."""
         return key_of(self.data, self.precision, dataset, teacher_sha256)
 
 
@@ -65,10 +68,12 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str) ->
     )
 
 
-def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path, teacher: RunFolder) -> Teaching | None:
+def decide(
+    plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path, teachers: Sequence[RunFolder]
+) -> Teaching | None:
     """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
 
-    tables: the folder of all tables. teacher: the run folder of the plan's teacher.
+    tables: the folder of all tables. teachers: the run folders of the plan's teachers.
     """
     experiment = plan.experiment
     epochs = _epochs_left(plan, trained)
@@ -79,14 +84,16 @@ def decide(plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path,
     num_views = experiment.data.views.count
     visited = num_visited(num_views, sum(by_seed.values()))
     table = _wanted(plan, dataset, by_seed, visited)
-    key = table.key(dataset, _sha256(teacher))
+    key = table.key(dataset, _sha256(teachers))
     against = _against(experiment, key, tables, visited / passes)
-    asked = experiment.teacher_source
+    asked, each = experiment.teacher_source, f" of each of {len(teachers)} teachers" if len(teachers) > 1 else ""
     if asked == "live" or (asked == "auto" and against):
-        return Teaching(None, f"live, {passes} passes an image: {against or 'as was asked'}")
+        return Teaching(None, f"live, {passes} passes an image{each}: {against or 'as was asked'}")
     size = _words(key.size_bytes)
     share = "all" if table.whole else f"{visited:.0f}"
-    return Teaching(table, f"from a table, {passes} passes an image become {share} of its {num_views} views ({size})")
+    return Teaching(
+        table, f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size})"
+    )
 
 
 def num_visited(num_views: int, epochs: int) -> float:
@@ -114,11 +121,11 @@ def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: floa
     kept = len(dataset.train.labels) - experiment.data.val_images
     asked = (experiment.data.student_images, experiment.data.train_images, kept)
     num_images = min(number for number in asked if number is not None)
-    passes = num_images * (views.count if whole else visited)
+    teachers = tuple(run for run in plan.runs if run.stage == "teacher")
+    passes = len(teachers) * num_images * (views.count if whole else visited)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
-    teacher = next(run for run in plan.runs if run.stage == "teacher")
     epochs = () if whole else tuple(sorted(by_seed.items()))
-    return WantedTable(teacher, experiment.data, experiment.student.precision, epochs, whole, num_parts)
+    return WantedTable(teachers, experiment.data, experiment.student.precision, epochs, whole, num_parts)
 
 
 def _against(experiment: Experiment, key: TableKey, tables: Path, share: float) -> str:
@@ -147,6 +154,8 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _sha256(teacher: RunFolder) -> str:
-    """Of the teacher's weights; '' before it is trained."""
-    return file_fingerprint(teacher.best) if teacher.status() == "done" else ""
+def _sha256(teachers: Sequence[RunFolder]) -> str:
+    """Of the teachers' weights; '' before all are trained."""
+    if any(teacher.status() != "done" for teacher in teachers):
+        return ""
+    return identity_of([file_fingerprint(teacher.best) for teacher in teachers])

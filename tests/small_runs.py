@@ -75,7 +75,7 @@ def taught_by(run: Run, trained: RunFolder, tables: Path) -> Teacher:
     """The trained teacher of `run`, from its table below `tables` where there is one, else live."""
     if run.teacher is None:
         return no_teacher
-    live = teacher_from(trained, CPU)
+    live = teacher_from([trained], CPU)
     key = key_of(run.data, run.recipe.precision, digits(), live.identity)
     return read_table(run, digits(), TeacherTable(tables, key), CPU) if TeacherTable.exists(tables, key) else live
 

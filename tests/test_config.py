@@ -196,7 +196,11 @@ def test_no_two_kinds_share_a_name() -> None:
     assert len({cls.kind for cls in concrete}) == len(concrete)
 
 
-@pytest.mark.parametrize("example", [*EXAMPLES, experiment(), run_of("distilled")], ids=lambda e: e.kind)
+@pytest.mark.parametrize(
+    "example",
+    [*EXAMPLES, experiment(), run_of("distilled"), run_of("distilled", teacher_seeds=(0, 1))],
+    ids=lambda e: e.kind,
+)
 def test_to_dict_and_from_dict_are_inverse_through_json(example: Config) -> None:
     text = json.dumps(to_dict(example), allow_nan=False)
     assert from_dict(Config, json.loads(text)) == example

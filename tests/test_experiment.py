@@ -58,6 +58,8 @@ from raykd.search import Search, uniform
         (experiment(), {"seeds": (-1,)}),
         (experiment(), {"family": "CNN/1"}),
         (experiment(), {"method": CrossEntropy()}),
+        (experiment(), {"teacher_seeds": (0, 0)}),
+        (experiment(), {"teacher_seeds": (-1, 0)}),
     ],
 )
 def test_impossible_field_is_refused_by_name_and_value(good: Config, changes: dict[str, Any]) -> None:
@@ -126,6 +128,19 @@ def test_trials_of_a_search_can_be_set_by_path() -> None:
     searched = experiment(search=Search({"method.alpha": uniform(0, 1)}))
     changed = override(searched, "search.trials", "3")
     assert isinstance(changed, Experiment) and changed.search is not None and changed.search.trials == 3
+
+
+def test_settings_beside_several_teachers_that_would_be_without_effect_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"teacher_seed = 3 in Experiment: would be without effect beside .*\(0, 1\)"):
+        experiment(teacher_seed=3, teacher_seeds=(0, 1))
+    with pytest.raises(ConfigError, match=r"teacher_checkpoint = 'a.pth' in Experiment: is one teacher and would be"):
+        experiment(teacher_checkpoint="a.pth", teacher_seeds=(0, 1))
+
+
+def test_several_teachers_are_refused_where_their_outputs_have_no_mean() -> None:
+    with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: FeatureKD needs their embedding"):
+        experiment(method=FeatureKD(), teacher_seeds=(0, 1))
+    assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
 
 
 def test_pretrained_is_what_the_name_vit_tiny_means() -> None:

@@ -109,6 +109,23 @@ def test_more_seeds_keep_the_runs_that_are_there() -> None:
     assert {run.name for run in runs_of(few)} < {run.name for run in runs_of(many)}
 
 
+def test_several_teachers_are_runs_of_their_own_and_each_distilled_run_has_them_all() -> None:
+    runs = runs_of(experiment(seeds=(3, 5), teacher_seeds=(2, 0, 1)))
+    teachers, (one, other) = runs[:3], runs[-2:]
+    assert [(run.stage, run.seed) for run in teachers] == [("teacher", 0), ("teacher", 1), ("teacher", 2)]
+    assert one.teachers == other.teachers == teachers and one.teacher == teachers[0]
+    assert [run.teachers for run in runs[:5]] == 5 * [()]
+    assert teachers[0].name == GOLDEN["teacher"], "what is trained is not trained again"
+
+
+def test_order_of_the_teachers_seeds_changes_nothing() -> None:
+    assert runs_of(experiment(teacher_seeds=(1, 0))) == runs_of(experiment(teacher_seeds=(0, 1)))
+
+
+def test_one_teacher_by_either_name_is_the_same_run() -> None:
+    assert runs_of(experiment(teacher_seeds=(4,))) == runs_of(experiment(teacher_seed=4))
+
+
 DECIDING: dict[str, Callable[[Run], Run]] = {
     "epochs": lambda run: replace(run, recipe=replace(run.recipe, epochs=4)),
     "batch_size": lambda run: replace(run, recipe=replace(run.recipe, batch_size=40)),
@@ -143,6 +160,8 @@ DECIDING: dict[str, Callable[[Run], Run]] = {
     "split_seed": lambda run: replace(run, data=replace(run.data, split_seed=1)),
     "data_identity": lambda run: replace(run, data_identity="other pixels"),
     "teacher": lambda run: replace(run, teacher=None),
+    "teachers' seeds": lambda run: replace(run, teacher_seeds=(0, 1)),
+    "three teachers' seeds": lambda run: replace(run, teacher_seeds=(0, 1, 2)),
     "teacher's seed": lambda run: replace(run, teacher=replace(run_of("teacher"), seed=1)),
     "teacher's epochs": lambda run: replace(run, teacher=replace(run_of("teacher"), recipe=recipe(epochs=9))),
 }

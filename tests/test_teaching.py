@@ -26,7 +26,7 @@ NEW = RunFolder(Path("not-there"))
 def decided(tables: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any) -> Teaching | None:
     plan = make_plan(experiment(**changes), digits(), NO_WEIGHTS, STAGES)
     names = [run.name for run in plan.runs if run.stage in trained]
-    return decide(plan, digits(), names, tables, teacher)
+    return decide(plan, digits(), names, tables, [teacher])
 
 
 def test_runs_that_visit_nearly_all_views_get_them_all(tmp_path: Path) -> None:
@@ -46,6 +46,26 @@ def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> No
 def test_table_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=3))
     assert found == Teaching(None, "live, 3 passes an image: a table would leave 95% of them")
+
+
+def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
+    plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
+    assert found is not None and found.table is not None and found.table.teachers == plan.runs[:3]
+    assert found.reason.startswith("from a table, 60 passes an image of each of 3 teachers become")
+    live = replace(plan, experiment=replace(plan.experiment, teacher_source="live"))
+    assert decide(live, digits(), (), tmp_path, 3 * [NEW]) == Teaching(
+        None, "live, 60 passes an image of each of 3 teachers: as was asked"
+    )
+
+
+def test_work_of_several_teachers_is_shared_out_by_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "PASSES_PER_PART", 200 * 18)
+    plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
+    assert found is not None and found.table is not None and found.table.num_parts == 3
 
 
 def test_trials_of_a_search_share_their_views(tmp_path: Path) -> None:
@@ -109,7 +129,7 @@ def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> 
     teacher.best.write_bytes(b"weights")
     few = experiment(student=recipe(epochs=3))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is None
-    TeacherTable(tmp_path, teaching.key_of(few.data, "fp32", digits(), teaching._sha256(teacher)))
+    TeacherTable(tmp_path, teaching.key_of(few.data, "fp32", digits(), teaching._sha256([teacher])))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is not None
 
 
@@ -126,7 +146,7 @@ def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
         (150, "450 passes an image become 152 of", 137),
     ):
         plan = make_plan(replace(asked, student=recipe(epochs=epochs)), many, NO_WEIGHTS)
-        found = decide(plan, many, (), tmp_path, NEW)
+        found = decide(plan, many, (), tmp_path, [NEW])
         assert found is not None and found.table is not None
         assert words in found.reason and "(154 MiB)" in found.reason
         assert found.table.num_parts == parts

@@ -43,7 +43,7 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, 1)
+        wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
         table = TeacherTable(Path(folder), wanted.key(dataset, "of a run"))
         logits = table.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # touch every page, as a long run does

@@ -108,7 +108,7 @@ def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, n
     views = family.data.views.count
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_rounds + 1, passes // PASSES[compute.device.type])
-    wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, num_parts)
+    wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
     table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
     filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
@@ -122,7 +122,7 @@ def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, n
 
 def _some_table(family: Family, dataset: Dataset, folder: Path) -> TeacherTable:
     """All there, and what a live teacher would say elsewhere."""
-    wanted = WantedTable(family.teacher_run(), family.data, family.student.precision, (), True, 1)
+    wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
     table = TeacherTable(folder, wanted.key(dataset, "of the runs"))
     shape = (table.key.num_images, table.key.num_views)
     table.write(0, torch.randn(*shape, table.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))

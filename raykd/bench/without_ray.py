@@ -18,15 +18,15 @@ def train_plan(plan: Plan, dataset: Dataset, device: torch.device, store: RunSto
         if folder.status() == "done":
             continue
         began_under = folder.began_under
-        table = _filled(run, plan, dataset, device, store) if run.teacher and began_under != "live" else None
+        table = _filled(run, plan, dataset, device, store) if run.teachers and began_under != "live" else None
         fit(run, dataset, folder, device, teacher_of(run, began_under, table, store, dataset, device), hooks)
 
 
 def _filled(run: Run, plan: Plan, dataset: Dataset, device: torch.device, store: RunStore) -> WantedTable | None:
     """The table that the plan wants, filled by the first run that asks for it; None for a live teacher."""
-    assert run.teacher is not None
     trained = [other.name for other in plan.runs if store.status(other) == "done"]
-    teaching = decide(plan, dataset, trained, store.tables, store.folder(run.teacher))
+    teachers = [store.folder(teacher) for teacher in run.teachers]
+    teaching = decide(plan, dataset, trained, store.tables, teachers)
     if teaching is None or teaching.table is None:
         return None
     filler = filler_of(teaching.table, store, dataset, device)

@@ -62,10 +62,9 @@ def teaching_of(plan: Plan, dataset: Dataset, settled: Collection[str], options:
 
     settled: names of those that are trained, or half done under a live teacher.
     """
-    teacher, store = next((run for run in plan.runs if run.stage == "teacher"), None), RunStore(options.results)
-    if teacher is None:
-        return None
-    return decide(plan, dataset, settled, store.tables, store.folder(teacher))
+    store = RunStore(options.results)
+    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
+    return decide(plan, dataset, settled, store.tables, teachers) if teachers else None
 
 
 def run_lab(

@@ -134,12 +134,15 @@ def line(status: JobStatus) -> str:
 def table_line(name: str, parts: list[JobStatus]) -> str:
     """A teacher's table in one line: parts filled, time left at the pace so far."""
     done = [part for part in parts if part.state is State.DONE]
+    table = parts[0].job.table
+    several = len(table.teachers) if table is not None else 1
+    whose = f"the mean logits of {several} teachers" if several > 1 else "its logits"
     began = min(part.times["began"] for part in parts if "began" in part.times)
     spent = max(part.times["ended"] for part in done) - began
     if len(done) == len(parts):
-        return f"{name}  table of its logits filled in {duration(spent)}"
+        return f"{name}  table of {whose} filled in {duration(spent)}"
     left = duration(spent / len(done) * (len(parts) - len(done)))
-    return f"{name}  table of its logits {len(done):>3}/{len(parts)} parts  left {left}"
+    return f"{name}  table of {whose} {len(done):>3}/{len(parts)} parts  left {left}"
 
 
 def _epoch(status: JobStatus) -> int:

@@ -39,7 +39,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """Train a run, evaluate a trained one on the test set, or fill a part of the table of the teacher `run`.
+    """Train a run, evaluate a trained one on the test set, or fill a part of the table of the teacher `run`, of several
+    teachers the first.
 
     needs: names of the jobs that come before. table: what a distilled run reads its teacher from; None for live.
     """
@@ -87,27 +88,31 @@ def jobs_of(
     Teachers come first, then their `tables`: they hold others up, of several families at once. A run is evaluated, in
     seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
     """
-    table_of = {table.teacher.name: table for table in tables}
+    table_of = {_names(table.teachers): table for table in tables}
     left = {run.name for run in runs if run.name not in trained}
 
-    def after(run: Run | None) -> tuple[str, ...]:
-        return (Job("train", run).name,) if run is not None and run.name in left else ()
+    def after(*before: Run) -> tuple[str, ...]:
+        return tuple(Job("train", run).name for run in before if run.name in left)
 
     fills = [
-        Job("fill", table.teacher, after(table.teacher), table, part)
+        Job("fill", table.teachers[0], after(*table.teachers), table, part)
         for table in table_of.values()
         for part in range(table.num_parts)
     ]
     jobs = []
     for run in runs:
-        table = table_of.get(run.teacher.name) if run.teacher and run.name not in live else None
+        table = table_of.get(_names(run.teachers)) if run.name not in live else None
         if run.name in left:
-            needs = tuple(job.name for job in fills if job.table == table) if table else after(run.teacher)
+            needs = tuple(job.name for job in fills if job.table == table) if table else after(*run.teachers)
             jobs.append(Job("train", run, needs, table))
         if run.name not in evaluated:
             jobs.append(Job("evaluate", run, after(run)))
     first = [job for job in jobs if job.run.stage == "teacher"]
     return first + fills + [job for job in jobs if job.run.stage != "teacher"]
+
+
+def _names(runs: Iterable[Run]) -> tuple[str, ...]:
+    return tuple(run.name for run in runs)
 
 
 def at_once(jobs: Iterable[Job]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raykd.provenance import identity_of
 from raykd.report.records import Family, Record, one_line
 from raykd.stages import STAGES, Stage
 
@@ -73,7 +74,8 @@ def cautions_of(family: Family) -> tuple[str, ...]:
 def _cautions_of_setting(row: SettingRow, have_both: bool) -> list[str]:
     """A baseline has no teacher and another method by design; all else the two students must share."""
     section, last = row.path.split(".")[0], row.path.split(".")[-1]
-    if last in ("seed", "path") or section == "teacher":  # a file is known by its sha256, wherever it lay
+    # A file is known by its sha256, wherever it lay.
+    if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):
         return []
     cautions = [
         f"the {stage} runs differ in {row.path}: {', '.join(values)}"
@@ -107,11 +109,15 @@ def _bears_on_results(path: str) -> bool:
 
 def _caution_of_teacher(family: Family) -> list[str]:
     """A teacher that was trained anew, on a GPU with other bits, under students that are done and were not."""
-    teachers = {run.score.weights_sha256 for run in family.stage("teacher") if run.score and run.score.weights_sha256}
+    teachers = family.stage("teacher")
+    weights = [run.score.weights_sha256 for run in teachers if run.score and run.score.weights_sha256]
+    if not weights or len(weights) < len(teachers):
+        return []
+    identity = identity_of(weights)
     others = [
         run.name
         for run in family.stage("distilled")
-        if run.record and run.record.teacher_sha256 and teachers and run.record.teacher_sha256 not in teachers
+        if run.record and run.record.teacher_sha256 and run.record.teacher_sha256 != identity
     ]
     if not others:
         return []

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.data.dataset import Dataset
 from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted, RunFailed
-from raykd.models import ImageModel
 from raykd.teacher_table import ITEM_BYTES, TeacherTable, visited
 from raykd.teaching import WantedTable
 from raykd.training.compute import Compute, prepare
@@ -28,8 +27,9 @@ class Filler:
     """A teacher on its device, with the images that it is to see: fills any part of one table."""
 
     def __init__(
-        self, wanted: WantedTable, dataset: Dataset, table: TeacherTable, teacher: ImageModel, compute: Compute
+        self, wanted: WantedTable, dataset: Dataset, table: TeacherTable, teacher: nn.Module, compute: Compute
     ) -> None:
+        """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
         prepare(compute.device)
         self._table, self._teacher, self._compute = table, teacher.eval(), compute
         self._batch_size = BATCH_SIZE[compute.device.type]

@@ -1,18 +1,24 @@
-"""The teacher of a run or of a trial, and what fills its table. In one place: its layout decides its last bits."""
+"""The teacher of a run or of a trial, and what fills its table. In one place: its layout decides its last bits.
+
+Several teach by the mean of their logits: live, or from one table that holds it.
+"""
+
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from raykd.data.dataset import Dataset
-from raykd.models import ImageModel
 from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
+from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable
 from raykd.training.compute import choose
 from raykd.training.fill import Filler, asked_of
-from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
+from raykd.training.teachers import LiveTeacher, MeanLogits, Teacher, no_teacher, read_table
 from raykd.training.trained import load_trained
 
 
@@ -23,42 +29,50 @@ def teacher_of(
 
     Raises RunFailed for a table with holes.
     """
-    if run.teacher is None:
+    if not run.teachers:
         return no_teacher
-    teacher = store.folder(run.teacher)
     if wanted is None or began_under == "live":
-        return teacher_from(teacher, device)
+        return teacher_from(_folders(run.teachers, store), device)
     return read_table(run, dataset, _table(wanted, store, dataset), device)
 
 
 def filler_of(wanted: WantedTable, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """What fills the parts of `wanted` on `device`."""
     table = _table(wanted, store, dataset, choose(device, wanted.precision).precision)
-    model = _model(store.folder(wanted.teacher), device)
+    model = _model(_folders(wanted.teachers, store), device)
     return Filler(wanted, dataset, table, model, choose(device, table.precision))
 
 
 def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset) -> bool:
     """Whether nothing is left to fill of `wanted`."""
-    teacher = store.folder(wanted.teacher)
-    if teacher.status() != "done":
+    teachers = _folders(wanted.teachers, store)
+    if any(teacher.status() != "done" for teacher in teachers):
         return False
-    if not TeacherTable.exists(store.tables, wanted.key(dataset, file_fingerprint(teacher.best))):
+    if not TeacherTable.exists(store.tables, wanted.key(dataset, _identity(teachers))):
         return False
     return not bool((asked_of(wanted, dataset) & ~_table(wanted, store, dataset).filled()).any())
 
 
-def teacher_from(folder: RunFolder, device: torch.device) -> LiveTeacher:
-    """The best weights of the run in `folder`, live."""
-    return LiveTeacher(_model(folder, device), file_fingerprint(folder.best))
+def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
+    """The best weights of the run in each of `folders`, live."""
+    return LiveTeacher(_model(folders, device), _identity(folders))
 
 
 def _table(wanted: WantedTable, store: RunStore, dataset: Dataset, precision: str = "") -> TeacherTable:
-    key = wanted.key(dataset, file_fingerprint(store.folder(wanted.teacher).best))
+    key = wanted.key(dataset, _identity(_folders(wanted.teachers, store)))
     return TeacherTable(store.tables, key, precision)
 
 
-def _model(folder: RunFolder, device: torch.device) -> ImageModel:
+def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
+    return [store.folder(run) for run in teachers]
+
+
+def _identity(folders: Sequence[RunFolder]) -> str:
+    return identity_of([file_fingerprint(folder.best) for folder in folders])
+
+
+def _model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
     """Channels last, as the loader's images are."""
-    model = load_trained(folder.best).to(device)
+    models = [load_trained(folder.best).to(device) for folder in folders]
+    model = models[0] if len(models) == 1 else MeanLogits(models)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

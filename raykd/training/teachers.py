@@ -1,9 +1,10 @@
 """Where the teacher's outputs for a batch come from."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.data.dataset import Dataset
 from raykd.data.loader import Batch
@@ -20,7 +21,9 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the weights that taught, hex; '' where none did. A run goes on under the same one only."""
+        """What names the weights that taught (provenance.identity_of); '' where none did. A run goes on under the same
+        ones only.
+        """
         ...
 
     @property
@@ -43,12 +46,30 @@ class NoTeacher:
 no_teacher = NoTeacher()
 
 
+class MeanLogits(nn.Module):
+    """Several networks as one: views -> Outputs whose logits are the mean of theirs, float32; nothing but logits.
+
+    Softened at any temperature it is the geometric mean of their softened outputs, made to sum to 1: one of the two
+    means that Hinton et al. 2015 name for an ensemble (arXiv:1503.02531, section 1), and the one that a table can hold
+    whatever the temperature. The other, of the softened outputs themselves, is that of You et al. 2017 (Learning from
+    Multiple Teacher Networks, doi:10.1145/3097983.3098135).
+    """
+
+    def __init__(self, models: Iterable[ImageModel]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(torch.stack([model(images).logits.float() for model in self.models]).mean(0))
+
+
 class LiveTeacher:
     """Runs the teacher's network on the student's own view; evaluation mode, no gradients."""
 
     source = "live"
 
-    def __init__(self, model: ImageModel, identity: str = "") -> None:
+    def __init__(self, model: nn.Module, identity: str = "") -> None:
+        """model: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
         self.model = model.eval().requires_grad_(False)
         self.identity = identity
 

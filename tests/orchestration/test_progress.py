@@ -159,7 +159,7 @@ def test_duration_is_short(seconds: float, text: str) -> None:
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     """Each part takes 30 s, one after another."""
-    table = WantedTable(RUN, RUN.data, "fp32", (), True, num_parts)
+    table = WantedTable((RUN,), RUN.data, "fp32", (), True, num_parts)
     jobs = [Job("fill", RUN, (), table, part) for part in range(num_parts)]
     return [
         JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
@@ -180,6 +180,14 @@ def test_table_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
         "table of its logits   2/4 parts  left 1m00s",
         "table of its logits filled in 2m00s",
     ]
+
+
+def test_table_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, table = screen(monkeypatch), WantedTable((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
+    done = JobStatus(Job("fill", RUN, (), table), State.DONE, times={"began": 0.0, "ended": 30.0})
+    with Progress(shown.console) as progress:
+        progress.show([done])
+    assert shown.lines()[0].endswith("  table of the mean logits of 3 teachers filled in 30 s")
 
 
 def test_first_line_of_a_run_says_how_it_computes() -> None:

@@ -335,7 +335,7 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
 def tables_of(*runs: Run) -> tuple[WantedTable, ...]:
     """One in 3 parts, of the runs' teacher."""
     teacher = next(run for run in runs if run.stage == "teacher")
-    return (WantedTable(teacher, teacher.data, "fp32", (), True, 3),)
+    return (WantedTable((teacher,), teacher.data, "fp32", (), True, 3),)
 
 
 def test_table_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
@@ -370,6 +370,23 @@ def test_table_of_a_teacher_that_is_there_waits_for_nobody() -> None:
     runs = planned()
     jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, tables_of(*runs))
     assert [stage(job) for job in jobs[:3]] == 3 * ["fill teacher"] and not jobs[0].needs
+
+
+def test_table_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_has_them_live() -> None:
+    runs = planned(teacher_seeds=(0, 1))
+    teachers = runs[:2]
+    table = WantedTable(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
+    both = tuple(f"train {teacher.name}" for teacher in teachers)
+    fills = [job for job in jobs_of(runs, set(), set(), [table]) if job.kind == "fill"]
+    assert [job.needs for job in fills] == [both, both]
+    names = tuple(job.name for job in fills)
+    assert [job.needs for job in jobs_of(runs, set(), set(), [table]) if job.table and job.kind == "train"] == 2 * [
+        names
+    ]
+    live = [job for job in jobs_of(runs, set(), set()) if stage(job) == "train distilled"]
+    assert [job.needs for job in live] == [both, both]
+    left = [job for job in jobs_of(runs, {teachers[0].name}, set()) if stage(job) == "train distilled"]
+    assert [job.needs for job in left] == [both[1:], both[1:]]
 
 
 def test_run_that_goes_on_live_waits_for_no_table() -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+from raykd.provenance import identity_of
 from raykd.report.collect import collect
 from raykd.report.provenance import cautions_of, flatten, origins_of, settings_of
 
@@ -58,6 +59,20 @@ def test_students_of_a_teacher_that_was_trained_anew_are_cautioned_against(resul
     (family,) = collect(results.root)
     (caution,) = cautions_of(family)
     assert caution.startswith(f"{students[1]}: taught by other weights than the teacher's above")
+
+
+def test_students_of_several_teachers_are_known_by_all_of_them(results):
+    weights = ["ab" * 32, "cd" * 32]
+    teachers = [results.run("cnn", "teacher", seed, weights_sha256=sha) for seed, sha in enumerate(weights)]
+    of = {0: identity_of(weights), 1: identity_of(["ef" * 32, weights[1]])}
+    config = {"teacher": {"seed": 0}, "teacher_seeds": [0, 1]}
+    students = [results.run("cnn", "distilled", seed, teacher_sha256=of[seed], config=config) for seed in (0, 1)]
+    results.plan("cnn", teacher=teachers, baseline=[results.run("cnn", "baseline", config={})], distilled=students)
+    (family,) = collect(results.root)
+    (caution,) = cautions_of(family)
+    assert caution.startswith(f"{students[1]}: taught by other weights")
+    (results.root / "cnn" / teachers[1] / "test.json").unlink()
+    assert cautions_of(collect(results.root)[0]) == (), "one that was not evaluated is not known"
 
 
 def test_a_host_of_its_own_or_a_teacher_trained_elsewhere_is_no_caution(results):

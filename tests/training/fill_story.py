@@ -37,7 +37,7 @@ class Story:
 
     @property
     def wanted(self) -> WantedTable:
-        return WantedTable(Run(stage="teacher"), self.data, self.precision, (), True, self.num_parts)
+        return WantedTable((Run(stage="teacher"),), self.data, self.precision, (), True, self.num_parts)
 
     def dataset(self) -> Dataset:
         folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None

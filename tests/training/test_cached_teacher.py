@@ -27,7 +27,7 @@ def cached(run: Run, tables: Path) -> TableTeacher:
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
     plan = make_plan(experiment(student=run.recipe, teacher_source="table"), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tables, RunFolder(tables))
+    found = decide(plan, digits(), (), tables, [RunFolder(tables)])
     assert found is not None and found.table is not None
     table = TeacherTable(tables, found.table.key(digits(), ""))
     Filler(found.table, digits(), table, teacher.model, choose(CPU, run.recipe.precision)).fill(0)

@@ -66,7 +66,7 @@ class Counting(ImageModel):
 def filling(tmp_path: Path) -> Filling:
     """Of all views, in 3 parts."""
     plan = make_plan(experiment(student=recipe(epochs=100)), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, RunFolder(tmp_path))
+    found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.table is not None and found.table.whole
     wanted = replace(found.table, num_parts=3)
     return Filling(wanted, TeacherTable(tmp_path, wanted.key(digits(), SHA)), Counting())
@@ -86,7 +86,7 @@ def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> No
 def test_partial_table_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
     run = run_of("distilled", student=recipe(epochs=4))
     plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="table"), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, RunFolder(tmp_path))
+    found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.table is not None and not found.table.whole
     table = TeacherTable(tmp_path, found.table.key(digits(), SHA))
     passes = Filler(found.table, digits(), table, Counting(), choose(CPU, "fp32")).fill(0)

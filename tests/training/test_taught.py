@@ -30,7 +30,7 @@ def planned() -> tuple[Run, ...]:
 def wanted(store: RunStore) -> WantedTable:
     asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="table")
     plan = make_plan(asked, digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), store.tables, store.folder(plan.runs[0]))
+    found = decide(plan, digits(), (), store.tables, [store.folder(plan.runs[0])])
     assert found is not None and found.table is not None
     return found.table
 

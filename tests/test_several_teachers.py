@@ -1,0 +1,190 @@
+"""Several teachers of one recipe: each a run of its own, and the mean of their logits teaches, live or from a table."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
+from torch import Tensor
+
+from raykd import models
+from raykd.bench.without_ray import train_plan
+from raykd.data.loader import TrainLoader
+from raykd.errors import Interrupted, RunFailed
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.weights import file_fingerprint
+from raykd.orchestration.options import Options
+from raykd.plan import Plan, Run, make_plan
+from raykd.plan_text import print_plan
+from raykd.provenance import identity_of
+from raykd.report.build import build
+from raykd.report.text import render_text
+from raykd.runs import RunStore
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import decide
+from raykd.training.compute import choose
+from raykd.training.taught import teacher_of
+from raykd.training.teachers import MeanLogits, Teacher
+from raykd.training.testing import evaluate_on_test
+from raykd.training.trained import images_of, load_trained
+
+SEEDS = (0, 1, 2)
+EPOCHS = 6
+
+
+def plan_of(**changes: Any) -> Plan:
+    made = experiment(teacher=recipe(epochs=2), student=recipe(epochs=EPOCHS), teacher_seeds=SEEDS, **changes)
+    return make_plan(made, digits(), NO_WEIGHTS)
+
+
+def trained(folder: Path, **changes: Any) -> tuple[Plan, RunStore]:
+    """The whole plan, brought to its end."""
+    plan, store = plan_of(**changes), RunStore(folder)
+    train_plan(plan, digits(), CPU, store)
+    return plan, store
+
+
+@pytest.fixture(scope="module")
+def from_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunStore]:
+    return trained(tmp_path_factory.mktemp("table"), teacher_source="table")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunStore]:
+    return trained(tmp_path_factory.mktemp("live"), teacher_source="live")
+
+
+def sha256s(run: Run, store: RunStore) -> list[str]:
+    return [file_fingerprint(store.folder(teacher).best) for teacher in run.teachers]
+
+
+def mean_of_each(run: Run, store: RunStore, images: Tensor) -> Tensor:
+    """float64 [B, C], of the teachers one by one."""
+    networks = [load_trained(store.folder(teacher).best).eval() for teacher in run.teachers]
+    with torch.no_grad():
+        return torch.stack([network(images).logits.double() for network in networks]).mean(0)
+
+
+def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_table: tuple[Plan, RunStore]) -> None:
+    plan, store = from_table
+    distilled = plan.runs[-1]
+    weights = sha256s(distilled, store)
+    assert len(set(weights)) == 3 == len(distilled.teachers)
+    record = store.folder(distilled).record()
+    assert record["teacher_sha256"] == identity_of(weights) and record["compute"]["teacher"] == "table"
+    assert record["teacher_sha256"] not in weights
+
+
+def teacher_in(plan: Plan, store: RunStore) -> Teacher:
+    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
+    found = decide(plan, digits(), (), store.tables, teachers)
+    assert found is not None
+    return teacher_of(plan.runs[-1], "", found.table, store, digits(), CPU)
+
+
+@pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_table", 2**-11)])
+def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, request: pytest.FixtureRequest) -> None:
+    plan, store = request.getfixturevalue(kind)
+    images, labels = digits().train.images, digits().train.labels
+    loader = TrainLoader(images, labels, torch.arange(200), plan.runs[-1].data.views, 50, seed=0, device=CPU)
+    batch = next(loader.epoch(0))
+    teacher = teacher_in(plan, store)
+    if kind == "from_table":  # only views of images that are trained on are filled
+        filled = TeacherTable(store.tables, _key(plan, store)).filled()[batch.index, batch.view]
+    else:
+        filled = torch.ones(50, dtype=torch.bool)
+    outputs = teacher(batch)
+    assert outputs is not None and outputs.embedding is None and filled.any()
+    expected = mean_of_each(plan.runs[-1], store, batch.images)
+    torch.testing.assert_close(outputs.logits.double()[filled], expected[filled], rtol=rounding, atol=1e-6)
+
+
+def _key(plan: Plan, store: RunStore) -> Any:
+    found = decide(plan, digits(), (), store.tables, [store.folder(run) for run in plan.runs[-1].teachers])
+    assert found is not None and found.table is not None
+    return found.table.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
+
+
+def test_table_of_the_mean_equals_live_teachers_over_a_whole_run(
+    live: tuple[Plan, RunStore], from_table: tuple[Plan, RunStore]
+) -> None:
+    one, other = (store.folder(plan.runs[-1]).history() for plan, store in (live, from_table))
+    assert len(one) == len(other) == EPOCHS
+    assert other[0]["kd"] == pytest.approx(one[0]["kd"], rel=1e-4)
+    assert [row["kd"] for row in other] == pytest.approx([row["kd"] for row in one], rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["live", "from_table"])
+def test_run_that_was_cut_off_ends_with_the_same_bits(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    plan, store = request.getfixturevalue(kind)
+    run, cut = plan.runs[-1], replace(store, results=tmp_path)
+    heard = 0
+
+    def should_stop() -> bool:
+        nonlocal heard
+        heard += 1
+        return heard == 9
+
+    with pytest.raises(Interrupted):
+        train(run, cut.folder(run), teacher_in(plan, store), should_stop=should_stop)
+    train(run, cut.folder(run), teacher_in(plan, store))
+    assert cut.folder(run).best.read_bytes() == store.folder(run).best.read_bytes()
+
+
+def test_half_done_run_is_refused_under_another_of_its_teachers(
+    from_table: tuple[Plan, RunStore], tmp_path: Path
+) -> None:
+    plan, store = from_table
+    run, cut = plan.runs[-1], RunStore(tmp_path)
+    teacher = teacher_in(plan, store)
+    with pytest.raises(Interrupted):
+        train(run, cut.folder(run), teacher, should_stop=lambda: True)
+    first, *others = sha256s(run, store)
+    teacher.identity = identity_of([*others, first])  # type: ignore[misc]
+    with pytest.raises(RunFailed, match="half done under a teacher whose weights have changed since"):
+        train(run, cut.folder(run), teacher)
+
+
+def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_table: tuple[Plan, RunStore]) -> None:
+    plan, store = from_table
+    for run in plan.runs:
+        evaluate_on_test(store.folder(run), digits(), choose(CPU, "fp32"))
+    store.write_plan(plan)
+    report = build(store.results)
+    top1 = [json.loads(store.folder(run).test.read_text())["top1"] for run in plan.runs if run.stage == "teacher"]
+    assert len(top1) == 3
+    headline = json.loads((store.results / "report.json").read_text())["small"]
+    assert headline["teacher_accuracy"] == pytest.approx(sum(top1) / 300)
+    (summary,) = report.summaries
+    assert summary.stage("teacher").num_planned == 3 and not summary.missing
+    assert not [line for line in summary.cautions if "taught by other" in line or "teacher_seeds" in line]
+    assert "3" in next(line for line in render_text(report).splitlines() if "teacher" in line)
+
+
+def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of()
+    print_plan([plan.experiment], Options(tmp_path, tmp_path))
+    shown = capsys.readouterr().out.splitlines()
+    teachers = [run.name for run in plan.runs[:3]]
+    assert [line.split()[0] for line in shown[1:4]] == teachers
+    assert shown[5].endswith(f", after {', '.join(teachers)}")
+    assert "of each of 3 teachers" in shown[-1]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_softened_mean_is_the_geometric_mean_of_the_softened_outputs(temperature: float) -> None:
+    """Whatever the temperature; so one table serves all."""
+    networks = [models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), seed).eval() for seed in SEEDS]
+    images = digits().train.images[:5]
+    with torch.no_grad():
+        mean = MeanLogits(networks)(images).logits.double()
+        softened = torch.stack([(network(images).logits.double() / temperature).softmax(1) for network in networks])
+    geometric = softened.log().mean(0).exp()
+    torch.testing.assert_close(
+        (mean / temperature).softmax(1), geometric / geometric.sum(1, keepdim=True), rtol=1e-5, atol=0
+    )
