@@ -24,6 +24,7 @@ class FeatureKD(KD):
     """KD with `distance` ('mse' or 'cosine') between embeddings, weighed by `feature_weight` >= 0."""
 
     kind: ClassVar[str] = "feature_kd"
+    paper: ClassVar[str] = "arXiv:1412.6550"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     distance: Literal["mse", "cosine"] = "mse"
     feature_weight: float = 1.0

@@ -23,6 +23,7 @@ class KD(Method):
     """alpha in [0, 1] weighs the labels, 1 - alpha the teacher; temperature > 0 softens both outputs."""
 
     kind: ClassVar[str] = "kd"
+    paper: ClassVar[str] = "arXiv:1503.02531"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     alpha: float = 0.5
     temperature: float = 4.0

@@ -1,5 +1,6 @@
 """What a method of distillation is: data and behaviour in one frozen object."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +20,7 @@ class Method(Config):
     cross-entropy; a method adds its own. Methods see tensors: never a model, a file or a rank.
     """
 
+    paper: ClassVar[str] = ""  # where the formula is from, an arXiv id where there is one
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def weights(self, epoch: int) -> dict[str, float]:
@@ -38,4 +40,12 @@ class Method(Config):
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
         """The method's terms, [] each, float32, mean over the batch, unweighted. The teacher's carry no gradient."""
+        raise NotImplementedError
+
+
+class Memory(nn.Module):
+    """An adapter whose buffers keep what its steps have seen, alike on all workers of a run."""
+
+    def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """After each step. gather: [*] of this worker -> [W, *], of all W by rank; called alike by all."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from raykd import models
 from raykd.data.dataset import Dataset, Split
 from raykd.data.loader import Batch, TrainLoader
 from raykd.experiment import Data
+from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
 from raykd.outputs import Outputs, Targets
@@ -72,6 +73,8 @@ class Training:
         if self.run.recipe.clip_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
         self.optimizer.step()
+        if isinstance(self.objective.adapter, Memory):
+            self.objective.adapter.remember(self.group.gather)
         return terms | {"loss": loss}
 
 

@@ -1,45 +1,16 @@
 """The losses against published values, a slow float64 reference, their identities and their extremes."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import CASES, GOLDEN, draw
 from torch import Tensor
 
 from raykd.methods import distillation_loss, feature_cosine_loss, feature_mse_loss, kd_loss
 
-GOLDEN = json.loads(Path(__file__).with_name("kd_losses.json").read_text(encoding="utf-8"))
-CASES = [pytest.param(case, id=f"seed{case['seed']}") for case in GOLDEN["cases"]]
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What the golden file's `draw` line describes: logits [B, C], labels [B], vectors [B, D], float64."""
-
-    student: Tensor
-    teacher: Tensor
-    labels: Tensor
-    student_vec: Tensor
-    teacher_vec: Tensor
-
-
-def draw(case: dict) -> Drawn:
-    random = np.random.RandomState(case["seed"])  # as the golden values were drawn
-
-    def normal(*shape: int) -> Tensor:
-        return torch.from_numpy(random.standard_normal(shape))
-
-    batch, classes = case["batch"], case["classes"]
-    student, teacher = normal(batch, classes) * 3, normal(batch, classes) * 3
-    labels = torch.from_numpy(random.randint(0, classes, size=batch)).long()
-    normal(batch, *case["student_map"])
-    normal(batch, *case["teacher_map"])
-    return Drawn(student, teacher, labels, normal(batch, case["vector"]), normal(batch, case["vector"]))
 
 
 def reference_kl(student: Tensor, teacher: Tensor, temperature: float) -> float:

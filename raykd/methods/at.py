@@ -1,0 +1,53 @@
+"""Attention transfer (Zagoruyko and Komodakis 2016, "Paying More Attention to Attention", arXiv:1612.03928).
+
+    loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (Q_s - Q_t)^2
+    Q    = A / ||A||_2 for each image,  A[h, w] = mean over channels of |map|^p
+
+Shapes: maps [B, K, H, W] of any number of channels, Q [B, H * W]; of two sizes the larger map is averaged down.
+Defaults: weight 1000 and p 2, as in the authors' and RepDistiller's runs on CIFAR. Of the teacher it needs features.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+
+@dataclass(frozen=True)
+class AttentionTransfer(StageMethod):
+    """`weight` of the term; `p` >= 1, the power that makes large activations count more."""
+
+    kind: ClassVar[str] = "at"
+    paper: ClassVar[str] = "arXiv:1612.03928"
+    weight: float = 1000.0
+    p: float = 2.0
+
+    def check(self) -> None:
+        super().check()
+        self.require(1 <= self.p < float("inf"), "p", "must be 1 or more; 2 and 4 are usual")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"at": self.weight}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        stages = [attention_transfer_loss(*maps, self.p) for maps in self.pairs(student, teacher)]
+        return super().terms(student, teacher, targets, adapter) | {"at": torch.stack(stages).sum()}
+
+
+@in_float32
+def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2) -> Tensor:
+    """Mean squared difference of both maps' attention. Shapes: [B, K, H, W]; returns [], 0 where they agree."""
+    student, teacher = (F.normalize(_attention(maps, p)) for maps in to_smaller(student_map, teacher_map))
+    return F.mse_loss(student, teacher)
+
+
+def _attention(maps: Tensor, p: float) -> Tensor:
+    return maps.abs().pow(p).mean(1).flatten(1)

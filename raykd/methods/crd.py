@@ -1,0 +1,147 @@
+"""Contrastive representation distillation (Tian, Krishnan, Isola 2019, arXiv:1910.10699).
+
+    loss = ce_weight * CE + kd_weight * KD + weight * (nce(t, bank_s) + nce(s, bank_t))
+    nce  = mean over images i of -log D(u_i . bank[i]) - sum over negatives j of log (1 - D(u_i . bank[j]))
+    D(x) = P / (P + negatives / n),  P = exp(x / contrast_temperature) / Z
+
+s, t: both models' embeddings through a linear layer each, trained with the student, to `dimensions`, length 1. bank_s,
+bank_t [n, dimensions]: what s and t were when each of the n training images was last seen, a moving average of
+`momentum`; negatives are drawn with replacement among the images of other classes. Z makes the first step's mean P 1/n,
+and stays.
+
+Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults: weight 0.8, 128 dimensions, 16384 negatives,
+temperature 0.07, momentum 0.5, the authors' for CIFAR-100; their KD + CRD is kd_weight 1. Of the teacher it needs the
+embedding. A similarity with all of the bank is computed, [B, n], rather than [B, negatives, dimensions] looked up.
+
+The banks and Z are buffers, in the checkpoint. Of several workers each draws its own negatives, and after a step all
+note what all of them have seen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.errors import ConfigError
+from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.method import Memory
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+_EPSILON = 1e-7  # the authors', added to P + negatives / n
+
+
+@dataclass(frozen=True)
+class CRD(FeatureMethod):
+    """`weight` of the term; see above for what the others are. `temperature` is that of KD's term."""
+
+    kind: ClassVar[str] = "crd"
+    paper: ClassVar[str] = "arXiv:1910.10699"
+    weight: float = 0.8
+    dimensions: int = 128
+    negatives: int = 16_384
+    contrast_temperature: float = 0.07
+    momentum: float = 0.5
+
+    def check(self) -> None:
+        super().check()
+        for name in ("dimensions", "negatives"):
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.contrast_temperature >= 0.02, "contrast_temperature", "must be 0.02 or more: exp overflows")
+        self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"crd": self.weight}
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
+        if len(images.labels.unique()) < 2:
+            raise ConfigError("method = CRD: negatives are images of other classes, and all images here are of one")
+        ours, theirs = embeddings(student, teacher)
+        return Contrast(self, ours.shape[1], theirs.shape[1], images)
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        assert isinstance(adapter, Contrast)
+        loss = adapter(*embeddings(student, teacher), targets)
+        return super().terms(student, teacher, targets, adapter) | {"crd": loss}
+
+
+class Contrast(Memory):
+    """Both embeddings' layers and banks. `images`: the n that are trained on, index ascending."""
+
+    banks: Tensor
+    scales: Tensor
+    index: Tensor
+    by_class: Tensor
+    first: Tensor
+
+    def __init__(self, method: CRD, student_width: int, teacher_width: int, images: Targets) -> None:
+        super().__init__()
+        self.num_negatives, self.temperature = method.negatives, method.contrast_temperature
+        self.momentum, num_images = method.momentum, len(images.index)
+        self.layers = nn.ModuleList([nn.Linear(width, method.dimensions) for width in (student_width, teacher_width)])
+        bound = (3 / method.dimensions) ** 0.5
+        self.register_buffer("banks", torch.empty(2, num_images, method.dimensions).uniform_(-bound, bound))
+        self.register_buffer("scales", torch.full((2,), -1.0))  # Z of each direction; below 0 until the first step
+        self.register_buffer("index", images.index.cpu(), persistent=False)
+        self.register_buffer("by_class", images.labels.cpu().argsort(stable=True), persistent=False)  # [n], positions
+        counts = images.labels.cpu().bincount()
+        self.register_buffer("first", F.pad(counts.cumsum(0), (1, 0)), persistent=False)  # [C + 1], into by_class
+        self._seen: tuple[Tensor, ...] = ()
+
+    def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
+        """The loss []; what was seen is noted by `remember`."""
+        units = [self._unit(layer(vectors)) for layer, vectors in zip(self.layers, (student, teacher), strict=True)]
+        position = torch.searchsorted(self.index, targets.index)
+        chosen = torch.cat([position[:, None], self._negatives(targets.labels)], dim=1)
+        # Each model's anchors against the other's bank.
+        scores = torch.stack(
+            [
+                score(unit, bank, chosen, self.temperature)
+                for unit, bank in zip(reversed(units), self.banks, strict=True)
+            ]
+        )
+        scales = self.scales.where(self.scales > 0, scores.detach().exp().mean((1, 2)) * len(self.index))
+        self._seen = position, scales, *(unit.detach() for unit in units)
+        return nce_loss(scores - scales.log()[:, None, None], len(self.index))
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors.to(self.banks.dtype))
+
+    def _negatives(self, labels: Tensor) -> Tensor:
+        """int64 [B, negatives]: positions of images of other classes than `labels`, drawn with replacement."""
+        start, end = self.first[labels], self.first[labels + 1]
+        others = len(self.index) - (end - start)
+        drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * others[:, None]
+        place = drawn.long().minimum(others[:, None] - 1)
+        return self.by_class[place + (place >= start[:, None]) * (end - start)[:, None]]
+
+    @torch.no_grad()
+    def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Note the last step's images of all workers."""
+        position, scales, *units = (gather(tensor) for tensor in self._seen)
+        position = position.flatten()
+        for bank, unit in zip(self.banks, units, strict=True):
+            bank[position] = F.normalize(self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1))
+        self.scales.copy_(scales.mean(0))
+        self._seen = ()
+
+
+@in_float32
+def score(unit: Tensor, bank: Tensor, chosen: Tensor, temperature: float) -> Tensor:
+    """[B, D], [n, D] and positions [B, 1 + K] -> [B, 1 + K]: unit . bank / temperature."""
+    return (unit @ bank.T).gather(1, chosen) / temperature
+
+
+def nce_loss(log_p: Tensor, num_images: int) -> Tensor:
+    """log P [2, B, 1 + K], the positive first -> []: summed over both directions and the K, mean over the batch."""
+    noise = (log_p.shape[2] - 1) / num_images
+    bound = log(noise + _EPSILON)
+    positive = F.softplus(bound - log_p[:, :, 0]).sum()
+    negative = (F.softplus(log_p[:, :, 1:] - bound) + (bound - log(noise))).sum()
+    return (positive + negative) / log_p.shape[1]

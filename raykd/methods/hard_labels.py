@@ -1,0 +1,45 @@
+"""The teacher's decision as a label (Touvron et al. 2020, DeiT, section 3, arXiv:2012.12877), through the normal head.
+
+    loss = alpha * CE(student, labels) + (1 - alpha) * CE(student, argmax of the teacher)
+
+Shapes: logits [B, C], labels [B]. The default, alpha 1/2, is the authors'. Of the teacher it needs logits. A token
+and a head of its own, which the authors add to a ViT for this label, are not here.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.method import Method, Need
+from raykd.methods.precision import at_least_float32
+from raykd.outputs import Outputs, Targets
+
+
+@dataclass(frozen=True)
+class HardLabels(Method):
+    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher's decisions."""
+
+    kind: ClassVar[str] = "hard_labels"
+    paper: ClassVar[str] = "arXiv:2012.12877"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    alpha: float = 0.5
+
+    def check(self) -> None:
+        self.require(
+            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
+        )
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": self.alpha, "hard": 1 - self.alpha}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        return {"hard": hard_label_loss(student.logits, teacher.logits)}
+
+
+def hard_label_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Cross-entropy with the teacher's most likely class, mean over the batch. Shapes: [B, C]; returns [] in nats."""
+    return F.cross_entropy(at_least_float32(student_logits), teacher_logits.argmax(1))

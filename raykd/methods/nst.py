@@ -1,0 +1,57 @@
+"""Neuron selectivity transfer (Huang and Wang 2017, "Like What You Like", arXiv:1707.01219).
+
+    loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of MMD^2
+    MMD^2 = mean k(f_t, f_t') + mean k(f_s, f_s') - 2 mean k(f_s, f_t),   k(a, b) = (a . b)^2
+
+Shapes: maps [B, K, H, W]; each channel's map, divided by its L2 norm, is one sample f [H * W]; the means are over pairs
+of channels of one image. Numbers of channels may differ; of two sizes the larger map is averaged down. Defaults: weight
+50, as RepDistiller's on CIFAR. Of the teacher it needs features.
+
+k's mean needs no tensor of [B, K, K, H * W], which public code makes: the sum of (a . b)^2 is |A B^T|^2 of
+[B, K_a, K_b], or <A^T A, B^T B> of [B, H * W, H * W]. The smaller of both is taken.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+
+@dataclass(frozen=True)
+class NST(StageMethod):
+    """`weight` of the term, on where in an image each channel is active."""
+
+    kind: ClassVar[str] = "nst"
+    paper: ClassVar[str] = "arXiv:1707.01219"
+    weight: float = 50.0
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"nst": self.weight}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        stages = [nst_loss(*maps) for maps in self.pairs(student, teacher)]
+        return super().terms(student, teacher, targets, adapter) | {"nst": torch.stack(stages).sum()}
+
+
+@in_float32
+def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy under (a . b)^2, mean over the batch. Shapes: [B, K, H, W]; returns []."""
+    student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in to_smaller(student_map, teacher_map))
+    own = _mean_kernel(teacher, teacher) + _mean_kernel(student, student)
+    return own - 2 * _mean_kernel(student, teacher)
+
+
+def _mean_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of (a_i . b_j)^2 over i, j and images: [B, K_a, P] and [B, K_b, P] -> []."""
+    pairs = len(a) * a.shape[1] * b.shape[1]
+    if a.shape[1] * b.shape[1] <= a.shape[2] ** 2:
+        return torch.bmm(a, b.mT).square().sum() / pairs
+    return (torch.bmm(a.mT, a) * torch.bmm(b.mT, b)).sum() / pairs

@@ -1,0 +1,51 @@
+"""Probabilistic knowledge transfer, PKT (Passalis and Tefas 2018, arXiv:1803.10837).
+
+    loss = ce_weight * CE + kd_weight * KD + weight * mean over i, j of t_ij log((t_ij + e) / (s_ij + e)),  e = 1e-7
+    s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: how likely image i picks image j as its neighbour
+
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B]. Defaults: weight 30000, as RepDistiller's on
+CIFAR. Of the teacher it needs the embedding. With several workers s and t are of a worker's own images.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+_EPSILON = 1e-7  # the authors'
+
+
+@dataclass(frozen=True)
+class PKT(FeatureMethod):
+    """`weight` of the term, on which images of a batch are neighbours."""
+
+    kind: ClassVar[str] = "pkt"
+    paper: ClassVar[str] = "arXiv:1803.10837"
+    weight: float = 30_000.0
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"pkt": self.weight}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        loss = pkt_loss(*embeddings(student, teacher))
+        return super().terms(student, teacher, targets, adapter) | {"pkt": loss}
+
+
+@in_float32
+def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL of both neighbourhoods, mean over all pairs. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where they agree."""
+    s, t = _neighbours(student), _neighbours(teacher)
+    return (t * ((t + _EPSILON) / (s + _EPSILON)).log()).mean()
+
+
+def _neighbours(vectors: Tensor) -> Tensor:
+    unit = vectors / (vector_norm(vectors, dim=1, keepdim=True) + _EPSILON)
+    similarity = (unit @ unit.T + 1) / 2
+    return similarity / similarity.sum(1, keepdim=True)

@@ -1,0 +1,85 @@
+"""Relational knowledge distillation (Park et al. 2019, "Relational Knowledge Distillation", arXiv:1904.05068).
+
+    loss     = ce_weight * CE + kd_weight * KD + distance_weight * distance + angle_weight * angle
+    distance = mean over i, j of huber(d_s[i, j] - d_t[i, j]),      d = |f_i - f_j| / mean of those above 0
+    angle    = mean over i, j, k of huber(a_s[i, j, k] - a_t[i, j, k]),   a = cos of the angle at i between j and k
+
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B]. Defaults: 25 and 50, the authors'. Of the
+teacher it needs the embedding. With several workers i, j and k are a worker's own images.
+
+a is never there as a whole, B^3 numbers in public code: a few i at a time are computed, and again on the way back.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+from torch.utils.checkpoint import checkpoint
+
+from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+CORNERS = 8  # images i at a time: [8, B, B] cosines, and [8, B, D] differences
+
+
+@dataclass(frozen=True)
+class RKD(FeatureMethod):
+    """distance_weight and angle_weight, of pairs and of triples of a batch's images."""
+
+    kind: ClassVar[str] = "rkd"
+    paper: ClassVar[str] = "arXiv:1904.05068"
+    distance_weight: float = 25.0
+    angle_weight: float = 50.0
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        ours, theirs = embeddings(student, teacher)
+        relations = {"rkd_distance": rkd_distance_loss(ours, theirs), "rkd_angle": rkd_angle_loss(ours, theirs)}
+        return super().terms(student, teacher, targets, adapter) | relations
+
+
+@in_float32
+def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber of normalised distances, mean over all pairs. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal."""
+    return F.smooth_l1_loss(_distances(student), _distances(teacher))
+
+
+def _distances(vectors: Tensor) -> Tensor:
+    """[B, B], divided by the mean of those above 0; all 0 where all vectors are equal."""
+    # Not by |a|^2 + |b|^2 - 2 a.b: in float32 that leaves noise where two images are near.
+    found = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = found.sum() / (found > 0).sum().clamp_min(1)
+    return found / mean.clamp_min(torch.finfo(found.dtype).tiny)
+
+
+@in_float32
+def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber of cosines, mean over all triples. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal."""
+    batch = len(student)
+    sums = [
+        cast(Tensor, checkpoint(_angles_at, student, teacher, first, use_reentrant=False, preserve_rng_state=False))
+        for first in range(0, batch, CORNERS)
+    ]
+    return torch.stack(sums).sum() / batch**3
+
+
+def _angles_at(student: Tensor, teacher: Tensor, first: int) -> Tensor:
+    """Sum of the Huber losses of the triples whose corner is one of CORNERS images from `first` on."""
+    ours, theirs = (_cosines(vectors, vectors[first : first + CORNERS]) for vectors in (student, teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="sum")
+
+
+def _cosines(vectors: Tensor, corners: Tensor) -> Tensor:
+    """[B, D] and [c, D] -> [c, B, B]; 0 where a side has no length, with no gradient there."""
+    sides = vectors - corners[:, None]
+    length = vector_norm(sides, dim=2, keepdim=True)
+    unit = torch.where(length > 0, sides / length.where(length > 0, 1.0), 0.0)
+    return torch.bmm(unit, unit.mT)

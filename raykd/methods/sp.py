@@ -1,0 +1,45 @@
+"""Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682).
+
+    loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (G_s - G_t)^2
+    G    = rows of F F^T, each divided by its L2 norm,  F [B, K * H * W] the maps of a batch
+
+Shapes: maps [B, K, H, W] of any K, H, W each; G [B, B]. Defaults: weight 3000 on the last stage, as the paper's and
+RepDistiller's on CIFAR. Of the teacher it needs features. With several workers G is of a worker's own images.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.feature_method import StageMethod
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+
+@dataclass(frozen=True)
+class SimilarityPreserving(StageMethod):
+    """`weight` of the term, on the similarities between the images of a batch."""
+
+    kind: ClassVar[str] = "sp"
+    paper: ClassVar[str] = "arXiv:1907.09682"
+    stages: tuple[int, ...] = (-1,)
+    weight: float = 3000.0
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"sp": self.weight}
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        stages = [similarity_preserving_loss(*maps) for maps in self.pairs(student, teacher)]
+        return super().terms(student, teacher, targets, adapter) | {"sp": torch.stack(stages).sum()}
+
+
+@in_float32
+def similarity_preserving_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Mean squared difference of both [B, B] similarities. Shapes: [B, ...]; returns [], 0 where they agree."""
+    student, teacher = (F.normalize(rows @ rows.T) for rows in (student_map.flatten(1), teacher_map.flatten(1)))
+    return F.mse_loss(student, teacher)

@@ -1,0 +1,82 @@
+"""Variational information distillation (Ahn et al. 2019, "Variational Information Distillation", arXiv:1904.05835).
+
+    loss     = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean 1/2 ((m - map_t)^2 / v + log v)
+    m        = three 1x1 convolutions with ReLUs between, K_s -> K_t -> K_t -> K_t, of the student's map
+    v        = log(1 + exp(a)) + 1e-5, one number a channel: the variance that the teacher's map has, given the student
+
+Shapes: maps [B, K, H, W]; of two sizes the larger map is averaged down. m's weights and a are parameters, trained with
+the student (where v is left out of the optimizer the loss is a plain squared error). Defaults: weight 1 and a variance
+of 5 at the start, the authors'. The term is a log likelihood and may be below 0. Of the teacher it needs features.
+"""
+
+from dataclasses import dataclass
+from math import expm1, log
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.precision import in_float32
+from raykd.outputs import Outputs, Targets
+
+MIN_VARIANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class VID(StageMethod):
+    """`weight` of the term; `initial_variance` of every channel, above 1e-5."""
+
+    kind: ClassVar[str] = "vid"
+    paper: ClassVar[str] = "arXiv:1904.05835"
+    weight: float = 1.0
+    initial_variance: float = 5.0
+
+    def check(self) -> None:
+        super().check()
+        self.require(MIN_VARIANCE < self.initial_variance < float("inf"), "initial_variance", "must be above 0.00001")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return super().weights(epoch) | {"vid": self.weight}
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
+        pairs = self.pairs(student, teacher)
+        return nn.ModuleList([Prediction(s.shape[1], t.shape[1], self.initial_variance) for s, t in pairs])
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        assert isinstance(adapter, nn.ModuleList)
+        maps = zip(adapter, self.pairs(student, teacher), strict=True)
+        stages = [predict(*to_smaller(*pair)) for predict, pair in maps]
+        return super().terms(student, teacher, targets, adapter) | {"vid": torch.stack(stages).sum()}
+
+
+class Prediction(nn.Module):
+    """What a student's map says of its teacher's: a mean for each place, a variance for each channel."""
+
+    def __init__(self, student_channels: int, teacher_channels: int, initial_variance: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(student_channels, teacher_channels, 1, bias=False)]
+        for _ in range(2):
+            layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
+        self.mean = nn.Sequential(*layers)
+        above = initial_variance - MIN_VARIANCE
+        self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))  # softplus gives above
+
+    @property
+    def variance(self) -> Tensor:
+        """[K_t], above 0."""
+        return F.softplus(self.spread) + MIN_VARIANCE
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Maps [B, K_s, H, W] and [B, K_t, H, W] -> []."""
+        return vid_loss(self.mean(student), self.variance, teacher)
+
+
+@in_float32
+def vid_loss(mean: Tensor, variance: Tensor, teacher_map: Tensor) -> Tensor:
+    """-log N(teacher; mean, variance) but for its constant, mean over places. Shapes: [B, K, H, W], variance [K]."""
+    variance = variance[:, None, None]
+    return ((mean - teacher_map).square() / variance + variance.log()).mean() / 2
