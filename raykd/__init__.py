@@ -9,7 +9,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raykd.cli import main as main
     from raykd.experiment import Data, Experiment, Workers
-    from raykd.methods import KD, CrossEntropy, FeatureKD
+    from raykd.methods import (
+        CRD,
+        DIST,
+        DKD,
+        KD,
+        NST,
+        PKT,
+        RKD,
+        VID,
+        AttentionTransfer,
+        CorrelationCongruence,
+        CrossEntropy,
+        FeatureKD,
+        FitNets,
+        HardLabels,
+        LogitStandardization,
+        SimilarityPreserving,
+        StandardizedDKD,
+    )
     from raykd.models.resnet_cifar import ResNet
     from raykd.models.timm_model import Timm
     from raykd.models.vit_cifar import ViT
@@ -21,7 +39,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "raykd.cli": ("main",),
     "raykd.experiment": ("Data", "Experiment", "Workers"),
-    "raykd.methods": ("KD", "CrossEntropy", "FeatureKD"),
+    "raykd.methods": (
+        "AttentionTransfer",
+        "CRD",
+        "CorrelationCongruence",
+        "CrossEntropy",
+        "DIST",
+        "DKD",
+        "FeatureKD",
+        "FitNets",
+        "HardLabels",
+        "KD",
+        "LogitStandardization",
+        "NST",
+        "PKT",
+        "RKD",
+        "SimilarityPreserving",
+        "StandardizedDKD",
+        "VID",
+    ),
     "raykd.models.resnet_cifar": ("ResNet",),
     "raykd.models.timm_model": ("Timm",),
     "raykd.models.vit_cifar": ("ViT",),
@@ -31,19 +67,33 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CRD",
+    "DIST",
+    "DKD",
     "KD",
+    "NST",
+    "PKT",
+    "RKD",
     "SGD",
+    "VID",
     "AdamW",
+    "AttentionTransfer",
     "Constant",
+    "CorrelationCongruence",
     "Cosine",
     "CrossEntropy",
     "Data",
     "Experiment",
     "FeatureKD",
+    "FitNets",
+    "HardLabels",
+    "LogitStandardization",
     "MultiStep",
     "Recipe",
     "ResNet",
     "Search",
+    "SimilarityPreserving",
+    "StandardizedDKD",
     "Timm",
     "ViT",
     "Workers",

@@ -10,7 +10,26 @@ from small_runs import experiment, recipe, run_of
 from raykd.config import Config, fingerprint, from_dict, kinds, later, override, parse, place, to_dict
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
-from raykd.methods import KD, CrossEntropy, FeatureKD, Method
+from raykd.methods import (
+    CRD,
+    DIST,
+    DKD,
+    KD,
+    NST,
+    PKT,
+    RKD,
+    VID,
+    AttentionTransfer,
+    CorrelationCongruence,
+    CrossEntropy,
+    FeatureKD,
+    FitNets,
+    HardLabels,
+    LogitStandardization,
+    Method,
+    SimilarityPreserving,
+    StandardizedDKD,
+)
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -46,6 +65,20 @@ EXAMPLES: tuple[Config, ...] = (
     CrossEntropy(),
     KD(alpha=0.1, temperature=2.0),
     FeatureKD(alpha=0.2, temperature=3.0, distance="cosine", feature_weight=0.7),
+    DKD(alpha=0.5, beta=2.0, temperature=3.0, warmup_epochs=10.0, ce_weight=0.5),
+    StandardizedDKD(alpha=0.5, beta=2.0, temperature=3.0, warmup_epochs=10.0, ce_weight=0.5, weight=3.0),
+    LogitStandardization(temperature=3.0, weight=5.0, ce_weight=0.1),
+    DIST(beta=2.0, gamma=3.0, temperature=4.0, ce_weight=0.5),
+    HardLabels(alpha=0.3),
+    FitNets(0.1, 0.9, 2.0, (0, 2), 10.0),
+    AttentionTransfer(0.1, 0.9, 2.0, (0, 2), 10.0, 4.0),
+    SimilarityPreserving(0.1, 0.9, 2.0, (0, 2), 10.0),
+    NST(0.1, 0.9, 2.0, (0, 2), 10.0),
+    VID(0.1, 0.9, 2.0, (0, 2), 10.0, 2.0),
+    RKD(0.1, 0.9, 2.0, 10.0, 20.0),
+    PKT(0.1, 0.9, 2.0, 10.0),
+    CorrelationCongruence(0.1, 0.9, 2.0, 10.0, 64),
+    CRD(0.1, 0.9, 2.0, 10.0, 64, 100, 0.1, 0.9),
     Data("digits", 10, 500, 100, 8, 1, False, 3),
     Workers(cpus=4, gpus=2.0, count=4, min_count=2),
     Uniform(0.1, 10.0, log=True),
@@ -210,7 +243,7 @@ def test_from_dict_refuses_what_another_version_wrote() -> None:
     with pytest.raises(ConfigError, match="KD has no field flavour: written by another version"):
         from_dict(Method, to_dict(KD()) | {"flavour": "mint"})
     with pytest.raises(ConfigError, match=r"kind 'dkd' is not one of .*kd.*: written by another version"):
-        from_dict(Method, {"kind": "dkd"})
+        from_dict(Method, {"kind": "telepathy"})
 
 
 def test_from_dict_fills_fields_that_came_later_with_their_defaults() -> None:

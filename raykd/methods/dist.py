@@ -12,14 +12,13 @@ Of the teacher it needs logits.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from raykd.methods.method import Method, Need
-from raykd.methods.precision import in_float32
+from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
-
-_EPSILON = 1e-8  # the least a norm counts; the authors add it to the product, which moves rows of tiny probabilities
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,13 @@ def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 def _correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Pearson's, of each row: [N, M] -> [N]; 0 where a row is constant."""
-    student, teacher = (rows - rows.mean(1, keepdim=True) for rows in (student, teacher))
-    return F.cosine_similarity(student, teacher, dim=1, eps=_EPSILON)
+    """Pearson's, of each row: [N, M] -> [N]; 0 where a row is constant, with no gradient there."""
+    return (_centred_units(student) * _centred_units(teacher)).sum(1)
+
+
+def _centred_units(rows: Tensor) -> Tensor:
+    """Rows less their mean, of length 1; 0 where only rounding is left: public code has gradients of 1e8 there."""
+    centred = rows - rows.mean(1, keepdim=True)
+    length = vector_norm(centred, dim=1, keepdim=True)
+    varies = length > ROUNDING * torch.finfo(rows.dtype).eps * vector_norm(rows.detach(), dim=1, keepdim=True)
+    return torch.where(varies, centred / length.where(varies, 1.0), 0.0)

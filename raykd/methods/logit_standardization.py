@@ -12,12 +12,13 @@ Of the teacher both need logits. (The authors' code for DKD, unlike the paper, t
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from raykd.methods.dkd import DKD
 from raykd.methods.kd import kd_loss
 from raykd.methods.method import Method, Need
-from raykd.methods.precision import in_float32
+from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
 _EPSILON = 1e-7  # the authors'
@@ -81,4 +82,7 @@ def logit_standardization_kl(student_logits: Tensor, teacher_logits: Tensor, tem
 def standardize(logits: Tensor) -> Tensor:
     """[B, C] -> [B, C]: mean 0 and standard deviation 1 for each image; 0 where all logits are equal."""
     centred = logits - logits.mean(1, keepdim=True)
-    return centred / (logits.std(1, keepdim=True) + _EPSILON)
+    deviation = logits.std(1, keepdim=True)
+    # Where only rounding is left of the differences, dividing by 1e-7 would make a gradient of 1e7.
+    varies = deviation > ROUNDING * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(1, keepdim=True)
+    return torch.where(varies, centred / (deviation + _EPSILON), 0.0)

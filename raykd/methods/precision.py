@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
+ROUNDING = 16  # epsilons of its float type: what a difference from a mean must exceed to be one
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
