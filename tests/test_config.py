@@ -242,7 +242,7 @@ def test_to_dict_and_from_dict_are_inverse_through_json(example: Config) -> None
 def test_from_dict_refuses_what_another_version_wrote() -> None:
     with pytest.raises(ConfigError, match="KD has no field flavour: written by another version"):
         from_dict(Method, to_dict(KD()) | {"flavour": "mint"})
-    with pytest.raises(ConfigError, match=r"kind 'dkd' is not one of .*kd.*: written by another version"):
+    with pytest.raises(ConfigError, match=r"kind 'telepathy' is not one of .*kd.*: written by another version"):
         from_dict(Method, {"kind": "telepathy"})
 
 

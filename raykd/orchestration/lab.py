@@ -24,7 +24,7 @@ from raykd.runs import RunStore
 from raykd.teaching import Teaching, WantedTable, decide
 from raykd.training.taught import is_full
 from raykd.training.testing import is_tested
-from raykd.training.training import make_model
+from raykd.training.training import make_model, require_method_fits
 
 # SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -42,13 +42,15 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
 
 
 def checked_plan(experiment: Experiment, dataset: Dataset, options: Options) -> Plan:
-    """The plan on `dataset`. Raises ConfigError for models that cannot be made, or weights that do not fit."""
+    """The plan on `dataset`. Raises ConfigError for models that cannot be made, weights or a method that do not fit."""
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
         model = make_model(run, dataset)
         model.require_size(dataset.image_size, run.model.label)
         if run.imported is not None:
             load_weights(model.network, Path(run.imported.path))
+    if distilled := next((run for run in plan.runs if run.stage == "distilled"), None):
+        require_method_fits(distilled, dataset)
     return plan
 
 

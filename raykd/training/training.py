@@ -109,14 +109,31 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     return Training(run, compute, objective, optimizer, loader, val, teacher, group)
 
 
+def require_method_fits(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError where the method of `run` cannot bring its two models together: before either is trained."""
+    if not run.method.needs - {"logits"}:
+        return
+    assert run.teacher is not None
+    views = dataset.train.images[:2]
+    student, teacher = (_outputs(make_model(each, dataset), views) for each in (run, run.teacher))
+    labels = dataset.train.labels
+    with torch.random.fork_rng(devices=[]):
+        run.method.adapter(student, teacher, Targets(labels, torch.arange(len(labels))))
+
+
+@torch.no_grad()
+def _outputs(model: ImageModel, views: Tensor) -> Outputs:
+    """Of evaluation, on the CPU; the model is left in training mode."""
+    outputs: Outputs = model.eval()(views.cpu())
+    model.train()
+    return outputs
+
+
 def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, batch: Batch, images: Targets) -> nn.Module | None:
     """The method's adapter for these two models' shapes, its weights from the run's seed."""
     taught = teacher(batch)
     assert taught is not None
-    student.eval()
-    with torch.no_grad():
-        outputs: Outputs = student(batch.images[:2].cpu())
-    student.train()
+    outputs = _outputs(student, batch.images[:2])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return run.method.adapter(outputs, taught, images)
