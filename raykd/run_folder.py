@@ -1,6 +1,7 @@
 """A run's folder: what stands in it, and who writes it. Imports no torch: the report reads it too.
 
-run.json  history.parquet  checkpoint/last.safetensors  best.safetensors  test.json  tensorboard/  .lock
+run.json  history.parquet  checkpoint/last.safetensors  best.safetensors  val.json  test.json  costs.json  usage/
+tensorboard/  .lock
 """
 
 import errno
@@ -47,6 +48,20 @@ class RunFolder:
     def test(self) -> Path:
         """The best weights' figures on the test set, JSON."""
         return self.path / "test.json"
+
+    @property
+    def val(self) -> Path:
+        """The best weights' figures on validation, JSON."""
+        return self.path / "val.json"
+
+    @property
+    def costs(self) -> Path:
+        """What the model costs whoever uses it, JSON."""
+        return self.path / "costs.json"
+
+    def usage(self, rank: int) -> Path:
+        """What worker `rank` took to train the run, JSON; written by that worker."""
+        return self.path / "usage" / f"{rank}.json"
 
     @property
     def tensorboard(self) -> Path:

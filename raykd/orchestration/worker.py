@@ -40,6 +40,7 @@ from raykd.training.records import precision_of, require_same_data
 from raykd.training.taught import filler_of, teacher_of
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.testing import evaluate_on_test
+from raykd.training.usage import metered
 
 LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
@@ -170,6 +171,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
                 print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
+        held.enter_context(metered(folder.usage(group.rank), device, worker.gpus))
         fit(run, dataset, folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
     to_ray.flush()
 

@@ -1,14 +1,27 @@
-"""The test set, read once for each trained run and never to choose anything."""
+"""A trained run is measured: on validation, on the test set, and by what its model costs. Once, and never to choose.
+
+val.json  test.json   the best weights' figures, see measures.py        costs.json   the model's, see costs.py
+
+test.json is written last: where it is there and of these weights, nothing is measured again and the test set is left
+alone, also where an older version wrote it with fewer figures; remove it to have the run measured anew.
+"""
 
 from dataclasses import asdict
+from typing import Any
 
 from raykd.atomic import write_json
-from raykd.data.dataset import Dataset
+from raykd.config import from_dict
+from raykd.data.dataset import Dataset, Split
 from raykd.models.weights import file_fingerprint
+from raykd.plan import Run
 from raykd.run_folder import RunFolder, read_json
 from raykd.training.compute import Compute
-from raykd.training.evaluate import evaluate
-from raykd.training.trained import load_trained
+from raykd.training.costs import costs_beside
+from raykd.training.measures import measure
+from raykd.training.taught import teacher_from
+from raykd.training.teachers import LiveTeacher
+from raykd.training.trained import images_of, load_trained
+from raykd.training.training import validation_of
 
 
 def is_tested(folder: RunFolder) -> bool:
@@ -18,9 +31,33 @@ def is_tested(folder: RunFolder) -> bool:
 
 
 def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
-    """Write test.json for the run's best weights, unless it is there."""
+    """Write val.json, costs.json and test.json for the run's best weights, unless they are tested."""
     if is_tested(folder):
         return
+    run: Run = from_dict(Run, folder.record()["config"])
     model = load_trained(folder.best).to(compute.device)
-    result = evaluate(model, dataset.test, compute)
-    write_json(folder.test, asdict(result) | {"weights_sha256": file_fingerprint(folder.best)})
+    teacher = _teacher_of(run, folder, compute)
+    origin = {
+        "classes": list(dataset.class_names),
+        "weights_sha256": file_fingerprint(folder.best),
+        "teacher_sha256": teacher.identity if teacher else None,
+    }
+
+    def figures(split: Split) -> dict[str, Any]:
+        found = measure(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
+        return asdict(found) | origin
+
+    write_json(folder.val, figures(validation_of(run.data, dataset, compute.device)))
+    write_json(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_json(folder.test, figures(dataset.test))
+
+
+def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
+    """Whose weights taught the run; None where none did, and where other weights lie in its teacher's folder now."""
+    taught_by = folder.record().get("teacher_sha256")
+    if run.teacher is None or not taught_by:
+        return None
+    beside = RunFolder(folder.path.parent / run.teacher.name)
+    if not beside.best.is_file() or file_fingerprint(beside.best) != taught_by:
+        return None
+    return teacher_from(beside, compute.device)

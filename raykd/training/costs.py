@@ -1,0 +1,62 @@
+"""What a model costs whoever uses it: parameters, operations, time for an image. Of its shape, not of its weights.
+
+FLOPs are those of one image's forward pass, by torch.utils.flop_counter: matrix products, convolutions and attention,
+where a multiply-add counts 2. Norms, activations and resizing are not in it. Papers that count multiply-adds say half.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from raykd.config import fingerprint, to_dict
+from raykd.models import ImageModel, Images, Model
+from raykd.provenance import hardware, versions
+from raykd.run_folder import read_json
+from raykd.training.compute import Compute
+from raykd.training.latency import latency, throughput
+
+
+def costs_beside(family: Path, model: Model, network: ImageModel, images: Images, compute: Compute) -> dict[str, Any]:
+    """The content of costs.json: as a run of the folder `family` has it of this model on such a device, or measured.
+
+    network: of `model`, on any device; it is moved to `compute`'s and left in evaluation mode.
+    """
+    where = {
+        "device": device_name(compute.device),
+        "precision": compute.precision,
+        "threads": compute.threads if compute.device.type == "cpu" else None,
+        "image_size": images.size,
+        "torch": versions()["torch"],
+    }
+    shape = fingerprint({"model": to_dict(model), "num_classes": images.num_classes, **where})
+    for path in sorted(family.glob("*/costs.json")):
+        if (known := read_json(path)).get("shape") == shape:
+            return known
+    return {
+        "shape": shape,
+        **where,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "flops": flops(network, images.size, compute.device),
+        "latency_ms": asdict(latency(network, images.size, compute)),
+        "images_per_s": asdict(throughput(network, images.size, compute)),
+    }
+
+
+@torch.no_grad()
+def flops(network: ImageModel, image_size: int, device: torch.device) -> int:
+    """Of one image of `image_size` pixels on a side, a multiply-add counting 2."""
+    network = network.to(device).eval()
+    image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=device)
+    # Attention as the matrix products that it is: not every fused kernel is known to every torch's counter.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops()
+
+
+def device_name(device: torch.device) -> str:
+    """'NVIDIA H100 80GB HBM3', or the CPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(hardware(None)["cpu"])

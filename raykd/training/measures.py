@@ -1,0 +1,139 @@
+"""What a trained model is measured by on one split, in one pass: accuracy, calibration, nearness to its teacher.
+
+    p = softmax(logits), y the label, q = softmax(teacher's logits), c = max_k p_k        over N images
+    top1   100/N sum [argmax p = y]             nll    -1/N sum log p_y
+    top5   100/N sum [y among the 5 largest p]  brier  1/N sum_images sum_k (p_k - [k = y])^2
+    ece    sum_b |sum_{c in bin b} ([argmax p = y] - c)| / N
+    agreement  100/N sum [argmax p = argmax q]  teacher_kl  1/N sum sum_k q_k (log q_k - log p_k)
+
+Brier 1950 (the sum over classes, in [0, 2]); ECE of Guo et al. 2017, arXiv:1706.04599, with 15 bins ((b-1)/15, b/15].
+torchmetrics counts the confusion, the top 5 and the divergence. Its calibration error has bins that are closed on the
+left, and one more for c = 1, in which an overconfident model's images end up apart; a Brier score it has not.
+All in float64 from the logits on: in float32 a confidence of 1 - 1e-8 is 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raykd.data.dataset import Split
+from raykd.data.loader import eval_batches
+from raykd.models import ImageModel
+from raykd.training.compute import EVALUATION_BATCH, Compute
+
+NUM_BINS = 15
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """By bin of confidence, from 0 to 1 in equal widths: images, their mean confidence and the share that was right.
+
+    Both are fractions, and None in a bin without images.
+    """
+
+    count: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """top1, top5, agreement and class_top1 in percent; nll and teacher_kl in nats an image; ece in [0, 1].
+
+    top5: None where all of at most 5 classes are among them. agreement, teacher_kl: None without a teacher.
+    class_top1: of each class's own images, None where there are none. confusion[label][predicted]: images.
+    """
+
+    top1: float
+    nll: float
+    num_images: int
+    top5: float | None
+    ece: float
+    brier: float
+    agreement: float | None
+    teacher_kl: float | None
+    class_top1: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: Reliability
+
+
+@torch.no_grad()
+def measure(
+    model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: ImageModel | None = None
+) -> Measures:
+    """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision."""
+    sums = _Sums(num_classes, compute.device, teacher is not None)
+    was_training = model.training
+    model.eval()
+    for some_images, some_labels in eval_batches(split.images, split.labels, EVALUATION_BATCH[compute.device.type]):
+        images, labels = some_images.to(compute.device), some_labels.to(compute.device)
+        with compute.autocast():
+            logits = model(images).logits
+            target = None if teacher is None else teacher(images).logits
+        sums.add(logits.double(), labels, None if target is None else target.double())
+    model.train(was_training)
+    return sums.measures()
+
+
+class _Sums:
+    """Sums over the images so far, on the device: nothing is read from it before the last one."""
+
+    def __init__(self, num_classes: int, device: torch.device, is_taught: bool) -> None:
+        # Here: it takes a second or two to import, and who only trains does not measure.
+        from torchmetrics import KLDivergence
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
+        self._top: Any = None
+        if num_classes > TOP:
+            self._top = MulticlassAccuracy(num_classes, top_k=TOP, average="micro", validate_args=False).to(device)
+        self._kl = KLDivergence(log_prob=True).set_dtype(torch.float64).to(device) if is_taught else None
+        self._nll, self._brier, self._agreement = torch.zeros(3, dtype=torch.float64, device=device)
+        self._bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
+        self._edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=device)[1:-1]
+
+    def add(self, logits: Tensor, labels: Tensor, target: Tensor | None) -> None:
+        """logits, target: float64 [B, C]. labels: int64 [B]."""
+        log_p = logits.log_softmax(1)
+        p, predicted = log_p.exp(), logits.argmax(1)
+        p_label = p.gather(1, labels[:, None])[:, 0]
+        self._confusion.update(predicted, labels)
+        if self._top is not None:
+            self._top.update(p, labels)
+        self._nll -= log_p.gather(1, labels[:, None]).sum()
+        self._brier += (p.square().sum(1) - 2 * p_label + 1).sum()
+        confidence = p.gather(1, predicted[:, None])[:, 0]
+        columns = torch.stack([torch.ones_like(confidence), confidence, (predicted == labels).double()], 1)
+        bins = torch.bucketize(confidence, self._edges)
+        self._bins += torch.nn.functional.one_hot(bins, NUM_BINS).double().T @ columns
+        if self._kl is not None and target is not None:
+            self._kl.update(target.log_softmax(1), log_p)
+            self._agreement += (predicted == target.argmax(1)).sum()
+
+    def measures(self) -> Measures:
+        """Of all images that were added."""
+        confusion = self._confusion.compute().long()
+        right, of_class, num_images = confusion.diagonal(), confusion.sum(1), int(confusion.sum())
+        bins = self._bins.tolist()
+        return Measures(
+            top1=100 * int(right.sum()) / num_images,
+            nll=float(self._nll) / num_images,
+            num_images=num_images,
+            top5=None if self._top is None else 100 * round(float(self._top.compute()) * num_images) / num_images,
+            ece=sum(abs(correct - confidence) for _, confidence, correct in bins) / num_images,
+            brier=float(self._brier) / num_images,
+            agreement=None if self._kl is None else 100 * float(self._agreement) / num_images,
+            teacher_kl=None if self._kl is None else float(self._kl.compute()),
+            class_top1=tuple(
+                100 * r / n if n else None for r, n in zip(right.tolist(), of_class.tolist(), strict=True)
+            ),
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            reliability=Reliability(
+                tuple(int(count) for count, _, _ in bins),
+                tuple(confidence / count if count else None for count, confidence, _ in bins),
+                tuple(correct / count if count else None for count, _, correct in bins),
+            ),
+        )

@@ -1,0 +1,133 @@
+"""What a worker of a run took: seconds, GPUs, and the joules that its GPU counted meanwhile.
+
+    with metered(folder.usage(rank), device, gpus=1.0):
+        fit(...)
+
+<run>/usage/<rank>.json: {"pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece each
+time that the run was taken up; what a kill made it train again is in it, since it was taken. Energy is NVML's total
+counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a share of a GPU or a MIG
+instance, and where another process computes on it, for their energy would be counted too; without a GPU or an NVML that
+answers, too. A thread writes it down every WRITE_EVERY_S, which is what a kill can cost.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from raykd.atomic import write_json
+from raykd.run_folder import read_json
+
+WRITE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One time that a worker was at the run. gpus: that it had, maybe a share of one. gpu: its name.
+
+    joules: None where they are not known, and then `no_joules_because` says why.
+    """
+
+    seconds: float
+    gpus: float
+    gpu: str | None
+    joules: float | None
+    no_joules_because: str | None
+
+
+class NoEnergy(Exception):
+    """Why the run's own energy cannot be known."""
+
+
+@contextmanager
+def metered(path: Path, device: torch.device, gpus: float) -> Iterator[None]:
+    """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error."""
+    earlier, ended = read_json(path).get("pieces", []), threading.Event()
+    piece_so_far = _meter(device, gpus)
+
+    def write() -> None:
+        try:
+            write_json(path, {"pieces": [*earlier, asdict(piece_so_far())]})
+        except OSError as error:  # a quota, say: the run itself is sound
+            print(f"raykd: what the run takes is not written to '{path}': {error}")
+
+    def keep_writing() -> None:
+        while not ended.wait(WRITE_EVERY_S):
+            write()
+
+    thread = threading.Thread(target=keep_writing, daemon=True, name="raykd-usage")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        write()
+
+
+def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
+    """Starts to count; what it returns tells the piece so far."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    began, joules_before, counter, reason = time.monotonic(), 0.0, None, None
+    try:
+        counter = energy_counter(device, gpus)
+        joules_before = counter()
+    except NoEnergy as error:
+        counter, reason = None, str(error)
+
+    def piece_so_far() -> Piece:
+        seconds, joules, why = time.monotonic() - began, None, reason
+        if counter is not None:
+            try:
+                joules = counter() - joules_before
+            except NoEnergy as error:
+                why = str(error)
+        if joules is not None and joules < 0:
+            joules, why = None, "the GPU's counter began anew"
+        return Piece(seconds, gpus, gpu, joules, why)
+
+    return piece_so_far
+
+
+def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
+    """Joules that the GPU took since its driver was loaded. Raises NoEnergy where they would not be the run's alone."""
+    if device.type != "cuda":
+        raise NoEnergy("no GPU")
+    if gpus < 1:
+        raise NoEnergy(f"the run has {gpus:g} of the GPU, and the counter is of the whole")
+    try:
+        import pynvml
+    except ImportError:
+        raise NoEnergy("pynvml is not installed (nvidia-ml-py)") from None
+    torch.cuda.synchronize(device)  # from here on this process is one of those that compute on the GPU
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        if _is_divided(handle):
+            raise NoEnergy("a MIG instance, and the counter is of the whole GPU")
+        if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
+            raise NoEnergy(f"{num_processes} processes compute on the GPU")
+    except pynvml.NVMLError as error:
+        raise NoEnergy(f"NVML: {error}") from None
+
+    def joules() -> float:
+        try:
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+        except pynvml.NVMLError as error:
+            raise NoEnergy(f"NVML: {error}") from None
+
+    return joules
+
+
+def _is_divided(handle: object) -> bool:
+    """Whether the GPU is in MIG mode; one that has no such mode is not."""
+    import pynvml
+
+    try:
+        return pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    except pynvml.NVMLError_NotSupported:
+        return False

@@ -1,0 +1,144 @@
+"""What a model costs: its operations by hand, its times, measured once for each shape and device in a family."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_runs import CPU, digits
+
+from raykd import models
+from raykd.models import Images, Model
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.vit_cifar import ViT
+from raykd.provenance import versions
+from raykd.training import costs, latency
+from raykd.training.compute import choose
+from raykd.training.costs import costs_beside, flops
+from raykd.training.trained import images_of
+
+CIFAR = Images(10, 32, (0.5,) * 3, (0.5,) * 3)
+COMPUTE = choose(CPU, "fp32")
+
+
+def resnet_flops(blocks: tuple[int, ...], width: int, size: int, num_classes: int) -> int:
+    """2 x multiply-adds: a 3x3 stem, two 3x3 convolutions a block, a 1x1 where shapes change, the head."""
+    total, channels = 9 * 3 * width * size**2, width
+    for stage, count in enumerate(blocks):
+        wide, side = width * 2**stage, size // 2**stage
+        for block in range(count):
+            entering = channels if block == 0 else wide
+            total += 9 * entering * wide * side**2 + 9 * wide * wide * side**2
+            if block == 0 and stage:
+                total += entering * wide * side**2
+        channels = wide
+    return 2 * (total + channels * num_classes)
+
+
+def vit_flops(depth: int, width: int, patch: int, size: int, num_classes: int) -> int:
+    """2 x multiply-adds: patches; a layer's four projections, attention's two products, an MLP of 4; the head."""
+    patches = (size // patch) ** 2
+    tokens = patches + 1
+    layer = 4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2
+    return 2 * (patches * 3 * patch**2 * width + depth * layer + width * num_classes)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (ResNet((2, 2, 2, 2)), resnet_flops((2, 2, 2, 2), 64, 32, 10)),
+        (ResNet((1, 1, 1, 1)), resnet_flops((1, 1, 1, 1), 64, 32, 10)),
+        (ResNet((1, 2, 1, 1), 16), resnet_flops((1, 2, 1, 1), 16, 32, 10)),
+        (ViT(), vit_flops(6, 192, 4, 32, 10)),
+        (ViT(depth=2, width=64, heads=2, patch=8), vit_flops(2, 64, 8, 32, 10)),
+    ],
+    ids=lambda value: value.label if isinstance(value, Model) else "",
+)
+def test_flops_are_twice_the_multiply_adds_by_hand(model: Model, expected: int) -> None:
+    assert flops(models.build(model, CIFAR, 0), 32, CPU) == expected
+
+
+def test_a_resnet18_on_cifar_has_the_0_56_billion_multiply_adds_of_the_literature() -> None:
+    assert flops(models.build(models.find("resnet18"), CIFAR, 0), 32, CPU) / 2e9 == pytest.approx(0.556, abs=1e-3)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Passes take the times that a test puts in, whatever the machine does."""
+    times: list[float] = []
+    ticks = itertools.count()
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        number = next(ticks)
+        now += times[number // 2] if number % 2 else 0.0
+        return now
+
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=tick))
+    return times
+
+
+def test_latency_is_in_milliseconds_without_the_warm_up(clock: list[float]) -> None:
+    clock += [5.0] * latency.WARM_UP + [0.001 * (number + 1) for number in range(latency.PASSES)]
+    model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
+    found = latency.latency(model, 8, COMPUTE)
+    assert (found.median, found.p10, found.p90) == pytest.approx((25.5, 5.9, 45.1))
+    assert (found.passes, found.batch_size) == (50, 1)
+
+
+def test_throughput_is_of_256_images_and_its_p10_is_slow(clock: list[float]) -> None:
+    clock += [9.0, 9.0] + [0.128] * 18 + [0.256] * 2
+    model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
+    found = latency.throughput(model, 8, COMPUTE)
+    assert (found.median, found.passes, found.batch_size) == (pytest.approx(2000), 20, 256)
+    assert found.p10 == pytest.approx(1900) and found.p90 == pytest.approx(2000)
+
+
+def test_a_slow_machine_makes_fewer_passes_but_three(clock: list[float]) -> None:
+    clock += [2.0] * 22
+    model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
+    assert latency.throughput(model, 8, COMPUTE).passes == latency.FEWEST_PASSES
+
+
+def test_a_searchs_latency_is_the_median(clock: list[float]) -> None:
+    clock += [5.0] * latency.WARM_UP + [0.002] * latency.PASSES
+    model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
+    assert latency.latency_ms(model, 8, COMPUTE) == pytest.approx(2.0)
+
+
+def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> dict[str, object]:
+    images = replace(images_of(digits()), **changes)
+    return costs_beside(family, model, models.build(model, images, 0), images, choose(CPU, precision))
+
+
+def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(costs, "flops", lambda *_: measured.append("flops") or 1)
+    small = ResNet((1, 1, 1, 1), 8)
+    first = beside(tmp_path, small)
+    assert measured == ["flops"] and first["parameters"] == 78_002
+    (tmp_path / "baseline-s0").mkdir()
+    (tmp_path / "baseline-s0" / "costs.json").write_text(json.dumps(first))
+    assert beside(tmp_path, small) == first and len(measured) == 1, "other weights, the same costs"
+    for other in (
+        beside(tmp_path, ResNet((1, 1, 1, 1), 16)),
+        beside(tmp_path, small, "bf16"),
+        beside(tmp_path, small, num_classes=7),
+    ):
+        assert other["shape"] != first["shape"]
+    assert len(measured) == 4
+    monkeypatch.setattr(costs, "device_name", lambda _: "another machine")
+    assert beside(tmp_path, small)["device"] == "another machine" and len(measured) == 5
+
+
+def test_costs_say_where_and_how_they_were_measured(tmp_path: Path) -> None:
+    found = beside(tmp_path, ResNet((1, 1, 1, 1), 8))
+    assert found["device"] and found["torch"] == versions()["torch"] and found["precision"] == "fp32"
+    assert (found["threads"], found["image_size"]) == (COMPUTE.threads, 8)
+    for name, batch_size in (("latency_ms", 1), ("images_per_s", 256)):
+        timing = found[name]
+        assert isinstance(timing, dict)
+        assert 0 < timing["p10"] <= timing["median"] <= timing["p90"] and timing["batch_size"] == batch_size

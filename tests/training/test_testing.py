@@ -1,0 +1,183 @@
+"""A trained run is measured once: over a whole small lab the test set is asked for once a run, and training never does.
+
+Beside it: what val.json, test.json and costs.json hold, and what becomes of files of an older version.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
+
+from raykd.bench.without_ray import train_plan
+from raykd.data.dataset import Dataset
+from raykd.methods import FeatureKD
+from raykd.models.weights import file_fingerprint
+from raykd.plan import Plan, make_plan
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.training.compute import choose
+from raykd.training.measures import measure
+from raykd.training.testing import evaluate_on_test, is_tested
+from raykd.training.trained import load_trained
+from raykd.training.training import validation_of
+
+COMPUTE = choose(CPU, "fp32")
+SCALARS = ("top1", "top5", "nll", "ece", "brier", "agreement", "teacher_kl")
+reads: list[str] = []
+
+
+@dataclass(frozen=True)
+class Watched(Dataset):
+    """Counts who asks for the test set."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "test":
+            reads.append(name)
+        return super().__getattribute__(name)
+
+
+def watched() -> Watched:
+    return Watched(**{field.name: getattr(digits(), field.name) for field in fields(Dataset)})
+
+
+def plan_of(**changes: Any) -> Plan:
+    """A teacher, two baselines, two distilled students of two epochs."""
+    short = {"teacher": replace(experiment().teacher, epochs=2), "student": recipe(epochs=2), "seeds": (0, 1)}
+    return make_plan(experiment(**short, **changes), digits(), NO_WEIGHTS)
+
+
+def lab(results: Path, dataset: Dataset, plan: Plan) -> Iterator[RunFolder]:
+    """Train all of `plan`, then give the folder of each run as it is evaluated."""
+    store = RunStore(results)
+    train_plan(plan, dataset, CPU, store)
+    for run in plan.runs:
+        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+        yield store.folder(run)
+
+
+@pytest.mark.parametrize("source", ["live", "table"])
+def test_a_lab_asks_for_the_test_set_once_a_run_and_training_never(source: Any, tmp_path: Path) -> None:
+    plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
+    reads.clear()
+    train_plan(plan, dataset, CPU, store)
+    assert len(plan.runs) == 5 and reads == [], "training asked for the test set"
+    for number, run in enumerate(plan.runs):
+        assert not is_tested(store.folder(run))
+        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+        assert len(reads) == number + 1
+    train_plan(plan, dataset, CPU, store)
+    for run in plan.runs:
+        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+    assert len(reads) == len(plan.runs), "a second command asked again"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """A lab that was evaluated, a folder for each stage's first run. Read only."""
+    found: dict[str, RunFolder] = {}
+    for folder in lab(tmp_path_factory.mktemp("lab"), digits(), plan_of()):
+        found.setdefault(folder.record()["stage"], folder)
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("stage", ["teacher", "baseline", "distilled"])
+def test_files_hold_what_the_best_weights_measure(stage: str, folders: dict[str, RunFolder]) -> None:
+    folder = folders[stage]
+    model = load_trained(folder.best)
+    teacher = load_trained(folders["teacher"].best).eval() if stage == "distilled" else None
+    splits = {folder.test: digits().test, folder.val: validation_of(experiment().data, digits(), CPU)}
+    for path, split in splits.items():
+        written, expected = read(path), measure(model, split, COMPUTE, 10, teacher)
+        figures = {name: getattr(expected, name) for name in SCALARS if getattr(expected, name) is not None}
+        assert {name: written[name] for name in figures} == pytest.approx(figures, rel=1e-4)
+        assert len(figures) == (7 if teacher else 5)
+        assert written["num_images"] == len(split)
+        assert written["confusion"] == [list(row) for row in expected.confusion]
+        assert written["class_top1"] == list(expected.class_top1)
+        assert written["reliability"]["count"] == list(expected.reliability.count)
+        assert written["classes"] == [str(digit) for digit in range(10)]
+        assert written["weights_sha256"] == file_fingerprint(folder.best)
+
+
+def test_validation_finds_what_picked_the_epoch(folders: dict[str, RunFolder]) -> None:
+    for folder in folders.values():
+        assert read(folder.val)["top1"] == pytest.approx(folder.record()["best"]["val_top1"], abs=1e-9)
+
+
+def test_only_who_had_a_teacher_agrees_with_it(folders: dict[str, RunFolder]) -> None:
+    for stage, folder in folders.items():
+        tested = read(folder.test)
+        is_taught = stage == "distilled"
+        assert (tested["agreement"] is not None) == (tested["teacher_kl"] is not None) == is_taught
+        assert tested["teacher_sha256"] == (file_fingerprint(folders["teacher"].best) if is_taught else None)
+
+
+def test_costs_are_of_the_models_and_measured_once_for_both_students(folders: dict[str, RunFolder]) -> None:
+    costs = {stage: read(folder.costs) for stage, folder in folders.items()}
+    assert costs["baseline"] == costs["distilled"], "the times would differ, had they been measured twice"
+    assert costs["teacher"]["shape"] != costs["baseline"]["shape"]
+    for stage, folder in folders.items():
+        assert costs[stage]["parameters"] == folder.record()["parameters"]
+    assert costs["teacher"]["flops"] > costs["baseline"]["flops"] > 0
+
+
+def test_a_teacher_that_was_trained_anew_or_is_gone_is_nobody_to_agree_with(tmp_path: Path) -> None:
+    plan, store = plan_of(), RunStore(tmp_path)
+    train_plan(plan, digits(), CPU, store)
+    teacher, first, second = (store.folder(plan.runs[index]) for index in (0, 3, 4))
+    other = bytearray(teacher.best.read_bytes())
+    other[-1] ^= 1
+    teacher.best.write_bytes(other)
+    evaluate_on_test(first, digits(), COMPUTE)
+    teacher.best.unlink()
+    evaluate_on_test(second, digits(), COMPUTE)
+    for folder in (first, second):
+        tested = read(folder.test)
+        assert (tested["agreement"], tested["teacher_kl"], tested["teacher_sha256"]) == (None, None, None)
+        assert 0 <= tested["ece"] <= 1
+
+
+def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Path) -> None:
+    plan, dataset, store = plan_of(), watched(), RunStore(tmp_path)
+    train_plan(plan, dataset, CPU, store)
+    folder = store.folder(plan.runs[0])
+    old = {"top1": 50.0, "nll": 1.0, "num_images": 597, "weights_sha256": file_fingerprint(folder.best)}
+    folder.test.write_text(json.dumps(old))
+    reads.clear()
+    evaluate_on_test(folder, dataset, COMPUTE)
+    assert is_tested(folder) and reads == [] and read(folder.test) == old
+    folder.test.unlink()
+    evaluate_on_test(folder, dataset, COMPUTE)
+    assert len(reads) == 1 and read(folder.test)["ece"] is not None
+
+
+def test_an_evaluation_that_was_cut_off_is_done_again_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """test.json comes last: where it is there, the others are too."""
+    plan, store = plan_of(), RunStore(tmp_path)
+    train_plan(plan, digits(), CPU, store)
+    folder = store.folder(plan.runs[0])
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("raykd.training.testing.costs_beside", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_on_test(folder, digits(), COMPUTE)
+    assert folder.val.is_file() and not folder.costs.is_file() and not is_tested(folder)
+    evaluate_on_test(folder, digits(), COMPUTE)
+    assert is_tested(folder) and folder.costs.is_file()
+
+
+def test_a_student_of_features_is_compared_with_its_teacher_too(tmp_path: Path) -> None:
+    *_, last = lab(tmp_path, digits(), plan_of(method=FeatureKD()))
+    assert last.record()["method"] == "feature_kd"
+    assert 0 <= read(last.test)["agreement"] <= 100 and read(last.test)["teacher_kl"] > 0

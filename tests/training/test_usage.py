@@ -1,0 +1,190 @@
+"""What a run took: seconds, GPUs and joules, over all times that it was taken up, and null with a reason."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_runs import CPU
+
+from raykd.errors import Interrupted
+from raykd.training import usage
+from raykd.training.usage import metered
+
+GPU = torch.device("cuda")
+UUID = "1b2c3d4e-0000-1111-2222-333344445555"
+
+
+class Nvml(ModuleType):
+    """NVML as nvidia-ml-py has it, with one GPU whose counter a test turns."""
+
+    NVML_DEVICE_MIG_ENABLE = 1
+
+    class NVMLError(Exception):
+        pass
+
+    class NVMLError_NotSupported(NVMLError):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.millijoules, self.processes, self.mig, self.is_there = 1_000_000, 1, 0, True
+
+    def _answer(self, value: Any) -> Any:
+        if not self.is_there:
+            raise self.NVMLError("Driver Not Loaded")
+        return value
+
+    def nvmlInit(self) -> None:
+        self._answer(None)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == f"GPU-{UUID}"
+        return self._answer("handle")
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
+        if self.mig is None:
+            raise self.NVMLError_NotSupported("Not Supported")
+        return [self.mig, self.mig]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[object]:
+        return [object()] * self.processes
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        return self._answer(self.millijoules)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
+    """A machine with one GPU; torch says of it what is asked here."""
+    there = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", there)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=UUID))
+    return there
+
+
+def pieces(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text())["pieces"]
+
+
+def test_joules_are_the_counters_difference_and_pieces_add_up_over_resumes(nvml: Nvml, tmp_path: Path) -> None:
+    path = tmp_path / "usage" / "0.json"
+    with metered(path, GPU, 1.0):
+        nvml.millijoules += 250_000
+    nvml.millijoules += 9_000_000  # of others, between
+    with pytest.raises(Interrupted), metered(path, GPU, 1.0):
+        nvml.millijoules += 1_500
+        raise Interrupted("stopped")
+    found = pieces(path)
+    assert [piece["joules"] for piece in found] == [250.0, 1.5]
+    assert all(piece["gpu"] == "NVIDIA H100" and piece["gpus"] == 1.0 for piece in found)
+    assert all(piece["seconds"] >= 0 and piece["no_joules_because"] is None for piece in found)
+
+
+@contextmanager
+def without_joules(path: Path, device: torch.device, gpus: float, why: str) -> Iterator[None]:
+    with metered(path, device, gpus):
+        yield
+    (piece,) = pieces(path)
+    assert piece["joules"] is None and why in piece["no_joules_because"]
+
+
+def test_a_cpu_has_no_joules(tmp_path: Path) -> None:
+    path = tmp_path / "0.json"
+    with without_joules(path, CPU, 0, "no GPU"):
+        pass
+    assert pieces(path)[0]["gpu"] is None and pieces(path)[0]["gpus"] == 0
+
+
+def test_a_share_of_a_gpu_has_no_joules_of_its_own(nvml: Nvml, tmp_path: Path) -> None:
+    with without_joules(tmp_path / "0.json", GPU, 0.5, "0.5 of the GPU"):
+        pass
+
+
+def test_a_gpu_that_others_compute_on_has_no_joules_of_the_runs_own(nvml: Nvml, tmp_path: Path) -> None:
+    nvml.processes = 2
+    with without_joules(tmp_path / "0.json", GPU, 1, "2 processes"):
+        pass
+
+
+def test_a_mig_instance_has_no_joules_and_a_gpu_without_such_a_mode_has(nvml: Nvml, tmp_path: Path) -> None:
+    nvml.mig = 1
+    with without_joules(tmp_path / "0.json", GPU, 1, "MIG"):
+        pass
+    nvml.mig = None
+    with metered(tmp_path / "1.json", GPU, 1):
+        pass
+    assert pieces(tmp_path / "1.json")[0]["joules"] == 0.0
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_an_nvml_that_does_not_answer_is_null_and_no_error(nvml: Nvml, tmp_path: Path, when: str) -> None:
+    nvml.is_there = when != "before"
+    with without_joules(tmp_path / "0.json", GPU, 1, "NVML: Driver Not Loaded"):
+        nvml.is_there = False
+
+
+def test_a_machine_without_pynvml_is_null_and_no_error(
+    nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with without_joules(tmp_path / "0.json", GPU, 1, "not installed"):
+        pass
+
+
+def test_a_counter_that_began_anew_is_null(nvml: Nvml, tmp_path: Path) -> None:
+    with without_joules(tmp_path / "0.json", GPU, 1, "began anew"):
+        nvml.millijoules = 0
+
+
+def test_the_real_library_is_null_on_a_machine_without_its_driver(tmp_path: Path) -> None:
+    """What a CPU node has: the package, and no libnvidia-ml."""
+    pynvml = pytest.importorskip("pynvml")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        assert isinstance(error, Exception)
+    else:
+        pytest.skip("NVML answers here")
+    names = ("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetMigMode")
+    names += ("nvmlDeviceGetComputeRunningProcesses", "NVMLError_NotSupported", "NVML_DEVICE_MIG_ENABLE")
+    assert all(hasattr(pynvml, name) for name in names)
+
+
+def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, written = tmp_path / "0.json", threading.Event()
+    monkeypatch.setattr(usage, "WRITE_EVERY_S", 0.01)
+    write_json = usage.write_json
+
+    def noted(*arguments: Any) -> None:
+        write_json(*arguments)
+        written.set()
+
+    monkeypatch.setattr(usage, "write_json", noted)
+    with metered(path, GPU, 1):
+        nvml.millijoules += 40_000
+        written.clear()
+        assert written.wait(30), "the thread writes while the run goes on"
+        assert pieces(path)[0]["joules"] == 40.0
+    assert len(pieces(path)) == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "raykd-usage"]
+
+
+def test_a_full_disk_is_said_and_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(usage, "write_json", full)
+    with metered(tmp_path / "0.json", CPU, 0):
+        pass
+    assert "no space left" in capsys.readouterr().out
