@@ -1,4 +1,4 @@
-"""Spread over seeds, and the paired gain of one setting over another: mean, deviation, Student's t-interval.
+"""Spread over seeds, and the paired gain of one setting over another: mean, deviation, Student's t-interval, tests.
 
 A seed fixes initialisation and order, so two students of one seed form a pair (a baseline and a distilled one, or
 two settings of a search), and the interval is that of the mean difference:
@@ -7,12 +7,14 @@ two settings of a search), and the interval is that of the mean difference:
 
 m is 1, or the number of settings of which the better one was picked by these same pairs: then all m intervals hold
 together in 95 % of such searches (Bonferroni). They speak of other seeds, not of other images: every run is scored
-on the same ones.
+on the same ones. The exact tests beside the interval, see significance.py, know of no such picking.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from raykd.report import significance
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Spread:
     mean: float
     std: float | None
     num_runs: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's two-sided 95 % interval of the mean over seeds; None of one run."""
+        return None if self.std is None else _interval(self.mean, self.std, self.num_runs)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,33 @@ class PairedGain:
     interval: tuple[float, float] | None
     who: str = "distilled"
     comparisons: int = 1
+
+    @property
+    def t_test_p(self) -> float | None:
+        """Two-sided, of Student's paired t-test; None of one pair. Below 0.05 where an interval of one leaves out 0."""
+        if self.spread.std is None:
+            return None
+        if self.spread.std == 0:
+            return 1.0 if self.spread.mean == 0 else 0.0
+        from scipy.stats import t
+
+        num_pairs = len(self.pairs)
+        return float(2 * t.sf(abs(self.spread.mean) / self.spread.std * math.sqrt(num_pairs), num_pairs - 1))
+
+    @property
+    def sign_test_p(self) -> float:
+        """Exact and two-sided, see significance.py."""
+        return significance.sign_test([pair.gain for pair in self.pairs])
+
+    @property
+    def permutation_p(self) -> float | None:
+        """Exact and two-sided, by all flips of signs; None of more pairs than can be flipped."""
+        return significance.permutation_test([pair.gain for pair in self.pairs])
+
+    @property
+    def smallest_p(self) -> float:
+        """The least that either test could have said of so many pairs."""
+        return significance.smallest_p(len(self.pairs))
 
     @property
     def num_in_favour(self) -> int:
@@ -94,8 +128,12 @@ def paired_gain(pairs: Sequence[Pair], who: str = "distilled", comparisons: int 
         return None
     if spread.std is None:
         return PairedGain(tuple(pairs), spread, None, who, comparisons)
+    interval = _interval(spread.mean, spread.std, len(pairs), comparisons)
+    return PairedGain(tuple(pairs), spread, interval, who, comparisons)
+
+
+def _interval(mean: float, std: float, count: int, comparisons: int = 1) -> tuple[float, float]:
     from scipy.stats import t  # here, because it takes longer to import than the report to write
 
-    quantile = float(t.ppf(1 - 0.025 / comparisons, len(pairs) - 1))
-    half = quantile * spread.std / math.sqrt(len(pairs))
-    return PairedGain(tuple(pairs), spread, (spread.mean - half, spread.mean + half), who, comparisons)
+    half = float(t.ppf(1 - 0.025 / comparisons, count - 1)) * std / math.sqrt(count)
+    return mean - half, mean + half

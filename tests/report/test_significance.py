@@ -1,0 +1,133 @@
+"""Exact tests and Holm's correction against scipy, by hand, and in what they promise over many simulated labs."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from raykd.report.significance import MOST_PAIRS, holm, permutation_test, sign_test, smallest_p
+from raykd.report.statistics import Pair, paired_gain, spread_of
+
+
+def differences_of(num_pairs: int, seed: int) -> list[float]:
+    return (np.random.default_rng(seed).normal(0.4, 1.0, num_pairs)).tolist()
+
+
+@pytest.mark.parametrize("num_pairs", [2, 3, 5, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_permutation_test_is_scipys_exact_one(num_pairs, seed):
+    from scipy.stats import permutation_test as scipys
+
+    differences = differences_of(num_pairs, seed)
+    expected = scipys((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert permutation_test(differences) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_pairs", [2, 3, 5, 8, 30])
+@pytest.mark.parametrize("seed", range(4))
+def test_sign_test_is_scipys_binomial_test(num_pairs, seed):
+    from scipy.stats import binomtest
+
+    differences = differences_of(num_pairs, seed)
+    expected = binomtest(sum(d > 0 for d in differences), num_pairs, 0.5).pvalue
+    assert sign_test(differences) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("signs", list(product((-1, 1), repeat=5))[::3])
+def test_of_the_numbers_1_to_n_the_permutation_test_is_wilcoxons(signs):
+    """The ranks are then the numbers themselves."""
+    from scipy.stats import wilcoxon
+
+    differences = [sign * size for sign, size in zip(signs, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True)]
+    assert permutation_test(differences) == pytest.approx(wilcoxon(differences, method="exact").pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_pairs", range(1, 11))
+def test_no_p_value_is_below_the_smallest_possible_and_one_sided_pairs_reach_it(num_pairs):
+    alike = [0.1 + seed for seed in range(num_pairs)]
+    assert sign_test(alike) == permutation_test(alike) == smallest_p(num_pairs) == 2.0 ** (1 - num_pairs)
+
+
+def test_three_seeds_cannot_reach_5_percent_in_an_exact_test():
+    gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 89.0), Pair(2, 89.0, 90.0)])
+    assert (gain.sign_test_p, gain.permutation_p, gain.smallest_p) == (0.25, 0.25, 0.25)
+    assert gain.is_distinguishable, "the t-test, which takes the differences for normal, can"
+
+
+def test_differences_of_zero_are_left_out_by_the_sign_test_and_kept_by_the_permutation_test():
+    assert sign_test([0.0, 0.0, 1.0, 2.0, 3.0]) == 0.25
+    assert permutation_test([0.0, 1.0, 2.0, 3.0]) == 0.25
+    assert sign_test([0.0, 0.0]) == permutation_test([0.0, 0.0]) == 1.0
+
+
+def test_rounding_does_not_break_a_tie_of_sums():
+    """0.1 + 0.2 and 0.3 are one sum; flips that give it count as large as the observed one."""
+    assert permutation_test([0.1, 0.2, -0.3]) == 1.0
+    assert permutation_test([0.3, 0.1, 0.2]) == 0.25
+
+
+def test_more_pairs_than_can_be_flipped_have_no_exact_permutation_test():
+    assert permutation_test([1.0] * (MOST_PAIRS + 1)) is None
+    assert permutation_test([1.0] * MOST_PAIRS) == pytest.approx(smallest_p(MOST_PAIRS))
+
+
+@pytest.mark.parametrize("num_pairs", [2, 3, 7])
+def test_t_test_is_scipys_and_says_what_the_interval_says(num_pairs):
+    from scipy.stats import ttest_1samp
+
+    for seed in range(20):
+        differences = differences_of(num_pairs, seed)
+        gain = paired_gain([Pair(number, 80.0, 80.0 + d) for number, d in enumerate(differences)])
+        assert gain.t_test_p == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-6)
+        assert (gain.t_test_p < 0.05) == gain.is_distinguishable
+
+
+def test_t_test_of_equal_differences_is_certain_and_of_one_pair_unknown():
+    assert paired_gain([Pair(0, 1.0, 2.0), Pair(1, 1.0, 2.0)]).t_test_p == 0.0
+    assert paired_gain([Pair(0, 1.0, 1.0), Pair(1, 2.0, 2.0)]).t_test_p == 1.0
+    assert paired_gain([Pair(0, 1.0, 2.0)]).t_test_p is None
+
+
+def test_holm_by_hand():
+    """0.01 x 4, 0.02 x 3, 0.03 x 2, and 0.04, which is not let below the one before."""
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx((0.06, 0.04, 0.06, 0.06))
+    assert holm([0.6, 0.9]) == (1.0, 1.0)
+    assert holm([]) == ()
+
+
+def test_holm_is_between_no_correction_and_bonferronis():
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 5, 9):
+        raw = generator.uniform(0, 0.2, count).tolist()
+        for p, adjusted in zip(raw, holm(raw), strict=True):
+            assert p <= adjusted <= min(1.0, count * p) + 1e-15
+
+
+def test_exact_tests_reject_a_true_null_no_more_often_than_they_say():
+    """2,000 labs of 6 seeds whose differences are skewed in size and symmetric in sign: at most 5 % below 0.05."""
+    generator = np.random.default_rng(1)
+    labs = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
+    tolerance = 3 * math.sqrt(0.05 * 0.95 / 2000)
+    for test in (sign_test, permutation_test):
+        assert np.mean([test(lab) <= 0.05 for lab in labs.tolist()]) <= 0.05 + tolerance
+
+
+@pytest.mark.parametrize("num_runs", [2, 3, 5])
+def test_interval_of_a_mean_covers_it_in_95_of_100_labs(num_runs):
+    """4,000 labs of normal runs around 80: the share that covers lies within three standard errors of 0.95."""
+    generator = np.random.default_rng(num_runs)
+    covered = 0
+    for values in generator.normal(80.0, 0.3, (4000, num_runs)).tolist():
+        low, high = spread_of(values).interval
+        covered += low <= 80.0 <= high
+    assert abs(covered / 4000 - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_interval_of_a_mean_is_scipys_and_needs_two_runs():
+    from scipy.stats import ttest_1samp
+
+    values = [87.1, 88.4, 86.9, 87.7]
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert spread_of(values).interval == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert spread_of([87.0]).interval is None
