@@ -45,10 +45,21 @@ def _read_family(plan: Path) -> Family:
             fields.refuse(f"unknown stage '{stage}': a plan has {', '.join(STAGES)}")
     runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in _run_names(fields, stages, stage))
     _refuse_mixed_stages(fields, runs)
-    return Family(folder.name, runs)
+    return Family(folder.name, runs, _read_compared(fields, folder, {run.name: run for run in runs}))
 
 
-def _run_names(fields: Fields, stages: Mapping[str, Any], stage: Stage) -> list[str]:
+def _read_compared(plan: Fields, folder: Path, known: Mapping[str, RunResult]) -> dict[str, tuple[RunResult, ...]]:
+    """Distilled runs by method; an older plan compares nothing."""
+    named = plan.optional("comparison", plan.mapping) or {}
+    return {
+        method: tuple(
+            known.get(name) or _read_run(folder / name, "distilled") for name in _run_names(plan, named, method)
+        )
+        for method in named
+    }
+
+
+def _run_names(fields: Fields, stages: Mapping[str, Any], stage: str) -> list[str]:
     names = stages.get(stage, [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         fields.refuse(f"stage '{stage}' is not a list of run names")
@@ -97,6 +108,7 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         hardware=fields.mapping("hardware"),
         git=fields.optional("git", fields.mapping),
         teacher_sha256=fields.optional_text("teacher_sha256"),
+        peak_memory_bytes=fields.optional("peak_memory_bytes", fields.count),
     )
 
 

@@ -5,7 +5,7 @@ Of a search it has a line; the rest is on the search's own page, see search_page
 
 from dataclasses import dataclass
 
-from raykd.report import search_wording, wording
+from raykd.report import comparison_text, search_wording, wording
 from raykd.report.figures import Drawing
 from raykd.report.plots import draw_all
 from raykd.report.provenance import OriginRow, SettingRow, origins_of, settings_of
@@ -31,7 +31,12 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
     """index.html in UTF-8; the same bytes for the same run folders."""
     sections = [_section(f"family-{number}", summary) for number, summary in enumerate(summaries)]
     page = template("page.html.j2").render(
-        sections=sections, searches=searches, stages=STAGES, wording=wording, said=search_wording
+        sections=sections,
+        searches=searches,
+        stages=STAGES,
+        wording=wording,
+        said=search_wording,
+        compared=comparison_text,
     )
     return page.encode()
 

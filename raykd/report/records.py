@@ -72,6 +72,7 @@ class Record:
     hardware: Mapping[str, Any]
     git: Mapping[str, Any] | None
     teacher_sha256: str | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,17 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Family:
-    """A plan and its runs, in the plan's order."""
+    """A plan and its runs, in the plan's order. compared: distilled runs by method, where several are compared."""
 
     name: str
     runs: tuple[RunResult, ...]
+    compared: Mapping[str, tuple[RunResult, ...]] = field(default_factory=dict)
+
+    @property
+    def all_runs(self) -> tuple[RunResult, ...]:
+        """Those that are compared included, each once."""
+        compared = (run for runs in self.compared.values() for run in runs)
+        return tuple({run.name: run for run in (*self.runs, *compared)}.values())
 
     def stage(self, stage: Stage) -> tuple[RunResult, ...]:
         """The runs of one stage, in the plan's order."""

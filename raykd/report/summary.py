@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from raykd.report.comparison import Comparison, compare
 from raykd.report.provenance import cautions_of
 from raykd.report.records import Family, Record, RunResult
 from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
@@ -35,6 +36,7 @@ class FamilySummary:
     gain: PairedGain | None
     missing: tuple[str, ...]
     cautions: tuple[str, ...]
+    comparison: Comparison | None = None
 
     @property
     def name(self) -> str:
@@ -65,8 +67,9 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
         family,
         stages,
         paired_gain(_pairs(family)),
-        tuple(line for run in family.runs for line in _missing(run)),
+        tuple(line for run in family.all_runs for line in _missing(run)),
         (*_caution_of_weak_teacher(stages), *more_cautions, *cautions_of(family)),
+        compare(family),
     )
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from raykd.report.comparison import Comparison
 from raykd.report.provenance import flatten
 from raykd.report.records import RunResult
 from raykd.report.statistics import PairedGain
@@ -52,7 +53,7 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
 
 def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
     """A row a run of the plans. Further measures of test.json are columns test_<name> at the end."""
-    rows = [_row(summary.name, run) for summary in summaries for run in summary.family.runs]
+    rows = [_row(summary.name, run) for summary in summaries for run in summary.family.all_runs]
     measures = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
     schema = pa.schema(RUN_COLUMNS | dict.fromkeys(measures, pa.float64()))
     return pa.Table.from_pylist(rows, schema=schema)
@@ -91,9 +92,24 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
     return {
         "stages": {stage.stage: asdict(stage) for stage in summary.stages},
         "gain": None if summary.gain is None else _gain_of(summary.gain),
+        "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
         "missing": summary.missing,
         "cautions": summary.cautions,
     }
+
+
+def _comparison_of(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": method.name,
+            "rank": method.rank,
+            "top1": None if method.top1 is None else asdict(method.top1),
+            "gain": None if method.gain is None else _gain_of(method.gain),
+            "time": method.time,
+            "memory": method.memory,
+        }
+        for method in comparison.methods
+    ]
 
 
 def _gain_of(gain: PairedGain) -> dict[str, Any]:

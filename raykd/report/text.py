@@ -7,6 +7,7 @@ from rich.text import Text
 
 from raykd.report import wording
 from raykd.report.build import Report
+from raykd.report.comparison_text import render_comparison
 from raykd.report.plain import plain_table, plain_text
 from raykd.report.records import one_line
 from raykd.report.search_text import render_search
@@ -23,6 +24,9 @@ def _parts(report: Report) -> Iterator[Table | str]:
         yield _stage_table(summary)
         yield from _lines_under(summary)
         yield ""
+        if summary.comparison is not None:
+            yield from render_comparison(summary.name, summary.comparison)
+            yield ""
     for search in report.searches:
         yield from render_search(search).splitlines()
         yield ""

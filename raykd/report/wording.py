@@ -51,6 +51,11 @@ def duration(seconds: float | None) -> str:
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
+def times(ratio: float | None) -> str:
+    """'1.25 x'."""
+    return "-" if ratio is None else f"{ratio:.2f} x"
+
+
 def in_favour(gain: PairedGain, of: str = "distilling") -> str:
     """'2 of 3 seeds in favour of distilling'."""
     return f"{gain.num_in_favour} of {plural(len(gain.pairs), 'seed')} in favour of {of}"

@@ -1,0 +1,56 @@
+"""A comparison of methods for the terminal, or a Slurm log."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from raykd.report import wording
+from raykd.report.comparison import Comparison
+from raykd.report.plain import plain_table
+from raykd.report.records import one_line
+from raykd.report.statistics import PairedGain
+
+
+def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | str]:
+    """A row a method, the best first, and what the ranks say."""
+    table = plain_table(f"{one_line(family)}: methods")
+    table.add_column("method", overflow="fold")
+    for heading in ("rank", "test top1 (%)", "n", "gain over baseline, 95 %", "time", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method in comparison.methods:
+        table.add_row(
+            Text(one_line(method.name)),
+            method.rank or "-",
+            wording.percent(method.top1),
+            f"{method.top1.num_runs if method.top1 else 0} of {method.num_planned}",
+            gain_in_words(method.gain),
+            wording.times(method.time),
+            wording.times(method.memory),
+        )
+    yield table
+    yield from lines_under(comparison)
+
+
+def gain_in_words(gain: PairedGain | None) -> str:
+    """'+2.65 [+2.11, +3.18]'."""
+    return "-" if gain is None else f"{wording.points(gain.spread.mean)} {wording.interval(gain)}".rstrip()
+
+
+def lines_under(comparison: Comparison) -> list[str]:
+    """What the table cannot say."""
+    lines = []
+    if comparison.baseline is not None:
+        lines.append(f"baseline {wording.percent(comparison.baseline)}; time and memory are times the baseline's")
+    ranking = comparison.ranking
+    if ranking is None:
+        return lines
+    tied = [method.name for method in ranking.methods if method.first == 1]
+    count = len(ranking.seeds)
+    if len(tied) == len(ranking.methods):
+        lines.append(f"no method is distinguishable from another at n = {count}")
+    elif len(tied) > 1:
+        lines.append(f"not distinguishable from the best at n = {count}: {', '.join(map(one_line, tied[1:]))}")
+    else:
+        lines.append(f"{one_line(tied[0])} is better than every other at n = {count}")
+    return lines
