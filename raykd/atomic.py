@@ -1,9 +1,10 @@
-"""Files written aside, flushed and renamed: whoever reads sees the old bytes or the new, after any kill."""
+"""Files, and folders, written aside, flushed and renamed: who reads sees the old bytes or the new, after any kill."""
 
 import errno
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,7 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, it takes the place of `path` in one rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: some writers choose their format by it.
-    aside = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    aside = _beside(path)
     try:
         yield aside
         _flush(aside)
@@ -24,6 +24,31 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to put files in; when the block ends well, it takes the place of the folder `path`, if any.
+
+    A full folder is not replaced in one rename but in two: killed between them, `path` is not there, and never half.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside, before = _beside(path), _beside(path)
+    try:
+        aside.mkdir()
+        yield aside
+        for file in aside.iterdir():
+            _flush(file)
+        _flush_folder(aside)
+        if path.is_dir():
+            path.rename(before)
+        aside.rename(path)
+        _flush_folder(path.parent)
+    finally:
+        if before.is_dir() and not path.exists():
+            before.rename(path)
+        for folder in (aside, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -42,6 +67,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, payload: Any) -> None:
     """`payload` as indented JSON at `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_bytes(path, (json.dumps(payload, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder that nobody else has; the suffix stays last: some writers choose their format by it."""
+    return path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
 
 
 def _flush_folder(path: Path) -> None:

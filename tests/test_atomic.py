@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.atomic import replacing, write_bytes, write_json
+from raykd.atomic import replacing, replacing_folder, write_bytes, write_json
 
 
 @pytest.fixture
@@ -118,3 +118,41 @@ def test_json_is_read_back_and_has_no_nan(path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, 2.5, None, "ü"]}
+
+
+def test_a_folder_is_replaced_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for names in (("a", "b"), ("c",)):
+        with replacing_folder(folder) as aside:
+            assert aside.parent == tmp_path and not [*aside.iterdir()]
+            for name in names:
+                (aside / name).write_bytes(b"x")
+        assert {path.name for path in folder.iterdir()} == {*names} and [*tmp_path.iterdir()] == [folder]
+
+
+def test_an_error_while_filling_keeps_the_old_folder_and_removes_the_new(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_bytes(b"x")
+    with pytest.raises(OSError, match="disk full"), replacing_folder(folder) as aside:
+        (aside / "new").write_bytes(b"half")
+        raise OSError("disk full")
+    assert [*tmp_path.rglob("*")] == [folder, folder / "old"]
+
+
+def test_an_error_between_the_two_renames_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = tmp_path / "folder", Path.rename
+    folder.mkdir()
+    (folder / "old").write_bytes(b"x")
+
+    def rename(source: Path, target: Path) -> Path:
+        if target == folder and (source / "new").exists():
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as aside:
+        (aside / "new").write_bytes(b"x")
+    assert [*tmp_path.rglob("*")] == [folder, folder / "old"]
