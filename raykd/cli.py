@@ -22,6 +22,8 @@ EXIT_CODES = (
 )
 
 _BENCH = "measure the loop on this machine, against its bare step and against the usual way to distill"
+_EXPORT = "take a run's best weights away, with a model card: safetensors, ONNX, torch.export, or a folder of timm's"
+EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 TEACHER_SOURCES = ("auto", "live", "table")
 TAKE_OVER = "take this teacher over instead of training one"
 
@@ -121,9 +123,19 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one a core")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each; default: 5")
     bench.add_argument("--json", metavar="FILE", help="write the figures and the raw rounds there too")
+    _add_export(commands)
     _add_command(commands, "doctor", "look for what this machine lacks, with the remedy", settings=False)
     _add_service(commands)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser("export", help=_EXPORT, description=_EXPORT, epilog=EXIT_CODES)
+    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as `plan` prints it")
+    export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md says who reads which")
+    export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")
+    _add_results(export)
 
 
 def _add_service(commands: Any) -> None:
@@ -192,8 +204,12 @@ def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
+    _add_results(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -140,6 +140,13 @@ def bench(arguments: Namespace) -> None:
         write_json(Path(arguments.json), figures)
 
 
+def export(arguments: Namespace) -> None:
+    from raykd.export.export import export_run
+
+    output = Path(arguments.output) if arguments.output else None
+    print(export_run(Path(arguments.results), arguments.run, arguments.format, output, arguments.overwrite))
+
+
 def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import Places, examine
     from raykd.data import cifar10
@@ -162,6 +169,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "report": report,
     "prefetch": prefetch,
     "bench": bench,
+    "export": export,
     "doctor": doctor,
     **SERVICE_COMMANDS,
 }

@@ -11,7 +11,7 @@ import pytest
 from raykd import cli
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("train-teacher", "train-student", "distill", "tune", "plan", "report", "prefetch", "doctor")
+COMMANDS = ("train-teacher", "train-student", "distill", "tune", "plan", "report", "prefetch", "export", "doctor")
 DIGITS = ("--experiment", str(ROOT / "experiments" / "digits.py"))
 
 

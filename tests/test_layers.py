@@ -32,7 +32,7 @@ LEVELS = (
         "teaching",
     },
     {"training"},
-    {"orchestration", "report", "cluster", "bench"},
+    {"orchestration", "report", "cluster", "bench", "export"},
     {"cli", "commands", "service_commands", "experiment_file", "prefetch", "plan_text"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -44,6 +44,7 @@ SIBLINGS = (
     "report",
     "cluster",
     "bench",
+    "export",
 )  # know nobody of their own level
 EXCEPTIONS = {("orchestration", "report")}  # a lab's last step is to write its report
 LEAN = (

@@ -1,0 +1,71 @@
+"""A run that is done, as an export sees it: what was trained, how, and the weights that validation picked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from raykd.config import from_dict
+from raykd.errors import ConfigError
+from raykd.models import ImageModel
+from raykd.models.weights import file_fingerprint
+from raykd.plan import Run
+from raykd.run_folder import RunFolder, read_json
+from raykd.training.testing import is_tested
+from raykd.training.trained import Header, load_trained, read_header
+
+
+@dataclass(frozen=True)
+class DoneRun:
+    """record: run.json. header: of the best weights' file, whose bytes weights_sha256 names."""
+
+    folder: RunFolder
+    run: Run
+    record: Mapping[str, Any]
+    header: Header
+    weights_sha256: str
+
+    @cached_property
+    def model(self) -> ImageModel:
+        """The network with its best weights, float32, on the CPU, in inference mode."""
+        return load_trained(self.folder.best).eval()
+
+    @property
+    def network_size(self) -> int:
+        """Pixels on a side of what the network itself takes, after the resizing."""
+        return self.model.input_size or self.header.images.size
+
+    @property
+    def mean(self) -> list[float]:
+        """By which the pixels are normalised, a fraction of 255 for each channel."""
+        return _fractions(self.model.mean)
+
+    @property
+    def std(self) -> list[float]:
+        return _fractions(self.model.std)
+
+    @cached_property
+    def tested(self) -> dict[str, Any]:
+        """test.json; {} where these weights have not been evaluated on the test set."""
+        return read_json(self.folder.test) if is_tested(self.folder) else {}
+
+
+def read_done(folder: RunFolder) -> DoneRun:
+    """The run in `folder`. Raises ConfigError for one that is not done, damaged, or of another version of raykd."""
+    status = folder.status()
+    if status != "done":
+        remedy = "wait for its end" if status == "running" else "type its command again and let it end"
+        raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
+    record = folder.record()
+    try:
+        run = from_dict(Run, record["config"])
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"'{folder.path}/run.json' was written by another version of raykd ({error})") from None
+    header = read_header(folder.best)
+    if header is None:
+        raise ConfigError(f"weights file '{folder.best}' does not say which model it is of; train the run anew")
+    return DoneRun(folder, run, record, header, file_fingerprint(folder.best))
+
+
+def _fractions(pixels: Any) -> list[float]:
+    return [round(value / 255, 6) for value in pixels.flatten().tolist()]

@@ -1,0 +1,59 @@
+"""Small runs that are done, of every kind of model, and what an export of them is compared with."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from small_runs import CPU, WIDTH, digits, recipe, run_of, taught_by, train
+from torch import Tensor
+
+from raykd.models import Model
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.training.compute import choose
+from raykd.training.testing import evaluate_on_test
+from raykd.training.trained import load_trained
+
+MODELS: dict[str, Model] = {
+    "resnet": ResNet(blocks=(1, 2, 1, 1), width=WIDTH),
+    "vit": ViT(depth=2, width=16, heads=2, patch=4, dropout=0.1),
+    "timm_vit": Timm("test_vit", input_size=32),  # a fixed size, to which it resizes
+    "timm_convnet": Timm("test_byobnet", input_size=32),
+}
+FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind != "resnet") for kind in MODELS}
+CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
+
+
+def train_students(results: Path) -> dict[str, RunFolder]:
+    """A teacher, and a student of each model that is distilled from it and evaluated on the test set."""
+    store, done = RunStore(results), {}
+    for kind, model in MODELS.items():
+        run = run_of("distilled", student=recipe(model=model))
+        assert run.teacher is not None
+        teacher, done[kind] = store.folder(run.teacher), store.folder(run)
+        if teacher.status() != "done":
+            train(run.teacher, teacher)
+            evaluate_on_test(teacher, digits(), choose(CPU, "fp32"))
+        train(run, done[kind], taught_by(run, teacher, store.tables))
+        evaluate_on_test(done[kind], digits(), choose(CPU, "fp32"))
+    return done
+
+
+@torch.no_grad()
+def logits_of(folder: RunFolder, images: Tensor) -> Tensor:
+    """What the run's best weights give in raykd, float32."""
+    return load_trained(folder.best).eval()(images).logits
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, as a share of the largest logit."""
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype == torch.float32
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def pictures() -> list[Image.Image]:
+    """The digits' test images as anybody has them."""
+    return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in digits().test.images]

@@ -1,0 +1,165 @@
+"""The model card: its code runs and gives the run's answer, its figures are the run's, and hubs can read its head."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from export_runs import CASES, logits_of, off, pictures
+from huggingface_hub import ModelCard
+from small_runs import digits, recipe, run_of, train
+
+from raykd import models
+from raykd.export.card import model_card
+from raykd.export.done_run import DoneRun, read_done
+from raykd.export.export import export_run
+from raykd.export.formats import FORMATS
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.weights import file_fingerprint, save_weights
+from raykd.run_folder import RunFolder
+from raykd.training.trained import images_of
+
+LIMIT = 1e-5
+FORM = FORMATS["safetensors"]
+
+
+def card_of(done: DoneRun) -> str:
+    return model_card(done, FORM, {}, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "form"), CASES)
+def test_the_code_in_the_card_gives_the_runs_answer(kind, form, students, exported, tmp_path, monkeypatch, capsys):
+    """Each block by itself, in a folder with what was exported and a picture of a digit."""
+    blocks = re.findall(r"```python\n(.*?)```", (exported(kind, form) / "README.md").read_text(), flags=re.S)
+    assert len(blocks) == (2 if form == "safetensors" else 1)
+    for file in exported(kind, form).iterdir():
+        os.link(file, tmp_path / file.name)
+    monkeypatch.chdir(tmp_path)
+    pictures()[5].save("picture.png")
+    wanted = logits_of(students[kind], digits().test.images[5:6])
+    for position, block in enumerate(blocks):
+        assert ("raykd" in re.sub(r'\["raykd"\]', "", block)) == (form == "safetensors" and position == 0)
+        names: dict = {}
+        exec(compile(block, f"card of {kind} as {form}", "exec"), names)  # noqa: S102 - it is what the test is about
+        assert off(torch.as_tensor(names["logits"]), wanted) < LIMIT
+        assert capsys.readouterr().out == f"{wanted.argmax().item()}\n"
+
+
+def test_the_head_is_what_model_hubs_read(students, exported):
+    for form in FORMATS:
+        data = ModelCard.load(exported("vit", form) / "README.md").data
+        assert data.pipeline_tag == "image-classification" and data.license == "unknown"
+        assert data.library_name == FORMATS[form].library
+        (result,) = data.eval_results or []
+        top1 = json.loads(students["vit"].test.read_text())["top1"]
+        assert (result.dataset_split, result.metric_type) == ("test", "accuracy")
+        assert result.metric_value == pytest.approx(top1 / 100, abs=1e-6)
+        assert "knowledge-distillation" in (data.tags or [])
+
+
+def test_the_card_has_the_runs_figures(students, exported):
+    folder = students["resnet"]
+    text, record, test = card(exported), folder.record(), json.loads(folder.test.read_text())
+    best = folder.history()[record["best"]["epoch"]]
+    for row in (
+        f"| top-1 | {test['top1']:.2f} % |",
+        f"| cross-entropy, nats an image | {test['nll']:.4f} |",
+        "| images | 597 |",
+        f"| epoch, from 0 | {record['best']['epoch']} of 3 |",
+        f"| top-1 | {record['best']['val_top1']:.2f} % |",
+        f"| cross-entropy, nats an image | {best['val_loss']:.4f} |",
+        f"| git revision | {record['git']['revision']} |",
+        f"| fingerprint | {record['fingerprint']} |",
+        f"torch {record['versions']['torch']}",
+        f"{record['parameters']:,} parameters",
+    ):
+        assert row in text, row
+    assert record["started"] in text and record["ended"] in text
+
+
+def card(exported) -> str:
+    return (exported("resnet", "safetensors") / "README.md").read_text()
+
+
+def test_the_card_has_every_setting_and_the_teachers_too(students, exported):
+    text = card(exported)
+    own, _, teachers = text.partition("<details>")
+    for row in ("| recipe.model.width | 8 |", "| recipe.optimizer.lr | 0.05 |", "| method.temperature | 4.0 |",
+                "| method.alpha | 0.5 |", "| seed | 0 |", "| recipe.epochs | 3 |"):  # fmt: skip
+        assert row in own, row
+    assert "| recipe.model.width | 16 |" in teachers
+    teacher = read_done(students["resnet"]).run.teacher
+    assert teacher is not None
+    top1 = json.loads((students["resnet"].path.parent / teacher.name / "test.json").read_text())["top1"]
+    assert f"`{teacher.name}` ({teacher.model.label}), test top-1 {top1:.2f} %" in own
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_checksums_in_the_card_are_those_of_the_files(form, exported):
+    folder: Path = exported("vit", form)
+    said = dict(re.findall(r"\| SHA-256 of (\S+) \| ([0-9a-f]{64}) \|", (folder / "README.md").read_text()))
+    files = {path.name: file_fingerprint(path) for path in folder.iterdir() if path.name != "README.md"}
+    assert len(files) == 2 and said == files
+
+
+def test_a_measure_that_others_add_to_test_json_is_in_the_card(students):
+    done = read_done(students["resnet"])
+    more = {"top5": 99.5, "calibration": {"ece": 0.0321}, "per_class": [1, 2], "note": "x"}
+    text = card_of(with_test(done, done.tested | more))
+    assert "| top5 | 99.50 % |" in text and "| calibration.ece | 0.0321 |" in text
+    assert "per_class" not in text and "| note" not in text
+
+
+def test_a_run_that_was_not_tested_says_so_and_claims_nothing(students):
+    text = card_of(with_test(read_done(students["resnet"]), {}))
+    assert "these weights were not evaluated on the test set" in text and "model-index" not in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_a_test_of_other_weights_is_not_told(students, results, tmp_path):
+    other = students["vit"].test.read_text()
+    copy = RunFolder(tmp_path / "run")
+    copy.path.mkdir()
+    for name in ("run.json", "best.safetensors", "history.parquet"):
+        os.link(students["resnet"].path / name, copy.path / name)
+    copy.test.write_text(other)
+    assert "these weights were not evaluated on the test set" in card_of(read_done(copy))
+
+
+def test_what_a_class_is_called_does_not_break_the_card(students):
+    done = read_done(students["resnet"])
+    names = ("a|b", "<script>", "two\nlines", "---", "`", *"56789")
+    text = card_of(replace(done, header=replace(done.header, classes=names)))
+    assert "a\\|b, &lt;script>, two lines, ---" in text and "<script" not in text
+
+
+def test_a_card_of_a_baseline_names_no_teacher(tmp_path):
+    run = run_of("baseline")
+    folder = RunFolder(tmp_path / run.name)
+    train(run, folder)
+    text = card_of(read_done(folder))
+    assert "without a teacher" in text and "Its teacher" not in text and "<details>" not in text
+    assert "knowledge-distillation" not in text
+
+
+def test_nothing_says_where_the_weights_lay_that_a_run_began_with(tmp_path):
+    """A path on somebody's machine is nobody else's business; the file's hash stays."""
+    start = tmp_path / "private-place" / "start.safetensors"
+    save_weights(start, models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 1).network.state_dict())
+    run = run_of("baseline", student=recipe(model=ResNet((1, 1, 1, 1), 8, weights=str(start)), epochs=1))
+    train(run, RunFolder(tmp_path / "results" / "small" / run.name))
+    output = tmp_path / "exported"
+    export_run(tmp_path / "results", run.name, "safetensors", output, overwrite=False)
+    for path in output.iterdir():
+        assert b"private-place" not in path.read_bytes(), path.name
+    assert file_fingerprint(start) in (output / "README.md").read_text()
+
+
+def with_test(done: DoneRun, tested: dict) -> DoneRun:
+    """The run with another test.json."""
+    other = replace(done)
+    vars(other)["tested"] = tested
+    return other
