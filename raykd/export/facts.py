@@ -1,11 +1,13 @@
 """What is known of an exported model: for config.json, and as rows of the model card's tables."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from raykd.config import to_dict
 from raykd.export.done_run import DoneRun
 from raykd.export.form import Form
+from raykd.plan import Run
 from raykd.provenance import source, versions
 from raykd.run_folder import RunFolder, read_json
 from raykd.training.testing import is_tested
@@ -72,11 +74,12 @@ def test_of(done: DoneRun) -> Rows:
 
 
 def teacher_of(done: DoneRun) -> str:
-    """The teacher's run, and its own accuracy where it lies beside this one; '' for a run without a teacher."""
-    if done.run.teacher is None:
-        return ""
-    text = f"`{done.run.teacher.name}` ({done.run.teacher.model.label})"
-    folder = RunFolder(done.folder.path.parent / done.run.teacher.name)
+    """The teacher's run, and its own accuracy where it lies beside this one; of several each. '' without a teacher."""
+    return "; ".join(_teacher_in_words(done.folder.path.parent, teacher) for teacher in done.run.teachers)
+
+
+def _teacher_in_words(family: Path, teacher: Run) -> str:
+    text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
     return f"{text}, test top-1 {_figure('top1', read_json(folder.test)['top1'])}" if is_tested(folder) else text
 
 

@@ -1,7 +1,8 @@
 """k methods in order, with the ranks that each could have: 1, or 1-3 where three cannot be told apart.
 
 All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that all methods have, corrected by Holm
-(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that the interval of a - b includes 0.
+(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that the interval of a - b includes
+0.
 
     first rank of a = 1 + number of methods that are better than a and do not tie with it
     last rank of a  = k - number of methods that are worse than a and do not tie with it
@@ -81,7 +82,7 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
         return None
     spreads = {name: spread for name in values if (spread := spread_of([values[name][seed] for seed in seeds]))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
-    gains = []
+    gains: list[tuple[str, str, PairedGain, float | None]] = []
     for better, worse in combinations(order, 2):
         pairs = [Pair(seed, values[worse][seed], values[better][seed], less_is_better) for seed in seeds]
         gain = paired_gain(pairs, better)

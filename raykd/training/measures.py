@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.data.dataset import Split
 from raykd.data.loader import eval_batches
@@ -62,7 +62,7 @@ class Measures:
 
 @torch.no_grad()
 def measure(
-    model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: ImageModel | None = None
+    model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Measures:
     """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision."""
     sums = _Sums(num_classes, compute.device, teacher is not None)

@@ -14,6 +14,7 @@ from raykd.config import from_dict
 from raykd.data.dataset import Dataset, Split
 from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
+from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder, read_json
 from raykd.training.compute import Compute
 from raykd.training.costs import costs_beside
@@ -55,9 +56,9 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
     """Whose weights taught the run; None where none did, and where other weights lie in its teacher's folder now."""
     taught_by = folder.record().get("teacher_sha256")
-    if run.teacher is None or not taught_by:
+    beside = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
+    if not taught_by or not beside or not all(teacher.best.is_file() for teacher in beside):
         return None
-    beside = RunFolder(folder.path.parent / run.teacher.name)
-    if not beside.best.is_file() or file_fingerprint(beside.best) != taught_by:
+    if identity_of([file_fingerprint(teacher.best) for teacher in beside]) != taught_by:
         return None
     return teacher_from(beside, compute.device)

@@ -129,5 +129,5 @@ def _is_divided(handle: object) -> bool:
 
     try:
         return pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    except pynvml.NVMLError_NotSupported:
+    except pynvml.NVMLError_NotSupported:  # pyright: ignore[reportAttributeAccessIssue]  # made at import
         return False
