@@ -12,8 +12,11 @@ from typing import ClassVar, Literal
 from raykd.config import Config, later, override, place
 from raykd.data.views import Views
 from raykd.methods import KD, Method
+from raykd.methods.method import Need
 from raykd.recipe import Recipe
 from raykd.search import Search
+
+IN_A_TABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a teacher's maps of features would be GB
 
 
 @dataclass(frozen=True)
@@ -106,19 +109,9 @@ class Experiment(Config):
         self.require(len(self.seeds) >= 1, "seeds", "wants at least one")
         self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
         self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
-        for method in self.methods:
-            name = "method" if method is self.method else "compare"
-            self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
-        repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
-        self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
-        self.require(
-            not self.compare or self.search is None, "compare", "is no part of a search; leave one of them out"
-        )
-        more = ", ".join(sorted(self.method.needs - {"logits"}))
-        wants = f"{self.method.title()} needs the teacher's {more}, and a table holds logits; use live, or auto"
-        self.require(not more or self.teacher_source != "table", "teacher_source", wants)
+        self._check_methods()
         if self.teacher_seeds:
-            self._check_teachers(more)
+            self._check_teachers()
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0
@@ -126,23 +119,48 @@ class Experiment(Config):
         if self.search is not None:
             self._check_search(self.search)
 
-    def _check_teachers(self, more: str) -> None:
-        """more: what the method needs of a teacher besides logits."""
+    def _check_methods(self) -> None:
+        for method in self.methods:
+            name = "method" if method is self.method else "compare"
+            self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
+        repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
+        self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
+        both = "is no part of a search; leave one of them out"
+        self.require(not self.compare or self.search is None, "compare", both)
+        more = ", ".join(sorted(self.needs.union(*(method.needs for method in self.compare)) - self.in_a_table))
+        held = "logits" if self.compare else "logits and embeddings"
+        wants = f"the method needs the teacher's {more}, and a table holds {held}; use live, or auto"
+        self.require(not more or self.teacher_source != "table", "teacher_source", wants)
+
+    def _check_teachers(self) -> None:
+        """Each seed once, and none elsewhere; of what several say, logits are all that has a mean."""
         several = len(self.teacher_seeds) > 1
         self.require(len(set(self.teacher_seeds)) == len(self.teacher_seeds), "teacher_seeds", "names a seed twice")
         self.require(min(self.teacher_seeds) >= 0, "teacher_seeds", "must be 0 or more")
         alone = f"would be without effect beside teacher_seeds = {self.teacher_seeds}; leave one of both out"
         self.require(self.teacher_seed == Experiment.teacher_seed, "teacher_seed", alone)
         self.require(self.teacher_checkpoint is None, "teacher_checkpoint", f"is one teacher and {alone}")
-        mean = (
-            f"{self.method.title()} needs their {more}, of which there is no mean; use a method of logits, or one seed"
-        )
+        more = ", ".join(sorted(self.needs - {"logits"}))
+        mean = f"the method needs their {more}, of which there is no mean; use a method of logits, or one seed"
         self.require(not (several and more), "teacher_seeds", mean)
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """`method`, and those that it is compared with."""
         return (self.method, *self.compare)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What its own method needs of the teacher, or that of any trial where the method is searched."""
+        space = self.search.space.get("method") if self.search else None
+        searched = [self.with_setting({"method": value}).method.needs for value in space.corners] if space else []
+        return self.method.needs.union(*searched)
+
+    @property
+    def in_a_table(self) -> frozenset[Need]:
+        """What a table for its runs holds. For a comparison logits alone: embeddings would serve few of its methods."""
+        is_whole = not self.compare and self.needs <= IN_A_TABLE
+        return self.needs | {"logits"} if is_whole else frozenset({"logits"})
 
     @property
     def most_epochs(self) -> int:

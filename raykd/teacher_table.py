@@ -3,13 +3,16 @@
     logits[index, view]   float16 [N, V, C], raw, a hole where nothing is filled
     filled[index, view]   one bit each, [N, ceil(V / 8)] bytes
 
+For methods that ask for it, a row holds the pooled embedding behind the logits: outputs [N, V, C + D]. That is another
+table, in a folder of its own.
+
 An image has a finite set of V views (data/views.py), so V passes of the teacher, or as many as planned runs will
 visit, serve every epoch, seed, temperature and alpha from memory: 50,000 images, 162 views and 10 classes are 162 MB.
 
-    <tables>/<16 digits of the key>/   table.json  logits.f16  filled.bits  .lock
+    <tables>/<16 digits of the key>/   table.json  logits.f16 (or outputs.f16)  filled.bits  .lock
 
-Several processes may write at once, on several nodes: each its own images, the logits first and flushed, then their
-bits. So a bit never speaks of logits that are not there, and a kill loses no more than what was in hand.
+Several processes may write at once, on several nodes: each its own images, the rows first and flushed, then their
+bits. So a bit never speaks of a row that is not there, and a kill loses no more than what was in hand.
 """
 
 import os
@@ -17,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +42,7 @@ class TableKey:
     """All that decides what stands in a table; a table of any other key is refused.
 
     precision: as the runs' recipe has it; what 'auto' came to when the table was made is in table.json beside the key.
+    embedding_width: channels of the embedding in each row; 0 for a table of logits alone.
     """
 
     teacher_sha256: str
@@ -47,6 +52,22 @@ class TableKey:
     precision: str
     num_images: int
     num_classes: int
+    embedding_width: int = 0
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """JSON-ready, and as before there were embeddings where there are none: such tables keep their names."""
+        return {name: value for name, value in asdict(self).items() if value or name != "embedding_width"}
+
+    @property
+    def name(self) -> str:
+        """Of the table's folder."""
+        return fingerprint(self.fields)[:16]
+
+    @property
+    def row_width(self) -> int:
+        """Numbers for one view of one image."""
+        return self.num_classes + self.embedding_width
 
     @property
     def num_views(self) -> int:
@@ -54,11 +75,11 @@ class TableKey:
 
     @property
     def size_bytes(self) -> int:
-        return self.num_images * self.num_views * self.num_classes * ITEM_BYTES
+        return self.num_images * self.num_views * self.row_width * ITEM_BYTES
 
 
 class TeacherTable:
-    """One table's files. Rows of `logits` are [N * V, C]: image `index` as `view` is row index * V + view."""
+    """One table's files. Rows are [N * V, C + D]: image `index` as `view` is row index * V + view."""
 
     def __init__(self, tables: Path, key: TableKey, precision: str = "") -> None:
         """The table of `key` below `tables`, empty where there is none yet.
@@ -68,10 +89,11 @@ class TeacherTable:
         Raises ConfigError where what lies there is of another key, or was cut short.
         """
         self.key = key
-        self.folder = tables / fingerprint(asdict(key))[:16]
+        self.folder = tables / key.name
         self._bits_in_row = -(-key.num_views // 8)
-        self._logits, self._filled = self.folder / "logits.f16", self.folder / "filled.bits"
-        self._sizes = {self._logits: key.size_bytes, self._filled: key.num_images * self._bits_in_row}
+        self._rows = self.folder / ("outputs.f16" if key.embedding_width else "logits.f16")
+        self._filled = self.folder / "filled.bits"
+        self._sizes = {self._rows: key.size_bytes, self._filled: key.num_images * self._bits_in_row}
         if not (self.folder / "table.json").is_file():
             self._make(precision or key.precision)
         self._check()
@@ -79,29 +101,33 @@ class TeacherTable:
     @staticmethod
     def exists(tables: Path, key: TableKey) -> bool:
         """Whether somebody has begun to fill it."""
-        return (tables / fingerprint(asdict(key))[:16] / "table.json").is_file()
+        return (tables / key.name / "table.json").is_file()
 
     def filled(self, first: int = 0, end: int | None = None) -> Tensor:
-        """bool [N, V], or of images first .. end - 1 alone: which logits are there."""
+        """bool [N, V], or of images first .. end - 1 alone: which rows are there."""
         return self._bits(first, (self.key.num_images if end is None else end) - first)
 
-    def logits(self) -> Tensor:
-        """float16 [N * V, C], mapped from the file: processes of one node share its pages."""
+    def rows(self) -> Tensor:
+        """float16 [N * V, C + D], mapped from the file: processes of one node share its pages."""
         size = self.key.size_bytes // ITEM_BYTES
-        mapped = torch.from_file(str(self._logits), shared=False, size=size, dtype=torch.float16)
-        return mapped.view(-1, self.key.num_classes)
+        mapped = torch.from_file(str(self._rows), shared=False, size=size, dtype=torch.float16)
+        return mapped.view(-1, self.key.row_width)
 
-    def write(self, first: int, logits: Tensor, filled: Tensor) -> None:
-        """Add logits [n, V, C] of images first .. first + n - 1 where filled [n, V]; what is there already stays."""
-        num_images, num_views, num_classes = logits.shape
-        offset = first * num_views * num_classes * ITEM_BYTES
+    def logits(self) -> Tensor:
+        """float16 [N * V, C], of `rows`."""
+        return self.rows()[:, : self.key.num_classes]
+
+    def write(self, first: int, rows: Tensor, filled: Tensor) -> None:
+        """Add rows [n, V, C + D] of images first .. first + n - 1 where filled [n, V]; what is there already stays."""
+        num_images, num_views, row_width = rows.shape
+        offset = first * num_views * row_width * ITEM_BYTES
         with self._locked():
             there = self._bits(first, num_images)
-            with self._logits.open("rb") as file:
-                before = np.frombuffer(os.pread(file.fileno(), logits.numel() * ITEM_BYTES, offset), np.float16)
-            kept = torch.from_numpy(before.copy()).view_as(logits)
-            merged = torch.where((filled & ~there)[..., None], logits, kept)
-            _write_at(self._logits, offset, merged.numpy().tobytes())
+            with self._rows.open("rb") as file:
+                before = np.frombuffer(os.pread(file.fileno(), rows.numel() * ITEM_BYTES, offset), np.float16)
+            kept = torch.from_numpy(before.copy()).view_as(rows)
+            merged = torch.where((filled & ~there)[..., None], rows, kept)
+            _write_at(self._rows, offset, merged.numpy().tobytes())
             bits = np.packbits((filled | there).numpy(), axis=1)
             _write_at(self._filled, first * self._bits_in_row, bits.tobytes())
 
@@ -120,7 +146,7 @@ class TeacherTable:
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
                     file.truncate(size)
-            write_json(self.folder / "table.json", asdict(self.key) | {"computed_in": precision})
+            write_json(self.folder / "table.json", self.key.fields | {"computed_in": precision})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -134,7 +160,7 @@ class TeacherTable:
     def _check(self) -> None:
         found = read_json(self.folder / "table.json")
         self.precision: str = found.get("computed_in", self.key.precision)
-        for name, wanted in asdict(self.key).items():
+        for name, wanted in self.key.fields.items():
             if found.get(name) != wanted:
                 raise ConfigError(
                     f"teacher's table '{self.folder}' was made with {name} {found.get(name)}, this run has {wanted}; "

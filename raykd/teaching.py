@@ -13,9 +13,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from raykd import models
 from raykd.data.dataset import Dataset
-from raykd.experiment import Data, Experiment
+from raykd.experiment import IN_A_TABLE, Data, Experiment
+from raykd.models import Images
 from raykd.models.weights import file_fingerprint
+from raykd.outputs import Outputs
 from raykd.plan import Plan, Run
 from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder
@@ -32,7 +37,7 @@ class WantedTable:
     """A table that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
 
     teachers: of several, the mean. precision: the student recipe's, in which its teacher computes too. num_parts: jobs
-    that fill it.
+    that fill it. embedding_width: of the teacher's embedding where the runs ask for it, else 0.
     """
 
     teachers: tuple[Run, ...]
@@ -41,10 +46,15 @@ class WantedTable:
     epochs: tuple[tuple[int, int], ...]
     whole: bool
     num_parts: int
+    embedding_width: int = 0
+
+    def serves(self, run: Run) -> bool:
+        """Whether its rows hold all that the method of `run` needs."""
+        return run.method.needs <= ({"logits", "embedding"} if self.embedding_width else {"logits"})
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> TableKey:
         """Its key, once the teachers' weights are there."""
-        return key_of(self.data, self.precision, dataset, teacher_sha256)
+        return key_of(self.data, self.precision, dataset, teacher_sha256, self.embedding_width)
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,8 @@ class Teaching:
     reason: str
 
 
-def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str) -> TableKey:
-    """The key of the table that holds a teacher's logits for `data`."""
+def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> TableKey:
+    """The key of the table that holds a teacher's logits for `data`, and its embedding where that has a width."""
     return TableKey(
         teacher_sha256,
         dataset.identity,
@@ -65,6 +75,7 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str) ->
         precision,
         len(dataset.train.labels),
         dataset.num_classes,
+        embedding_width,
     )
 
 
@@ -89,10 +100,12 @@ def decide(
     asked, each = experiment.teacher_source, f" of each of {len(teachers)} teachers" if len(teachers) > 1 else ""
     if asked == "live" or (asked == "auto" and against):
         return Teaching(None, f"live, {passes} passes an image{each}: {against or 'as was asked'}")
-    size = _words(key.size_bytes)
+    size = _words(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
     share = "all" if table.whole else f"{visited:.0f}"
+    others = sum(not _could_read(experiment, run) for run in _distilled_left(plan, trained))
+    rest = f"; live for {others} runs of methods that need more" if others else ""
     return Teaching(
-        table, f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size})"
+        table, f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size}){rest}"
     )
 
 
@@ -111,8 +124,16 @@ def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
         candidates = search.confirm + 1 if search.confirm else 0  # and the experiment's own setting
         confirmed = [(seed, epochs) for seed in experiment.seeds] * candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirmed
-    runs = (run for run in plan.runs if run.stage == "distilled" and run.name not in trained)
-    return [(run.seed, run.recipe.epochs) for run in runs]
+    return [(run.seed, run.recipe.epochs) for run in _distilled_left(plan, trained) if _could_read(experiment, run)]
+
+
+def _distilled_left(plan: Plan, trained: Collection[str]) -> list[Run]:
+    return [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
+
+
+def _could_read(experiment: Experiment, run: Run) -> bool:
+    """Of a comparison, a run by a method that needs no more than a table holds."""
+    return not experiment.compare or run.method.needs <= experiment.in_a_table
 
 
 def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: float) -> WantedTable:
@@ -125,22 +146,33 @@ def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: floa
     passes = len(teachers) * num_images * (views.count if whole else visited)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
     epochs = () if whole else tuple(sorted(by_seed.items()))
-    return WantedTable(teachers, experiment.data, experiment.student.precision, epochs, whole, num_parts)
+    width = _embedding_width(teachers[0], dataset) if "embedding" in experiment.in_a_table else 0
+    return WantedTable(teachers, experiment.data, experiment.student.precision, epochs, whole, num_parts, width)
+
+
+def _embedding_width(teacher: Run, dataset: Dataset) -> int:
+    """Channels of its embedding, seen on a black image: it need not be trained yet."""
+    size = dataset.image_size
+    model = models.build(teacher.model, Images(dataset.num_classes, size, dataset.mean, dataset.std), seed=0).eval()
+    with torch.no_grad():
+        outputs: Outputs = model(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    assert outputs.embedding is not None
+    return outputs.embedding.shape[1]
 
 
 def _against(experiment: Experiment, key: TableKey, tables: Path, share: float) -> str:
     """What speaks against a table, or ''."""
-    more = experiment.method.needs - {"logits"}
-    if more:
-        return f"{experiment.method.title()} needs the teacher's {', '.join(sorted(more))}, and a table holds logits"
+    if (more := experiment.needs - IN_A_TABLE) and not experiment.compare:
+        return f"the method needs the teacher's {', '.join(sorted(more))}, and a table holds logits and embeddings"
     if key.teacher_sha256 and TeacherTable.exists(tables, key):
         return ""
+    table = "a table with embeddings" if key.embedding_width else "a table"
     if key.size_bytes > MAX_TABLE_BYTES:
-        return f"a table would take {_words(key.size_bytes)}"
+        return f"{table} would take {_words(key.size_bytes)}"
     if key.size_bytes > _free_bytes(tables):
-        return f"a table of {_words(key.size_bytes)} has no room where results lie"
+        return f"{table} of {_words(key.size_bytes)} has no room where results lie"
     if share > WORTH_IT:
-        return f"a table would leave {share:.0%} of them"
+        return f"{table} would leave {share:.0%} of them"
     return ""
 
 

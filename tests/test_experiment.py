@@ -138,7 +138,7 @@ def test_settings_beside_several_teachers_that_would_be_without_effect_are_refus
 
 
 def test_several_teachers_are_refused_where_their_outputs_have_no_mean() -> None:
-    with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: FeatureKD needs their embedding"):
+    with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: the method needs their embedding"):
         experiment(method=FeatureKD(), teacher_seeds=(0, 1))
     assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
 

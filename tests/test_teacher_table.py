@@ -9,6 +9,7 @@ import torch
 from small_runs import CPU, digits, run_of
 from torch import Tensor
 
+from raykd.config import fingerprint
 from raykd.data.loader import TrainLoader
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
@@ -68,10 +69,39 @@ def test_file_of_cifar10s_table_has_the_bytes_that_the_docs_promise() -> None:
     assert (key.num_views, key.size_bytes) == (162, 162_000_000)
 
 
+def test_table_of_logits_alone_has_the_name_and_the_key_that_it_had_before_there_were_embeddings(
+    tmp_path: Path,
+) -> None:
+    written = {
+        "teacher_sha256": "ab" * 32,
+        "data_identity": "cd" * 32,
+        "crop_padding": 1,
+        "flip": True,
+        "precision": "fp32",
+        "num_images": 20,
+        "num_classes": 3,
+    }
+    table = TeacherTable(tmp_path, KEY)
+    assert table.folder.name == fingerprint(written)[:16]
+    assert json.loads((table.folder / "table.json").read_text()) == written | {"computed_in": "fp32"}
+    assert {path.name for path in table.folder.iterdir()} == {"table.json", "logits.f16", "filled.bits", ".lock"}
+
+
+def test_rows_with_an_embedding_hold_it_behind_the_logits(tmp_path: Path) -> None:
+    key = replace(KEY, embedding_width=5)
+    rows = torch.randn(4, VIEWS, 8, generator=torch.Generator().manual_seed(3)).half()
+    table = TeacherTable(tmp_path, key)
+    table.write(3, rows, all_of(4))
+    assert torch.equal(table.rows().view(20, VIEWS, 8)[3:7], rows)
+    assert torch.equal(table.logits().view(20, VIEWS, 3)[3:7], rows[..., :3])
+    assert (table.folder / "outputs.f16").stat().st_size == key.size_bytes == 20 * VIEWS * 8 * 2
+    assert table.filled().sum() == 4 * VIEWS and not TeacherTable(tmp_path, KEY).filled().any()
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(TableKey)])
 def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> None:
     other = {"teacher_sha256": "ef" * 32, "data_identity": "01" * 32, "crop_padding": 2, "flip": False}
-    other |= {"precision": "bf16", "num_images": 21, "num_classes": 4}
+    other |= {"precision": "bf16", "num_images": 21, "num_classes": 4, "embedding_width": 5}
     TeacherTable(tmp_path, KEY).write(0, some(1), all_of(1))
     assert not TeacherTable(tmp_path, replace(KEY, **{name: other[name]})).filled().any()
     assert TeacherTable(tmp_path, KEY).filled().any()

@@ -1,8 +1,8 @@
 """Live, or from a table: decided by counting the teacher's passes, with the reason in words."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from raykd import teaching
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD, FeatureKD
+from raykd.methods.method import Need
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
-from raykd.search import Search, uniform
+from raykd.search import Search, choice, uniform
 from raykd.stages import STAGES
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import Teaching, decide
@@ -87,10 +88,49 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
     assert decided(tmp_path, trained=("baseline",), student=recipe(epochs=60)) is not None
 
 
-def test_methods_that_need_more_than_logits_are_taught_live(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class OfFeatures(KD):
+    """A method that no table can teach."""
+
+    kind: ClassVar[str] = "test-of-features"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "features", "embedding"})
+
+
+def test_methods_that_need_the_embedding_get_it_from_a_table_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found is not None and found.table is not None and found.table.embedding_width == 8 * 16
+    assert found.reason.endswith("become all of its 18 views (6 MiB, embeddings included)")
+    assert found.table.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
+    plain = decided(tmp_path, student=recipe(epochs=60))
+    assert plain is not None and plain.table is not None and plain.table.embedding_width == 0
+
+
+def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "MAX_TABLE_BYTES", 1 << 20)
+    found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found == Teaching(None, "live, 60 passes an image: a table with embeddings would take 6 MiB")
+    assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.table is not None
+    monkeypatch.setattr(teaching, "MAX_TABLE_BYTES", 1 << 30)
+    monkeypatch.setattr(teaching, "_free_bytes", lambda folder: 1 << 20)
+    found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found is not None and found.reason.endswith("a table with embeddings of 6 MiB has no room where results lie")
+
+
+def test_methods_that_need_features_are_taught_live(tmp_path: Path) -> None:
+    found = decided(tmp_path, method=OfFeatures(), student=recipe(epochs=60))
     assert found is not None and found.table is None
-    assert found.reason.endswith("FeatureKD needs the teacher's embedding, and a table holds logits")
+    assert found.reason.endswith("needs the teacher's features, and a table holds logits and embeddings")
+
+
+def test_table_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Path) -> None:
+    search = Search({"method": choice("kd", "feature_kd")}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.table is not None and found.table.embedding_width == 128
+    search = Search({"method": choice("kd", OfFeatures.kind)}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.table is None and "needs the teacher's features" in found.reason
 
 
 def test_table_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +154,9 @@ def test_asked_for_is_asked_for(tmp_path: Path) -> None:
 
 def test_table_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="teacher_source = 'table' in Experiment: FeatureKD needs the teacher's embedding"
+        ConfigError, match="teacher_source = 'table' in Experiment: the method needs the teacher's features"
     ):
-        decided(tmp_path, method=FeatureKD(), teacher_source="table")
+        decided(tmp_path, method=OfFeatures(), teacher_source="table")
 
 
 def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:

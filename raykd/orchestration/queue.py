@@ -102,6 +102,7 @@ def jobs_of(
     jobs = []
     for run in runs:
         table = table_of.get(_names(run.teachers)) if run.name not in live else None
+        table = table if table is not None and table.serves(run) else None
         if run.name in left:
             needs = tuple(job.name for job in fills if job.table == table) if table else after(*run.teachers)
             jobs.append(Job("train", run, needs, table))

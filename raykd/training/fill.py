@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raykd.data.dataset import Dataset
 from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted, RunFailed
+from raykd.outputs import Outputs
 from raykd.teacher_table import ITEM_BYTES, TeacherTable, visited
 from raykd.teaching import WantedTable
 from raykd.training.compute import Compute, prepare
@@ -51,7 +52,7 @@ class Filler:
             return 0
         first, end = int(rows[0]), int(rows[-1]) + 1
         missing = self._visited[first:end] & ~self._table.filled(first, end)
-        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.num_classes * ITEM_BYTES))
+        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.row_width * ITEM_BYTES))
         ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
         began, done, start, size = time.monotonic(), 0, 0, self._batch_size
         while done < int(ends[-1]):
@@ -62,29 +63,33 @@ class Filler:
 
     def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
         """The views `missing` [n, V] of the images from `first` on."""
-        logits = torch.zeros((*missing.shape, self._table.key.num_classes), dtype=torch.float16)
+        rows = torch.zeros((*missing.shape, self._table.key.row_width), dtype=torch.float16)
         filled, stopped = torch.zeros_like(missing), False
         for entries in missing.nonzero().split(self._batch_size):
             if stopped := should_stop():
                 break
             image, view = entries.unbind(1)
-            logits[image, view] = self._predict(image + first, view)
+            rows[image, view] = self._predict(image + first, view)
             filled[image, view] = True
-        self._table.write(first, logits, filled)
+        self._table.write(first, rows, filled)
         if stopped:
             raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
         return int(filled.sum())
 
     @torch.no_grad()
     def _predict(self, index: Tensor, view: Tensor) -> Tensor:
-        """float16 [B, C], on the CPU."""
+        """The table's rows, float16 [B, C + D], on the CPU."""
         device = self._compute.device
         with self._compute.autocast():
-            logits = self._teacher(self._renderer.render(index.to(device), view.to(device))).logits
-        found = logits.to(torch.float16).cpu()
+            outputs: Outputs = self._teacher(self._renderer.render(index.to(device), view.to(device)))
+        parts = [outputs.logits]
+        if self._table.key.embedding_width:
+            assert outputs.embedding is not None
+            parts.append(outputs.embedding)
+        found = torch.cat([part.to(torch.float16) for part in parts], dim=1).cpu()
         if not found.isfinite().all():
             raise RunFailed(
-                "the teacher's logits are NaN, or beyond float16's 65,504: a table cannot hold them; "
+                "the teacher's outputs are NaN, or beyond float16's 65,504: a table cannot hold them; "
                 "look at the teacher, or teach live with --set teacher_source=live"
             )
         return found

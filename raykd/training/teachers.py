@@ -79,23 +79,25 @@ class LiveTeacher:
 
 
 class TableTeacher:
-    """Looks the logits up that the teacher gave for each image's view; see teacher_table.py."""
+    """Looks up what the teacher gave for each image's view; see teacher_table.py."""
 
     source = "table"
 
-    def __init__(self, logits: Tensor, num_views: int, identity: str) -> None:
-        """logits: float16 [N * V, C], on the device where batches are."""
-        self._logits, self._num_views, self.identity = logits, num_views, identity
+    def __init__(self, rows: Tensor, num_views: int, identity: str, embedding_width: int = 0) -> None:
+        """rows: float16 [N * V, C + D], logits and, where D = `embedding_width` > 0, embeddings; where batches are."""
+        self._rows, self._num_views, self.identity = rows, num_views, identity
+        self._num_classes = rows.shape[1] - embedding_width
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = batch.index * self._num_views + batch.view
-        return Outputs(self._logits.index_select(0, rows).float())
+        found = self._rows.index_select(0, batch.index * self._num_views + batch.view).float()
+        logits, embedding = found.tensor_split([self._num_classes], dim=1)
+        return Outputs(logits, embedding if embedding.shape[1] else None)
 
 
 def read_table(run: Run, dataset: Dataset, table: TeacherTable, device: torch.device) -> TableTeacher:
-    """The teacher of `run` from a table; on a GPU its logits lie there too, on a CPU they stay mapped.
+    """The teacher of `run` from a table; on a GPU its rows lie there too, on a CPU they stay mapped.
 
-    Raises RunFailed when logits are missing that the run will ask for.
+    Raises RunFailed when views are missing that the run will ask for.
     """
     rows, _ = rows_of(run.data, dataset.train.labels)
     asked = visited(run.data.views, rows, table.key.num_images, {run.seed: run.recipe.epochs})
@@ -104,5 +106,5 @@ def read_table(run: Run, dataset: Dataset, table: TeacherTable, device: torch.de
             f"teacher's table '{table.folder}' lacks {missing} of the {int(asked.sum())} views that {run.name} will "
             "show; the same command fills them, or teach live with --set teacher_source=live"
         )
-    logits = table.logits().to(device)
-    return TableTeacher(logits, table.key.num_views, table.key.teacher_sha256)
+    key = table.key
+    return TableTeacher(table.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)

@@ -34,10 +34,12 @@ class Story:
     num_parts: int
     piece_s: float
     pause_s: float = 0.0
+    embedding_width: int = 0
 
     @property
     def wanted(self) -> WantedTable:
-        return WantedTable((Run(stage="teacher"),), self.data, self.precision, (), True, self.num_parts)
+        teachers = (Run(stage="teacher"),)
+        return WantedTable(teachers, self.data, self.precision, (), True, self.num_parts, self.embedding_width)
 
     def dataset(self) -> Dataset:
         folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None

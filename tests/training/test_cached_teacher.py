@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
 
 from raykd.errors import Interrupted, RunFailed
-from raykd.methods import KD
+from raykd.methods import KD, FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run, make_plan
 from raykd.recipe import AdamW
@@ -26,7 +27,8 @@ def cached(run: Run, tables: Path) -> TableTeacher:
     """What the live teacher of `run` says, from a table."""
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
-    plan = make_plan(experiment(student=run.recipe, teacher_source="table"), digits(), NO_WEIGHTS)
+    made = experiment(student=run.recipe, method=run.method, teacher_source="table")
+    plan = make_plan(made, digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tables, [RunFolder(tables)])
     assert found is not None and found.table is not None
     table = TeacherTable(tables, found.table.key(digits(), ""))
@@ -57,6 +59,27 @@ def test_first_epoch_is_equal_to_a_part_in_ten_thousand(tmp_path: Path) -> None:
         train(run, RunFolder(tmp_path / "b"), cached(run, tmp_path)),
     )
     assert table.terms == pytest.approx(live.terms, rel=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["mse", "cosine"])
+def test_cached_embeddings_equal_live_ones_over_a_whole_run(distance: Any, tmp_path: Path) -> None:
+    run = run_of("distilled", student=VIT, method=FeatureKD(alpha=0.1, feature_weight=0.5, distance=distance))
+    live = train(run, RunFolder(tmp_path / "live"))
+    table = train(run, RunFolder(tmp_path / "table"), cached(run, tmp_path))
+    assert live[-1].terms["feature"] < 0.8 * live[0].terms["feature"], "it learned"
+    assert table[0].terms["feature"] == pytest.approx(live[0].terms["feature"], rel=1e-4)
+    for one, other in zip(live, table, strict=True):
+        assert other.terms == pytest.approx(one.terms, rel=1e-2)
+
+
+def test_run_that_was_cut_off_under_a_table_of_embeddings_ends_with_the_same_bits(tmp_path: Path) -> None:
+    run, folders = run_of("distilled", method=FeatureKD()), [RunFolder(tmp_path / name) for name in "ab"]
+    train(run, folders[0], cached(run, tmp_path))
+    steps = iter(range(6))
+    with pytest.raises(Interrupted):
+        train(run, folders[1], cached(run, tmp_path), should_stop=lambda: next(steps, None) is None)
+    train(run, folders[1], cached(run, tmp_path))
+    assert folders[0].best.read_bytes() == folders[1].best.read_bytes()
 
 
 def test_record_says_which_teacher_it_was(tmp_path: Path) -> None:

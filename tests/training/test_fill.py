@@ -83,6 +83,20 @@ def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> No
     torch.testing.assert_close(found, live, rtol=2**-11, atol=1e-6)  # half a unit in float16's last place
 
 
+def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, tmp_path: Path) -> None:
+    wanted = replace(filling.wanted, embedding_width=64)
+    table = TeacherTable(tmp_path, wanted.key(digits(), SHA))
+    filler = Filler(wanted, digits(), table, filling.teacher, choose(CPU, "fp32"))
+    assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
+    index, view = filling.expected().nonzero().unbind(1)
+    images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
+    with torch.no_grad():
+        live: Outputs = filling.teacher(images)
+    assert live.embedding is not None
+    found = table.rows()[(index * NUM_VIEWS + view)[::7]].float()
+    torch.testing.assert_close(found, torch.cat([live.logits, live.embedding], dim=1), rtol=2**-11, atol=1e-6)
+
+
 def test_partial_table_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
     run = run_of("distilled", student=recipe(epochs=4))
     plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="table"), digits(), NO_WEIGHTS)
@@ -154,8 +168,11 @@ def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: p
     assert max(sizes) == 7 and sum(sizes) == 66 * NUM_VIEWS
 
 
-def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace(tmp_path: Path) -> None:
-    story, dataset = fill_story.DIGITS, digits()
+@pytest.mark.parametrize("embedding_width", [0, 64])
+def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace(
+    embedding_width: int, tmp_path: Path
+) -> None:
+    story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
     fill_story.fill_all(story, tmp_path / "peace")
     peace, killed = story.table(tmp_path / "peace", dataset), story.table(tmp_path / "killed", dataset)
     counts = [0]
@@ -169,7 +186,8 @@ def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace
         counts.append(int(killed.filled().sum()))
     assert children.wait(children.start(fill_story.fill_all, story, tmp_path / "killed")) == 0
     assert counts == sorted(set(counts)) and torch.equal(killed.filled(), peace.filled())
-    torch.testing.assert_close(killed.logits(), peace.logits(), rtol=2**-10, atol=1e-5)
+    assert killed.rows().shape[1] == 10 + embedding_width
+    torch.testing.assert_close(killed.rows(), peace.rows(), rtol=2**-10, atol=1e-5)
 
 
 def test_pieces_span_no_more_of_the_table_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:

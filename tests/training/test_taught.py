@@ -1,11 +1,14 @@
 """Who teaches a run: its table where one is wanted, live where it began live."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, teacher_of, train
 
+from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted, RunFailed
+from raykd.methods import FeatureKD
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable, decide
@@ -64,3 +67,14 @@ def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     teachers.filler_of(table, store, digits(), CPU).fill(0)
     made = [teachers.teacher_of(distilled, "", t, store, digits(), CPU) for t in (None, table)]
     assert made[0].identity == made[1].identity != teacher_of(distilled).identity
+
+
+def test_plan_of_a_method_of_embeddings_reads_them_from_one_table(tmp_path: Path) -> None:
+    made = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), method=FeatureKD(), seeds=(0, 1))
+    plan, store = make_plan(replace(made, teacher_source="table"), digits(), NO_WEIGHTS), RunStore(tmp_path)
+    train_plan(plan, digits(), CPU, store)
+    (folder,) = store.tables.iterdir()
+    assert (folder / "outputs.f16").stat().st_size == 1_200 * 18 * (10 + 64) * 2
+    for run in plan.runs[-2:]:
+        record = store.folder(run).record()
+        assert record["compute"]["teacher"] == "table" and record["status"] == "done"
