@@ -149,11 +149,11 @@ def export(arguments: Namespace) -> None:
 
 def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import Places, examine
-    from raykd.data import cifar10
+    from raykd.data.inventory import inventory
 
     options, bad = _options(arguments, STAGES), 0
     data = options.data_folder
-    for finding in examine(Places(options.results, data, options.weights_folder, lambda: cifar10.find(data))):
+    for finding in examine(Places(options.results, data, options.weights_folder, lambda: inventory(data))):
         print(finding, flush=True)
         bad += finding.verdict == "bad"
     if bad:

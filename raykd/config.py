@@ -64,6 +64,12 @@ class Config(metaclass=_NamesChecked):
     def check(self) -> None:
         """Raise ConfigError where a value, or two together, cannot work."""
 
+    def stored(self, results_only: bool) -> dict[str, Any]:
+        """As `to_dict` has it; a subclass may say more than its fields, or of a place only what decides the result."""
+        named = [(item.name, getattr(self, item.name), item.metadata.get(_LEFT_OUT)) for item in fields(self)]
+        kept = {name: own for name, own, left_out in named if not (results_only and left_out and left_out(own))}
+        return {"kind": self.kind} | {name: to_dict(own, results_only) for name, own in kept.items()}
+
     @classmethod
     def from_text(cls, text: str) -> Self:
         """The default instance of the subclass whose kind or name is `text`, for `--set method=kd`."""
@@ -160,9 +166,7 @@ def _scalar(text: str, hint: Any) -> Any:
 def to_dict(value: Any, results_only: bool = False) -> Any:
     """JSON-ready form. `results_only`: what decides the result, so no `place`, nor `later` at its default."""
     if isinstance(value, Config):
-        named = [(item.name, getattr(value, item.name), item.metadata.get(_LEFT_OUT)) for item in fields(value)]
-        kept = {name: own for name, own, left_out in named if not (results_only and left_out and left_out(own))}
-        return {"kind": value.kind} | {name: to_dict(own, results_only) for name, own in kept.items()}
+        return value.stored(results_only)
     if isinstance(value, tuple | list):
         return [to_dict(item, results_only) for item in value]
     if isinstance(value, Mapping):

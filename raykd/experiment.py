@@ -7,9 +7,10 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from raykd.config import Config, later, override, place
+from raykd.data import names
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
@@ -23,12 +24,13 @@ IN_A_TABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a teacher's 
 class Data(Config):
     """Which images are seen, and how. Validation images are held out of the training part, equally by class.
 
-    train_images, student_images: how many of the rest the teacher and the students see (None: all; a student
-    sees a part of its teacher's). image_size: images are averaged down to this side.
+    name: one of data/names.py, or a person's own: 'folder:PLACE', 'parquet:PLACE'. train_images, student_images: how
+    many of the rest the teacher and the students see (None: all; a student sees a part of its teacher's). image_size:
+    images are brought to this side.
     """
 
     kind: ClassVar[str] = "data"
-    name: Literal["cifar10", "digits"] = "cifar10"
+    name: str = "cifar10"
     val_images: int = 5_000
     train_images: int | None = None
     student_images: int | None = None
@@ -38,6 +40,7 @@ class Data(Config):
     split_seed: int = 0
 
     def check(self) -> None:
+        names.require_known(self.name)
         self.require(self.val_images >= 1, "val_images", "must be at least 1: validation picks the checkpoint")
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
@@ -45,6 +48,10 @@ class Data(Config):
         if self.train_images is not None and self.student_images is not None:
             fits = self.student_images <= self.train_images
             self.require(fits, "student_images", f"must not exceed train_images = {self.train_images}")
+
+    def stored(self, results_only: bool) -> dict[str, Any]:
+        """A person's own data are known by their bytes, `Run.data_identity`, and not by where they lie."""
+        return super().stored(results_only) | ({"name": names.kind_of(self.name)} if results_only else {})
 
     @property
     def views(self) -> Views:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raykd.data import cifar10
+from raykd.data import cifar
+from raykd.data.cifar_classes import CIFARS
+from raykd.data.dataset import find
+from raykd.data.names import OWN, kind_of, place_of
 from raykd.errors import ConfigError, DataError
 from raykd.experiment import Experiment
 from raykd.models import Model
@@ -16,8 +19,8 @@ from raykd.models.weights import save_weights
 def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
     """Everything that `experiments` read: what is there already stays as it is."""
     experiments = list(experiments)
-    if any(experiment.data.name == "cifar10" for experiment in experiments):
-        _fetch_cifar10(data_folder, console)
+    for name in dict.fromkeys(experiment.data.name for experiment in experiments):
+        _fetch_data(name, data_folder, console)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
     for model in models.values():
@@ -25,13 +28,21 @@ def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: 
             _fetch_weights(model, weights_folder, console)
 
 
-def _fetch_cifar10(folder: Path, console: Console) -> None:
+def _fetch_data(name: str, folder: Path, console: Console) -> None:
+    """A person's own are looked at only: where they come from is the person's to know."""
+    if name == "digits":
+        return
+    if kind_of(name) in OWN:
+        find(name, folder)
+        console.print(f"{name} is in {place_of(name, folder)}", highlight=False)
+        return
+    title = CIFARS[name].title
     try:
-        cifar10.find(folder)
-        console.print(f"CIFAR-10 is in {folder}", highlight=False)
+        cifar.find(name, folder)
+        console.print(f"{title} is in {folder}", highlight=False)
     except DataError:
-        console.print(f"downloading CIFAR-10 to {folder} (170 MB)", highlight=False)
-        cifar10.download(folder)
+        console.print(f"downloading {title} to {folder} (170 MB)", highlight=False)
+        cifar.download(name, folder)
 
 
 def _fetch_weights(model: Timm, folder: Path, console: Console) -> None:

@@ -44,7 +44,12 @@ SETTINGS = {
     "data.val_images=1200": ["data.val_images = 1200", "1200 training images"],
     "data.student_images=1001": ["data.student_images = 1001", "1000 images are left"],
     "data.image_size=7": ["image_size", "7", "1, 2, 4, 8, 16"],
-    "data.name=mnist": ["data.name=mnist", "cifar10, digits"],
+    "data.name=mnist": [
+        "data.name=mnist",
+        "cifar10, cifar100, cifar100-coarse, digits, folder:PLACE and parquet:PLACE",
+    ],
+    "data.name=floder:flowers": ["unknown dataset 'floder:flowers'", "did you mean 'folder'?"],
+    "data.name=folder:": ["dataset 'folder:' names no folder", "folder:flowers"],
     "workers.gpus=1.5": ["gpus = 1.5", "fraction below 1, or whole"],
     "workers.count=0": ["count = 0", "must be at least 1"],
     "workers.count=7": ["count = 7", "cannot share teacher.batch_size", "equally"],

@@ -52,6 +52,7 @@ LEAN = (
     "cluster",
     "errors",
     "config",
+    "type_words",
     "atomic",
     "provenance",
     "stages",

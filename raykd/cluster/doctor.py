@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,12 +42,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Places:
-    """Where commands read and write. `find_data` raises a RaykdError when the images are not in `data`."""
+    """Where commands read and write. `find_data` names what lies in `data`; it raises a RaykdError for nothing."""
 
     results: Path
     data: Path
     weights: Path
-    find_data: Callable[[], object]
+    find_data: Callable[[], Sequence[str]]
 
 
 def examine(places: Places) -> Iterator[Finding]:
@@ -61,7 +61,7 @@ def examine(places: Places) -> Iterator[Finding]:
     yield _temporary()
     yield _shared_memory()
     yield from _results(places.results)
-    yield _checked("data", f"CIFAR-10 in {places.data}", places.find_data)
+    yield _data(places)
     yield _weights(places.weights)
 
 
@@ -165,6 +165,12 @@ def _results(results: Path) -> Iterator[Finding]:
         yield Finding("bad", "clock", f"{skew:.0f} s from the file server's", remedy)
     else:
         yield Finding("ok", "clock", "agrees with the file server's")
+
+
+def _data(places: Places) -> Finding:
+    found: list[str] = []
+    checked = _checked("data", "", lambda: found.extend(places.find_data()))
+    return replace(checked, text=f"{', '.join(found)} in {places.data}") if checked.verdict == "ok" else checked
 
 
 def _weights(folder: Path) -> Finding:

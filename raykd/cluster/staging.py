@@ -20,8 +20,18 @@ from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 
 CODE = ("raykd", "experiments")
-# What `prefetch` lays down and the loader looks for; a folder of data may hold much else.
-DATA = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz", "*.parquet", "weights")
+# What `prefetch` lays down and the loader looks for. A folder of data may hold much else, which is linked: what an
+# experiment names of it is read where it lies, once for each process, and its decoded images lie with the results.
+DATA = (
+    "cifar10",
+    "cifar-10-batches-py",
+    "cifar-10-python.tar.gz",
+    "cifar100",
+    "cifar-100-python",
+    "cifar-100-python.tar.gz",
+    "*.parquet",
+    "weights",
+)
 MEGABYTE = 1e6
 
 
@@ -106,6 +116,8 @@ class Staging:
             for kind, source in sources:
                 (aside / kind).mkdir(exist_ok=True)
                 _copy(source, aside / kind / source.name)
+            for other in _others_in(self.data):
+                (aside / "data" / other.name).symlink_to(other.resolve())
             if self.repository:
                 _keep_revision(self.repository / ".git", aside / "code" / ".git")
             try:
@@ -146,6 +158,11 @@ def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_cod
 
 def _data_in(folder: Path | None) -> list[Path]:
     return sorted(path for pattern in DATA for path in folder.glob(pattern)) if folder else []
+
+
+def _others_in(folder: Path | None) -> list[Path]:
+    copied = _data_in(folder)
+    return [path for path in sorted(folder.iterdir()) if path not in copied] if folder else []
 
 
 def _bytes(path: Path) -> int:

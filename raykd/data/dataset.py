@@ -8,13 +8,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from raykd.errors import ConfigError, DataError, did_you_mean
+from raykd.data import names
+from raykd.errors import ConfigError, DataError
 
-NAMES = ("cifar10", "digits")
+if TYPE_CHECKING:
+    from raykd.data.stored import Stored
+
 _AVERAGE_CHUNK = 4096  # images averaged at a time; all at once, 50,000 of them would take 600 MB more
 
 
@@ -67,24 +71,44 @@ class Dataset:
 
 
 def load(name: str, folder: Path | None, image_size: int | None = None, cache: Path | None = None) -> Dataset:
-    """The dataset called name, one of NAMES.
+    """The dataset called name, see names.py.
 
     Args:
-        folder: where the data lies, see cifar10.find; digits needs none.
-        image_size: pixels on a side that the images are averaged down to; divides the stored size (32 for
-            cifar10, 16 for digits). None keeps that.
+        folder: where the data lies, see cifar.find and names.place_of; digits needs none.
+        image_size: pixels on a side. What raykd knows is averaged down to it, so it divides the stored size (32 for
+            CIFAR, 16 for digits); a person's own pictures are resized. None keeps the stored size.
         cache: folder for the decoded images, so that the next load maps them instead of decoding: 176 MiB
             for CIFAR-10. Made if it is not there.
     Raises: ConfigError for a name or size that does not exist, DataError for files that are missing or wrong.
     """
-    if name not in NAMES:
-        known = ", ".join(NAMES)
-        raise ConfigError(f"unknown dataset '{name}': raykd has {known}{did_you_mean(name, NAMES)}")
+    from raykd.data import decoded_cache
+    from raykd.data.stored import measured
+
+    names.require_known(name)
     if name == "digits":
         return _load_digits(image_size)
-    if folder is None:
-        raise DataError(f"{name} is read from a folder: give --data-dir, or set RAYKD_DATA")
-    return _load_cifar10(folder, image_size, cache)
+    stored = find(name, folder, image_size)
+    cached = decoded_cache.path_in(cache, name, stored.image_size, stored.identity) if cache else None
+    parts = decoded_cache.read(cached, stored.identity) if cached else None
+    decoded = parts or stored.decode()
+    mean, std = stored.statistics or measured(name, decoded[0])
+    if cached and parts is None:
+        decoded_cache.write(cached, stored.identity, decoded)
+    return Dataset(name, decoded[0], decoded[1], stored.class_names, mean, std, stored.identity)
+
+
+def find(name: str, folder: Path | None, image_size: int | None = None) -> "Stored":
+    """The images of name on disk, checked as far as they can be before they are decoded. As `load`, but no digits."""
+    place = names.place_of(name, folder)
+    if names.kind_of(name) == "folder":
+        from raykd.data import image_folder
+
+        return image_folder.find(place, image_size)
+    if names.kind_of(name) == "parquet":
+        from raykd.data import own_parquet
+
+        return own_parquet.find(place, image_size)
+    return _find_cifar(name, place, image_size)
 
 
 def keep_decoded(dataset: Dataset, cache: Path) -> None:
@@ -111,20 +135,21 @@ def _load_digits(image_size: int | None) -> Dataset:
     return Dataset("digits", train, test, digits.CLASS_NAMES, digits.MEAN, digits.STD, identity)
 
 
-def _load_cifar10(folder: Path, image_size: int | None, cache: Path | None) -> Dataset:
-    from raykd.data import cifar10, decoded_cache
+def _find_cifar(name: str, folder: Path, image_size: int | None) -> "Stored":
+    from raykd.data import cifar
+    from raykd.data.cifar_classes import IMAGE_SIZE
+    from raykd.data.stored import Stored
 
-    size = _checked_size("cifar10", image_size, cifar10.IMAGE_SIZE)
-    source = cifar10.find(folder)
-    identity = _sized_identity(source.identity, size, cifar10.IMAGE_SIZE)
-    cached = decoded_cache.path_in(cache, "cifar10", size, identity) if cache else None
-    parts = decoded_cache.read(cached, identity) if cached else None
-    if parts is None:
-        parts = tuple(_averaged(split, size) for split in cifar10.decode(source))
-        if cached:
-            decoded_cache.write(cached, identity, parts)
-    train, test = parts
-    return Dataset("cifar10", train, test, cifar10.CLASS_NAMES, cifar10.MEAN, cifar10.STD, identity)
+    size = _checked_size(name, image_size, IMAGE_SIZE)
+    source = cifar.find(name, folder)
+
+    def decode() -> tuple[Split, Split]:
+        train, test = cifar.decode(source)
+        return _averaged(train, size), _averaged(test, size)
+
+    identity = _sized_identity(source.identity, size, IMAGE_SIZE)
+    kind = source.cifar
+    return Stored(identity, size, kind.class_names, decode, (kind.mean, kind.std))
 
 
 def _checked_size(name: str, image_size: int | None, stored: int) -> int:

@@ -5,6 +5,7 @@ again, so a damaged file is made again, and one that cannot be written is done w
 """
 
 import logging
+import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +18,15 @@ from raykd.atomic import write_bytes
 from raykd.data.dataset import Split
 
 _log = logging.getLogger(__name__)
+MAX_NAME = 60  # letters of a dataset's name in its file's
 _KEYS = ("train.images", "train.labels", "test.images", "test.labels")
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)  # the last when the file goes while torch maps it
 
 
 def path_in(cache: Path, name: str, image_size: int, identity: str) -> Path:
     """The file for these images; an identity's first 16 digits tell it apart, the file holds them all."""
-    return cache / f"{name}-{image_size}-{identity[:16]}.safetensors"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[-MAX_NAME:].strip("-")  # of 'folder:/somewhere/flowers' too
+    return cache / f"{plain}-{image_size}-{identity[:16]}.safetensors"
 
 
 def read(path: Path, identity: str) -> tuple[Split, ...] | None:

@@ -3,21 +3,22 @@
     img or image: struct<bytes: binary, path: string>     the encoded picture, PNG or JPEG
     label: int64                                          0 .. num_classes - 1
 
-Every row is checked: a picture that cannot be decoded or has another size stops the load with its row.
+Every row is checked: a picture that cannot be decoded, or has a size that is refused, stops the load with its row.
 """
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from raykd.data import pictures
 from raykd.data.dataset import Split
 from raykd.errors import DataError
 
@@ -32,10 +33,20 @@ LAYOUTS = (
     "plain_text/{part}/*.parquet",
 )
 _IMAGE_COLUMNS = ("img", "image")
-_LABEL_COLUMN = "label"
-_WANTED = "'img' or 'image': struct<bytes: binary, path: string>, and 'label': int64"
 _ROWS_AT_A_TIME = 1024  # about 2 MB of encoded pictures
-_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the rows of a dataset must be.
+
+    labels: what to say of a label that is none of `num_classes`. label_column: cifar100 has two.
+    """
+
+    pictures: pictures.Wanted
+    num_classes: int
+    labels: str
+    label_column: str = "label"
 
 
 def find_files(folder: Path, part: str) -> tuple[Path, ...]:
@@ -61,23 +72,59 @@ def identity(train_files: tuple[Path, ...], test_files: tuple[Path, ...]) -> str
     return digest.hexdigest()
 
 
-def read(files: tuple[Path, ...], image_size: int, num_classes: int) -> Split:
+def read(files: tuple[Path, ...], wanted: Wanted) -> Split:
     """All rows of files, in order: images [N, 3, image_size, image_size] and labels.
 
     Raises: DataError, naming file, row (from 0) and remedy, when anything is not as the layout promises.
     """
-    images, labels = [], []
-    for file in files:
+    size = wanted.pictures.image_size
+    counts = [num_rows(file) for file in files]
+    pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
+    first = 0
+    for file, count in zip(files, counts, strict=True):
         row = 0
-        for pictures, numbers in _record_batches(file):
-            _check_labels(file, row, numbers, num_classes)
-            labels.append(numbers.to_numpy().astype(np.int64))
-            images.append(_decode_all(file, row, pictures, image_size))
+        for encoded, numbers in _record_batches(file, wanted.label_column):
+            _check_labels(file, row, numbers, wanted)
+            here = slice(first + row, first + row + len(numbers))
+            labels[here] = numbers.to_numpy().astype(np.int64)
+            _decode(file, row, encoded, pixels[here], wanted.pictures)
             row += len(numbers)
-        if not row:
-            raise DataError(f"{file}: has 0 rows; {_AGAIN}")
-    pixels = torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2)  # channels-last strides
-    return Split(pixels, torch.from_numpy(np.concatenate(labels)))
+        first += count
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
+    return Split(images, torch.from_numpy(labels))
+
+
+def num_rows(file: Path) -> int:
+    """Of a file, without reading them. Raises: DataError for a file without any, or that is no Parquet."""
+    with _opened(file) as stored:
+        count = stored.metadata.num_rows
+    if not count:
+        raise DataError(f"{file}: has 0 rows; {pictures.AGAIN}")
+    return count
+
+
+def first_picture(file: Path, label_column: str) -> tuple[str, bytes]:
+    """Where the first row's picture is, and its bytes."""
+    for encoded, _ in _record_batches(file, label_column):
+        return _bytes_of(file, 0, encoded[0].as_py())
+    raise DataError(f"{file}: has 0 rows; {pictures.AGAIN}")
+
+
+def labels_of(file: Path, label_column: str) -> tuple[pa.ChunkedArray, pa.Schema]:
+    """All labels of a file, in order, as they are, and the file's schema. Raises: DataError for another layout."""
+    with _opened(file) as stored:
+        _image_column(file, stored.schema_arrow, label_column)
+        return stored.read(columns=[label_column]).column(label_column), stored.schema_arrow
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file) as stored:
+            yield stored
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{file}: cut short or no Parquet file ({reason}); {pictures.AGAIN}") from error
 
 
 def _check_complete(files: tuple[Path, ...]) -> None:
@@ -89,28 +136,24 @@ def _check_complete(files: tuple[Path, ...]) -> None:
         )
 
 
-def _record_batches(file: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
+def _record_batches(file: Path, label_column: str) -> Iterator[tuple[pa.Array, pa.Array]]:
     """(pictures, labels) of some rows at a time."""
-    try:
-        with pq.ParquetFile(file) as stored:
-            image_column = _check_schema(file, stored.schema_arrow)
-            columns = [image_column, _LABEL_COLUMN]
-            for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=columns):
-                yield rows.column(image_column), rows.column(_LABEL_COLUMN)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file}: cut short or no Parquet file ({reason}); {_AGAIN}") from error
+    with _opened(file) as stored:
+        image_column = _image_column(file, stored.schema_arrow, label_column)
+        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
+            yield rows.column(image_column), rows.column(label_column)
 
 
-def _check_schema(file: Path, schema: pa.Schema) -> str:
+def _image_column(file: Path, schema: pa.Schema, label_column: str) -> str:
     """The name of the column with the pictures."""
     for name in _IMAGE_COLUMNS:
-        if name in schema.names and _LABEL_COLUMN in schema.names:
+        if name in schema.names and label_column in schema.names:
             kind = schema.field(name).type
-            if _holds_bytes(kind) and pa.types.is_integer(schema.field(_LABEL_COLUMN).type):
+            if _holds_bytes(kind) and pa.types.is_integer(schema.field(label_column).type):
                 return name
     found = ", ".join(f"'{field.name}': {field.type}" for field in schema) or "none"
-    raise DataError(f"{file}: has the columns {found}; wanted {_WANTED}")
+    wanted = f"'img' or 'image': struct<bytes: binary, path: string>, and '{label_column}': int64"
+    raise DataError(f"{file}: has the columns {found}; wanted {wanted}")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -120,39 +163,23 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 
-def _check_labels(file: Path, first_row: int, labels: pa.Array, num_classes: int) -> None:
+def _check_labels(file: Path, first_row: int, labels: pa.Array, wanted: Wanted) -> None:
     for row, label in enumerate(labels.to_pylist(), first_row):
         if label is None:
             raise DataError(f"{file}: row {row} has no label; leave the row out or give it one")
-        if not 0 <= label < num_classes:
-            raise DataError(
-                f"{file}: row {row} has label {label}; CIFAR-10's go from 0 to {num_classes - 1}"
-                " (CIFAR-100 is another dataset)"
-            )
+        if not 0 <= label < wanted.num_classes:
+            raise DataError(f"{file}: row {row} has label {label}; {wanted.labels}")
 
 
-def _decode_all(file: Path, first_row: int, pictures: pa.Array, image_size: int) -> np.ndarray:
-    """uint8 [rows, image_size, image_size, 3]."""
-    pixels = np.empty((len(pictures), image_size, image_size, 3), dtype=np.uint8)
-    for row, picture in enumerate(pictures.to_pylist()):
-        where = f"{file}: row {first_row + row}"
-        if picture is None or picture["bytes"] is None:
-            raise DataError(f"{where} has no picture; leave the row out, or store its bytes and not its path")
-        pixels[row] = _decode(where, picture["bytes"], image_size)
-    return pixels
+def _decode(file: Path, first_row: int, encoded: pa.Array, pixels: np.ndarray, wanted: pictures.Wanted) -> None:
+    """Fill uint8 [rows, image_size, image_size, 3]."""
+    rows = encoded.to_pylist()
+    pictures.decode_all(pixels, lambda row: _bytes_of(file, first_row + row, rows[row]), wanted)
 
 
-def _decode(where: str, encoded: bytes, image_size: int) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as picture:
-            width, height = picture.size  # known before the pixels: a huge picture costs nothing
-            if (width, height) == (image_size, image_size):
-                return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise DataError(f"{where} is no PNG or JPEG; store one of these") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where} is a PNG or JPEG that cannot be decoded ({error}); {_AGAIN}") from error
-    raise DataError(
-        f"{where} is {width}x{height} pixels; CIFAR-10's are {image_size}x{image_size}: "
-        "resize the pictures before storing them"
-    )
+def _bytes_of(file: Path, row: int, picture: dict[str, bytes | None] | None) -> tuple[str, bytes]:
+    """Where a picture is, and its bytes."""
+    where, encoded = f"{file}: row {row}", (picture or {}).get("bytes")
+    if encoded is None:
+        raise DataError(f"{where} has no picture; leave the row out, or store its bytes and not its path")
+    return where, encoded

@@ -11,7 +11,7 @@ from testbed import Testbed
 
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, Places, examine, torch_finding
-from raykd.data import cifar10
+from raykd.data.inventory import inventory
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
 NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
@@ -36,7 +36,7 @@ def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, sees_gpu, 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     data = tmp_path / "data"
-    return Places(tmp_path / "results", data, data / "weights", lambda: cifar10.find(data))
+    return Places(tmp_path / "results", data, data / "weights", lambda: inventory(data))
 
 
 def bad(places: Places) -> dict[str, Finding]:
@@ -50,6 +50,13 @@ def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(places: Places,
     assert {"data", "tmp"} <= set(found) and all(finding.remedy for finding in found.values())
     assert "prefetch" in found["data"].remedy
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_persons_own_data_are_data_too_and_named(places: Places) -> None:
+    for part in ("train", "test"):
+        (places.data / "flowers" / part / "rose").mkdir(parents=True)
+    found = next(finding for finding in examine(places) if finding.subject == "data")
+    assert (found.verdict, found.text) == ("ok", f"folder:flowers in {places.data}")
 
 
 def test_results_without_locks_are_bad(places: Places, monkeypatch) -> None:

@@ -56,6 +56,16 @@ def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_other_data_are_there_as_links_so_that_a_persons_own_are_found_below_the_same_folder(
+    repository: Path, tmp_path: Path
+) -> None:
+    with (staging := staging_of(repository, tmp_path / "scratch")).filled():
+        link = staging.folder / "data" / "imagenet"
+        assert link.is_symlink() and (link / "much.tar").read_text() == "x" * 1000
+        assert not (staging.folder / "data" / "cifar10").is_symlink()
+    assert (repository / "data" / "imagenet" / "much.tar").is_file(), "the link goes, and not what it leads to"
+
+
 def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     with staging.filled():

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from small_cifar10 import IMAGES_PER_BATCH, random_pixels
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
-from raykd.data import cifar10
+from raykd.data import cifar
+from raykd.data.cifar_classes import CIFARS
 from raykd.data.dataset import load
 from raykd.errors import DataError
 
@@ -46,11 +47,16 @@ def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Pa
 
 
 def test_identity_of_the_python_version_is_a_constant() -> None:
-    assert cifar10._python_identity() == ("95b604f2fa7444f542651cc139afb5012196814d586410b1f0cd58bc7f452add")
+    assert cifar.python_identity(CIFARS["cifar10"]) == (
+        "95b604f2fa7444f542651cc139afb5012196814d586410b1f0cd58bc7f452add"
+    )
 
 
 def test_names_of_batches_and_archive_are_those_of_torchvision() -> None:
-    assert (CIFAR10.base_folder, CIFAR10.filename) == (cifar10._BATCHES, cifar10._ARCHIVE)
+    assert {name: (kind.batches, kind.archive) for name, kind in CIFARS.items() if name in ("cifar10", "cifar100")} == {
+        "cifar10": (CIFAR10.base_folder, CIFAR10.filename),
+        "cifar100": (CIFAR100.base_folder, CIFAR100.filename),
+    }
 
 
 def test_parquet_is_read(parquet_folder: Path) -> None:

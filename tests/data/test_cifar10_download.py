@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import CIFAR10
 
-from raykd.data import cifar10
+from raykd.data import cifar
 from raykd.data.dataset import load
 from raykd.errors import DataError
 
@@ -27,19 +27,19 @@ def remote(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def test_download_gives_a_folder_that_loads(remote: Path, tmp_path: Path) -> None:
-    batches = cifar10.download(tmp_path / "new")
+    batches = cifar.download("cifar10", tmp_path / "new")
     assert batches == tmp_path / "new" / "cifar-10-batches-py"
     assert len(load("cifar10", tmp_path / "new").train) == 20
 
 
 def test_what_is_there_is_not_fetched_again(remote: Path, tmp_path: Path) -> None:
-    cifar10.download(tmp_path / "new")
+    cifar.download("cifar10", tmp_path / "new")
     remote.unlink()
-    cifar10.download(tmp_path / "new")
+    cifar.download("cifar10", tmp_path / "new")
 
 
 @pytest.mark.parametrize("fault", ["gone", "changed"])
 def test_failed_download_says_what_to_do(remote: Path, tmp_path: Path, fault: str) -> None:
     remote.unlink() if fault == "gone" else remote.write_bytes(b"another archive")
     with pytest.raises(DataError, match=r"new: could not fetch http:.*copy cifar-10-python\.tar\.gz there"):
-        cifar10.download(tmp_path / "new")
+        cifar.download("cifar10", tmp_path / "new")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.data import cifar10, decoded_cache
+from raykd.data import cifar, decoded_cache
 from raykd.data.dataset import Dataset, Split, load
 
 
@@ -27,11 +27,11 @@ def only_file(folder: Path) -> Path:
 
 
 @pytest.fixture
-def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar10.Source]:
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.Source]:
     """Grows by one with each decoding."""
-    seen: list[cifar10.Source] = []
-    decode = cifar10.decode
-    monkeypatch.setattr(cifar10, "decode", lambda source: (seen.append(source), decode(source))[1])
+    seen: list[cifar.Source] = []
+    decode = cifar.decode
+    monkeypatch.setattr(cifar, "decode", lambda source: (seen.append(source), decode(source))[1])
     return seen
 
 

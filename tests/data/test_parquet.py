@@ -11,15 +11,17 @@ import torch
 from PIL import Image
 from small_cifar10 import png, random_pixels, write_parquet
 
-from raykd.data import parquet
+from raykd.data import parquet, pictures
+from raykd.data.dataset import Split
 from raykd.errors import DataError
 
 PICTURES = [png(image) for image in random_pixels(20)]
 LABELS = [*range(10)] * 2
 
 
-def read(*files: Path) -> parquet.Split:
-    return parquet.read(files, image_size=32, num_classes=10)
+def read(*files: Path) -> Split:
+    wanted = pictures.Wanted(32, "CIFAR-10's are 32x32")
+    return parquet.read(files, parquet.Wanted(wanted, 10, "CIFAR-10's go from 0 to 9"))
 
 
 @pytest.mark.parametrize("image_column", ["img", "image"])

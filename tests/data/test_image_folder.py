@@ -1,0 +1,227 @@
+"""A person's folder of images by class: what is read of it, and how each kind of bad file is named."""
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_pictures import CLASSES, encoded, write_folder
+
+from raykd.data import memory
+from raykd.data.dataset import load
+from raykd.errors import DataError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "insects")
+
+
+def read(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1)
+
+
+def test_every_picture_is_read_once_with_the_label_of_its_folder(place: Path) -> None:
+    data = load("folder:insects", place.parent)
+    files = sorted((place / "train").rglob("*.png"))
+    assert data.train.images.equal(torch.stack([read(file) for file in files]))
+    assert data.train.labels.tolist() == [CLASSES.index(file.parent.name) for file in files]
+    assert (len(data.test), data.class_names, data.num_classes, data.image_size) == (6, CLASSES, 3, 24)
+    assert data.train.images.is_contiguous(memory_format=torch.channels_last)
+    pixels = data.train.images.double() / 255
+    assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-12)
+    assert data.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist(), abs=1e-12)
+
+
+def test_an_absolute_path_needs_no_data_folder(place: Path) -> None:
+    assert load(f"folder:{place}", None).identity == load("folder:insects", place.parent).identity
+    with pytest.raises(DataError, match="folder:insects is read from a folder: give --data-dir"):
+        load("folder:insects", None)
+
+
+def test_identity_is_of_the_bytes_and_classes_and_not_of_names_or_places(place: Path, tmp_path: Path) -> None:
+    before = load("folder:insects", tmp_path)
+    place.rename(tmp_path / "moved")
+    (tmp_path / "moved/train/ant/000.png").rename(tmp_path / "moved/train/ant/00.png")
+    assert load("folder:moved", tmp_path).identity == before.identity
+    others = {before.identity, load("folder:moved", tmp_path, 12).identity}
+    for change in ("train/ant/00.png", "test/wasp/001.png"):
+        (tmp_path / "moved" / change).write_bytes(encoded(77))
+        others.add(load("folder:moved", tmp_path).identity)
+    for part in ("train", "test"):
+        (tmp_path / "moved" / part / "ant").rename(tmp_path / "moved" / part / "aphid")
+    others.add(load("folder:moved", tmp_path).identity)
+    assert len(others) == 5
+
+
+def test_decoded_cache_gives_the_same_without_decoding(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = load(f"folder:{place}", None, 16, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.name.endswith(f"insects-16-{decoded.identity[:16]}.safetensors") and len(file.name) < 110
+    monkeypatch.setattr("raykd.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
+    mapped = load(f"folder:{place}", None, 16, tmp_path / "cache")
+    assert mapped.train.images.equal(decoded.train.images) and mapped.test.labels.equal(decoded.test.labels)
+    assert (mapped.mean, mapped.std, mapped.class_names) == (decoded.mean, decoded.std, decoded.class_names)
+
+
+def test_pictures_of_other_sizes_are_their_middle_square_resized(place: Path) -> None:
+    wide = np.zeros((20, 40, 3), dtype=np.uint8)  # its middle square is columns 10 to 29; bicubic looks at some more
+    wide[:, 7:33] = (200, 100, 50)
+    Image.fromarray(wide).save(place / "train/ant/000.png")
+    data = load("folder:insects", place.parent, 16)
+    assert (data.train.images.shape, data.test.images.shape) == ((18, 3, 16, 16), (6, 3, 16, 16))
+    assert data.train.images[0].flatten(1).unique(dim=1).T.tolist() == [[200, 100, 50]]
+
+
+def test_one_size_is_the_pictures_own_unless_another_is_asked_for(place: Path) -> None:
+    same = load("folder:insects", place.parent, 24)
+    assert same.train.images.equal(load("folder:insects", place.parent).train.images)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("L", "JPEG")]
+)
+def test_other_modes_become_rgb_as_pillow_makes_it(place: Path, mode: str, kind: str) -> None:
+    content = encoded(3, kind=kind, mode=mode)
+    (place / "train/ant/000.png").write_bytes(content)
+    wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGB"))
+    assert np.array_equal(load("folder:insects", place.parent).train.images[0].permute(1, 2, 0), wanted)
+
+
+def test_cmyk_becomes_rgb(place: Path) -> None:
+    Image.new("CMYK", (24, 24), (0, 255, 255, 0)).save(place / "train/ant/000.jpg", "JPEG", quality=100)
+    (place / "train/ant/000.png").unlink()
+    assert load("folder:insects", place.parent).train.images[0].flatten(1).float().mean(1).tolist() == pytest.approx(
+        [255, 0, 0], abs=3
+    )
+
+
+def test_grey_of_16_bits_keeps_its_upper_8(place: Path) -> None:
+    Image.fromarray(np.full((24, 24), 200 * 256 + 17, dtype=np.uint16)).save(place / "train/ant/000.png")
+    assert load("folder:insects", place.parent).train.images[0].unique().tolist() == [200]
+
+
+def test_pictures_are_turned_as_their_exif_says(place: Path) -> None:
+    picture = Image.open(io.BytesIO(encoded(5)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter clockwise
+    picture.save(place / "train/ant/000.png", exif=exif)
+    turned = load("folder:insects", place.parent).train.images[0]
+    assert np.array_equal(turned.permute(1, 2, 0), np.rot90(np.asarray(picture), -1))
+
+
+def empty_class(place: Path) -> None:
+    shutil.rmtree(place / "test/bee")
+    (place / "test/bee").mkdir()
+
+
+def file_of_another_kind(place: Path) -> None:
+    (place / "train/bee/labels.csv").write_text("a,b")
+
+
+def loose_picture(place: Path) -> None:
+    (place / "train/000.png").write_bytes(encoded(0))
+
+
+def renamed_class(place: Path) -> None:
+    (place / "test/wasp").rename(place / "test/waps")
+
+
+def one_class(place: Path) -> None:
+    for name in ("ant", "bee"):
+        shutil.rmtree(place / "train" / name)
+        shutil.rmtree(place / "test" / name)
+
+
+def cut_short(place: Path) -> None:
+    path = place / "train/wasp/003.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def no_picture(place: Path) -> None:
+    (place / "test/ant/000.png").write_text("a picture")
+
+
+def other_size(place: Path) -> None:
+    (place / "test/ant/001.png").write_bytes(encoded(0, (30, 40)))
+
+
+def no_square(place: Path) -> None:
+    (place / "train/ant/000.png").write_bytes(encoded(0, (30, 40)))
+
+
+def same_colour(place: Path) -> None:
+    for file in (place / "train").rglob("*.png"):
+        Image.new("RGB", (24, 24), (1, 2, 3)).save(file)
+
+
+BAD: dict[Callable[[Path], None], str] = {
+    empty_class: r"insects/test/bee: a class without pictures; put some there, or remove the folder",
+    file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or take it out",
+    loose_picture: r"insects/train/000\.png: lies in no class's folder; wants train/<class>/\*\.png",
+    renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
+    one_class: r"insects/train: has 1 folders of classes, and two at least are wanted",
+    cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
+    no_picture: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
+    other_size: r"insects/test/ant/001\.png is 30x40 pixels; the first is 24x24, .* --set data.image_size=24",
+    no_square: r"insects/train/ant/000\.png is 30x40 pixels, and a run takes squares .* --set data.image_size=30",
+    same_colour: r"folder:insects: every training picture has one and the same colour",
+    lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; wants train/<class>/\*\.png and test/",
+    shutil.rmtree: r"insects: no such folder; wants train/<class>/\*\.png",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_what_is_bad_is_named_in_one_line_and_nothing_is_kept(
+    place: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(place)
+    with pytest.raises(DataError, match=BAD[spoil]) as caught:
+        load("folder:insects", place.parent, None, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_hidden_files_are_passed_over_and_a_class_may_be_missing_from_test(place: Path) -> None:
+    (place / "train/ant/.DS_Store").write_text("")
+    (place / "train/.cache").mkdir()
+    shutil.rmtree(place / "test/bee")
+    data = load("folder:insects", place.parent)
+    assert (len(data.train), data.num_classes, data.test.labels.unique().tolist()) == (18, 3, [0, 2])
+
+
+def test_what_does_not_fit_into_memory_is_said_with_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
+    load("folder:insects", place.parent, 83)
+    with pytest.raises(
+        DataError,
+        match=r"insects: 24 images of 500x500 take 0\.0 GB of memory, and 0\.0 GB while .* --set data.image_size=83",
+    ):
+        load("folder:insects", place.parent, 500)
+
+
+def test_memory_left_is_the_least_of_machine_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = memory.available_bytes()
+    assert whole is not None and whole > 1e8
+    for version, content in {
+        1: {"limit_in_bytes": "900", "usage_in_bytes": "700"},
+        2: {"max": "900", "current": "700"},
+    }.items():
+        mounted, _, _, (files, shared) = memory._GROUPS[version]
+        names = (str(tmp_path / f"v{version}"), *memory._GROUPS[version][1:])
+        monkeypatch.setitem(memory._GROUPS, version, names)
+        job = tmp_path / f"v{version}" / "slurm" / "job"
+        job.mkdir(parents=True)
+        (job / "memory.stat").write_text(f"{files} 300\n{shared} 100\n")
+        for name, text in content.items():
+            (job / f"memory.{name}").write_text(text)
+        line = "4:memory:/slurm/job/step\n3:cpu:/\n" if version == 1 else "0::/slurm/job/step\n"
+        assert mounted.startswith("/sys") and memory._of_groups(line) == [900 - 700 + 300 - 100]
+    (job / "memory.max").write_text("max\n")
+    assert memory._of_groups("0::/slurm/job/step\n") == []
