@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         FitNets,
         HardLabels,
         LogitStandardization,
+        Method,
         SimilarityPreserving,
         StandardizedDKD,
     )
     from raykd.models.resnet_cifar import ResNet
     from raykd.models.timm_model import Timm
     from raykd.models.vit_cifar import ViT
+    from raykd.outputs import Outputs, Targets
     from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
     from raykd.search import Search, choice, integer, loguniform, uniform
 
@@ -51,6 +53,7 @@ _HOMES = {
         "HardLabels",
         "KD",
         "LogitStandardization",
+        "Method",
         "NST",
         "PKT",
         "RKD",
@@ -61,6 +64,7 @@ _HOMES = {
     "raykd.models.resnet_cifar": ("ResNet",),
     "raykd.models.timm_model": ("Timm",),
     "raykd.models.vit_cifar": ("ViT",),
+    "raykd.outputs": ("Outputs", "Targets"),
     "raykd.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
     "raykd.search": ("Search", "choice", "integer", "loguniform", "uniform"),
 }
@@ -88,12 +92,15 @@ __all__ = [
     "FitNets",
     "HardLabels",
     "LogitStandardization",
+    "Method",
     "MultiStep",
+    "Outputs",
     "Recipe",
     "ResNet",
     "Search",
     "SimilarityPreserving",
     "StandardizedDKD",
+    "Targets",
     "Timm",
     "ViT",
     "Workers",

@@ -10,8 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+
 from raykd.config import Config, fingerprint, later, place, to_dict
 from raykd.data.dataset import Dataset
+from raykd.data.splits import stratified_holdout
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.methods import CrossEntropy, Method
@@ -190,6 +193,23 @@ def _weights_file(path: Path) -> WeightsFile:
     return WeightsFile(sha256=file_fingerprint(path), path=str(path.absolute()))
 
 
+def _tenth(dataset: Dataset) -> int:
+    return max(1, len(dataset.train.labels) // 10)
+
+
+def _check_classes(data: Data, dataset: Dataset) -> None:
+    """Of each class some images are left: a share of a small one may be all of it."""
+    labels = dataset.train.labels
+    kept, _ = stratified_holdout(labels, data.val_images, data.split_seed)
+    left = torch.bincount(labels[kept], minlength=dataset.num_classes).tolist()
+    if 0 in left:
+        name = dataset.class_names[left.index(0)]
+        raise ConfigError(
+            f"data.val_images = {data.val_images}: all training images of the class '{name}' would be held out; "
+            f"--set data.val_images={_tenth(dataset)} is a tenth of all, or give the class more images"
+        )
+
+
 def _check_images(run: Run, dataset: Dataset) -> None:
     """Enough images for validation, for the parts asked for, and for one batch."""
     left = len(dataset.train.labels) - run.data.val_images
@@ -197,8 +217,9 @@ def _check_images(run: Run, dataset: Dataset) -> None:
     if left < 1:
         raise ConfigError(
             f"data.val_images = {run.data.val_images}: {dataset.name} has {len(dataset.train.labels)} "
-            "training images, and some must be left to train on"
+            f"training images, and some must be left to train on; --set data.val_images={_tenth(dataset)} is a tenth"
         )
+    _check_classes(run.data, dataset)
     for name in ("train_images", "student_images"):
         asked = getattr(run.data, name)
         if asked is not None and asked > left:

@@ -1,12 +1,14 @@
 """What a method of distillation is: data and behaviour in one frozen object."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from raykd.config import Config
+from raykd.errors import ConfigError
+from raykd.methods import own_file
 from raykd.outputs import Outputs, Targets
 
 Need = Literal["logits", "embedding", "features"]
@@ -22,6 +24,36 @@ class Method(Config):
 
     paper: ClassVar[str] = ""  # where the formula is from, an arXiv id where there is one
     needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        own_file.note(cls)
+
+    def __post_init__(self) -> None:
+        own_file.require_sound(type(self), _below(Method))
+        super().__post_init__()
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """As for any field; a class of a person's own by its file too, 'my_method.py:MyMethod'."""
+        if ".py" not in text:
+            return super().from_text(text)
+        found = own_file.class_at(text, Method)
+        try:
+            return found()
+        except TypeError as error:
+            raise ConfigError(f"{text} cannot be made ({error}); give each of its fields a default") from None
+
+    def stored(self, results_only: bool) -> dict[str, Any]:
+        """A person's own method is known by its file's hash too."""
+        source = own_file.source_of(type(self))
+        return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        source = own_file.source_of(type(self))
+        if source is None or not source.travels:
+            return super().__reduce_ex__(protocol)
+        return own_file.restored, (source, {item.name: getattr(self, item.name) for item in fields(self)})
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
@@ -49,3 +81,8 @@ class Memory(nn.Module):
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
         """After each step. gather: [*] of this worker -> [W, *], of all W by rank; called alike by all."""
         raise NotImplementedError
+
+
+def _below(cls: type[Method]) -> list[type[Method]]:
+    """Every class under `cls`."""
+    return [found for child in cls.__subclasses__() for found in (child, *_below(child))]

@@ -9,8 +9,8 @@ from rich.console import Console
 from raykd.atomic import replacing
 from raykd.config import from_dict
 from raykd.data.dataset import load
+from raykd.experiment import Data
 from raykd.orchestration.progress import say
-from raykd.plan import Run
 from raykd.report.build import build
 from raykd.report.text import render_text
 from raykd.run_folder import RunFolder, read_json
@@ -24,10 +24,11 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
     """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`."""
     for folder in _done_runs(results):
         if not is_tested(folder):
-            run: Run = from_dict(Run, folder.record()["config"])
-            say(console, f"evaluating {run.name} on the test set")
-            dataset = load(run.data.name, data_folder, run.data.image_size, results / ".data")
-            require_same_data(run, dataset)
+            config = folder.record()["config"]  # not all of it is read: a method's own file may be gone
+            data: Data = from_dict(Data, config["data"])
+            say(console, f"evaluating {folder.path.name} on the test set")
+            dataset = load(data.name, data_folder, data.image_size, results / ".data")
+            require_same_data(folder.path.name, config["data_identity"], dataset)
             evaluate_on_test(folder, dataset, choose(best_device(), precision_of(folder)))
     report(results, console)
 

@@ -119,7 +119,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = _dataset(run.data, worker)
-    require_same_data(run, dataset)
+    require_same_data(run.name, run.data_identity, dataset)
     folder = RunStore(worker.results).folder(run)
     evaluate_on_test(folder, dataset, choose(device_of(worker.gpus), precision_of(folder)))
 

@@ -52,7 +52,7 @@ def fit(
     Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
     and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
     """
-    require_same_data(run, dataset)
+    require_same_data(run.name, run.data_identity, dataset)
     with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.first(lambda: folder.status() == "done"):
             return

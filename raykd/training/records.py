@@ -21,10 +21,10 @@ from raykd.training.teachers import Teacher
 from raykd.training.trained import save_trained
 
 
-def require_same_data(run: Run, dataset: Dataset) -> None:
-    """Raise ConfigError when `dataset` is not the one that the run's fingerprint names."""
-    if dataset.identity != run.data_identity:
-        raise ConfigError(f"{run.name} is of other images than this {dataset.name}; name its folder with --data-dir")
+def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
+    """Raise ConfigError when `dataset` is not the one that the fingerprint of the run called `name` names."""
+    if dataset.identity != data_identity:
+        raise ConfigError(f"{name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
 def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Compute:
