@@ -200,6 +200,9 @@ def _tenth(dataset: Dataset) -> int:
 def _check_classes(data: Data, dataset: Dataset) -> None:
     """Of each class some images are left: a share of a small one may be all of it."""
     labels = dataset.train.labels
+    smallest = int(torch.bincount(labels, minlength=dataset.num_classes).min())
+    if smallest * (len(labels) - data.val_images) >= len(labels):
+        return  # a class gives its share to within one image, and keeps one at least
     kept, _ = stratified_holdout(labels, data.val_images, data.split_seed)
     left = torch.bincount(labels[kept], minlength=dataset.num_classes).tolist()
     if 0 in left:

@@ -1,0 +1,74 @@
+"""A lab of a person's own on Ray: own images, and a method by its path whose file is gone when the workers begin."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lab_runs import run_here
+from PIL import Image
+from small_runs import experiment, recipe
+
+from raykd.config import override
+from raykd.data.dataset import load
+from raykd.experiment import Data
+from raykd.plan import make_plan
+from raykd.run_folder import read_json
+from raykd.runs import RunStore
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+METHOD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from raykd import Method
+
+@dataclass(frozen=True)
+class Nearer(Method):
+    kind: ClassVar[str] = "own_nearer"
+    needs: ClassVar[frozenset] = frozenset({"logits"})
+    weight: float = 1.0
+
+    def weights(self, epoch):
+        return {"ce": 1.0, "nearer": self.weight}
+
+    def terms(self, student, teacher, targets, adapter):
+        return {"nearer": (student.logits.float() - teacher.logits.float()).abs().mean()}
+"""
+
+
+def write_images(place: Path) -> None:
+    """40 training images of each of three colours, noisy, and 10 of test; 12x12."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 40), ("test", 10)):
+        for channel, name in enumerate(("blue", "green", "red")):
+            (place / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 90, (12, 12, 3), generator=generator, dtype=torch.uint8)
+                pixels[..., channel] += 150
+                Image.fromarray(pixels.numpy()).save(place / part / name / f"{number}.png")
+
+
+def test_own_images_and_a_method_by_its_path_go_through_the_lab_without_the_methods_file(
+    cluster: str, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "colours")
+    file = tmp_path / "nearer.py"
+    file.write_text(METHOD)
+    data = Data(f"folder:{tmp_path / 'colours'}", val_images=12, image_size=8, crop_padding=1)
+    made = experiment(data=data, student=recipe(batch_size=20), teacher=recipe(batch_size=20))
+    made = override(replace(made, family="own"), "method", f"{file}:Nearer")
+    made = override(made, "method.weight", "2")
+    file.unlink()
+    ended = run_here([made], tmp_path / "results")
+    assert (ended.exit_code, ended.errors) == (0, [])
+    plan = make_plan(made, load(data.name, None, 8), Path("none"))
+    distilled = next(run for run in plan.runs if run.stage == "distilled")
+    folder = RunStore(tmp_path / "results").folder(distilled)
+    record = folder.record()
+    assert (record["status"], record["method"]) == ("done", "own_nearer")
+    assert record["config"]["method"]["weight"] == 2.0
+    assert record["config"]["method"]["source"]["file"] == "nearer.py"
+    assert all(row["nearer"] > 0 for row in folder.history())
+    assert read_json(folder.test)["num_images"] == 30
+    assert set(read_json(tmp_path / "results" / "report.json")) == {"own"}
