@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from raykd import cli
 from raykd.models import Images, build, find
@@ -41,7 +42,7 @@ SETTINGS = {
     "seeds=": ["seeds", "at least one"],
     "student.batch_size=1001": ["student.batch_size = 1001", "1000 images", "--set student.batch_size=1000"],
     "teacher.batch_size=5000": ["teacher.batch_size = 5000", "1000 images"],
-    "data.val_images=1200": ["data.val_images = 1200", "1200 training images"],
+    "data.val_images=1200": ["data.val_images = 1200", "1200 training images", "--set data.val_images=120"],
     "data.student_images=1001": ["data.student_images = 1001", "1000 images are left"],
     "data.image_size=7": ["image_size", "7", "1, 2, 4, 8, 16"],
     "data.name=mnist": [
@@ -50,6 +51,10 @@ SETTINGS = {
     ],
     "data.name=floder:flowers": ["unknown dataset 'floder:flowers'", "did you mean 'folder'?"],
     "data.name=folder:": ["dataset 'folder:' names no folder", "folder:flowers"],
+    "data.name=folder:nowhere": ["data/nowhere: no such folder", "train/<class>/*.png"],
+    "data.name=parquet:/nowhere": ["/nowhere: no such folder", "train.parquet"],
+    "method=gone.py:Mine": ["method file 'gone.py' cannot be read", "check the path"],
+    "method=mine.py": ["'mine.py' names no class", "my_method.py:MyMethod"],
     "workers.gpus=1.5": ["gpus = 1.5", "fraction below 1, or whole"],
     "workers.count=0": ["count = 0", "must be at least 1"],
     "workers.count=7": ["count = 7", "cannot share teacher.batch_size", "equally"],
@@ -154,6 +159,17 @@ def test_a_data_file_of_another_schema_is_named(experiment_file, tmp_path, fails
         pq.write_table(pa.table({"text": ["a"], "target": [1]}), tmp_path / f"{part}.parquet")
     line = fails("plan", experiment_file, "--set", "data.name=cifar10", "--data-dir", tmp_path)
     assert "train.parquet" in line and "label" in line
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(experiment_file, tmp_path, fails):
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16), (len(name), 9, 9)).save(tmp_path / "pets" / part / name / "0.png")
+    bad = tmp_path / "pets" / "train" / "dog" / "1.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    line = fails("plan", experiment_file, "--set", "data.name=folder:pets", "--data-dir", tmp_path)
+    assert str(bad) in line and "cannot be decoded" in line and "copy or download it again" in line
 
 
 def test_a_results_folder_that_is_a_file_is_named(experiment_file, tmp_path, capsys):

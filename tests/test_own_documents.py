@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from small_runs import digits
+from small_runs import experiment as small_experiment
 
-from raykd.config import to_dict
+from raykd.config import override, to_dict
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Experiment
-from raykd.experiment_file import load_experiments
+from raykd.experiment_file import apply_settings, load_experiments
 from raykd.plan import make_plan
 from raykd.run_folder import read_json
 from raykd.runs import RunStore
@@ -109,30 +111,37 @@ def test_the_same_flowers_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("way", ["path", "import"])
-def test_method_is_planned_and_trained_by_its_path_and_by_import(tmp_path: Path, way: str) -> None:
+@pytest.fixture
+def own_method(tmp_path: Path) -> Path:
+    """my_method.py, mine.py that imports it, and digits.py, whose experiment both are about."""
     (tmp_path / "my_method.py").write_text(block("own_method.md", "class SoftL1(Method)"))
-    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
     (tmp_path / "mine.py").write_text(block("own_method.md", "from my_method import SoftL1"))
-    named = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3"]
-    words = ["digits.py", *named] if way == "path" else ["mine.py"]
-    command = [sys.executable, *words, "--plan", "--results", str(tmp_path / "r")]
+    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
+    return tmp_path
+
+
+def test_method_by_its_path_is_planned(own_method: Path) -> None:
+    words = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
     planned = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
-    )
+        [sys.executable, "digits.py", *words],
+        cwd=own_method, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.count("-soft-l1-s") == 5
 
 
-def test_the_methods_term_is_trained_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from small_runs import digits, experiment
+def test_method_by_import_makes_the_same_runs_as_by_its_path(own_method: Path) -> None:
+    (mine,) = load_experiments(own_method / "mine.py")
+    settings = [f"method={own_method / 'my_method.py'}:SoftL1", "method.weight=3"]
+    (by_path,) = apply_settings(load_experiments(own_method / "digits.py"), settings)
+    assert mine.method == by_path.method and mine.method.title() == "SoftL1"
+    for name in ("my_method", "digits"):
+        sys.modules.pop(name)
 
-    from raykd.config import override
 
-    (tmp_path / "my_method.py").write_text(block("own_method.md", "class SoftL1(Method)"))
-    monkeypatch.chdir(tmp_path)
-    made = override(experiment(), "method", "my_method.py:SoftL1")
-    ended = train(made, digits(), tmp_path / "r")["distilled"]
+def test_the_methods_term_is_trained_and_recorded(own_method: Path) -> None:
+    made = override(small_experiment(), "method", f"{own_method / 'my_method.py'}:SoftL1")
+    ended = train(made, digits(), own_method / "r")["distilled"]
     assert "l1" in ended["columns"] and ended["method"] == "soft_l1"
     assert ended["config"]["method"] == to_dict(made.method)
     assert ended["config"]["method"]["source"]["file"] == "my_method.py"

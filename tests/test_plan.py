@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd import models
 from raykd.config import override
-from raykd.data.dataset import Dataset
+from raykd.data.dataset import Dataset, Split
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import KD, FeatureKD
@@ -281,3 +282,16 @@ def test_fingerprints_are_equal_between_processes() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == run_of("distilled").fingerprint
+
+
+def test_class_whose_images_would_all_be_held_out_is_named() -> None:
+    """Shares are whole: of ten classes with one image each, three images held out leave seven classes to learn."""
+    few = digits().train
+    rows = torch.stack([(few.labels == label).nonzero()[0, 0] for label in range(10)])
+    rows = torch.cat([rows, (few.labels == 9).nonzero()[1:92, 0]])  # 101 in all
+    small = replace(digits(), train=Split(few.images[rows], few.labels[rows]))
+    data = replace(experiment().data, val_images=60, train_images=None)
+    made = experiment(data=data, teacher=recipe(batch_size=10), student=recipe(batch_size=10))
+    with pytest.raises(ConfigError, match=r"data\.val_images = 60: all .* of the class '\d' .*data\.val_images=10"):
+        runs_of(made, small)
+    assert runs_of(replace(made, data=replace(data, val_images=10)), small)

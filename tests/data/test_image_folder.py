@@ -223,5 +223,5 @@ def test_memory_left_is_the_least_of_machine_and_groups(tmp_path: Path, monkeypa
             (job / f"memory.{name}").write_text(text)
         line = "4:memory:/slurm/job/step\n3:cpu:/\n" if version == 1 else "0::/slurm/job/step\n"
         assert mounted.startswith("/sys") and memory._of_groups(line) == [900 - 700 + 300 - 100]
-    (job / "memory.max").write_text("max\n")
+    (tmp_path / "v2" / "slurm" / "job" / "memory.max").write_text("max\n")
     assert memory._of_groups("0::/slurm/job/step\n") == []
