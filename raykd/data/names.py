@@ -21,9 +21,11 @@ def require_known(name: str) -> None:
     if name in NAMES or (kind in OWN and place.strip("/ ")):
         return
     if kind in OWN:
-        raise ConfigError(f"dataset '{name}' names no folder: give {kind}:PLACE, such as {kind}:flowers")
+        raise ConfigError(f"dataset name '{name}' names no folder: give {kind}:PLACE, such as {kind}:flowers")
     near = did_you_mean(kind, OWN) if colon else did_you_mean(name, NAMES)
-    raise ConfigError(f"unknown dataset '{name}': raykd has {', '.join(NAMES)}, folder:PLACE and parquet:PLACE{near}")
+    raise ConfigError(
+        f"unknown dataset name '{name}': raykd has {', '.join(NAMES)}, folder:PLACE and parquet:PLACE{near}"
+    )
 
 
 def kind_of(name: str) -> str:

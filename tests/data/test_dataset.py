@@ -19,7 +19,7 @@ def test_folder_is_the_option_else_the_environment_else_data() -> None:
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown dataset 'cifar-10': .*did you mean 'cifar10'"):
+    with pytest.raises(ConfigError, match=r"unknown dataset name 'cifar-10': .*did you mean 'cifar10'"):
         load("cifar-10", None)
 
 
