@@ -167,7 +167,8 @@ class Experiment(Config):
     def in_a_table(self) -> frozenset[Need]:
         """What a table for its runs holds. For a comparison logits alone: embeddings would serve few of its methods."""
         is_whole = not self.compare and self.needs <= IN_A_TABLE
-        return self.needs | {"logits"} if is_whole else frozenset({"logits"})
+        logits: frozenset[Need] = frozenset({"logits"})
+        return self.needs | logits if is_whole else logits
 
     @property
     def most_epochs(self) -> int:
