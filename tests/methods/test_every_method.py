@@ -1,0 +1,192 @@
+"""Every method, by name: trains on the digits through the one loop, is cut off and goes on, and says what it needs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import WIDTH, digits, experiment, recipe, run_of, teacher_of, train
+
+from raykd.config import kinds, override
+from raykd.errors import Interrupted
+from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
+from raykd.models.resnet_cifar import ResNet
+from raykd.outputs import Outputs, Targets
+from raykd.plan import Run
+from raykd.run_folder import RunFolder
+from raykd.training.teachers import LiveTeacher, TableTeacher
+from raykd.training.training import require_method_fits
+
+LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
+EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
+MAPS = {"fitnets", "at", "sp", "nst", "vid"}
+NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS)
+STOP_AFTER = 6  # steps, of 8
+TIMINGS = ("seconds", "images_per_s")
+
+
+def chosen(name: str) -> Method:
+    """As `--set method=NAME` chooses it; CRD with fewer negatives, for a test's time."""
+    method = override(experiment(), "method", name).method
+    return replace(method, negatives=64) if isinstance(method, CRD) else method
+
+
+def run_with(name: str, **changes: Any) -> Run:
+    return run_of("distilled", method=chosen(name), student=recipe(epochs=2, **changes))
+
+
+def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    history = [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]
+    return load_file(folder.checkpoint), history
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_trains_and_one_that_is_cut_off_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    run, straight, cut = run_with(name), RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "cut")
+    require_method_fits(run, digits())
+    heard = train(run, straight)
+    assert set(heard[-1].terms) == {*run.method.weights(0), "loss"}
+    left = iter([False] * (STOP_AFTER - 1) + [True])
+    with pytest.raises(Interrupted):
+        train(run, cut, should_stop=lambda: next(left))
+    train(run, cut)
+    assert cut.record()["resumes"] == 1
+    (ours, curve), (theirs, other_curve) = ended(cut), ended(straight)
+    assert curve == other_curve and ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs), "the resumed run has other bits"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_leaves_its_teacher_as_it_was_and_in_evaluation(name: str, tmp_path: Path) -> None:
+    """Batch norm in training mode would follow the student's batches."""
+    run = run_with(name)
+    teacher = teacher_of(run)
+    assert isinstance(teacher, LiveTeacher)
+    before = {key: tensor.clone() for key, tensor in teacher.model.state_dict().items()}
+    train(run, RunFolder(tmp_path), teacher)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.model.state_dict().items())
+    assert not any(module.training for module in teacher.model.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_trains_in_bf16_with_terms_in_float32(name: str, tmp_path: Path) -> None:
+    train(run_with(name, precision="bf16"), RunFolder(tmp_path))
+    tensors, _ = ended(RunFolder(tmp_path))
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
+
+
+class Hiding:
+    """A teacher that gives what a method says it needs, and nothing else."""
+
+    source = "live"
+
+    def __init__(self, run: Run) -> None:
+        self._teacher, self._needs, self.identity = teacher_of(run), run.method.needs, ""
+
+    def __call__(self, batch: Any) -> Outputs:
+        outputs = self._teacher(batch)
+        assert outputs is not None
+        return Outputs(
+            outputs.logits if "logits" in self._needs else torch.empty(0),
+            outputs.embedding if "embedding" in self._needs else None,
+            outputs.features if "features" in self._needs else (),
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_needs_no_more_than_it_says(name: str, tmp_path: Path) -> None:
+    run = run_with(name)
+    seen, hidden = train(run, RunFolder(tmp_path / "all")), train(run, RunFolder(tmp_path / "some"), Hiding(run))
+    assert [report.terms for report in seen] == [report.terms for report in hidden]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_takes_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
+    heard = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH)), RunFolder(tmp_path))
+    assert len(heard) == 2
+
+
+def test_needs_are_logits_and_at_most_one_thing_more() -> None:
+    for names, more in ((LOGITS_ONLY, set()), (EMBEDDING, {"embedding"}), (MAPS, {"features"})):
+        assert all(kinds(Method)[name].needs == {"logits"} | more for name in names)
+
+
+@pytest.mark.parametrize("name", sorted(LOGITS_ONLY))
+def test_method_on_logits_alone_is_taught_from_a_table(name: str, tmp_path: Path) -> None:
+    run = run_with(name)
+    num_views = run.data.views.count
+    logits = torch.randn(len(digits().train.labels) * num_views, 10, generator=torch.Generator().manual_seed(0)).half()
+    assert len(train(run, RunFolder(tmp_path), TableTeacher(logits, num_views, "0" * 64))) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_of_ce_and_of_exactly_the_terms(name: str) -> None:
+    method = chosen(name)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (
+        Outputs(
+            torch.randn(6, 10, generator=generator),
+            torch.randn(6, 8 * times, generator=generator),
+            tuple(torch.rand(6, 4 * times, size, size, generator=generator) for size in (8, 4, 2, 1)),
+        )
+        for times in (1, 2)
+    )
+    images = Targets(torch.arange(40) % 10, torch.arange(40))
+    targets = Targets(images.labels[3:9], images.index[3:9])
+    terms = method.terms(student, teacher, targets, method.adapter(student, teacher, images))
+    assert {"ce", *terms} == set(method.weights(0)) == set(method.weights(99))
+    assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], FeatureMethod)])
+def test_kd_goes_with_every_method_on_features(name: str, tmp_path: Path) -> None:
+    """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at whichever temperature."""
+    made = experiment(student=recipe(epochs=1))
+    for setting in (f"method={name}", "method.kd_weight=0.9", "method.ce_weight=0.1", "method.temperature=2"):
+        made = override(made, *setting.split("=", 1))
+    assert isinstance(made.method, FeatureMethod)
+    weights, alone = made.method.weights(0), chosen(name).weights(0)
+    assert weights == alone | {"ce": 0.1, "kd": 0.9} and alone["kd"] == 0 and alone["ce"] == 1
+    run = run_of("distilled", method=made.method, student=made.student)
+    if isinstance(made.method, CRD):
+        run = replace(run, method=replace(made.method, negatives=64))
+    (report,) = train(run, RunFolder(tmp_path))
+    expected = sum(weight * report.terms[term] for term, weight in weights.items())
+    assert report.terms["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_soft_targets_of_every_method_are_kds(tmp_path: Path) -> None:
+    """The temperature^2 included, at weight 0 too: the first step's term is that of KD alone."""
+    firsts = {}
+    for method in (
+        KD(temperature=2.0),
+        replace(chosen("sp"), temperature=2.0),
+        replace(chosen("rkd"), temperature=2.0),
+    ):
+        made = recipe(epochs=1, batch_size=200)  # one step
+        (report,) = train(run_of("distilled", method=method, student=made), RunFolder(tmp_path / method.kind))
+        firsts[method.kind] = report.terms["kd"]
+    assert firsts["kd"] > 0 and set(firsts.values()) == {firsts["kd"]}
+
+
+def test_dkds_weights_rise_over_its_first_epochs() -> None:
+    method = DKD(alpha=1.0, beta=8.0, warmup_epochs=20.0)
+    assert method.weights(0) == {"ce": 1.0, "tckd": 0.0, "nckd": 0.0}
+    assert method.weights(10) == {"ce": 1.0, "tckd": 0.5, "nckd": 4.0}
+    assert method.weights(20) == method.weights(200) == {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
+    assert replace(method, warmup_epochs=0.0).weights(0) == method.weights(20)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], StageMethod)])
+def test_stages_are_chosen_by_number(name: str, tmp_path: Path) -> None:
+    run = run_with(name)
+    assert isinstance(run.method, StageMethod)
+    losses = set()
+    for stages in ((0,), (3,), (-1,), (1, 2)):
+        (report, _) = train(
+            replace(run, method=replace(run.method, stages=stages)), RunFolder(tmp_path / "-".join(map(str, stages)))
+        )
+        losses.add(report.terms["loss"])
+    assert len(losses) == 3, "(3,) and (-1,) are the same stage, the others are not"

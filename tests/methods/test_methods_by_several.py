@@ -1,0 +1,62 @@
+"""Two workers of one run: adapters' gradients are averaged, and banks remember what all have seen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from method_stories import METHODS, state_after_steps
+from safetensors.torch import load_file
+
+TIMEOUT_S = 150
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[State, State]]:
+    """What each of two workers held in the end, by method."""
+    folder = tmp_path_factory.mktemp("two")
+    story = Path(__file__).with_name("method_stories.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(story), str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=TIMEOUT_S)
+            assert (worker.returncode, errors.decode()) == (0, "")
+    finally:
+        for worker in workers:
+            worker.kill()
+    first, second = ({name: load_file(folder / f"{name}-{rank}.safetensors") for name in METHODS} for rank in (0, 1))
+    return {name: (first[name], second[name]) for name in METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_workers_hold_the_same_adapter_and_student_after_some_steps(name: str, both: dict) -> None:
+    one, other = both[name]
+    assert any(key.startswith("adapter.") for key in one) and one.keys() == other.keys()
+    different = [key for key in one if not torch.equal(one[key], other[key])]
+    assert not different, "gradients of these were not averaged, or not all has been noted"
+
+
+@pytest.mark.parametrize("name", ["vid", "fitnets"])
+def test_two_workers_train_an_adapter_as_one_does(name: str, both: dict) -> None:
+    """Where a loss is a mean over images; relations within a batch are of each worker's own half."""
+    alone = state_after_steps(name)
+    for key, tensor in both[name][0].items():
+        torch.testing.assert_close(tensor, alone[key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_banks_of_two_workers_hold_the_images_of_both(both: dict) -> None:
+    """Which images a step shows does not depend on the number of workers; what was drawn beside them does."""
+    banks, alone = both["crd"][0]["adapter.banks"], state_after_steps("crd")["adapter.banks"]
+    lengths, ones = banks.norm(dim=2), torch.ones(2, len(alone[0]))
+    seen = torch.isclose(lengths, ones, atol=1e-5)
+    assert torch.equal(seen, torch.isclose(alone.norm(dim=2), ones, atol=1e-5))
+    assert seen.sum(1).tolist() == [150, 150], "three batches of 50"
