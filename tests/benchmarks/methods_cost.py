@@ -1,0 +1,65 @@
+"""What each method adds to a training step, there and back, beside a step of the student: CPU ms, one thread.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/methods_cost.py
+
+Shapes are those of CIFAR-10 at batch 128 for ResNet-18 -> ResNet-8, with 45,000 training images for CRD. A teacher's
+own pass is not in it. Processor time, so that others on the machine disturb it little.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from raykd import models
+from raykd.config import kinds
+from raykd.methods import CrossEntropy, Memory, Method
+from raykd.models import Images
+from raykd.outputs import Outputs, Targets
+
+BATCH, ROUNDS, WARM_EPOCH = 128, 3, 30
+STAGES = ((64, 32), (128, 16), (256, 8), (512, 4))  # channels, side
+
+
+def outputs(gradients: bool) -> Outputs:
+    maps = (torch.rand(BATCH, channels, side, side, requires_grad=gradients) for channels, side in STAGES)
+    logits, embedding = (torch.randn(BATCH, width, requires_grad=gradients) for width in (10, 512))
+    return Outputs(logits, embedding, tuple(maps))
+
+
+def milliseconds(act: Callable[[], None]) -> float:
+    found = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        act()
+        found.append(1e3 * (time.process_time() - began))
+    return min(found)
+
+
+def of_method(method: Method) -> float:
+    student, teacher = outputs(True), outputs(False)
+    images = Targets(torch.arange(45_000) % 10, torch.arange(45_000))
+    targets = Targets(images.labels[:BATCH], images.index[:BATCH])
+    adapter, weights = method.adapter(student, teacher, images), method.weights(WARM_EPOCH)
+
+    def act() -> None:
+        terms = method.terms(student, teacher, targets, adapter)
+        torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
+        if isinstance(adapter, Memory):
+            adapter.remember(lambda tensor: tensor[None])
+
+    return milliseconds(act)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    student = models.build(models.find("resnet8"), Images(10, 32, (0.5,) * 3, (0.25,) * 3), seed=0)
+    views = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
+    print(f"{'student':24} {milliseconds(lambda: student(views).logits.sum().backward()):8.1f} ms")
+    for name, method in kinds(Method).items():
+        if method is not CrossEntropy:
+            print(f"{name:24} {of_method(method()):8.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
