@@ -14,6 +14,8 @@ from raykd.data import names
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
+from raykd.models import Model
+from raykd.models.vit_cifar import ViT
 from raykd.recipe import Recipe
 from raykd.search import Search
 
@@ -119,6 +121,7 @@ class Experiment(Config):
         self._check_methods()
         if self.teacher_seeds:
             self._check_teachers()
+        self._check_token()
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0
@@ -138,6 +141,14 @@ class Experiment(Config):
         held = "logits" if self.compare else "logits and embeddings"
         wants = f"the method needs the teacher's {more}, and a table holds {held}; use live, or auto"
         self.require(not more or self.teacher_source != "table", "teacher_source", wants)
+
+    def _check_token(self) -> None:
+        model = self.student.model
+        assert isinstance(model, Model)  # the recipe looked its name up
+        add = "--set student.model.distillation_token=true"
+        add = add if isinstance(model, ViT) else f"--set student.model=vit6 {add}"
+        lacks = any(m.needs_distillation_token for m in self.methods) and not model.has_distillation_token
+        self.require(not lacks, "method", f"trains a distillation token, and {model.label} has none; {add}")
 
     def _check_teachers(self) -> None:
         """Each seed once, and none elsewhere; of what several say, logits are all that has a mean."""

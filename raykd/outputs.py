@@ -8,13 +8,15 @@ from torch import Tensor
 class Outputs(NamedTuple):
     """One forward pass. A NamedTuple, because DDP and torch.compile both look inside tuples.
 
-    Shapes: logits [B, C]; embedding [B, D], pooled, before the head; features, one [B, K, H, W] map a stage.
+    Shapes: logits [B, C]; embedding [B, D], pooled, before the head; features, one [B, K, H, W] map a stage; heads, of
+    a network with a distillation token, its class head's and its distillation head's [B, C], whose mean is `logits`.
     Fields a source cannot give (a table of logits has no features) are None or empty.
     """
 
     logits: Tensor
     embedding: Tensor | None = None
     features: tuple[Tensor, ...] = ()
+    heads: tuple[Tensor, ...] = ()
 
 
 class Targets(NamedTuple):

@@ -60,6 +60,10 @@ SETTINGS = {
     "workers.count=7": ["count = 7", "cannot share teacher.batch_size", "equally"],
     "workers.min_count=2": ["min_count = 2", "must lie in [1, count = 1]"],
     "nonsense": ["--set nonsense", "FIELD=VALUE"],
+    "method=deit": ["method", "distillation token", "--set student.model=vit6"],
+    "teacher_seeds=1,1": ["teacher_seeds = (1, 1)", "twice"],
+    "teacher_seeds=0,-1": ["teacher_seeds = (0, -1)", "0 or more"],
+    "teacher_seeds=one": ["teacher_seeds=one", "a whole number"],
     "teacher_checkpoint=no/such.pth": ["'no/such.pth' does not exist"],
 }
 

@@ -10,7 +10,8 @@ from small_runs import experiment, recipe
 from raykd.config import Config, override
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
-from raykd.methods import KD, CrossEntropy, FeatureKD
+from raykd.experiment_file import apply_settings
+from raykd.methods import KD, CrossEntropy, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -42,6 +43,8 @@ from raykd.search import Search, uniform
         (KD(), {"temperature": 0}),
         (FeatureKD(), {"feature_weight": -1}),
         (FeatureKD(), {"distance": "l1"}),
+        (DeiT(), {"alpha": -0.1}),
+        (DeiT(), {"temperature": 0}),
         (Data(), {"val_images": 0}),
         (Data(), {"crop_padding": 33}),
         (Data(), {"image_size": 0}),
@@ -141,6 +144,28 @@ def test_several_teachers_are_refused_where_their_outputs_have_no_mean() -> None
     with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: the method needs their embedding"):
         experiment(method=FeatureKD(), teacher_seeds=(0, 1))
     assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
+
+
+def test_a_student_without_a_distillation_token_is_refused_with_the_setting_that_adds_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment(method=DeiT(), student=recipe(model="vit6"))
+    message = str(caught.value)
+    assert message.endswith("vit6 has none; --set student.model.distillation_token=true") and "\n" not in message
+    with pytest.raises(
+        ConfigError, match=r"resnet8-w8 has none; --set student\.model=vit6 --set student\.model\.distil"
+    ):
+        experiment(method=DeiT())
+    with pytest.raises(ConfigError, match="test_vit has none"):
+        experiment(method=DeiT(), student=recipe(model="timm:test_vit"))
+    for model in (ViT(distillation_token=True), Timm("deit_tiny_distilled_patch16_224")):
+        assert experiment(method=DeiT(), student=recipe(model=model)).method == DeiT()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_method_and_its_token_may_be_set_in_any_order(order: int) -> None:
+    settings = ["method=deit", "student.model=vit6", "student.model.distillation_token=true"][::order]
+    (made,) = apply_settings([experiment()], settings)
+    assert made.student.model == ViT(distillation_token=True) and made.method == DeiT()
 
 
 def test_pretrained_is_what_the_name_vit_tiny_means() -> None:

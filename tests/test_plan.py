@@ -18,7 +18,7 @@ from raykd.config import override
 from raykd.data.dataset import Dataset, Split
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
-from raykd.methods import KD, FeatureKD
+from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -145,12 +145,17 @@ DECIDING: dict[str, Callable[[Run], Run]] = {
     "width": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 1), 12))),
     "blocks": lambda run: replace(run, recipe=replace(run.recipe, model=ResNet((1, 1, 1, 2), 8))),
     "model": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4))),
+    "distillation token": lambda run: replace(
+        run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4, distillation_token=True))
+    ),
     "dropout": lambda run: replace(run, recipe=replace(run.recipe, model=ViT(1, 8, 1, 4, dropout=0.1))),
     "seed": lambda run: replace(run, seed=1),
     "alpha": lambda run: replace(run, method=KD(alpha=0.4)),
     "temperature": lambda run: replace(run, method=KD(temperature=2)),
     "method": lambda run: replace(run, method=FeatureKD()),
     "feature_weight": lambda run: replace(run, method=FeatureKD(feature_weight=2)),
+    "hard labels": lambda run: replace(run, method=DeiT()),
+    "soft labels for the token": lambda run: replace(run, method=DeiT(temperature=4.0)),
     "distance": lambda run: replace(run, method=FeatureKD(distance="cosine")),
     "val_images": lambda run: replace(run, data=replace(run.data, val_images=90)),
     "train_images": lambda run: replace(run, data=replace(run.data, train_images=None)),

@@ -7,6 +7,7 @@ from raykd.methods.at import AttentionTransfer, attention_transfer_loss
 from raykd.methods.cc import CorrelationCongruence, correlation_congruence_loss
 from raykd.methods.crd import CRD
 from raykd.methods.cross_entropy import CrossEntropy
+from raykd.methods.deit import DeiT
 from raykd.methods.dist import DIST, dist_inter_loss, dist_intra_loss, dist_loss
 from raykd.methods.dkd import DKD, dkd_loss, nckd_loss, tckd_loss
 from raykd.methods.feature_kd import FeatureKD, feature_cosine_loss, feature_mse_loss
@@ -39,6 +40,7 @@ __all__ = [
     "AttentionTransfer",
     "CorrelationCongruence",
     "CrossEntropy",
+    "DeiT",
     "FeatureKD",
     "FeatureMethod",
     "FitNets",

@@ -24,6 +24,7 @@ class Method(Config):
 
     paper: ClassVar[str] = ""  # where the formula is from, an arXiv id where there is one
     needs: ClassVar[frozenset[Need]] = frozenset()
+    needs_distillation_token: ClassVar[bool] = False  # of the student
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -67,6 +68,10 @@ class Method(Config):
         without what it `needs`, that it cannot bring together.
         """
         return None
+
+    def labelled(self, student: Outputs) -> Tensor:
+        """The logits [B, C] that learn the labels, in 'ce'."""
+        return student.logits
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None

@@ -34,6 +34,11 @@ class Model(Config):
         """Short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
         raise NotImplementedError
 
+    @property
+    def has_distillation_token(self) -> bool:
+        """Whether its Outputs have `heads`."""
+        return False
+
     def build(self, images: Images) -> "ImageModel":
         """A network with fresh weights from torch's global generator. Raises ConfigError where sizes disagree."""
         raise NotImplementedError

@@ -39,6 +39,10 @@ class Timm(Model):
     def label(self) -> str:
         return self.name.replace(".", "-").replace("/", "-")
 
+    @property
+    def has_distillation_token(self) -> bool:
+        return self.name.startswith("deit_") and "_distilled_" in self.name
+
     def build(self, images: Images) -> ImageModel:
         import timm
 
@@ -52,7 +56,8 @@ class Timm(Model):
         if settings is not None and self.weights:
             (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
             images = replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
-        return ImageModel(network, read_timm, images, input_size=size)
+        read = read_two_heads if self.has_distillation_token else read_timm
+        return ImageModel(network, read, images, input_size=size)
 
 
 def read_timm(network: nn.Module, pixels: Tensor) -> Outputs:
@@ -62,5 +67,14 @@ def read_timm(network: nn.Module, pixels: Tensor) -> Outputs:
     classifier = network.get_classifier()  # type: ignore[operator]
     if isinstance(classifier, nn.Linear):
         return Outputs(classifier(embedding), embedding)
-    # A 1x1 convolution (resnetv2), or two heads whose mean counts (a distilled DeiT): timm knows how to apply them.
+    # A 1x1 convolution (resnetv2), or two heads whose mean counts (levit): timm knows how to apply them.
     return Outputs(network.forward_head(hidden), embedding.flatten(1))  # type: ignore[operator]
+
+
+def read_two_heads(network: nn.Module, pixels: Tensor) -> Outputs:
+    """Of a DeiT with its distillation token: both heads' logits, and their mean, which timm takes at test time too."""
+    hidden = network.forward_features(pixels)  # type: ignore[operator]
+    class_token, distillation_token = (network.head_drop(hidden[:, token]) for token in (0, 1))  # type: ignore[operator]
+    heads = network.head(class_token), network.head_dist(distillation_token)  # type: ignore[operator]
+    embedding = (class_token + distillation_token) / 2
+    return Outputs((heads[0] + heads[1]) / 2, embedding, heads=heads)

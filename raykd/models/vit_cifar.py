@@ -1,18 +1,23 @@
 """The small ViT student: 6 layers, width 192, 3 heads, patch 4 on 32x32 (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
-timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and heads of 64 are ViT-Tiny's.
+timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and heads of 64 are ViT-Tiny's. With a
+distillation token, and a head of its own behind it (Touvron et al. 2021, arXiv:2012.12877), it is timm's DeiT.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from raykd.config import later
 from raykd.models.model import ImageModel, Images, Model
-from raykd.models.timm_model import read_timm
+from raykd.models.timm_model import read_timm, read_two_heads
 
 
 @dataclass(frozen=True)
 class ViT(Model):
-    """`depth` layers of `width` channels in `heads` heads over patches of `patch` x `patch` pixels."""
+    """`depth` layers of `width` channels in `heads` heads over patches of `patch` x `patch` pixels.
+
+    distillation_token: a second one beside the class token, for methods such as DeiT; the logits are both heads' mean.
+    """
 
     kind: ClassVar[str] = "vit"
     depth: int = 6
@@ -21,6 +26,7 @@ class ViT(Model):
     patch: int = 4
     dropout: float = 0.0
     weights: str = ""
+    distillation_token: bool = later(False)
 
     def check(self) -> None:
         for name in ("depth", "width", "heads", "patch"):
@@ -36,13 +42,18 @@ class ViT(Model):
             for letter, name in (("w", "width"), ("p", "patch"))
             if getattr(self, name) != getattr(default, name)
         ]
-        return "-".join([f"vit{self.depth}", *parts])
+        return "-".join([f"vit{self.depth}", *parts, *(["token"] if self.distillation_token else [])])
+
+    @property
+    def has_distillation_token(self) -> bool:
+        return self.distillation_token
 
     def build(self, images: Images) -> ImageModel:
+        from timm.models.deit import VisionTransformerDistilled
         from timm.models.vision_transformer import VisionTransformer
 
         self.require(images.size % self.patch == 0, "patch", f"must divide the images' side of {images.size} pixels")
-        network = VisionTransformer(
+        network = (VisionTransformerDistilled if self.distillation_token else VisionTransformer)(
             img_size=images.size,
             patch_size=self.patch,
             embed_dim=self.width,
@@ -51,4 +62,4 @@ class ViT(Model):
             num_classes=images.num_classes,
             drop_rate=self.dropout,
         )
-        return ImageModel(network, read_timm, images)
+        return ImageModel(network, read_two_heads if self.distillation_token else read_timm, images)

@@ -25,7 +25,8 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
         logits = student.logits.float()
-        terms = {"ce": F.cross_entropy(logits, targets.labels, label_smoothing=self.label_smoothing)}
+        labelled = self.method.labelled(student).float()
+        terms = {"ce": F.cross_entropy(labelled, targets.labels, label_smoothing=self.label_smoothing)}
         if teacher is not None:
             terms |= self.method.terms(student, teacher, targets, self.adapter)
         with torch.no_grad():

@@ -4,7 +4,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 import raykd.atomic
-from raykd.methods import KD, FeatureKD
+from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run
@@ -55,6 +55,13 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     "vit, sgd without momentum, bf16": (
         "baseline",
         {"student": recipe(model=_SMALL_VIT, optimizer=SGD(lr=0.05, momentum=0.0), precision="bf16")},
+    ),
+    "vit with distillation token, hard labels, adamw, dropout": (
+        "distilled",
+        {
+            "method": DeiT(alpha=0.3),
+            "student": recipe(model=replace(_SMALL_VIT, distillation_token=True), optimizer=AdamW(lr=3e-3)),
+        },
     ),
     "resnet of 12 layers, adamw, adapter": (
         "distilled",

@@ -1,0 +1,58 @@
+"""A distillation token (Touvron et al. 2021, "Training data-efficient image transformers & distillation through
+attention", arXiv:2012.12877).
+
+    loss  = alpha * CE(class head, labels) + (1 - alpha) * token
+    token = CE(distillation head, argmax of the teacher)             hard, equation 3
+            temperature^2 * KL(teacher || distillation head)         soft, equation 2
+
+A second token goes through the student's layers beside the class token, and a head of its own learns from it what the
+teacher decides. At test time the logits are the mean of both heads', as in the authors' code (their text adds the two
+softmax outputs). The recipe's label smoothing softens the labels and, as there, never the teacher's decision.
+Shapes: heads and teacher's logits [B, C].
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from raykd.methods.hard_labels import hard_label_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.method import Method, Need
+from raykd.outputs import Outputs, Targets
+
+
+@dataclass(frozen=True)
+class DeiT(Method):
+    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher. temperature: None for the teacher's decision, hard; a
+    number above 0 for its softened outputs.
+    """
+
+    kind: ClassVar[str] = "deit"
+    paper: ClassVar[str] = "arXiv:2012.12877"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    needs_distillation_token: ClassVar[bool] = True
+    alpha: float = 0.5
+    temperature: float | None = None
+
+    def check(self) -> None:
+        self.require(
+            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
+        )
+        is_soft = self.temperature is None or 0 < self.temperature < float("inf")
+        self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": self.alpha, "token": 1 - self.alpha}
+
+    def labelled(self, student: Outputs) -> Tensor:
+        class_head, _ = student.heads
+        return class_head
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        _, distillation_head = student.heads
+        if self.temperature is None:
+            return {"token": hard_label_loss(distillation_head, teacher.logits)}
+        return {"token": kd_loss(distillation_head, teacher.logits, self.temperature)}

@@ -1,0 +1,120 @@
+"""A ViT with a distillation token under a teacher, through the one loop and a whole plan on the digits."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of
+from torch import Tensor
+
+from raykd.bench.without_ray import train_plan
+from raykd.methods import DeiT
+from raykd.models.vit_cifar import ViT
+from raykd.outputs import Outputs
+from raykd.plan import make_plan
+from raykd.recipe import AdamW
+from raykd.run_folder import RunFolder, read_json
+from raykd.runs import RunStore
+from raykd.training.compute import choose
+from raykd.training.rows import rows_of
+from raykd.training.testing import evaluate_on_test
+from raykd.training.trained import load_trained
+from raykd.training.training import make_training
+
+EPOCHS = 30
+TOKEN = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=True)
+STUDENT = recipe(model=TOKEN, optimizer=AdamW(lr=1e-2), epochs=EPOCHS)
+SAME_VIEW = replace(experiment().data, train_images=400, crop_padding=0, flip=False)  # what so small a ViT soon learns
+
+
+def changes(**more: Any) -> dict[str, Any]:
+    return {"student": STUDENT, "method": DeiT(), "teacher": recipe(epochs=8), "data": SAME_VIEW, **more}
+
+
+def outputs_of(folder: RunFolder, images: Tensor) -> Outputs:
+    with torch.no_grad():
+        return load_trained(folder.best).eval()(images)
+
+
+@pytest.fixture(scope="module", params=[DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    """A teacher, a baseline and a distilled student, trained, the teacher in a table."""
+    made = experiment(**changes(method=request.param), teacher_source="table")
+    plan, store = make_plan(made, digits(), NO_WEIGHTS), RunStore(tmp_path_factory.mktemp("plan"))
+    train_plan(plan, digits(), CPU, store)
+    (table,) = store.tables.iterdir()
+    assert (table / "logits.f16").is_file(), "a table of logits is enough"
+    return [store.folder(run) for run in plan.runs]
+
+
+def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
+    teacher, baseline, distilled = folders
+    history = distilled.history()
+    assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "table"
+    for term in ("ce", "token"):
+        assert history[-1][term] < 0.6 * history[0][term], term
+    rows, _ = rows_of(SAME_VIEW, digits().train.labels)
+    images, labels = digits().train.images[rows], digits().train.labels[rows]
+    student, taught = outputs_of(distilled, images), outputs_of(teacher, images).logits.argmax(1)
+    for head, wanted in zip(student.heads, (labels, taught), strict=True):
+        assert (head.argmax(1) == wanted).float().mean() > 0.6
+    assert len(outputs_of(baseline, images).heads) == 2, "a pair differs in the method alone"
+
+
+def test_test_figures_are_of_the_mean_of_both_heads(folders: list[RunFolder]) -> None:
+    folder = folders[-1]
+    evaluate_on_test(folder, digits(), choose(CPU, "fp32"))
+    outputs, labels = outputs_of(folder, digits().test.images), digits().test.labels
+    nll = {head: F.cross_entropy(logits, labels).item() for head, logits in named(outputs).items()}
+    top1 = 100 * (named(outputs)["mean"].argmax(1) == labels).double().mean().item()
+    found = read_json(folder.test)
+    assert found["top1"] == pytest.approx(top1) and found["nll"] == pytest.approx(nll["mean"], rel=1e-5)
+    heads = (nll["class"], nll["distillation"])
+    assert min(abs(nll["mean"] / one - 1) for one in heads) > 1e-4, "figures of one head would be others"
+
+
+def named(outputs: Outputs) -> dict[str, Tensor]:
+    class_head, distillation_head = outputs.heads
+    return {"class": class_head, "distillation": distillation_head, "mean": (class_head + distillation_head) / 2}
+
+
+def test_labels_are_learned_by_the_class_head_alone_and_smoothed_there() -> None:
+    run = run_of("distilled", **changes(student=replace(STUDENT, label_smoothing=0.1)))
+    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    batch = next(training.loader.epoch(0))
+    student = training.objective.student(batch.images)
+    terms = training.step(batch, run.method.weights(0))
+    log_p = student.heads[0].log_softmax(1)
+    target = torch.full_like(log_p, 0.01).scatter_(1, batch.labels[:, None], 0.91)
+    assert terms["ce"].item() == pytest.approx(-(target * log_p).sum(1).mean().item(), rel=1e-5)
+    taught = teacher_of(run)(batch)
+    assert taught is not None
+    decided = taught.logits.argmax(1)[:, None]
+    expected = -student.heads[1].log_softmax(1).gather(1, decided).mean()
+    assert terms["token"].item() == pytest.approx(expected.item(), rel=1e-5), "no decision of the teacher's is smoothed"
+    assert terms["loss"].item() == pytest.approx(0.5 * (terms["ce"] + terms["token"]).item(), rel=1e-6)
+
+
+def test_baseline_trains_both_heads_on_the_labels() -> None:
+    run = run_of("baseline", **changes())
+    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    batch = next(training.loader.epoch(0))
+    training.step(batch, run.method.weights(0))
+    gradients = {name: p.grad for name, p in training.objective.student.network.named_parameters()}
+    for name in ("head.weight", "head_dist.weight", "dist_token", "cls_token"):
+        assert gradients[name] is not None and gradients[name].abs().sum() > 0, name  # type: ignore[union-attr]
+
+
+def test_table_of_decisions_equals_a_live_teacher(tmp_path: Path) -> None:
+    stores = {}
+    for source in ("live", "table"):
+        stores[source] = RunStore(tmp_path / source)
+        made = experiment(**changes(student=replace(STUDENT, epochs=6)), teacher_source=source)  # type: ignore[arg-type]
+        train_plan(make_plan(made, digits(), NO_WEIGHTS), digits(), CPU, stores[source])
+    run = run_of("distilled", **changes(student=replace(STUDENT, epochs=6)))
+    live, table = (stores[source].folder(run) for source in ("live", "table"))
+    assert table.record()["compute"]["teacher"] == "table" and live.record()["compute"]["teacher"] == "live"
+    assert table.best.read_bytes() == live.best.read_bytes(), "a decision has no rounding"
