@@ -30,11 +30,11 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             dataset = load(data.name, data_folder, data.image_size, results / ".data")
             require_same_data(folder.path.name, config["data_identity"], dataset)
             evaluate_on_test(folder, dataset, choose(best_device(), precision_of(folder)))
-    report(results, console)
+    report(results, console, in_full=True)
 
 
-def report(results: Path, console: Console) -> None:
-    """Lay the best model of each role out in models_saved/, and write and print the report."""
+def report(results: Path, console: Console, in_full: bool = False) -> None:
+    """Lay the best model of each role out in models_saved/, and write and print the report; in_full: all measures."""
     best: dict[str, tuple[float, RunFolder]] = {}
     for folder in _done_runs(results):
         record = folder.record()
@@ -44,7 +44,7 @@ def report(results: Path, console: Console) -> None:
     for role, (_, folder) in best.items():
         with replacing(results / "models_saved" / f"{role}.safetensors") as aside:
             shutil.copyfile(folder.best, aside)
-    say(console, render_text(build(results)))
+    say(console, render_text(build(results), in_full))
 
 
 def _done_runs(results: Path) -> Iterator[RunFolder]:

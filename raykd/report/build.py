@@ -31,7 +31,9 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Writes report.json, and beside it report/: index.html, summary.json, runs.parquet, runs.csv; a folder a search.
+    """Writes report.json, and beside it report/: the page and the files below; a folder a search.
+
+    index.html  summary.json  runs.parquet  runs.csv  confusion.parquet
 
     Raises: ConfigError when `results` holds no plan; RaykdError naming the file when a run's file is corrupt.
     Nothing is written then. Unfinished runs are no error: the report names them.
@@ -43,6 +45,7 @@ def build(results: Path) -> Report:
     contents = {
         results / "report.json": tables.report_json(summaries),
         page.with_name("summary.json"): tables.summary_json(summaries),
+        page.with_name("confusion.parquet"): tables.parquet_bytes(tables.confusion_table(summaries)),
         page.with_name("runs.parquet"): tables.parquet_bytes(runs),
         page.with_name("runs.csv"): tables.csv_bytes(runs),
         page: render_page(summaries, searches),

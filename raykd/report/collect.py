@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from raykd.errors import ConfigError
 from raykd.report.fields import Fields, corrupt
-from raykd.report.records import Best, Family, History, Record, RunResult, Score
+from raykd.report.measured import read_costs, read_score, read_usage
+from raykd.report.records import Best, Family, History, Record, RunResult
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 
@@ -77,8 +78,11 @@ def _read_run(folder: Path, stage: Stage) -> RunResult:
     if fields is None:
         return RunResult(folder.name, stage)
     record = _read_record(fields, folder, stage)
-    score = _read_score(folder / "test.json") if record.status == "done" else None
-    return RunResult(folder.name, stage, record, _read_history(folder / "history.parquet"), score)
+    history, usage = _read_history(folder / "history.parquet"), read_usage(folder / "usage")
+    if record.status != "done":
+        return RunResult(folder.name, stage, record, history, usage=usage)
+    score, val = read_score(folder / "test.json"), read_score(folder / "val.json")
+    return RunResult(folder.name, stage, record, history, score, val, read_costs(folder / "costs.json"), usage)
 
 
 def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
@@ -115,16 +119,6 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
 def _best(record: Fields) -> Best:
     fields = Fields(record.path, record.mapping("best"))
     return Best(fields.optional("epoch", fields.count), fields.number("val_top1", low=0, high=100))
-
-
-def _read_score(path: Path) -> Score | None:
-    fields = Fields.read_if_there(path)
-    if fields is None:
-        return None
-    top1 = fields.number("top1", low=0, high=100)
-    measures = fields.other_numbers(known=("top1", "nll", "num_images"))
-    weights = fields.optional_text("weights_sha256")
-    return Score(top1, fields.number("nll", low=0), fields.count("num_images"), measures, weights)
 
 
 def _read_history(path: Path) -> History | None:

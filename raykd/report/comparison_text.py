@@ -47,6 +47,7 @@ def lines_under(comparison: Comparison) -> list[str]:
         return lines
     tied = [method.name for method in ranking.methods if method.first == 1]
     count = len(ranking.seeds)
+    lines.append("a rank as 1-3 is one of these: paired t-tests over seeds, corrected by Holm for all pairs, level 5 %")
     if len(tied) == len(ranking.methods):
         lines.append(f"no method is distinguishable from another at n = {count}")
     elif len(tied) > 1:

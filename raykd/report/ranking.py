@@ -1,8 +1,7 @@
 """k methods in order, with the ranks that each could have: 1, or 1-3 where three cannot be told apart.
 
 All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that all methods have, corrected by Holm
-(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that the interval of a - b includes
-0.
+(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that a - b's interval includes 0.
 
     first rank of a = 1 + number of methods that are better than a and do not tie with it
     last rank of a  = k - number of methods that are worse than a and do not tie with it
@@ -90,7 +89,7 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
         gains.append((better, worse, gain, gain.t_test_p))
     known = [p for _, _, _, p in gains if p is not None]
     adjusted = holm(known) if len(known) == len(gains) else [None] * len(gains)
-    compared = tuple(Compared(*found, p_holm) for found, p_holm in zip(gains, adjusted, strict=True))
+    compared = tuple(Compared(*pair, p_holm) for pair, p_holm in zip(gains, adjusted, strict=True))
     apart = [(one.better, one.worse) for one in compared if not one.is_tie]
     methods = tuple(
         Ranked(

@@ -1,4 +1,4 @@
-"""What the report knows of a run: its record, its epochs, its score on the test set.
+"""What the report knows of a run: its record, its epochs, its scores on validation and test, its costs.
 
 Read once by `collect`, never changed. top1 is in percent, epochs count from 0, times are seconds.
 """
@@ -33,14 +33,79 @@ class History:
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """By bin of confidence, equal widths from 0 to 1: images, their mean confidence, the share that was right.
+
+    Fractions; None in a bin without images.
+    """
+
+    count: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Score:
-    """test.json: read once, after the run was done. `measures` holds every other number of the file."""
+    """test.json or val.json, see training/measures.py. `measures` holds every other number of the file.
+
+    What follows is empty, or None, in files of older versions. class_top1: percent, None of a class without images.
+    confusion[label][predicted]: images.
+    """
 
     top1: float
     nll: float
     num_images: int
     measures: Mapping[str, float] = field(default_factory=dict)
     weights_sha256: str | None = None
+    classes: tuple[str, ...] = ()
+    class_top1: tuple[float | None, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    reliability: Reliability | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All measures by name."""
+        return {"top1": self.top1, "nll": self.nll, **self.measures}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median, 10th and 90th percentile over `passes` of batch_size images each."""
+
+    median: float
+    p10: float
+    p90: float
+    passes: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """costs.json: what the model costs whoever uses it, on `device` in `precision`; threads: of a CPU.
+
+    shape: the same for models that cost the same there. flops: of one image forward, a multiply-add counting 2.
+    """
+
+    shape: str
+    device: str
+    precision: str
+    threads: int | None
+    parameters: int
+    flops: int
+    latency_ms: Timing
+    images_per_s: Timing
+
+
+@dataclass(frozen=True)
+class Usage:
+    """usage/*.json: what all workers took, over all resumes. gpu_seconds: of whole GPUs; 0 on CPUs.
+
+    joules: None where any part of them is not known, for reasons in `no_joules_because`.
+    """
+
+    gpu_seconds: float
+    joules: float | None
+    no_joules_because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +149,9 @@ class RunResult:
     record: Record | None = None
     history: History | None = None
     score: Score | None = None
+    val: Score | None = None
+    costs: Costs | None = None
+    usage: Usage | None = None
 
     @property
     def state(self) -> State:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from raykd.report import pooled
 from raykd.report.comparison import Comparison, compare
+from raykd.report.measures import COMPARED, MEASURES
 from raykd.report.provenance import cautions_of
-from raykd.report.records import Family, Record, RunResult
+from raykd.report.records import Costs, Family, Record, Reliability, RunResult, Score
 from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
 from raykd.stages import REPORT_KEYS, STAGES, Stage
 
@@ -15,7 +17,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage over its evaluated runs; top1 in percent on the test set, seconds of training a run."""
+    """One stage over its evaluated runs; top1 in percent on the test set, seconds of training a run.
+
+    measures: all but top1 on the test set, val: all on validation. costs: of its model, once for each device.
+    classes, class_top1, confusion, reliability: on the test set, of all runs together, see pooled.py.
+    """
 
     stage: Stage
     model: str | None
@@ -25,18 +31,31 @@ class StageSummary:
     top1: Spread | None
     seconds: Spread | None
     measures: Mapping[str, Spread]
+    val: Mapping[str, Spread]
+    costs: tuple[Costs, ...]
+    gpu_seconds: Spread | None
+    joules: Spread | None
+    classes: tuple[str, ...]
+    class_top1: tuple[Spread | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: Reliability | None
 
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """What the report says of one plan."""
+    """What the report says of one plan. gains: of each measure that both students have, by its name."""
 
     family: Family
     stages: tuple[StageSummary, ...]
-    gain: PairedGain | None
+    gains: Mapping[str, PairedGain]
     missing: tuple[str, ...]
     cautions: tuple[str, ...]
     comparison: Comparison | None = None
+
+    @property
+    def gain(self) -> PairedGain | None:
+        """Of test top1, which decides."""
+        return self.gains.get("top1")
 
     @property
     def name(self) -> str:
@@ -66,7 +85,7 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
     return FamilySummary(
         family,
         stages,
-        paired_gain(_pairs(family)),
+        {name: gain for name in COMPARED if (gain := paired_gain(_pairs(family, name)))},
         tuple(line for run in family.all_runs for line in _missing(run)),
         (*_caution_of_weak_teacher(stages), *more_cautions, *cautions_of(family)),
         compare(family),
@@ -97,23 +116,33 @@ def headline(summaries: tuple[FamilySummary, ...]) -> dict[str, dict[str, float 
 def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
     records = [run.record for run in runs if run.record]
     scored = [run for run in runs if run.state == "evaluated"]
-    names = sorted({name for run in scored if run.score for name in run.score.measures})
+    scores = [run.score for run in scored if run.score]
+    costs = {run.costs.shape: run.costs for run in runs if run.costs}
     return StageSummary(
         stage,
         _the_one(records, lambda record: record.model),
         _the_one(records, lambda record: record.method),
         _the_one(records, lambda record: record.parameters),
         num_planned=len(runs),
-        top1=spread_of([run.score.top1 for run in scored if run.score]),
+        top1=spread_of([score.top1 for score in scores]),
         seconds=spread_of([run.record.seconds for run in scored if run.record]),
-        measures=_measures(scored, names),
+        measures={name: spread for name, spread in _spreads(scores).items() if name != "top1"},
+        val=_spreads([run.val for run in scored if run.val]),
+        costs=tuple(costs.values()),
+        gpu_seconds=spread_of([run.usage.gpu_seconds for run in scored if run.usage]),
+        joules=spread_of([run.usage.joules for run in scored if run.usage and run.usage.joules is not None]),
+        classes=pooled.classes_of(scores),
+        class_top1=pooled.class_top1(scores),
+        confusion=pooled.confusion(scores),
+        reliability=pooled.reliability(scores),
     )
 
 
-def _measures(scored: list[RunResult], names: list[str]) -> dict[str, Spread]:
-    scores = [run.score for run in scored if run.score]
-    values = {"nll": [score.nll for score in scores]}
-    values |= {name: [s.measures[name] for s in scores if name in s.measures] for name in names}
+def _spreads(scores: list[Score]) -> dict[str, Spread]:
+    """Of each measure over the scores that have it: those that are known first, in their order."""
+    found = {name for score in scores for name in score.numbers}
+    names = [*(name for name in MEASURES if name in found), *sorted(found - MEASURES.keys())]
+    values = {name: [score.numbers[name] for score in scores if name in score.numbers] for name in names}
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 
@@ -122,14 +151,19 @@ def _the_one(records: list[Record], of: Callable[[Record], Value]) -> Value | No
     return values.pop() if len(values) == 1 else None
 
 
-def _pairs(family: Family) -> list[Pair]:
-    baseline, distilled = _top1_by_seed(family, "baseline"), _top1_by_seed(family, "distilled")
+def _pairs(family: Family, name: str) -> list[Pair]:
+    baseline, distilled = by_seed(family, "baseline", name), by_seed(family, "distilled", name)
     seeds = sorted(baseline.keys() & distilled.keys())
-    return [Pair(seed, baseline[seed], distilled[seed]) for seed in seeds]
+    return [Pair(seed, baseline[seed], distilled[seed], MEASURES[name].less_is_better) for seed in seeds]
 
 
-def _top1_by_seed(family: Family, stage: Stage) -> dict[int, float]:
-    return {run.record.seed: run.score.top1 for run in family.stage(stage) if run.record and run.score}
+def by_seed(family: Family, stage: Stage, name: str) -> dict[int, float]:
+    """The measure `name` on the test set, of the runs of a stage that have it."""
+    return {
+        run.record.seed: run.score.numbers[name]
+        for run in family.stage(stage)
+        if run.record and run.score and name in run.score.numbers
+    }
 
 
 def _missing(run: RunResult) -> list[str]:

@@ -8,21 +8,27 @@ from rich.text import Text
 from raykd.report import wording
 from raykd.report.build import Report
 from raykd.report.comparison_text import render_comparison
+from raykd.report.further_text import further_parts
 from raykd.report.plain import plain_table, plain_text
 from raykd.report.records import one_line
 from raykd.report.search_text import render_search
 from raykd.report.summary import FamilySummary
 
 
-def render_text(report: Report) -> str:
-    """A table a family, its gain, what is missing; each search; and where the page is. Ends with a line break."""
-    return plain_text(_parts(report))
+def render_text(report: Report, in_full: bool = False) -> str:
+    """A table a family, its gain, what is missing; each search; and where the page is. Ends with a line break.
+
+    in_full: all measures, tests and costs too, and methods ranked.
+    """
+    return plain_text(_parts(report, in_full))
 
 
-def _parts(report: Report) -> Iterator[Table | str]:
+def _parts(report: Report, in_full: bool) -> Iterator[Table | str]:
     for summary in report.summaries:
         yield _stage_table(summary)
         yield from _lines_under(summary)
+        if in_full:
+            yield from further_parts(summary)
         yield ""
         if summary.comparison is not None:
             yield from render_comparison(summary.name, summary.comparison)

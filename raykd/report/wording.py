@@ -14,6 +14,13 @@ def percent(spread: Spread | None) -> str:
     return f"{spread.mean:.2f}" + ("" if spread.std is None else f" ± {spread.std:.2f}")
 
 
+def rounded(spread: Spread | None, digits: int) -> str:
+    """'0.4127 ± 0.0034': mean and standard deviation with so many digits behind the point."""
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
+
+
 def measure(spread: Spread | None) -> str:
     """'0.4127 ± 0.0034': four significant digits of the mean, for measures whose unit we do not know."""
     if spread is None:
@@ -54,6 +61,31 @@ def duration(seconds: float | None) -> str:
 def times(ratio: float | None) -> str:
     """'1.25 x'."""
     return "-" if ratio is None else f"{ratio:.2f} x"
+
+
+def energy(joules: float | None) -> str:
+    """'812 J', '41.2 kJ' or '2.50 kWh'."""
+    if joules is None:
+        return "-"
+    if joules >= 3.6e6:
+        return f"{joules / 3.6e6:.2f} kWh"
+    return f"{joules / 1e3:.1f} kJ" if joules >= 1e3 else f"{joules:.0f} J"
+
+
+def p_value(p: float | None) -> str:
+    """'0.25', '0.016', or 'below 0.001'."""
+    if p is None:
+        return "-"
+    return "below 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def exact_tests(gain: PairedGain) -> str:
+    """The two exact tests of a gain over seeds, and how small their p-values could have been."""
+    found = f"sign p = {p_value(gain.sign_test_p)}"
+    if gain.permutation_p is not None:
+        found += f", permutation p = {p_value(gain.permutation_p)}"
+    count, smallest = len(gain.pairs), p_value(gain.smallest_p)
+    return f"exact tests, two-sided: {found}; the smallest possible at n = {count} is {smallest}"
 
 
 def in_favour(gain: PairedGain, of: str = "distilling") -> str:

@@ -11,9 +11,10 @@ from raykd.errors import ConfigError, RaykdError
 from raykd.report.build import build
 
 
-def test_build_writes_the_five_files_and_leaves_nothing_beside_them(two_families):
+def test_build_writes_its_files_and_leaves_nothing_beside_them(two_families):
     folder = two_families.page.parent
-    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "runs.csv", "runs.parquet", "summary.json"]
+    written = ["confusion.parquet", "index.html", "runs.csv", "runs.parquet", "summary.json"]
+    assert sorted(path.name for path in folder.iterdir()) == written
     assert {path.name for path in two_families.files} == {path.name for path in folder.iterdir()} | {"report.json"}
     assert not two_families.is_complete
     assert not list(folder.parent.rglob("*.tmp"))

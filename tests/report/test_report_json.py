@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pyarrow.parquet as pq
 import pytest
@@ -72,7 +73,10 @@ def test_summary_json_holds_spread_gain_and_what_is_missing(results):
     results.plan("vit", baseline=["baseline-net-s0-ab12"])
     build(results.root)
     summary = json.loads((results.root / "report" / "summary.json").read_text())
-    assert summary["cnn"]["stages"]["baseline"]["top1"] == {"mean": 88.0, "std": 1.0, "num_runs": 3}
+    top1 = summary["cnn"]["stages"]["baseline"]["top1"]
+    half = pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)  # t(0.975, 2)
+    assert (top1["mean"], top1["std"], top1["num_runs"]) == (88.0, 1.0, 3)
+    assert (88.0 - top1["interval"][0], top1["interval"][1] - 88.0) == (half, half)
     assert summary["cnn"]["gain"]["num_in_favour"] == 3
     assert summary["cnn"]["gain"]["verdict"] == "distilled is better at n = 3"
     assert summary["vit"]["gain"] is None

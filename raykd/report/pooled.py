@@ -1,0 +1,48 @@
+"""A stage's runs together: each class's spread over seeds, one confusion, one reliability diagram."""
+
+from collections.abc import Sequence
+
+from raykd.report.records import Reliability, Score
+from raykd.report.statistics import Spread, spread_of
+
+
+def classes_of(scores: Sequence[Score]) -> tuple[str, ...]:
+    """The classes' names, where all scores that name them agree; else ()."""
+    names = {score.classes for score in scores if score.classes}
+    return names.pop() if len(names) == 1 else ()
+
+
+def class_top1(scores: Sequence[Score]) -> tuple[Spread | None, ...]:
+    """Of each class, over the scores that have it; () where none has, or they are of different classes."""
+    found = [score.class_top1 for score in scores if score.class_top1]
+    if len({len(by_class) for by_class in found}) != 1:
+        return ()
+    return tuple(spread_of([top1 for top1 in values if top1 is not None]) for values in zip(*found, strict=True))
+
+
+def confusion(scores: Sequence[Score]) -> tuple[tuple[int, ...], ...]:
+    """[label][predicted]: images of all scores that have one; () as above."""
+    found = [score.confusion for score in scores if score.confusion]
+    if len({len(table) for table in found}) != 1:
+        return ()
+    return tuple(
+        tuple(sum(cells) for cells in zip(*rows, strict=True))  # of one label, from every table
+        for rows in zip(*found, strict=True)
+    )
+
+
+def reliability(scores: Sequence[Score]) -> Reliability | None:
+    """All scores' images in the same bins; None where none has bins, or they are not the same."""
+    found = [score.reliability for score in scores if score.reliability]
+    if len({len(bins.count) for bins in found}) != 1:
+        return None
+    counts = tuple(sum(counts) for counts in zip(*(bins.count for bins in found), strict=True))
+
+    def mean(name: str) -> tuple[float | None, ...]:
+        sums = [0.0] * len(counts)
+        for bins in found:
+            for number, (count, value) in enumerate(zip(bins.count, getattr(bins, name), strict=True)):
+                sums[number] += count * (value or 0.0)
+        return tuple(total / count if count else None for total, count in zip(sums, counts, strict=True))
+
+    return Reliability(counts, mean("confidence"), mean("accuracy"))

@@ -1,0 +1,225 @@
+"""What was measured of runs: read, checked, spread over seeds, paired, compared, and written for other programs."""
+
+import csv
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from raykd.errors import RaykdError
+from raykd.report.build import build
+from raykd.report.collect import collect
+from raykd.report.text import render_text
+
+TIMING = {"median": 2.0, "p10": 1.5, "p90": 3.0, "passes": 50, "batch_size": 1}
+COSTS = {
+    "shape": "ab",
+    "device": "NVIDIA H100",
+    "precision": "bf16",
+    "threads": None,
+    "parameters": 78_042,
+    "flops": 506_865_664,
+    "latency_ms": TIMING,
+    "images_per_s": TIMING | {"median": 51234.5, "p10": 50000.0, "p90": 52000.0, "batch_size": 256},
+}
+
+
+def measures(top1: float, **changes: Any) -> dict[str, Any]:
+    """What test.json and val.json hold beside top1 of two classes and 100 images."""
+    right = round(top1)
+    return {
+        "nll": 1 - top1 / 100,
+        "num_images": 100,
+        "top5": None,
+        "ece": 0.01 * (100 - top1),
+        "brier": 0.02 * (100 - top1),
+        "agreement": None,
+        "teacher_kl": None,
+        "classes": ["cat", "dog"],
+        "class_top1": [top1, None],
+        "confusion": [[right, 100 - right], [0, 0]],
+        "reliability": {"count": [0, 100], "confidence": [None, 0.9], "accuracy": [None, top1 / 100]},
+        **changes,
+    }
+
+
+def measured(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
+    """A run with all files that a version of today writes."""
+    name = results.run(family, stage, seed, top1, measures=measures(top1, **changes))
+    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **measures(top1)})
+    results.write(f"{family}/{name}/costs.json", COSTS)
+    piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100", "joules": 12_000.0 + seed, "no_joules_because": None}
+    results.write(f"{family}/{name}/usage/0.json", {"pieces": [piece, piece]})
+    return name
+
+
+def family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
+    results.plan(
+        name,
+        baseline=[measured(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
+        distilled=[
+            measured(results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes)
+            for seed, top1 in enumerate(distilled)
+        ],
+    )
+
+
+def summary_json(results) -> dict[str, Any]:
+    return json.loads((results.root / "report" / "summary.json").read_text())
+
+
+def test_a_runs_files_are_read_as_they_were_written(results):
+    family(results)
+    (found,) = collect(results.root)
+    run = found.stage("distilled")[1]
+    assert run.score.numbers == pytest.approx(
+        {"top1": 91.0, "nll": 0.09, "ece": 0.09, "brier": 0.18, "agreement": 81.0, "teacher_kl": 0.5}
+    )
+    assert (run.val.top1, run.score.classes) == (92.0, ("cat", "dog"))
+    assert run.score.class_top1 == (91.0, None) and run.score.confusion == ((91, 9), (0, 0))
+    assert run.score.reliability.accuracy == (None, 0.91)
+    assert (run.costs.flops, run.costs.latency_ms.p90, run.costs.images_per_s.batch_size) == (506_865_664, 3.0, 256)
+    assert (run.usage.gpu_seconds, run.usage.joules) == (120.0, 24_002.0)
+
+
+def test_files_of_an_older_version_are_blanks_and_no_error(results):
+    results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
+    report = build(results.root)
+    stage = report.summaries[0].stage("distilled")
+    assert (stage.costs, stage.gpu_seconds, stage.joules, stage.reliability, stage.class_top1) == (
+        (),
+        None,
+        None,
+        None,
+        (),
+    )
+    assert list(report.summaries[0].gains) == ["top1", "nll"] and list(stage.val) == []
+    rows = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    assert all(row["flops"] is None and row["joules"] is None for row in rows)
+    text = render_text(report, in_full=True)
+    assert "NLL (nats)" in text and "calibration" not in text and "GFLOPs" not in text
+
+
+def test_runs_of_both_versions_in_a_stage_are_spread_over_those_that_have_the_number(results):
+    old = results.run("cnn", "baseline", 0, 80.0)
+    results.plan("cnn", baseline=[old, *(measured(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
+    stage = build(results.root).summaries[0].stage("baseline")
+    assert (stage.top1.num_runs, stage.measures["ece"].num_runs) == (3, 2)
+    assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "complaint"),
+    [
+        ("test.json", "confusion", [[1, 2]], r"different sizes: \[1, 2\]"),
+        ("test.json", "confusion", [[90, 10], [0, 1]], "confusion has 101 images, num_images is 100"),
+        ("test.json", "confusion", [[90.5, 9.5], [0, 0]], "field 'confusion' holds what cannot be there"),
+        ("test.json", "confusion", 3, "field 'confusion' holds"),
+        ("test.json", "class_top1", [101.0, 5.0], "field 'class_top1' holds"),
+        ("test.json", "class_top1", [True, 5.0], "field 'class_top1' holds"),
+        ("test.json", "classes", ["cat"], "different sizes"),
+        ("val.json", "nll", -1, "field 'nll' is -1"),
+        ("val.json", "reliability", {"count": [1], "confidence": [0.5], "accuracy": []}, "bins without a count"),
+        ("val.json", "reliability", {"count": [1], "confidence": [1.5], "accuracy": [1]}, "field 'confidence' holds"),
+        ("costs.json", "flops", -5, "field 'flops' is -5"),
+        ("costs.json", "latency_ms", {"median": 1}, "field 'p10' is missing"),
+        ("usage/0.json", "pieces", [{"seconds": 1.0}], "field 'gpus' is missing"),
+        ("usage/0.json", "pieces", [3], "field 'pieces' holds"),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line_that_names_the_file(results, file, field, value, complaint):
+    results.plan("cnn", baseline=[measured(results, "cnn", "baseline", 0, 88.0)])
+    path = results.root / "cnn" / "baseline-net-s0-ab12" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(RaykdError, match=complaint) as caught:
+        collect(results.root)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_joules_of_all_workers_add_up_and_are_null_where_a_part_is_not_known(results):
+    name = measured(results, "cnn", "distilled", 0, 90.0)
+    piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "no_joules_because": "0.5 of the GPU"}
+    results.write(f"cnn/{name}/usage/1.json", {"pieces": [piece]})
+    results.plan("cnn", distilled=[name])
+    usage = collect(results.root)[0].runs[0].usage
+    assert (usage.gpu_seconds, usage.joules, usage.no_joules_because) == (145.0, None, ("0.5 of the GPU",))
+
+
+def test_summary_json_has_every_measure_with_its_interval(results):
+    family(results)
+    build(results.root)
+    stages = summary_json(results)["cnn"]["stages"]
+    distilled = stages["distilled"]
+    assert distilled["top1"]["num_runs"] == 3 and distilled["top1"]["mean"] == pytest.approx(273.5 / 3)
+    low, high = distilled["top1"]["interval"]
+    assert low < distilled["top1"]["mean"] < high
+    assert set(distilled["measures"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
+    assert set(distilled["val"]) == {"top1", "nll", "ece", "brier"}
+    assert distilled["class_top1"][1] is None and distilled["class_top1"][0]["num_runs"] == 3
+    assert distilled["reliability"]["count"] == [0, 300]
+    assert distilled["reliability"]["accuracy"] == [None, pytest.approx(273.5 / 300)]
+    assert [costs["device"] for costs in distilled["costs"]] == ["NVIDIA H100"], "one model, three runs"
+    assert distilled["gpu_seconds"]["mean"] == 120 and distilled["joules"]["num_runs"] == 3
+    assert stages["teacher"]["top1"] is None and stages["teacher"]["costs"] == []
+
+
+def test_gains_are_positive_where_distilling_is_better_of_a_loss_too(results):
+    family(results)
+    build(results.root)
+    found = summary_json(results)["cnn"]
+    assert found["gain"] == found["gains"]["top1"]
+    assert set(found["gains"]) == {"top1", "nll", "ece", "brier"}, "a baseline agrees with no teacher"
+    assert found["gains"]["top1"]["spread"]["mean"] == pytest.approx(6.5 / 3)
+    assert found["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
+    for gain in found["gains"].values():
+        assert (gain["sign_test_p"], gain["permutation_p"], gain["smallest_p"]) == (0.25, 0.25, 0.25)
+        assert gain["num_in_favour"] == 3 and gain["t_test_p"] < 0.05
+
+
+def test_tables_have_a_column_a_measure_and_confusions_a_row_a_cell(results):
+    family(results)
+    build(results.root)
+    folder = results.root / "report"
+    rows = pq.ParquetFile(folder / "runs.parquet").read().to_pylist()
+    with (folder / "runs.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [row["name"] for row in rows]
+    last = rows[-1]
+    expected = {
+        "test_top1": 92.5,
+        "test_agreement": 82.0,
+        "val_top1": 93.5,
+        "flops": 506_865_664,
+        "device": "NVIDIA H100",
+        "latency_ms": 2.0,
+        "latency_ms_p90": 3.0,
+        "images_per_s": 51234.5,
+        "gpu_seconds": 120.0,
+        "joules": 24_004.0,
+    }
+    assert {name: last[name] for name in expected} == expected
+    assert rows[0]["test_agreement"] is None and rows[0]["test_brier"] == pytest.approx(0.24)
+    cells = pq.ParquetFile(folder / "confusion.parquet").read().to_pylist()
+    assert cells[0] == {
+        "family": "cnn",
+        "stage": "baseline",
+        "label": 0,
+        "predicted": 0,
+        "label_name": "cat",
+        "predicted_name": "cat",
+        "images": 88 + 89 + 90,
+    }
+    assert sum(cell["images"] for cell in cells) == 600
+
+
+def test_the_full_text_says_measures_tests_and_costs(results):
+    family(results)
+    text = render_text(build(results.root), in_full=True)
+    assert "agreement (%)" in text and "81.00 ± 1.00" in text
+    assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
+    assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
+    assert "2 min 00 s" in text and "24.0 kJ" in text
+    assert "measured on NVIDIA H100, bf16" in text
+    assert "sign p" not in render_text(build(results.root)), "a lab's table stays short"
+    assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
+    text.encode("latin-1")
