@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.cli import main as main
+    from raykd.data.augmentation import Augmentation
     from raykd.experiment import Data, Experiment, Workers
     from raykd.methods import (
         CRD,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "raykd.cli": ("main",),
+    "raykd.data.augmentation": ("Augmentation",),
     "raykd.experiment": ("Data", "Experiment", "Workers"),
     "raykd.methods": (
         "AttentionTransfer",
@@ -84,6 +86,7 @@ __all__ = [
     "VID",
     "AdamW",
     "AttentionTransfer",
+    "Augmentation",
     "Constant",
     "CorrelationCongruence",
     "Cosine",

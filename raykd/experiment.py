@@ -20,6 +20,7 @@ from raykd.recipe import Recipe
 from raykd.search import Search
 
 IN_A_TABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a teacher's maps of features would be GB
+AUGMENTATION = "student.augmentation."  # where a search names its fields
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class Experiment(Config):
         if self.teacher_seeds:
             self._check_teachers()
         self._check_token()
+        augmented = ", ".join(self.augmented)
+        wants = f"student.augmentation has {augmented}, and a table holds views alone; use live, or auto"
+        self.require(not augmented or self.teacher_source != "table", "teacher_source", wants)
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0
@@ -186,6 +190,13 @@ class Experiment(Config):
         """Of a student, or of the longest trial where its epochs are searched."""
         space = self.search.space.get("student.epochs") if self.search else None
         return max(int(value) for value in space.corners) if space else self.student.epochs
+
+    @property
+    def augmented(self) -> tuple[str, ...]:
+        """What of an Augmentation students train under, in any trial where it is searched: ('crop_area', 'mixup')."""
+        space = self.search.space if self.search else {}
+        searched = (path.removeprefix(AUGMENTATION) for path in space if path.startswith(AUGMENTATION))
+        return tuple(dict.fromkeys((*self.student.augmentation.techniques, *searched)))
 
     def _check_search(self, search: Search) -> None:
         """Every field is there and takes what the search would try."""

@@ -19,11 +19,21 @@ class Outputs(NamedTuple):
     heads: tuple[Tensor, ...] = ()
 
 
+class Mixed(NamedTuple):
+    """What was mixed into a batch's images. labels: int64 [B], of the partners; share: float32 [B], 1/2 to 1, of the
+    image itself."""
+
+    labels: Tensor
+    share: Tensor
+
+
 class Targets(NamedTuple):
     """Images by what the dataset knows of them. Shapes: labels int64 [B]; index int64 [B], rows of the training part.
 
-    The same image has the same index in every epoch, as whichever view it is shown.
+    The same image has the same index in every epoch, as whichever view it is shown. mixed: the images that were mixed
+    into these, or None; labels and index are then of those with the larger share.
     """
 
     labels: Tensor
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # the word everywhere; nobody searches this tuple
+    mixed: Mixed | None = None

@@ -146,6 +146,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
         runs += [replace(taught, method=method, seed=seed) for method in methods for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
+        _check_cutout(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
@@ -234,4 +235,14 @@ def _check_images(run: Run, dataset: Dataset) -> None:
         raise ConfigError(
             f"{who}.batch_size = {run.recipe.batch_size} is larger than the {left} images it trains on; "
             f"--set {who}.batch_size={left} or less"
+        )
+
+
+def _check_cutout(run: Run, dataset: Dataset) -> None:
+    """Something of an image has to be left."""
+    who, side = "teacher" if run.stage == "teacher" else "student", run.recipe.augmentation.cutout
+    if side >= dataset.image_size:
+        raise ConfigError(
+            f"{who}.augmentation.cutout = {side}: images of {dataset.name} are {dataset.image_size} pixels wide here; "
+            f"--set {who}.augmentation.cutout={dataset.image_size // 2} is usual"
         )

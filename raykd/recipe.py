@@ -5,7 +5,8 @@ from math import cos, pi
 from typing import ClassVar, Literal
 
 from raykd import models
-from raykd.config import Config
+from raykd.config import Config, later
+from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.models import Model
 
 
@@ -102,7 +103,9 @@ class Recipe(Config):
 
     precision: of matrix products and convolutions; 'auto' is bf16 where the hardware has it, else fp32, and run.json
     says which. compile: by torch.compile, with CUDA graphs on a GPU; 10 to 30 s before the first step.
-    sync_batch_norm: of a run of several workers, over the images of all and not of each.
+    sync_batch_norm: of a run of several workers, over the images of all and not of each. augmentation: what is done to
+    the data's views before this model trains on them; a distilled student's teacher is then asked about the very same
+    pixels, live.
     """
 
     kind: ClassVar[str] = "recipe"
@@ -117,6 +120,7 @@ class Recipe(Config):
     channels_last: bool = True
     compile: bool = False
     sync_batch_norm: bool = False
+    augmentation: Augmentation = later(NO_AUGMENTATION)
 
     def check(self) -> None:
         object.__setattr__(self, "model", models.find(self.model))

@@ -164,6 +164,8 @@ def _against(experiment: Experiment, key: TableKey, tables: Path, share: float) 
     """What speaks against a table, or ''."""
     if (more := experiment.needs - IN_A_TABLE) and not experiment.compare:
         return f"the method needs the teacher's {', '.join(sorted(more))}, and a table holds logits and embeddings"
+    if experiment.augmented:
+        return f"a table holds views, and students train under {', '.join(experiment.augmented)}"
     if key.teacher_sha256 and TeacherTable.exists(tables, key):
         return ""
     table = "a table with embeddings" if key.embedding_width else "a table"

@@ -8,6 +8,7 @@ import pytest
 from small_runs import experiment, recipe, run_of
 
 from raykd.config import Config, fingerprint, from_dict, kinds, later, override, parse, place, to_dict
+from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import (
@@ -88,7 +89,8 @@ EXAMPLES: tuple[Config, ...] = (
     Choice((1, 2.5, "kd", True)),
     SEARCH,
     WeightsFile("ab" * 32, "/somewhere/a.pth"),
-    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, True),
+    Augmentation(0.3, (2, 9), 8, 0.8, 1.0),
+    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, True, Augmentation(cutout=8)),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 from small_runs import experiment, recipe
 
 from raykd.config import Config, override
+from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
 from raykd.experiment_file import apply_settings
@@ -50,6 +51,14 @@ from raykd.search import Search, uniform
         (Data(), {"image_size": 0}),
         (Data(train_images=100), {"student_images": 101}),
         (Data(), {"name": "mnist"}),
+        (Augmentation(), {"crop_area": 0.0}),
+        (Augmentation(), {"crop_area": 1.5}),
+        (Augmentation(), {"randaugment": (2,)}),
+        (Augmentation(), {"randaugment": (0, 9)}),
+        (Augmentation(), {"randaugment": (2, 31)}),
+        (Augmentation(), {"cutout": -1}),
+        (Augmentation(), {"mixup": -0.1}),
+        (Augmentation(), {"cutmix": 33.0}),
         (Workers(), {"cpus": 0}),
         (Workers(), {"gpus": 1.5}),
         (ResNet(), {"blocks": (1, 1, 1)}),

@@ -15,6 +15,7 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd import models
 from raykd.config import override
+from raykd.data.augmentation import Augmentation
 from raykd.data.dataset import Dataset, Split
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
@@ -99,6 +100,12 @@ def test_another_teacher_shares_baselines_alone() -> None:
     assert not set(names(one, "distilled")) & set(names(other, "distilled"))
 
 
+def test_students_under_another_augmentation_share_the_teacher() -> None:
+    plain, mixed = experiment(), experiment(student=recipe(augmentation=Augmentation(mixup=1.0)))
+    assert names(plain, "teacher") == names(mixed, "teacher")
+    assert not set(names(plain, "baseline")) & set(names(mixed, "baseline"))
+
+
 def test_students_on_fewer_images_share_the_teacher() -> None:
     few = experiment(data=replace(experiment().data, student_images=60))
     assert names(few, "teacher") == names(experiment(), "teacher")
@@ -134,6 +141,8 @@ DECIDING: dict[str, Callable[[Run], Run]] = {
     "clip_gradient_norm": lambda run: replace(run, recipe=replace(run.recipe, clip_gradient_norm=1.0)),
     "precision": lambda run: replace(run, recipe=replace(run.recipe, precision="bf16")),
     "channels_last": lambda run: replace(run, recipe=replace(run.recipe, channels_last=False)),
+    "augmentation": lambda run: replace(run, recipe=replace(run.recipe, augmentation=Augmentation(cutout=3))),
+    "mixup": lambda run: replace(run, recipe=replace(run.recipe, augmentation=Augmentation(cutout=3, mixup=0.2))),
     "optimizer": lambda run: replace(run, recipe=replace(run.recipe, optimizer=AdamW(lr=0.05))),
     "lr": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.06))),
     "momentum": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.05, momentum=0.8))),
@@ -191,6 +200,7 @@ def test_no_two_deciding_fields_give_the_same_fingerprint() -> None:
         {"seeds": (0, 1, 2)},
         {"student": recipe(model=ResNet(blocks=(1, 1, 1, 1), width=8))},
         {"data": Data("digits", 100, 200, None, 8, 1, True, 0)},
+        {"student": recipe(augmentation=Augmentation(crop_area=1.0, randaugment=(), mixup=0))},
     ],
 )
 def test_fingerprint_stays_where_the_result_stays(changes: dict[str, Any]) -> None:
@@ -257,6 +267,11 @@ def test_baselines_need_no_weights_of_the_teacher() -> None:
         ({"data": Data("digits", 100, 1_101)}, "data.train_images = 1101: 1100 images are left after 100"),
         ({"data": Data("digits", 100, None, 1_101)}, "data.student_images = 1101: 1100 images are left"),
         ({"student": recipe(batch_size=201)}, "student.batch_size = 201 is larger than the 200 images"),
+        (
+            {"student": recipe(augmentation=Augmentation(cutout=8))},
+            "student.augmentation.cutout = 8: images of digits are 8 pixels wide here; --set student.augmentation.cu",
+        ),
+        ({"teacher": recipe(augmentation=Augmentation(cutout=9))}, "teacher.augmentation.cutout = 9"),
         ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300 is larger than the 200 images"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd import teaching
+from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.methods import KD, FeatureKD
@@ -131,6 +132,41 @@ def test_table_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Pat
     search = Search({"method": choice("kd", OfFeatures.kind)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
     assert found is not None and found.table is None and "needs the teacher's features" in found.reason
+
+
+AUGMENTED = recipe(epochs=60, augmentation=Augmentation(crop_area=0.3, mixup=1.0))
+
+
+def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=AUGMENTED)
+    assert found is not None and found.table is None
+    assert found.reason.endswith("60 passes an image: a table holds views, and students train under crop_area, mixup")
+
+
+def test_augmentation_of_the_teacher_alone_leaves_the_table(tmp_path: Path) -> None:
+    made = experiment(student=recipe(epochs=60), teacher=recipe(augmentation=Augmentation(mixup=0.2)))
+    found = decide(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, NEW)
+    assert found is not None and found.table is not None
+
+
+@pytest.mark.parametrize("base", [Augmentation(), Augmentation(cutout=2)])
+def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, tmp_path: Path) -> None:
+    search = Search({"student.augmentation.mixup": uniform(0, 1)}, trials=16, trial_seed=7)
+    student = recipe(epochs=60, augmentation=base)
+    found = decided(tmp_path, student=student, search=search)
+    assert found is not None and found.table is None
+    assert found.reason.endswith("students train under " + ", ".join((*base.techniques, "mixup")))
+    with pytest.raises(ConfigError, match=r"teacher_source = 'table' in Experiment: student\.augmentation has .*mixup"):
+        decided(tmp_path, student=student, search=search, teacher_source="table")
+
+
+def test_table_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decided(tmp_path, student=AUGMENTED, teacher_source="table")
+    assert str(caught.value) == (
+        "teacher_source = 'table' in Experiment: student.augmentation has crop_area, mixup, and a table holds views "
+        "alone; use live, or auto"
+    )
 
 
 def test_table_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,12 @@ ORDER = 2  # in which order an epoch visits the images
 SPLIT = 3  # which images are held out
 SUBSET = 4  # which images a smaller training set keeps; not SPLIT, or it would pick the held-out ones again
 DROPOUT = 5  # the seed of a training step's own generator
+AUGMENT = 6  # the key of an image in an epoch, from which its augmentations are drawn
+PARTNER = 7  # the same of the image that is mixed into it, and which one that is
+CROP = 8  # from a key: the box that is cut out and resized
+OPERATION = 9  # from a key: RandAugment's operations
+CUTOUT = 10  # from a key: where the square lies
+MIX = 11  # from a key: how two images are mixed
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -37,13 +43,18 @@ def hash64(*counters: int | Tensor) -> Tensor:
     return state
 
 
-def uniform_int(bits: Tensor, n: int) -> Tensor:
-    """Integers in 0 .. n - 1 from 64 random bits each, int64, any shape; 1 <= n < 2^31.
+def uniform_int(bits: Tensor, n: int | Tensor) -> Tensor:
+    """Integers in 0 .. n - 1 from 64 random bits each, int64, any shape; 1 <= n < 2^31, one for all or int64 for each.
 
     The upper 32 bits scaled by n (Lemire 2019, arXiv:1805.10941, without the rejection). Probabilities
     differ by at most n / 2^32 of themselves: 4e-8 for 162 views, far under what any run could see.
     """
     return (_shift_right(bits, 32) * n) >> 32
+
+
+def uniform(bits: Tensor) -> Tensor:
+    """Numbers in [0, 1) from 64 random bits each, float64, any shape: multiples of 2^-53."""
+    return _shift_right(bits, 11).double() * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Tensor:

@@ -2,6 +2,7 @@
 
     order = permutation(seed, epoch, n)          which rows, in which order: all ranks agree on it
     view  = hash(seed, epoch, index)             which crop and flip: the same in any order
+    more  = hash(seed, epoch, index)             what an Augmentation does to it: see augmenter.py
 
 Nothing is carried from step to step, so a run that resumes at (epoch, step) sees the bytes that an
 uninterrupted one sees, and W workers together see what one worker sees.
@@ -15,9 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
+from raykd.data.augmenter import Augmenter
 from raykd.data.counter_rng import permutation
 from raykd.data.views import ViewRenderer, Views
 from raykd.errors import ConfigError
+from raykd.outputs import Mixed
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class Batch:
     images: Tensor  # uint8 [B, 3, H, W], channels-last
     labels: Tensor  # int64 [B]
     index: Tensor  # int64 [B], rows of the dataset's training part
-    view: Tensor  # int64 [B], the view that each image is shown as
+    view: Tensor  # int64 [B], the view that each image is shown as, or is augmented from
     epoch: int  # from 0
     step: int  # from 0 within the epoch
+    mixed: Mixed | None = None  # what was mixed into each image; it has the larger share itself
 
 
 class TrainLoader:
@@ -44,6 +49,8 @@ class TrainLoader:
         seed: of order and views.
         device: where images and labels are kept and batches are made.
         rank, world_size: this worker's number from 0, and how many there are.
+        augmentation: what is done to the views.
+        mean: of the pixels by channel, as fractions of 255; cutout's colour.
 
     Raises: ConfigError when batch_size is not a multiple of world_size or larger than n, or when rows name
         images that are not there.
@@ -60,6 +67,8 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
         _check(len(split_images), rows, batch_size, rank, world_size)
         self.views, self.batch_size, self.seed = views, batch_size, seed
@@ -67,6 +76,9 @@ class TrainLoader:
         self.renderer = ViewRenderer(split_images, views, device)
         self._labels = labels.to(device)
         self._rows = rows.to(device)
+        self._augmenter = None
+        if augmentation != NO_AUGMENTATION:
+            self._augmenter = Augmenter(augmentation, self.renderer, self._rows, self._labels, mean)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,12 +101,16 @@ class TrainLoader:
         index = self._rows[order]
         view = self.views.draw(self.seed, epoch, index)
         labels = self._labels[index]
-        share = self.batch_size // self.world_size
+        draws = self._augmenter.draw(self.seed, epoch, index, view) if self._augmenter else None
+        share, mixed = self.batch_size // self.world_size, None
         for step in range(first_step, self.steps_per_epoch):
             start = step * self.batch_size + self.rank * share
             mine = slice(start, start + share)
-            images = self.renderer.render(index[mine], view[mine])
-            yield Batch(images, labels[mine], index[mine], view[mine], epoch, step)
+            if self._augmenter is None or draws is None:
+                images = self.renderer.render(index[mine], view[mine])
+            else:
+                images, mixed = self._augmenter.show(draws, mine)
+            yield Batch(images, labels[mine], index[mine], view[mine], epoch, step, mixed)
 
 
 def eval_batches(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

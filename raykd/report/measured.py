@@ -76,8 +76,8 @@ def read_usage(folder: Path) -> Usage | None:
 
 
 def _timing(fields: Fields) -> Timing:
-    numbers = (fields.number(name, low=0) for name in ("median", "p10", "p90"))
-    return Timing(*numbers, fields.count("passes"), fields.count("batch_size"))
+    median, p10, p90 = (fields.number(name, low=0) for name in ("median", "p10", "p90"))
+    return Timing(median, p10, p90, fields.count("passes"), fields.count("batch_size"))
 
 
 def _reliability(fields: Fields) -> Reliability:

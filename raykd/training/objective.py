@@ -13,7 +13,10 @@ from raykd.outputs import Outputs, Targets
 
 
 class Objective(nn.Module):
-    """uint8 views [B, 3, H, W], Targets and teacher's Outputs -> {'ce': [], ..., 'top1': []}, float32, unweighted."""
+    """uint8 views [B, 3, H, W], Targets and teacher's Outputs -> {'ce': [], ..., 'top1': []}, float32, unweighted.
+
+    'top1' is measured against `labels`: of mixed images, against the label with the larger share.
+    """
 
     def __init__(self, student: ImageModel, method: Method, adapter: nn.Module | None, label_smoothing: float) -> None:
         super().__init__()
@@ -25,10 +28,19 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
         logits = student.logits.float()
-        labelled = self.method.labelled(student).float()
-        terms = {"ce": F.cross_entropy(labelled, targets.labels, label_smoothing=self.label_smoothing)}
+        terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
         if teacher is not None:
             terms |= self.method.terms(student, teacher, targets, self.adapter)
         with torch.no_grad():
             terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # measured, never weighed
         return terms
+
+    def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Of the labels, []; of mixed images each one's share of its own label's and the rest of its partner's."""
+        if targets.mixed is None:
+            return F.cross_entropy(logits, targets.labels, label_smoothing=self.label_smoothing)
+        own, partners = (
+            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+            for labels in (targets.labels, targets.mixed.labels)
+        )
+        return torch.lerp(partners, own, targets.mixed.share).mean()

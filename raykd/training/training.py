@@ -66,7 +66,7 @@ class Training:
         with self.compute.autocast():
             teacher = self.teacher(batch)
             objective = self.objective if self.parallel is None else self.parallel
-            terms = objective(batch.images, Targets(batch.labels, batch.index), teacher)
+            terms = objective(batch.images, Targets(batch.labels, batch.index, batch.mixed), teacher)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -96,11 +96,11 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     """Everything in its place for epoch 0, step 0."""
     student, device = make_model(run, dataset), compute.device
     rows, _ = rows_of(run.data, dataset.train.labels)
-    images, labels, batch_size = dataset.train.images, dataset.train.labels, run.recipe.batch_size
-    loader = TrainLoader(images, labels, rows, run.data.views, batch_size, run.seed, device, group.rank, group.size)
+    loader = _make_loader(run, dataset, rows, teacher, device, group)
     adapter = None
     if run.method.needs:
-        adapter = _make_adapter(run, student, teacher, next(loader.epoch(0)), Targets(labels[rows], rows))
+        images = Targets(dataset.train.labels[rows], rows)
+        adapter = _make_adapter(run, student, teacher, next(loader.epoch(0)), images)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,6 +127,26 @@ def _outputs(model: ImageModel, views: Tensor) -> Outputs:
     outputs: Outputs = model.eval()(views.cpu())
     model.train()
     return outputs
+
+
+def _make_loader(
+    run: Run, dataset: Dataset, rows: Tensor, teacher: Teacher, device: torch.device, group: Group
+) -> TrainLoader:
+    augmentation = run.recipe.augmentation
+    assert not (augmentation.techniques and teacher.source == "table"), "a table knows views, and no other pixels"
+    return TrainLoader(
+        dataset.train.images,
+        dataset.train.labels,
+        rows,
+        run.data.views,
+        run.recipe.batch_size,
+        run.seed,
+        device,
+        group.rank,
+        group.size,
+        augmentation,
+        dataset.mean,
+    )
 
 
 def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, batch: Batch, images: Targets) -> nn.Module | None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
+from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
 from raykd.methods import FeatureKD
 from raykd.models.vit_cifar import ViT
@@ -28,6 +29,10 @@ VIT = ViT(depth=2, width=24, heads=2, patch=2)
 RUNS: dict[str, Run] = {
     "vit": run_of("baseline", student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)),
     "adapter": run_of("distilled", method=FeatureKD(alpha=0.3), student=recipe(model=VIT)),
+    "augmented": run_of(
+        "distilled",
+        student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)),
+    ),
     "resnet": run_of("distilled", method=FeatureKD(alpha=0.3)),
     "resnet, batch norm over all": run_of(
         "distilled", method=FeatureKD(alpha=0.3), student=recipe(sync_batch_norm=True)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 import raykd.atomic
+from raykd.data.augmentation import Augmentation
 from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
@@ -63,6 +64,10 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
             "student": recipe(model=replace(_SMALL_VIT, distillation_token=True), optimizer=AdamW(lr=3e-3)),
         },
     ),
+    "everything augmented": (
+        "distilled",
+        {"student": recipe(augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)), "method": KD(alpha=0.5)},
+    ),
     "resnet of 12 layers, adamw, adapter": (
         "distilled",
         {
@@ -72,7 +77,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     ),
 }
 CASES = tuple(_CASES)
-FAST_CASES = CASES[:3]
+FAST_CASES = (*CASES[:3], "everything augmented")
 
 
 def run_of_case(case: str) -> Run:

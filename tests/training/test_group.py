@@ -58,7 +58,7 @@ def heard(folder: Path, name: str, rank: int) -> list[Any]:
     return [json.loads(line) for line in (folder / f"heard-{name}-{rank}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["vit", "adapter", "resnet, batch norm over all"])
+@pytest.mark.parametrize("name", ["vit", "adapter", "augmented", "resnet, batch norm over all"])
 def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / name), RunFolder(together / name)
     train(name, one, ALONE)

@@ -1,0 +1,92 @@
+"""Mixup and CutMix: shares against Beta's own distribution, the boxes, and pixels against slow mixtures."""
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from raykd.data.counter_rng import AUGMENT, hash64
+from raykd.data.mixing import QUANTILES, Mixing, smaller_shares
+
+NUM = 20_000
+KEYS = hash64(AUGMENT, 0, 0, torch.arange(NUM))
+
+
+def drawn(mixup: float, cutmix: float, height: int = 32, width: int = 32) -> dict[str, Tensor]:
+    names = ("share", "inside", "outside", "top", "bottom", "left", "right")
+    return dict(zip(names, Mixing(mixup, cutmix, height, width, "cpu").draw(KEYS), strict=True))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 0.8, 1.0, 2.0, 8.0, 32.0])
+def test_quantiles_are_those_of_betas_smaller_half(alpha: float) -> None:
+    """P(min(x, 1 - x) < q) = 2 P(x < q)."""
+    found = smaller_shares(alpha).double().numpy()
+    wanted = stats.beta(alpha, alpha).ppf((torch.arange(QUANTILES) + 0.5).numpy() / QUANTILES / 2)
+    assert abs(found - wanted).max() < 2e-5
+    assert (found * QUANTILES % 1 == 0).all() and found.min() >= 0 and found.max() <= 0.5
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
+def test_mixups_share_has_betas_distribution_of_the_larger_half(alpha: float) -> None:
+    share = drawn(alpha, 0)["share"].double().numpy()
+    assert share.min() >= 0.5 and share.max() <= 1
+    folded = stats.beta(alpha, alpha)
+    assert stats.kstest(share, lambda x: 2 * folded.cdf(x) - 1).pvalue > 1e-3
+
+
+def test_mixed_pixels_are_the_weighted_mean_rounded() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, partner = torch.randint(0, 256, (2, 500, 6, 8, 3), dtype=torch.uint8, generator=generator)
+    mixing = Mixing(1.0, 0, 6, 8, "cpu")
+    draws = mixing.draw(KEYS[:500])
+    share = draws[0].double().view(-1, 1, 1, 1)
+    exact = share * own.double() + (1 - share) * partner.double()
+    assert torch.equal(mixing.apply(own, partner, draws), (exact + 0.5).floor().to(torch.uint8))
+
+
+def test_cutmix_shows_the_partner_in_a_box_or_around_it() -> None:
+    own, partner = torch.full((NUM, 12, 10, 3), 200, dtype=torch.uint8), torch.zeros(NUM, 12, 10, 3, dtype=torch.uint8)
+    mixing = Mixing(0, 1.0, 12, 10, "cpu")
+    found = drawn(0, 1.0, 12, 10)
+    shown = mixing.apply(own, partner, tuple(found.values()))[..., 0]
+    assert set(shown.unique().tolist()) == {0, 200}
+    for number in range(200):
+        top, bottom, left, right = (int(found[name][number]) for name in ("top", "bottom", "left", "right"))
+        expected = torch.full((12, 10), 200 * int(found["outside"][number]))
+        expected[top:bottom, left:right] = 200 * int(found["inside"][number])
+        assert torch.equal(shown[number].long(), expected)
+    assert 0.03 < found["inside"].mean() < 0.4, "boxes of more than half are the image's own"
+
+
+def test_cutmixs_share_is_the_share_of_its_pixels_and_never_the_smaller() -> None:
+    ones, zeros = torch.full((NUM, 32, 32, 3), 1, dtype=torch.uint8), torch.zeros(NUM, 32, 32, 3, dtype=torch.uint8)
+    found = drawn(0, 1.0)
+    shown = Mixing(0, 1.0, 32, 32, "cpu").apply(ones, zeros, tuple(found.values()))
+    assert torch.equal(shown.float().mean((1, 2, 3)), found["share"])
+    assert found["share"].min() >= 0.5
+
+
+def test_cutmixs_boxes_have_the_papers_sizes_and_centres() -> None:
+    """Before it is clipped, a box's area is uniform for alpha 1, and its centre is so over the pixels."""
+    found = drawn(0, 1.0, 101, 101)
+    whole = (found["top"] > 0) & (found["bottom"] < 101) & (found["left"] > 0) & (found["right"] < 101)
+    sides = (found["bottom"] - found["top"])[whole]
+    assert torch.equal(sides, (found["right"] - found["left"])[whole]), "a box has the image's proportions"
+    small = whole & (found["bottom"] - found["top"] < 20)
+    centres = ((found["top"] + found["bottom"]) / 2)[small]
+    assert stats.kstest((centres / 101).numpy(), stats.uniform(0.0, 1.0).cdf).statistic < 0.15  # edges are clipped
+    areas = ((found["bottom"] - found["top"]) * (found["right"] - found["left"])) / 101**2
+    assert areas.max() > 0.8 and areas.min() < 0.001
+    # Clipped, a box of area a keeps on average (sqrt(a) - a/4)^2 of the image: its mean over uniform a is 0.3125 - ...
+    side = torch.rand(NUM, generator=torch.Generator().manual_seed(0)).sqrt()
+    expected = (side - side**2 / 4).square().mean()
+    assert areas.float().mean().item() == pytest.approx(expected.item(), abs=0.01)
+
+
+def test_with_both_a_coin_decides_and_each_is_what_it_is_alone() -> None:
+    both, mixup, cutmix = drawn(0.8, 1.0), drawn(0.8, 0), drawn(0, 1.0)
+    is_mixup = both["inside"] == both["outside"]
+    assert is_mixup.float().mean().item() == pytest.approx(0.5, abs=0.015)
+    for name in both:
+        assert torch.equal(both[name][is_mixup], mixup[name][is_mixup])
+        assert torch.equal(both[name][~is_mixup], cutmix[name][~is_mixup])

@@ -1,0 +1,157 @@
+"""Every operation against Pillow's and torchvision's own on real digits in colour; which are drawn, and how often."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from PIL.Image import Resampling, Transform
+from torch import Tensor
+from torchvision.transforms import functional as transforms
+from torchvision.transforms.autoaugment import _apply_op  # the operations of its RandAugment, without its drawing
+
+from raykd.data.counter_rng import AUGMENT, hash64
+from raykd.data.dataset import load
+from raykd.data.rand_augment import OPERATIONS, RandAugment
+
+SIDE = 32
+MAGNITUDES = (0, 1, 9, 17, 30)
+# Of equal pixels: Pillow steps through a line in 1/65536 pixels, torchvision computes places in float32.
+NEARLY_ALL = 0.999
+
+
+@cache
+def colour_digits(num_images: int = 60) -> Tensor:
+    """uint8 [n, 32, 32, 3]: a digit in each channel, twice as wide as stored; two channels reach neither end."""
+    images = load("digits", None).train.images[: 3 * num_images, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    pixels = images.view(num_images, 3, SIDE, SIDE).permute(0, 2, 3, 1)
+    return (pixels * torch.tensor([1.0, 0.6, 0.8]) + torch.tensor([0.0, 40.0, 10.0])).to(torch.uint8).contiguous()
+
+
+def ours(name: str, magnitude: int, negative: bool, images: Tensor | None = None) -> Tensor:
+    """All digits after one operation, uint8 [n, H, W, 3]."""
+    images = colour_digits() if images is None else images
+    augment = RandAugment(1, magnitude, *images.shape[1:3], "cpu")
+    codes = torch.full((1, len(images)), 2 * OPERATIONS.index(name) + negative)
+    return augment.apply(images.clone(), (codes, codes))
+
+
+def of_pillow(change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    changed = [transforms.pil_to_tensor(change(Image.fromarray(image.numpy()))) for image in colour_digits()]
+    return torch.stack(changed).permute(0, 2, 3, 1)
+
+
+def _affine(a: float, b: float, c: float, d: float, e: float, f: float) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: image.transform((SIDE, SIDE), Transform.AFFINE, (a, b, c, d, e, f), Resampling.NEAREST)
+
+
+# By name: a function of signed strength in [-1, 1] that gives what Pillow does to a picture.
+PILLOWS: dict[str, Callable[[float], Callable[[Image.Image], Image.Image]]] = {
+    "identity": lambda s: lambda image: image,
+    "shear_x": lambda s: _affine(1, 0.3 * s, 0, 0, 1, 0),
+    "shear_y": lambda s: _affine(1, 0, 0, 0.3 * s, 1, 0),
+    "translate_x": lambda s: _affine(1, 0, -int(150 / 331 * SIDE * s), 0, 1, 0),
+    "translate_y": lambda s: _affine(1, 0, 0, 0, 1, -int(150 / 331 * SIDE * s)),
+    "rotate": lambda s: lambda image: image.rotate(30 * s, Resampling.NEAREST),
+    "brightness": lambda s: lambda image: ImageEnhance.Brightness(image).enhance(1 + 0.9 * s),
+    "color": lambda s: lambda image: ImageEnhance.Color(image).enhance(1 + 0.9 * s),
+    "contrast": lambda s: lambda image: ImageEnhance.Contrast(image).enhance(1 + 0.9 * s),
+    "sharpness": lambda s: lambda image: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * s),
+    "posterize": lambda s: lambda image: ImageOps.posterize(image, 8 - round(4 * abs(s))),
+    "solarize": lambda s: lambda image: ImageOps.solarize(image, 255 * (1 - abs(s))),  # type: ignore[arg-type]
+    "autocontrast": lambda s: ImageOps.autocontrast,
+    "equalize": lambda s: ImageOps.equalize,
+}
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_is_pillows(name: str, magnitude: int, negative: bool) -> None:
+    strength = (-1 if negative else 1) * magnitude / 30
+    found, expected = ours(name, magnitude, negative), of_pillow(PILLOWS[name](strength))
+    if name in ("shear_x", "shear_y", "rotate"):
+        assert (found == expected).float().mean() > NEARLY_ALL
+    else:
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_is_torchvisions_up_to_its_greys(name: str, negative: bool) -> None:
+    """torchvision's grey is of weights that add up to 0.9999, and its mean grey is not rounded: a level or two."""
+    magnitude = 9
+    strength = (-1 if negative else 1) * magnitude / 30
+    settings = {
+        **dict.fromkeys(("shear_x", "shear_y"), 0.3 * strength),
+        **dict.fromkeys(("translate_x", "translate_y"), 150 / 331 * SIDE * strength),
+        "rotate": 30 * strength,
+        **dict.fromkeys(("brightness", "color", "contrast", "sharpness"), 0.9 * strength),
+        "posterize": 8 - round(4 * abs(strength)),
+        "solarize": 255 * (1 - abs(strength)),
+    }
+    theirs = {"autocontrast": "AutoContrast"}.get(name, "".join(part.title() for part in name.split("_")))
+    expected = _apply_op(
+        colour_digits().permute(0, 3, 1, 2),
+        theirs,
+        settings.get(name, 0.0),
+        transforms.InterpolationMode.NEAREST,
+        fill=None,
+    ).permute(0, 2, 3, 1)
+    difference = (ours(name, magnitude, negative).int() - expected.int()).abs()
+    if name in ("shear_x", "shear_y", "rotate"):
+        assert (difference == 0).float().mean() > NEARLY_ALL
+    else:
+        assert difference.max() <= (2 if name in ("color", "contrast", "sharpness", "autocontrast") else 0)
+
+
+def test_digits_show_every_operation_but_identity() -> None:
+    """Otherwise equal pictures would say nothing."""
+    for name in OPERATIONS[1:]:
+        changed = (ours(name, 9, False) != colour_digits()).flatten(1).any(1).float().mean()
+        assert changed == 1, name
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_one_image_alone_is_changed_as_among_others(name: str) -> None:
+    together = ours(name, 9, True)
+    alone = [ours(name, 9, True, image[None]) for image in colour_digits()]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_images_need_not_be_square(name: str) -> None:
+    wide = colour_digits()[:, :20].contiguous()
+    assert ours(name, 9, False, wide).shape == wide.shape
+    turned = ours({"shear_x": "shear_y", "shear_y": "shear_x"}.get(name, name), 9, name == "rotate", wide.mT.mT)
+    assert turned.shape == wide.shape
+
+
+def test_operations_of_one_image_follow_each_other() -> None:
+    names = ("rotate", "solarize", "sharpness")
+    codes = torch.tensor([[2 * OPERATIONS.index(name)] * len(colour_digits()) for name in names])
+    found = RandAugment(3, 9, SIDE, SIDE, "cpu").apply(colour_digits().clone(), (codes, codes))
+    expected = colour_digits()
+    for name in names:
+        expected = ours(name, 9, False, expected)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, ours("rotate", 9, False, ours("solarize", 9, False)))
+
+
+def test_a_batch_of_all_codes_is_each_image_by_its_own() -> None:
+    images = colour_digits()[: 2 * len(OPERATIONS)]
+    codes = torch.arange(len(images)).flip(0)
+    found = RandAugment(1, 9, SIDE, SIDE, "cpu").apply(images.clone(), (codes[None], codes[None]))
+    for image, code, changed in zip(images, codes.tolist(), found, strict=True):
+        assert torch.equal(ours(OPERATIONS[code // 2], 9, code % 2 == 1, image[None])[0], changed)
+
+
+def test_operations_and_signs_are_drawn_about_equally_often_and_apart() -> None:
+    keys = hash64(AUGMENT, 0, 0, torch.arange(28_000)).view(2, -1)
+    codes, known = RandAugment(2, 9, SIDE, SIDE, "cpu").draw(keys)
+    assert codes.shape == (2, 2, 14_000) and torch.equal(codes, known)
+    for sample in (codes[0], codes[1], (codes[0] + codes[1]) % 28):
+        counts = sample.flatten().bincount(minlength=28).double()
+        chi_square = ((counts - 1000) ** 2 / 1000).sum().item()
+        assert len(counts) == 28 and 9 < chi_square < 56  # 27 degrees of freedom: outside with probability 0.001
