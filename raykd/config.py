@@ -93,10 +93,10 @@ class Config(metaclass=_NamesChecked):
 
 
 def kinds(base: type[Config]) -> dict[str, type[Any]]:
-    """Every concrete class at or under `base` by its kind."""
+    """Every concrete class at or under `base` by its kind; of two with one kind the earlier, which raykd's own are."""
     found = {base.kind: base} if base.kind != "config" else {}
     for child in base.__subclasses__():
-        found |= kinds(child)
+        found = kinds(child) | found
     return found
 
 

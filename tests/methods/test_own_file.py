@@ -15,7 +15,7 @@ from small_runs import experiment, run_of
 from raykd.config import override, to_dict
 from raykd.errors import ConfigError
 from raykd.experiment_file import apply_settings, load_experiments
-from raykd.methods import Method
+from raykd.methods import KD, Method
 
 TEXT = """
 from dataclasses import dataclass
@@ -178,6 +178,13 @@ def test_two_files_whose_classes_share_a_kind_are_refused(file: Path, request: p
         ConfigError, match=r"Mine in '.*other\.py' has the kind 'own_.*', which is Mine's of '.*mine\.py'"
     ):
         made(other)
+
+
+def test_a_refused_class_takes_no_kind_of_raykds(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'kd'\n")
+    with pytest.raises(ConfigError, match="the kind 'kd', which is KD's of raykd"):
+        override(experiment(), "method", f"{tmp_path / 'mine.py'}:Mine")
+    assert type(override(experiment(), "method", "kd").method) is KD
 
 
 @pytest.mark.parametrize(
