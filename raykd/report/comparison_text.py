@@ -15,15 +15,15 @@ from raykd.report.statistics import PairedGain
 def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | str]:
     """A row a method, the best first, and what the ranks say."""
     table = plain_table(f"{one_line(family)}: methods")
-    table.add_column("method", overflow="fold")
-    for heading in ("rank", "test top1 (%)", "n", "gain over baseline, 95 %", "time", "memory"):
+    table.add_column("method", overflow="fold", min_width=22)
+    for heading in ("rank", "test top1 (%)", "n", "gain [95 %]", "time", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for method in comparison.methods:
         table.add_row(
             Text(one_line(method.name)),
             method.rank or "-",
             wording.percent(method.top1),
-            f"{method.top1.num_runs if method.top1 else 0} of {method.num_planned}",
+            f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
             gain_in_words(method.gain),
             wording.times(method.time),
             wording.times(method.memory),
@@ -41,7 +41,7 @@ def lines_under(comparison: Comparison) -> list[str]:
     """What the table cannot say."""
     lines = []
     if comparison.baseline is not None:
-        lines.append(f"baseline {wording.percent(comparison.baseline)}; time and memory are times the baseline's")
+        lines.append(f"gain, time and memory: over the baseline's, {wording.percent(comparison.baseline)} %")
     ranking = comparison.ranking
     if ranking is None:
         return lines

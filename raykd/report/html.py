@@ -6,6 +6,7 @@ Of a search it has a line; the rest is on the search's own page, see search_page
 from dataclasses import dataclass
 
 from raykd.report import comparison_text, search_wording, wording
+from raykd.report.comparison_plots import draw_comparison
 from raykd.report.figures import Drawing
 from raykd.report.plots import draw_all
 from raykd.report.provenance import OriginRow, SettingRow, origins_of, settings_of
@@ -25,6 +26,7 @@ class Section:
     settings: tuple[SettingRow, ...]
     origins: tuple[OriginRow, ...]
     measures: tuple[str, ...]
+    compared: Drawing | None
 
 
 def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
@@ -49,4 +51,5 @@ def _section(key: str, summary: FamilySummary) -> Section:
         settings_of(summary.family),
         origins_of(summary.family),
         tuple(dict.fromkeys(name for stage in summary.stages for name in stage.measures)),
+        draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
     )

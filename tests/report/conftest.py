@@ -19,8 +19,9 @@ class ResultsFolder:
 
     root: Path
 
-    def plan(self, family: str, **stages: list[str]) -> None:
-        self.write(f"{family}/plan.json", {"family": family, "stages": stages})
+    def plan(self, family: str, comparison: dict[str, list[str]] | None = None, **stages: list[str]) -> None:
+        payload = {"family": family, "stages": stages} | ({"comparison": comparison} if comparison else {})
+        self.write(f"{family}/plan.json", payload)
 
     def run(self, family: str, stage: str, seed: int = 0, top1: float | None = 90.0, **fields: Any) -> str:
         """One run; `fields` replaces fields of run.json, `history` and `measures` what lies beside it."""
