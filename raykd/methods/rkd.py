@@ -7,17 +7,17 @@
 Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B]. Defaults: 25 and 50, the authors'. Of the
 teacher it needs the embedding. With several workers i, j and k are a worker's own images.
 
-a is never there as a whole, B^3 numbers in public code: a few i at a time are computed, and again on the way back.
+a is never there as a whole, B^3 numbers in public code: a few i at a time are computed, and their part of the gradient
+with them.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.linalg import vector_norm
-from torch.utils.checkpoint import checkpoint
 
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
@@ -62,24 +62,42 @@ def _distances(vectors: Tensor) -> Tensor:
 
 @in_float32
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber of cosines, mean over all triples. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal."""
-    batch = len(student)
-    sums = [
-        cast(Tensor, checkpoint(_angles_at, student, teacher, first, use_reentrant=False, preserve_rng_state=False))
-        for first in range(0, batch, CORNERS)
-    ]
-    return torch.stack(sums).sum() / batch**3
+    """Huber of cosines, mean over all triples. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal.
+
+    The teacher's carry no gradient.
+    """
+    return cast(Tensor, _Angles.apply(student, teacher.detach()))
 
 
-def _angles_at(student: Tensor, teacher: Tensor, first: int) -> Tensor:
-    """Sum of the Huber losses of the triples whose corner is one of CORNERS images from `first` on."""
-    ours, theirs = (_cosines(vectors, vectors[first : first + CORNERS]) for vectors in (student, teacher))
-    return F.smooth_l1_loss(ours, theirs, reduction="sum")
+class _Angles(torch.autograd.Function):
+    """The loss and, in the same pass, its gradient [B, D_s]: nothing of B^2 or more is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        total, gradient = student.new_zeros(()), torch.zeros_like(student)
+        for first in range(0, len(student), CORNERS):
+            corners = slice(first, first + CORNERS)
+            ours, length = _sides(student, student[corners])
+            theirs, _ = _sides(teacher, teacher[corners])
+            off = torch.bmm(ours, ours.mT) - torch.bmm(theirs, theirs.mT)
+            slope = off.clamp(-1, 1)  # of huber
+            total += (slope * (off - slope / 2)).sum()
+            # cos = u_j . u_k, and slope is symmetric in j and k; of a side's length only the direction counts.
+            by_unit = 2 * torch.bmm(slope, ours)
+            by_side = torch.where(length > 0, (by_unit - ours * (ours * by_unit).sum(2, keepdim=True)) / length, 0.0)
+            gradient += by_side.sum(0)
+            gradient[corners] -= by_side.sum(1)
+        ctx.save_for_backward(gradient / len(student) ** 3)
+        return total / len(student) ** 3
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradients[0] * gradient, None
 
 
-def _cosines(vectors: Tensor, corners: Tensor) -> Tensor:
-    """[B, D] and [c, D] -> [c, B, B]; 0 where a side has no length, with no gradient there."""
+def _sides(vectors: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, D] and [c, D] -> (sides from each corner, of length 1 [c, B, D]; lengths [c, B, 1]); 0 for no length."""
     sides = vectors - corners[:, None]
     length = vector_norm(sides, dim=2, keepdim=True)
-    unit = torch.where(length > 0, sides / length.where(length > 0, 1.0), 0.0)
-    return torch.bmm(unit, unit.mT)
+    return torch.where(length > 0, sides / length, 0.0), length
