@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raykd.methods import KD, CrossEntropy, DeiT, hard_label_loss, kd_loss
+from raykd.methods import KD, CrossEntropy, DeiT, kd_loss
 from raykd.outputs import Outputs, Targets
 
 TARGETS = Targets(torch.tensor([3, 1, 0, 2, 9, 4]), torch.arange(6))
@@ -44,9 +44,16 @@ def test_soft_labels_are_the_teachers_softened_outputs(temperature: float) -> No
     assert found.item() == kd_loss(some(1), some(2), temperature).item()
 
 
-def test_hard_label_loss_is_nothing_where_the_student_is_sure_of_the_teachers_decision() -> None:
-    assert hard_label_loss(1e3 * torch.nn.functional.one_hot(some(2).argmax(1), 10).double(), some(2)).item() == 0
-    assert hard_label_loss(some(1).half(), some(2)).dtype == torch.float32
+@pytest.mark.parametrize("temperature", [None, 3.0])
+def test_term_is_computed_in_float32_at_least(temperature: float | None) -> None:
+    half = Outputs(some(0).half(), heads=(some(0).half(), some(1).half()))
+    found = DeiT(temperature=temperature).terms(half, Outputs(some(2).half()), TARGETS, None)["token"]
+    assert found.dtype == torch.float32 and found.shape == ()
+
+
+def test_hard_term_is_nothing_where_the_token_is_sure_of_the_teachers_decision() -> None:
+    sure = 1e3 * torch.nn.functional.one_hot(some(2).argmax(1), 10).double()
+    assert DeiT().terms(Outputs(sure, heads=(some(0), sure)), Outputs(some(2)), TARGETS, None)["token"].item() == 0
 
 
 @pytest.mark.parametrize("temperature", [None, 3.0])

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
 from torch import Tensor
 
 from raykd.bench.without_ray import train_plan
+from raykd.errors import Interrupted
 from raykd.methods import DeiT
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
@@ -106,6 +107,18 @@ def test_baseline_trains_both_heads_on_the_labels() -> None:
     gradients = {name: p.grad for name, p in training.objective.student.network.named_parameters()}
     for name in ("head.weight", "head_dist.weight", "dist_token", "cls_token"):
         assert gradients[name] is not None and gradients[name].abs().sum() > 0, name  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", [DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
+def test_run_that_was_cut_off_ends_with_the_same_bits(method: DeiT, tmp_path: Path) -> None:
+    student = replace(STUDENT, epochs=3, model=replace(TOKEN, dropout=0.2))
+    run, whole, cut = run_of("distilled", **changes(student=student, method=method)), *(tmp_path / n for n in "ab")
+    train(run, RunFolder(whole))
+    steps = iter(range(12))
+    with pytest.raises(Interrupted):
+        train(run, RunFolder(cut), should_stop=lambda: next(steps, None) is None)
+    train(run, RunFolder(cut))
+    assert RunFolder(cut).best.read_bytes() == RunFolder(whole).best.read_bytes()
 
 
 def test_table_of_decisions_equals_a_live_teacher(tmp_path: Path) -> None:
