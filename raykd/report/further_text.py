@@ -18,7 +18,7 @@ def further_parts(summary: FamilySummary) -> Iterator[Table | str]:
     if any(stage.top1 for stage in summary.stages):
         yield _measures_table(summary)
         if summary.gain is not None:
-            yield "a gain above 0 is in favour of distilling, of NLL, calibration error and Brier score too"
+            yield "a gain above 0 is in favour of distilling, also where less is better"
             yield wording.exact_tests(summary.gain)
     if any(stage.costs or stage.gpu_seconds for stage in summary.stages):
         yield _costs_table(summary)

@@ -86,10 +86,13 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
         pairs = [Pair(seed, values[worse][seed], values[better][seed], less_is_better) for seed in seeds]
         gain = paired_gain(pairs, better)
         assert gain is not None
-        gains.append((better, worse, gain, gain.t_test_p))
-    known = [p for _, _, _, p in gains if p is not None]
+        gains.append((better, worse, gain))
+    known = [p for _, _, gain in gains if (p := gain.t_test_p) is not None]
     adjusted = holm(known) if len(known) == len(gains) else [None] * len(gains)
-    compared = tuple(Compared(*pair, p_holm) for pair, p_holm in zip(gains, adjusted, strict=True))
+    compared = tuple(
+        Compared(better, worse, gain, gain.t_test_p, p_holm)
+        for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
+    )
     apart = [(one.better, one.worse) for one in compared if not one.is_tie]
     methods = tuple(
         Ranked(

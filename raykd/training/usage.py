@@ -129,5 +129,7 @@ def _is_divided(handle: object) -> bool:
 
     try:
         return pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    except pynvml.NVMLError_NotSupported:  # pyright: ignore[reportAttributeAccessIssue]  # made at import
+    except pynvml.NVMLError as error:
+        if error.value != pynvml.NVML_ERROR_NOT_SUPPORTED:  # type: ignore[attr-defined]
+            raise
         return False

@@ -24,13 +24,12 @@ UUID = "1b2c3d4e-0000-1111-2222-333344445555"
 class Nvml(ModuleType):
     """NVML as nvidia-ml-py has it, with one GPU whose counter a test turns."""
 
-    NVML_DEVICE_MIG_ENABLE = 1
+    NVML_DEVICE_MIG_ENABLE, NVML_ERROR_NOT_SUPPORTED = 1, 3
 
     class NVMLError(Exception):
-        pass
-
-    class NVMLError_NotSupported(NVMLError):
-        pass
+        def __init__(self, message: str, value: int = 999) -> None:
+            super().__init__(message)
+            self.value = value
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -50,7 +49,7 @@ class Nvml(ModuleType):
 
     def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
         if self.mig is None:
-            raise self.NVMLError_NotSupported("Not Supported")
+            raise self.NVMLError("Not Supported", self.NVML_ERROR_NOT_SUPPORTED)
         return [self.mig, self.mig]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[object]:
@@ -145,18 +144,30 @@ def test_a_counter_that_began_anew_is_null(nvml: Nvml, tmp_path: Path) -> None:
         nvml.millijoules = 0
 
 
-def test_the_real_library_is_null_on_a_machine_without_its_driver(tmp_path: Path) -> None:
-    """What a CPU node has: the package, and no libnvidia-ml."""
-    pynvml = pytest.importorskip("pynvml")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        assert isinstance(error, Exception)
-    else:
-        pytest.skip("NVML answers here")
-    names = ("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetMigMode")
-    names += ("nvmlDeviceGetComputeRunningProcesses", "NVMLError_NotSupported", "NVML_DEVICE_MIG_ENABLE")
-    assert all(hasattr(pynvml, name) for name in names)
+def test_the_real_library_has_the_names_that_are_used_here() -> None:
+    import pynvml
+
+    names = ("nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMigMode", "nvmlDeviceGetTotalEnergyConsumption")
+    assert all(callable(getattr(pynvml, name)) for name in (*names, "nvmlDeviceGetComputeRunningProcesses"))
+    assert pynvml.NVML_DEVICE_MIG_ENABLE == Nvml.NVML_DEVICE_MIG_ENABLE
+    assert pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED).value == Nvml.NVML_ERROR_NOT_SUPPORTED
+
+
+def test_a_machine_with_the_package_and_no_driver_is_null_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a CPU node has: pynvml itself, and no libnvidia-ml."""
+    import pynvml
+
+    def absent(name: str, *_: Any) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", absent)
+    with without_joules(tmp_path / "0.json", GPU, 1, "NVML: "):
+        pass
 
 
 def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
