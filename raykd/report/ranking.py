@@ -81,7 +81,7 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
         return None
     spreads = {name: spread for name in values if (spread := spread_of([values[name][seed] for seed in seeds]))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
-    gains: list[tuple[str, str, PairedGain, float | None]] = []
+    gains: list[tuple[str, str, PairedGain]] = []
     for better, worse in combinations(order, 2):
         pairs = [Pair(seed, values[worse][seed], values[better][seed], less_is_better) for seed in seeds]
         gain = paired_gain(pairs, better)

@@ -10,18 +10,26 @@ import torch
 from raykd.models import ImageModel
 from raykd.training.compute import Compute
 
-WARM_UP = 5
-PASSES = 50
-THROUGHPUT_BATCH = 256
-THROUGHPUT_WARM_UP = 2
-THROUGHPUT_PASSES = 20
-FEWEST_PASSES = 3
-THROUGHPUT_LIMIT_S = 3.0  # a CPU takes seconds for 256 images of a ResNet-18: then fewer passes have to do
+
+@dataclass(frozen=True)
+class Passes:
+    """`most` passes of batch_size images after warm_up others; once limit_s are spent, `fewest` have to do."""
+
+    batch_size: int
+    warm_up: int
+    most: int
+    fewest: int
+    limit_s: float
+
+
+LATENCY = Passes(batch_size=1, warm_up=5, most=50, fewest=10, limit_s=5.0)
+# Two CPU cores take seconds for 256 images of a ResNet-18, a GPU milliseconds.
+THROUGHPUT = Passes(batch_size=256, warm_up=1, most=20, fewest=3, limit_s=3.0)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median, 10th and 90th percentile over `passes` of so many images each."""
+    """Median, 10th and 90th percentile over `passes` of batch_size images each."""
 
     median: float
     p10: float
@@ -37,45 +45,35 @@ def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
 
 def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
     """Milliseconds a pass of one image."""
-    seconds = _passes(model, image_size, 1, compute, WARM_UP, PASSES)
-    return _timing([1000 * pass_s for pass_s in seconds], 1)
+    seconds = _seconds(model, image_size, compute, LATENCY)
+    return _timing([1000 * pass_s for pass_s in seconds], LATENCY)
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Images a second in batches of THROUGHPUT_BATCH; p10 is of the slow passes."""
-    seconds = _passes(
-        model, image_size, THROUGHPUT_BATCH, compute, THROUGHPUT_WARM_UP, THROUGHPUT_PASSES, THROUGHPUT_LIMIT_S
-    )
-    return _timing([THROUGHPUT_BATCH / pass_s for pass_s in seconds], THROUGHPUT_BATCH)
+    """Images a second in batches of 256; p10 is of the slow passes."""
+    seconds = _seconds(model, image_size, compute, THROUGHPUT)
+    return _timing([THROUGHPUT.batch_size / pass_s for pass_s in seconds], THROUGHPUT)
 
 
 @torch.no_grad()
-def _passes(
-    model: ImageModel,
-    image_size: int,
-    batch_size: int,
-    compute: Compute,
-    warm_up: int,
-    passes: int,
-    limit_s: float = float("inf"),
-) -> list[float]:
-    """Seconds of each pass, at most `passes` and those that begin within `limit_s`, but FEWEST_PASSES at least."""
+def _seconds(model: ImageModel, image_size: int, compute: Compute, passes: Passes) -> list[float]:
+    """Of each pass that counts."""
     model = model.to(compute.device).eval()
-    images = torch.zeros(batch_size, 3, image_size, image_size, dtype=torch.uint8, device=compute.device)
+    images = torch.zeros(passes.batch_size, 3, image_size, image_size, dtype=torch.uint8, device=compute.device)
     seconds: list[float] = []
-    for _ in range(warm_up + passes):
+    for _ in range(passes.warm_up + passes.most):
         began = time.perf_counter()
         with compute.autocast():
             model(images)
         if compute.device.type == "cuda":
             torch.cuda.synchronize(compute.device)
         seconds.append(time.perf_counter() - began)
-        counted = seconds[warm_up:]
-        if len(counted) >= FEWEST_PASSES and sum(counted) >= limit_s:
+        counted = seconds[passes.warm_up :]
+        if len(counted) >= passes.fewest and sum(counted) >= passes.limit_s:
             break
-    return seconds[warm_up:]
+    return seconds[passes.warm_up :]
 
 
-def _timing(values: Sequence[float], batch_size: int) -> Timing:
+def _timing(values: Sequence[float], passes: Passes) -> Timing:
     tenths = statistics.quantiles(values, n=10, method="inclusive")
-    return Timing(statistics.median(values), tenths[0], tenths[-1], len(values), batch_size)
+    return Timing(statistics.median(values), tenths[0], tenths[-1], len(values), passes.batch_size)

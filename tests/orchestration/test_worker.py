@@ -1,5 +1,6 @@
 """What becomes of one job in a worker: each way to go wrong is the job's own end, but a lost GPU is the worker's."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_every_epoch_is_told_to_the_queue_and_to_prometheus(
     monkeypatch.setattr("raykd.orchestration.worker._dataset", lambda *_: digits())
     assert do("train", tmp_path, queue=queue) == (State.DONE, "")
     assert told == exported == list(range(RUN.recipe.epochs))
+    (piece,) = json.loads(RunStore(tmp_path).folder(RUN).usage(0).read_text())["pieces"]
+    assert (piece["gpus"], piece["joules"], piece["no_joules_because"]) == (0, None, "no GPU") and piece["seconds"] > 0
 
 
 def test_worker_that_others_wait_for_tells_the_queue_and_ends(

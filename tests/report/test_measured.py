@@ -10,6 +10,7 @@ import pytest
 from raykd.errors import RaykdError
 from raykd.report.build import build
 from raykd.report.collect import collect
+from raykd.report.html import render_page
 from raykd.report.text import render_text
 
 TIMING = {"median": 2.0, "p10": 1.5, "p90": 3.0, "passes": 50, "batch_size": 1}
@@ -23,6 +24,12 @@ COSTS = {
     "latency_ms": TIMING,
     "images_per_s": TIMING | {"median": 51234.5, "p10": 50000.0, "p90": 52000.0, "batch_size": 256},
 }
+
+
+@pytest.fixture(autouse=True)
+def without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures take two seconds, and nothing here is about them."""
+    monkeypatch.setattr("raykd.report.build.render_page", lambda *_: b"")
 
 
 def measures(top1: float, **changes: Any) -> dict[str, Any]:
@@ -223,3 +230,9 @@ def test_the_full_text_says_measures_tests_and_costs(results):
     assert "sign p" not in render_text(build(results.root)), "a lab's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
+
+
+def test_the_page_has_the_measures_too(results):
+    family(results)
+    page = render_page(build(results.root).summaries).decode()
+    assert all(f'<th scope="row" class="name">{name}</th>' in page for name in ("nll", "ece", "brier", "agreement"))
