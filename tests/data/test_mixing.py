@@ -77,7 +77,7 @@ def test_cutmixs_boxes_have_the_papers_sizes_and_centres() -> None:
     assert stats.kstest((centres / 101).numpy(), stats.uniform(0.0, 1.0).cdf).statistic < 0.15  # edges are clipped
     areas = ((found["bottom"] - found["top"]) * (found["right"] - found["left"])) / 101**2
     assert areas.max() > 0.8 and areas.min() < 0.001
-    # Clipped, a box of area a keeps on average (sqrt(a) - a/4)^2 of the image: its mean over uniform a is 0.3125 - ...
+    # About a uniform centre an axis of length s is clipped to s - s^2 / 4 on average.
     side = torch.rand(NUM, generator=torch.Generator().manual_seed(0)).sqrt()
     expected = (side - side**2 / 4).square().mean()
     assert areas.float().mean().item() == pytest.approx(expected.item(), abs=0.01)
