@@ -58,7 +58,7 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
     runs, store, found = make_plan(experiment, dataset, Path("none")).runs, RunStore(results), {}
     for run in (runs[0], next(run for run in runs if run.stage == "distilled")):
         folder = store.folder(run)
-        teacher = teacher_from(store.folder(run.teacher), CPU) if run.teacher else no_teacher
+        teacher = teacher_from([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
         fit(run, dataset, folder, CPU, teacher, Hooks())
         evaluate_on_test(folder, dataset, choose(CPU, "fp32"))
         top1 = read_json(folder.test)["top1"]

@@ -1,8 +1,8 @@
 """Live, or from a table: decided by counting the teacher's passes, with the reason in words."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +12,7 @@ from raykd import teaching
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
-from raykd.methods import KD, FeatureKD
-from raykd.methods.method import Need
+from raykd.methods import KD, VID, FeatureKD
 from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.search import Search, choice, uniform
@@ -89,14 +88,6 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
     assert decided(tmp_path, trained=("baseline",), student=recipe(epochs=60)) is not None
 
 
-@dataclass(frozen=True)
-class OfFeatures(KD):
-    """A method that no table can teach."""
-
-    kind: ClassVar[str] = "test-of-features"
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "features", "embedding"})
-
-
 def test_methods_that_need_the_embedding_get_it_from_a_table_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.table is not None and found.table.embedding_width == 8 * 16
@@ -120,7 +111,7 @@ def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
 
 
 def test_methods_that_need_features_are_taught_live(tmp_path: Path) -> None:
-    found = decided(tmp_path, method=OfFeatures(), student=recipe(epochs=60))
+    found = decided(tmp_path, method=VID(), student=recipe(epochs=60))
     assert found is not None and found.table is None
     assert found.reason.endswith("needs the teacher's features, and a table holds logits and embeddings")
 
@@ -129,7 +120,7 @@ def test_table_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Pat
     search = Search({"method": choice("kd", "feature_kd")}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
     assert found is not None and found.table is not None and found.table.embedding_width == 128
-    search = Search({"method": choice("kd", OfFeatures.kind)}, trials=16, trial_seed=7, confirm=0)
+    search = Search({"method": choice("kd", VID.kind)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
     assert found is not None and found.table is None and "needs the teacher's features" in found.reason
 
@@ -145,7 +136,7 @@ def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
 
 def test_augmentation_of_the_teacher_alone_leaves_the_table(tmp_path: Path) -> None:
     made = experiment(student=recipe(epochs=60), teacher=recipe(augmentation=Augmentation(mixup=0.2)))
-    found = decide(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, NEW)
+    found = decide(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, [NEW])
     assert found is not None and found.table is not None
 
 
@@ -192,7 +183,7 @@ def test_table_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -
     with pytest.raises(
         ConfigError, match="teacher_source = 'table' in Experiment: the method needs the teacher's features"
     ):
-        decided(tmp_path, method=OfFeatures(), teacher_source="table")
+        decided(tmp_path, method=VID(), teacher_source="table")
 
 
 def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:

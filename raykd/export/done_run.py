@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from raykd.config import from_dict
+from raykd.config import to_dict
 from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
 from raykd.run_folder import RunFolder, read_json
+from raykd.training.records import recorded_run
 from raykd.training.testing import is_tested
 from raykd.training.trained import Header, load_trained, read_header
 
@@ -44,6 +45,11 @@ class DoneRun:
     def std(self) -> list[float]:
         return _fractions(self.model.std)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decided the result; of a method of a person's own as run.json has it."""
+        return to_dict(self.run, results_only=True) | {"method": self.record["config"]["method"]}
+
     @cached_property
     def tested(self) -> dict[str, Any]:
         """test.json; {} where these weights have not been evaluated on the test set."""
@@ -58,7 +64,7 @@ def read_done(folder: RunFolder) -> DoneRun:
         raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
     record = folder.record()
     try:
-        run = from_dict(Run, record["config"])
+        run = recorded_run(record)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"'{folder.path}/run.json' was written by another version of raykd ({error})") from None
     header = read_header(folder.best)

@@ -31,7 +31,9 @@ def export_run(results: Path, word: str, form_name: str, output: Path | None, ov
     """
     form = FORMATS[form_name]
     done = read_done(find_run(results, word))
-    place = (output or results / "exported" / f"{done.run.name}-{form.name}").resolve()  # a link stays, and is filled
+    place = (
+        output or results / "exported" / f"{done.folder.path.name}-{form.name}"
+    ).resolve()  # a link stays, and is filled
     require_place(place, overwrite, FILES)
     form.require(done)
     with filling(place) as folder:
@@ -50,12 +52,12 @@ def _write(done: DoneRun, form: Form, folder: Path) -> float:
         raise
     except Exception as error:  # tools of others raise whatever they stumble on
         raise RaykdError(
-            f"{done.run.name} as {form.name}: {_line(error)}; nothing was kept, try another format"
+            f"{done.folder.path.name} as {form.name}: {_line(error)}; nothing was kept, try another format"
         ) from error
     if not difference <= LARGEST_DIFFERENCE:
         raise RaykdError(
-            f"{done.run.name} as {form.name} would give logits {difference:.2g} off the run's, as a share of the "
-            "largest; nothing was kept, try another format"
+            f"{done.folder.path.name} as {form.name} would give logits {difference:.2g} off the run's, as a share of "
+            "the largest; nothing was kept, try another format"
         )
     files = {path.name: file_fingerprint(path) for path in _files(folder)}
     (folder / CARD).write_text(model_card(done, form, files, difference), encoding="utf-8")

@@ -41,10 +41,10 @@ def config_of(done: DoneRun, form: Form) -> dict[str, Any]:
         },
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(classes)]},
         "classes": list(classes),
-        "run": done.run.name,
-        "fingerprint": done.run.fingerprint,
+        "run": done.folder.path.name,
+        "fingerprint": done.record["fingerprint"],
         "weights_sha256": done.weights_sha256,
-        "settings": to_dict(done.run, results_only=True),
+        "settings": done.settings,
         "validation": done.record.get("best", {}),
         "test": done.tested,
     }
@@ -52,7 +52,7 @@ def config_of(done: DoneRun, form: Form) -> dict[str, Any]:
 
 def settings_of(done: DoneRun) -> Rows:
     """Every setting that decided the run's result, by its dotted path; the teacher's apart."""
-    return [*_flat({key: value for key, value in to_dict(done.run, True).items() if key != "teacher"})]
+    return [*_flat({key: value for key, value in done.settings.items() if key != "teacher"})]
 
 
 def teacher_settings_of(done: DoneRun) -> Rows:
@@ -89,8 +89,8 @@ def provenance_of(done: DoneRun, files: Mapping[str, str]) -> Rows:
     hardware = [value for value in record.get("hardware", {}).values() if value]
     compute = record.get("compute", {})
     return [
-        ("run", done.run.name),
-        ("fingerprint", done.run.fingerprint),
+        ("run", done.folder.path.name),
+        ("fingerprint", done.record["fingerprint"]),
         ("trained", f"{record.get('started')} to {record.get('ended')}, {record.get('seconds', 0):.0f} s"),
         ("computed in", f"{compute.get('precision')} on {', '.join(hardware)}; the weights are float32"),
         ("git revision", _text(git.get("revision"))),

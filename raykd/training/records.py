@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.config import to_dict
+from raykd.config import from_dict, to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RunFailed
+from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
@@ -71,6 +72,17 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
         git=source(),
     )
     return compute
+
+
+def recorded_run(record: Mapping[str, Any]) -> Run:
+    """The run that a run.json tells of, but for a method of a person's own: its file may be gone, and the labels'
+    cross-entropy stands for it. So not for its name, its fingerprint or training.
+
+    Raises ConfigError for what another version wrote.
+    """
+    config = record["config"]
+    is_own = "source" in config["method"]
+    return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_own else config)
 
 
 def precision_of(folder: RunFolder) -> str:

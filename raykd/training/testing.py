@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from raykd.atomic import write_json
-from raykd.config import from_dict
 from raykd.data.dataset import Dataset, Split
 from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
@@ -19,6 +18,7 @@ from raykd.run_folder import RunFolder, read_json
 from raykd.training.compute import Compute
 from raykd.training.costs import costs_beside
 from raykd.training.measures import measure
+from raykd.training.records import recorded_run
 from raykd.training.taught import teacher_from
 from raykd.training.teachers import LiveTeacher
 from raykd.training.trained import images_of, load_trained
@@ -35,7 +35,7 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
     """Write val.json, costs.json and test.json for the run's best weights, unless they are tested."""
     if is_tested(folder):
         return
-    run: Run = from_dict(Run, folder.record()["config"])
+    run = recorded_run(folder.record())
     model = load_trained(folder.best).to(compute.device)
     teacher = _teacher_of(run, folder, compute)
     origin = {

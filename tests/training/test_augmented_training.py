@@ -118,7 +118,7 @@ def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> 
     teacher, distilled = run_of("teacher", **changes), run_of("distilled", **changes)
     taught = train(teacher, RunFolder(tmp_path / "teacher"))
     assert taught[-1].best_val_top1 > 90
-    live = teacher_from(RunFolder(tmp_path / "teacher"), CPU)
+    live = teacher_from([RunFolder(tmp_path / "teacher")], CPU)
     heard = train(distilled, RunFolder(tmp_path / "student"), live)
     assert heard[-1].terms["loss"] == heard[-1].terms["kd"] < heard[0].terms["kd"] / 4
     assert heard[-1].best_val_top1 > 88
