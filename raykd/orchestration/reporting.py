@@ -1,7 +1,7 @@
 """The end of a command: test figures, the best weights laid out by role, report.json, the page, the table."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,7 @@ from raykd.training.testing import evaluate_on_test, is_tested
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
     """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`."""
-    for folder in _done_runs(results):
+    for folder in _done_runs(results, ("stages", "comparison")):
         if not is_tested(folder):
             config = folder.record()["config"]  # not all of it is read: a method's own file may be gone
             data: Data = from_dict(Data, config["data"])
@@ -36,7 +36,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 def report(results: Path, console: Console, in_full: bool = False) -> None:
     """Lay the best model of each role out in models_saved/, and write and print the report; in_full: all measures."""
     best: dict[str, tuple[float, RunFolder]] = {}
-    for folder in _done_runs(results):
+    for folder in _done_runs(results, ("stages",)):
         record = folder.record()
         role, val_top1 = f"{record['family']}_{ROLES[record['stage']]}", record["best"]["val_top1"]
         if role not in best or val_top1 > best[role][0]:
@@ -47,11 +47,14 @@ def report(results: Path, console: Console, in_full: bool = False) -> None:
     say(console, render_text(build(results), in_full))
 
 
-def _done_runs(results: Path) -> Iterator[RunFolder]:
-    """Of all plans. What runs of other families were set to may be a version's of raykd that this one cannot read."""
+def _done_runs(results: Path, parts: Sequence[str]) -> Iterator[RunFolder]:
+    """Of these parts of all plans, each once. What runs of other families were set to may be a version's of raykd that
+    this one cannot read.
+    """
     for path in sorted(results.glob("*/plan.json")):
-        stages: dict[str, list[str]] = read_json(path).get("stages", {})
-        for name in (name for names in stages.values() for name in names):
+        plan = read_json(path)
+        named = [name for part in parts for names in plan.get(part, {}).values() for name in names]
+        for name in dict.fromkeys(named):
             folder = RunFolder(path.parent / name)
             if folder.status() == "done":
                 yield folder

@@ -86,11 +86,14 @@ class _Sums:
         from torchmetrics import KLDivergence
         from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
+        # Of a run's workers the first alone measures, and would wait for the others to bring their sums.
+        how: dict[str, Any] = {"sync_on_compute": False}
+        labels = how | {"validate_args": False}
+        self._confusion = MulticlassConfusionMatrix(num_classes, **labels).to(device)
         self._top: Any = None
         if num_classes > TOP:
-            self._top = MulticlassAccuracy(num_classes, top_k=TOP, average="micro", validate_args=False).to(device)
-        self._kl = KLDivergence(log_prob=True).set_dtype(torch.float64).to(device) if is_taught else None
+            self._top = MulticlassAccuracy(num_classes, top_k=TOP, average="micro", **labels).to(device)
+        self._kl = KLDivergence(log_prob=True, **how).set_dtype(torch.float64).to(device) if is_taught else None
         self._nll, self._brier, self._agreement = torch.zeros(3, dtype=torch.float64, device=device)
         self._bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
         self._edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=device)[1:-1]

@@ -99,7 +99,8 @@ def test_every_run_that_could_be_is_done_with_all_its_files(lab: Lab) -> None:
         folder = lab.folder(run)
         assert folder.status() == "done"
         assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
-        assert set(json.loads(folder.test.read_text())) == {"top1", "nll", "num_images", "weights_sha256"}
+        assert {"top1", "nll", "ece", "confusion", "weights_sha256"} <= set(json.loads(folder.test.read_text()))
+        assert folder.val.is_file() and folder.costs.is_file() and list(folder.path.glob("usage/*.json"))
         events = EventAccumulator(str(folder.tensorboard)).Reload()
         logged = {event.step: event.value for event in events.Scalars("top1/val")}
         # Of a worker that was killed the last lines may be lost.
