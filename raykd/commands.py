@@ -12,7 +12,7 @@ from raykd.config import override
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
-from raykd.methods import FeatureKD
+from raykd.methods import KD, FeatureKD
 from raykd.service_commands import SERVICE_COMMANDS
 from raykd.stages import STAGES, Stage
 
@@ -59,12 +59,9 @@ def distill(arguments: Namespace) -> None:
     experiment = _recipe(arguments, arguments.student)
     if arguments.feature_distill:
         method = FeatureKD(distance=arguments.feature_distill)
-        same = {
-            name: getattr(experiment.method, name)
-            for name in ("alpha", "temperature")
-            if hasattr(experiment.method, name)
-        }
-        experiment = replace(experiment, method=replace(method, **same))
+        if isinstance(own := experiment.method, KD):
+            method = replace(method, alpha=own.alpha, temperature=own.temperature)
+        experiment = replace(experiment, method=method)
     experiment = _with(
         experiment,
         {

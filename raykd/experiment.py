@@ -7,6 +7,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 from raykd.config import Config, later, override, place
@@ -162,7 +163,7 @@ class Experiment(Config):
         alone = f"would be without effect beside teacher_seeds = {self.teacher_seeds}; leave one of both out"
         self.require(self.teacher_seed == Experiment.teacher_seed, "teacher_seed", alone)
         self.require(self.teacher_checkpoint is None, "teacher_checkpoint", f"is one teacher and {alone}")
-        more = ", ".join(sorted(self.needs - {"logits"}))
+        more = ", ".join(sorted(self.needs.union(*(method.needs for method in self.compare)) - {"logits"}))
         mean = f"the method needs their {more}, of which there is no mean; use a method of logits, or one seed"
         self.require(not (several and more), "teacher_seeds", mean)
 
@@ -205,6 +206,22 @@ class Experiment(Config):
         for path, space in search.space.items():
             for value in space.corners:
                 self.with_setting({path: value})
+        self.own_setting(search)
+
+    def own_setting(self, search: Search) -> dict[str, Any]:
+        """This experiment's own value of each field of `search`, by dotted path: of a method, say, the word for it.
+
+        Raises ConfigError where the space has no word for what it is.
+        """
+        return {path: self._own_value(search, path) for path in search.space}
+
+    def _own_value(self, search: Search, path: str) -> Any:
+        own = attrgetter(path)
+        if not isinstance(own(self), Config):
+            return own(self)
+        words = [word for word in search.space[path].corners if own(self.with_setting({path: word})) == own(self)]
+        search.require(bool(words), "space", f"has for '{path}' none that is the experiment's own, {own(self)}; add it")
+        return words[0]
 
     def with_setting(self, setting: Mapping[str, object]) -> "Experiment":
         """This experiment without its search, with {dotted path: value}. Raises ConfigError for what does not fit."""

@@ -112,12 +112,11 @@ def labels_of(methods: Sequence[Method]) -> list[str]:
     kinds = [method.kind for method in methods]
 
     def label(method: Method) -> str:
-        usual, own = type(method)(), fields(method)
-        changed = [
-            f"{f.name} {getattr(method, f.name)}" for f in own if getattr(method, f.name) != getattr(usual, f.name)
-        ]
-        alone = kinds.count(method.kind) == 1 or not changed
-        return method.kind if alone else f"{method.kind} ({', '.join(changed)})"
+        if kinds.count(method.kind) == 1:
+            return method.kind
+        own = {item.name: (getattr(method, item.name), item.default) for item in fields(method)}
+        changed = [f"{name} {value}" for name, (value, usual) in own.items() if value != usual]
+        return f"{method.kind} ({', '.join(changed)})" if changed else method.kind
 
     return [label(method) for method in methods]
 

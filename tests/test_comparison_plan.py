@@ -51,6 +51,11 @@ def test_what_is_no_comparison_is_refused() -> None:
         experiment(compare=OTHERS, search=Search(space={"method.alpha": uniform(0, 1)}))
 
 
+def test_methods_that_several_teachers_cannot_teach_are_refused_in_a_comparison_too() -> None:
+    with pytest.raises(ConfigError, match="of which there is no mean"):
+        experiment(teacher_seeds=(0, 1), compare=(FeatureKD(),))
+
+
 def test_plan_file_says_what_is_compared_until_another_plan_compares_nothing(tmp_path: Path) -> None:
     store, made = RunStore(tmp_path), experiment(compare=OTHERS)
 

@@ -117,3 +117,10 @@ def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rung
 
 def test_setting_in_words() -> None:
     assert words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
+
+
+def test_own_setting_of_a_searched_method_is_the_word_for_it() -> None:
+    plain = searched(space={"method": choice("dkd", "kd")})
+    assert plain.search is not None and plain.own_setting(plain.search) == {"method": "kd"}
+    with pytest.raises(ConfigError, match="none that is the experiment's own"):
+        searched(space={"method": choice("dkd", "dist")})

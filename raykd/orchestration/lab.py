@@ -49,8 +49,8 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options) -> 
         model.require_size(dataset.image_size, run.model.label)
         if run.imported is not None:
             load_weights(model.network, Path(run.imported.path))
-    if distilled := next((run for run in plan.runs if run.stage == "distilled"), None):
-        require_method_fits(distilled, dataset)
+    for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
+        require_method_fits(run, dataset)
     return plan
 
 

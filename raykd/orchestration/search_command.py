@@ -1,7 +1,6 @@
 """What all steps of a search are told: the experiment, where things are, who is spoken to."""
 
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from rich.console import Console
@@ -33,7 +32,7 @@ class SearchCommand:
     @property
     def own(self) -> dict[str, Any]:
         """The experiment's own value of each field that is searched, by dotted path."""
-        return {path: attrgetter(path)(self.experiment) for path in self.settings.space}
+        return self.experiment.own_setting(self.settings)
 
     def say(self, text: str) -> None:
         """A line for a person."""

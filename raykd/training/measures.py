@@ -88,7 +88,7 @@ class _Sums:
 
         # Of a run's workers the first alone measures, and would wait for the others to bring their sums.
         how: dict[str, Any] = {"sync_on_compute": False}
-        labels = how | {"validate_args": False}
+        labels: dict[str, Any] = how | {"validate_args": False}
         self._confusion = MulticlassConfusionMatrix(num_classes, **labels).to(device)
         self._top: Any = None
         if num_classes > TOP:
