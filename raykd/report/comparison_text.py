@@ -9,7 +9,6 @@ from raykd.report import wording
 from raykd.report.comparison import Comparison
 from raykd.report.plain import plain_table
 from raykd.report.records import one_line
-from raykd.report.statistics import PairedGain
 
 
 def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | str]:
@@ -24,17 +23,12 @@ def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | s
             method.rank or "-",
             wording.percent(method.top1),
             f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
-            gain_in_words(method.gain),
+            wording.gain(method.gain),
             wording.times(method.time),
             wording.times(method.memory),
         )
     yield table
     yield from lines_under(comparison)
-
-
-def gain_in_words(gain: PairedGain | None) -> str:
-    """'+2.65 [+2.11, +3.18]'."""
-    return "-" if gain is None else f"{wording.points(gain.spread.mean)} {wording.interval(gain)}".rstrip()
 
 
 def lines_under(comparison: Comparison) -> list[str]:

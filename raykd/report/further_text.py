@@ -8,7 +8,6 @@ from raykd.report import wording
 from raykd.report.measures import MEASURES
 from raykd.report.plain import plain_table
 from raykd.report.records import one_line
-from raykd.report.statistics import PairedGain
 from raykd.report.summary import FamilySummary, StageSummary
 from raykd.stages import STAGES
 
@@ -36,17 +35,8 @@ def _measures_table(summary: FamilySummary) -> Table:
         if any(spreads):
             label = f"{measure.label} ({measure.unit})" if measure.unit else measure.label
             cells = (wording.rounded(spread, measure.digits) for spread in spreads)
-            table.add_row(label, *cells, _gain(summary.gains.get(name), measure.digits))
+            table.add_row(label, *cells, wording.gain(summary.gains.get(name), measure.digits))
     return table
-
-
-def _gain(gain: PairedGain | None, digits: int) -> str:
-    if gain is None:
-        return "-"
-    mean = f"{gain.spread.mean:+.{digits}f}"
-    if gain.interval is None:
-        return mean
-    return f"{mean} [{gain.interval[0]:+.{digits}f}, {gain.interval[1]:+.{digits}f}]"
 
 
 def _costs_table(summary: FamilySummary) -> Table:

@@ -38,6 +38,16 @@ def interval(gain: PairedGain) -> str:
     return "" if gain.interval is None else f"[{points(gain.interval[0])}, {points(gain.interval[1])}]"
 
 
+def gain(found: PairedGain | None, digits: int = 2) -> str:
+    """'+2.65 [+2.11, +3.18]': the mean and its interval, which one pair does not have."""
+    if found is None:
+        return "-"
+    mean = f"{found.spread.mean:+.{digits}f}"
+    if found.interval is None:
+        return mean
+    return f"{mean} [{found.interval[0]:+.{digits}f}, {found.interval[1]:+.{digits}f}]"
+
+
 def parameters(count: int | None) -> str:
     """'11.17 M', '78.0 k' or '512'."""
     if count is None:
