@@ -188,8 +188,11 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def weights_of(teachers: Sequence[RunFolder]) -> str:
+    """SHA-256 of the weights of teachers that are trained, hex; of several a digest of theirs."""
+    return identity_of([file_fingerprint(teacher.best) for teacher in teachers])
+
+
 def _sha256(teachers: Sequence[RunFolder]) -> str:
     """Of the teachers' weights; '' before all are trained."""
-    if any(teacher.status() != "done" for teacher in teachers):
-        return ""
-    return identity_of([file_fingerprint(teacher.best) for teacher in teachers])
+    return weights_of(teachers) if all(teacher.status() == "done" for teacher in teachers) else ""

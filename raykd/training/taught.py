@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from raykd.data.dataset import Dataset
-from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
-from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable
+from raykd.teaching import WantedTable, weights_of
 from raykd.training.compute import choose
 from raykd.training.fill import Filler, asked_of
 from raykd.training.teachers import LiveTeacher, MeanLogits, Teacher, no_teacher, read_table
@@ -48,27 +46,23 @@ def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset) -> bool:
     teachers = _folders(wanted.teachers, store)
     if any(teacher.status() != "done" for teacher in teachers):
         return False
-    if not TeacherTable.exists(store.tables, wanted.key(dataset, _identity(teachers))):
+    if not TeacherTable.exists(store.tables, wanted.key(dataset, weights_of(teachers))):
         return False
     return not bool((asked_of(wanted, dataset) & ~_table(wanted, store, dataset).filled()).any())
 
 
 def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
     """The best weights of the run in each of `folders`, live."""
-    return LiveTeacher(_model(folders, device), _identity(folders))
+    return LiveTeacher(_model(folders, device), weights_of(folders))
 
 
 def _table(wanted: WantedTable, store: RunStore, dataset: Dataset, precision: str = "") -> TeacherTable:
-    key = wanted.key(dataset, _identity(_folders(wanted.teachers, store)))
+    key = wanted.key(dataset, weights_of(_folders(wanted.teachers, store)))
     return TeacherTable(store.tables, key, precision)
 
 
 def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
     return [store.folder(run) for run in teachers]
-
-
-def _identity(folders: Sequence[RunFolder]) -> str:
-    return identity_of([file_fingerprint(folder.best) for folder in folders])
 
 
 def _model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
