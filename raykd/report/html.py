@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from raykd.report import comparison_text, search_wording, wording
 from raykd.report.comparison_plots import draw_comparison
 from raykd.report.figures import Drawing
+from raykd.report.further import COSTS, COSTS_EXPLAINED, CostRow, MeasureRow, cost_rows, measure_rows, places_of
+from raykd.report.measure_plots import draw_measures
 from raykd.report.plots import draw_all
 from raykd.report.provenance import OriginRow, SettingRow, origins_of, settings_of
 from raykd.report.search_records import SearchSummary
 from raykd.report.summary import FamilySummary
 from raykd.report.templates import template
+from raykd.report.tradeoff_plots import draw_tradeoffs
 from raykd.stages import STAGES
 
 
@@ -25,7 +28,10 @@ class Section:
     drawings: dict[str, Drawing | None]
     settings: tuple[SettingRow, ...]
     origins: tuple[OriginRow, ...]
-    measures: tuple[str, ...]
+    measures: tuple[MeasureRow, ...]
+    measured: dict[str, Drawing]
+    costs: tuple[CostRow, ...]
+    places: tuple[str, ...]
     compared: Drawing | None
 
 
@@ -39,6 +45,9 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         wording=wording,
         said=search_wording,
         compared=comparison_text,
+        tradeoffs=draw_tradeoffs(summaries),
+        cost_headings=COSTS,
+        costs_explained=COSTS_EXPLAINED,
     )
     return page.encode()
 
@@ -50,6 +59,9 @@ def _section(key: str, summary: FamilySummary) -> Section:
         draw_all(summary, key),
         settings_of(summary.family),
         origins_of(summary.family),
-        tuple(dict.fromkeys(name for stage in summary.stages for name in stage.measures)),
+        measure_rows(summary),
+        draw_measures(summary, key),
+        cost_rows(summary),
+        places_of(tuple(cost for stage in summary.stages for cost in stage.costs)),
         draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
     )

@@ -60,11 +60,12 @@ def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
                 time.sleep(0.1)
             time.sleep(moments.uniform(8, 20))  # a worker is there after 8 s
             slurm.run(["scancel", "--signal=KILL", "--full", str(job_id)])
-            kills += slurm.wait(job_id, 120).exit_code != 0
+            kills += slurm.wait(job_id, 120).state != "COMPLETED"
         ended = slurm.wait(slurm.sbatch(words(file, results), repository), 300)
         assert ended.exit_code == 0, ended.output
         assert trials_in(results) == wanted
         assert (results / "report.json").read_bytes() == (tmp_path / "peace" / "report.json").read_bytes()
+    assert kills > ROUNDS, "a search of 8 trials outlives several jobs"
     assert slurm.processes() == []  # folders of jobs that were killed stay: nobody was left to remove them
     print(f"{kills} jobs killed in {ROUNDS} searches")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from measured_folders import measured
 from search_folders import finished
 
 from raykd.report.build import Report, build
@@ -89,7 +90,12 @@ def results(tmp_path: Path) -> ResultsFolder:
 def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report of a complete family and of one with something of every kind missing. Read only."""
     folder = ResultsFolder(tmp_path_factory.mktemp("two_families") / "ray_results")
-    folder.family("cnn", teacher=[95.0], baseline=[87.0, 88.0, 89.0], distilled=[88.5, 89.0, 90.0])
+    folder.plan(
+        "cnn",
+        teacher=[measured(folder, "cnn", "teacher", 0, 95.0)],
+        baseline=[measured(folder, "cnn", "baseline", seed, 87.0 + seed) for seed in range(3)],
+        distilled=[measured(folder, "cnn", "distilled", seed, top1) for seed, top1 in enumerate((88.5, 89.0, 90.0))],
+    )
     hostile = "<script>alert(1)</script> & \x1b[31mred\nsecond line"
     folder.plan(
         "v<i>t",

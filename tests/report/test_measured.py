@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from measured_folders import measured
 
 from raykd.errors import RaykdError
 from raykd.report.build import build
@@ -13,52 +14,11 @@ from raykd.report.collect import collect
 from raykd.report.html import render_page
 from raykd.report.text import render_text
 
-TIMING = {"median": 2.0, "p10": 1.5, "p90": 3.0, "passes": 50, "batch_size": 1}
-COSTS = {
-    "shape": "ab",
-    "device": "NVIDIA H100",
-    "precision": "bf16",
-    "threads": None,
-    "parameters": 78_042,
-    "flops": 506_865_664,
-    "latency_ms": TIMING,
-    "images_per_s": TIMING | {"median": 51234.5, "p10": 50000.0, "p90": 52000.0, "batch_size": 256},
-}
-
 
 @pytest.fixture(autouse=True)
 def without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its figures take two seconds, and nothing here is about them."""
     monkeypatch.setattr("raykd.report.build.render_page", lambda *_: b"")
-
-
-def measures(top1: float, **changes: Any) -> dict[str, Any]:
-    """What test.json and val.json hold beside top1 of two classes and 100 images."""
-    right = round(top1)
-    return {
-        "nll": 1 - top1 / 100,
-        "num_images": 100,
-        "top5": None,
-        "ece": 0.01 * (100 - top1),
-        "brier": 0.02 * (100 - top1),
-        "agreement": None,
-        "teacher_kl": None,
-        "classes": ["cat", "dog"],
-        "class_top1": [top1, None],
-        "confusion": [[right, 100 - right], [0, 0]],
-        "reliability": {"count": [0, 100], "confidence": [None, 0.9], "accuracy": [None, top1 / 100]},
-        **changes,
-    }
-
-
-def measured(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
-    """A run with all files that a version of today writes."""
-    name = results.run(family, stage, seed, top1, measures=measures(top1, **changes))
-    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **measures(top1)})
-    results.write(f"{family}/{name}/costs.json", COSTS)
-    piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100", "joules": 12_000.0 + seed, "no_joules_because": None}
-    results.write(f"{family}/{name}/usage/0.json", {"pieces": [piece, piece]})
-    return name
 
 
 def family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
@@ -235,4 +195,6 @@ def test_the_full_text_says_measures_tests_and_costs(results):
 def test_the_page_has_the_measures_too(results):
     family(results)
     page = render_page(build(results.root).summaries).decode()
-    assert all(f'<th scope="row" class="name">{name}</th>' in page for name in ("nll", "ece", "brier", "agreement"))
+    assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
+    assert "Exact tests, two-sided: sign p = 0.25" in page
+    assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: of one image" in page

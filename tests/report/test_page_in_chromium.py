@@ -1,4 +1,4 @@
-"""The page in a real browser: no console message, nothing wider than a phone, two themes."""
+"""The page in a real browser: no console message, every figure there, nothing wider than a phone, two themes."""
 
 import re
 import shutil
@@ -18,9 +18,21 @@ FRAME = """<!doctype html><iframe src="{page}" style="width:400px; height:900px;
 document.querySelector("iframe").onload = event => {{
   const page = event.target.contentDocument;
   const style = event.target.contentWindow.getComputedStyle(page.body);
-  measured.textContent = [page.documentElement.scrollWidth, style.backgroundColor, style.color].join("|");
+  const figures = [...page.querySelectorAll("figure")].map(figure => {{
+    const box = figure.querySelector("svg")?.getBoundingClientRect();
+    const is_whole = box && box.width > 300 && box.width <= 400 && box.height > 100;
+    return `${{figure.querySelector("h3").textContent.trim()}} ${{is_whole ? "whole" : "broken"}}`;
+  }});
+  measured.textContent =
+    [page.documentElement.scrollWidth, style.backgroundColor, style.color, figures.join(";")].join("|");
 }};
 </script>"""
+
+
+CURVES = ("Test top1", "Gain of each seed", "Validation top1", "Loss terms")
+MEASURED = ("Reliability diagram", "Top1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
+SEARCHED = ("Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
+FIGURES = {"report": (*CURVES, *CURVES, *MEASURED), "cnn-search": SEARCHED}  # two families, one of them measured
 
 
 def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -34,13 +46,14 @@ def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def measure(page: Path, tmp_path: Path, *flags: str) -> tuple[int, str, str]:
-    """Scroll width in a frame of 400 px, background and text colour."""
+def measure(page: Path, tmp_path: Path, *flags: str) -> tuple[int, str, str, list[str]]:
+    """Scroll width in a frame of 400 px, background and text colour, and each figure's heading, whole or broken."""
     frame = tmp_path / "frame.html"
     frame.write_text(FRAME.format(page=page.as_uri()))
-    found = re.search(r'id="measured">(\d+)\|([^|]*)\|([^<]*)<', browse(frame, tmp_path / "profile", *flags).stdout)
+    dom = browse(frame, tmp_path / "profile", *flags).stdout
+    found = re.search(r'id="measured">(\d+)\|([^|]*)\|([^|]*)\|([^<]*)<', dom)
     assert found
-    return int(found[1]), found[2], found[3]
+    return int(found[1]), found[2], found[3], found[4].split(";")
 
 
 @pytest.fixture(params=["two_families", "one_search"])
@@ -52,7 +65,7 @@ def page(request: pytest.FixtureRequest) -> Path:
 
 def test_the_page_renders_without_a_console_message(page, tmp_path):
     seen = browse(page, tmp_path / "profile")
-    assert seen.stdout.count("<svg") == (5 if page.parent.name == "cnn-search" else 8)
+    assert seen.stdout.count("<svg") == len(FIGURES[page.parent.name])
     assert "CONSOLE" not in seen.stderr
 
 
@@ -64,9 +77,14 @@ def test_a_forbidden_script_would_have_shown_in_the_console(two_families, tmp_pa
 
 
 def test_nothing_is_wider_than_400_px_and_both_themes_hold(page, tmp_path):
-    width, light, ink_on_light = measure(page, tmp_path, "--blink-settings=preferredColorScheme=1")
+    width, light, ink_on_light, _ = measure(page, tmp_path, "--blink-settings=preferredColorScheme=1")
     assert width == 400
     assert (light, ink_on_light) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
-    width, dark, ink_on_dark = measure(page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    width, dark, ink_on_dark, _ = measure(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert width == 400
     assert (dark, ink_on_dark) == ("rgb(20, 23, 27)", "rgb(230, 233, 237)")
+
+
+def test_every_figure_is_whole_on_a_phone(page, tmp_path):
+    figures = measure(page, tmp_path)[-1]
+    assert sorted(figures) == sorted(f"{heading} whole" for heading in FIGURES[page.parent.name])
