@@ -110,6 +110,21 @@ def test_accuracy_and_loss_are_those_of_the_training_loops_evaluation() -> None:
     assert found.nll == pytest.approx(loop.nll, rel=1e-6)
 
 
+@pytest.mark.parametrize("num_classes", [6, 100])
+def test_confusion_top_5_and_divergence_are_those_of_torchmetrics(num_classes: int) -> None:
+    from torchmetrics.functional import kl_divergence
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+    given = case(num_classes)
+    logits, target, found = given.logits.double(), given.target.double(), given.measured()
+    theirs = multiclass_confusion_matrix(logits, given.labels, num_classes)
+    assert found.confusion == tuple(tuple(row) for row in theirs.tolist())
+    top5 = multiclass_accuracy(logits, given.labels, num_classes, average="micro", top_k=5)
+    assert found.top5 == pytest.approx(100 * float(top5), rel=1e-6)
+    divergence = kl_divergence(target.log_softmax(1), logits.log_softmax(1), log_prob=True)
+    assert found.teacher_kl == pytest.approx(float(divergence), rel=1e-9)
+
+
 def test_ece_is_torchmetrics_but_for_images_that_are_certain() -> None:
     """torchmetrics sets a confidence of 1 apart from the others of the last bin, [14/15, 1)."""
     from torchmetrics.functional.classification import multiclass_calibration_error
