@@ -40,8 +40,8 @@ packages:
 # Cheap tests first and side by side; then those that share one Ray; real clusters last.
 test: env-dev lint packages
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slurm and not soak"
-	$(BIN)/python -m pytest -m "ray and not slurm and not soak"
-	$(BIN)/python -m pytest -m "slurm and not soak"
+	$(BIN)/python -m pytest -m "ray and not slurm and not soak" tests/orchestration
+	$(BIN)/python -m pytest -m "slurm and not soak" tests/cluster
 
 test-quick: env-dev
 	$(BIN)/python -m pytest -n auto -m "not ray and not slurm and not soak"

@@ -14,6 +14,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+PLACES = {
+    "ray": "orchestration",
+    "slurm": "cluster",
+}  # make test looks for them there alone: all tests take 7 s to collect
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, folder in PLACES.items():
+            if item.get_closest_marker(mark) and folder not in item.path.parts:
+                raise pytest.UsageError(f"{item.nodeid} is marked {mark}: it belongs below tests/{folder}/")
+
+
 @pytest.fixture
 def run_folder(tmp_path: Path) -> "RunFolder":
     """The folder of a run that has not started."""
