@@ -1,7 +1,8 @@
 """timm: a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` takes, and a hub after an upload.
 
-A ViT of raykd's is timm's VisionTransformer, so `vit_tiny_patch16_224` with other sizes is the same network. A ResNet
-of raykd's is none of timm's: their stems halve the image (7x7 or 3x3 with stride 2), and no argument changes that.
+A ViT of raykd's is timm's VisionTransformer, so `vit_tiny_patch16_224` with other sizes is the same network; with a
+distillation token `deit_tiny_distilled_patch16_224` is, whose logits are both heads' mean too. A ResNet of raykd's is
+none of timm's: their stems halve the image (7x7 or 3x3 with stride 2), and no argument changes that.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
 
-_VIT = "vit_tiny_patch16_224"
+_VIT, _VIT_WITH_TOKEN = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 # Of timm's own entry for the architecture; the others are of weights that these are not.
 _KEPT = ("first_conv", "classifier", "fixed_input_size")
 
@@ -83,7 +84,8 @@ def architecture_of(done: DoneRun) -> tuple[str, dict[str, Any]]:
     model = done.header.model
     if isinstance(model, ViT):
         sizes = {"img_size": done.network_size, "patch_size": model.patch, "embed_dim": model.width}
-        return _VIT, sizes | {"depth": model.depth, "num_heads": model.heads, "drop_rate": model.dropout}
+        name = _VIT_WITH_TOKEN if model.distillation_token else _VIT
+        return name, sizes | {"depth": model.depth, "num_heads": model.heads, "drop_rate": model.dropout}
     assert isinstance(model, Timm)
     known = timm.get_pretrained_cfg(model.name)
     fixed = known is not None and known.fixed_input_size

@@ -7,6 +7,7 @@ from PIL import Image
 from small_runs import CPU, WIDTH, digits, recipe, run_of, taught_by, train
 from torch import Tensor
 
+from raykd.methods import KD, DeiT, Method
 from raykd.models import Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
@@ -20,9 +21,11 @@ from raykd.training.trained import load_trained
 MODELS: dict[str, Model] = {
     "resnet": ResNet(blocks=(1, 2, 1, 1), width=WIDTH),
     "vit": ViT(depth=2, width=16, heads=2, patch=4, dropout=0.1),
+    "vit_token": ViT(depth=2, width=16, heads=2, patch=4, distillation_token=True),
     "timm_vit": Timm("test_vit", input_size=32),  # a fixed size, to which it resizes
     "timm_convnet": Timm("test_byobnet", input_size=32),
 }
+METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others by soft targets
 FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind != "resnet") for kind in MODELS}
 CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 
@@ -31,7 +34,7 @@ def train_students(results: Path) -> dict[str, RunFolder]:
     """A teacher, and a student of each model that is distilled from it and evaluated on the test set."""
     store, done = RunStore(results), {}
     for kind, model in MODELS.items():
-        run = run_of("distilled", student=recipe(model=model))
+        run = run_of("distilled", student=recipe(model=model), method=METHODS.get(kind, KD()))
         assert run.teacher is not None
         teacher, done[kind] = store.folder(run.teacher), store.folder(run)
         if teacher.status() != "done":

@@ -69,17 +69,18 @@ def test_timm_loads_the_folder_by_itself(kind, students, exported):
     assert network.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     config = timm.data.resolve_data_config(model=network)
-    size = IMAGE_SIZE if kind == "vit" else 32
+    size = IMAGE_SIZE if kind.startswith("vit") else 32
     assert tuple(config["input_size"]) == (3, size, size)
     assert (tuple(config["mean"]), tuple(config["std"])) == (digits().mean, digits().std)
 
 
-def test_timms_own_transform_of_pictures_gives_the_runs_logits(students, exported):
-    network = timm.create_model(f"local-dir:{exported('vit', 'timm')}", pretrained=True).eval()
+@pytest.mark.parametrize("kind", ["vit", "vit_token"])
+def test_timms_own_transform_of_pictures_gives_the_runs_logits(kind, students, exported):
+    network = timm.create_model(f"local-dir:{exported(kind, 'timm')}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=network))
     pixels = torch.stack([torch.as_tensor(transform(picture)) for picture in pictures()])
     with torch.no_grad():
-        assert off(network(pixels), logits_of(students["vit"], digits().test.images)) < LIMIT
+        assert off(network(pixels), logits_of(students[kind], digits().test.images)) < LIMIT
 
 
 @pytest.mark.parametrize("kind", IN_TIMM)
@@ -87,8 +88,9 @@ def test_timm_gives_an_exported_network_another_head(kind, exported):
     network = timm.create_model(f"local-dir:{exported(kind, 'timm')}", pretrained=True, num_classes=3).eval()
     state = load_file(exported(kind, "timm") / "model.safetensors")
     kept = [name for name, value in network.state_dict().items() if torch.equal(value, torch.as_tensor(state[name]))]
-    assert len(kept) == len(state) - 2  # all but the head's weight and bias
-    size = IMAGE_SIZE if kind == "vit" else 32
+    num_heads = 2 if kind == "vit_token" else 1
+    assert len(kept) == len(state) - 2 * num_heads  # all but a head's weight and bias
+    size = IMAGE_SIZE if kind.startswith("vit") else 32
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
 
 

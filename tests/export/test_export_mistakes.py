@@ -70,7 +70,7 @@ def test_an_unknown_run_is_named_with_the_nearest(refused, students):
     line = refused(f"{name[:-1]}x", "--format", "onnx")
     assert f"no run '{name[:-1]}x' under" in line and f"did you mean '{name}'?" in line
     assert f"did you mean 'small/{name}'?" in refused(f"smal/{name}", "--format", "onnx")
-    assert "it has 5 runs" in refused("q", "--format", "onnx")
+    assert "it has 6 runs" in refused("q", "--format", "onnx")
 
 
 def test_results_without_runs_say_so(tmp_path, capsys):
