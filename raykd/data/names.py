@@ -33,6 +33,13 @@ def kind_of(name: str) -> str:
     return name.partition(":")[0]
 
 
+def without_path(name: str) -> str:
+    """'folder:flowers' for 'folder:/home/me/flowers', for others' eyes; the kind alone where PLACE ends in no name."""
+    kind, _, place = name.partition(":")
+    last = Path(place).name
+    return f"{kind}:{last}" if last and last != ".." and not last.startswith("~") else kind
+
+
 def place_of(name: str, folder: Path | None) -> Path:
     """The folder to look in for the images of `name`: of what raykd knows, the data folder itself.
 

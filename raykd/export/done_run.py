@@ -1,11 +1,15 @@
 """A run that is done, as an export sees it: what was trained, how, and the weights that validation picked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from raykd.config import to_dict
+from raykd.data import names
 from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.models.weights import file_fingerprint
@@ -18,7 +22,9 @@ from raykd.training.trained import Header, load_trained, read_header
 
 @dataclass(frozen=True)
 class DoneRun:
-    """record: run.json. header: of the best weights' file, whose bytes weights_sha256 names."""
+    """record: run.json. header: of the best weights' file, whose bytes weights_sha256 names; its data by a name
+    that says nothing of where they lie.
+    """
 
     folder: RunFolder
     run: Run
@@ -70,8 +76,15 @@ def read_done(folder: RunFolder) -> DoneRun:
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not say which model it is of; train the run anew")
+    header = replace(header, data=names.without_path(header.data))
     return DoneRun(folder, run, record, header, file_fingerprint(folder.best))
 
 
-def _fractions(pixels: Any) -> list[float]:
-    return [round(value / 255, 6) for value in pixels.flatten().tolist()]
+def _fractions(pixels: Tensor) -> list[float]:
+    return [_fraction(value) for value in pixels.flatten().tolist()]
+
+
+def _fraction(pixels: float) -> float:
+    """The shortest decimal of which the model made `pixels`, in float32: so that nothing is lost by writing it down."""
+    rounded = (round(pixels / 255, digits) for digits in range(1, 17))
+    return next((found for found in rounded if torch.tensor(found).mul(255).item() == pixels), pixels / 255)

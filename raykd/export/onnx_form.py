@@ -1,6 +1,7 @@
 """ONNX: one file that takes uint8 pictures; runs in onnxruntime, TensorRT, OpenVINO and browsers."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ class Onnx(Form):
         )
         assert program is not None
         model = program.model_proto
+        for graph in (model.graph, *model.functions):
+            for node in _nodes(graph):
+                node.ClearField("metadata_props")  # the lines of code behind it, in files of this machine
         onnx.helper.set_model_props(model, {"raykd": json.dumps(config)})
         onnx.checker.check_model(model, full_check=True)
         onnx.save_model(model, folder / self.file)
@@ -52,3 +56,12 @@ class Onnx(Form):
             return torch.from_numpy(session.run(["logits"], {"images": images.contiguous().numpy()})[0])
 
         return logits
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Those of the graphs inside its nodes too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)

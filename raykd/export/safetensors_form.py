@@ -1,4 +1,7 @@
-"""safetensors: the run's own file of best weights, byte for byte, so that its SHA-256 is the one that was tested."""
+"""safetensors: the run's own file of best weights, byte for byte, so that its SHA-256 is the one that was tested.
+
+But where its header says where a person's pictures lie: there the tensors are the run's, and the header is not.
+"""
 
 import shutil
 from pathlib import Path
@@ -6,7 +9,8 @@ from typing import Any
 
 from raykd.export.done_run import DoneRun
 from raykd.export.form import Deployed, Form, Logits
-from raykd.training.trained import load_trained
+from raykd.models.weights import read_state
+from raykd.training.trained import load_trained, read_header, save_under
 
 
 class Safetensors(Form):
@@ -18,7 +22,10 @@ class Safetensors(Form):
     preprocesses = False
 
     def write(self, done: DoneRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-        shutil.copyfile(done.folder.best, folder / self.file)
+        if read_header(done.folder.best) == done.header:
+            shutil.copyfile(done.folder.best, folder / self.file)
+        else:
+            save_under(folder / self.file, read_state(done.folder.best), done.header)
         return config
 
     def read(self, done: DoneRun, folder: Path) -> Logits:

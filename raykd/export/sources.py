@@ -33,5 +33,6 @@ _SOURCES = {
 
 def source_of(data: str) -> Source:
     """Of the dataset called `data`; of any other than raykd's own, that nothing is known."""
+    title = data.partition(":")[2] or data
     unknown = "raykd does not know where these images come from; whoever passes the model on should say it here."
-    return _SOURCES.get(data, Source(data, "", unknown, "Not known to raykd; ask whoever gave you the images."))
+    return _SOURCES.get(data, Source(title, "", unknown, "Not known to raykd; ask whoever gave you the images."))

@@ -25,6 +25,9 @@ class TorchExport(Form):
             program = torch.export.export(
                 Deployed(done.model), (example_images(done, 2),), dynamic_shapes=any_batch(), strict=False
             )
+        graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+        for node in (node for graph in graphs for node in graph.nodes):
+            node.meta.pop("stack_trace", None)  # the lines of code behind it, in files of this machine
         torch.export.save(program, folder / self.file, extra_files={CONFIG: json.dumps(config)})
         return config
 

@@ -36,8 +36,12 @@ class Header:
 
 def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
     """Weights of `run`'s network under a header from which `load_trained` builds it again."""
-    header = Header(run.model, images_of(dataset), dataset.name, dataset.class_names, run.name)
-    fields = vars(header) | {"model": to_dict(run.model), "images": asdict(header.images)}
+    save_under(path, state, Header(run.model, images_of(dataset), dataset.name, dataset.class_names, run.name))
+
+
+def save_under(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
+    """The same under a header that there is."""
+    fields = vars(header) | {"model": to_dict(header.model), "images": asdict(header.images)}
     save_weights(path, state, {_KEY: json.dumps(fields)})
 
 

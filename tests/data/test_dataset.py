@@ -7,6 +7,7 @@ import torch
 
 from raykd.data import dataset
 from raykd.data.dataset import Split, find_folder, load
+from raykd.data.names import without_path
 from raykd.errors import ConfigError, DataError
 
 
@@ -53,3 +54,19 @@ def test_split_refuses_what_is_no_images_or_labels() -> None:
         Split(images.float(), labels)
     with pytest.raises(DataError, match="labels are"):
         Split(images, labels[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cifar100-coarse", "cifar100-coarse"),
+        ("folder:flowers", "folder:flowers"),
+        ("folder:/home/me/flowers/", "folder:flowers"),
+        ("parquet:~/flowers", "parquet:flowers"),
+        ("parquet:../me/flowers", "parquet:flowers"),
+        ("folder:..", "folder"),
+        ("folder:~me", "folder"),
+    ],
+)
+def test_a_name_that_others_see_says_nothing_of_where_the_images_lie(name: str, told: str) -> None:
+    assert without_path(name) == told

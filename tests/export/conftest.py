@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from export_runs import train_students
+from export_runs import train_on_own_pictures, train_students
 
 from raykd.export.export import export_run
 from raykd.run_folder import RunFolder
@@ -19,6 +19,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def students(results: Path) -> dict[str, RunFolder]:
     return train_students(results)
+
+
+@pytest.fixture(scope="package")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Of a person's own pictures."""
+    return train_on_own_pictures(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(scope="package")

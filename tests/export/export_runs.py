@@ -4,17 +4,22 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from small_runs import CPU, WIDTH, digits, recipe, run_of, taught_by, train
+from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, taught_by, train
 from torch import Tensor
 
+from raykd.data.dataset import load
+from raykd.experiment import Data
 from raykd.methods import KD, DeiT, Method
 from raykd.models import Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.plan import make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.training.compute import choose
+from raykd.training.loop import fit
+from raykd.training.teachers import no_teacher
 from raykd.training.testing import evaluate_on_test
 from raykd.training.trained import load_trained
 
@@ -27,6 +32,7 @@ MODELS: dict[str, Model] = {
 }
 METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others by soft targets
 FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind != "resnet") for kind in MODELS}
+PRIVATE = "alices-secret-place"  # a folder on her machine
 CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 
 
@@ -43,6 +49,30 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         train(run, done[kind], taught_by(run, teacher, store.tables))
         evaluate_on_test(done[kind], digits(), choose(CPU, "fp32"))
     return done
+
+
+def train_on_own_pictures(root: Path) -> RunFolder:
+    """A ViT that was trained on digits in folders by class, which are named by an absolute path below `root`."""
+    place = write_digits(root / PRIVATE / "flowers")
+    data = Data(f"folder:{place}", val_images=3, image_size=IMAGE_SIZE, crop_padding=1)
+    dataset = load(data.name, None, IMAGE_SIZE)
+    student = recipe(model=ViT(depth=1, width=16, heads=2), epochs=1, batch_size=5)
+    plan = make_plan(experiment(data=data, teacher=student, student=student), dataset, NO_WEIGHTS, ["baseline"])
+    folder = RunFolder(root / "results" / "small" / plan.runs[0].name)
+    fit(plan.runs[0], dataset, folder, CPU, no_teacher)
+    return folder
+
+
+def write_digits(place: Path) -> Path:
+    """12 of train and 6 of test in three classes."""
+    labels = digits().test.labels.tolist()
+    for part, first, count in (("train", 0, 4), ("test", 4, 2)):
+        for label in range(3):
+            (place / part / f"class{label}").mkdir(parents=True)
+            rows = [row for row, found in enumerate(labels) if found == label][first : first + count]
+            for row in rows:
+                pictures()[row].save(place / part / f"class{label}" / f"{row}.png")
+    return place
 
 
 @torch.no_grad()

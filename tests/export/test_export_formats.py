@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from small_runs import IMAGE_SIZE, digits
 
 from raykd.cli import EXPORT_FORMATS
+from raykd.export.done_run import read_done
 from raykd.export.formats import FORMATS
 from raykd.models.weights import file_fingerprint
 from raykd.training.trained import load_trained
@@ -140,3 +141,10 @@ def test_torch_export_needs_no_raykd(exported, tmp_path):
 def test_an_export_is_three_files(kind: str, form: str, exported):
     folder: Path = exported(kind, form)
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", FORMATS[form].file}
+
+
+def test_the_statistics_that_are_written_down_are_the_models_in_every_bit(own_run):
+    """Of a person's own pictures they are measured, and have as many digits as there are."""
+    done = read_done(own_run)
+    for written, own in ((done.mean, done.model.mean), (done.std, done.model.std)):
+        assert torch.equal(torch.tensor(written).mul(255), own.flatten())
