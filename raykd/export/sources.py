@@ -13,14 +13,17 @@ class Source:
     licence: str
 
 
+_KRIZHEVSKY = (
+    "Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny Images*, "
+    "https://www.cs.toronto.edu/~kriz/cifar.html; labelled pictures of the Tiny Images collection, from the web."
+)
+_NO_LICENCE = "Its authors state no licence; they ask to cite the report. The pictures' own rights are not known."
+_TWENTY = " The labels are its 20 superclasses, of five classes each."
+
 _SOURCES = {
-    "cifar10": Source(
-        "CIFAR-10",
-        "uoft-cs/cifar10",
-        "Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny Images*, "
-        "https://www.cs.toronto.edu/~kriz/cifar.html; labelled pictures of the Tiny Images collection, from the web.",
-        "Its authors state no licence; they ask to cite the report. The pictures' own rights are not known.",
-    ),
+    "cifar10": Source("CIFAR-10", "uoft-cs/cifar10", _KRIZHEVSKY, _NO_LICENCE),
+    "cifar100": Source("CIFAR-100", "uoft-cs/cifar100", _KRIZHEVSKY, _NO_LICENCE),
+    "cifar100-coarse": Source("CIFAR-100 by superclass", "uoft-cs/cifar100", _KRIZHEVSKY + _TWENTY, _NO_LICENCE),
     "digits": Source(
         "handwritten digits",
         "",

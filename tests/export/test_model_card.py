@@ -13,10 +13,12 @@ from huggingface_hub import ModelCard
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
+from raykd.data.names import NAMES
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
 from raykd.export.export import export_run
 from raykd.export.formats import FORMATS
+from raykd.export.sources import source_of
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import file_fingerprint, save_weights
 from raykd.run_folder import RunFolder
@@ -134,6 +136,17 @@ def test_what_a_class_is_called_does_not_break_the_card(students):
     names = ("a|b", "<script>", "two\nlines", "---", "`", *"56789")
     text = card_of(replace(done, header=replace(done.header, classes=names)))
     assert "a\\|b, &lt;script>, two lines, ---" in text and "<script" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_where_raykds_own_data_come_from_and_under_which_terms(name):
+    """As far as is known: the authors of CIFAR state no licence."""
+    source = source_of(name)
+    assert "raykd" not in source.origin + source.licence and source.title != name
+    if name.startswith("cifar"):
+        number = "100" if "100" in name else "10"
+        assert source.hub == f"uoft-cs/cifar{number}" and f"CIFAR-{number}" in source.title
+        assert "Krizhevsky 2009" in source.origin and "state no licence" in source.licence
 
 
 def test_a_card_of_a_baseline_names_no_teacher(tmp_path):
