@@ -38,6 +38,7 @@ def export_run(results: Path, word: str, form_name: str, output: Path | None, ov
     form.require(done)
     with filling(place) as folder:
         difference = _write(done, form, folder)
+        require_place(place, overwrite, FILES)  # once more: what came there meanwhile is not lost
         sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1024:,.0f} KiB)" for path in _files(folder))
     return f"{output or place}: {sizes}; logits within {difference:.1g} of the run's"
 

@@ -12,7 +12,7 @@ _RECORD = "run.json"
 def find_run(results: Path, word: str) -> RunFolder:
     """The folder of the run called `word`. Raises ConfigError, with the nearest name, when there is none or several."""
     if word and (Path(word) / _RECORD).is_file():
-        return RunFolder(Path(word))
+        return RunFolder(Path(word).resolve())  # '.' has a name, and a family beside it
     folders = sorted(path.parent for path in results.glob(f"*/*/{_RECORD}"))
     found = [folder for folder in folders if word in _names(folder)]
     if len(found) > 1:

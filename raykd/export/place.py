@@ -1,5 +1,6 @@
 """Where an export goes: a folder that is new, empty, or an earlier export, filled aside and renamed into place."""
 
+import errno
 import glob
 import re
 import shutil
@@ -12,6 +13,7 @@ from raykd.errors import ConfigError
 from raykd.run_folder import is_locked, lock_at
 
 _LOCK = ".lock"
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def require_place(output: Path, overwrite: bool, files: set[str]) -> None:
@@ -43,7 +45,9 @@ def filling(output: Path) -> Iterator[Path]:
             with lock.acquire(timeout=0):
                 yield aside
             (aside / _LOCK).unlink(missing_ok=True)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
         raise ConfigError(f"--output '{output}' cannot be made ({error.strerror}); name another") from None
     _remove_dead(output)
 

@@ -1,5 +1,6 @@
 """An export that cannot be: one line, exit 2, nothing changed; one that is cut off or goes wrong: nothing half done."""
 
+import errno
 import json
 import os
 import signal
@@ -58,6 +59,14 @@ def test_a_run_is_found_by_folder_by_name_and_by_family(export, students, tmp_pa
         code, said = export(word, "--format", "safetensors", "--output", tmp_path / str(number))
         assert code == 0 and str(tmp_path / str(number)) in said and said.count("\n") == 1
         assert (tmp_path / str(number) / "model.safetensors").read_bytes() == students["resnet"].best.read_bytes()
+
+
+def test_a_run_that_is_named_by_a_dot_has_its_own_name(export, students, results, monkeypatch):
+    name = students["resnet"].path.name
+    monkeypatch.chdir(students["resnet"].path)
+    assert export(".", "--format", "torch-export")[0] == 0
+    text = (results / "exported" / f"{name}-torch-export" / "README.md").read_text()
+    assert f"# {name}\n" in text and "test top-1" in text  # the teacher's, whose run lies beside it
 
 
 def test_without_output_it_goes_below_the_results(export, students, results):
@@ -157,6 +166,35 @@ def test_a_place_that_is_no_folder_is_named(refused, students, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert f"--output '{place}'" in refused(students["vit"].path, "--format", "safetensors", "--output", place)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_place_where_nothing_can_be_made_is_named(number, refused, students, monkeypatch, tmp_path):
+    """Of a lab's results that only their owner may write to."""
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    line = refused(students["vit"].path, "--format", "safetensors", "--output", tmp_path / "out")
+    assert line == f"raykd: --output '{tmp_path / 'out'}' cannot be made ({os.strerror(number)}); name another\n"
+
+
+def test_what_came_to_the_place_while_it_was_exported_is_kept(export, students, monkeypatch, tmp_path):
+    output = tmp_path / "out"
+
+    def card(*_):
+        output.mkdir()
+        (output / "thesis.tex").write_text("years of work")
+        return ""
+
+    monkeypatch.setattr("raykd.export.export.model_card", card)
+    code, said = export(students["vit"].path, "--format", "safetensors", "--output", output)
+    assert (code, said) == (
+        2,
+        f"raykd: --output '{output}' is not empty; name another, or replace it with --overwrite\n",
+    )
+    assert [*tmp_path.iterdir()] == [output] and [*output.iterdir()] == [output / "thesis.tex"]
 
 
 def test_an_export_through_a_link_fills_what_it_leads_to(export, students, tmp_path):
