@@ -158,6 +158,18 @@ def test_a_card_of_a_baseline_names_no_teacher(tmp_path):
     assert "knowledge-distillation" not in text
 
 
+def test_a_card_of_weights_from_elsewhere_claims_no_training_of_them(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    model = ResNet((1, 1, 1, 1), 8)
+    save_weights(file, models.build(model, images_of(digits()), 1).network.state_dict())
+    run = run_of("teacher", teacher=recipe(model=model), teacher_checkpoint=str(file))
+    folder = RunFolder(tmp_path / run.name)
+    train(run, folder)
+    text = card_of(read_done(folder))
+    assert "trained elsewhere and taken over" in text and "validation picked" not in text.lower()
+    assert f"| imported.sha256 | {file_fingerprint(file)} |" in text
+
+
 def test_nothing_says_where_the_weights_lay_that_a_run_began_with(tmp_path):
     """A path on somebody's machine is nobody else's business; the file's hash stays."""
     start = tmp_path / "private-place" / "start.safetensors"
