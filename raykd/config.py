@@ -10,7 +10,7 @@ a wrong value never travels. Plain dataclasses rather than pydantic: the loop mu
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -172,6 +172,15 @@ def to_dict(value: Any, results_only: bool = False) -> Any:
     if isinstance(value, Mapping):
         return {name: to_dict(item, results_only) for name, item in value.items()}
     return value
+
+
+def dotted(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of nested mappings by its dotted path, as `override` takes it; an empty mapping is a value."""
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from small_runs import experiment, recipe, run_of
 
-from raykd.config import Config, fingerprint, from_dict, kinds, later, override, parse, place, to_dict
+from raykd.config import Config, dotted, fingerprint, from_dict, kinds, later, override, parse, place, to_dict
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
@@ -138,6 +138,11 @@ def test_override_reads_text_by_the_fields_type(path: str, text: str, value: Any
     changed = override(Knobs(), path, text)
     got = getattr(changed, path.split(".")[0])
     assert got == value and type(got) is type(value)
+
+
+def test_nested_values_are_known_by_dotted_paths() -> None:
+    nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}}
+    assert dict(dotted(nested)) == {"a.b": 1, "a.c.d": [1, 2], "e": None, "f": {}}
 
 
 def test_override_leaves_everything_else_as_it_was() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.config import to_dict
+from raykd.config import dotted, to_dict
 from raykd.export.done_run import DoneRun
 from raykd.export.form import Form
 from raykd.plan import Run
@@ -52,11 +52,11 @@ def config_of(done: DoneRun, form: Form) -> dict[str, Any]:
 
 def settings_of(done: DoneRun) -> Rows:
     """Every setting that decided the run's result, by its dotted path; the teacher's apart."""
-    return [*_flat({key: value for key, value in done.settings.items() if key != "teacher"})]
+    return _settings({name: value for name, value in done.settings.items() if name != "teacher"})
 
 
 def teacher_settings_of(done: DoneRun) -> Rows:
-    return [*_flat(to_dict(done.run.teacher, True))] if done.run.teacher else []
+    return _settings(to_dict(done.run.teacher, results_only=True)) if done.run.teacher else []
 
 
 def validation_of(done: DoneRun) -> Rows:
@@ -107,16 +107,16 @@ def _listed(found: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if not isinstance(value, Mapping):
-        yield path, _text(value)
-        return
-    kind = value.get("kind", "")
-    if path and kind and kind != path.rsplit(".", 1)[-1]:
-        yield path, str(kind)
-    for name, item in value.items():
+def _settings(nested: Mapping[str, Any]) -> Rows:
+    """By dotted path. A kind is its section's own value; left out are the whole's, and one that says the name again."""
+    rows = []
+    for path, value in dotted(nested):
+        section, _, name = path.rpartition(".")
         if name != "kind":
-            yield from _flat(item, f"{path}.{name}" if path else name)
+            rows.append((path, _text(value)))
+        elif section and value != section.rpartition(".")[2]:
+            rows.append((section, _text(value)))
+    return rows
 
 
 def _measures(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raykd.config import dotted
 from raykd.provenance import identity_of
 from raykd.report.records import Family, Record, one_line
 from raykd.stages import STAGES, Stage
@@ -127,16 +128,10 @@ def _caution_of_teacher(family: Family) -> list[str]:
     ]
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     """Dotted paths to values as text: strings bare, all else as JSON."""
-    flat: dict[str, str] = {}
-    for name, value in nested.items():
-        path = f"{prefix}{one_line(name)}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = one_line(value if isinstance(value, str) else json.dumps(value))
-    return flat
+    texts = {path: value if isinstance(value, str) else json.dumps(value) for path, value in dotted(nested)}
+    return {one_line(path): one_line(text) for path, text in texts.items()}
 
 
 def _settings(record: Record) -> dict[str, Any]:

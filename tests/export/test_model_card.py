@@ -93,6 +93,8 @@ def test_the_card_has_every_setting_and_the_teachers_too(students, exported):
                 "| method.alpha | 0.5 |", "| seed | 0 |", "| recipe.epochs | 3 |"):  # fmt: skip
         assert row in own, row
     assert "| recipe.model.width | 16 |" in teachers
+    for part in (own, teachers):  # a kind is its section's; of a recipe it would say 'recipe' again
+        assert "| recipe.model | resnet |" in part and "kind" not in part and "|  |" not in part
     teacher = read_done(students["resnet"]).run.teacher
     assert teacher is not None
     top1 = json.loads((students["resnet"].path.parent / teacher.name / "test.json").read_text())["top1"]
