@@ -3,14 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raykd.data.dataset import Dataset, load
-from raykd.experiment import Data, Experiment
+from raykd.data.dataset import Dataset
+from raykd.experiment import Experiment
+from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
@@ -91,7 +91,7 @@ def train_trial(
 
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
     """The run that a trial with the setting in `config` makes, and its data."""
-    dataset = _dataset(shared.experiment.data, shared.options)
+    dataset = dataset_of(shared.experiment.data, shared.options)
     experiment = replace(shared.experiment.with_setting(config[SETTING]), seeds=(shared.search.trial_seed,))
     plan = make_plan(experiment, dataset, shared.options.weights_folder)
     return next(run for run in plan.runs if run.stage == "distilled"), dataset
@@ -125,13 +125,3 @@ class Results:
             **self._fixed,
         }
         return self.last
-
-
-def _dataset(data: Data, options: Options) -> Dataset:
-    return _loaded(data.name, options.data_folder, data.image_size, options.decoded)
-
-
-@cache
-def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
-    """Once per worker, however many trials it does."""
-    return load(name, folder, image_size, cache=decoded)

@@ -13,7 +13,7 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ import ray
 import ray.train
 import torch
 
-from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted, RaykdError, RunFailed
-from raykd.experiment import Data
+from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
+from raykd.orchestration.options import Options
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.queue_link import ANSWER_S, QueueLink
 from raykd.plan import Run
@@ -60,6 +60,11 @@ class WorkerConfig:
     threads: int
     gpus: float
     may_shrink: bool
+
+    @property
+    def options(self) -> Options:
+        """Where results and data are."""
+        return Options(self.results, self.data_folder)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -118,7 +123,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
 
 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:
-    dataset = _dataset(run.data, worker)
+    dataset = dataset_of(run.data, worker.options)
     require_same_data(run.name, run.data_identity, dataset)
     folder = RunStore(worker.results).folder(run)
     evaluate_on_test(folder, dataset, choose(device_of(worker.gpus), precision_of(folder)))
@@ -127,7 +132,7 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
     """Fill a part of a teacher's table, each of several workers a share of it."""
     assert job.table is not None
-    filler = _filler(job.table, worker.results, worker.data_folder, worker.gpus)
+    filler = _filler(job.table, worker.options, worker.gpus)
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
@@ -139,10 +144,9 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 
 
 @lru_cache(maxsize=1)
-def _filler(table: WantedTable, results: Path, data_folder: Path, gpus: float) -> Filler:
+def _filler(table: WantedTable, options: Options, gpus: float) -> Filler:
     """For all parts that this worker fills one after another."""
-    dataset = _loaded(table.data.name, data_folder, table.data.image_size, results / ".data")
-    return filler_of(table, RunStore(results), dataset, device_of(gpus))
+    return filler_of(table, RunStore(options.results), dataset_of(table.data, options), device_of(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
@@ -150,7 +154,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     if not group.is_member:
         return
     run, store, device = job.run, RunStore(worker.results), device_of(worker.gpus)
-    folder, dataset = store.folder(run), _dataset(run.data, worker)
+    folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
     with ExitStack() as held:
         if other := group.first(lambda: _lock(folder, held)):
@@ -227,13 +231,3 @@ class _RayReports:
             (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}))
             pointer = ray.train.Checkpoint.from_directory(folder) if self._group.is_first else None
             ray.train.report(asdict(report), checkpoint=pointer)
-
-
-def _dataset(data: Data, worker: WorkerConfig) -> Dataset:
-    return _loaded(data.name, worker.data_folder, data.image_size, worker.results / ".data")
-
-
-@cache
-def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
-    """Once per worker, however many runs it does."""
-    return load(name, folder, image_size, cache=decoded)

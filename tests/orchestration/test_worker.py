@@ -87,7 +87,7 @@ def test_every_epoch_is_told_to_the_queue_and_to_prometheus(
     told, exported = [], []
     queue = SimpleNamespace(report=SimpleNamespace(remote=lambda report: told.append(report.epoch)))
     monkeypatch.setattr("raykd.orchestration.worker.export", lambda run, report, _: exported.append(report.epoch))
-    monkeypatch.setattr("raykd.orchestration.worker._dataset", lambda *_: digits())
+    monkeypatch.setattr("raykd.orchestration.worker.dataset_of", lambda *_: digits())
     assert do("train", tmp_path, queue=queue) == (State.DONE, "")
     assert told == exported == list(range(RUN.recipe.epochs))
     (piece,) = json.loads(RunStore(tmp_path).folder(RUN).usage(0).read_text())["pieces"]
