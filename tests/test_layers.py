@@ -16,7 +16,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages"},
+    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages", "timing"},
     {"data", "models", "methods"},
     {
         "experiment",
@@ -56,6 +56,7 @@ LEAN = (
     "atomic",
     "provenance",
     "stages",
+    "timing",
     "run_folder",
 )  # neither torch nor ray is loaded with them
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raykd.report.fields import Fields, is_number
-from raykd.report.records import Costs, Reliability, Score, Timing, Usage, one_line
+from raykd.report.records import Costs, Reliability, Score, Usage, one_line
+from raykd.timing import Timing
 
 Item = TypeVar("Item")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raykd.stages import Stage
+from raykd.timing import Timing
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
@@ -66,17 +67,6 @@ class Score:
     def numbers(self) -> dict[str, float]:
         """All measures by name."""
         return {"top1": self.top1, "nll": self.nll, **self.measures}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median, 10th and 90th percentile over `passes` of batch_size images each."""
-
-    median: float
-    p10: float
-    p90: float
-    passes: int
-    batch_size: int
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from raykd.models import ImageModel
+from raykd.timing import Timing
 from raykd.training.compute import Compute
 
 
@@ -25,17 +26,6 @@ class Passes:
 LATENCY = Passes(batch_size=1, warm_up=5, most=50, fewest=10, limit_s=5.0)
 # Two CPU cores take seconds for 256 images of a ResNet-18, a GPU milliseconds.
 THROUGHPUT = Passes(batch_size=256, warm_up=1, most=20, fewest=3, limit_s=3.0)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median, 10th and 90th percentile over `passes` of batch_size images each."""
-
-    median: float
-    p10: float
-    p90: float
-    passes: int
-    batch_size: int
 
 
 def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
