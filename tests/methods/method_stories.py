@@ -3,13 +3,12 @@
 python method_stories.py RANK SIZE FOLDER        FOLDER/NAME-RANK.safetensors, the objective's state after STEPS steps
 """
 
-import os
 import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
+from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.methods import CRD, VID, CorrelationCongruence, FitNets
@@ -42,13 +41,9 @@ def state_after_steps(name: str, group: Group = ALONE) -> dict[str, torch.Tensor
 
 
 def main(rank: int, size: int, folder: Path) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=size)
-    for name in METHODS:
-        save_file(state_after_steps(name, all_workers()), folder / f"{name}-{rank}.safetensors")
-    dist.barrier()
-    os._exit(0)  # torch 2.15 aborts in one exit of ten, in gloo's threads; Ray's workers do not end that way
+    with together(rank, size, folder):
+        for name in METHODS:
+            save_file(state_after_steps(name, all_workers()), folder / f"{name}-{rank}.safetensors")
 
 
 if __name__ == "__main__":

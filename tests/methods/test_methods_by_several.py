@@ -1,16 +1,14 @@
 """Two workers of one run: adapters' gradients are averaged, and banks remember what all have seen."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import method_stories
 import pytest
 import torch
 from method_stories import METHODS, state_after_steps
 from safetensors.torch import load_file
+from several_processes import end, start
 
-TIMEOUT_S = 150
 State = dict[str, torch.Tensor]
 
 
@@ -18,21 +16,7 @@ State = dict[str, torch.Tensor]
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[State, State]]:
     """What each of two workers held in the end, by method."""
     folder = tmp_path_factory.mktemp("two")
-    story = Path(__file__).with_name("method_stories.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(story), str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        for worker in workers:
-            _, errors = worker.communicate(timeout=TIMEOUT_S)
-            assert (worker.returncode, errors.decode()) == (0, "")
-    finally:
-        for worker in workers:
-            worker.kill()
+    end(start(Path(method_stories.__file__), folder))
     first, second = ({name: load_file(folder / f"{name}-{rank}.safetensors") for name in METHODS} for rank in (0, 1))
     return {name: (first[name], second[name]) for name in METHODS}
 

@@ -4,13 +4,12 @@ python group_stories.py RANK SIZE FOLDER        a file FOLDER/done-RANK.json whe
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
+from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
@@ -70,19 +69,16 @@ def cut_off(name: str, folder: RunFolder, group: Group) -> str:
 
 
 def main(rank: int, size: int, folder: Path) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=size)
-    group = all_workers()
-    for name in RUNS:
-        train(name, RunFolder(folder / name), group)
-    told = cut_off("resnet", RunFolder(folder / "resnet-cut"), group)
-    train("resnet", RunFolder(folder / "resnet-cut"), group)
-    told_vit = cut_off("vit", RunFolder(folder / "vit-cut"), group)
-    odd = group.part(25)
-    found = {"told": [told, told_vit], "odd": [odd.size, odd.is_member], "even": group.part(50).size}
-    (folder / f"done-{rank}.json").write_text(json.dumps(found))
-    dist.barrier()
-    os._exit(0)  # torch 2.15 aborts in one exit of ten, in gloo's threads; Ray's workers do not end that way
+    with together(rank, size, folder):
+        group = all_workers()
+        for name in RUNS:
+            train(name, RunFolder(folder / name), group)
+        told = cut_off("resnet", RunFolder(folder / "resnet-cut"), group)
+        train("resnet", RunFolder(folder / "resnet-cut"), group)
+        told_vit = cut_off("vit", RunFolder(folder / "vit-cut"), group)
+        odd = group.part(25)
+        found = {"told": [told, told_vit], "odd": [odd.size, odd.is_member], "even": group.part(50).size}
+        (folder / f"done-{rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Several workers on one run: the steps of one worker, cut off and taken up exactly, one in charge of the files."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import group_stories
 import pytest
 import torch
 from group_stories import RUNS, train
 from resume_cases import TIMINGS
 from safetensors.torch import load_file
+from several_processes import end, start
 from small_runs import CPU, digits
 
 from raykd.errors import RunFailed
@@ -25,28 +24,12 @@ from raykd.training.sums import EpochSums
 from raykd.training.trained import load_trained
 from raykd.training.training import validation_of
 
-TIMEOUT_S = 150
-
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two workers have left their runs."""
     folder = tmp_path_factory.mktemp("two")
-    story = Path(__file__).with_name("group_stories.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(story), str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        for worker in workers:
-            _, errors = worker.communicate(timeout=TIMEOUT_S)
-            assert (worker.returncode, errors.decode()) == (0, "")
-    finally:
-        for worker in workers:
-            worker.kill()
+    end(start(Path(group_stories.__file__), folder))
     return folder
 
 
