@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from raykd.report.pooled import by_seed, on_test
 from raykd.report.ranking import Ranking, rank
 from raykd.report.records import Family, RunResult
-from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
+from raykd.report.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
+
+TOP1 = on_test("top1")
 
 
 @dataclass(frozen=True)
@@ -46,51 +49,34 @@ def compare(family: Family) -> Comparison | None:
     """None of a family in which nothing is compared."""
     if not family.compared:
         return None
-    baselines = _by_seed(family.stage("baseline"))
-    scores = {name: _top1(_by_seed(runs)) for name, runs in family.compared.items()}
+    baselines = family.stage("baseline")
+    scores = {name: by_seed(runs, TOP1) for name, runs in family.compared.items()}
     ranking = rank({name: found for name, found in scores.items() if found})
     ranks = {ranked.name: ranked.rank for ranked in ranking.methods} if ranking else {}
-    methods = [
-        _summarize(name, runs, scores[name], baselines, ranks.get(name)) for name, runs in family.compared.items()
-    ]
+    methods = [_summarize(name, runs, baselines, ranks.get(name)) for name, runs in family.compared.items()]
     methods.sort(key=lambda method: -method.top1.mean if method.top1 else float("inf"))
-    return Comparison(tuple(methods), ranking, spread_of(list(_top1(baselines).values())))
+    return Comparison(tuple(methods), ranking, spread_of(list(by_seed(baselines, TOP1).values())))
 
 
 def _summarize(
-    name: str,
-    runs: Sequence[RunResult],
-    scores: Mapping[int, float],
-    baselines: Mapping[int, RunResult],
-    rank_in_words: str | None,
+    name: str, runs: Sequence[RunResult], baselines: Sequence[RunResult], rank_in_words: str | None
 ) -> MethodSummary:
-    reference = _top1(baselines)
-    pairs = [Pair(seed, reference[seed], scores[seed]) for seed in sorted(reference.keys() & scores.keys())]
-    mine = _by_seed(runs)
+    scores = by_seed(runs, TOP1)
     return MethodSummary(
         name,
         len(runs),
         spread_of(list(scores.values())),
         scores,
-        paired_gain(pairs, name),
+        paired_gain(pairs_of(by_seed(baselines, TOP1), scores), name),
         rank_in_words,
-        _ratio(mine, baselines, lambda run: run.record.seconds if run.record else None),
-        _ratio(mine, baselines, lambda run: run.record.peak_memory_bytes if run.record else None),
+        _ratio(runs, baselines, lambda run: run.record.seconds if run.record else None),
+        _ratio(runs, baselines, lambda run: run.record.peak_memory_bytes if run.record else None),
     )
 
 
-def _by_seed(runs: Sequence[RunResult]) -> dict[int, RunResult]:
-    """Evaluated runs alone."""
-    return {run.record.seed: run for run in runs if run.record and run.score}
-
-
-def _top1(runs: Mapping[int, RunResult]) -> dict[int, float]:
-    return {seed: run.score.top1 for seed, run in runs.items() if run.score}
-
-
 def _ratio(
-    mine: Mapping[int, RunResult], others: Mapping[int, RunResult], of: Callable[[RunResult], float | None]
+    mine: Sequence[RunResult], others: Sequence[RunResult], of: Callable[[RunResult], float | None]
 ) -> float | None:
-    found = [(of(mine[seed]), of(others[seed])) for seed in sorted(mine.keys() & others.keys())]
-    ratios = [value / reference for value, reference in found if value and reference]
+    pairs = pairs_of(by_seed(others, of), by_seed(mine, of))
+    ratios = [pair.value / pair.reference for pair in pairs if pair.value and pair.reference]
     return median(ratios) if ratios else None

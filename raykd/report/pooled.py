@@ -1,9 +1,20 @@
-"""A stage's runs together: each class's spread over seeds, one confusion, one reliability diagram."""
+"""A stage's runs together: by seed, each class's spread over seeds, one confusion, one reliability diagram."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from raykd.report.records import Reliability, Score
+from raykd.report.records import Reliability, RunResult, Score
 from raykd.report.statistics import Spread, spread_of
+
+
+def by_seed(runs: Iterable[RunResult], of: Callable[[RunResult], float | None]) -> dict[int, float]:
+    """What `of` says of each evaluated run, by its seed; a run of which it says None is left out."""
+    found = {run.record.seed: of(run) for run in runs if run.record and run.state == "evaluated"}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def on_test(name: str) -> Callable[[RunResult], float | None]:
+    """For `by_seed`: the measure `name` on the test set."""
+    return lambda run: run.score.numbers.get(name) if run.score else None
 
 
 def classes_of(scores: Sequence[Score]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from raykd.report.significance import holm
-from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
+from raykd.report.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 
 LEVEL = 0.05
 
@@ -79,12 +79,12 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
     seeds = sorted(set.intersection(*(set(of_seed) for of_seed in values.values()))) if len(values) > 1 else []
     if not seeds:
         return None
-    spreads = {name: spread for name in values if (spread := spread_of([values[name][seed] for seed in seeds]))}
+    common = {name: {seed: of_seed[seed] for seed in seeds} for name, of_seed in values.items()}
+    spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
     gains: list[tuple[str, str, PairedGain]] = []
     for better, worse in combinations(order, 2):
-        pairs = [Pair(seed, values[worse][seed], values[better][seed], less_is_better) for seed in seeds]
-        gain = paired_gain(pairs, better)
+        gain = paired_gain(pairs_of(common[worse], common[better], less_is_better), better)
         assert gain is not None
         gains.append((better, worse, gain))
     known = [p for _, _, gain in gains if (p := gain.t_test_p) is not None]

@@ -11,7 +11,7 @@ on the same ones. The exact tests beside the interval, see significance.py, know
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raykd.report import significance
@@ -116,6 +116,12 @@ def spread_of(values: Sequence[float]) -> Spread | None:
         return Spread(mean, None, 1)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     return Spread(mean, math.sqrt(variance), len(values))
+
+
+def pairs_of(reference: Mapping[int, float], values: Mapping[int, float], less_is_better: bool = False) -> list[Pair]:
+    """Of both by seed; a seed that only one of them has makes no pair."""
+    seeds = sorted(reference.keys() & values.keys())
+    return [Pair(seed, reference[seed], values[seed], less_is_better) for seed in seeds]
 
 
 def paired_gain(pairs: Sequence[Pair], who: str = "distilled", comparisons: int = 1) -> PairedGain | None:

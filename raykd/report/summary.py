@@ -9,7 +9,7 @@ from raykd.report.comparison import Comparison, compare
 from raykd.report.measures import COMPARED, MEASURES
 from raykd.report.provenance import cautions_of
 from raykd.report.records import Costs, Family, Record, Reliability, RunResult, Score
-from raykd.report.statistics import Pair, PairedGain, Spread, paired_gain, spread_of
+from raykd.report.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.stages import REPORT_KEYS, STAGES, Stage
 
 Value = TypeVar("Value")
@@ -85,7 +85,7 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
     return FamilySummary(
         family,
         stages,
-        {name: gain for name in COMPARED if (gain := paired_gain(_pairs(family, name)))},
+        {name: gain for name in COMPARED if (gain := _gain(family, name))},
         tuple(line for run in family.all_runs for line in _missing(run)),
         (*_caution_of_weak_teacher(stages), *more_cautions, *cautions_of(family)),
         compare(family),
@@ -151,19 +151,11 @@ def _the_one(records: list[Record], of: Callable[[Record], Value]) -> Value | No
     return values.pop() if len(values) == 1 else None
 
 
-def _pairs(family: Family, name: str) -> list[Pair]:
-    baseline, distilled = by_seed(family, "baseline", name), by_seed(family, "distilled", name)
-    seeds = sorted(baseline.keys() & distilled.keys())
-    return [Pair(seed, baseline[seed], distilled[seed], MEASURES[name].less_is_better) for seed in seeds]
-
-
-def by_seed(family: Family, stage: Stage, name: str) -> dict[int, float]:
-    """The measure `name` on the test set, of the runs of a stage that have it."""
-    return {
-        run.record.seed: run.score.numbers[name]
-        for run in family.stage(stage)
-        if run.record and run.score and name in run.score.numbers
-    }
+def _gain(family: Family, name: str) -> PairedGain | None:
+    """In the measure `name`."""
+    baseline = pooled.by_seed(family.stage("baseline"), pooled.on_test(name))
+    distilled = pooled.by_seed(family.stage("distilled"), pooled.on_test(name))
+    return paired_gain(pairs_of(baseline, distilled, MEASURES[name].less_is_better))
 
 
 def _missing(run: RunResult) -> list[str]:
