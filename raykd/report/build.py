@@ -8,6 +8,7 @@ from raykd.atomic import write_bytes
 from raykd.report import tables
 from raykd.report.collect import collect
 from raykd.report.html import render_page
+from raykd.report.provenance import taught
 from raykd.report.records import Family
 from raykd.report.search_page import files_of
 from raykd.report.search_records import SearchSummary
@@ -58,12 +59,13 @@ def build(results: Path) -> Report:
 
 
 def cautions_of(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
-    """That the family's distilled setting was picked with the seeds that its gain is about."""
-    distilled = {run.name for run in family.stage("distilled")}
+    """That a setting of the family's distilled students was picked with the seeds that its gain is about."""
     return tuple(
-        f"the distilled setting was picked among {confirmation.num_found + 1} by validation of these same seeds "
+        f"the {name} setting was picked among {confirmation.num_found + 1} by validation of these same seeds "
         f"(search {search.name}), which the gain's interval does not account for"
         for search in searches
         if search.family == family.name and (confirmation := search.confirmation) is not None
-        if confirmation.winner.trial is not None and distilled & {*confirmation.runs_of_winner}
+        if confirmation.winner.trial is not None
+        for name, runs in taught(family).items()
+        if {run.name for run in runs} & {*confirmation.runs_of_winner}
     )

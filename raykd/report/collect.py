@@ -6,7 +6,7 @@ ends the report with one line that names it: a number from a torn file must not 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,8 +45,12 @@ def _read_family(plan: Path) -> Family:
         if stage not in STAGES:
             fields.refuse(f"unknown stage '{stage}': a plan has {', '.join(STAGES)}")
     runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in _run_names(fields, stages, stage))
-    _refuse_mixed_stages(fields, runs)
-    return Family(folder.name, runs, _read_compared(fields, folder, {run.name: run for run in runs}))
+    compared = _read_compared(fields, folder, {run.name: run for run in runs if run.stage == "distilled"})
+    for stage in STAGES:
+        _refuse_mixed(fields, f"stage '{stage}'", [run for run in runs if run.stage == stage])
+    for method, of_method in compared.items():
+        _refuse_mixed(fields, f"comparison of '{method}'", of_method)
+    return Family(folder.name, runs, compared)
 
 
 def _read_compared(plan: Fields, folder: Path, known: Mapping[str, RunResult]) -> dict[str, tuple[RunResult, ...]]:
@@ -139,13 +143,12 @@ def _read_history(path: Path) -> History | None:
     return History(epochs, columns)
 
 
-def _refuse_mixed_stages(plan: Fields, runs: tuple[RunResult, ...]) -> None:
+def _refuse_mixed(plan: Fields, what: str, runs: Sequence[RunResult]) -> None:
     """A mean over two methods, or over one seed twice, would be a number of nothing."""
-    for stage in STAGES:
-        records = [run.record for run in runs if run.stage == stage and run.record]
-        settings = sorted({f"{record.model} {record.method}" for record in records})
-        if len(settings) > 1:
-            plan.refuse(f"stage '{stage}' mixes {' and '.join(settings)}; give each its own family")
-        seeds = [record.seed for record in records]
-        if len(set(seeds)) != len(seeds):
-            plan.refuse(f"stage '{stage}' has two runs of one seed (seeds {json.dumps(sorted(seeds))})")
+    records = [run.record for run in runs if run.record]
+    settings = sorted({f"{record.model} {record.method}" for record in records})
+    if len(settings) > 1:
+        plan.refuse(f"{what} mixes {' and '.join(settings)}; give each its own family")
+    seeds = [record.seed for record in records]
+    if len(set(seeds)) != len(seeds):
+        plan.refuse(f"{what} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")

@@ -1,17 +1,17 @@
 """Where the numbers came from: each stage's settings side by side, versions and machines over all runs.
 
-Also the cautions a reader needs before comparing baseline and distilled student: other recipes, other
-machines or versions, a teacher that was trained anew.
+Also the cautions a reader needs before comparing baseline and distilled students, those by each method that is
+compared included: other recipes, other machines or versions, a teacher that was trained anew.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raykd.config import dotted
 from raykd.provenance import identity_of
-from raykd.report.records import Family, Record, one_line
+from raykd.report.records import Family, Record, RunResult, one_line
 from raykd.stages import STAGES, Stage
 
 Flat = Mapping[str, str]
@@ -25,7 +25,7 @@ class SettingRow:
     """A dotted setting and the values it has in each stage's runs: () where a stage has no such setting."""
 
     path: str
-    values: Mapping[Stage, tuple[str, ...]]
+    values: Mapping[str, tuple[str, ...]]
 
     @property
     def students_differ(self) -> bool:
@@ -42,20 +42,15 @@ class OriginRow:
 
 
 def settings_of(family: Family) -> tuple[SettingRow, ...]:
-    """Every setting of the family's runs, the stages side by side."""
-    flats = {stage: [flatten(_settings(record)) for record in _records(family, stage)] for stage in STAGES}
-    paths = _in_order([flat for stage in STAGES for flat in flats[stage]])
-    sections = {path[:end] for path in paths for end, letter in enumerate(path) if letter == "."}
-    return tuple(
-        SettingRow(path, {stage: _distinct(path, flats[stage]) for stage in STAGES})
-        for path in paths
-        if path not in sections  # 'teacher' is null in a stage that has none, and a section in the others
-    )
+    """Every setting of the stages' runs, side by side; of the distilled ones, those by the experiment's own method."""
+    return _side_by_side({stage: family.stage(stage) for stage in STAGES})
 
 
 def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> tuple[OriginRow, ...]:
-    """compute, hardware, versions and git of the stages' runs, with the number of runs behind each value."""
-    runs = [flatten(_origin(record)) for stage in stages for record in _records(family, stage)]
+    """compute, hardware, versions and git of all runs of the stages, with the number of runs behind each value."""
+    runs = [
+        flatten(_origin(run.record)) for stage in stages for run in family.all_runs if run.stage == stage and run.record
+    ]
     rows = []
     for path in _in_order(runs):
         values = [run.get(path, "not recorded") for run in runs]
@@ -65,27 +60,43 @@ def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> tuple[Orig
 
 def cautions_of(family: Family) -> tuple[str, ...]:
     """One sentence for each thing that weakens a comparison between the family's runs."""
-    have_both = bool(_records(family, "baseline") and _records(family, "distilled"))
-    by_setting = [line for row in settings_of(family) for line in _cautions_of_setting(row, have_both)]
+    named = {stage: family.stage(stage) for stage in STAGES if stage != "distilled"} | taught(family)
+    begun = {name: runs for name, runs in named.items() if any(run.record for run in runs)}
+    by_setting = [line for row in _side_by_side(begun) for line in _cautions_of_setting(row)]
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _bears_on_results(row.path) for line in _cautions_of_origin(row)]
     return (*by_setting, *by_origin, *_caution_of_teacher(family))
 
 
-def _cautions_of_setting(row: SettingRow, have_both: bool) -> list[str]:
-    """A baseline has no teacher and another method by design; all else the two students must share."""
+def taught(family: Family) -> dict[str, tuple[RunResult, ...]]:
+    """The distilled runs by what a caution calls them: 'distilled' by the experiment's own method, others by theirs."""
+    own = family.stage("distilled")
+    names = {run.name for run in own}
+    others = {method: tuple(run for run in runs if run.name not in names) for method, runs in family.compared.items()}
+    return {"distilled": own} | {f"'{one_line(method)}'": runs for method, runs in others.items() if runs}
+
+
+def _cautions_of_setting(row: SettingRow) -> list[str]:
+    """A baseline has no teacher and another method by design; all else the students must share."""
     section, last = row.path.split(".")[0], row.path.split(".")[-1]
     # A file is known by its sha256, wherever it lay.
     if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):
         return []
     cautions = [
-        f"the {stage} runs differ in {row.path}: {', '.join(values)}"
-        for stage, values in row.values.items()
+        f"the {name} runs differ in {row.path}: {', '.join(values)}"
+        for name, values in row.values.items()
         if len(values) > 1
     ]
-    if have_both and row.students_differ and section != "method":
-        baseline, distilled = (", ".join(row.values[stage]) or "unset" for stage in ("baseline", "distilled"))
-        cautions.append(f"baseline and distilled student differ in {row.path}: {baseline} against {distilled}")
+    if "baseline" not in row.values or section == "method":
+        return cautions
+    others: dict[tuple[str, ...], list[str]] = {}  # of several methods that differ alike there is one caution
+    for name, values in row.values.items():
+        if name != "teacher" and values != row.values["baseline"]:
+            others.setdefault(values, []).append(name)
+    baseline = ", ".join(row.values["baseline"]) or "unset"
+    for values, names in others.items():
+        who = f"{', '.join(names)} student{'' if len(names) == 1 else 's'}"
+        cautions.append(f"baseline and {who} differ in {row.path}: {baseline} against {', '.join(values) or 'unset'}")
     return cautions
 
 
@@ -117,8 +128,11 @@ def _caution_of_teacher(family: Family) -> list[str]:
     identity = identity_of(weights)
     others = [
         run.name
-        for run in family.stage("distilled")
-        if run.record and run.record.teacher_sha256 and run.record.teacher_sha256 != identity
+        for run in family.all_runs
+        if run.stage == "distilled"
+        and run.record
+        and run.record.teacher_sha256
+        and run.record.teacher_sha256 != identity
     ]
     if not others:
         return []
@@ -148,8 +162,16 @@ def _origin(record: Record) -> dict[str, Any]:
     return {name: values for name, values in sections.items() if values}
 
 
-def _records(family: Family, stage: Stage | None = None) -> list[Record]:
-    return [run.record for run in family.runs if run.record and stage in (None, run.stage)]
+def _side_by_side(named: Mapping[str, Sequence[RunResult]]) -> tuple[SettingRow, ...]:
+    """Every setting of the runs, with the values that it has under each name."""
+    flats = {name: [flatten(_settings(run.record)) for run in runs if run.record] for name, runs in named.items()}
+    paths = _in_order([flat for found in flats.values() for flat in found])
+    sections = {path[:end] for path in paths for end, letter in enumerate(path) if letter == "."}
+    return tuple(
+        SettingRow(path, {name: _distinct(path, found) for name, found in flats.items()})
+        for path in paths
+        if path not in sections  # 'teacher' is null in a stage that has none, and a section in the others
+    )
 
 
 def _distinct(path: str, flats: Iterable[Flat]) -> tuple[str, ...]:

@@ -166,6 +166,20 @@ def test_a_stage_that_mixes_methods_or_repeats_a_seed_is_refused(results):
         collect(results.root)
 
 
+def test_a_comparison_that_repeats_a_seed_or_names_a_baseline_is_refused(results):
+    seeds = [
+        results.run("cnn", "distilled", seed, name=f"distilled-{name}", method="dkd")
+        for seed, name in [(0, "a"), (0, "b")]
+    ]
+    results.plan("cnn", {"dkd": seeds})
+    with pytest.raises(RaykdError, match="comparison of 'dkd' has two runs of one seed"):
+        collect(results.root)
+    baseline = results.run("cnn", "baseline", 0)
+    results.plan("cnn", {"dkd": [baseline]}, baseline=[baseline])
+    with pytest.raises(RaykdError, match="its place in the plan says 'distilled'"):
+        collect(results.root)
+
+
 def test_an_unreadable_results_root_is_no_traceback(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="no plan under"):

@@ -22,6 +22,60 @@ def test_runs_that_differ_only_by_design_raise_no_caution(results):
     assert cautions_of(family_of(results, {"config": plain}, {"config": method})) == ()
 
 
+def compared_of(results, **by_method):
+    """A family of baselines and of kd, its own method, with runs of each method of `by_method` as they are given."""
+    by_method = {"kd": {}} | by_method
+    baseline = [results.run("cnn", "baseline", seed) for seed in (0, 1)]
+    named = {
+        method: [
+            results.run("cnn", "distilled", seed, method=method, name=f"distilled-net-{method}-s{seed}-ab12", **fields)
+            for seed in (0, 1)
+        ]
+        for method, fields in by_method.items()
+    }
+    results.plan("cnn", baseline=baseline, distilled=named["kd"], comparison=named)
+    return collect(results.root)[0]
+
+
+def test_methods_compared_differ_by_design(results):
+    methods = {name: {"config": {"method": {name: 1}, "recipe": {"epochs": 3}}} for name in ("dkd", "crd")}
+    family = compared_of(results, kd={"config": {"method": {"alpha": 0.5}, "recipe": {"epochs": 3}}}, **methods)
+    assert not [line for line in cautions_of(family) if "method." in line]
+
+
+def test_machines_and_code_of_runs_made_for_a_comparison_are_cautioned_against(results):
+    family = compared_of(results, dkd={"hardware": {"cpu": "another"}}, crd={"versions": {"torch": "2.14.0"}})
+    cautions = cautions_of(family)
+    assert "the students' runs differ in hardware.cpu: a processor (6 of 8 runs); another (2 of 8 runs)" in cautions
+    assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in cautions
+
+
+def test_settings_of_compared_students_are_held_against_the_baselines(results):
+    """Once for all that differ alike, and each by its name."""
+    epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
+    family = compared_of(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
+    about_epochs = [line for line in cautions_of(family) if "recipe.epochs" in line]
+    assert about_epochs == [
+        "baseline and 'dkd', 'crd' students differ in recipe.epochs: 3 against 4",
+        "baseline and 'sp' student differ in recipe.epochs: 3 against 5",
+    ]
+
+
+def test_runs_of_one_compared_method_that_differ_are_cautioned_against(results):
+    compared_of(results, dkd={"config": {"method": {"beta": 8}}})
+    results.run("cnn", "distilled", 1, method="dkd", name="distilled-net-dkd-s1-ab12", config={"method": {"beta": 2}})
+    assert "the 'dkd' runs differ in method.beta: 8, 2" in cautions_of(collect(results.root)[0])
+
+
+def test_compared_students_of_a_teacher_that_was_trained_anew_are_cautioned_against(results):
+    family = compared_of(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
+    teacher = results.run("cnn", "teacher", weights_sha256="new")
+    plan = json.loads((results.root / "cnn" / "plan.json").read_text())
+    results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
+    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "taught by other weights" in line)
+    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": taught by other weights")
+
+
 def test_students_of_different_recipes_are_cautioned_against(results):
     family = family_of(results, {"config": {"recipe": {"epochs": 200}}}, {"config": {"recipe": {"epochs": 240}}})
     assert cautions_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)

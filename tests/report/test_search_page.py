@@ -200,7 +200,10 @@ def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results
     assert build(results.root).summaries[0].cautions == ()
     results.plan("cnn", distilled=[winner])
     (caution,) = build(results.root).summaries[0].cautions
-    assert "picked among 3 by validation of these same seeds (search search)" in caution
+    assert "the distilled setting was picked among 3 by validation of these same seeds (search search)" in caution
+    results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
+    (caution,) = build(results.root).summaries[0].cautions
+    assert caution.startswith("the 'kd (alpha 0.9)' setting was picked among 3")
 
 
 def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
