@@ -8,24 +8,24 @@ All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that al
 
 With 95 % confidence all k true ranks lie in these ranges at once (Mogstad, Romano, Shaikh and Wilhelm 2024, Review of
 Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from pairwise comparisons that hold together). Ties are
-not transitive: a and b may tie, b and c too, and a still be better than c.
+not transitive: a and b may tie, b and c too, and a still be better than c; or a have the best mean and tie with both,
+and b be better than c. What is better is transitive: deviations of a - b and b - c add at most, so the t of a - c is
+never below both of theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from raykd.report.significance import holm
+from raykd.report.significance import LEVEL, holm
 from raykd.report.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Compared:
     """`better` against `worse`, by their means. p: of the paired t-test; p_holm: for all pairs together.
 
-    Both are None of one seed, of which nothing can be said.
+    Both are None of one seed, and of equal differences, of which nothing can be said.
     """
 
     better: str
@@ -43,11 +43,9 @@ class Compared:
     def verdict(self) -> str:
         """In words, as of one gain."""
         num_seeds = len(self.gain.pairs)
-        if self.p_holm is None:
-            return "one seed: no interval"
-        if self.is_tie:
-            return f"not distinguishable at n = {num_seeds}"
-        return f"{self.better} is better than {self.worse} at n = {num_seeds}"
+        if not self.is_tie:
+            return f"{self.better} is better than {self.worse} at n = {num_seeds}"
+        return self.gain.verdict if self.p is None else f"not distinguishable at n = {num_seeds}"
 
 
 @dataclass(frozen=True)
@@ -82,25 +80,30 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
     common = {name: {seed: of_seed[seed] for seed in seeds} for name, of_seed in values.items()}
     spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
-    gains: list[tuple[str, str, PairedGain]] = []
-    for better, worse in combinations(order, 2):
-        gain = paired_gain(pairs_of(common[worse], common[better], less_is_better), better)
-        assert gain is not None
-        gains.append((better, worse, gain))
-    known = [p for _, _, gain in gains if (p := gain.t_test_p) is not None]
-    adjusted = holm(known) if len(known) == len(gains) else [None] * len(gains)
-    compared = tuple(
-        Compared(better, worse, gain, gain.t_test_p, p_holm)
-        for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
-    )
-    apart = [(one.better, one.worse) for one in compared if not one.is_tie]
+    compared = _compare(common, order, less_is_better)
     methods = tuple(
         Ranked(
             name,
             spreads[name],
-            first=1 + sum(worse == name for _, worse in apart),
-            last=len(order) - sum(better == name for better, _ in apart),
+            first=1 + sum(one.worse == name and not one.is_tie for one in compared),
+            last=len(order) - sum(one.better == name and not one.is_tie for one in compared),
         )
         for name in order
     )
     return Ranking(tuple(seeds), methods, compared)
+
+
+def _compare(
+    values: Mapping[str, Mapping[int, float]], order: Sequence[str], less_is_better: bool
+) -> tuple[Compared, ...]:
+    """All pairs."""
+    gains: list[tuple[str, str, PairedGain]] = []
+    for better, worse in combinations(order, 2):
+        gain = paired_gain(pairs_of(values[worse], values[better], less_is_better), better)
+        assert gain is not None
+        gains.append((better, worse, gain))
+    adjusted = holm([gain.t_test_p for _, _, gain in gains])
+    return tuple(
+        Compared(better, worse, gain, gain.t_test_p, p_holm)
+        for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
+    )

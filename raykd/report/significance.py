@@ -11,6 +11,7 @@ Journal of Statistics 6, 65-70.
 from collections.abc import Sequence
 from math import comb
 
+LEVEL = 0.05  # from which p-value on nothing is said to differ; its intervals are of 95 %
 MOST_PAIRS = 20  # of which all sign flips, a million, are looked at
 SAME = 1e-12  # relative: sums of the same terms in another order round otherwise
 
@@ -18,6 +19,11 @@ SAME = 1e-12  # relative: sums of the same terms in another order round otherwis
 def smallest_p(num_pairs: int) -> float:
     """The least two-sided p-value that so many pairs can have in either test; 1 of none."""
     return min(1.0, 2.0 ** (1 - num_pairs))
+
+
+def fewest_pairs(level: float = LEVEL) -> int:
+    """From how many pairs on either test can have a p-value below `level`: 6 of 0.05."""
+    return next(count for count in range(1, 1100) if smallest_p(count) < level)
 
 
 def sign_test(differences: Sequence[float]) -> float:
@@ -41,13 +47,17 @@ def permutation_test(differences: Sequence[float]) -> float | None:
     return float(np.mean(np.abs(sums) >= observed - SAME * scale))
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Adjusted p-values: those below 0.05 hold together in 95 % of cases, however the tests depend on each other.
 
-    The i-th smallest of m, from 0, times m - i; never below a smaller one's, never above 1.
+    The i-th smallest of m, from 0, times m - i; never below a smaller one's, never above 1. None, of what has no test
+    yet, counts as 1 and stays None: whatever it comes to, it raises no other. That is of "they differ"; which one is
+    better is wrong no more often where tests are independent (Shaffer 1980, Annals of Statistics 8, 1342-1347), and in
+    no simulated lab of ours.
     """
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+    known = [1.0 if p is None else p for p in p_values]
+    adjusted, highest = [0.0] * len(known), 0.0
+    for place, index in enumerate(sorted(range(len(known)), key=lambda index: known[index])):
+        highest = max(highest, min(1.0, (len(known) - place) * known[index]))
         adjusted[index] = highest
-    return tuple(adjusted)
+    return tuple(None if p is None else found for p, found in zip(p_values, adjusted, strict=True))

@@ -2,6 +2,7 @@
 
 import re
 
+from raykd.report.significance import LEVEL, fewest_pairs
 from raykd.report.statistics import PairedGain, Spread
 
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
@@ -83,10 +84,13 @@ def energy(joules: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """'0.25', '0.016', or 'below 0.001'."""
+    """'0.25', '0.016' or '<0.001'; with a digit more where rounding would take it over 0.05: '0.0496'."""
     if p is None:
         return "-"
-    return "below 0.001" if p < 0.001 else f"{p:.2g}"
+    if p < 0.001:
+        return "<0.001"
+    rounded_to = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in rounded_to if (float(text) < LEVEL) == (p < LEVEL))
 
 
 def exact_tests(gain: PairedGain) -> str:
@@ -94,8 +98,10 @@ def exact_tests(gain: PairedGain) -> str:
     found = f"sign p = {p_value(gain.sign_test_p)}"
     if gain.permutation_p is not None:
         found += f", permutation p = {p_value(gain.permutation_p)}"
-    count, smallest = len(gain.pairs), p_value(gain.smallest_p)
-    return f"exact tests, two-sided: {found}; the smallest possible at n = {count} is {smallest}"
+    possible = f"the smallest possible at n = {len(gain.pairs)} is {p_value(gain.smallest_p)}"
+    if gain.smallest_p >= LEVEL:
+        possible += f", whatever the gains: {LEVEL:g} takes {fewest_pairs()} seeds"
+    return f"exact tests, two-sided: {found}; {possible}".replace("= <", "< ")
 
 
 def in_favour(gain: PairedGain, of: str = "distilling") -> str:

@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from raykd.report.statistics import Pair, paired_gain, spread_of
+from raykd.report.statistics import Pair, least_gain, paired_gain, pairs_of, spread_of
 
 
 def test_spread_is_mean_and_standard_deviation_with_n_minus_1():
@@ -54,8 +55,40 @@ def test_an_interval_below_zero_says_worse():
 
 def test_equal_students_are_not_distinguishable_and_in_nobodys_favour():
     gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0)])
-    assert (gain.interval, gain.num_in_favour) == ((0.0, 0.0), 0)
-    assert gain.verdict == "not distinguishable at n = 2"
+    assert (gain.interval, gain.num_in_favour) == (None, 0)
+    assert gain.verdict == "not distinguishable at n = 2: the same gain at every seed, so no interval"
+
+
+@pytest.mark.parametrize("pairs", [[(87.0, 88.0), (88.0, 89.0)], [(87.1, 88.1), (88.3, 89.3), (88.7, 89.7)]])
+def test_gains_that_are_equal_have_no_interval_and_no_test(pairs):
+    """Also where they differ by rounding, 1e-14 here, which would be t values of 1e14."""
+    gain = paired_gain([Pair(seed, *values) for seed, values in enumerate(pairs)])
+    assert (gain.interval, gain.t_test_p, gain.is_distinguishable) == (None, None, False)
+    assert gain.spread.mean == pytest.approx(1.0)
+    assert spread_of([88.0, 88.0]).interval is None
+
+
+def test_steps_of_few_test_images_make_no_gain_of_nothing():
+    """5,000 labs of two seeds and 597 test images, without a gain: no more than 5 % may say better or worse."""
+    generator = np.random.default_rng(3)
+    step = 100 / 597
+    gains = np.round(generator.normal(0.0, 0.7, (5000, 2)) / step) * step
+    found = [paired_gain([Pair(seed, 90.0, 90.0 + gain) for seed, gain in enumerate(lab)]) for lab in gains.tolist()]
+    assert np.mean([gain.is_distinguishable for gain in found]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 5000)
+
+
+def test_only_seeds_that_both_have_are_pairs():
+    pairs = pairs_of({0: 80.0, 1: 81.0, 3: 83.0}, {3: 85.0, 2: 84.0, 1: 82.0})
+    assert pairs == [Pair(1, 81.0, 82.0), Pair(3, 83.0, 85.0)]
+    assert pairs_of({0: 1.0}, {1: 1.0}) == []
+
+
+@pytest.mark.parametrize(("comparisons", "expected"), [(1, 4.30265), (15, 17.27718)])
+def test_the_least_gain_that_three_seeds_can_show_by_hand(comparisons, expected):
+    """t(2) in closed form, over sqrt(3)."""
+    level = 1 - 0.05 / comparisons
+    assert level * math.sqrt(2 / (1 - level**2)) == pytest.approx(expected, abs=1e-5)
+    assert least_gain(3, comparisons) == pytest.approx(expected / math.sqrt(3), abs=1e-5)
 
 
 def test_one_seed_has_no_interval_and_says_so():
@@ -75,8 +108,8 @@ def test_a_gain_that_was_picked_among_several_has_the_interval_of_bonferroni():
 
 
 def test_of_a_loss_less_is_a_gain():
-    gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.5, less_is_better=True)], "the winner")
-    assert gain.spread.mean == pytest.approx(0.1)
+    gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.501, less_is_better=True)], "the winner")
+    assert gain.spread.mean == pytest.approx(0.0995)
     assert gain.num_in_favour == 2
     assert gain.verdict == "the winner is better at n = 2"
 

@@ -36,6 +36,34 @@ def test_ties_are_not_transitive():
     assert ranks(ranking) == {"a": "1-2", "b": "1-3", "c": "2-3"}
 
 
+def test_best_mean_may_tie_with_a_method_that_is_not_the_best():
+    """The best mean is one lucky seed's: it ties with all, and b is better than c all the same."""
+    ranking = rank({"a": by_seed(95.0, 85.0, 90.5), "b": by_seed(90.0, 90.1, 90.05), "c": by_seed(89.0, 89.1, 89.04)})
+    assert ranks(ranking) == {"a": "1-3", "b": "1-2", "c": "2-3"}
+
+
+def test_what_is_better_is_transitive():
+    """In 2,000 labs of three seeds, methods whose noise is shared, opposed, or their own."""
+    generator, chains = np.random.default_rng(5), 0
+    for _ in range(2000):
+        noise = generator.normal(0, 0.2, (3, 3)) @ generator.normal(0, 1.0, (3, 3))
+        values = noise + np.array([10.0, 5.0, 0.0]) * generator.uniform(0.2, 1.0)
+        ranking = rank({name: by_seed(*values[:, column].tolist()) for column, name in enumerate("abc")})
+        apart = {(one.better, one.worse) for one in ranking.compared if not one.is_tie}
+        first, second, third = (method.name for method in ranking.methods)
+        if {(first, second), (second, third)} <= apart:
+            chains += 1
+            assert (first, third) in apart
+    assert chains > 100
+
+
+def test_methods_of_equal_differences_are_a_tie_and_cost_the_others_nothing():
+    """a - b is 0.5 at each seed, by chance; that both are better than c is found all the same."""
+    ranking = rank({"a": by_seed(90.5, 90.6, 90.8), "b": by_seed(90.0, 90.1, 90.3), "c": by_seed(80.0, 80.2, 80.1)})
+    assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
+    assert ranking.compared[0].verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
+
+
 def test_holms_correction_makes_a_tie_of_what_one_comparison_would_tell_apart():
     """p = 0.03 of a - b alone; of three comparisons it is 0.06 or more."""
     two = {"a": by_seed(88.0, 88.6, 88.9, 88.1), "b": by_seed(87.5, 87.9, 88.6, 87.9)}
@@ -71,7 +99,9 @@ def test_nothing_to_compare_is_no_ranking(values):
 
 
 @pytest.mark.parametrize(
-    "means", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.8, 1.6)], ids=["all methods are equal", "two are equal"]
+    "means",
+    [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.8, 1.6), (0.0, 0.01, 9.0, 9.01)],
+    ids=["all methods are equal", "two are equal", "pairs are nearly equal and far apart"],
 )
 def test_all_true_ranks_are_covered_at_once_in_95_of_100_labs(means):
     """600 labs of 5 seeds, a seed's share of the noise common to its methods. An equal method may have either rank."""

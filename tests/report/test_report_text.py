@@ -1,7 +1,11 @@
 """The report in a Slurm log: no colours, no line wider than the table, everything said."""
 
+import pytest
+
+from raykd.report import wording
 from raykd.report.build import build
 from raykd.report.plain import WIDTH
+from raykd.report.statistics import Pair, paired_gain
 from raykd.report.text import render_text
 
 
@@ -46,3 +50,31 @@ def test_names_in_square_brackets_are_no_markup(results):
 
 def test_the_text_survives_a_latin_1_log(two_families):
     render_text(two_families).encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (None, "-"),
+        (0.25, "0.25"),
+        (0.0164, "0.016"),
+        (0.0004, "<0.001"),
+        (0.0496, "0.0496"),
+        (0.05, "0.05"),
+        (1.0, "1"),
+    ],
+)
+def test_a_p_value_is_never_rounded_over_the_level(p, text):
+    assert wording.p_value(p) == text
+
+
+def test_exact_tests_say_that_three_seeds_cannot_reach_5_percent(results):
+    results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
+    assert (
+        "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
+        "whatever the gains: 0.05 takes 6 seeds"
+    ) in render_text(build(results.root), in_full=True)
+    many = paired_gain([Pair(seed, 80.0, 81.0 + 0.1 * seed) for seed in range(12)])
+    assert wording.exact_tests(many).endswith(
+        "sign p < 0.001, permutation p < 0.001; the smallest possible at n = 12 is <0.001"
+    )

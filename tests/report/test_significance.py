@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from raykd.report.significance import MOST_PAIRS, holm, permutation_test, sign_test, smallest_p
+from raykd.report.significance import MOST_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
 from raykd.report.statistics import Pair, paired_gain, spread_of
 
 
@@ -83,10 +83,16 @@ def test_t_test_is_scipys_and_says_what_the_interval_says(num_pairs):
         assert (gain.t_test_p < 0.05) == gain.is_distinguishable
 
 
-def test_t_test_of_equal_differences_is_certain_and_of_one_pair_unknown():
-    assert paired_gain([Pair(0, 1.0, 2.0), Pair(1, 1.0, 2.0)]).t_test_p == 0.0
-    assert paired_gain([Pair(0, 1.0, 1.0), Pair(1, 2.0, 2.0)]).t_test_p == 1.0
+def test_t_test_of_equal_differences_and_of_one_pair_is_none():
+    assert paired_gain([Pair(0, 1.0, 2.0), Pair(1, 1.0, 2.0)]).t_test_p is None
+    assert paired_gain([Pair(0, 1.0, 1.0), Pair(1, 2.0, 2.0)]).t_test_p is None
     assert paired_gain([Pair(0, 1.0, 2.0)]).t_test_p is None
+
+
+@pytest.mark.parametrize(("level", "count"), [(0.05, 6), (0.05 / 15, 10), (0.25, 4), (0.26, 3)])
+def test_the_fewest_pairs_are_the_first_that_can_be_below_the_level(level, count):
+    assert fewest_pairs(level) == count
+    assert smallest_p(count) < level <= smallest_p(count - 1)
 
 
 def test_holm_by_hand():
@@ -94,6 +100,14 @@ def test_holm_by_hand():
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx((0.06, 0.04, 0.06, 0.06))
     assert holm([0.6, 0.9]) == (1.0, 1.0)
     assert holm([]) == ()
+
+
+def test_what_has_no_test_yet_counts_in_holm_and_raises_no_other_when_it_has():
+    before = holm([0.01, None, 0.02])
+    assert before == (0.03, None, 0.04)
+    for p in (0.0, 0.009, 0.015, 0.5, 1.0):
+        after = holm([0.01, p, 0.02])
+        assert after[0] <= before[0] and after[2] <= before[2]
 
 
 def test_holm_is_between_no_correction_and_bonferronis():
