@@ -1,6 +1,6 @@
 """A comparison of methods for the terminal, or a Slurm log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 from rich.text import Text
@@ -8,15 +8,22 @@ from rich.text import Text
 from raykd.report import wording
 from raykd.report.comparison import Comparison
 from raykd.report.plain import plain_table
+from raykd.report.ranking import Ranking
 from raykd.report.records import one_line
+from raykd.report.significance import LEVEL, fewest_pairs, smallest_p
+from raykd.report.statistics import least_gain
+
+NAME_WIDTH = 21  # of logit_standardization; longer ones are folded
+GAIN = "gain [95 %]"
 
 
 def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | str]:
-    """A row a method, the best first, and what the ranks say."""
-    table = plain_table(f"{one_line(family)}: methods")
-    table.add_column("method", overflow="fold", min_width=22)
-    for heading in ("rank", "test top1 (%)", "n", "gain [95 %]", "time", "memory"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    """A row a method, the best first, and what the table cannot say."""
+    table = plain_table(f"{one_line(family)}: methods on the test set")
+    longest = max(len(one_line(method.name)) for method in comparison.methods)
+    table.add_column("method", overflow="fold", width=min(max(longest, len("method")), NAME_WIDTH))
+    for heading in ("rank", "top1 (%)", "n", GAIN, "Holm p", "time,\nmemory"):
+        table.add_column(heading, justify="right", no_wrap=heading != GAIN)  # an interval of two seeds may be long
     for method in comparison.methods:
         table.add_row(
             Text(one_line(method.name)),
@@ -24,28 +31,73 @@ def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | s
             wording.percent(method.top1),
             f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
             wording.gain(method.gain),
-            wording.times(method.time),
-            wording.times(method.memory),
+            wording.p_value(method.p_holm),
+            ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in (method.time, method.memory)),
         )
     yield table
     yield from lines_under(comparison)
 
 
 def lines_under(comparison: Comparison) -> list[str]:
-    """What the table cannot say."""
+    """What the table cannot say: what each number is of, and what so many seeds of so many methods can show."""
     lines = []
     if comparison.baseline is not None:
         lines.append(f"gain, time and memory: over the baseline's, {wording.percent(comparison.baseline)} %")
-    ranking = comparison.ranking
+    return [*lines, *_about_gains(comparison), *_about_ranks(comparison)]
+
+
+def _about_gains(comparison: Comparison) -> Iterator[str]:
+    num_seeds = max((len(method.gain.pairs) for method in comparison.methods if method.gain), default=0)
+    if num_seeds == 0:
+        return
+    if alone := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
+        yield f"gains leave out seeds without a baseline: {_listed(sorted(alone))}"
+    if num_seeds == 1:
+        yield "one seed: no interval and no test, so nothing tells a gain from chance"
+        return
+    count = len(comparison.methods)
+    yield (
+        f"an interval is of its method by itself: of {count} methods that change nothing, {LEVEL / 2 * count:.2g} "
+        "would look better than the baseline by chance, and as many worse"
+    )
+    differing = [method.name for method in comparison.methods if method.differs]
+    found = f"below {LEVEL:g}: {_listed(differing)}" if differing else f"none is below {LEVEL:g}"
+    yield f"Holm p: of the paired t-test, corrected for all {count} methods; {found}"
+    yield (
+        f"what n = {num_seeds} can show: the largest gain stands out among {count} methods from "
+        f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs on, and from {least_gain(num_seeds):.1f} "
+        f"by itself; exact tests say no less than p = {wording.p_value(smallest_p(num_seeds))}, and take "
+        f"{fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
+    )
+
+
+def _about_ranks(comparison: Comparison) -> Iterator[str]:
+    ranking, found = comparison.ranking, [set(method.by_seed) for method in comparison.methods if method.by_seed]
     if ranking is None:
-        return lines
-    tied = [method.name for method in ranking.methods if method.first == 1]
-    count = len(ranking.seeds)
-    lines.append("a rank as 1-3 is one of these: paired t-tests over seeds, corrected by Holm for all pairs, level 5 %")
-    if len(tied) == len(ranking.methods):
-        lines.append(f"no method is distinguishable from another at n = {count}")
-    elif len(tied) > 1:
-        lines.append(f"not distinguishable from the best at n = {count}: {', '.join(map(one_line, tied[1:]))}")
-    else:
-        lines.append(f"{one_line(tied[0])} is better than every other at n = {count}")
-    return lines
+        if len(found) > 1:
+            yield "no ranks: no seed has a result of each of these methods yet"
+        return
+    if set(ranking.seeds) != set.union(*found):
+        yield f"ranks are over the seeds that each method with a result has: {_listed(ranking.seeds)}"
+    if len(ranking.seeds) == 1:
+        yield "one seed ranks nobody"
+        return
+    yield (
+        "a rank as 2-4 is one of these: above it stand the methods shown to be better, below it those shown to be "
+        "worse, by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
+    )
+    yield _about_the_best(ranking)
+
+
+def _about_the_best(ranking: Ranking) -> str:
+    best, at = one_line(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
+    tied = [one.worse for one in ranking.compared if one.better == ranking.methods[0].name and one.is_tie]
+    if all(one.is_tie for one in ranking.compared):
+        return f"no method is distinguishable from another {at}"
+    return (
+        f"not distinguishable from {best} {at}: {_listed(tied)}" if tied else f"{best} is better than every other {at}"
+    )
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(one_line(str(name)) for name in names)

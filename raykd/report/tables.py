@@ -71,7 +71,8 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     """report/summary.json: spreads, paired gains, what is missing. top1 in percent, gains in points.
 
     A spread is {"mean", "std", "num_runs", "interval"}, the last Student's 95 % of the mean; std and interval are null
-    of one run. "gain" is that of top1, once more among "gains". Confusions are in confusion.parquet.
+    of one run, and the interval of equal ones too. "gain" is that of top1, once more among "gains". Confusions are in
+    confusion.parquet.
     """
     return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
 
@@ -155,13 +156,18 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
 
 
 def _comparison_of(comparison: Comparison) -> dict[str, Any]:
-    """Methods, the best first, and by `pairs` what the ranks are from: all of them compared."""
+    """Methods, the best first, and by `pairs` what the ranks are from: all of them compared.
+
+    p is of the paired t-test, p_holm corrected for all methods against the baseline, or for all pairs.
+    """
     methods = [
         {
             "method": method.name,
             "rank": method.rank,
             "top1": plain(method.top1),
             "gain": None if method.gain is None else gain_of(method.gain),
+            "p": method.p,
+            "p_holm": method.p_holm,
             "time": method.time,
             "memory": method.memory,
         }

@@ -1,10 +1,19 @@
 """Methods side by side in the report: gains over the baseline, ranks, times and memory, and what is missing."""
 
 import json
+import math
 from typing import Any
 
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
 from raykd.report.build import build
+from raykd.report.comparison_text import lines_under
+from raykd.report.plain import WIDTH
+from raykd.report.significance import holm
 from raykd.report.text import render_text
+from raykd.report.wording import p_value
 
 
 def compared(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
@@ -30,11 +39,11 @@ def rows_of(results: Any) -> dict[str, Any]:
 
 
 def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
-    compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (90.0, 91.1, 92.0)})
+    compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (90.0, 91.2, 92.0)})
     rows = rows_of(results)
     assert list(rows) == ["dkd", "kd"]
     assert [row["rank"] for row in rows.values()] == ["1", "2"]
-    assert abs(rows["dkd"]["gain"]["spread"]["mean"] - (10 + 10.1 + 10) / 3) < 1e-9
+    assert abs(rows["dkd"]["gain"]["spread"]["mean"] - (10 + 10.2 + 10) / 3) < 1e-9
     assert rows["kd"]["time"] == 1.5
     assert "dkd is better than every other at n = 3" in render_text(build(results.root))
 
@@ -57,3 +66,126 @@ def test_family_that_compares_nothing_has_no_such_table(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 80.0)])
     build(results.root)
     assert json.loads((results.root / "report" / "summary.json").read_text())["cnn"]["comparison"] is None
+
+
+def said_of(results: Any) -> list[str]:
+    (summary,) = build(results.root).summaries
+    return lines_under(summary.comparison)
+
+
+def row_of(text: str, method: str) -> list[str]:
+    """Cells of the terminal's table."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {method} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_p_stands_beside_holms_for_all_methods_in_json_terminal_and_page(results):
+    """Three gains whose t-tests are scipy's; Holm by hand: the least p times 3, the next times 2, the last as it is."""
+    tops = {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.5), "sp": (80.0, 82.5, 81.0)}
+    compared(results, tops)
+    rows = rows_of(results)
+    raw = {name: ttest_rel(values, (80.0, 81.0, 82.0)).pvalue for name, values in tops.items()}
+    assert {name: row["p"] for name, row in rows.items()} == pytest.approx(raw, rel=1e-6)
+    assert raw["kd"] < raw["dkd"] < raw["sp"] < 1
+    expected = {"kd": 3 * raw["kd"], "dkd": 2 * raw["dkd"], "sp": raw["sp"]}
+    assert {name: row["p_holm"] for name, row in rows.items()} == pytest.approx(expected, rel=1e-6)
+    report = build(results.root)
+    assert row_of(render_text(report), "dkd")[5] == p_value(expected["dkd"])
+    page = report.page.read_text(encoding="utf-8")
+    assert f'data-label="p">{p_value(raw["dkd"])}<' in page
+    assert f'data-label="Holm p">{p_value(expected["dkd"])}<' in page
+
+
+def test_a_gain_that_stands_out_alone_may_not_stand_out_among_fifteen(results):
+    good = {"kd": (81.0, 82.3, 83.0)}
+    noise = {f"m{number:02}": (80.0 + 0.1 * number, 81.3, 81.5 - 0.2 * number) for number in range(14)}
+    compared(results, good | {"m00": noise["m00"]})
+    assert "Holm p: of the paired t-test, corrected for all 2 methods; below 0.05: kd" in said_of(results)
+    compared(results, good | noise)
+    row = rows_of(results)["kd"]
+    assert row["gain"]["is_distinguishable"] and row["p"] < 0.05 < row["p_holm"]
+    assert row["p_holm"] == pytest.approx(15 * row["p"])
+    assert "Holm p: of the paired t-test, corrected for all 15 methods; none is below 0.05" in said_of(results)
+
+
+def test_text_says_how_many_methods_would_look_better_by_chance_and_what_three_seeds_can_show(results):
+    """0.025 x 15; t(1 - 0.05 / 30, 2) / sqrt(3) = 9.97, t(0.975, 2) / sqrt(3) = 2.48; 2^-9 is below 0.05 / 15."""
+    compared(results, {f"m{number:02}": (80.5, 80.5 + 0.1 * number, 83.0) for number in range(15)})
+    said = said_of(results)
+    assert (
+        "an interval is of its method by itself: of 15 methods that change nothing, 0.38 would look better than the "
+        "baseline by chance, and as many worse"
+    ) in said
+    assert (
+        "what n = 3 can show: the largest gain stands out among 15 methods from 10.0 standard deviations of its pairs "
+        "on, and from 2.5 by itself; exact tests say no less than p = 0.25, and take 6 seeds for 0.05, 10 among 15 "
+        "methods"
+    ) in said
+    assert "Holm p: of the paired t-test, corrected for all 15 methods; none is below 0.05" in said
+
+
+def test_holm_keeps_its_promise_where_no_method_changes_anything():
+    """500 labs of 15 methods and 5 seeds that share a baseline: by itself some method looks different in most labs."""
+    generator = np.random.default_rng(11)
+    raw = adjusted = 0
+    for _ in range(500):
+        runs = generator.normal(80.0, 0.3, (16, 5))
+        p_values = ttest_rel(runs[1:], runs[:1], axis=1).pvalue.tolist()
+        raw += min(p_values) < 0.05
+        adjusted += min(holm(p_values)) < 0.05
+    assert raw / 500 > 0.25
+    assert adjusted / 500 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
+
+
+def test_one_seed_has_gains_and_no_intervals_and_says_so(results):
+    baseline = results.run("cnn", "baseline", 0, 80.0)
+    named = {
+        method: [results.run("cnn", "distilled", 0, top1, method=method, name=f"distilled-{method}")]
+        for method, top1 in {"kd": 81.0, "dkd": 82.0}.items()
+    }
+    results.plan("cnn", named, baseline=[baseline], distilled=named["kd"])
+    row = rows_of(results)["dkd"]
+    assert (row["rank"], row["p"], row["p_holm"], row["gain"]["interval"]) == ("1-2", None, None, None)
+    assert said_of(results)[1:] == [
+        "one seed: no interval and no test, so nothing tells a gain from chance",
+        "one seed ranks nobody",
+    ]
+    assert row_of(render_text(build(results.root)), "dkd")[4:6] == ["+2.00", "-"]
+
+
+def test_a_seed_that_is_missing_makes_no_pair_and_is_named(results):
+    """dkd has no seed 1, its best mean is of others, and no baseline has seed 3."""
+    compared(results, {"kd": (81.0, 82.1, 83.0, 84.0), "dkd": (81.0, None, 83.6, 84.6)})
+    rows = rows_of(results)
+    assert {pair["seed"] for pair in rows["kd"]["gain"]["pairs"]} == {0, 1, 2}
+    assert {pair["seed"] for pair in rows["dkd"]["gain"]["pairs"]} == {0, 2}
+    said = said_of(results)
+    assert "gains leave out seeds without a baseline: 3" in said
+    assert "ranks are over the seeds that each method with a result has: 0, 2, 3" in said
+
+
+def test_methods_stand_in_the_order_of_their_ranks_also_where_seeds_are_missing(results):
+    """kd's mean is the best, as it lacks the seed that is hard for all; of the seeds that both have dkd's is."""
+    compared(results, {"kd": (None, 85.0, 86.0), "dkd": (70.0, 86.1, 87.0)})
+    assert list(rows_of(results)) == ["dkd", "kd"]
+
+
+def test_no_seed_of_all_methods_is_no_ranking_and_says_so(results):
+    compared(results, {"kd": (81.0, None, None), "dkd": (None, 82.0, 83.0)})
+    assert [row["rank"] for row in rows_of(results).values()] == [None, None]
+    assert "no ranks: no seed has a result of each of these methods yet" in said_of(results)
+
+
+def test_all_that_tie_with_the_best_are_named_also_where_they_are_worse_than_another(results):
+    compared(results, {"kd": (95.0, 85.0, 90.5), "dkd": (90.0, 90.1, 90.05), "sp": (89.0, 89.1, 89.04)})
+    assert [row["rank"] for row in rows_of(results).values()] == ["1-3", "1-2", "2-3"]
+    assert said_of(results)[-1] == "not distinguishable from kd at n = 3: dkd, sp"
+
+
+def test_the_table_of_the_longest_rows_fits_the_log(results):
+    tops = {"logit_standardization": (99.1, 31.25, 100.0), "kd (alpha 0.9, temperature 2.0)": (91.2, 92.1, 93.4)}
+    compared(results, tops)
+    text = render_text(build(results.root))
+    table = [line for line in text.split("methods on the test set")[1].splitlines() if line.startswith(("|", "+"))]
+    assert table and all(len(line) <= WIDTH and line[-1] in "|+" for line in table)
+    assert "| logit_standardization " in text and "\N{HORIZONTAL ELLIPSIS}" not in text
