@@ -35,12 +35,12 @@ def points(value: float) -> str:
 
 
 def interval(gain: PairedGain) -> str:
-    """'[+0.61, +2.04]', or '' of one pair."""
+    """'[+0.61, +2.04]', or '' of one pair and of equal ones."""
     return "" if gain.interval is None else f"[{points(gain.interval[0])}, {points(gain.interval[1])}]"
 
 
 def gain(found: PairedGain | None, digits: int = 2) -> str:
-    """'+2.65 [+2.11, +3.18]': the mean and its interval, which one pair does not have."""
+    """'+2.65 [+2.11, +3.18]': the mean and its interval, which one pair and equal ones do not have."""
     if found is None:
         return "-"
     mean = f"{found.spread.mean:+.{digits}f}"
