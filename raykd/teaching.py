@@ -18,6 +18,7 @@ import torch
 from raykd import models
 from raykd.data.dataset import Dataset
 from raykd.experiment import IN_A_TABLE, Data, Experiment
+from raykd.methods.method import Need
 from raykd.models import Images
 from raykd.models.weights import file_fingerprint
 from raykd.outputs import Outputs
@@ -59,10 +60,19 @@ class WantedTable:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What was decided for the distilled runs of one plan, and why, in a sentence. table: None for a live teacher."""
+    """What was decided for the distilled runs of one plan, and why, in a sentence. table: None for a live teacher.
+
+    kept: of a comparison, the table with embeddings that a run is half done under: for methods that need them.
+    """
 
     table: WantedTable | None
     reason: str
+    kept: WantedTable | None = None
+
+    @property
+    def tables(self) -> tuple[WantedTable, ...]:
+        """Of those that hold all that a run needs it reads the first."""
+        return tuple(table for table in (self.table, self.kept) if table is not None)
 
 
 def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> TableKey:
@@ -80,33 +90,38 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, em
 
 
 def decide(
-    plan: Plan, dataset: Dataset, trained: Collection[str], tables: Path, teachers: Sequence[RunFolder]
+    plan: Plan,
+    dataset: Dataset,
+    trained: Collection[str],
+    tables: Path,
+    teachers: Sequence[RunFolder],
+    under_table: Collection[str] = (),
 ) -> Teaching | None:
     """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
 
-    tables: the folder of all tables. teachers: the run folders of the plan's teachers.
+    tables: the folder of all tables. teachers: the run folders of the plan's teachers. under_table: names of runs that
+    are half done under a table: where one can be, they go on under it, whatever it saves.
     """
-    experiment = plan.experiment
-    epochs = _epochs_left(plan, trained)
+    experiment, left = plan.experiment, _distilled_left(plan, trained)
+    begun = [run for run in left if run.name in under_table]
+    kept, epochs = _kept(plan, dataset, left, begun), _epochs_left(plan, trained)
     if not epochs:
-        return None
-    passes = sum(epochs_of_run for _, epochs_of_run in epochs)
-    by_seed = {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
-    num_views = experiment.data.views.count
-    visited = num_visited(num_views, sum(by_seed.values()))
-    table = _wanted(plan, dataset, by_seed, visited)
+        return Teaching(None, _rest(experiment, left, kept), kept) if kept else None
+    passes, by_seed = sum(count for _, count in epochs), _by_seed(epochs)
+    visited = num_visited(experiment.data.views.count, sum(by_seed.values()))
+    table = _wanted(plan, dataset, by_seed, experiment.in_a_table)
     key = table.key(dataset, _sha256(teachers))
-    against = _against(experiment, key, tables, visited / passes)
+    against = _impossible(experiment)
+    if not (against or any(_could_read(experiment, run) for run in begun)):
+        against = _against(key, tables, visited / passes)
     asked, each = experiment.teacher_source, f" of each of {len(teachers)} teachers" if len(teachers) > 1 else ""
     if asked == "live" or (asked == "auto" and against):
-        return Teaching(None, f"live, {passes} passes an image{each}: {against or 'as was asked'}")
+        live = f"live, {passes} passes an image{each}: {against or 'as was asked'}"
+        return Teaching(None, f"{live}; {_rest(experiment, left, kept)}" if kept else live, kept)
     size = _words(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
-    share = "all" if table.whole else f"{visited:.0f}"
-    others = sum(not _could_read(experiment, run) for run in _distilled_left(plan, trained))
-    rest = f"; live for {others} runs of methods that need more" if others else ""
-    return Teaching(
-        table, f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size}){rest}"
-    )
+    share, num_views = "all" if table.whole else f"{visited:.0f}", experiment.data.views.count
+    become = f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size})"
+    return Teaching(table, "; ".join(filter(None, (become, _rest(experiment, left, kept)))), kept)
 
 
 def num_visited(num_views: int, epochs: int) -> float:
@@ -136,9 +151,34 @@ def _could_read(experiment: Experiment, run: Run) -> bool:
     return not experiment.compare or run.method.needs <= experiment.in_a_table
 
 
-def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: float) -> WantedTable:
+def _kept(plan: Plan, dataset: Dataset, left: Sequence[Run], begun: Sequence[Run]) -> WantedTable | None:
+    """The table with embeddings that one of `begun` goes on under in a comparison, whose own holds none."""
     experiment = plan.experiment
-    views, whole = experiment.data.views, visited >= NEARLY_ALL * experiment.data.views.count
+    if experiment.teacher_source == "live" or all(_could_read(experiment, run) for run in begun):
+        return None
+    served = [run for run in left if run.method.needs <= IN_A_TABLE and not _could_read(experiment, run)]
+    return _wanted(plan, dataset, _by_seed([(run.seed, run.recipe.epochs) for run in served]), IN_A_TABLE)
+
+
+def _rest(experiment: Experiment, left: Sequence[Run], kept: WantedTable | None) -> str:
+    """Of a comparison, how runs are taught for which a table of logits is not enough; '' where there are none."""
+    others = [run for run in left if not _could_read(experiment, run)]
+    with_embeddings = sum(kept.serves(run) for run in others) if kept else 0
+    live = len(others) - with_embeddings
+    words = [f"with embeddings, as one of them was begun, for {with_embeddings} runs"] if with_embeddings else []
+    return "; ".join(words + ([f"live for {live} runs of methods that need more"] if live else []))
+
+
+def _by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """The most epochs of each seed."""
+    return {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
+
+
+def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], held: frozenset[Need]) -> WantedTable:
+    experiment = plan.experiment
+    views = experiment.data.views
+    visited = num_visited(views.count, sum(by_seed.values()))
+    whole = visited >= NEARLY_ALL * views.count
     kept = len(dataset.train.labels) - experiment.data.val_images
     asked = (experiment.data.student_images, experiment.data.train_images, kept)
     num_images = min(number for number in asked if number is not None)
@@ -146,7 +186,7 @@ def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], visited: floa
     passes = len(teachers) * num_images * (views.count if whole else visited)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
     epochs = () if whole else tuple(sorted(by_seed.items()))
-    width = _embedding_width(teachers[0], dataset) if "embedding" in experiment.in_a_table else 0
+    width = _embedding_width(teachers[0], dataset) if "embedding" in held else 0
     return WantedTable(teachers, experiment.data, experiment.student.precision, epochs, whole, num_parts, width)
 
 
@@ -160,12 +200,17 @@ def _embedding_width(teacher: Run, dataset: Dataset) -> int:
     return outputs.embedding.shape[1]
 
 
-def _against(experiment: Experiment, key: TableKey, tables: Path, share: float) -> str:
-    """What speaks against a table, or ''."""
+def _impossible(experiment: Experiment) -> str:
+    """Why no table can teach its runs, or ''."""
     if (more := experiment.needs - IN_A_TABLE) and not experiment.compare:
         return f"the method needs the teacher's {', '.join(sorted(more))}, and a table holds logits and embeddings"
     if experiment.augmented:
         return f"a table holds views, and students train under {', '.join(experiment.augmented)}"
+    return ""
+
+
+def _against(key: TableKey, tables: Path, share: float) -> str:
+    """What speaks against a table that could be, or ''."""
     if key.teacher_sha256 and TeacherTable.exists(tables, key):
         return ""
     table = "a table with embeddings" if key.embedding_width else "a table"

@@ -66,7 +66,8 @@ def teaching_of(plan: Plan, dataset: Dataset, settled: Collection[str], options:
     """
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    return decide(plan, dataset, settled, store.tables, teachers) if teachers else None
+    begun = {run.name for run in plan.runs if store.folder(run).began_under == "table" and store.status(run) != "done"}
+    return decide(plan, dataset, settled, store.tables, teachers, begun) if teachers else None
 
 
 def run_lab(
@@ -96,9 +97,9 @@ def run_lab(
             say(console, f"teacher of {family}: {teaching.reason}")
     wanted = [(teachings[plan.experiment.family], dataset) for plan, dataset in plans]
     tables = [
-        filled(teaching.table) if is_full(teaching.table, store, dataset) else teaching.table
+        filled(table) if is_full(table, store, dataset) else table
         for teaching, dataset in wanted
-        if teaching is not None and teaching.table is not None
+        for table in (teaching.tables if teaching is not None else ())
     ]
     with stop_signals() as stopped:
         statuses = bring_to_end(runs, tables, workers.pop(), options, console, stopped.is_set)

@@ -54,7 +54,8 @@ class Job:
     @property
     def name(self) -> str:
         which = f" {self.part + 1}/{self.table.num_parts}" if self.kind == "fill" and self.table else ""
-        return f"{self.kind} {self.run.name}{which}"
+        more = " with embeddings" if which and self.table and self.table.embedding_width else ""
+        return f"{self.kind} {self.run.name}{which}{more}"
 
 
 @dataclass
@@ -88,7 +89,7 @@ def jobs_of(
     Teachers come first, then their `tables`: they hold others up, of several families at once. A run is evaluated, in
     seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
     """
-    table_of = {_names(table.teachers): table for table in tables}
+    all_tables = [(_names(table.teachers), table) for table in tables]
     left = {run.name for run in runs if run.name not in trained}
 
     def after(*before: Run) -> tuple[str, ...]:
@@ -96,13 +97,14 @@ def jobs_of(
 
     fills = [
         Job("fill", table.teachers[0], after(*table.teachers), table, part)
-        for table in table_of.values()
+        for _, table in all_tables
         for part in range(table.num_parts)
     ]
     jobs = []
     for run in runs:
-        table = table_of.get(_names(run.teachers)) if run.name not in live else None
-        table = table if table is not None and table.serves(run) else None
+        taught_by = _names(run.teachers)
+        serving = (table for teachers, table in all_tables if teachers == taught_by and table.serves(run))
+        table = next(serving, None) if run.name not in live else None
         if run.name in left:
             needs = tuple(job.name for job in fills if job.table == table) if table else after(*run.teachers)
             jobs.append(Job("train", run, needs, table))

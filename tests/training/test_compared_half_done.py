@@ -1,0 +1,129 @@
+"""A run that is half done under a table of embeddings goes on when other methods are compared with its own."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
+
+from raykd.config import override
+from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.experiment import Experiment
+from raykd.methods import KD, VID, FeatureKD
+from raykd.orchestration.lab import half_done_live, teaching_of
+from raykd.orchestration.options import Options
+from raykd.orchestration.queue import Job, jobs_of
+from raykd.plan import Plan, Run, make_plan
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.teaching import Teaching
+from raykd.training.taught import filler_of, teacher_of
+
+ALONE = experiment(
+    method=FeatureKD(), teacher_source="table", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
+)
+COMPARED = replace(ALONE, teacher_source="auto", compare=(KD(), VID()))
+
+
+def plan_of(made: Experiment) -> Plan:
+    return make_plan(made, digits(), NO_WEIGHTS)
+
+
+def named(plan: Plan, method: type, seed: int = 0) -> Run:
+    return next(run for run in plan.runs if type(run.method) is method and run.seed == seed)
+
+
+def asked(plan: Plan, results: Path) -> tuple[Teaching | None, list[Job]]:
+    """How the plan's runs are taught, and the jobs left of them."""
+    store = RunStore(results)
+    trained, live = {run.name for run in plan.runs if store.status(run) == "done"}, half_done_live(plan.runs, store)
+    teaching = teaching_of(plan, digits(), trained | live, Options(results, Path("no-data")))
+    return teaching, jobs_of(plan.runs, trained, trained, teaching.tables if teaching else (), live)
+
+
+def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
+    """Train `run` as a worker would that is given its job; under what it was trained."""
+    store, (_, jobs) = RunStore(results), asked(plan, results)
+    job = next(job for job in jobs if job.kind == "train" and job.run == run)
+    for fill in (other for other in jobs if other.kind == "fill" and other.name in job.needs):
+        assert fill.table is not None
+        filler_of(fill.table, store, digits(), CPU).fill(fill.part)
+    folder = store.folder(run)
+    teacher = teacher_of(run, folder.began_under, job.table, store, digits(), CPU)
+    train(run, folder, teacher, **hooks)
+    return folder.record()["compute"]["teacher"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """With a trained teacher, and a student by FeatureKD cut off in its second epoch."""
+    plan, steps = plan_of(ALONE), iter(range(6))
+    train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
+    with pytest.raises(Interrupted):
+        go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
+    return tmp_path
+
+
+def test_it_goes_on_under_its_table_to_the_same_bits_and_others_as_in_any_comparison(results: Path) -> None:
+    plan, store = plan_of(COMPARED), RunStore(results)
+    teaching, _ = asked(plan, results)
+    assert teaching is not None and teaching.table is not None and teaching.kept is not None
+    assert (teaching.table.embedding_width, teaching.kept.embedding_width) == (0, 64)
+    assert teaching.reason.endswith(
+        "; with embeddings, as one of them was begun, for 2 runs; live for 2 runs of methods that need more"
+    )
+    run, straight = named(plan, FeatureKD), RunFolder(results / "straight")
+    for method, source in ((FeatureKD, "table"), (KD, "table"), (VID, "live")):
+        assert go_on(named(plan, method), plan, results) == source
+    train(run, straight, teacher_of(run, "", teaching.kept, store, digits(), CPU))
+    assert straight.best.read_bytes() == store.folder(run).best.read_bytes()
+    assert len(list(store.tables.iterdir())) == 2
+
+
+def test_once_it_is_done_no_table_with_embeddings_is_asked_for(results: Path) -> None:
+    plan = plan_of(COMPARED)
+    go_on(named(plan, FeatureKD), plan, results)
+    teaching, jobs = asked(plan, results)
+    assert teaching is not None and teaching.kept is None
+    assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).table is None
+
+
+def test_it_is_kept_where_no_method_beside_it_reads_a_table(results: Path) -> None:
+    plan = plan_of(replace(COMPARED, compare=(VID(),)))
+    teaching, _ = asked(plan, results)
+    assert teaching is not None and teaching.table is None and teaching.reason.startswith("with embeddings")
+    assert go_on(named(plan, FeatureKD), plan, results) == "table"
+
+
+def test_parts_of_both_tables_are_jobs_of_their_own(results: Path) -> None:
+    _, jobs = asked(plan_of(COMPARED), results)
+    fills = [job for job in jobs if job.kind == "fill"]
+    assert len({job.name for job in fills}) == len(fills) == 2
+
+
+@pytest.mark.parametrize("compare", [(), (KD(),)])
+def test_what_a_live_teacher_is_refused_with_says_how_to_go_on(results: Path, compare: Any) -> None:
+    made = replace(COMPARED, teacher_source="live", compare=compare)
+    with pytest.raises(RunFailed, match="half done under a teacher that was table, and this would be live") as caught:
+        go_on(named(plan_of(made), FeatureKD), plan_of(made), results)
+    (path, value), *_ = re.findall(r"--set (\w+)=(\w+)", str(caught.value))
+    remedied = plan_of(override(made, path, value))
+    assert go_on(named(remedied, FeatureKD), remedied, results) == "table"
+
+
+def test_table_that_is_gone_is_made_again_for_it(results: Path) -> None:
+    shutil.rmtree(RunStore(results).tables)
+    for made in (COMPARED, replace(ALONE, teacher_source="auto", seeds=(0,))):
+        plan, run = plan_of(made), named(plan_of(made), FeatureKD)
+        steps = iter(range(2))
+        with pytest.raises(Interrupted):
+            go_on(run, plan, results, should_stop=lambda steps=steps: next(steps, None) is None)
+        assert RunStore(results).folder(run).began_under == "table"
+
+
+def test_table_asked_for_in_words_is_refused_with_what_works(results: Path) -> None:
+    with pytest.raises(ConfigError, match="a table holds logits; use live, or auto"):
+        replace(COMPARED, teacher_source="table")
