@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
 from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
-from raykd.models.weights import load_weights
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import Progress, plural, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
@@ -22,9 +20,9 @@ from raykd.orchestration.session import ray_session
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.teaching import Teaching, WantedTable, decide
+from raykd.training.networks import Networks
 from raykd.training.taught import is_full
 from raykd.training.testing import is_tested
-from raykd.training.training import make_model, require_method_fits
 
 # SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -41,16 +39,17 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
-def checked_plan(experiment: Experiment, dataset: Dataset, options: Options) -> Plan:
-    """The plan on `dataset`. Raises ConfigError for models that cannot be made, weights or a method that do not fit."""
+def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, networks: Networks | None = None) -> Plan:
+    """The plan on `dataset`. Raises ConfigError for models that cannot be made, weights or a method that do not fit.
+
+    networks: of plans on `dataset` that were checked before.
+    """
+    networks = networks or Networks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
-    for run in {(run.recipe, run.initial, run.imported): run for run in plan.runs}.values():
-        model = make_model(run, dataset)
-        model.require_size(dataset.image_size, run.model.label)
-        if run.imported is not None:
-            load_weights(model.network, Path(run.imported.path))
+    for run in plan.runs:
+        networks.of(run)
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
-        require_method_fits(run, dataset)
+        networks.require_method_fits(run)
     return plan
 
 

@@ -1,6 +1,6 @@
 """What one run holds while it trains: its parts built from a Run, and the single step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +14,9 @@ from raykd.experiment import Data
 from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
-from raykd.outputs import Outputs, Targets
+from raykd.outputs import Targets
 from raykd.plan import Run
+from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute
 from raykd.training.group import ALONE, Group
@@ -99,34 +100,16 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     loader = _make_loader(run, dataset, rows, teacher, device, group)
     adapter = None
     if run.method.needs:
-        images = Targets(dataset.train.labels[rows], rows)
-        adapter = _make_adapter(run, student, teacher, next(loader.epoch(0)), images)
+        batch = _shown(next(loader.epoch(0)))
+        taught = teacher(batch)
+        assert taught is not None
+        adapter = make_adapter(run, dataset.train.labels, outputs_of(student, batch.images), taught)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
     return Training(run, compute, objective, optimizer, loader, val, teacher, group)
-
-
-def require_method_fits(run: Run, dataset: Dataset) -> None:
-    """Raise ConfigError where the method of `run` cannot bring its two models together: before either is trained."""
-    if not run.method.needs - {"logits"}:
-        return
-    assert run.teacher is not None
-    views = dataset.train.images[:2]
-    student, teacher = (_outputs(make_model(each, dataset), views) for each in (run, run.teacher))
-    labels = dataset.train.labels
-    with torch.random.fork_rng(devices=[]):
-        run.method.adapter(student, teacher, Targets(labels, torch.arange(len(labels))))
-
-
-@torch.no_grad()
-def _outputs(model: ImageModel, views: Tensor) -> Outputs:
-    """Of evaluation, on the CPU; the model is left in training mode."""
-    outputs: Outputs = model.eval()(views.cpu())
-    model.train()
-    return outputs
 
 
 def _make_loader(
@@ -149,11 +132,8 @@ def _make_loader(
     )
 
 
-def _make_adapter(run: Run, student: ImageModel, teacher: Teacher, batch: Batch, images: Targets) -> nn.Module | None:
-    """The method's adapter for these two models' shapes, its weights from the run's seed."""
-    taught = teacher(batch)
-    assert taught is not None
-    outputs = _outputs(student, batch.images[:2])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        return run.method.adapter(outputs, taught, images)
+def _shown(batch: Batch) -> Batch:
+    """NUM_SHOWN images of it; of a worker whose share is one image that one, again."""
+    rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)
+    images, labels, index, view = (x[rows] for x in (batch.images, batch.labels, batch.index, batch.view))
+    return replace(batch, images=images, labels=labels, index=index, view=view, mixed=None)

@@ -16,7 +16,8 @@ from raykd.methods.vid import Prediction
 from raykd.outputs import Outputs, Targets
 from raykd.recipe import SGD
 from raykd.training.compute import choose
-from raykd.training.training import Training, make_training, require_method_fits
+from raykd.training.networks import Networks
+from raykd.training.training import Training, make_training
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -292,7 +293,7 @@ def test_crd_keeps_a_place_for_each_image_that_is_trained_on() -> None:
 @pytest.mark.parametrize("method", [AttentionTransfer(stages=(7,)), FitNets(stages=(5,))])
 def test_method_that_does_not_fit_its_models_is_refused_before_training(method: StageMethod) -> None:
     with pytest.raises(ConfigError, match="the smaller model has 4"):
-        require_method_fits(run_of("distilled", method=method), digits())
+        Networks(digits()).require_method_fits(run_of("distilled", method=method))
 
 
 def test_checking_a_method_moves_no_generator() -> None:
@@ -300,5 +301,5 @@ def test_checking_a_method_moves_no_generator() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    require_method_fits(run, digits())
+    Networks(digits()).require_method_fits(run)
     assert torch.equal(torch.rand(1), expected)

@@ -16,8 +16,8 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
+from raykd.training.networks import Networks
 from raykd.training.teachers import LiveTeacher, TableTeacher
-from raykd.training.training import require_method_fits
 
 LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
 EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
@@ -45,7 +45,7 @@ def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, An
 @pytest.mark.parametrize("name", NAMES)
 def test_method_trains_and_one_that_is_cut_off_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     run, straight, cut = run_with(name), RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "cut")
-    require_method_fits(run, digits())
+    Networks(digits()).require_method_fits(run)
     heard = train(run, straight)
     assert set(heard[-1].terms) == {*run.method.weights(0), "loss"}
     left = iter([False] * (STOP_AFTER - 1) + [True])

@@ -1,0 +1,41 @@
+"""A method's adapter, made of what both networks say of two images: before anything is trained, and then again.
+
+Both times alike, so that a method which passes the check passes later: NUM_SHOWN images whatever the batch, all tensors
+on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a table
+holds no more.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from raykd.models import ImageModel
+from raykd.outputs import Outputs, Targets
+from raykd.plan import Run
+from raykd.training.rows import rows_of
+
+NUM_SHOWN = 2  # to show shapes
+
+
+def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -> nn.Module | None:
+    """The adapter of the run's method for two models' shapes, on the CPU, its weights from the run's seed.
+
+    labels: int64 [N], of the dataset's whole training part. student, teacher: of NUM_SHOWN images, on any device.
+    """
+    rows, _ = rows_of(run.data, labels)
+    needs = run.method.needs
+    taught = Outputs(
+        teacher.logits.cpu(),
+        teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in needs else None,
+        tuple(maps.cpu() for maps in teacher.features) if "features" in needs else (),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return run.method.adapter(student, taught, Targets(labels[rows], rows))
+
+
+@torch.no_grad()
+def outputs_of(model: ImageModel, images: Tensor) -> Outputs:
+    """Of evaluation, on the CPU, where `model` is; it is left in training mode."""
+    outputs: Outputs = model.eval()(images.cpu())
+    model.train()
+    return outputs

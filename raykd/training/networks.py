@@ -1,0 +1,53 @@
+"""The networks of planned runs, each made once, and whether a method brings two of them together."""
+
+from pathlib import Path
+
+from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError, RaykdError
+from raykd.methods import Method
+from raykd.models.weights import load_weights
+from raykd.outputs import Outputs
+from raykd.plan import Run
+from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.training import make_model
+
+
+class Networks:
+    """What each run's network, untrained, says of the same images of `dataset`."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._outputs: dict[object, Outputs] = {}
+
+    def of(self, run: Run) -> Outputs:
+        """On the CPU. Raises ConfigError for a network that cannot be made, or that does not take these images."""
+        key = run.model, run.initial, run.imported
+        if key not in self._outputs:
+            model = make_model(run, self._dataset)
+            model.require_size(self._dataset.image_size, run.model.label)
+            if run.imported is not None:
+                load_weights(model.network, Path(run.imported.path))
+            self._outputs[key] = outputs_of(model, self._dataset.train.images[:NUM_SHOWN])
+        return self._outputs[key]
+
+    def require_method_fits(self, run: Run) -> None:
+        """Raise ConfigError where the method of a distilled run cannot bring its two models together."""
+        assert run.teacher is not None
+        student, teacher, method = self.of(run), self.of(run.teacher), run.method
+        if "features" in method.needs and not teacher.features:
+            raise ConfigError(
+                f"method = {method.title()}: the teacher's model gives no maps of its stages; take one that does, such "
+                "as a ResNet, or a method on logits or embeddings"
+            )
+        if type(method).adapter is Method.adapter:
+            return
+        try:
+            make_adapter(run, self._dataset.train.labels, student, teacher)
+        except RaykdError:
+            raise
+        except Exception as error:  # whatever a person's method may raise
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            raise ConfigError(
+                f"method = {method.title()}: its adapter fails with {type(error).__name__}: {reason}. Of the teacher "
+                f"it is given what `needs` names, {', '.join(sorted(method.needs))}"
+            ) from error

@@ -1,0 +1,155 @@
+"""An adapter is made alike before anything is trained and then, so that what is refused is refused before."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
+from torch import Tensor, nn
+
+from raykd.errors import ConfigError
+from raykd.methods import Method
+from raykd.methods.method import Need
+from raykd.models.vit_cifar import ViT
+from raykd.outputs import Outputs, Targets
+from raykd.plan import Run, make_plan
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import decide
+from raykd.training.compute import choose
+from raykd.training.fill import Filler
+from raykd.training.group import Group
+from raykd.training.networks import Networks
+from raykd.training.teachers import LiveTeacher, Teacher, read_table
+from raykd.training.training import make_training
+
+SEEN: list[tuple[Outputs, Outputs, Targets]] = []
+
+
+@dataclass(frozen=True)
+class Notes(Method):
+    """Notes what its adapter is made of."""
+
+    kind: ClassVar[str] = "own_notes"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": 1.0, "gap": 1.0}
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        SEEN.append((student, teacher, images))
+        return nn.Linear(student.logits.shape[1], teacher.logits.shape[1])
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        assert adapter is not None
+        return {"gap": (adapter(student.logits) - teacher.logits).abs().mean()}
+
+
+@dataclass(frozen=True)
+class Scaled(Notes):
+    """Begins with how far both models are apart on the images that it is shown."""
+
+    kind: ClassVar[str] = "own_scaled"
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        adapter = nn.Linear(student.logits.shape[1], teacher.logits.shape[1])
+        adapter.bias.data += (student.logits - teacher.logits).mean(0)
+        return adapter
+
+
+@dataclass(frozen=True)
+class Undeclared(Notes):
+    """Reads what it does not say that it needs."""
+
+    kind: ClassVar[str] = "own_undeclared"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        assert student.embedding is not None
+        return nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Maps(Notes):
+    """Has no adapter, and needs maps."""
+
+    kind: ClassVar[str] = "own_maps"
+    needs: ClassVar[frozenset[Need]] = frozenset({"features"})
+    adapter = Method.adapter
+
+
+def from_table(run: Run, tables: Path) -> Teacher:
+    live = teacher_of(run)
+    assert isinstance(live, LiveTeacher)
+    plan = make_plan(experiment(method=run.method, teacher_source="table"), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), tables, [RunFolder(tables)])
+    assert found is not None and found.table is not None
+    table = TeacherTable(tables, found.table.key(digits(), ""))
+    Filler(found.table, digits(), table, live.model, choose(CPU, "fp32")).fill(0)
+    return read_table(run, digits(), table, CPU)
+
+
+def shapes(outputs: Outputs) -> list[tuple[int, ...]]:
+    embedding = () if outputs.embedding is None else (outputs.embedding,)
+    return [tuple(tensor.shape) for tensor in (outputs.logits, *embedding, *outputs.features)]
+
+
+@pytest.mark.parametrize("batch", [50, 4])
+def test_check_live_training_table_and_a_workers_share_show_it_the_same_shapes(batch: int, tmp_path: Path) -> None:
+    run = run_of("distilled", method=Notes(), student=recipe(batch_size=batch))
+    compute, worker = choose(CPU, "fp32"), Group(3, 4)
+    SEEN.clear()
+    Networks(digits()).require_method_fits(run)
+    make_training(run, digits(), compute, teacher_of(run))
+    make_training(run, digits(), compute, from_table(run, tmp_path))
+    if batch == 4:  # one image a worker
+        make_training(run, digits(), compute, teacher_of(run), worker)
+    first, *others = SEEN
+    assert shapes(first[1]) == [(2, 10), (2, 128)]
+    for student, teacher, images in others:
+        assert (shapes(student), shapes(teacher)) == (shapes(first[0]), shapes(first[1]))
+        assert all(torch.equal(one, other) for one, other in zip(images[:2], first[2][:2], strict=True))
+        assert len(images.index) == 200, "those that it trains on"
+        assert {tensor.device.type for tensor in (*student[:2], *teacher[:2], *images[:2])} == {"cpu"}
+
+
+def test_adapter_that_compares_what_it_is_shown_is_trained(tmp_path: Path) -> None:
+    run = run_of("distilled", method=Scaled())
+    Networks(digits()).require_method_fits(run)
+    assert len(train(run, RunFolder(tmp_path / "run"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (
+            run_of("distilled", method=Undeclared()),
+            r"method = Undeclared: its adapter fails with AttributeError: 'NoneType'.* `needs` names, logits$",
+        ),
+        (
+            run_of("distilled", method=Maps(), teacher=recipe(model=ViT(depth=1, width=24, heads=2, patch=2))),
+            r"method = Maps: the teacher's model gives no maps of its stages; take one that does, such as a ResNet",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_training_in_one_line(run: Run, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        Networks(digits()).require_method_fits(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_network_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    from raykd.training import networks
+
+    build = networks.make_model
+    monkeypatch.setattr(networks, "make_model", lambda run, dataset: (made.append(run.stage), build(run, dataset))[1])
+    plan, asked = make_plan(experiment(method=Notes(), seeds=(0, 1)), digits(), NO_WEIGHTS), Networks(digits())
+    for run in plan.runs:
+        asked.of(run)
+    asked.require_method_fits(plan.runs[-1])
+    assert made == ["teacher", "baseline"]
