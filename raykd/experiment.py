@@ -7,13 +7,14 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 from raykd.config import Config, later, override, place
 from raykd.data import names
 from raykd.data.views import Views
-from raykd.methods import KD, Method
+from raykd.methods import KD, Method, own_file
 from raykd.methods.method import Need
 from raykd.models import Model
 from raykd.models.vit_cifar import ViT
@@ -172,6 +173,17 @@ class Experiment(Config):
         """`method`, and those that it is compared with."""
         return (self.method, *self.compare)
 
+    @cached_property
+    def own_methods(self) -> dict[str, Method]:
+        """Methods of a person's own that the search names by their files, by their words.
+
+        Read once, when the experiment is made, and carried with it as text: a trial has another working directory, may
+        be on another node, and begins when the file may have been edited.
+        """
+        space = self.search.space.get("method") if self.search else None
+        words = [word for word in space.corners if isinstance(word, str)] if space else []
+        return {word: Method.from_text(word) for word in words if own_file.is_path(word)}
+
     @property
     def needs(self) -> frozenset[Need]:
         """What its own method needs of the teacher, or that of any trial where the method is searched."""
@@ -227,5 +239,6 @@ class Experiment(Config):
         """This experiment without its search, with {dotted path: value}. Raises ConfigError for what does not fit."""
         changed = replace(self, search=None)
         for path, value in setting.items():
-            changed = override(changed, path, str(value))
+            own = self.own_methods.get(str(value)) if path == "method" else None
+            changed = replace(changed, method=own) if own else override(changed, path, str(value))
         return changed

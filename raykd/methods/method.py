@@ -37,7 +37,7 @@ class Method(Config):
     @classmethod
     def from_text(cls, text: str) -> Self:
         """As for any field; a class of a person's own by its file too, 'my_method.py:MyMethod'."""
-        if ".py" not in text:
+        if not own_file.is_path(text):
             return super().from_text(text)
         found = own_file.class_at(text, Method)
         try:

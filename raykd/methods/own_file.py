@@ -73,6 +73,11 @@ def restored(source: Source, values: dict[str, Any]) -> Any:
     return _classes[source.sha256, source.name](**values)
 
 
+def is_path(words: str) -> bool:
+    """Whether a method's word names a file, not one of raykd's."""
+    return ".py" in words
+
+
 def class_at(words: str, base: type) -> Any:
     """The class that 'my_method.py:MyMethod' names. Raises ConfigError, with file, line and error, where it cannot be
     had, and where it is no `base`.

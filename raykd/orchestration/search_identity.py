@@ -17,8 +17,10 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
     del settings["seeds"]
     assert experiment.search is not None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
+    own = {word: to_dict(method, results_only=True)["source"] for word, method in experiment.own_methods.items()}
     return {
         **settings,
+        **({"own_methods": own} if own else {}),
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
         "teacher_run": teacher.fingerprint,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from raykd.config import override
 from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
 from raykd.orchestration.datasets import dataset_of
@@ -35,7 +36,8 @@ LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at th
 class TrialConfig:
     """What every trial shares. `table`: what they read their teacher from, or None. stop: the command's StopFlag.
 
-    threads, gpus: of each of the trial's `workers`.
+    threads, gpus: of each of the trial's `workers`. started_in: what relative paths of the experiment's are below; Tune
+    calls a trial in a working directory of its own.
     """
 
     experiment: Experiment
@@ -47,6 +49,7 @@ class TrialConfig:
     workers: int
     table: WantedTable | None
     stop: Any
+    started_in: Path
 
 
 def train_trial(
@@ -92,9 +95,20 @@ def train_trial(
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
     """The run that a trial with the setting in `config` makes, and its data."""
     dataset = dataset_of(shared.experiment.data, shared.options)
-    experiment = replace(shared.experiment.with_setting(config[SETTING]), seeds=(shared.search.trial_seed,))
-    plan = make_plan(experiment, dataset, shared.options.weights_folder)
+    experiment = with_whole_paths(shared.experiment.with_setting(config[SETTING]), shared.started_in)
+    plan = make_plan(replace(experiment, seeds=(shared.search.trial_seed,)), dataset, shared.options.weights_folder)
     return next(run for run in plan.runs if run.stage == "distilled"), dataset
+
+
+def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:
+    """Files of weights by their whole paths, those that are relative from `folder`."""
+    if experiment.teacher_checkpoint:
+        experiment = replace(experiment, teacher_checkpoint=str(folder / experiment.teacher_checkpoint))
+    for who in ("teacher", "student"):
+        weights = getattr(getattr(experiment, who).model, "weights", "")
+        if weights not in ("", "pretrained"):
+            experiment = override(experiment, f"{who}.model.weights", str(folder / weights))
+    return experiment
 
 
 class Results:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from raykd.config import override, to_dict
+from raykd.config import to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment
@@ -92,10 +92,10 @@ def _try_all(command: SearchCommand, study: Study, table: WantedTable | None, sh
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    paths = _with_whole_paths(command.experiment), settings, whole, folder.path.absolute()
+    places = command.experiment, settings, whole, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*paths, slots.cpus, slots.gpus, slots.workers, table, flag)
+        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, table, flag, Path.cwd())
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
@@ -158,15 +158,3 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
 def _is_work_left(command: SearchCommand) -> bool:
     """Whether there is anything to train but what the report is about."""
     return num_ended(command.folder.trials()) < command.settings.num_trials or not is_confirmed(command)
-
-
-def _with_whole_paths(experiment: Experiment) -> Experiment:
-    """Files of weights by their whole paths, as for `options`."""
-    if experiment.teacher_checkpoint:
-        whole = str(Path(experiment.teacher_checkpoint).absolute())
-        experiment = replace(experiment, teacher_checkpoint=whole)
-    for who in ("teacher", "student"):
-        weights = getattr(getattr(experiment, who).model, "weights", "")
-        if weights not in ("", "pretrained"):
-            experiment = override(experiment, f"{who}.model.weights", str(Path(weights).absolute()))
-    return experiment

@@ -1,0 +1,142 @@
+"""A search that names a person's own method by its file: read when the command starts, and carried from there."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_runs import NO_WEIGHTS, digits, experiment
+
+from raykd.config import override
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.models.weights import save_weights
+from raykd.orchestration.options import Options
+from raykd.orchestration.search_command import SearchCommand
+from raykd.orchestration.search_identity import identity_of, require_same
+from raykd.orchestration.searcher import NUMBER, SETTING
+from raykd.orchestration.trial_loop import TrialConfig, run_of
+from raykd.plan import make_plan
+from raykd.search import Search, choice, uniform
+from raykd.training.training import make_model
+
+METHOD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from raykd import Method
+
+@dataclass(frozen=True)
+class Mine(Method):
+    kind: ClassVar[str] = "{kind}"
+    needs: ClassVar[frozenset] = frozenset({{"logits"}})
+    weight: float = {weight}
+
+    def weights(self, epoch):
+        return {{"ce": 1.0, "mine": self.weight}}
+
+    def terms(self, student, teacher, targets, adapter):
+        return {{"mine": (student.logits - teacher.logits).abs().mean()}}
+"""
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of this test's own: classes stay known for as long as the process lives."""
+    return "searched_" + "".join(letter for letter in request.node.name if letter.isalnum())
+
+
+@pytest.fixture
+def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """Over KD and a method in the folder that the command is typed in."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(METHOD.format(kind=kind, weight=1.0))
+    return experiment(search=Search({"method": choice("kd", "mine.py:Mine")}))
+
+
+def trial_config(made: Experiment, folder: Path) -> TrialConfig:
+    assert made.search is not None
+    options = Options(folder / "results", folder)
+    return TrialConfig(made, made.search, options, folder, 1, 0, 1, None, None, folder)
+
+
+def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
+    searched: Experiment, tmp_path: Path, kind: str
+) -> None:
+    """As Ray's cloudpickle does it, in a process that knows nothing of the file."""
+    from ray import cloudpickle
+
+    content = cloudpickle.dumps(trial_config(searched, tmp_path))
+    Path("mine.py").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    program = (
+        "import pickle, sys; from raykd.orchestration.trial_loop import run_of\n"
+        "shared = pickle.loads(sys.stdin.buffer.read())\n"
+        f"run, _ = run_of({{'{NUMBER}': 0, '{SETTING}': {{'method': 'mine.py:Mine'}}}}, shared)\n"
+        "print(run.method.kind, run.method.weights(0)['mine'], run.fingerprint)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        input=content,
+        capture_output=True,
+        check=False,
+        timeout=120,
+        cwd=tmp_path / "elsewhere",
+    )
+    found, _ = run_of({NUMBER: 0, SETTING: {"method": "mine.py:Mine"}}, trial_config(searched, tmp_path))
+    assert ended.stdout.decode().split() == [kind, "1.0", found.fingerprint], ended.stderr.decode()
+
+
+def test_a_file_that_is_edited_meanwhile_changes_no_trial(searched: Experiment, tmp_path: Path, kind: str) -> None:
+    before = searched.with_setting({"method": "mine.py:Mine"}).method
+    Path("mine.py").write_text(METHOD.format(kind=kind, weight=2.0))
+    assert searched.with_setting({"method": "mine.py:Mine"}).method == before
+    assert searched.with_setting({"method": "mine.py:Mine", "method.weight": 3.0}).method.weights(0)["mine"] == 3.0
+    copied = pickle.loads(pickle.dumps(searched))  # noqa: S301 - its own
+    assert searched.needs == {"logits"} and copied.own_methods == searched.own_methods
+
+
+def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
+    searched: Experiment, tmp_path: Path, kind: str
+) -> None:
+    def identity(made: Experiment) -> dict:
+        return identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())
+
+    command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
+    command.folder.update(identity=identity(searched))
+    assert searched.search is not None
+    again = experiment(search=searched.search)
+    require_same(command.folder, identity(again))
+    Path("mine.py").write_text(METHOD.format(kind=kind, weight=2.0))
+    edited = experiment(search=searched.search)
+    with pytest.raises(ConfigError, match=r"holds another search: own_methods\.mine\.py:Mine\.sha256 was .*, and is "):
+        require_same(command.folder, identity(edited))
+
+
+def test_a_search_of_raykds_own_methods_is_the_one_that_it_was() -> None:
+    made = experiment(search=Search({"method": choice("kd", "dkd")}))
+    assert "own_methods" not in identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())
+
+
+def test_a_path_that_leads_nowhere_is_refused_when_the_search_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"method file 'gone\.py' cannot be read .*; check the path, from"):
+        experiment(search=Search({"method": choice("kd", "gone.py:Mine")}))
+
+
+def test_weights_in_a_space_are_found_from_where_the_command_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = override(experiment(), "student.model", "timm:test_vit")
+    base = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "baseline")
+    save_weights(Path("a.safetensors"), make_model(base, digits()).network.state_dict())
+    space = {"student.model.weights": choice("", "a.safetensors"), "method.alpha": uniform(0, 1)}
+    shared = trial_config(experiment(student=made.student, search=Search(space)), tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    run, _ = run_of({NUMBER: 0, SETTING: {"student.model.weights": "a.safetensors", "method.alpha": 0.5}}, shared)
+    assert run.initial is not None and run.initial.path == str(tmp_path / "a.safetensors")
