@@ -14,16 +14,17 @@ from rich.console import Console
 
 from raykd.config import to_dict
 from raykd.data.dataset import Dataset
-from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Experiment
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
-from raykd.orchestration.lab import checked_plan, filled, plan_of, run_lab, stop_signals, teaching_of
+from raykd.orchestration.lab import filled, plan_of, run_lab, stop_signals, teaching_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import plural
 from raykd.orchestration.queue import JobStatus
 from raykd.orchestration.search_command import SearchCommand
 from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.orchestration.session import ray_session
+from raykd.orchestration.space_check import check_space
 from raykd.plan import Plan
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import now
@@ -40,7 +41,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
-    _check_space(command, dataset)
+    check_space(experiment, plan, dataset, options)
     identity = identity_of(experiment, plan, dataset)
     require_same(command.folder, identity)
     with ray_session() if _is_work_left(command) else nullcontext():
@@ -120,17 +121,6 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
             f"none of {len(trials)} trials came to its end; the first says: {reasons[0] if reasons else ''}"
         )
     return best_first(done, settings)
-
-
-def _check_space(command: SearchCommand, dataset: Dataset) -> None:
-    """Raise ConfigError where a value at an end of a space cannot be trained on these images."""
-    students = replace(command.options, stages=("baseline",))  # teachers are the same in all
-    for path, space in command.settings.space.items():
-        for value in space.corners:
-            try:
-                checked_plan(command.experiment.with_setting({path: value}), dataset, students)
-            except ConfigError as error:
-                raise ConfigError(f"search.space: {path} in {space} cannot be {value}: {error}") from None
 
 
 def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus]) -> None:

@@ -1,0 +1,138 @@
+"""A search that could draw what cannot be trained is refused before Ray starts, and the check is cheap."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from small_runs import experiment, recipe
+
+from raykd.errors import ConfigError
+from raykd.experiment import Experiment
+from raykd.methods import AttentionTransfer, FeatureKD
+from raykd.models.vit_cifar import ViT
+from raykd.orchestration import lab, tune_job
+from raykd.orchestration.options import Options
+from raykd.recipe import SGD
+from raykd.search import Search, Space, choice, integer, loguniform, uniform
+from raykd.training import networks
+
+VIT = ViT(depth=1, width=24, heads=2, patch=2)
+WITH_TOKEN = replace(VIT, distillation_token=True)
+
+
+class RayStarts(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin() -> None:
+        raise RayStarts
+
+    for module in (lab, tune_job):
+        monkeypatch.setattr(module, "ray_session", begin)
+
+
+def search(space: dict[str, Space], results: Path, **changes: Any) -> None:
+    made: Experiment = experiment(**changes)
+    tune_job.search(replace(made, search=Search(space)), Options(results, Path("none")), Console(file=io.StringIO()))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
+    "maps that one of the students does not give": (
+        {"student": recipe(model="resnet8")},
+        {"student.model": choice("resnet8", "vit6"), "method": choice("kd", "at")},
+        ("student.model vit6 with method at", "the student's model gives no maps", "such as a ResNet", "leave one of"),
+    ),
+    "maps that the teacher does not give": (
+        {"teacher": recipe(model=VIT)},
+        {"method": choice("kd", "vid")},
+        ("method vid cannot be trained", "the teacher's model gives no maps", "such as a ResNet"),
+    ),
+    "a token that not all students have": (
+        {"student": recipe(model=WITH_TOKEN)},
+        {"method": choice("kd", "deit"), "student.model.distillation_token": choice(True, False)},
+        ("method deit with student.model.distillation_token False", "trains a distillation token", "--set student.mo"),
+    ),
+    "stages that are not there": (
+        {"method": AttentionTransfer()},
+        {"method.stages": choice("0,1", "0,7"), "method.weight": uniform(1, 1000)},
+        ("search.space: method.stages 0,7 cannot be trained", "stages = (0, 7)", "the smaller model has 4"),
+    ),
+    "a field that not all methods have": (
+        {"method": FeatureKD()},
+        {"method": choice("kd", "feature_kd"), "method.feature_weight": uniform(0, 1)},
+        ("method kd cannot be trained", "'method.feature_weight': KD has alpha, temperature"),
+    ),
+    "a field that not all optimizers have": (
+        {"student": recipe(optimizer=SGD())},
+        {"student.optimizer": choice("sgd", "adamw"), "student.optimizer.momentum": uniform(0, 0.9)},
+        ("search.space: student.optimizer adamw cannot be trained", "'student.optimizer.momentum': AdamW has lr"),
+    ),
+    "a value that cannot be by itself": (
+        {},
+        {"student.batch_size": choice(50, 5_000)},
+        ("student.batch_size in choice(50, 5000) cannot be 5000", "--set student.batch_size=200"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_it_is_refused_with_field_value_and_remedy(what: str, tmp_path: Path) -> None:
+    changes, space, words = REFUSED[what]
+    with pytest.raises(ConfigError) as caught:
+        search(space, tmp_path / "results", **changes)
+    message = str(caught.value)
+    assert "\n" not in message and not (tmp_path / "results").exists()
+    for part in words:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "space"),
+    [
+        ({"teacher_source": "table"}, {"method": choice("kd", "feature_kd")}),
+        ({"student": recipe(model=WITH_TOKEN)}, {"method": choice("kd", "deit", "feature_kd")}),
+        ({}, {"method": choice("kd", "at", "nst", "crd"), "student.model.width": integer(8, 16)}),
+    ],
+)
+def test_what_goes_together_is_searched(changes: dict[str, Any], space: dict[str, Space], tmp_path: Path) -> None:
+    with pytest.raises(RayStarts):
+        search(space, tmp_path / "results", **changes)
+
+
+def test_methods_and_models_are_paired_once_whatever_else_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters: list[tuple[str, str, Any]] = []
+    models: list[str] = []
+    make_adapter, make_model = networks.make_adapter, networks.make_model
+
+    def noted_adapter(run: Any, *given: Any) -> Any:
+        adapters.append((run.method.kind, run.model.label, run.method.stages))
+        return make_adapter(run, *given)
+
+    def noted_model(run: Any, dataset: Any) -> Any:
+        models.append(run.model.label)
+        return make_model(run, dataset)
+
+    space = {
+        "method": choice("at", "vid"),
+        "method.stages": choice("0,1", "2"),
+        "method.weight": choice(1, 2, 4, 8),
+        "method.kd_weight": uniform(0, 1),
+        "student.model.width": integer(8, 16),
+        "student.batch_size": choice(10, 20, 40, 50),
+        "student.optimizer.lr": loguniform(0.01, 0.1),
+    }
+    with pytest.raises(RayStarts):
+        monkeypatch.setattr(networks, "make_adapter", noted_adapter)
+        monkeypatch.setattr(networks, "make_model", noted_model)
+        search(space, tmp_path / "results", method=AttentionTransfer())
+    own, *pairs = adapters
+    assert own[0] == "at" and own[2] == (), "of the plan, which is checked first"
+    assert len(pairs) == len(set(pairs)) == 2 * 2 * 2, "methods, their stages, widths"
+    assert models == ["resnet8-w16", "resnet8-w8", "resnet8-w8", "resnet8-w16"], "of the plan, then of the space"
