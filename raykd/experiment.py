@@ -139,6 +139,7 @@ class Experiment(Config):
         for method in self.methods:
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
+            method.require_own_names(self.student.epochs)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
         both = "is no part of a search; leave one of them out"

@@ -12,6 +12,19 @@ from raykd.methods import own_file
 from raykd.outputs import Outputs, Targets
 
 Need = Literal["logits", "embedding", "features"]
+# Columns of a run's history that are no term of its loss; 'top1' is where training keeps its own beside the terms.
+NO_TERMS = (
+    "epoch",
+    "step",
+    "loss",
+    "top1",
+    "train_top1",
+    "val_top1",
+    "val_loss",
+    "lr",
+    "images_per_s",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,22 @@ class Method(Config):
     def weights(self, epoch: int) -> dict[str, float]:
         """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
         raise NotImplementedError
+
+    def require_own_names(self, epochs: int) -> None:
+        """Raise ConfigError where a term of one of `epochs` is called like another column of the run's history."""
+        try:
+            names = {name: epoch for epoch in reversed(range(epochs)) for name in self.weights(epoch)}
+        except Exception as error:  # whatever a person's method may raise
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            raise ConfigError(
+                f"method = {self.title()}: its weights(epoch) fails with {type(error).__name__}: {reason}"
+            ) from error
+        for name in NO_TERMS:
+            if name in names:
+                raise ConfigError(
+                    f"method = {self.title()}: weights({names[name]}) names a term '{name}', which is a column of "
+                    f"history.parquet for something else ({', '.join(NO_TERMS)}); rename the term"
+                )
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
         """A module trained and checkpointed with the student, such as a regressor where shapes differ; None for none.

@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
+
+_MEASURED_HERE = ("ce", "top1", "loss")
 
 
 class Objective(nn.Module):
@@ -30,7 +33,14 @@ class Objective(nn.Module):
         logits = student.logits.float()
         terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
         if teacher is not None:
-            terms |= self.method.terms(student, teacher, targets, self.adapter)
+            own = self.method.terms(student, teacher, targets, self.adapter)
+            for name in _MEASURED_HERE:
+                if name in own:
+                    raise ConfigError(
+                        f"method = {self.method.title()}: terms() gives '{name}', which is measured for every method "
+                        "alike; rename the term"
+                    )
+            terms |= own
         with torch.no_grad():
             terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # measured, never weighed
         return terms

@@ -1,0 +1,87 @@
+"""A term is a column of the history beside others: one that is called like those is refused before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from small_runs import experiment, recipe, run_of, train
+from torch import Tensor, nn
+
+from raykd.errors import ConfigError
+from raykd.methods import KD, Method
+from raykd.methods.method import NO_TERMS, Need
+from raykd.outputs import Outputs, Targets
+from raykd.report.records import NOT_A_LOSS_TERM
+from raykd.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Named(Method):
+    """Its term is called `term`, from epoch `start` on; `extra` is one that nothing weighs."""
+
+    kind: ClassVar[str] = "own_named"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    term: str = "gap"
+    start: int = 0
+    extra: str = ""
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": 1.0} | ({self.term: 1.0} if epoch >= self.start else {})
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        gap = (student.logits - teacher.logits).abs().mean()
+        return {self.term: gap} | ({self.extra: gap} if self.extra else {})
+
+
+@dataclass(frozen=True)
+class Listed(Named):
+    """Knows what it weighs in two epochs."""
+
+    kind: ClassVar[str] = "own_listed"
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": 1.0, self.term: [0.5, 1.0][epoch]}
+
+
+@pytest.mark.parametrize("name", NO_TERMS)
+def test_term_that_is_called_like_a_column_is_refused_in_one_line(name: str) -> None:
+    for made in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
+        with pytest.raises(ConfigError) as caught:
+            experiment(**made)
+        message = str(caught.value)
+        assert message.startswith(f"method = Named: weights(0) names a term '{name}', which is a column of ")
+        assert message.endswith("; rename the term") and "\n" not in message
+
+
+def test_term_that_comes_in_later_is_looked_at_too() -> None:
+    with pytest.raises(ConfigError, match=r"weights\(2\) names a term 'lr'"):
+        experiment(method=Named(term="lr", start=2))
+    assert experiment(method=Named(term="lr", start=3)), "no epoch has it"
+
+
+def test_weights_that_fail_in_an_epoch_of_the_recipe_are_told_before_it_begins() -> None:
+    assert experiment(method=Listed(), student=recipe(epochs=2))
+    with pytest.raises(ConfigError, match=r"method = Listed: its weights\(epoch\) fails with IndexError: list index"):
+        experiment(method=Listed())
+
+
+def test_columns_are_those_of_a_history_and_of_the_report(tmp_path: Path) -> None:
+    run, folder = run_of("distilled", method=Named(term="gap")), RunFolder(tmp_path / "run")
+    train(run, folder)
+    columns = set(folder.history()[0]) - {"ce", "gap"}
+    assert columns == NOT_A_LOSS_TERM == set(NO_TERMS) - {"top1"}
+
+
+@pytest.mark.parametrize("name", ["ce", "top1", "loss"])
+def test_term_that_is_measured_for_every_method_is_not_overwritten(name: str, tmp_path: Path) -> None:
+    run, folder = run_of("distilled", method=Named(extra=name)), RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) gives '{name}', which is measured for every"):
+        train(run, folder)
+    assert folder.record()["status"] == "failed"
+
+
+def test_a_name_of_ones_own_is_kept() -> None:
+    assert experiment(method=Named(term="val_gap"), compare=(KD(),)).method.weights(0) == {"ce": 1.0, "val_gap": 1.0}
