@@ -175,7 +175,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
                 print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
-        held.enter_context(metered(folder.usage(group.rank), device, worker.gpus))
+        is_begun = group.is_first and folder.checkpoint.is_file()
+        held.enter_context(metered(folder.usage(group.rank), device, worker.gpus, is_begun))
         fit(run, dataset, folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
     to_ray.flush()
 

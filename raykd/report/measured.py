@@ -12,6 +12,7 @@ from raykd.report.records import Costs, Reliability, Score, Usage, one_line
 from raykd.timing import Timing
 
 Item = TypeVar("Item")
+LOST_BY_A_KILL_S = 30.0  # of a worker's usage, which is written so often
 
 
 def read_score(path: Path) -> Score | None:
@@ -63,7 +64,10 @@ def read_costs(path: Path) -> Costs | None:
 
 
 def read_usage(folder: Path) -> Usage | None:
-    """All workers' files in usage/, added up. Raises: RaykdError naming the file when one is corrupt."""
+    """All workers' files in usage/, added up; None too where they begin in the middle of the run.
+
+    Raises: RaykdError naming the file when one is corrupt.
+    """
     files = [Fields.read(path) for path in sorted(folder.glob("*.json"))]
     pieces = [Fields(file.path, piece) for file in files for piece in _list(file, "pieces", None, _as_object)]
     if not pieces:
@@ -73,6 +77,12 @@ def read_usage(folder: Path) -> Usage | None:
     reasons = [piece.optional_text("no_joules_because") for piece in pieces]
     known = [one for one in joules if one is not None]
     total = sum(known) if len(known) == len(pieces) else None
+    # Before there was "since": it is less than was trained, by more than kills can have cost.
+    run, first = Fields.read_if_there(folder.parent / "run.json"), [p for p in pieces if p.path == files[0].path]
+    written = sum(piece.number("seconds", low=0) for piece in first) + LOST_BY_A_KILL_S * len(first)
+    is_short = run is not None and written < run.number("seconds", low=0)
+    if is_short or any(file.optional_text("since") is not None for file in files):
+        return None
     return Usage(gpu_seconds, total, tuple(dict.fromkeys(one_line(reason) for reason in reasons if reason)))
 
 

@@ -1,13 +1,16 @@
 """What a worker of a run took: seconds, GPUs, and the joules that its GPU counted meanwhile.
 
-    with metered(folder.usage(rank), device, gpus=1.0):
+    with metered(folder.usage(rank), device, gpus=1.0, is_begun=folder.checkpoint.is_file()):
         fit(...)
 
 <run>/usage/<rank>.json: {"pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece each
-time that the run was taken up; what a kill made it train again is in it, since it was taken. Energy is NVML's total
-counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a share of a GPU or a MIG
-instance, and where another process computes on it, for their energy would be counted too; without a GPU or an NVML that
-answers, too. A thread writes it down every WRITE_EVERY_S, which is what a kill can cost.
+time that the run was taken up; what a kill made it train again is in it, since it was taken. A run that was half done
+when its usage was first written (an older version, a full disk) has "since" beside them, the time of the first piece:
+their sum is not the run's, and the report leaves it out.
+
+Energy is NVML's total counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a
+share of a GPU or a MIG instance, and where another process computes on it, for their energy would be counted too;
+without a GPU or an NVML that answers, too. A thread writes it down every WRITE_EVERY_S, which is what a kill can cost.
 """
 
 import threading
@@ -20,7 +23,7 @@ from pathlib import Path
 import torch
 
 from raykd.atomic import write_json
-from raykd.run_folder import read_json
+from raykd.run_folder import now, read_json
 
 WRITE_EVERY_S = 30.0
 
@@ -44,14 +47,18 @@ class NoEnergy(Exception):
 
 
 @contextmanager
-def metered(path: Path, device: torch.device, gpus: float) -> Iterator[None]:
-    """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error."""
-    earlier, ended = read_json(path).get("pieces", []), threading.Event()
+def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = False) -> Iterator[None]:
+    """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error.
+
+    is_begun: whether the run was half done before; of several workers only the first can tell.
+    """
+    earlier, ended = read_json(path), threading.Event()
+    before = earlier or ({"since": now()} if is_begun else {})
     piece_so_far = _meter(device, gpus)
 
     def write() -> None:
         try:
-            write_json(path, {"pieces": [*earlier, asdict(piece_so_far())]})
+            write_json(path, {**before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]})
         except OSError as error:  # a quota, say: the run itself is sound
             print(f"raykd: what the run takes is not written to '{path}': {error}")
 
@@ -59,6 +66,7 @@ def metered(path: Path, device: torch.device, gpus: float) -> Iterator[None]:
         while not ended.wait(WRITE_EVERY_S):
             write()
 
+    write()  # a run that is killed in its first seconds has a file, and not the look of an older one
     thread = threading.Thread(target=keep_writing, daemon=True, name="raykd-usage")
     thread.start()
     try:

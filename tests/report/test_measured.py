@@ -113,6 +113,31 @@ def test_joules_of_all_workers_add_up_and_are_null_where_a_part_is_not_known(res
     assert (usage.gpu_seconds, usage.joules, usage.no_joules_because) == (145.0, None, ("0.5 of the GPU",))
 
 
+@pytest.mark.parametrize("changes", [{"since": "2026-11-23T13:00:00+00:00"}, {"pieces": "shorter than the run"}])
+def test_usage_that_begins_in_the_middle_of_a_run_is_left_out_and_not_too_small(results, changes):
+    name = measured(results, "cnn", "distilled", 0, 90.0)
+    path = results.root / "cnn" / name / "usage" / "0.json"
+    written, record = json.loads(path.read_text()), path.parent.parent / "run.json"
+    results.plan("cnn", distilled=[name])
+    assert build(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
+    if "since" in changes:
+        path.write_text(json.dumps(written | changes))
+    else:
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 181.0}))
+    stage = build(results.root).summaries[0].stage("distilled")
+    assert (stage.gpu_seconds, stage.joules) == (None, None)
+    (row,) = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    assert (row["gpu_seconds"], row["joules"]) == (None, None)
+
+
+def test_usage_of_which_kills_cost_some_seconds_is_counted(results):
+    name = measured(results, "cnn", "distilled", 0, 90.0)
+    record = results.root / "cnn" / name / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 175.0}))
+    results.plan("cnn", distilled=[name])
+    assert collect(results.root)[0].runs[0].usage.gpu_seconds == 120.0
+
+
 def test_summary_json_has_every_measure_with_its_interval(results):
     family(results)
     build(results.root)

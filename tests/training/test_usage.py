@@ -189,6 +189,23 @@ def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monke
     assert not [thread for thread in threading.enumerate() if thread.name == "raykd-usage"]
 
 
+def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(tmp_path: Path) -> None:
+    old, new = tmp_path / "old" / "0.json", tmp_path / "new" / "0.json"
+    for path, is_begun in ((old, True), (new, False), (old, True), (new, True)):
+        with metered(path, CPU, 0, is_begun):
+            pass
+    found = {path: json.loads(path.read_text()) for path in (old, new)}
+    assert [len(file["pieces"]) for file in found.values()] == [2, 2]
+    assert "since" not in found[new] and found[old]["since"].startswith("20")
+
+
+def test_a_run_that_is_killed_in_its_first_seconds_is_not_taken_for_one_without_usage(tmp_path: Path) -> None:
+    path = tmp_path / "0.json"
+    with metered(path, CPU, 0):
+        begun = json.loads(path.read_text())
+    assert len(begun["pieces"]) == 1
+
+
 def test_a_full_disk_is_said_and_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
