@@ -11,6 +11,7 @@ import pytest
 import raykd
 from raykd.config import kinds
 from raykd.methods import CrossEntropy, FeatureMethod, Method
+from raykd.outputs import Mixed, Outputs, Targets
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 ROWS = {
@@ -29,6 +30,13 @@ def defaults(cell: str) -> dict[str, Any]:
 def test_every_method_has_a_row() -> None:
     ours = {kind for kind, method in kinds(Method).items() if method.__module__.startswith("raykd.methods.")}
     assert set(ROWS) == ours - {CrossEntropy.kind}
+
+
+@pytest.mark.parametrize("given", [Outputs, Targets, Mixed])
+def test_own_method_names_all_that_terms_is_given(given: Any) -> None:
+    text = DOCS.with_name("own_method.md").read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    assert not [name for name in given._fields if name != "heads" and f"`{name}`" not in prose], "heads are DeiT's"
 
 
 @pytest.mark.parametrize("name", ROWS)
