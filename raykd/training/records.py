@@ -98,9 +98,8 @@ def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier
         )
     began, source = earlier.get("compute", {}), teacher.source or None
     if began.get("teacher", source) != source:
-        how = (
-            "live" if began["teacher"] == "live" else "auto"
-        )  # a comparison refuses 'table' where embeddings are needed
+        # Never 'table', which a comparison refuses where embeddings are needed; 'auto' takes the table up again.
+        how = "live" if began["teacher"] == "live" else "auto"
         raise RunFailed(
             f"{run.name} is half done under a teacher that was {began['teacher']}, and this would be {source}; go on "
             f"with --set teacher_source={how}, or remove {folder.path} to train it anew"
