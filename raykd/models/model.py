@@ -12,6 +12,8 @@ from raykd.config import Config
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
+Read = Callable[[nn.Module, Tensor], Outputs]  # a network and normalised pixels [B, 3, H, W] -> Outputs
+
 
 @dataclass(frozen=True)
 class Images:
@@ -49,6 +51,9 @@ class ImageModel(nn.Module):
 
     A model that wants another size or other statistics than the data's does that here, on the device, so that
     teacher and student are always given the same view (timm's models want their own mean, std and 224 pixels).
+
+    with_features: whether `features` are asked for, which a training does where its method reads them: they keep
+    memory, and some networks copy them. A ResNet, which has them for nothing, gives them always.
     """
 
     mean: Tensor
@@ -57,14 +62,17 @@ class ImageModel(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        read: Callable[[nn.Module, Tensor], Outputs],
+        read: Read,
         images: Images,
         input_size: int | None = None,
         mode: str = "bicubic",
+        read_features: Read | None = None,
     ) -> None:
+        """read_features: the same outputs as of `read`, and `features`; None where `read` gives all that there is."""
         super().__init__()
         self.network = network
-        self._read = read
+        self._read, self._read_features = read, read_features or read
+        self.with_features = False
         self.input_size = input_size if input_size != images.size else None
         self.mode = mode
         scale = 255.0
@@ -79,7 +87,8 @@ class ImageModel(nn.Module):
         if self.input_size is not None:
             # Resizing after the normalisation gives the same as before it: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
-        return self._read(self.network, pixels)
+        read = self._read_features if self.with_features else self._read
+        return read(self.network, pixels)
 
     @torch.no_grad()
     def require_size(self, size: int, label: str) -> None:

@@ -4,7 +4,10 @@ Pretrained weights are never fetched here: `python -m raykd prefetch` puts them 
 with a network, and a compute node reads that file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,12 +16,17 @@ from raykd.errors import ConfigError, did_you_mean
 from raykd.models.model import ImageModel, Images, Model
 from raykd.outputs import Outputs
 
+MAX_STAGES = 4  # a ResNet's, so that models of different kinds pair with no more said
+
+Hidden = Any  # what a network's forward_features gives and its forward_head takes: a tensor, or a list of them
+
 
 @dataclass(frozen=True)
 class Timm(Model):
     """`name` as timm has it; `input_size` in pixels, 0 for the data's own. `weights`: '', 'pretrained' or a file.
 
-    A network with a fixed input (a ViT at 224) resizes its views on the device; its mean and std are its own.
+    A network with a fixed input (a ViT at 224) resizes its views on the device; its mean and std are its own. Which
+    maps are its `features`, `stages_of` says.
     """
 
     kind: ClassVar[str] = "timm"
@@ -56,13 +64,50 @@ class Timm(Model):
         if settings is not None and self.weights:
             (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
             images = replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
-        read = read_two_heads if self.has_distillation_token else read_timm
-        return ImageModel(network, read, images, input_size=size)
+        return image_model(network, images, size, self.has_distillation_token)
 
 
-def read_timm(network: nn.Module, pixels: Tensor) -> Outputs:
+def image_model(network: nn.Module, images: Images, input_size: int, two_heads: bool = False) -> ImageModel:
+    """A network of timm's as an ImageModel; two_heads: it is a VisionTransformerDistilled."""
+    heads = of_two_heads if two_heads else of_one_head
+    stages = stages_of(network)
+    read_features = partial(_read_features, heads=heads, stages=stages) if stages else None
+    return ImageModel(network, partial(_read, heads=heads), images, input_size, read_features=read_features)
+
+
+def stages_of(network: nn.Module) -> list[int]:
+    """Which of a network's intermediate maps are its stages, counted from 0, ascending; [] where timm tells of none.
+
+    Of a network with one resolution throughout, such as a ViT, the maps of 4 blocks at even distances: the first ones
+    at which a quarter, a half, three quarters and all of the depth are done. 12 blocks then pair with 6 as 3, 6, 9, 12
+    with 2, 3, 5, 6, counted from 1: within one block of TinyBERT's uniform mapping, which pairs equal shares of both
+    depths (Jiao et al. 2019, arXiv:1909.10351). With fewer than 4 blocks every block is a stage. Of any other network
+    the last 4 that timm lists, which leaves out a stem; a few have 3. A ViT's map is the residual stream after a
+    block, before the final norm, without class and other prefix tokens.
+    """
+    listed = getattr(network, "feature_info", None)
+    if not listed or not hasattr(network, "forward_intermediates"):
+        return []
+    depth = len(listed)
+    if len({stage["reduction"] for stage in listed}) > 1:
+        return list(range(depth))[-MAX_STAGES:]
+    return sorted({ceil(depth * quarter / MAX_STAGES) - 1 for quarter in range(1, MAX_STAGES + 1)})
+
+
+def _read(network: nn.Module, pixels: Tensor, heads: Callable[[nn.Module, Hidden], Outputs]) -> Outputs:
+    return heads(network, network.forward_features(pixels))  # type: ignore[operator]
+
+
+def _read_features(
+    network: nn.Module, pixels: Tensor, heads: Callable[[nn.Module, Hidden], Outputs], stages: list[int]
+) -> Outputs:
+    """The same, by the same pass; timm makes [B, D, H, W] of tokens and of channels that come last."""
+    hidden, maps = network.forward_intermediates(pixels, indices=stages)  # type: ignore[operator]
+    return heads(network, hidden)._replace(features=tuple(maps))
+
+
+def of_one_head(network: nn.Module, hidden: Hidden) -> Outputs:
     """Logits [B, C] and the embedding that the head reads [B, D]; timm names both steps alike in every model."""
-    hidden = network.forward_features(pixels)  # type: ignore[operator]
     embedding = network.forward_head(hidden, pre_logits=True)  # type: ignore[operator]
     classifier = network.get_classifier()  # type: ignore[operator]
     if isinstance(classifier, nn.Linear):
@@ -71,9 +116,8 @@ def read_timm(network: nn.Module, pixels: Tensor) -> Outputs:
     return Outputs(network.forward_head(hidden), embedding.flatten(1))  # type: ignore[operator]
 
 
-def read_two_heads(network: nn.Module, pixels: Tensor) -> Outputs:
+def of_two_heads(network: nn.Module, hidden: Hidden) -> Outputs:
     """Of a DeiT with its distillation token: both heads' logits, and their mean, which timm takes at test time too."""
-    hidden = network.forward_features(pixels)  # type: ignore[operator]
     class_token, distillation_token = (network.head_drop(hidden[:, token]) for token in (0, 1))  # type: ignore[operator]
     heads = network.head(class_token), network.head_dist(distillation_token)  # type: ignore[operator]
     embedding = (class_token + distillation_token) / 2

@@ -2,6 +2,9 @@
 
 timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and heads of 64 are ViT-Tiny's. With a
 distillation token, and a head of its own behind it (Touvron et al. 2021, arXiv:2012.12877), it is timm's DeiT.
+
+Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each quarter of its layers: 2, 3, 5 and 6 of 6
+(`timm_model.stages_of`). With fewer than 4 layers there are as many stages as layers.
 """
 
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from typing import ClassVar
 
 from raykd.config import later
 from raykd.models.model import ImageModel, Images, Model
-from raykd.models.timm_model import read_timm, read_two_heads
+from raykd.models.timm_model import image_model
 
 
 @dataclass(frozen=True)
@@ -62,4 +65,4 @@ class ViT(Model):
             num_classes=images.num_classes,
             drop_rate=self.dropout,
         )
-        return ImageModel(network, read_two_heads if self.distillation_token else read_timm, images)
+        return image_model(network, images, images.size, self.distillation_token)

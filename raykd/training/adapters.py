@@ -2,8 +2,10 @@
 
 Both times alike, so that a method which passes the check passes later: NUM_SHOWN images whatever the batch, all tensors
 on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a table
-holds no more.
+holds no more; maps of the student's stages, too, are there only where it needs them.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +30,10 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
         teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in needs else None,
         tuple(maps.cpu() for maps in teacher.features) if "features" in needs else (),
     )
+    asked = replace(student, features=student.features if "features" in needs else ())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.method.adapter(student, taught, Targets(labels[rows], rows))
+        return run.method.adapter(asked, taught, Targets(labels[rows], rows))
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class Networks:
         if key not in self._outputs:
             model = make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
+            model.with_features = True  # whichever method is asked about
             if run.imported is not None:
                 load_weights(model.network, Path(run.imported.path))
             self._outputs[key] = outputs_of(model, self._dataset.train.images[:NUM_SHOWN])

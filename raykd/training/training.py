@@ -24,7 +24,7 @@ from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
 from raykd.training.rows import rows_of
 from raykd.training.sync_batch_norm import synchronise
-from raykd.training.teachers import Teacher
+from raykd.training.teachers import LiveTeacher, Teacher
 from raykd.training.trained import images_of
 
 
@@ -96,6 +96,7 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
 def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = ALONE) -> Training:
     """Everything in its place for epoch 0, step 0."""
     student, device = make_model(run, dataset), compute.device
+    _ask_for_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
     rows, _ = rows_of(run.data, dataset.train.labels)
     loader = _make_loader(run, dataset, rows, teacher, device, group)
     adapter = None
@@ -110,6 +111,13 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
     return Training(run, compute, objective, optimizer, loader, val, teacher, group)
+
+
+def _ask_for_features(run: Run, *models: nn.Module) -> None:
+    """Of student and teacher alike, where the run's method reads them, and nowhere else."""
+    for model in models:
+        if isinstance(model, ImageModel):
+            model.with_features = "features" in run.method.needs
 
 
 def _make_loader(

@@ -1,0 +1,216 @@
+"""Maps of ViTs' and timm's stages: the blocks' own tokens, by the one pass, for nothing where nobody asks for them."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from raykd import models
+from raykd.models import ImageModel, Images, Model
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm, image_model, stages_of
+from raykd.models.vit_cifar import ViT
+from raykd.outputs import Outputs
+
+SMALL = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+SIX = ViT(depth=6, width=24, heads=3, patch=4)
+TOKEN = ViT(depth=6, width=24, heads=3, patch=4, distillation_token=True)
+SWIN = Timm("swin_s3_tiny_224", 32)
+
+# Tokens, channels that come last, a stem that timm lists as a stage, 3 stages, heads of other kinds.
+OF_TIMM = [
+    *(Timm(f"test_{name}", 32) for name in ("vit", "convnext", "efficientnet", "resnet", "mambaout", "byobnet")),
+    Timm("deit_tiny_distilled_patch16_224", 32),
+    Timm("resnetv2_18", 32),
+    Timm("levit_128s", 64),
+    SWIN,
+]
+ALL: list[Model] = [SIX, TOKEN, *OF_TIMM]
+
+
+def pixels(num_images: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (num_images, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+def built(model: Model, with_features: bool = True) -> ImageModel:
+    network = models.build(model, SMALL, 0).eval()
+    network.with_features = with_features
+    return network
+
+
+def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> tuple[list[Tensor], Outputs]:
+    """What each of `modules` gave while `run` ran, and what that returned."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, inputs: Any, output: Tensor) -> None:
+        caught.append(output)
+
+    hooks = [network.get_submodule(name).register_forward_hook(catch) for name in modules]
+    outputs = run()
+    for hook in hooks:
+        hook.remove()
+    return caught, outputs
+
+
+# Which they are
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (3, [1, 2, 3]),
+        (4, [1, 2, 3, 4]),
+        (5, [2, 3, 4, 5]),
+        (6, [2, 3, 5, 6]),
+        (7, [2, 4, 6, 7]),
+        (12, [3, 6, 9, 12]),
+        (24, [6, 12, 18, 24]),
+    ],
+)
+def test_stages_of_a_vit_end_with_the_quarters_of_its_depth(depth: int, blocks: list[int]) -> None:
+    """`blocks` are counted from 1."""
+    network = built(ViT(depth, 24, 3, 4)).network
+    assert [stage + 1 for stage in stages_of(network)] == blocks
+
+
+@pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
+def test_maps_of_a_vit_are_the_patches_tokens_after_the_blocks(model: ViT) -> None:
+    network, prefix = built(model), 1 + model.distillation_token
+    names = [f"blocks.{block - 1}" for block in (2, 3, 5, 6)]
+    tokens, outputs = seen(network.network, names, lambda: network(pixels()))
+    assert len(outputs.features) == 4
+    for found, of_block in zip(outputs.features, tokens, strict=True):
+        assert found.shape == (3, 24, 4, 4)
+        assert torch.equal(found, of_block[:, prefix:].mT.reshape(3, 24, 4, 4))
+
+
+@pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
+def test_a_place_of_a_vits_map_is_that_patch(model: ViT) -> None:
+    """With blocks that add nothing, a changed patch of row 0 and column 1 changes the maps there alone."""
+    network = built(model)
+    for block in cast(nn.Sequential, network.network.get_submodule("blocks")):
+        for last in ("attn.proj", "mlp.fc2"):
+            for parameter in block.get_submodule(last).parameters():
+                nn.init.zeros_(parameter)
+    changed = pixels()
+    changed[:, :, 0:4, 4:8] += 100
+    for one, other in zip(network(pixels()).features, network(changed).features, strict=True):
+        moved = (one != other).any(1)
+        assert moved[:, 0, 1].all() and moved.sum() == len(moved)
+
+
+@pytest.mark.parametrize("model", OF_TIMM, ids=lambda model: model.label)
+def test_maps_of_timms_networks_are_what_timm_says_of_its_last_stages(model: Timm) -> None:
+    network = built(model)
+    listed = cast(list[dict[str, Any]], network.network.feature_info)[-4:]
+    features = network(pixels()).features
+    assert [maps.shape[1] for maps in features] == [stage["num_chs"] for stage in listed][-len(features) :]
+    assert [maps.shape[2] for maps in features] == [-(-model.input_size // stage["reduction"]) for stage in listed]
+    assert all(maps.shape[0] == 3 and maps.shape[2] == maps.shape[3] for maps in features)
+
+
+def test_channels_that_come_last_are_brought_to_the_front() -> None:
+    network = built(SWIN)
+    names = [f"layers.{stage}" for stage in range(4)]
+    stages, outputs = seen(network.network, names, lambda: network(pixels()))
+    assert [tuple(maps.shape[1:]) for maps in outputs.features] == [(96, 8, 8), (192, 4, 4), (384, 2, 2), (768, 1, 1)]
+    assert all(torch.equal(a, b.permute(0, 3, 1, 2)) for a, b in zip(outputs.features, stages, strict=True))
+
+
+def test_network_of_which_timm_tells_no_stages_has_no_maps_and_all_else() -> None:
+    """As an NFNet of timm 1.0.16."""
+    network = timm.create_model("test_resnet", num_classes=10)
+    del network.feature_info
+    model = image_model(network, SMALL, SMALL.size).eval()
+    without = model(pixels())
+    model.with_features = True
+    outputs = model(pixels())
+    assert stages_of(network) == [] and outputs.features == ()
+    assert torch.equal(outputs.logits, without.logits)
+
+
+# What they cost those who do not ask
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda model: model.label)
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_all_else_has_the_same_bits_with_maps_and_without(model: Model, training: bool) -> None:
+    """The gradients too."""
+    found = []
+    for with_features in (False, True):
+        network = built(model, with_features).train(training)
+        torch.manual_seed(0)
+        outputs = network(pixels())
+        outputs.logits.logsumexp(1).sum().backward()
+        gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        found.append((outputs, gradients))
+    (plain, theirs), (asked, ours) = found
+    assert plain.features == () and len(asked.features) >= 3
+    assert torch.equal(plain.logits, asked.logits)
+    assert plain.embedding is not None and asked.embedding is not None
+    assert torch.equal(plain.embedding, asked.embedding)
+    assert len(plain.heads) == len(asked.heads)
+    assert all(torch.equal(a, b) for a, b in zip(plain.heads, asked.heads, strict=True))
+    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_dropout_falls_alike_with_maps_and_without(dropout: float) -> None:
+    logits = []
+    for with_features in (False, True):
+        network = built(ViT(4, 24, 3, 4, dropout=dropout), with_features).train()
+        torch.manual_seed(3)
+        logits.append(network(pixels()).logits)
+    assert torch.equal(*logits)
+
+
+def test_one_pass_gives_logits_embedding_and_maps() -> None:
+    passes = []
+    for model in (SIX, TOKEN, SWIN):
+        network = built(model)
+        network.network.get_submodule("patch_embed").register_forward_hook(lambda *_: passes.append(1))
+        network(pixels())
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda model: model.label)
+def test_nobody_who_does_not_ask_pays_for_maps(model: Model) -> None:
+    """Not even timm's code that collects them is run."""
+    network = built(model, with_features=False)
+
+    def refuse(*_: Any, **named: Any) -> None:
+        raise AssertionError("asked for maps")
+
+    network.network.forward_intermediates = refuse  # type: ignore[assignment]
+    assert network(pixels()).features == ()
+    network.with_features = True
+    with pytest.raises(AssertionError, match="asked for maps"):
+        network(pixels())
+
+
+def test_a_resnet_has_its_maps_for_nothing() -> None:
+    outputs = [built(ResNet((1, 1, 1, 1), 8), with_features)(pixels()) for with_features in (False, True)]
+    assert [len(each.features) for each in outputs] == [4, 4]
+
+
+# Layouts and graphs
+
+
+@pytest.mark.parametrize("model", [SIX, Timm("test_mambaout", 32)], ids=["vit", "mambaout"])
+def test_maps_are_a_matter_of_neither_layout_nor_compilation(model: Model) -> None:
+    network = built(model)
+    expected = network(pixels())
+    with torch.no_grad():
+        compiled = torch.compile(network, backend="aot_eager", fullgraph=True)(pixels())
+        images = pixels().to(memory_format=torch.channels_last)
+        laid_out = network.to(memory_format=torch.channels_last)(images)  # type: ignore[call-overload]
+    for found in (compiled, laid_out):
+        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+        for maps, others in zip(found.features, expected.features, strict=True):
+            torch.testing.assert_close(maps, others, rtol=1e-4, atol=1e-4)
