@@ -69,7 +69,7 @@ class StageMethod(FeatureMethod):
             if not outputs.features:
                 raise ConfigError(
                     f"method = {self.title()}: the {who}'s model gives no maps of its stages; take one that does, such "
-                    "as a ResNet, or a method on logits or embeddings"
+                    "as a ResNet or a ViT, or a method on logits or embeddings"
                 )
         numbers = len(student.features), len(teacher.features)
         if not self.stages and numbers[0] != numbers[1]:

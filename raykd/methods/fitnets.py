@@ -5,7 +5,9 @@
 Shapes: maps [B, K_s, H_s, W_s] and [B, K_t, H_t, W_t]. The regressor, a convolution and batch norm trained with the
 student, makes the student's map the teacher's size. As RepDistiller's, which trains hint and labels together: 3x3 of
 stride 2 from twice the size, 4x4 transposed from half of it, else (1 + H_s - H_t) x (1 + W_s - W_t) as in the paper's
-section 2.2; a larger teacher of other sizes is refused. It ends in a ReLU where the teacher's map has nothing below 0.
+section 2.2. RepDistiller has none for a teacher's map that is larger otherwise (a ViT's 14x14 above 8x8): that is
+averaged down to the student's, as AT, NST and VID do. A regressor ends in a ReLU where the teacher's map has nothing
+below 0.
 
 Defaults: weight 100, as RepDistiller's on CIFAR, on the second stage, about the middle of both networks. Of the teacher
 it needs features.
@@ -17,9 +19,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import ConfigError
 from raykd.methods.feature_kd import feature_mse_loss
-from raykd.methods.feature_method import StageMethod
+from raykd.methods.feature_method import StageMethod, to_smaller
 from raykd.outputs import Outputs, Targets
 
 
@@ -43,12 +44,17 @@ class FitNets(StageMethod):
     ) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         maps = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [feature_mse_loss(regress(ours), theirs) for regress, (ours, theirs) in maps]
+        stages = [hint_loss(regress(ours), theirs) for regress, (ours, theirs) in maps]
         return super().terms(student, teacher, targets, adapter) | {"fitnets": torch.stack(stages).sum()}
 
 
+def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of maps [B, K_t, H, W] and [B, K_t, H_t, W_t], averaged down to H and W. Returns []."""
+    return feature_mse_loss(*to_smaller(regressed, teacher))
+
+
 def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:
-    """From maps like `student` [B, K_s, H_s, W_s] to maps like `teacher`. Raises ConfigError for sizes it cannot."""
+    """From maps like `student` [B, K_s, H_s, W_s] to maps like `teacher`, or to what is compared with it."""
     channels = student.shape[1], teacher.shape[1]
     ours, theirs = tuple(student.shape[2:]), tuple(teacher.shape[2:])
     convolution: nn.Module
@@ -56,13 +62,8 @@ def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:
         convolution = nn.Conv2d(*channels, kernel_size=3, stride=2, padding=1)
     elif theirs == tuple(2 * side for side in ours):
         convolution = nn.ConvTranspose2d(*channels, kernel_size=4, stride=2, padding=1)
-    elif all(our >= their for our, their in zip(ours, theirs, strict=True)):
-        height, width = (1 + our - their for our, their in zip(ours, theirs, strict=True))
-        convolution = nn.Conv2d(*channels, kernel_size=(height, width))
     else:
-        raise ConfigError(
-            f"method = FitNets: no regressor from the student's {ours[0]}x{ours[1]} map to the teacher's "
-            f"{theirs[0]}x{theirs[1]}; name other stages (method.stages), or take at, nst or vid, which average them"
-        )
+        height, width = (1 + our - min(our, their) for our, their in zip(ours, theirs, strict=True))
+        convolution = nn.Conv2d(*channels, kernel_size=(height, width))
     ends = [nn.ReLU()] if not (teacher < 0).any() else []
     return nn.Sequential(convolution, nn.BatchNorm2d(channels[1]), *ends)

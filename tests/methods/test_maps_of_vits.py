@@ -1,0 +1,202 @@
+"""Methods on maps where a model is a ViT or of timm: each pair trains and learns its term, or is refused in a line."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
+from torch import Tensor
+
+from raykd import models
+from raykd.config import kinds, override
+from raykd.errors import ConfigError
+from raykd.experiment_file import load_experiment
+from raykd.methods import KD, FitNets, Method, StageMethod
+from raykd.methods.fitnets import hint_loss, regressor
+from raykd.models import Images, Model
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.timm_model import Timm, stages_of
+from raykd.models.vit_cifar import ViT
+from raykd.outputs import Outputs, Targets
+from raykd.plan import Run, make_plan
+from raykd.recipe import AdamW
+from raykd.run_folder import RunFolder
+from raykd.training.compute import choose
+from raykd.training.training import Training, make_training, require_method_fits
+
+MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
+RESNET, WIDE_RESNET = (ResNet((1, 1, 1, 1), width) for width in (8, 16))
+VIT6, VIT12 = (ViT(depth, 24, 2, 2) for depth in (6, 12))
+FINE = ViT(depth=4, width=12, heads=2, patch=1)  # 8x8 places, where the others' have 4x4
+PAIRS: dict[str, tuple[Model, Model]] = {  # teacher, student
+    "vit to vit": (VIT12, VIT6),
+    "vit to narrower vit of more patches": (VIT12, FINE),
+    "vit to vit of fewer patches": (FINE, VIT6),
+    "vit to vit with a token": (VIT12, replace(VIT6, distillation_token=True)),
+    "resnet to vit": (WIDE_RESNET, VIT6),
+    "vit to resnet": (VIT12, RESNET),
+    "timm's vit to vit": (Timm("test_vit", 48), VIT6),
+    "timm's convnext to resnet": (Timm("test_convnext", 32), RESNET),
+}
+CIFAR10 = Images(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+STEPS = 12
+
+
+def run_with(method: Method, pair: tuple[Model, Model], **changes: Any) -> Run:
+    made = recipe(model=pair[1], optimizer=AdamW(lr=3e-3), epochs=2, **changes)
+    return run_of("distilled", method=method, teacher=recipe(model=pair[0]), student=made)
+
+
+def training_of(run: Run) -> Training:
+    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    training.objective.train()
+    return training
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", MAPS)
+def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
+    """From the method's own gradients alone; student and adapter all move but what comes after the maps."""
+    method = replace(kinds(Method)[name](), ce_weight=0.0)
+    training = training_of(run_with(method, PAIRS[pair]))
+    before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
+    batch, weights = next(training.loader.epoch(0)), method.weights(0)
+    terms = [training.step(batch, weights) for _ in range(STEPS)]
+    assert all(value.isfinite() for term in terms for value in term.values())
+    assert terms[-1][name] < terms[0][name]
+    moved = {key for key, p in training.objective.named_parameters() if not torch.equal(p, before[key])}
+    assert {key for key in before if key.startswith("adapter.")} <= moved
+    stem = "student.network.conv1.weight" if PAIRS[pair][1] == RESNET else "student.network.patch_embed.proj.weight"
+    assert stem in moved
+
+
+@pytest.mark.parametrize("pair", ["vit to vit", "resnet to vit", "vit to resnet"])
+@pytest.mark.parametrize("name", MAPS)
+def test_pair_trains_through_the_loop(name: str, pair: str, tmp_path: Path) -> None:
+    run = run_with(kinds(Method)[name](), PAIRS[pair])
+    require_method_fits(run, digits())
+    first, last = train(run, RunFolder(tmp_path))
+    assert set(last.terms) == {*run.method.weights(0), "loss"} and np.isfinite(list(last.terms.values())).all()
+    assert last.terms["loss"] < first.terms["loss"]
+
+
+def test_graph_of_a_vit_pair_can_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, mode: compile_(module, backend="aot_eager", fullgraph=True))
+    found = []
+    for compiled in (False, True):
+        run = run_with(FitNets(), PAIRS["vit to vit"], compile=compiled)
+        found.append([report.terms for report in train(run, RunFolder(tmp_path / str(compiled)))])
+    assert found[1] == [pytest.approx(terms, rel=1e-3) for terms in found[0]]
+
+
+# The product's second recipe
+
+
+def of_distill_vit() -> tuple[Outputs, Outputs]:
+    """Student's and teacher's outputs for 2 images, at the sizes of experiments/distill_vit.py, weights not trained."""
+    made = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
+    outputs = []
+    views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for each in (made.student, made.teacher):
+        assert each is not None and isinstance(each.model, Model)
+        network = models.build(each.model, CIFAR10, 0).eval()
+        network.with_features = True
+        with torch.no_grad():
+            outputs.append(network(views))
+    return outputs[0], outputs[1]
+
+
+def test_vit_tiny_and_the_small_vit_are_paired_by_every_method_as_it_comes() -> None:
+    student, teacher = of_distill_vit()
+    assert [tuple(maps.shape[1:]) for maps in student.features] == [(192, 8, 8)] * 4
+    assert [tuple(maps.shape[1:]) for maps in teacher.features] == [(192, 14, 14)] * 4
+    images = Targets(torch.arange(12) % 3, torch.arange(12))
+    for name in MAPS:
+        method = kinds(Method)[name]()
+        adapter = method.adapter(student, teacher, images)
+        assert method.terms(student, teacher, images, adapter)[name].isfinite()
+
+
+def test_blocks_that_are_paired_are_those_that_the_documentation_names() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    found = re.search(r"ViT-Tiny's blocks ([\d, ]+) are paired with `vit6`'s ([\d, ]+),", text)
+    assert found is not None
+    for name, blocks in zip(("vit_tiny", "vit6"), found.groups(), strict=True):
+        network = models.build(models.find(name), CIFAR10, 0).network
+        assert [stage + 1 for stage in stages_of(network)] == [int(block) for block in blocks.split(",")]
+
+
+def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
+    compared = tuple(kinds(Method)[name]() for name in MAPS)
+    made = experiment(teacher=recipe(model=VIT12), student=recipe(model=VIT6), compare=compared)
+    plan = make_plan(made, digits(), NO_WEIGHTS)
+    assert list(plan.comparison) == ["kd", *MAPS]
+    for run in plan.runs:
+        require_method_fits(run, digits())
+    real = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
+    assert override(real, "compare", ",".join(MAPS)).compare == compared
+
+
+# Where nothing is read, nothing is asked for
+
+
+@pytest.mark.parametrize("method", [KD(), FitNets()], ids=lambda method: method.kind)
+def test_maps_are_asked_of_teacher_and_student_where_the_method_needs_them(method: Method) -> None:
+    run = run_with(method, PAIRS["vit to vit"])
+    teacher = teacher_of(run)
+    training = make_training(run, digits(), choose(CPU, "fp32"), teacher)
+    batch = next(training.loader.epoch(0))
+    given = training.objective.student(batch.images), teacher(batch)
+    wanted = 4 if "features" in method.needs else 0
+    assert [outputs is not None and len(outputs.features) for outputs in given] == [wanted, wanted]
+
+
+# Models that have other stages
+
+
+def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> None:
+    pair = (VIT12, ViT(3, 24, 2, 2))
+    with pytest.raises(ConfigError, match="the student has 3 stages and the teacher 4; name those to pair") as caught:
+        require_method_fits(run_with(kinds(Method)["at"](), pair), digits())
+    assert "\n" not in str(caught.value)
+    require_method_fits(run_with(replace(kinds(Method)["at"](), stages=(-3, -2, -1)), pair), digits())
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.models.timm_model.stages_of", lambda network: [])
+    with pytest.raises(ConfigError, match="the teacher's model gives no maps of its stages; take one that") as caught:
+        require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)), digits())
+    assert "\n" not in str(caught.value)
+
+
+# FitNets under a larger map
+
+
+def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
+    """Each place of `height` x `width` as the mean of the places that it overlaps, written out in NumPy."""
+    x = maps.double().numpy()
+    found = np.zeros((*x.shape[:2], height, width))
+    for i, j in np.ndindex(height, width):
+        rows = slice(i * x.shape[2] // height, -(-(i + 1) * x.shape[2] // height))
+        columns = slice(j * x.shape[3] // width, -(-(j + 1) * x.shape[3] // width))
+        found[:, :, i, j] = x[:, :, rows, columns].mean((2, 3))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "compared"),
+    [((8, 8), (14, 14), (8, 8)), ((8, 8), (8, 9), (8, 8)), ((8, 8), (14, 3), (8, 3)), ((4, 9), (9, 4), (4, 4))],
+)
+def test_hint_is_against_the_larger_map_averaged_down(ours: Any, theirs: Any, compared: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 3, *ours, generator=generator), torch.randn(2, 5, *theirs, generator=generator)
+    regressed = regressor(student, teacher).double()(student.double())
+    assert regressed.shape == (2, 5, *compared)
+    expected = np.mean((regressed.detach().numpy() - averaged(teacher, *compared)) ** 2)
+    assert hint_loss(regressed, teacher.double()).item() == pytest.approx(expected, rel=1e-9)
