@@ -65,12 +65,7 @@ class StageMethod(FeatureMethod):
 
     def pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """(student's map, teacher's map) of each stage; raises ConfigError where a model has no such stage."""
-        for who, outputs in (("student", student), ("teacher", teacher)):
-            if not outputs.features:
-                raise ConfigError(
-                    f"method = {self.title()}: the {who}'s model gives no maps of its stages; take one that does, such "
-                    "as a ResNet or a ViT, or a method on logits or embeddings"
-                )
+        require_maps(self, student=student, teacher=teacher)
         numbers = len(student.features), len(teacher.features)
         if not self.stages and numbers[0] != numbers[1]:
             raise ConfigError(
@@ -81,6 +76,16 @@ class StageMethod(FeatureMethod):
         for stage in stages:
             self.require(-min(numbers) <= stage < min(numbers), "stages", f"the smaller model has {min(numbers)}")
         return [(student.features[stage], teacher.features[stage]) for stage in stages]
+
+
+def require_maps(method: Method, **models: Outputs) -> None:
+    """Raise ConfigError where one of `models`, by 'student' or 'teacher', gives none."""
+    for who, outputs in models.items():
+        if not outputs.features:
+            raise ConfigError(
+                f"method = {method.title()}: the {who}'s model gives no maps of its stages; take one that does, such "
+                "as a ResNet or a ViT, or a method on logits or embeddings"
+            )
 
 
 def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

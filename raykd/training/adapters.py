@@ -5,8 +5,6 @@ on the CPU, the images that the run trains on, and of the teacher what the metho
 holds no more; maps of the student's stages, too, are there only where it needs them.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +28,7 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
         teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in needs else None,
         tuple(maps.cpu() for maps in teacher.features) if "features" in needs else (),
     )
-    asked = replace(student, features=student.features if "features" in needs else ())
+    asked = student if "features" in needs else student._replace(features=())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return run.method.adapter(asked, taught, Targets(labels[rows], rows))

@@ -5,6 +5,7 @@ from pathlib import Path
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RaykdError
 from raykd.methods import Method
+from raykd.methods.feature_method import require_maps
 from raykd.models.weights import load_weights
 from raykd.outputs import Outputs
 from raykd.plan import Run
@@ -35,11 +36,8 @@ class Networks:
         """Raise ConfigError where the method of a distilled run cannot bring its two models together."""
         assert run.teacher is not None
         student, teacher, method = self.of(run), self.of(run.teacher), run.method
-        if "features" in method.needs and not teacher.features:
-            raise ConfigError(
-                f"method = {method.title()}: the teacher's model gives no maps of its stages; take one that does, such "
-                "as a ResNet, or a method on logits or embeddings"
-            )
+        if "features" in method.needs:
+            require_maps(method, student=student, teacher=teacher)
         if type(method).adapter is Method.adapter:
             return
         try:
