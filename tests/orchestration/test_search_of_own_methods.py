@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -16,11 +17,12 @@ from raykd.models.weights import save_weights
 from raykd.orchestration.options import Options
 from raykd.orchestration.search_command import SearchCommand
 from raykd.orchestration.search_identity import identity_of, require_same
-from raykd.orchestration.searcher import NUMBER, SETTING
-from raykd.orchestration.trial_loop import TrialConfig, run_of
-from raykd.plan import make_plan
+from raykd.plan import Run, make_plan
 from raykd.search import Search, choice, uniform
 from raykd.training.training import make_model
+
+if TYPE_CHECKING:
+    from raykd.orchestration.trial_loop import TrialConfig
 
 METHOD = """
 from dataclasses import dataclass
@@ -55,10 +57,18 @@ def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Expe
     return experiment(search=Search({"method": choice("kd", "mine.py:Mine")}))
 
 
-def trial_config(made: Experiment, folder: Path) -> TrialConfig:
+def trial_config(made: Experiment, folder: Path) -> "TrialConfig":
+    from raykd.orchestration.trial_loop import TrialConfig  # here: ray comes with it, before it has its token
+
     assert made.search is not None
     options = Options(folder / "results", folder)
     return TrialConfig(made, made.search, options, folder, 1, 0, 1, None, None, folder)
+
+
+def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
+    from raykd.orchestration import searcher, trial_loop
+
+    return trial_loop.run_of({searcher.NUMBER: 0, searcher.SETTING: setting}, shared)[0]
 
 
 def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
@@ -71,9 +81,11 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
     Path("mine.py").unlink()
     (tmp_path / "elsewhere").mkdir()
     program = (
-        "import pickle, sys; from raykd.orchestration.trial_loop import run_of\n"
+        "import pickle, sys\n"
+        "from raykd.orchestration.searcher import NUMBER, SETTING\n"
+        "from raykd.orchestration.trial_loop import run_of\n"
         "shared = pickle.loads(sys.stdin.buffer.read())\n"
-        f"run, _ = run_of({{'{NUMBER}': 0, '{SETTING}': {{'method': 'mine.py:Mine'}}}}, shared)\n"
+        "run, _ = run_of({NUMBER: 0, SETTING: {'method': 'mine.py:Mine'}}, shared)\n"
         "print(run.method.kind, run.method.weights(0)['mine'], run.fingerprint)"
     )
     ended = subprocess.run(
@@ -84,7 +96,7 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
         timeout=120,
         cwd=tmp_path / "elsewhere",
     )
-    found, _ = run_of({NUMBER: 0, SETTING: {"method": "mine.py:Mine"}}, trial_config(searched, tmp_path))
+    found = run_of({"method": "mine.py:Mine"}, trial_config(searched, tmp_path))
     assert ended.stdout.decode().split() == [kind, "1.0", found.fingerprint], ended.stderr.decode()
 
 
@@ -138,5 +150,5 @@ def test_weights_in_a_space_are_found_from_where_the_command_was_typed(
     shared = trial_config(experiment(student=made.student, search=Search(space)), tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    run, _ = run_of({NUMBER: 0, SETTING: {"student.model.weights": "a.safetensors", "method.alpha": 0.5}}, shared)
+    run = run_of({"student.model.weights": "a.safetensors", "method.alpha": 0.5}, shared)
     assert run.initial is not None and run.initial.path == str(tmp_path / "a.safetensors")
