@@ -11,8 +11,6 @@ from raykd.config import from_dict
 from raykd.data.dataset import load
 from raykd.experiment import Data
 from raykd.orchestration.progress import say
-from raykd.report.build import build
-from raykd.report.text import render_text
 from raykd.run_folder import RunFolder, read_json
 from raykd.stages import ROLES
 from raykd.training.compute import best_device, choose
@@ -35,6 +33,9 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 
 def report(results: Path, console: Console, in_full: bool = False) -> None:
     """Lay the best model of each role out in models_saved/, and write and print the report; in_full: all measures."""
+    from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
+    from raykd.report.text import render_text
+
     best: dict[str, tuple[float, RunFolder]] = {}
     for folder in _done_runs(results, ("stages",)):
         record = folder.record()
