@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from raykd.config import fingerprint, to_dict
 from raykd.models import ImageModel, Images, Model
@@ -49,6 +48,8 @@ def costs_beside(family: Path, model: Model, network: ImageModel, images: Images
 @torch.no_grad()
 def flops(network: ImageModel, image_size: int, device: torch.device) -> int:
     """Of one image of `image_size` pixels on a side, a multiply-add counting 2."""
+    from torch.utils.flop_counter import FlopCounterMode  # here: Triton comes with it, and most workers count no FLOPs
+
     network = network.to(device).eval()
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=device)
     # Attention as the matrix products that it is: not every fused kernel is known to every torch's counter.
