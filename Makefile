@@ -4,17 +4,22 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
-# Where the environment is made, and what torch it holds: make env VENV=$$HOME/.venvs/edl TORCH='torch<2.11'
+# Where the environment is made, and what torch it holds, which it remembers: make env VENV=$HOME/.venvs/edl TORCH='torch<2.11'
 VENV ?= .venv
-TORCH ?= torch
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from
+WANTED := $(VENV)/.torch
+TORCH ?= $(shell cat $(WANTED) 2>/dev/null || echo torch)
 
-.PHONY: env env-dev demo test test-quick lint soak packages
+.PHONY: always env env-dev demo test test-quick lint soak packages
 
 env: $(STAMP)
 
-$(STAMP): requirements.txt pyproject.toml
+$(WANTED): always
+	mkdir -p $(VENV)
+	echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' >$@
+
+$(STAMP): requirements.txt pyproject.toml $(WANTED)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raykd wants Python 3.11 or later, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version &>/dev/null || $(BIN)/python -m ensurepip &>/dev/null # as 'uv venv' leaves it

@@ -34,6 +34,8 @@ for ((number = 1; number < $#; number++)); do
     if [[ ${!number} == --results || ${!number} == --data-dir ]]; then
         value=$((number + 1))
         places+=("${!number}" "${!value}")
+    elif [[ ${!number} == --results=* || ${!number} == --data-dir=* ]]; then
+        places+=("${!number}")
     fi
 done
 

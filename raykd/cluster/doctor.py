@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,7 +89,9 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("bad", "torch", f"cannot be imported: {error}", "make env, and activate it")
         return
-    yield torch_finding(torch.__version__, torch.version.cuda, torch.cuda.is_available(), drivers)
+    sees_gpu = torch.cuda.is_available()
+    foreign = foreign_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if sees_gpu else None
+    yield torch_finding(torch.__version__, torch.version.cuda, sees_gpu, drivers, foreign)
     for name in ("torchvision", "timm", "ray", "optuna", "pyarrow"):
         try:
             found = __import__(name)
@@ -96,21 +100,48 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
             yield Finding("bad", name, f"cannot be imported: {error}", "make env, with one TORCH for all")
 
 
-def torch_finding(version: str, cuda: str | None, sees_gpu: bool, drivers: list[str]) -> Finding:
-    """Whether torch can use the GPUs that `gpu_drivers` found; `cuda` is the CUDA that torch was built for."""
+def foreign_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
+    """'sm_60' where torch, `built_for` ['sm_75', 'sm_80', ...], has no code for a GPU of this capability.
+
+    Code runs on later GPUs of its own generation, 8.0 on 8.6, and PTX ('compute_90') on all later ones.
+    """
+    found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
+    runs = any(
+        (int(name[2]) == capability[0] or name[1] == "compute") and (int(name[2]), int(name[3])) <= capability
+        for name in found
+        if name
+    )
+    return None if runs else f"sm_{capability[0]}{capability[1]}"
+
+
+def torch_finding(
+    version: str, cuda: str | None, sees_gpu: bool, drivers: list[str], foreign: str | None = None
+) -> Finding:
+    """Whether torch can use the GPUs that `gpu_drivers` found; `cuda` is the CUDA that torch was built for.
+
+    foreign: see `foreign_gpu`.
+    """
     built = f"{version}, built for {'CUDA ' + cuda if cuda else 'CPUs'}"
     if not drivers:
         return Finding("ok", "torch", f"{built}; no GPU to try it on")
+    if foreign:
+        torch = "torch<2.11" if foreign >= "sm_70" else "torch<2.8"  # the last wheels of PyPI for Volta and for Pascal
+        return Finding("bad", "torch", f"{built}; has no code for this GPU, {foreign}", _make_env(torch))
     if sees_gpu:
         return Finding("ok", "torch", f"{built}; uses the GPU")
     driver = drivers[0].split(",")[1].strip()
     if cuda is None:
-        remedy = "this torch is for CPUs; install one from PyPI: make env TORCH=torch"
+        remedy = f"this torch is for CPUs; install one from PyPI: {_make_env('torch')}"
     elif int(cuda.split(".")[0]) >= 13 and int(driver.split(".")[0]) < CUDA_13_DRIVER:
-        remedy = f"driver {driver} is of CUDA 12: make env TORCH='torch<2.11'"
+        remedy = f"driver {driver} is of CUDA 12: {_make_env('torch<2.11')}"
     else:
         remedy = "is CUDA_VISIBLE_DEVICES empty? In a job, ask for a GPU: --gres=gpu:1"
     return Finding("bad", "torch", f"{built}; cannot use the GPU", remedy)
+
+
+def _make_env(torch: str) -> str:
+    """The line that puts this torch into the environment that is used now."""
+    return shlex.join(["make", "env", f"VENV={sys.prefix}", f"TORCH={torch}"])
 
 
 def _slurm() -> Finding:

@@ -22,15 +22,36 @@ NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
     [
         ("13.2", True, NEWER, "ok", "uses the GPU"),
         ("12.6", False, [], "ok", "no GPU to try it on"),
-        ("13.2", False, H100, "bad", "driver 535.104.05 is of CUDA 12: make env TORCH='torch<2.11'"),
+        ("13.2", False, H100, "bad", f"driver 535.104.05 is of CUDA 12: make env VENV={sys.prefix} 'TORCH=torch<2.11'"),
         ("13.2", False, NEWER, "bad", "CUDA_VISIBLE_DEVICES"),
         ("12.6", False, H100, "bad", "--gres=gpu:1"),
-        (None, False, H100, "bad", "make env TORCH=torch"),
+        (None, False, H100, "bad", f"make env VENV={sys.prefix} TORCH=torch"),
     ],
 )
 def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, sees_gpu, drivers, verdict, part) -> None:
     finding = torch_finding("2.15.0", cuda, sees_gpu, drivers)
     assert finding.verdict == verdict and part in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "foreign"),
+    [
+        ((8, 6), ["sm_75", "sm_80", "sm_90"], None),
+        ((7, 0), ["sm_75", "sm_80", "sm_90"], "sm_70"),
+        ((12, 0), ["sm_90", "sm_100"], "sm_120"),
+        ((12, 0), ["sm_90", "compute_90"], None),
+        ((9, 0), ["sm_90a"], None),
+        ((8, 0), ["sm_86"], "sm_80"),
+    ],
+)
+def test_gpu_that_torch_has_no_code_for_is_known(capability, built_for, foreign) -> None:
+    assert doctor.foreign_gpu(capability, built_for) == foreign
+
+
+@pytest.mark.parametrize(("foreign", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
+def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(foreign, torch) -> None:
+    finding = torch_finding("2.15.0", "13.2", True, NEWER, foreign)
+    assert finding.verdict == "bad" and finding.remedy.endswith(f"'TORCH={torch}'")
 
 
 @pytest.fixture

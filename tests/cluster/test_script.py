@@ -87,3 +87,16 @@ def test_script_run_by_hand_says_how_to_submit(copy: Path) -> None:
     done = run(copy, SLURM_SUBMIT_DIR="")
     assert done.returncode == 2
     assert done.stderr.startswith("raykd: this is a batch script: sbatch slurm/ray_cluster.slurm ")
+
+
+def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repository: Path) -> None:
+    """The submit scripts source site.sh too, and sbatch hands what they export on to the job."""
+
+    def scratch(**env: str) -> str:
+        command = ["bash", "-c", "source slurm/site.sh; printenv RAYKD_SCRATCH || echo not set"]
+        environ = {"PATH": os.environ["PATH"], "HOME": "/root", "TMPDIR": "/scratch/me"} | env
+        return subprocess.run(command, cwd=repository, env=environ, capture_output=True, text=True, check=True).stdout
+
+    assert scratch() == "not set\n"
+    assert scratch(SLURM_JOB_ID="7") == "/scratch/me\n"
+    assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "what a person exports wins"
