@@ -100,3 +100,12 @@ def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repo
     assert scratch() == "not set\n"
     assert scratch(SLURM_JOB_ID="7") == "/scratch/me\n"
     assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "what a person exports wins"
+
+
+@pytest.mark.parametrize("words", [["--results", "/far/away"], ["--results=/far/away"]])
+def test_report_of_the_graph_of_jobs_reads_where_the_others_write(copy: Path, words: list[str]) -> None:
+    command = ["bash", str(copy / "slurm/submit_lab.sh"), "--dry-run", "--", *words]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home")}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=True)
+    report = next(line for line in done.stderr.splitlines() if "--job-name=raykd-report" in line)
+    assert "/far/away" in report
