@@ -30,10 +30,10 @@ stage() { # FAMILY STAGE DEPENDENCY ARGS...
 }
 
 places=() # --results and --data-dir, which the report wants too
-for ((number = 1; number < $#; number++)); do
+for ((number = 1; number <= $#; number++)); do
     if [[ ${!number} == --results || ${!number} == --data-dir ]]; then
         value=$((number + 1))
-        places+=("${!number}" "${!value}")
+        places+=("${!number}" "${!value-}")
     elif [[ ${!number} == --results=* || ${!number} == --data-dir=* ]]; then
         places+=("${!number}")
     fi
