@@ -10,7 +10,7 @@ alpha or method, and there are V in all: 3 seeds of 200 epochs are 600 passes li
 
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +38,8 @@ class WantedTable:
     """A table that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
 
     teachers: of several, the mean. precision: the student recipe's, in which its teacher computes too. num_parts: jobs
-    that fill it. embedding_width: of the teacher's embedding where the runs ask for it, else 0.
+    that fill it. embedding_width: of the teacher's embedding where the runs ask for it, else 0. least: what a run
+    has to need to read it, where it is kept for some alone.
     """
 
     teachers: tuple[Run, ...]
@@ -48,10 +49,12 @@ class WantedTable:
     whole: bool
     num_parts: int
     embedding_width: int = 0
+    least: frozenset[Need] = frozenset()
 
     def serves(self, run: Run) -> bool:
-        """Whether its rows hold all that the method of `run` needs."""
-        return run.method.needs <= ({"logits", "embedding"} if self.embedding_width else {"logits"})
+        """Whether its rows hold all that the method of `run` needs, and are there for it."""
+        held = {"logits", "embedding"} if self.embedding_width else {"logits"}
+        return self.least <= run.method.needs <= held
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> TableKey:
         """Its key, once the teachers' weights are there."""
@@ -157,7 +160,8 @@ def _kept(plan: Plan, dataset: Dataset, left: Sequence[Run], begun: Sequence[Run
     if experiment.teacher_source == "live" or all(_could_read(experiment, run) for run in begun):
         return None
     served = [run for run in left if run.method.needs <= IN_A_TABLE and not _could_read(experiment, run)]
-    return _wanted(plan, dataset, _by_seed([(run.seed, run.recipe.epochs) for run in served]), IN_A_TABLE)
+    wanted = _wanted(plan, dataset, _by_seed([(run.seed, run.recipe.epochs) for run in served]), IN_A_TABLE)
+    return replace(wanted, least=frozenset({"embedding"}))
 
 
 def _rest(experiment: Experiment, left: Sequence[Run], kept: WantedTable | None) -> str:

@@ -1,6 +1,8 @@
-"""How long passes over a model took: what costs.json holds, written by training/ and read by report/."""
+"""What training/ writes of times and report/ reads: how long passes over a model took, how often usage is written."""
 
 from dataclasses import dataclass
+
+WRITE_EVERY_S = 30.0  # of usage/*.json, so what a kill can cost it
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
 def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
     """Raise ConfigError, with the difference, where the folder holds another search."""
     before = folder.record().get("identity")
+    if (
+        before is not None and "own_methods" not in before
+    ):  # as older versions wrote it; the space is compared all the same
+        identity = {name: value for name, value in identity.items() if name != "own_methods"}
     if before is not None and (changed := differences(before, identity)):
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""

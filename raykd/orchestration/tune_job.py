@@ -41,9 +41,12 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
-    check_space(experiment, plan, dataset, options)
     identity = identity_of(experiment, plan, dataset)
     require_same(command.folder, identity)
+    if (
+        not command.folder.record()
+    ):  # one that was begun goes on: a point that cannot be trained is a failed trial there
+        check_space(experiment, plan, dataset, options)
     with ray_session() if _is_work_left(command) else nullcontext():
         winner = _winner(command, plan, dataset, identity)
         run_lab([experiment.with_setting(winner)], options, console)

@@ -60,15 +60,24 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
         f"an interval is of its method by itself: of {count} methods that change nothing, {LEVEL / 2 * count:.2g} "
         "would look better than the baseline by chance, and as many worse"
     )
-    differing = [method.name for method in comparison.methods if method.differs]
-    found = f"below {LEVEL:g}: {_listed(differing)}" if differing else f"none is below {LEVEL:g}"
-    yield f"Holm p: of the paired t-test, corrected for all {count} methods; {found}"
+    yield f"Holm p: of the paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
     yield (
         f"what n = {num_seeds} can show: the largest gain stands out among {count} methods from "
         f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs on, and from {least_gain(num_seeds):.1f} "
         f"by itself; exact tests say no less than p = {wording.p_value(smallest_p(num_seeds))}, and take "
         f"{fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
     )
+
+
+def _standing_out(comparison: Comparison) -> str:
+    """Which methods differ from the baseline, and in which direction."""
+    differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
+    sides = {
+        "better": [name for name, gain in differing if gain.spread.mean > 0],
+        "worse": [name for name, gain in differing if gain.spread.mean < 0],
+    }
+    found = [f"{word}: {_listed(names)}" for word, names in sides.items() if names]
+    return f"below {LEVEL:g} are, {'; '.join(found)}" if found else f"none is below {LEVEL:g}"
 
 
 def _about_ranks(comparison: Comparison) -> Iterator[str]:

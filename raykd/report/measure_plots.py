@@ -106,17 +106,21 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
         return None
     stage = stages[-1]
     classes = sorted(_hardest(stage))
-    names = [_class_names(stage)[label] for label in classes]
+    every = _class_names(stage)
+    names = [every[label] for label in classes]
     figure, axes = plain_axes()
     figure.set_figheight(1.1 + 0.85 * ROW_HEIGHT * max(len(classes), 3))
-    mistakes = []
     for row, label in enumerate(classes):
         total = sum(stage.confusion[label])
         for column, predicted in enumerate(classes):
             share = stage.confusion[label][predicted] / total if total else 0.0
             _add_cell(axes, column, row, share, is_right=label == predicted)
-            if label != predicted and share:
-                mistakes.append((share, f"{names[row]} as {names[column]} {100 * share:.1f} %"))
+    mistakes = [
+        (count / sum(row), f"{every[label]} as {every[predicted]} {100 * count / sum(row):.1f} %")
+        for label, row in enumerate(stage.confusion)
+        for predicted, count in enumerate(row)
+        if count and predicted != label
+    ]
     _name_both_axes(axes, names)
     worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
     svg = inline_svg(figure, key, f"Confusion of the {stage.stage}, in percent of a class", f"Most common: {worst}.")

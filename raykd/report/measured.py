@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 from raykd.report.fields import Fields, is_number
 from raykd.report.records import Costs, Reliability, Score, Usage, one_line
-from raykd.timing import Timing
+from raykd.timing import WRITE_EVERY_S, Timing
 
 Item = TypeVar("Item")
-LOST_BY_A_KILL_S = 30.0  # of a worker's usage, which is written so often
 
 
 def read_score(path: Path) -> Score | None:
@@ -79,7 +78,7 @@ def read_usage(folder: Path) -> Usage | None:
     total = sum(known) if len(known) == len(pieces) else None
     # Before there was "since": it is less than was trained, by more than kills can have cost.
     run, first = Fields.read_if_there(folder.parent / "run.json"), [p for p in pieces if p.path == files[0].path]
-    written = sum(piece.number("seconds", low=0) for piece in first) + LOST_BY_A_KILL_S * len(first)
+    written = sum(piece.number("seconds", low=0) for piece in first) + WRITE_EVERY_S * len(first)
     is_short = run is not None and written < run.number("seconds", low=0)
     if is_short or any(file.optional_text("since") is not None for file in files):
         return None

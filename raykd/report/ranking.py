@@ -9,8 +9,8 @@ All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that al
 With 95 % confidence all k true ranks lie in these ranges at once (Mogstad, Romano, Shaikh and Wilhelm 2024, Review of
 Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from pairwise comparisons that hold together). Ties are
 not transitive: a and b may tie, b and c too, and a still be better than c; or a have the best mean and tie with both,
-and b be better than c. What is better is transitive: deviations of a - b and b - c add at most, so the t of a - c is
-never below both of theirs.
+and b be better than c. What is better is transitive, but where a - c is the same at every seed and so has no test:
+deviations of a - b and b - c add at most, so the t of a - c is never below both of theirs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Both times alike, so that a method which passes the check passes later: NUM_SHOWN images whatever the batch, all tensors
 on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a table
-holds no more; maps of the student's stages, too, are there only where it needs them.
+holds no more.
 """
 
 import torch
@@ -28,10 +28,9 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
         teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in needs else None,
         tuple(maps.cpu() for maps in teacher.features) if "features" in needs else (),
     )
-    asked = student if "features" in needs else student._replace(features=())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.method.adapter(asked, taught, Targets(labels[rows], rows))
+        return run.method.adapter(student, taught, Targets(labels[rows], rows))
 
 
 @torch.no_grad()

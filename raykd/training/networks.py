@@ -20,13 +20,16 @@ class Networks:
         self._dataset = dataset
         self._outputs: dict[object, Outputs] = {}
 
-    def of(self, run: Run) -> Outputs:
-        """On the CPU. Raises ConfigError for a network that cannot be made, or that does not take these images."""
-        key = run.model, run.initial, run.imported
+    def of(self, run: Run, with_features: bool = False) -> Outputs:
+        """On the CPU, with maps of its stages where they are asked for, as a training asks.
+
+        Raises ConfigError for a network that cannot be made, or that does not take these images.
+        """
+        key = run.model, run.initial, run.imported, with_features
         if key not in self._outputs:
             model = make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
-            model.with_features = True  # whichever method is asked about
+            model.with_features = with_features
             if run.imported is not None:
                 load_weights(model.network, Path(run.imported.path))
             self._outputs[key] = outputs_of(model, self._dataset.train.images[:NUM_SHOWN])
@@ -35,8 +38,10 @@ class Networks:
     def require_method_fits(self, run: Run) -> None:
         """Raise ConfigError where the method of a distilled run cannot bring its two models together."""
         assert run.teacher is not None
-        student, teacher, method = self.of(run), self.of(run.teacher), run.method
-        if "features" in method.needs:
+        method = run.method
+        with_features = "features" in method.needs
+        student, teacher = self.of(run, with_features), self.of(run.teacher, with_features)
+        if with_features:
             require_maps(method, student=student, teacher=teacher)
         if type(method).adapter is Method.adapter:
             return

@@ -24,8 +24,7 @@ import torch
 
 from raykd.atomic import write_json
 from raykd.run_folder import now, read_json
-
-WRITE_EVERY_S = 30.0
+from raykd.timing import WRITE_EVERY_S
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,18 @@ def test_a_gain_that_stands_out_alone_may_not_stand_out_among_fifteen(results):
     good = {"kd": (81.0, 82.3, 83.0)}
     noise = {f"m{number:02}": (80.0 + 0.1 * number, 81.3, 81.5 - 0.2 * number) for number in range(14)}
     compared(results, good | {"m00": noise["m00"]})
-    assert "Holm p: of the paired t-test, corrected for all 2 methods; below 0.05: kd" in said_of(results)
+    assert "Holm p: of the paired t-test, corrected for all 2 methods; below 0.05 are, better: kd" in said_of(results)
     compared(results, good | noise)
     row = rows_of(results)["kd"]
     assert row["gain"]["is_distinguishable"] and row["p"] < 0.05 < row["p_holm"]
     assert row["p_holm"] == pytest.approx(15 * row["p"])
     assert "Holm p: of the paired t-test, corrected for all 15 methods; none is below 0.05" in said_of(results)
+
+
+def test_text_says_which_of_those_that_stand_out_are_worse_than_the_baseline(results):
+    compared(results, {"kd": (85.0, 86.1, 87.0), "sp": (80.0, 81.4, 81.9), "at": (70.0, 71.1, 72.0)})
+    told = "Holm p: of the paired t-test, corrected for all 3 methods; below 0.05 are, better: kd; worse: at"
+    assert told in said_of(results)
 
 
 def test_text_says_how_many_methods_would_look_better_by_chance_and_what_three_seeds_can_show(results):

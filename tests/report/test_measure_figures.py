@@ -65,6 +65,18 @@ def test_of_many_classes_the_hardest_are_shown_and_the_caption_says_so(results):
         assert ">c3<" in drawing.svg and f">c{count - 1}<" not in drawing.svg
 
 
+def test_a_mistake_counts_whether_its_classes_are_shown_or_not(results):
+    """The last 8 of 20 classes are never wrong, and so not shown; what is taken for one of them is named."""
+    count = MAX_CLASSES + 8
+    table = [[10 if row == column else 0 for column in range(count)] for row in range(count)]
+    for row in range(MAX_CLASSES):
+        table[row][row], table[row][count - 1], table[row][(row + 1) % MAX_CLASSES] = 6, 3, 1
+    top1 = [60.0] * MAX_CLASSES + [100.0] * 8
+    changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
+    results.plan("cnn", distilled=[measured(results, "cnn", "distilled", 0, 76.0, **changes)])
+    assert f"Most common mistakes: c0 as c{count - 1} 30.0 %;" in draw(results)["Confusion"].caption
+
+
 def test_the_confusion_is_of_the_last_stage_that_has_one(results):
     results.plan("cnn", teacher=[measured(results, "cnn", "teacher", 0, 90.0)], distilled=["distilled-net-s0-ab12"])
     assert draw(results)["Confusion"].caption.startswith("Teacher, all seeds")

@@ -62,6 +62,18 @@ class Scaled(Notes):
 
 
 @dataclass(frozen=True)
+class FromMaps(Notes):
+    """Sized by a map of the student's, which a ResNet gives unasked."""
+
+    kind: ClassVar[str] = "own_from_maps"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        assert student.features[1].shape[1] == 16
+        return nn.Linear(student.logits.shape[1], teacher.logits.shape[1])
+
+
+@dataclass(frozen=True)
 class Undeclared(Notes):
     """Reads what it does not say that it needs."""
 
@@ -117,8 +129,9 @@ def test_check_live_training_table_and_a_workers_share_show_it_the_same_shapes(b
         assert {tensor.device.type for tensor in (*student[:2], *teacher[:2], *images[:2])} == {"cpu"}
 
 
-def test_adapter_that_compares_what_it_is_shown_is_trained(tmp_path: Path) -> None:
-    run = run_of("distilled", method=Scaled())
+@pytest.mark.parametrize("method", [Scaled(), FromMaps()], ids=lambda method: method.kind)
+def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_path: Path) -> None:
+    run = run_of("distilled", method=method)
     Networks(digits()).require_method_fits(run)
     assert len(train(run, RunFolder(tmp_path / "run"))) == 3
 

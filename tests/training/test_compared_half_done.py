@@ -98,6 +98,21 @@ def test_it_is_kept_where_no_method_beside_it_reads_a_table(results: Path) -> No
     assert go_on(named(plan, FeatureKD), plan, results) == "table"
 
 
+def test_methods_of_logits_never_read_the_table_that_is_kept(tmp_path: Path) -> None:
+    """Where a table of logits is not worth it they have a live teacher: the kept one's views are of other runs."""
+    alone = replace(ALONE, student=recipe(epochs=4), seeds=(0,))
+    plan, steps = plan_of(alone), iter(range(6))
+    train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
+    with pytest.raises(Interrupted):
+        go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
+    plan = plan_of(replace(alone, teacher_source="auto", compare=(KD(),)))
+    teaching, _ = asked(plan, tmp_path)
+    assert teaching is not None and teaching.table is None and teaching.kept is not None
+    assert teaching.reason.startswith("live, 4 passes an image")
+    assert go_on(named(plan, KD), plan, tmp_path) == "live"
+    assert go_on(named(plan, FeatureKD), plan, tmp_path) == "table"
+
+
 def test_parts_of_both_tables_are_jobs_of_their_own(results: Path) -> None:
     _, jobs = asked(plan_of(COMPARED), results)
     fills = [job for job in jobs if job.kind == "fill"]
