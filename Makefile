@@ -16,8 +16,8 @@ TORCH ?= $(shell cat $(WANTED) 2>/dev/null || echo torch)
 env: $(STAMP)
 
 $(WANTED): always
-	mkdir -p $(VENV)
-	echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' >$@
+	@mkdir -p $(VENV)
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' >$@
 
 $(STAMP): requirements.txt pyproject.toml $(WANTED)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raykd wants Python 3.11 or later, this is " + sys.version.split()[0])'
