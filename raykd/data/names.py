@@ -34,7 +34,7 @@ def kind_of(name: str) -> str:
 
 
 def without_path(name: str) -> str:
-    """'folder:flowers' for 'folder:/home/me/flowers', for others' eyes; the kind alone where PLACE ends in no name."""
+    """'folder:flowers' for 'folder:/mine/flowers', for others' eyes; the kind alone where PLACE ends in no name."""
     kind, _, place = name.partition(":")
     last = Path(place).name
     return f"{kind}:{last}" if last and last != ".." and not last.startswith("~") else kind

@@ -67,7 +67,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
     description = f"{seeds}; mean {mean}; {gain.verdict}."
     caption = "Right of 0 the distilled student is better. The bar is the 95 % interval of the mean."
     if gain.interval is None:
-        caption = f"Right of 0 the distilled student is better. {gain.verdict[0].upper()}{gain.verdict[1:]}."
+        caption = f"Right of 0 the distilled student is better. {wording.capital(gain.verdict)}."
     return Drawing(inline_svg(figure, key, "Gain of distilling by seed", description), caption)
 
 

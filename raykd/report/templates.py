@@ -30,7 +30,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(minus=_minus, sentence=_sentence, dash=_dash, svg=Markup, url=quote)
+    environment.filters.update(
+        minus=_minus, sentence=_sentence, dash=_dash, svg=Markup, url=quote, capital=wording.capital
+    )
     return environment
 
 

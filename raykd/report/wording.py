@@ -114,6 +114,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def capital(text: str) -> str:
+    """`text` with its first letter large, and the others as they are: 'Exact tests say ... p = 0.25'."""
+    return text[:1].upper() + text[1:]
+
+
 def unbroken(text: str) -> str:
     """`text` in which no line ends between a number and its sign: 'n = 3', '88.57 ± 0.31 %'."""
     return _BEFORE_A_SIGN.sub("\N{NO-BREAK SPACE}", text)
