@@ -1,0 +1,52 @@
+"""Every bad input gives one clear line and its exit code; Ray is not started, and nothing is written or changed.
+
+python -m pytest tests/test_bad_inputs.py -q      runs all of them and counts them
+"""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import bad_inputs
+import pytest
+from bad_inputs.case import BadInput
+
+from raykd import cli
+
+AREAS = sorted(module.name for module in iter_modules(bad_inputs.__path__) if module.name != "case")
+CASES: list[BadInput] = [case for area in AREAS for case in import_module(f"bad_inputs.{area}").CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tmp_path, monkeypatch, capsys):
+    def no_ray():
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("raykd.orchestration.lab.ray_session", no_ray)
+    monkeypatch.chdir(tmp_path)
+    words = [str(word) for word in case.make(tmp_path)]
+    if "--results" not in words and words[0] in ("plan", "tune", "report", "distill", "train-teacher", "train-student"):
+        words += ["--results", str(tmp_path / "results")]
+    before = _contents(tmp_path)
+    capsys.readouterr()
+    code = cli.entry(words)
+    line = capsys.readouterr().err
+    assert code == case.exit_code, line
+    assert line.startswith("raykd: ") and line.count("\n") == 1, line
+    for text in case.says:
+        assert text in line
+    assert _contents(tmp_path) == before
+
+
+def test_every_bad_input_has_a_name_of_its_own():
+    names = [case.name for case in CASES]
+    assert sorted(set(names)) == sorted(names)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Every file below `folder`, with the SHA-256 of its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not a file"
+        for path in sorted(folder.rglob("*"))
+    }
