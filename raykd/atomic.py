@@ -11,19 +11,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raykd.errors import ConfigError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; when the block ends well, it takes the place of `path` in one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give a path to write to; when the block ends well, it takes the place of `path` in one rename.
+
+    Raises OSError that names `path`, and ConfigError where a folder is in the place of the file, or a file in the
+    place of its folder.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is a folder, and a file has to be written there; move it away")
     aside = _beside(path)
     try:
-        yield aside
-        _flush(aside)
-        os.replace(aside, path)
+        with naming(path, aside):
+            yield aside
+            _flush(aside)
+            os.replace(aside, path)
         _flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder `path` and those above it. Raises ConfigError where one of them is a file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        found = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+        raise ConfigError(f"'{found}' is not a folder, and files have to be written below it; move it away") from None
+
+
+@contextmanager
+def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
+    """Put `path` into an OSError that names no file (a full disk fails a write, which knows none) or names `aside`."""
+    try:
+        yield
+    except OSError as error:
+        is_nameless = error.filename is None and error.errno is not None
+        if is_nameless or (aside is not None and str(error.filename) == str(aside)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

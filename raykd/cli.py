@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from raykd.errors import Interrupted, RaykdError
+from raykd.errors import RESUME, Interrupted, RaykdError, is_environment_error
 
 if TYPE_CHECKING:
     from raykd.experiment import Experiment
@@ -80,8 +80,10 @@ def guarded(run: Callable[[], None]) -> int:
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush must not fail again
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, a quota, a filesystem that went away: no mistake in the code
-        print(f"raykd: {error}; what was saved is kept, and the same command goes on", file=sys.stderr)
+    except OSError as error:
+        if not is_environment_error(error):
+            raise
+        print(f"raykd: {error}; {RESUME}", file=sys.stderr)
         return RaykdError.exit_code
     except KeyboardInterrupt:
         print("raykd: interrupted; what was saved is kept, and the same command goes on", file=sys.stderr)

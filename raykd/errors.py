@@ -3,8 +3,19 @@
 Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 75 cut off (the same command goes on).
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# What the machine, a disk, a quota or a network does to a correct program. All other OSErrors, such as a missing file
+# that the code expected, are mistakes in the code, and keep their traceback.
+_ENVIRONMENT_NAMES = """
+    ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ESTALE ENOMEM EMFILE ENFILE ENOLCK EBUSY ENODEV ENXIO EREMOTEIO
+    ENAMETOOLONG ELOOP ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN
+    ENETUNREACH EADDRINUSE EADDRNOTAVAIL ENOTSUP ENOSYS
+"""
+_ENVIRONMENT = frozenset(getattr(errno, name) for name in _ENVIRONMENT_NAMES.split())
+RESUME = "what was saved is kept; rerun the same command once this is put right"
 
 
 class RaykdError(Exception):
@@ -37,3 +48,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean 'X'?' for the nearest known name, or '' when none is near."""
     nearest = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def is_environment_error(error: BaseException) -> bool:
+    """Return whether `error` comes from a disk, a quota, rights or a network, and not from a mistake in the code."""
+    if not isinstance(error, OSError):
+        return False
+    cause = getattr(error, "reason", None)  # urllib's errors hold the socket's
+    if error.errno is None and isinstance(cause, OSError):
+        return is_environment_error(cause)
+    return isinstance(error, ConnectionError | TimeoutError) or (error.errno or 0) in _ENVIRONMENT

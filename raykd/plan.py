@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from raykd.checksums import file_sha256
 from raykd.config import Config, fingerprint, later, place, to_dict
 from raykd.data.dataset import Dataset
 from raykd.data.splits import stratified_holdout
@@ -19,7 +20,6 @@ from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
-from raykd.models.weights import file_fingerprint
 from raykd.recipe import Recipe
 from raykd.stages import STAGES, Stage
 
@@ -190,7 +190,7 @@ def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | No
 def _weights_file(path: Path) -> WeightsFile:
     if not path.is_file():
         raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
-    return WeightsFile(sha256=file_fingerprint(path), path=str(path.absolute()))
+    return WeightsFile(sha256=file_sha256(path), path=str(path.absolute()))
 
 
 def _tenth(dataset: Dataset) -> int:

@@ -5,7 +5,6 @@ tensorboard/  .lock
 """
 
 import errno
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,15 +16,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from raykd.atomic import remove_leftovers, replacing, write_json
-from raykd.errors import ConfigError, RunFailed
+from raykd.atomic import make_folder, remove_leftovers, replacing
+from raykd.checksums import file_sha256
+from raykd.damage import DamagedFile, damaged
+from raykd.errors import RunFailed
+from raykd.json_fields import Fields, write_record
 
-Status = Literal["not started", "running", "interrupted", "failed", "done"]
+Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
+_TEXTS = """
+    name family stage model method fingerprint status reason started ended writer
+    teacher_sha256 weights_sha256 history_sha256
+"""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run. Only the holder of `writer()` may change them."""
+    """The files of one run.
+
+    Only the holder of `writer()` changes run.json, the history, the checkpoint and the best weights. The other files
+    are replaced as a whole: usage/ by the worker of that rank, val.json, costs.json and test.json by any evaluation
+    of the run, since all of them write the same.
+    """
 
     path: Path
 
@@ -42,7 +53,9 @@ class RunFolder:
     @property
     def began_under(self) -> str:
         """'live' or 'table' where the run is half done under such a teacher; else ''."""
-        return (self.record().get("compute", {}).get("teacher") or "") if self.checkpoint.is_file() else ""
+        if not self.checkpoint.is_file():
+            return ""
+        return self.fields().part_if_there("compute").optional_text("teacher") or ""
 
     @property
     def test(self) -> Path:
@@ -76,9 +89,11 @@ class RunFolder:
 
         Raises RunFailed when another process still holds it after `wait_s` seconds.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         try:
             return self._lock.acquire(timeout=wait_s)
+        except IsADirectoryError:
+            raise _lock_is_a_folder(self._lock) from None
         except Timeout:
             owner = self.record().get("writer", "another process")
             raise RunFailed(f"{self.path.name} is being written by {owner}; wait for it, or end it") from None
@@ -89,18 +104,50 @@ class RunFolder:
             remove_leftovers(folder)
 
     def record(self) -> dict[str, Any]:
-        """run.json, or {} before the run has started. Raises ConfigError when it is damaged."""
-        return read_json(self.path / "run.json")
+        """Return the fields of run.json, or {} before the run has started. Raises DamagedFile."""
+        return dict(self.fields().values)
+
+    def fields(self) -> Fields:
+        """Return the same, to read fields that must be there. Every field that is there has its kind.
+
+        Raises DamagedFile.
+        """
+        path = self.path / "run.json"
+        fields = Fields.read_if_there(path) or Fields(path, {})
+        _require_kinds(fields)
+        return fields
 
     def update(self, **changes: Any) -> None:
         """Change fields of run.json, the rest untouched."""
-        write_json(self.path / "run.json", self.record() | changes)
+        write_record(self.path / "run.json", self.record() | changes)
+
+    def weights_damage(self) -> str:
+        """Return why the best weights are not those that the finished run left, or ''."""
+        recorded = self.record().get("weights_sha256")
+        if recorded is None:
+            return ""
+        if not self.best.is_file():
+            return "it is missing"
+        if file_sha256(self.best) == recorded:
+            return ""
+        return "its SHA-256 is not the one in run.json, so it was changed or is of another run"
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of the best weights. Raises DamagedFile where they are not those that the run left."""
+        if why := self.weights_damage():
+            raise damaged(self.best, why)
+        return file_sha256(self.best)
 
     def status(self) -> Status:
-        """How far the run is; 'interrupted' says that it began and that nobody is at it now."""
+        """Return how far the run is: 'interrupted' when it began and nobody trains it now.
+
+        A finished run is 'damaged' when its best weights are not those that it left.
+        """
         recorded = self.record().get("status")
+        if recorded == "done" and self.best.is_file():
+            return "damaged" if self.weights_damage() else "done"
         if recorded == "done":
-            return "done" if self.best.is_file() else "interrupted"
+            return "interrupted"
         if recorded is None:
             return "not started"
         if self.is_held():
@@ -115,12 +162,30 @@ class RunFolder:
         """One row an epoch. A column that some rows lack (a term that comes in later) is null there."""
         names = dict.fromkeys(name for row in rows for name in row)
         with replacing(self.path / "history.parquet") as aside:
-            pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), aside)
+            table = pa.table({name: [row.get(name) for row in rows] for name in names})
+            pq.write_table(table, aside, write_page_checksum=True)
 
     def history(self) -> list[dict[str, Any]]:
-        """The rows so far, oldest first."""
-        path = self.path / "history.parquet"
-        return pq.read_table(path).to_pylist() if path.is_file() else []
+        """Return the rows so far, oldest first. Raises DamagedFile."""
+        table = self.history_table()
+        return [] if table is None else table.to_pylist()
+
+    def history_table(self) -> pa.Table | None:
+        """Return history.parquet, None where there is none yet. Raises DamagedFile.
+
+        Each page is compared with its checksum, and the file of a finished run with its SHA-256 in run.json.
+        """
+        path, recorded = self.path / "history.parquet", self.record().get("history_sha256")
+        try:
+            is_intact = recorded is None or file_sha256(path) == recorded
+            table = pq.ParquetFile(path, page_checksum_verification=True).read() if is_intact else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise damaged(path, str(error)) from None
+        if table is None:
+            raise damaged(path, "its SHA-256 is not the one in run.json")
+        return table
 
 
 def lock_at(path: Path) -> FileLock:
@@ -135,23 +200,38 @@ def is_locked(lock: FileLock) -> bool:
             return False
     except Timeout:
         return True
+    except IsADirectoryError:
+        raise _lock_is_a_folder(lock) from None
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store: nobody can write there
             return False
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where there is no file. Raises ConfigError naming a file that is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigError(f"'{path}' is damaged ({error}); move it away and run again") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"'{path}' is damaged (no JSON object); move it away and run again")
-    return content
+def _lock_is_a_folder(lock: FileLock) -> DamagedFile:
+    return DamagedFile(f"'{lock.lock_file}' is damaged: it is a folder and must be a file; remove it and rerun")
+
+
+def _require_kinds(record: Fields) -> None:
+    """Raise DamagedFile for a field of run.json that is there and of another kind. A run adds fields as it trains."""
+    for name in _TEXTS.split():
+        record.optional(name, record.text)
+    if record.values.get("status") not in (None, "running", "done", "failed"):
+        record.refuse(f"status is {record.values['status']!r:.80}, not running, done or failed")
+    for name in ("seed", "resumes", "parameters", "peak_memory_bytes"):
+        record.optional(name, record.count)
+    record.optional("seconds", lambda name: record.number(name, low=0))
+    for name in ("config", "versions", "hardware", "git"):
+        record.optional(name, record.mapping)
+    compute, best = record.part_if_there("compute"), record.part_if_there("best")
+    for name in ("device", "precision", "teacher"):
+        compute.optional_text(name)
+    if compute.values.get("precision") not in (None, "fp32", "bf16"):
+        record.refuse(f"compute.precision is {compute.values['precision']!r:.80}, not fp32 or bf16")
+    compute.optional("threads", compute.count)
+    compute.optional("workers", compute.counts)
+    best.optional("epoch", best.count)
+    best.optional("val_top1", lambda name: best.number(name, low=0, high=100))
 
 
 def now() -> str:

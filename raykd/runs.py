@@ -5,16 +5,17 @@ ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/pla
 
 import os
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.atomic import write_json
+from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.errors import ConfigError
 from raykd.plan import Plan, Run
-from raykd.run_folder import RunFolder, Status, lock_at, read_json
+from raykd.plan_file import PlanFile
+from raykd.run_folder import RunFolder, Status, lock_at
+from raykd.stages import STAGES
 
 PLAN_LOCK_S = 30.0  # held for one small write
 
@@ -34,7 +35,12 @@ class RunStore:
         return RunFolder(self.results / run.family / run.name)
 
     def status(self, run: Run) -> Status:
-        return self.folder(run).status()
+        """Return how far `run` is. Raises DamagedFile where its folder holds the run.json of another run."""
+        folder = self.folder(run)
+        fields = folder.fields()
+        if fields.values.get("fingerprint", run.fingerprint) != run.fingerprint:
+            fields.refuse(f"it is of another run: its fingerprint starts with {fields.text('fingerprint')[:12]}")
+        return folder.status()
 
     def require_writable(self) -> None:
         """Raise ConfigError now rather than hours later; changes nothing."""
@@ -72,25 +78,13 @@ class RunStore:
         Returns the names of runs that it was about and is not any more.
         """
         path = self.results / plan.experiment.family / "plan.json"
-        asked = {stage: names for stage, names in plan.stages.items() if names}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        asked = {stage: plan.stages[stage] for stage in STAGES if plan.stages.get(stage)}
+        make_folder(path.parent)
         with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):  # stages may be submitted side by side
-            before = read_json(path)
-            stages = before.get("stages", {}) | asked
+            before = PlanFile.read(path)
             comparison = plan.comparison if any(plan.comparison.values()) else {}
             if plan.experiment.compare and not comparison:  # of stages before it
-                comparison = before.get("comparison", {})
-            write_json(
-                path,
-                {
-                    "family": plan.experiment.family,
-                    "stages": stages,
-                    "comparison": comparison,
-                    "experiment": to_dict(plan.experiment, results_only=True),
-                },
-            )
-        return _names(before.get("stages", {}), before.get("comparison", {})) - _names(stages, comparison)
-
-
-def _names(*groups: Mapping[str, list[str]]) -> set[str]:
-    return {name for group in groups for names in group.values() for name in names}
+                comparison = dict(before.comparison)
+            planned = PlanFile(path, {**before.stages, **asked}, comparison)
+            planned.write(to_dict(plan.experiment, results_only=True))
+        return before.names - planned.names

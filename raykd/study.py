@@ -15,13 +15,15 @@ from typing import Any, Literal
 import optuna
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from raykd.atomic import write_json
+from raykd.atomic import make_folder
+from raykd.damage import damaged
 from raykd.errors import RunFailed
-from raykd.run_folder import RunFolder, is_locked, lock_at, read_json
+from raykd.journal import CheckedJournal
+from raykd.json_fields import Fields, write_record
+from raykd.run_folder import RunFolder, is_locked, lock_at
 from raykd.search import Search
 from raykd.study_sampler import SeededByTrial, draw
 
@@ -78,16 +80,25 @@ class SearchFolder:
         return RunFolder(self.path / "trials" / f"{number:04d}")
 
     def record(self) -> dict[str, Any]:
-        """search.json, or {} before the search has begun."""
-        return read_json(self.path / "search.json")
+        """Return the fields of search.json, or {} before the search has started. Raises DamagedFile."""
+        fields = Fields.read_if_there(self.path / "search.json")
+        if fields is None:
+            return {}
+        for name in ("identity", "search", "own", "versions", "hardware", "git"):
+            fields.optional(name, fields.mapping)
+        for name in ("cpus", "gpus", "fill_seconds"):
+            fields.optional(name, fields.number)
+        fields.optional("resumes", fields.count)
+        fields.optional_text("started")
+        return dict(fields.values)
 
     def update(self, **changes: Any) -> None:
         """Change fields of search.json, the rest untouched."""
-        write_json(self.path / "search.json", self.record() | changes)
+        write_record(self.path / "search.json", self.record() | changes)
 
     def lock(self) -> AcquireReturnProxy:
         """Its holder is the only one who searches here. Raises RunFailed when another is at it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         try:
             return self._lock.acquire(timeout=1)  # who only looks has it for an instant
         except Timeout:
@@ -102,10 +113,15 @@ class SearchFolder:
         return lock_at(self.path / ".lock")
 
     def trials(self) -> list[Trial]:
-        """All that the study knows, by number."""
-        if not self.journal.is_file():
+        """Return all trials of the study, by number. Raises DamagedFile."""
+        if not self.journal.exists():
             return []
-        study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
+        try:
+            study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
+        except KeyError:  # its first lines are not written yet
+            return []
+        except OSError as error:
+            raise damaged(self.journal, f"it cannot be read ({error.strerror})") from None
         return [_trial(found) for found in study.get_trials(deepcopy=False)]
 
 
@@ -203,21 +219,8 @@ def _trial(found: FrozenTrial) -> Trial:
     )
 
 
-class _Held(JournalFileOpenLock):
-    """Nothing to lock: whoever writes the journal holds the folder's lock, which the kernel frees with its process.
-
-    Optuna's own is a file, which a killed process leaves behind, and the next waits for half a minute.
-    """
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
 def storage_of(journal: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_Held(str(journal))))
+    return JournalStorage(CheckedJournal(journal))
 
 
 def _mend(journal: Path) -> None:

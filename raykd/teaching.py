@@ -20,7 +20,6 @@ from raykd.data.dataset import Dataset
 from raykd.experiment import IN_A_TABLE, Data, Experiment
 from raykd.methods.method import Need
 from raykd.models import Images
-from raykd.models.weights import file_fingerprint
 from raykd.outputs import Outputs
 from raykd.plan import Plan, Run
 from raykd.provenance import identity_of
@@ -238,8 +237,11 @@ def _free_bytes(folder: Path) -> int:
 
 
 def weights_of(teachers: Sequence[RunFolder]) -> str:
-    """SHA-256 of the weights of teachers that are trained, hex; of several a digest of theirs."""
-    return identity_of([file_fingerprint(teacher.best) for teacher in teachers])
+    """Return the SHA-256 of the weights of teachers that are trained, hex; of several a digest of theirs.
+
+    Raises DamagedFile where the weights are not those that the teacher's run left.
+    """
+    return identity_of([teacher.weights_sha256() for teacher in teachers])
 
 
 def _sha256(teachers: Sequence[RunFolder]) -> str:

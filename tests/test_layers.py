@@ -16,7 +16,19 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages", "timing"},
+    {
+        "config",
+        "field_types",
+        "errors",
+        "outputs",
+        "atomic",
+        "checksums",
+        "damage",
+        "json_fields",
+        "provenance",
+        "stages",
+        "timing",
+    },
     {"data", "models", "methods"},
     {
         "experiment",
@@ -26,6 +38,8 @@ LEVELS = (
         "study",
         "study_sampler",
         "plan",
+        "journal",
+        "plan_file",
         "runs",
         "run_folder",
         "teacher_table",
@@ -54,6 +68,10 @@ LEAN = (
     "config",
     "type_words",
     "atomic",
+    "checksums",
+    "damage",
+    "json_fields",
+    "plan_file",
     "provenance",
     "stages",
     "timing",

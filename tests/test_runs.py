@@ -17,8 +17,9 @@ from small_runs import NO_WEIGHTS, digits, experiment, run_of
 from raykd.atomic import write_bytes
 from raykd.config import from_dict, to_dict
 from raykd.errors import ConfigError, RunFailed
+from raykd.json_fields import read_json
 from raykd.plan import Run, make_plan
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 
 NOBODY = 65_534
@@ -138,7 +139,7 @@ def test_a_term_that_comes_in_later_is_null_before(run_folder: RunFolder) -> Non
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"status": "done"', b"null"])
 def test_damaged_record_is_named_in_one_line(run_folder: RunFolder, content: bytes) -> None:
     write_bytes(run_folder.path / "run.json", content)
-    with pytest.raises(ConfigError, match=r"run\.json' is damaged .*; move it away and run again") as caught:
+    with pytest.raises(ConfigError, match=r"run\.json' is damaged: .*; move the folder '.*' away and rerun") as caught:
         run_folder.status()
     assert "\n" not in str(caught.value)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from raykd import models
 from raykd.bench.without_ray import train_plan
+from raykd.checksums import file_sha256
 from raykd.data.loader import TrainLoader
 from raykd.errors import Interrupted, RunFailed
 from raykd.models.resnet_cifar import ResNet
-from raykd.models.weights import file_fingerprint
 from raykd.orchestration.options import Options
 from raykd.plan import Plan, Run, make_plan
 from raykd.plan_text import print_plan
@@ -58,7 +58,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunStore]:
 
 
 def sha256s(run: Run, store: RunStore) -> list[str]:
-    return [file_fingerprint(store.folder(teacher).best) for teacher in run.teachers]
+    return [file_sha256(store.folder(teacher).best) for teacher in run.teachers]
 
 
 def mean_of_each(run: Run, store: RunStore, images: Tensor) -> Tensor:

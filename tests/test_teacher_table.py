@@ -1,6 +1,5 @@
 """The teacher's table on disk: what is written is read, holes are known, other tables are refused."""
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from raykd.config import fingerprint
 from raykd.data.loader import TrainLoader
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
+from raykd.json_fields import read_json, write_record
 from raykd.run_folder import lock_at
 from raykd.teacher_table import TableKey, TeacherTable, visited
 from raykd.training.rows import rows_of
@@ -83,7 +83,7 @@ def test_table_of_logits_alone_has_the_name_and_the_key_that_it_had_before_there
     }
     table = TeacherTable(tmp_path, KEY)
     assert table.folder.name == fingerprint(written)[:16]
-    assert json.loads((table.folder / "table.json").read_text()) == written | {"computed_in": "fp32"}
+    assert read_json(table.folder / "table.json") == written | {"computed_in": "fp32"}
     assert {path.name for path in table.folder.iterdir()} == {"table.json", "logits.f16", "filled.bits", ".lock"}
 
 
@@ -110,7 +110,7 @@ def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(("name", "value"), [("teacher_sha256", "ef" * 32), ("crop_padding", 2), ("precision", "bf16")])
 def test_table_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
     path = TeacherTable(tmp_path, KEY).folder / "table.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    write_record(path, read_json(path) | {name: value})
     with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
         TeacherTable(tmp_path, KEY)
 

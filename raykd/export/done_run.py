@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raykd.checksums import file_sha256
 from raykd.config import to_dict
 from raykd.data import names
 from raykd.errors import ConfigError
+from raykd.json_fields import read_json
 from raykd.models import ImageModel
-from raykd.models.weights import file_fingerprint
 from raykd.plan import Run
-from raykd.run_folder import RunFolder, read_json
-from raykd.training.records import recorded_run
+from raykd.run_folder import RunFolder
+from raykd.training.records import recorded_run_of
 from raykd.training.testing import is_tested
 from raykd.training.trained import Header, load_trained, read_header
 
@@ -65,19 +66,19 @@ class DoneRun:
 def read_done(folder: RunFolder) -> DoneRun:
     """The run in `folder`. Raises ConfigError for one that is not done, damaged, or of another version of raykd."""
     status = folder.status()
+    if status == "damaged":
+        folder.weights_sha256()  # raises, with the remedy
     if status != "done":
         remedy = "wait for its end" if status == "running" else "type its command again and let it end"
         raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
-    record = folder.record()
-    try:
-        run = recorded_run(record)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"'{folder.path}/run.json' was written by another version of raykd ({error})") from None
+    run = recorded_run_of(folder)
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not say which model it is of; train the run anew")
     header = replace(header, data=names.without_path(header.data))
-    return DoneRun(folder, run, record, header, file_fingerprint(folder.best))
+    record = folder.fields()
+    record.text("fingerprint")
+    return DoneRun(folder, run, record.values, header, file_sha256(folder.best))
 
 
 def _fractions(pixels: Tensor) -> list[float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from raykd.checksums import file_sha256
 from raykd.errors import RaykdError
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
@@ -13,7 +14,6 @@ from raykd.export.find import find_run
 from raykd.export.form import Deployed, Form, example_images
 from raykd.export.formats import FORMATS
 from raykd.export.place import filling, require_place
-from raykd.models.weights import file_fingerprint
 
 CARD, CONFIG = "README.md", "config.json"
 FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}
@@ -60,7 +60,7 @@ def _write(done: DoneRun, form: Form, folder: Path) -> float:
             f"{done.folder.path.name} as {form.name} would give logits {difference:.2g} off the run's, as a share of "
             "the largest; nothing was kept, try another format"
         )
-    files = {path.name: file_fingerprint(path) for path in _files(folder)}
+    files = {path.name: file_sha256(path) for path in _files(folder)}
     (folder / CARD).write_text(model_card(done, form, files, difference), encoding="utf-8")
     return difference
 

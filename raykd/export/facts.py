@@ -7,9 +7,10 @@ from typing import Any
 from raykd.config import dotted, to_dict
 from raykd.export.done_run import DoneRun
 from raykd.export.form import Form
+from raykd.json_fields import Fields
 from raykd.plan import Run
 from raykd.provenance import source, versions
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.training.testing import is_tested
 
 Rows = list[tuple[str, str]]
@@ -80,7 +81,9 @@ def teacher_of(done: DoneRun) -> str:
 
 def _teacher_in_words(family: Path, teacher: Run) -> str:
     text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
-    return f"{text}, test top-1 {_figure('top1', read_json(folder.test)['top1'])}" if is_tested(folder) else text
+    if not is_tested(folder):
+        return text
+    return f"{text}, test top-1 {_figure('top1', Fields.read(folder.test).number('top1', low=0, high=100))}"
 
 
 def provenance_of(done: DoneRun, files: Mapping[str, str]) -> Rows:

@@ -1,6 +1,5 @@
 """Weights in and out: safetensors, or a .pth of tensors alone (`weights_only=True`: no code of a file runs)."""
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,16 @@ from torch import Tensor, nn
 
 from raykd.atomic import write_bytes
 from raykd.errors import ConfigError
+from raykd.models.tensor_checksum import require_intact, with_checksum
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """`state` as safetensors with `metadata` in its header; replaced in one rename."""
+    """Replace the file `path` by `state` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     # Not save_file: it leaves a file that nobody else in the lab can read.
-    write_bytes(path, save(tensors, dict(metadata or {})))
+    write_bytes(path, save(tensors, with_checksum(tensors, metadata or {})))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -42,12 +42,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            found = load_file(path)
+            require_intact(path, found, read_metadata(path))
+            return found
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ConfigError(
             f"weights file '{path}' holds more than tensors, or none, and is not loaded; save its state_dict() alone"
         ) from None
+    except ConfigError:
+        raise
     except Exception as error:  # noqa: BLE001 - of damaged bytes torch's reader raises whatever it stumbles on
         raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
     while isinstance(content, Mapping) and (key := next((key for key in _WRAPPERS if key in content), None)):
@@ -90,12 +94,6 @@ def _require_match(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str,
         raise ConfigError(
             f"weights file '{path}' is of another architecture: {example}; name the model it was trained as"
         )
-
-
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of the file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(error: Exception) -> str:

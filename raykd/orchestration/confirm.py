@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raykd.atomic import write_json
+from raykd.damage import damaged
 from raykd.experiment import Experiment
+from raykd.json_fields import Fields, is_number, write_record
 from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import plural
 from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.search_words import words
@@ -86,7 +87,7 @@ def _settle(command: SearchCommand, candidates: Sequence[Candidate], baselines: 
     ]
     sign = -1 if metric == "val_loss" else 1
     winner = max(range(len(rows)), key=lambda index: sign * sum(rows[index]["values"]))
-    write_json(
+    write_record(
         command.folder.confirmed,
         {
             "metric": metric,
@@ -103,10 +104,10 @@ def is_confirmed(command: SearchCommand) -> bool:
     """Whether nothing is left to train for `confirm`."""
     if not command.settings.confirm:
         return True
-    found = read_json(command.folder.confirmed)
-    if any(found.get(name) != value for name, value in _asked(command).items()):
+    found = Fields.read_if_there(command.folder.confirmed)
+    if found is None or any(found.values.get(name) != value for name, value in _asked(command).items()):
         return False
-    names = [name for row in (*found["candidates"], found["baseline"]) for name in row["runs"]]
+    names = [name for row in (*found.parts("candidates"), found.part("baseline")) for name in row.texts("runs")]
     return all(RunFolder(command.folder.path.parent / name).status() == "done" for name in names)
 
 
@@ -120,9 +121,12 @@ def _asked(command: SearchCommand) -> dict[str, Any]:
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
-    """The setting that `confirm` found the best, as it was written down."""
-    found = read_json(folder.confirmed)
-    return found["candidates"][found["winner"]]["setting"]
+    """Return the setting that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
+    found = Fields.read(folder.confirmed)
+    candidates, winner = found.parts("candidates"), found.count("winner")
+    if winner >= len(candidates):
+        found.refuse(f"winner is {winner}, and there are {len(candidates)} candidates")
+    return dict(candidates[winner].mapping("setting"))
 
 
 def metric_of(settings: Search) -> str:
@@ -132,10 +136,14 @@ def metric_of(settings: Search) -> str:
 
 def value_of(folder: RunFolder, metric: str) -> float:
     """Of a run that is done: validation top1 in percent, or loss, of the epoch whose weights it kept."""
-    best = folder.record()["best"]
+    best = folder.fields().part("best")
     if metric == "val_top1":
-        return best["val_top1"]
-    return next(row["val_loss"] for row in folder.history() if row["epoch"] == best["epoch"])
+        return best.number("val_top1")
+    epoch = best.count("epoch")
+    found = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == epoch), None)
+    if not is_number(found):
+        raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {epoch}")
+    return found
 
 
 def _runs(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.teaching import Teaching, WantedTable, decide
 from raykd.training.networks import Networks
+from raykd.training.restore import restore_weights
 from raykd.training.taught import is_full
 from raykd.training.testing import is_tested
 
@@ -80,6 +82,7 @@ def run_lab(
     if len(workers) > 1:
         raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
     store = RunStore(options.results)
+    _restore_damaged(plans, store, console)
     store.make_folder()
     for plan, dataset in plans:
         if left := store.write_plan(plan):
@@ -96,7 +99,7 @@ def run_lab(
             say(console, f"teacher of {family}: {teaching.reason}")
     wanted = [(teachings[plan.experiment.family], dataset) for plan, dataset in plans]
     tables = [
-        filled(table) if is_full(table, store, dataset) else table
+        filled(table) if is_full(table, store, dataset, partial(say, console)) else table
         for teaching, dataset in wanted
         for table in (teaching.tables if teaching is not None else ())
     ]
@@ -108,6 +111,20 @@ def run_lab(
         finally:
             raise_for(statuses)  # which runs failed says more than why there is no report
     return statuses
+
+
+def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, console: Console) -> None:
+    """Restore the best weights of finished runs whose file was damaged, before anything reads them.
+
+    Raises DamagedFile where that cannot be done, and for a damaged run.json; imported weights are imported again.
+    """
+    runs = [(run, dataset) for plan, dataset in plans for run in plan.runs]
+    for run, dataset in [found for found in runs if store.status(found[0]) == "damaged"]:
+        if run.imported is None:
+            folder = store.folder(run)
+            why = folder.weights_damage()
+            restore_weights(run, folder, dataset)
+            say(console, f"'{folder.best}' was damaged ({why}); it is restored from the run's checkpoint")
 
 
 def filled(table: WantedTable) -> WantedTable:

@@ -58,7 +58,7 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         trainer.fit()
     except Exception as error:
         if folder.status() == "failed":
-            raise RunFailed(folder.record()["reason"]) from error
+            raise RunFailed(folder.record().get("reason") or "no reason recorded") from error
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")

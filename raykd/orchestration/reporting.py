@@ -1,17 +1,21 @@
 """The end of a command: test figures, the best weights laid out by role, report.json, the page, the table."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.config import from_dict
+from raykd.damage import damaged
 from raykd.data.dataset import load
+from raykd.errors import ConfigError
 from raykd.experiment import Data
+from raykd.json_fields import Fields
 from raykd.orchestration.progress import say
-from raykd.run_folder import RunFolder, read_json
+from raykd.plan_file import PlanFile
+from raykd.run_folder import RunFolder, Status
 from raykd.stages import ROLES
 from raykd.training.compute import best_device, choose
 from raykd.training.records import precision_of, require_same_data
@@ -20,42 +24,57 @@ from raykd.training.testing import evaluate_on_test, is_tested
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
     """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`."""
-    for folder in _done_runs(results, ("stages", "comparison")):
+    for folder in _runs(results, "done"):
         if not is_tested(folder):
-            config = folder.record()["config"]  # not all of it is read: a method's own file may be gone
-            data: Data = from_dict(Data, config["data"])
+            config = folder.fields().part("config")  # not all of it is read: a method's own file may be gone
+            data = _data_of(config)
             say(console, f"evaluating {folder.path.name} on the test set")
             dataset = load(data.name, data_folder, data.image_size, results / ".data")
-            require_same_data(folder.path.name, config["data_identity"], dataset)
+            require_same_data(folder.path.name, config.text("data_identity"), dataset)
             evaluate_on_test(folder, dataset, choose(best_device(), precision_of(folder)))
     report(results, console, in_full=True)
 
 
 def report(results: Path, console: Console, in_full: bool = False) -> None:
-    """Lay the best model of each role out in models_saved/, and write and print the report; in_full: all measures."""
+    """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
     from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
     from raykd.report.text import render_text
 
-    best: dict[str, tuple[float, RunFolder]] = {}
-    for folder in _done_runs(results, ("stages",)):
-        record = folder.record()
-        role, val_top1 = f"{record['family']}_{ROLES[record['stage']]}", record["best"]["val_top1"]
-        if role not in best or val_top1 > best[role][0]:
-            best[role] = (val_top1, folder)
-    for role, (_, folder) in best.items():
+    built = build(results)  # first: it checks every file before anything is written
+    for role, folder in _best_of_each_role(results).items():
+        if why := folder.weights_damage():
+            say(console, f"models_saved/{role}.safetensors is left as it is: {damaged(folder.best, why)}")
+            continue
         with replacing(results / "models_saved" / f"{role}.safetensors") as aside:
             shutil.copyfile(folder.best, aside)
-    say(console, render_text(build(results), in_full))
+    say(console, render_text(built, in_full))
 
 
-def _done_runs(results: Path, parts: Sequence[str]) -> Iterator[RunFolder]:
-    """Of these parts of all plans, each once. What runs of other families were set to may be a version's of raykd that
-    this one cannot read.
-    """
+def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
+    """Return the finished run with the best validation top1 by '<family>_<role>', without methods compared."""
+    best: dict[str, tuple[float, RunFolder]] = {}
     for path in sorted(results.glob("*/plan.json")):
-        plan = read_json(path)
-        named = [name for part in parts for names in plan.get(part, {}).values() for name in names]
-        for name in dict.fromkeys(named):
-            folder = RunFolder(path.parent / name)
-            if folder.status() == "done":
+        for stage, names in PlanFile.read(path).stages.items():
+            for folder in (RunFolder(path.parent / name) for name in names):
+                if folder.status() in ("done", "damaged"):
+                    role = f"{path.parent.name}_{ROLES[stage]}"
+                    val_top1 = folder.fields().part("best").number("val_top1")
+                    if role not in best or val_top1 > best[role][0]:
+                        best[role] = (val_top1, folder)
+    return {role: folder for role, (_, folder) in best.items()}
+
+
+def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
+    """Return the runs of all plans that have this status, each once."""
+    for path in sorted(results.glob("*/plan.json")):
+        for folder in (RunFolder(path.parent / name) for name in sorted(PlanFile.read(path).names)):
+            if folder.status() == status:
                 yield folder
+
+
+def _data_of(config: Fields) -> Data:
+    """Return the data of a run's config, whose other fields another version of raykd may have written."""
+    try:
+        return from_dict(Data, dict(config.mapping("data")))
+    except ConfigError as error:
+        return config.refuse(f"field 'config.data' is no data of this version of raykd ({error})")

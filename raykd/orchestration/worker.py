@@ -21,7 +21,7 @@ import ray
 import ray.train
 import torch
 
-from raykd.errors import Interrupted, RaykdError, RunFailed
+from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
 from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
@@ -109,7 +109,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
     except RaykdError as error:
         state, reason = State.FAILED, str(error)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        reason = reason_of(error)
         if group.size > 1 or any(words in str(error) for words in LOST_GPU):
             link.note(job, reason)  # a worker that is gone looks the same from here as a mistake in the code
             raise
@@ -120,6 +120,13 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         link.finish(job, state, reason)
     if state is State.FAILED and group.size > 1:
         raise RunFailed(reason)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a job failed: one line for a disk, a quota or rights; with the traceback for a mistake in the code."""
+    if is_environment_error(error):
+        return f"{error}; {RESUME}"
+    return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:

@@ -6,17 +6,18 @@ ends the report with one line that names it: a number from a torn file must not 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raykd.damage import damaged
 from raykd.errors import ConfigError
-from raykd.report.fields import Fields, corrupt
+from raykd.json_fields import Fields
+from raykd.plan_file import PlanFile
 from raykd.report.measured import read_costs, read_score, read_usage
-from raykd.report.records import Best, Family, History, Record, RunResult
+from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 
@@ -35,46 +36,19 @@ def collect(results: Path) -> tuple[Family, ...]:
     return tuple(_read_family(plan) for plan in plans)
 
 
-def _read_family(plan: Path) -> Family:
-    fields = Fields.read(plan)
-    folder = plan.parent
-    if fields.text("family") != folder.name:
-        fields.refuse(f"family is '{fields.text('family')}', the folder is '{folder.name}'")
-    stages = fields.mapping("stages")
-    for stage in stages:
-        if stage not in STAGES:
-            fields.refuse(f"unknown stage '{stage}': a plan has {', '.join(STAGES)}")
-    runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in _run_names(fields, stages, stage))
-    compared = _read_compared(fields, folder, {run.name: run for run in runs if run.stage == "distilled"})
-    for stage in STAGES:
-        _refuse_mixed(fields, f"stage '{stage}'", [run for run in runs if run.stage == stage])
-    for method, of_method in compared.items():
-        _refuse_mixed(fields, f"comparison of '{method}'", of_method)
-    return Family(folder.name, runs, compared)
-
-
-def _read_compared(plan: Fields, folder: Path, known: Mapping[str, RunResult]) -> dict[str, tuple[RunResult, ...]]:
-    """Distilled runs by method; an older plan compares nothing."""
-    named = plan.optional("comparison", plan.mapping) or {}
-    return {
-        method: tuple(
-            known.get(name) or _read_run(folder / name, "distilled") for name in _run_names(plan, named, method)
-        )
-        for method in named
+def _read_family(path: Path) -> Family:
+    plan, folder = PlanFile.read(path), path.parent
+    runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in plan.stages.get(stage, []))
+    known = {run.name: run for run in runs if run.stage == "distilled"}
+    compared = {
+        method: tuple(known.get(name) or _read_run(folder / name, "distilled") for name in names)
+        for method, names in plan.comparison.items()
     }
-
-
-def _run_names(fields: Fields, stages: Mapping[str, Any], stage: str) -> list[str]:
-    names = stages.get(stage, [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        fields.refuse(f"stage '{stage}' is not a list of run names")
-    for name in names:
-        # A path would lead out of the family's folder; what cannot be printed, into the terminal's controls.
-        if name in ("", "..") or Path(name).name != name or not name.isprintable():
-            fields.refuse(f"'{name}' is not the name of a run's folder")
-    if len(set(names)) != len(names):
-        fields.refuse(f"stage '{stage}' names a run twice")
-    return names
+    for stage in STAGES:
+        _refuse_mixed(plan, f"stage '{stage}'", [run for run in runs if run.stage == stage])
+    for method, of_method in compared.items():
+        _refuse_mixed(plan, f"comparison of '{method}'", of_method)
+    return Family(folder.name, runs, compared)
 
 
 def _read_run(folder: Path, stage: Stage) -> RunResult:
@@ -82,11 +56,33 @@ def _read_run(folder: Path, stage: Stage) -> RunResult:
     if fields is None:
         return RunResult(folder.name, stage)
     record = _read_record(fields, folder, stage)
-    history, usage = _read_history(folder / "history.parquet"), read_usage(folder / "usage")
+    history, usage = _read_history(folder), read_usage(folder / "usage")
     if record.status != "done":
         return RunResult(folder.name, stage, record, history, usage=usage)
-    score, val = read_score(folder / "test.json"), read_score(folder / "val.json")
-    return RunResult(folder.name, stage, record, history, score, val, read_costs(folder / "costs.json"), usage)
+    cautions: list[str] = []
+    if why := RunFolder(folder).weights_damage():
+        cautions.append(str(damaged(folder / "best.safetensors", why)))
+    score, val = (_of_weights(folder / name, record, cautions) for name in ("test.json", "val.json"))
+    costs = _of_model(folder / "costs.json", record, cautions)
+    return RunResult(folder.name, stage, record, history, score, val, costs, usage, tuple(cautions))
+
+
+def _of_weights(path: Path, record: Record, cautions: list[str]) -> Score | None:
+    """Return the scores in `path`; None, with a caution, where they are of other weights than the run left."""
+    score = read_score(path)
+    if score is None or record.weights_sha256 in (None, score.weights_sha256):
+        return score
+    cautions.append(str(damaged(path, "it is of other weights than those in run.json")))
+    return None
+
+
+def _of_model(path: Path, record: Record, cautions: list[str]) -> Costs | None:
+    """Return the costs in `path`; None, with a caution, where they are of another model than the run's."""
+    costs = read_costs(path)
+    if costs is None or record.weights_sha256 is None or record.parameters in (None, costs.parameters):
+        return costs
+    cautions.append(str(damaged(path, f"it is of a model of {costs.parameters} parameters, not {record.parameters}")))
+    return None
 
 
 def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
@@ -117,33 +113,34 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         git=fields.optional("git", fields.mapping),
         teacher_sha256=fields.optional_text("teacher_sha256"),
         peak_memory_bytes=fields.optional("peak_memory_bytes", fields.count),
+        weights_sha256=fields.optional_text("weights_sha256"),
     )
 
 
 def _best(record: Fields) -> Best:
-    fields = Fields(record.path, record.mapping("best"))
+    fields = record.part("best")
     return Best(fields.optional("epoch", fields.count), fields.number("val_top1", low=0, high=100))
 
 
-def _read_history(path: Path) -> History | None:
+def _read_history(folder: Path) -> History | None:
+    path, table = folder / "history.parquet", RunFolder(folder).history_table()
+    if table is None:
+        return None
     try:
-        table = pq.ParquetFile(path).read()
         epochs = tuple(table.column("epoch").to_pylist())
         columns = {
             field.name: tuple(table.column(field.name).cast(pa.float64()).fill_null(math.nan).to_pylist())
             for field in table.schema
             if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         }
-    except FileNotFoundError:
-        return None
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise corrupt(path, str(error)) from error
+    except (KeyError, pa.ArrowException) as error:
+        raise damaged(path, str(error)) from error
     if not all(isinstance(epoch, int) for epoch in epochs) or list(epochs) != sorted(set(epochs)):
-        raise corrupt(path, "its epochs are not whole numbers that increase from row to row")
+        raise damaged(path, "its epochs are not whole numbers that increase from row to row")
     return History(epochs, columns)
 
 
-def _refuse_mixed(plan: Fields, what: str, runs: Sequence[RunResult]) -> None:
+def _refuse_mixed(plan: PlanFile, what: str, runs: Sequence[RunResult]) -> None:
     """A mean over two methods, or over one seed twice, would be a number of nothing."""
     records = [run.record for run in runs if run.record]
     settings = sorted({f"{record.model} {record.method}" for record in records})

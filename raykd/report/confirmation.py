@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raykd.report.fields import Fields, is_number
+from raykd.json_fields import Fields, is_number
 from raykd.report.search_records import Candidate, Confirmation
 from raykd.report.statistics import Pair, PairedGain, paired_gain
 from raykd.search import METRICS, Search

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raykd.report.fields import Fields, is_number
+from raykd.json_fields import Fields, is_number
 from raykd.report.records import Costs, Reliability, Score, Usage, one_line
 from raykd.timing import WRITE_EVERY_S, Timing
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raykd.damage import one_line
 from raykd.stages import Stage
 from raykd.timing import Timing
 
@@ -128,11 +129,12 @@ class Record:
     git: Mapping[str, Any] | None
     teacher_sha256: str | None = None
     peak_memory_bytes: int | None = None
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of the plan; `record` is None when it has not started."""
+    """One run of the plan; `record` is None when it has not started. cautions: of its damaged or exchanged files."""
 
     name: str
     stage: Stage
@@ -142,6 +144,7 @@ class RunResult:
     val: Score | None = None
     costs: Costs | None = None
     usage: Usage | None = None
+    cautions: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -180,9 +183,3 @@ class Family:
     def stage(self, stage: Stage) -> tuple[RunResult, ...]:
         """The runs of one stage, in the plan's order."""
         return tuple(run for run in self.runs if run.stage == stage)
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """`text` without line breaks and control characters (a terminal obeys those), cut at `limit` letters."""
-    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return flat if len(flat) <= limit else f"{flat[: limit - 3]}..."

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from raykd.report.fields import Fields
+from raykd.json_fields import Fields
 from raykd.report.search_records import Cost, Teaching, TrialSummary
 
 TABLES = ".tables"  # below the results
+CHECKSUM_BYTES = 4  # as in raykd/teacher_table.py, which imports torch
 
 
 def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mapping[str, Any]], results: Path) -> Cost:
@@ -73,14 +74,14 @@ def _views_filled(results: Path, run: Mapping[str, Any]) -> float | None:
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:
-    """Bits that are set in a row of the file, over the rows that have one."""
+    """Return the mean number of bits in a row of the file, over rows that have one; a row ends with a checksum."""
     try:
         content = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return None
     if not num_images or content.size % num_images:
         return None
-    counts = np.unpackbits(content.reshape(num_images, -1), axis=1).sum(axis=1)
+    counts = np.unpackbits(content.reshape(num_images, -1)[:, :-CHECKSUM_BYTES], axis=1).sum(axis=1)
     return float(counts[counts > 0].mean()) if counts.any() else None
 
 

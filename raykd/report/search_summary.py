@@ -8,9 +8,10 @@ As in `collect`: what is absent means "not yet", what is there and cannot be wha
 from pathlib import Path
 
 from raykd.config import from_dict
+from raykd.damage import damaged
 from raykd.errors import ConfigError
+from raykd.json_fields import Fields
 from raykd.report.confirmation import read_confirmation
-from raykd.report.fields import Fields, corrupt
 from raykd.report.search_cost import cost_of
 from raykd.report.search_records import SearchSummary
 from raykd.report.search_trials import runs_of, studied_trials, summarize_trials
@@ -66,4 +67,4 @@ def _search_of(record: Fields) -> Search:
     try:
         return from_dict(Search, record.mapping("search"))
     except ConfigError as error:
-        raise corrupt(record.path, str(error)) from error
+        raise damaged(record.path, str(error)) from error

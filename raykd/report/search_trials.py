@@ -7,7 +7,7 @@ from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
-from raykd.report.fields import Fields, corrupt, is_number
+from raykd.json_fields import Fields, is_number
 from raykd.report.search_records import TrialSummary
 from raykd.search import Search
 
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 def studied_trials(folder: "SearchFolder") -> list["Trial"]:
     """All that began; none where the study itself has just begun. The rest of a grid waits, maybe for ever."""
-    try:
-        return [trial for trial in folder.trials() if trial.state != "waiting"]
-    except KeyError:  # its first lines are not written yet
-        return []
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise corrupt(folder.journal, f"{type(error).__name__}: {error}") from error
+    return [trial for trial in folder.trials() if trial.state != "waiting"]
 
 
 def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[Mapping[str, Any]]:
@@ -71,11 +66,7 @@ def _summarize(
 
 def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
     """Rows that have their epoch, top1 and seconds. The run's writer may be at it: it renames a whole file."""
-    run = folder.run(number)
-    try:
-        rows = run.history()
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these
-        raise corrupt(run.path / "history.parquet", str(error)) from error
+    rows = folder.run(number).history()
     return [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
 
 

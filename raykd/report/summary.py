@@ -87,7 +87,12 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
         stages,
         {name: gain for name in COMPARED if (gain := _gain(family, name))},
         tuple(line for run in family.all_runs for line in _missing(run)),
-        (*_caution_of_weak_teacher(stages), *more_cautions, *cautions_of(family)),
+        (
+            *_caution_of_weak_teacher(stages),
+            *more_cautions,
+            *cautions_of(family),
+            *(caution for run in family.all_runs for caution in run.cautions),
+        ),
         compare(family),
     )
 

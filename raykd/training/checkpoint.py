@@ -1,7 +1,11 @@
 """Everything needed to go on exactly, in one safetensors file: written aside and renamed, whole or not at all.
 
 objective.*  weights and buffers of student and adapter      optimizer.<parameter>.*  that parameter's state
-best.*       the best epoch's weights                        header                   where the run stands, JSON
+best.*       the best epoch's weights                        header                   JSON: where the run stands
+
+A checksum in the header covers every tensor's bytes and the progress. A damaged checkpoint is refused, and the run is
+not trained from the start by itself: that could lose hours, and hide a disk that goes bad. Other runs of the command
+continue.
 """
 
 import json
@@ -14,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from raykd.errors import RunFailed
+from raykd.errors import ConfigError, RunFailed
+from raykd.models.tensor_checksum import require_intact
 from raykd.models.weights import save_weights
 
 
 @dataclass
 class Progress:
-    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far."""
+    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far. run: its fingerprint."""
 
     epoch: int = 0
     step: int = 0
@@ -29,6 +34,7 @@ class Progress:
     best_val_top1: float = -1.0
     sums: dict[str, Any] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    run: str = ""
 
 
 def save_checkpoint(
@@ -59,22 +65,39 @@ class Checkpoint:
             objective.load_state_dict(self.objective)
             _restore_optimizer(objective, optimizer, self.optimizer)
         except (RuntimeError, KeyError):
-            raise RunFailed(f"checkpoint '{self.path}' is of another run; remove it to train from the start") from None
+            raise _of_another_run(self.path) from None
 
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """None without a file; raises RunFailed for one that is damaged."""
+def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
+    """Read the checkpoint of the run with the fingerprint `run`; None without a file.
+
+    Raises RunFailed for one that is damaged or of another run.
+    """
     if not path.is_file():
         return None
     groups: dict[str, dict[str, Tensor]] = {"objective": {}, "optimizer": {}, "best": {}}
     try:
-        for name, tensor in load_file(path).items():
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata()
+        require_intact(path, tensors, {"checksum": "missing", **metadata})
+        for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
-        with safe_open(path, framework="pt") as file:
-            return Checkpoint(path, Progress(**json.loads(file.metadata()["progress"])), **groups)
+        found = Checkpoint(path, Progress(**json.loads(metadata["progress"])), **groups)
+    except ConfigError:
+        why = "its content does not match its checksum"
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise RunFailed(f"checkpoint '{path}' is damaged ({error}); remove it to train from the start") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+    else:
+        if found.progress.run != run:
+            raise _of_another_run(path)
+        return found
+    raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
+
+
+def _of_another_run(path: Path) -> RunFailed:
+    return RunFailed(f"checkpoint '{path}' is of another run; remove it to train from the start")
 
 
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ FLOPs are those of one image's forward pass, by torch.utils.flop_counter: matrix
 where a multiply-add counts 2. Norms, activations and resizing are not in it. Papers that count multiply-adds say half.
 """
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint, to_dict
+from raykd.damage import DamagedFile
+from raykd.json_fields import read_json
 from raykd.models import ImageModel, Images, Model
 from raykd.provenance import hardware, versions
-from raykd.run_folder import read_json
 from raykd.training.compute import Compute
 from raykd.training.latency import latency, throughput
 
@@ -33,8 +35,9 @@ def costs_beside(family: Path, model: Model, network: ImageModel, images: Images
     }
     shape = fingerprint({"model": to_dict(model), "num_classes": images.num_classes, **where})
     for path in sorted(family.glob("*/costs.json")):
-        if (known := read_json(path)).get("shape") == shape:
-            return known
+        with suppress(DamagedFile):  # the report names it; here the model is measured once more
+            if (known := read_json(path)).get("shape") == shape:
+                return known
     return {
         "shape": shape,
         **where,

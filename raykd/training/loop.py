@@ -89,9 +89,10 @@ def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks
 def train_epochs(training: Training, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
     """Train the epochs that are left, from the folder's last checkpoint or from the start; one report each."""
     # The first worker's: another node may still have an older file in memory.
-    if checkpoint := training.group.first(lambda: read_checkpoint(folder.checkpoint)):
+    if checkpoint := training.group.first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best
+    training.progress.run = training.run.fingerprint
     training.go_parallel()
     saver = _Saver(training, folder, hooks.checkpoint_every_s)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raykd.checksums import file_sha256
 from raykd.config import from_dict, to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RunFailed
@@ -38,9 +39,10 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
     earlier = folder.record()
     if folder.checkpoint.is_file():
         _require_same_teacher(run, folder, teacher, earlier)
-    began = earlier.get("compute", {})
+    # An attempt that failed before its first checkpoint leaves no state to agree with, and may have had other hardware.
+    began = earlier.get("compute", {}) if folder.checkpoint.is_file() else {}
     compute = choose(device, began.get("precision") or run.recipe.precision, began.get("threads"))
-    workers = _workers(run, group, began.get("workers", [1]) if folder.checkpoint.is_file() else [])
+    workers = _workers(run, group, began.get("workers", [1]) if began else [])
     folder.update(
         name=run.name,
         family=run.family,
@@ -50,11 +52,10 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
         seed=run.seed,
         fingerprint=run.fingerprint,
         teacher_sha256=teacher.identity,
+        **dict.fromkeys(("reason", "ended", "weights_sha256", "history_sha256")),
         config=to_dict(run),
         status="running",
-        reason=None,
         started=earlier.get("started") or now(),
-        ended=None,
         seconds=earlier.get("seconds", 0.0),
         resumes=earlier.get("resumes", -1) + 1,
         writer=f"process {os.getpid()} on {socket.gethostname()}",
@@ -85,9 +86,19 @@ def recorded_run(record: Mapping[str, Any]) -> Run:
     return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_own else config)
 
 
+def recorded_run_of(folder: RunFolder) -> Run:
+    """Return the run in `folder`, as `recorded_run` does. Raises DamagedFile for a run.json that holds none."""
+    fields = folder.fields()
+    fields.part("config").part("method")
+    try:
+        return recorded_run(fields.values)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        return fields.refuse(f"field 'config' is no run of this version of raykd ({error})")
+
+
 def precision_of(folder: RunFolder) -> str:
-    """What the run in `folder` was trained in: 'fp32' or 'bf16'."""
-    return folder.record()["compute"]["precision"]
+    """Return what the run in `folder` was trained in: 'fp32' or 'bf16'."""
+    return folder.fields().part("compute").text("precision")
 
 
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: Mapping[str, Any]) -> None:
@@ -134,7 +145,16 @@ def finish(
     """
     save_trained(folder.best, weights, run, dataset)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    folder.update(status="done", ended=now(), seconds=seconds, parameters=parameters, best=best)
+    history = folder.path / "history.parquet"
+    folder.update(
+        status="done",
+        ended=now(),
+        seconds=seconds,
+        parameters=parameters,
+        best=best,
+        weights_sha256=file_sha256(folder.best),
+        history_sha256=file_sha256(history) if history.is_file() else None,
+    )
 
 
 def _gpu(device: torch.device) -> str | None:

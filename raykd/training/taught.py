@@ -3,7 +3,7 @@
 Several teach by the mean of their logits: live, or from one table that holds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable, weights_of
 from raykd.training.compute import choose
 from raykd.training.fill import Filler, asked_of
-from raykd.training.teachers import LiveTeacher, MeanLogits, Teacher, no_teacher, read_table
+from raykd.training.teachers import LiveTeacher, MeanLogits, Teacher, damage_in_words, no_teacher, read_table
 from raykd.training.trained import load_trained
 
 
@@ -41,14 +41,18 @@ def filler_of(wanted: WantedTable, store: RunStore, dataset: Dataset, device: to
     return Filler(wanted, dataset, table, model, choose(device, table.precision))
 
 
-def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset) -> bool:
-    """Whether nothing is left to fill of `wanted`."""
+def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset, say: Callable[[str], None] = print) -> bool:
+    """Return whether nothing is left to fill of `wanted`. say: receives a line about damaged images."""
     teachers = _folders(wanted.teachers, store)
     if any(teacher.status() != "done" for teacher in teachers):
         return False
     if not TeacherTable.exists(store.tables, wanted.key(dataset, weights_of(teachers))):
         return False
-    return not bool((asked_of(wanted, dataset) & ~_table(wanted, store, dataset).filled()).any())
+    table = _table(wanted, store, dataset)
+    filled, damaged = table.check()
+    if num_damaged := int(damaged.sum()):
+        say(f"{damage_in_words(table, num_damaged)}; they are filled again where runs need them")
+    return not bool((asked_of(wanted, dataset) & ~filled).any())
 
 
 def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:

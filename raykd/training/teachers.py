@@ -101,10 +101,18 @@ def read_table(run: Run, dataset: Dataset, table: TeacherTable, device: torch.de
     """
     rows, _ = rows_of(run.data, dataset.train.labels)
     asked = visited(run.data.views, rows, table.key.num_images, {run.seed: run.recipe.epochs})
-    if missing := int((asked & ~table.filled()).sum()):
+    filled, damaged = table.check()
+    if num_damaged := int((asked.any(dim=1) & damaged).sum()):
+        raise RunFailed(f"{damage_in_words(table, num_damaged)}; rerun the same command, which fills them again")
+    if missing := int((asked & ~filled).sum()):
         raise RunFailed(
             f"teacher's table '{table.folder}' lacks {missing} of the {int(asked.sum())} views that {run.name} will "
             "show; the same command fills them, or teach live with --set teacher_source=live"
         )
     key = table.key
     return TableTeacher(table.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)
+
+
+def damage_in_words(table: TeacherTable, num_damaged: int) -> str:
+    """Return the sentence about images of a logit cache whose rows or bits were changed on the disk."""
+    return f"logit cache '{table.folder}' is damaged: {num_damaged} images do not match their checksums"

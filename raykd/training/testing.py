@@ -2,23 +2,23 @@
 
 val.json  test.json   the best weights' figures, see measures.py        costs.json   the model's, see costs.py
 
-test.json is written last: where it is there and of these weights, nothing is measured again and the test set is left
-alone, also where an older version wrote it with fewer figures; remove it to have the run measured anew.
+test.json is written last: where it is there and of the weights that run.json names, the run is not evaluated again, and
+the test set is not read. Remove it to evaluate the run again.
 """
 
 from dataclasses import asdict
 from typing import Any
 
-from raykd.atomic import write_json
+from raykd.checksums import file_sha256
 from raykd.data.dataset import Dataset, Split
-from raykd.models.weights import file_fingerprint
+from raykd.json_fields import read_json, write_record
 from raykd.plan import Run
 from raykd.provenance import identity_of
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.costs import costs_beside
 from raykd.training.measures import measure
-from raykd.training.records import recorded_run
+from raykd.training.records import recorded_run_of
 from raykd.training.taught import teacher_from
 from raykd.training.teachers import LiveTeacher
 from raykd.training.trained import images_of, load_trained
@@ -26,21 +26,24 @@ from raykd.training.training import validation_of
 
 
 def is_tested(folder: RunFolder) -> bool:
-    """Whether test.json is there and of the weights that lie beside it."""
-    tested = read_json(folder.test)
-    return bool(tested) and folder.best.is_file() and tested.get("weights_sha256") == file_fingerprint(folder.best)
+    """Return whether test.json is there and of the weights that the finished run left. Raises DamagedFile."""
+    tested = read_json(folder.test).get("weights_sha256")
+    return tested is not None and tested == folder.record().get("weights_sha256")
 
 
 def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
-    """Write val.json, costs.json and test.json for the run's best weights, unless they are tested."""
+    """Write val.json, costs.json and test.json for the run's best weights, unless they are tested.
+
+    Raises DamagedFile for weights that are not those that the run left: the test set is not read for them.
+    """
     if is_tested(folder):
         return
-    run = recorded_run(folder.record())
+    run, weights_sha256 = recorded_run_of(folder), folder.weights_sha256()
     model = load_trained(folder.best).to(compute.device)
     teacher = _teacher_of(run, folder, compute)
     origin = {
         "classes": list(dataset.class_names),
-        "weights_sha256": file_fingerprint(folder.best),
+        "weights_sha256": weights_sha256,
         "teacher_sha256": teacher.identity if teacher else None,
     }
 
@@ -48,9 +51,9 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
         found = measure(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
         return asdict(found) | origin
 
-    write_json(folder.val, figures(validation_of(run.data, dataset, compute.device)))
-    write_json(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
-    write_json(folder.test, figures(dataset.test))
+    write_record(folder.val, figures(validation_of(run.data, dataset, compute.device)))
+    write_record(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_record(folder.test, figures(dataset.test))
 
 
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
@@ -59,6 +62,6 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
     beside = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
     if not taught_by or not beside or not all(teacher.best.is_file() for teacher in beside):
         return None
-    if identity_of([file_fingerprint(teacher.best) for teacher in beside]) != taught_by:
+    if identity_of([file_sha256(teacher.best) for teacher in beside]) != taught_by:
         return None
     return teacher_from(beside, compute.device)

@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from raykd.atomic import write_json
-from raykd.run_folder import now, read_json
+from raykd.damage import DamagedFile
+from raykd.errors import ConfigError
+from raykd.json_fields import Fields, write_record
+from raykd.run_folder import now
 from raykd.timing import WRITE_EVERY_S
 
 
@@ -51,14 +54,13 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
 
     is_begun: whether the run was half done before; of several workers only the first can tell.
     """
-    earlier, ended = read_json(path), threading.Event()
-    before = earlier or ({"since": now()} if is_begun else {})
+    before, ended = _earlier(path, is_begun), threading.Event()
     piece_so_far = _meter(device, gpus)
 
     def write() -> None:
         try:
-            write_json(path, {**before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]})
-        except OSError as error:  # a quota, say: the run itself is sound
+            write_record(path, {**before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]})
+        except (OSError, ConfigError) as error:  # a quota, say, or a folder in its place: the run itself is sound
             print(f"raykd: what the run takes is not written to '{path}': {error}")
 
     def keep_writing() -> None:
@@ -74,6 +76,20 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
         ended.set()
         thread.join()
         write()
+
+
+def _earlier(path: Path, is_begun: bool) -> dict[str, Any]:
+    """Return the content of the file so far. A damaged one is replaced: the usage of the run is then unknown."""
+    try:
+        fields = Fields.read_if_there(path)
+        if fields is None:
+            return {"since": now()} if is_begun else {}
+        if not isinstance(fields.values.get("pieces"), list):
+            fields.refuse("field 'pieces' is not a list")
+        return dict(fields.values)
+    except DamagedFile as error:
+        print(f"raykd: the run's usage is counted anew and left out of the report: {error}")
+        return {"since": now()}
 
 
 def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:

@@ -15,10 +15,10 @@ from export_runs import CASES, FORMATS_OF, MODELS, logits_of, off, pictures
 from safetensors.torch import load_file
 from small_runs import IMAGE_SIZE, digits
 
+from raykd.checksums import file_sha256
 from raykd.cli import EXPORT_FORMATS
 from raykd.export.done_run import read_done
 from raykd.export.formats import FORMATS
-from raykd.models.weights import file_fingerprint
 from raykd.training.trained import load_trained
 
 KINDS = tuple(MODELS)
@@ -41,7 +41,7 @@ def test_safetensors_in_raykd_is_the_run_in_every_bit(kind, students, exported):
 @pytest.mark.parametrize("kind", KINDS)
 def test_safetensors_is_the_very_file_that_was_tested(kind, students, exported):
     tested = json.loads(students[kind].test.read_text())
-    assert file_fingerprint(exported(kind, "safetensors") / "model.safetensors") == tested["weights_sha256"]
+    assert file_sha256(exported(kind, "safetensors") / "model.safetensors") == tested["weights_sha256"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
+from raykd.checksums import file_sha256
 from raykd.data.names import NAMES
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
@@ -20,7 +21,7 @@ from raykd.export.export import export_run
 from raykd.export.formats import FORMATS
 from raykd.export.sources import source_of
 from raykd.models.resnet_cifar import ResNet
-from raykd.models.weights import file_fingerprint, save_weights
+from raykd.models.weights import save_weights
 from raykd.run_folder import RunFolder
 from raykd.training.trained import images_of
 
@@ -105,7 +106,7 @@ def test_the_card_has_every_setting_and_the_teachers_too(students, exported):
 def test_the_checksums_in_the_card_are_those_of_the_files(form, exported):
     folder: Path = exported("vit", form)
     said = dict(re.findall(r"\| SHA-256 of (\S+) \| ([0-9a-f]{64}) \|", (folder / "README.md").read_text()))
-    files = {path.name: file_fingerprint(path) for path in folder.iterdir() if path.name != "README.md"}
+    files = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != "README.md"}
     assert len(files) == 2 and said == files
 
 
@@ -169,7 +170,7 @@ def test_a_card_of_weights_from_elsewhere_claims_no_training_of_them(tmp_path):
     train(run, folder)
     text = card_of(read_done(folder))
     assert "trained elsewhere and taken over" in text and "validation picked" not in text.lower()
-    assert f"| imported.sha256 | {file_fingerprint(file)} |" in text
+    assert f"| imported.sha256 | {file_sha256(file)} |" in text
 
 
 def test_nothing_says_where_the_weights_lay_that_a_run_began_with(tmp_path):
@@ -182,7 +183,7 @@ def test_nothing_says_where_the_weights_lay_that_a_run_began_with(tmp_path):
     export_run(tmp_path / "results", run.name, "safetensors", output, overwrite=False)
     for path in output.iterdir():
         assert b"private-place" not in path.read_bytes(), path.name
-    assert file_fingerprint(start) in (output / "README.md").read_text()
+    assert file_sha256(start) in (output / "README.md").read_text()
 
 
 def with_test(done: DoneRun, tested: dict) -> DoneRun:

@@ -15,11 +15,12 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from torch import Tensor, nn
 
 from raykd import models
+from raykd.checksums import file_sha256
 from raykd.errors import ConfigError
 from raykd.models import Images
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
-from raykd.models.weights import file_fingerprint, load_weights, read_metadata, read_state, save_weights
+from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
 from raykd.plan import make_plan
 from raykd.training.training import make_model
 
@@ -224,5 +225,5 @@ def test_plan_with_a_weights_file_builds_the_model_from_it(tmp_path: Path) -> No
 def test_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
     for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (tmp_path / name).write_bytes(content)
-    a, b, c = (file_fingerprint(tmp_path / name) for name in "abc")
+    a, b, c = (file_sha256(tmp_path / name) for name in "abc")
     assert a == b != c and len(a) == 64

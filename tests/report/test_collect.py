@@ -80,7 +80,7 @@ def test_a_torn_json_file_is_one_line_naming_it(results, file, content):
     path.write_bytes(content)
     with pytest.raises(RaykdError) as caught:
         collect(results.root)
-    assert f"corrupt file '{path}'" in str(caught.value)
+    assert f"'{path}' is damaged: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -88,7 +88,7 @@ def test_a_torn_history_is_one_line_naming_it(results):
     results.family("cnn", [], [88.0], [])
     path = results.root / "cnn" / "baseline-net-s0-ab12" / "history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RaykdError, match=r"corrupt file '.*history\.parquet'"):
+    with pytest.raises(RaykdError, match=r"history\.parquet' is damaged: "):
         collect(results.root)
 
 

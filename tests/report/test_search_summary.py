@@ -234,7 +234,7 @@ def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, 
     made.update(**changes)
     with pytest.raises(RaykdError, match=complaint) as caught:
         summaries_of_searches(tmp_path)
-    assert f"corrupt file '{made.path / 'search.json'}'" in str(caught.value)
+    assert f"'{made.path / 'search.json'}' is damaged: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -253,7 +253,7 @@ def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, cha
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(RaykdError, match=complaint) as caught:
         summaries_of_searches(tmp_path)
-    assert f"corrupt file '{path}'" in str(caught.value)
+    assert f"'{path}' is damaged: " in str(caught.value)
 
 
 def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_path):
@@ -265,7 +265,7 @@ def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_p
     journal.write_bytes(b"")
     assert made.summary().trials == ()
     journal.write_bytes(content[:300] + b"\x00\n" + content[300:])
-    with pytest.raises(RaykdError, match=r"corrupt file '.*study\.journal'"):
+    with pytest.raises(RaykdError, match=r"study\.journal' is damaged: "):
         made.summary()
 
 
@@ -273,7 +273,7 @@ def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
     made = finished(tmp_path)
     path = made.path / "trials/0003/history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RaykdError, match=r"corrupt file '.*0003/history\.parquet'"):
+    with pytest.raises(RaykdError, match=r"0003/history\.parquet' is damaged: "):
         made.summary()
 
 

@@ -13,9 +13,9 @@ import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.bench.without_ray import train_plan
+from raykd.checksums import file_sha256
 from raykd.data.dataset import Dataset
 from raykd.methods import FeatureKD
-from raykd.models.weights import file_fingerprint
 from raykd.plan import Plan, make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
@@ -104,7 +104,7 @@ def test_files_hold_what_the_best_weights_measure(stage: str, folders: dict[str,
         assert written["class_top1"] == list(expected.class_top1)
         assert written["reliability"]["count"] == list(expected.reliability.count)
         assert written["classes"] == [str(digit) for digit in range(10)]
-        assert written["weights_sha256"] == file_fingerprint(folder.best)
+        assert written["weights_sha256"] == file_sha256(folder.best)
 
 
 def test_validation_finds_what_picked_the_epoch(folders: dict[str, RunFolder]) -> None:
@@ -117,7 +117,7 @@ def test_only_who_had_a_teacher_agrees_with_it(folders: dict[str, RunFolder]) ->
         tested = read(folder.test)
         is_taught = stage == "distilled"
         assert (tested["agreement"] is not None) == (tested["teacher_kl"] is not None) == is_taught
-        assert tested["teacher_sha256"] == (file_fingerprint(folders["teacher"].best) if is_taught else None)
+        assert tested["teacher_sha256"] == (file_sha256(folders["teacher"].best) if is_taught else None)
 
 
 def test_costs_are_of_the_models_and_measured_once_for_both_students(folders: dict[str, RunFolder]) -> None:
@@ -149,7 +149,7 @@ def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Pa
     plan, dataset, store = plan_of(), watched(), RunStore(tmp_path)
     train_plan(plan, dataset, CPU, store)
     folder = store.folder(plan.runs[0])
-    old = {"top1": 50.0, "nll": 1.0, "num_images": 597, "weights_sha256": file_fingerprint(folder.best)}
+    old = {"top1": 50.0, "nll": 1.0, "num_images": 597, "weights_sha256": file_sha256(folder.best)}
     folder.test.write_text(json.dumps(old))
     reads.clear()
     evaluate_on_test(folder, dataset, COMPUTE)
