@@ -30,7 +30,7 @@ class CheckedJournal(JournalFileBackend):
         with self._path.open("rb") as file:
             file.seek(self._offsets[number])
             for line in file:
-                if not line.endswith(b"\n"):  # it is being written, or its writer was killed
+                if not line.endswith(b"\n") and b"\0" not in line:  # it is being written, or its writer was killed
                     return
                 if number + 1 == len(self._offsets):
                     self._offsets.append(self._offsets[number] + len(line))

@@ -229,5 +229,5 @@ def _mend(journal: Path) -> None:
         return
     with journal.open("rb+") as file:
         content = file.read()
-        if (end := content.rfind(b"\n") + 1) < len(content):
+        if (end := content.rfind(b"\n") + 1) < len(content) and b"\0" not in content[end:]:
             file.truncate(end)

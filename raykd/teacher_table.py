@@ -103,14 +103,14 @@ class TeacherTable:
         self._record_bytes = self._bits_in_row + CHECKSUM_BYTES
         self._image_bytes = key.num_views * key.row_width * ITEM_BYTES
         self._sizes = {self._rows: key.size_bytes, self._filled: key.num_images * self._record_bytes}
-        if not (self.folder / "table.json").is_file():
+        if not self.exists(tables, key):
             self._make(precision or key.precision)
         self._check()
 
     @staticmethod
     def exists(tables: Path, key: TableKey) -> bool:
         """Whether somebody has begun to fill it."""
-        return (tables / key.name / "table.json").is_file()
+        return (tables / key.name / "table.json").exists()
 
     def filled(self, first: int = 0, end: int | None = None) -> Tensor:
         """Return bool [N, V], or of images first .. end - 1 alone: which rows are there and intact."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raykd.atomic import write_bytes
 from raykd.errors import ConfigError
-from raykd.models.tensor_checksum import require_intact, with_checksum
+from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
 
@@ -24,7 +24,14 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata of a safetensors file; {} for a .pth. Raises ConfigError for one missing or damaged."""
+    """Return the metadata of a safetensors file as given to `save_weights`; {} for a .pth.
+
+    Raises ConfigError for a file that is missing or damaged.
+    """
+    return {name: value for name, value in _metadata(path).items() if name != CHECKSUM}
+
+
+def _metadata(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
     if not path.is_file():
@@ -43,7 +50,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             found = load_file(path)
-            require_intact(path, found, read_metadata(path))
+            require_intact(path, found, _metadata(path))
             return found
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

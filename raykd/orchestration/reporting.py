@@ -40,8 +40,9 @@ def report(results: Path, console: Console, in_full: bool = False) -> None:
     from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
     from raykd.report.text import render_text
 
-    built = build(results)  # first: it checks every file before anything is written
-    for role, folder in _best_of_each_role(results).items():
+    best_of = _best_of_each_role(results)
+    built = build(results)  # it checks every file before anything is written
+    for role, folder in best_of.items():
         if why := folder.weights_damage():
             say(console, f"models_saved/{role}.safetensors is left as it is: {damaged(folder.best, why)}")
             continue

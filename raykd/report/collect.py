@@ -105,7 +105,7 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         ended=fields.optional_text("ended"),
         reason=fields.optional_text("reason"),
         parameters=fields.optional("parameters", fields.count),
-        best=fields.optional("best", lambda _: _best(fields)),
+        best=_best(fields) if status == "done" or fields.values.get("best") is not None else None,
         config=fields.mapping("config"),
         compute=fields.mapping("compute"),
         versions=fields.mapping("versions"),

@@ -68,6 +68,9 @@ def read_usage(folder: Path) -> Usage | None:
     Raises: RaykdError naming the file when one is corrupt.
     """
     files = [Fields.read(path) for path in sorted(folder.glob("*.json"))]
+    for file in files:
+        if file.optional_text("run") not in (None, folder.parent.name):
+            file.refuse(f"it is of the run '{file.text('run')}'")
     pieces = [Fields(file.path, piece) for file in files for piece in _list(file, "pieces", None, _as_object)]
     if not pieces:
         return None

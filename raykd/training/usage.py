@@ -3,7 +3,7 @@
     with metered(folder.usage(rank), device, gpus=1.0, is_begun=folder.checkpoint.is_file()):
         fit(...)
 
-<run>/usage/<rank>.json: {"pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece each
+<run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece each
 time that the run was taken up; what a kill made it train again is in it, since it was taken. A run that was half done
 when its usage was first written (an older version, a full disk) has "since" beside them, the time of the first piece:
 their sum is not the run's, and the report leaves it out.
@@ -59,7 +59,10 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
 
     def write() -> None:
         try:
-            write_record(path, {**before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]})
+            write_record(
+                path,
+                {"run": path.parents[1].name, **before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]},
+            )
         except (OSError, ConfigError) as error:  # a quota, say, or a folder in its place: the run itself is sound
             print(f"raykd: what the run takes is not written to '{path}': {error}")
 

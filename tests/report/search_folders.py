@@ -129,7 +129,8 @@ def write_table(root: Path, num_images: int, views: Sequence[int], **key: Any) -
     filled = np.zeros((num_images, 8), bool)
     for image, count in enumerate(views):
         filled[image, :count] = True
-    (folder / "filled.bits").write_bytes(np.packbits(filled, axis=1).tobytes())
+    checksums = np.zeros((num_images, 4), np.uint8)
+    (folder / "filled.bits").write_bytes(np.concatenate([np.packbits(filled, axis=1), checksums], axis=1).tobytes())
 
 
 TABLE_KEY = {"teacher_sha256": "aa", "data_identity": "bb", "crop_padding": 1, "flip": True, "precision": "fp32"}

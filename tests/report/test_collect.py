@@ -113,7 +113,7 @@ def test_a_history_whose_epochs_are_no_epochs_is_refused(results, table):
         ("seconds", 10**400, "field 'seconds' is 1000"),
         ("status", "finished", "status is 'finished'"),
         ("stage", "teacher", "stage is 'teacher', its place in the plan says 'baseline'"),
-        ("best", {"epoch": 1, "val_top1": 100.1}, "field 'val_top1' is 100.1"),
+        ("best", {"epoch": 1, "val_top1": 100.1}, "field 'best.val_top1' is 100.1"),
         ("config", [], r"field 'config' is \[\], not an object"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_field_that_cannot_be_is_named_with_its_value(results, field, value, c
 @pytest.mark.parametrize("top1", [-0.1, 100.1, float("nan"), None, "88"])
 def test_a_test_top1_outside_0_to_100_is_refused(results, top1):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", measures={"top1": top1})])
-    with pytest.raises(RaykdError, match=r"test\.json': field 'top1'"):
+    with pytest.raises(RaykdError, match=r"test\.json' is damaged: field 'top1'"):
         collect(results.root)
 
 

@@ -173,13 +173,13 @@ def test_a_machine_with_the_package_and_no_driver_is_null_and_no_error(
 def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, written = tmp_path / "0.json", threading.Event()
     monkeypatch.setattr(usage, "WRITE_EVERY_S", 0.01)
-    write_json = usage.write_json
+    write_record = usage.write_record
 
     def noted(*arguments: Any) -> None:
-        write_json(*arguments)
+        write_record(*arguments)
         written.set()
 
-    monkeypatch.setattr(usage, "write_json", noted)
+    monkeypatch.setattr(usage, "write_record", noted)
     with metered(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()

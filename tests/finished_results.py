@@ -1,0 +1,159 @@
+"""A small finished results folder, trained once in a process by the plain loop, without Ray; and ways to damage files.
+
+Imported by bad inputs and by tests of damage, so nothing in it needs pytest.
+"""
+
+import atexit
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace as replaced
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from small_runs import CPU, NO_WEIGHTS
+
+from raykd.bench.without_ray import train_plan
+from raykd.data.dataset import Dataset, load
+from raykd.experiment_file import load_experiment
+from raykd.json_fields import read_json, write_record
+from raykd.plan import Plan, make_plan
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.stages import STAGES, Stage
+from raykd.training.compute import choose
+from raykd.training.testing import evaluate_on_test
+from raykd.training.usage import metered
+
+EXPERIMENT = """
+from raykd import KD, SGD, Cosine, Data, Experiment, Recipe, ResNet
+student = Recipe(ResNet(blocks=(1, 1, 1, 1), width=8), epochs=2, batch_size=50, optimizer=SGD(lr=0.05),
+                 schedule=Cosine(), precision="fp32")
+experiment = Experiment(
+    family="tiny", seeds=(0, 1), teacher=student, student=student, method=KD(),
+    data=Data("digits", val_images=100, train_images=200, image_size=8, crop_padding=1, flip=False),
+)
+"""
+
+
+@cache
+def original() -> Path:
+    """Return a folder with the experiment as tiny.py, and below results/ its five finished, evaluated runs."""
+    folder = Path(tempfile.mkdtemp(prefix="raykd-finished-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "tiny.py").write_text(EXPERIMENT)
+    plan, store = plan_of(folder), RunStore(folder / "results")
+    store.make_folder()
+    store.write_plan(plan)
+    train_plan(plan, dataset(), CPU, store)
+    for run in plan.runs:
+        with metered(store.folder(run).usage(0), CPU, 0):
+            evaluate_on_test(store.folder(run), dataset(), choose(CPU, "fp32"))
+    return folder
+
+
+@cache
+def dataset() -> Dataset:
+    return load("digits", None, image_size=8)
+
+
+def plan_of(folder: Path, stages: Iterable[Stage] = STAGES, **changes: Any) -> Plan:
+    return make_plan(replaced(load_experiment(folder / "tiny.py"), **changes), dataset(), NO_WEIGHTS, stages)
+
+
+def copy_to(folder: Path) -> Path:
+    """Copy the original into `folder`; return the copied results."""
+    shutil.copytree(original(), folder, dirs_exist_ok=True)
+    return folder / "results"
+
+
+def run_in(results: Path, stage: str, seed: int = 0) -> RunFolder:
+    """Return the folder of one run."""
+    (found,) = (results / "tiny").glob(f"{stage}-*-s{seed}-*")
+    return RunFolder(found)
+
+
+def flip(path: Path, seed: int = 0, count: int = 2) -> None:
+    """Change some bytes to others."""
+    content, chance = bytearray(path.read_bytes()), random.Random(seed)
+    for position in chance.sample(range(len(content)), min(count, len(content))):
+        content[position] ^= chance.randrange(1, 256)
+    path.write_bytes(content)
+
+
+def cut(path: Path, seed: int = 0) -> None:
+    """Leave the first part of it."""
+    content = path.read_bytes()
+    path.write_bytes(content[: random.Random(seed).randrange(len(content))])
+
+
+def zero_half(path: Path, seed: int = 0) -> None:
+    """Zero the second half, as a disk does that lost blocks."""
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + bytes(len(content) - half))
+
+
+def exchange(path: Path, other: Path) -> None:
+    """Put the content of `other` in its place."""
+    path.write_bytes(other.read_bytes())
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def nest(path: Path) -> None:
+    path.write_bytes(b"[" * 100_000)
+
+
+def nest_in_field(path: Path) -> None:
+    path.write_bytes(b'{"a": ' * 150 + b"1" + b"}" * 150)
+
+
+def to_list(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def to_latin1(path: Path) -> None:
+    path.write_bytes('{"family": "k\xe4se"}'.encode("latin-1"))
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def change(**changes: object) -> Callable[[Path], None]:
+    """Return what sets fields of a JSON file, as a writer with a mistake would: the checksum is right."""
+    return lambda path: write_record(path, read_json(path) | changes)
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    """Return what removes a field of a JSON file, the checksum being right."""
+
+    def remove(path: Path) -> None:
+        content = read_json(path)
+        del content[name]
+        write_record(path, content)
+
+    return remove
+
+
+def replace(before: str, after: str) -> Callable[[Path], None]:
+    """Return what changes a text in the file, as a flipped bit does: the checksum is left."""
+
+    def write(path: Path) -> None:
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after, 1))
+
+    return write

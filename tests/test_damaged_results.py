@@ -1,0 +1,225 @@
+"""Whatever happens to a file of a finished results folder, no other number comes out of it.
+
+Each mutation of each file ends in the same report.json, with a line that names the file where its content matters, or
+in one line that refuses. The mutations are seeded.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import finished_results as finished
+import pytest
+from rich.console import Console
+from small_runs import CPU, train
+
+from raykd.atomic import write_bytes
+from raykd.bench.without_ray import train_plan
+from raykd.errors import ConfigError, RunFailed
+from raykd.json_fields import read_json
+from raykd.orchestration import lab
+from raykd.orchestration.options import Options
+from raykd.report import tables
+from raykd.report.collect import collect
+from raykd.report.summary import summarize
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.training import testing
+from raykd.training.compute import choose
+from raykd.training.testing import evaluate_on_test, is_tested
+
+FILES = ("run.json", "test.json", "val.json", "costs.json", "usage/0.json", "history.parquet", "best.safetensors")
+MUTATIONS: dict[str, Callable[[Path, int], None]] = {
+    "one bit": lambda path, seed: _flip_bit(path, seed),
+    "two bytes": lambda path, seed: finished.flip(path, seed),
+    "cut": finished.cut,
+    "half of zeros": finished.zero_half,
+    "a run of bytes moved": lambda path, seed: _shuffle(path, seed),
+}
+SEEDS = range(6)
+
+
+def _flip_bit(path: Path, seed: int) -> None:
+    content, chance = bytearray(path.read_bytes()), random.Random(seed)
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def _shuffle(path: Path, seed: int) -> None:
+    content, chance = path.read_bytes(), random.Random(seed)
+    first, middle, last = sorted(chance.sample(range(len(content)), 3))
+    path.write_bytes(content[:first] + content[middle:last] + content[first:middle] + content[last:])
+
+
+def outcome(results: Path) -> tuple[bytes | None, str]:
+    """Return report.json as the report would write it, or None; and the error, or all cautions and what is missing."""
+    try:
+        (summary,) = (summarize(family) for family in collect(results))
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return None, str(error)
+    return tables.report_json((summary,)), "\n".join((*summary.cautions, *summary.missing))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return finished.copy_to(tmp_path)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("file", [*FILES, "plan.json"])
+def test_a_damaged_file_changes_no_number_of_the_report(file: str, mutation: str, results: Path) -> None:
+    expected, _ = outcome(results)
+    assert expected is not None
+    num_noticed = 0
+    for seed in SEEDS:
+        stage = ("teacher", "baseline", "distilled")[seed % 3]
+        path = results / "tiny" / "plan.json" if file == "plan.json" else finished.run_in(results, stage).path / file
+        before = path.read_bytes()
+        MUTATIONS[mutation](path, seed)
+        assert path.read_bytes() != before
+        found, words = outcome(results)
+        assert found in (None, expected), f"another number, seed {seed}: {words}"
+        if found is None:
+            assert str(path) in words, words
+        is_noticed = str(path) in words
+        assert is_noticed or _says_the_same(path, before), f"nothing is said, seed {seed}"
+        num_noticed += is_noticed
+        path.write_bytes(before)
+    assert num_noticed >= len(SEEDS) - 2, "nearly all mutations change what the file says"
+
+
+def _says_the_same(path: Path, before: bytes) -> bool:
+    """Return whether only white space changed: in JSON that is no damage."""
+    return path.suffix == ".json" and json.loads(path.read_bytes()) == json.loads(before)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("stage", "other"), [("distilled", "baseline"), ("baseline", "teacher")])
+def test_a_file_of_another_run_changes_no_number_of_the_report(
+    file: str, stage: str, other: str, results: Path
+) -> None:
+    expected, _ = outcome(results)
+    path = finished.run_in(results, stage).path / file
+    finished.exchange(path, finished.run_in(results, other, seed=1).path / file)
+    found, words = outcome(results)
+    if file in ("costs.json", "usage/0.json"):  # of one model; its numbers stand in no gain
+        assert found == expected
+        return
+    assert str(path) in words, words
+    if file == "test.json":
+        assert f"{path.parent.name}: not evaluated" in words
+    else:
+        assert found in (None, expected)
+
+
+def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_not_read(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = outcome(results)
+    store, plan = RunStore(results), finished.plan_of(results.parent)
+    distilled = [run for run in plan.runs if run.stage == "distilled"]
+    for run in distilled:
+        finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
+    monkeypatch.setattr(testing, "measure", lambda *_: pytest.fail("the test set was read"))
+    for run in distilled:
+        assert store.status(run) == "damaged" and is_tested(store.folder(run))
+        evaluate_on_test(store.folder(run), finished.dataset(), choose(CPU, "fp32"))
+        store.folder(run).test.unlink()
+        with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged: .*of another run"):
+            evaluate_on_test(store.folder(run), finished.dataset(), choose(CPU, "fp32"))
+    assert expected is not None
+
+
+def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, _ = outcome(results)
+    (path,) = {finished.run_in(results, "teacher").best}
+    before, record = path.read_bytes(), read_json(path.parent / "run.json")
+    finished.flip(path)
+    monkeypatch.setattr(lab, "ray_session", lambda: pytest.fail("Ray was started, and nothing is to be trained"))
+    monkeypatch.setattr(lab, "report", lambda *_: None)
+    lab.run_lab([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+    assert path.read_bytes() == before and read_json(path.parent / "run.json") == record
+    said = "".join(capsys.readouterr().out.split())
+    assert (
+        "".join(f"'{path}' was damaged".split()) in said
+        and "restored from the run's checkpoint".replace(" ", "") in said
+    )
+    assert outcome(results) == (expected, "")
+
+
+def test_damaged_teacher_teaches_nobody(results: Path) -> None:
+    store, plan = RunStore(results), finished.plan_of(results.parent, seeds=(0, 1, 2), teacher_source="live")
+    finished.flip(finished.run_in(results, "teacher").best)
+    with pytest.raises(ConfigError, match=r"teacher.*best\.safetensors' is damaged: .*restores it from the run's"):
+        train_plan(plan.__class__(plan.experiment, plan.runs[-1:]), finished.dataset(), CPU, store)
+
+
+@pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name != "cut"])
+def test_a_damaged_checkpoint_is_never_resumed(mutation: str, results: Path) -> None:
+    """Weights that are gone are made again from it, or not at all."""
+    folder = finished.run_in(results, "baseline")
+    (run,) = [run for run in finished.plan_of(results.parent).runs if run.name == folder.path.name]
+    content, weights = folder.checkpoint.read_bytes(), folder.best.read_bytes()
+    for seed in SEEDS:
+        folder.checkpoint.write_bytes(content)
+        MUTATIONS[mutation](folder.checkpoint, seed)
+        folder.best.unlink(missing_ok=True)
+        with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' is damaged .*remove it to train"):
+            lab_fit(run, folder)
+    folder.checkpoint.write_bytes(content)
+    lab_fit(run, folder)
+    assert folder.best.read_bytes() == weights
+
+
+def test_the_checkpoint_of_another_seed_is_never_resumed(results: Path) -> None:
+    folder, other = finished.run_in(results, "baseline", 0), finished.run_in(results, "baseline", 1)
+    (run,) = [run for run in finished.plan_of(results.parent).runs if run.name == folder.path.name]
+    finished.exchange(folder.checkpoint, other.checkpoint)
+    folder.best.unlink()
+    with pytest.raises(RunFailed, match=r"last\.safetensors' is of another run; remove it to train from the start"):
+        lab_fit(run, folder)
+
+
+def lab_fit(run, folder: RunFolder) -> None:
+    from raykd.training.loop import fit
+
+    fit(run, finished.dataset(), folder, CPU)
+
+
+def test_weights_are_hashed_once_in_a_command(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raykd import checksums
+
+    hashed: list[Path] = []
+    monkeypatch.setattr(checksums, "AT_REST_S", 0.0)
+    read = checksums._file_sha256
+    monkeypatch.setattr(checksums, "_file_sha256", lambda path: (hashed.append(path), read(path))[1])
+    best = finished.run_in(results, "teacher").best
+    for _ in range(5):
+        assert RunFolder(best.parent).status() == "done"
+    assert hashed.count(best) == 1
+
+
+def test_saved_models_that_are_damaged_are_refused(results: Path, tmp_path: Path) -> None:
+    from raykd.training.trained import load_trained
+
+    path = tmp_path / "cnn_teacher.safetensors"
+    content = bytearray(finished.run_in(results, "teacher").best.read_bytes())
+    content[-1000] ^= 64
+    write_bytes(path, bytes(content))
+    with pytest.raises(ConfigError, match=r"cnn_teacher\.safetensors' is damaged: .*checksum; copy it again"):
+        load_trained(path)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_computes_as_this_machine_does(run_folder: RunFolder) -> None:
+    """An attempt on an H100 that ran out of memory leaves bfloat16 and 64 threads, and nothing else."""
+    from small_runs import run_of
+
+    run = run_of("baseline")
+    run_folder.update(status="failed", compute={"precision": "bf16", "threads": 64, "workers": [1]})
+    train(run, run_folder)
+    compute = run_folder.record()["compute"]
+    assert compute["precision"] == "fp32" and compute["threads"] < 64
