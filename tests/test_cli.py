@@ -150,3 +150,26 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and "--stage teacher: an experiment that searches" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENOSPC])
+def test_what_a_disk_does_is_one_line_that_names_the_path(number, tmp_path, capsys):
+    from raykd.atomic import replacing
+
+    def write():
+        with replacing(tmp_path / "run.json"):
+            raise OSError(number, os.strerror(number))  # as a failed write has it, which names no file
+
+    assert cli.guarded(write) == 1
+    said = capsys.readouterr().err
+    assert f"{os.strerror(number)}: '{tmp_path / 'run.json'}'; what was saved is kept; rerun" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone", "x"), OSError(errno.EBADF, "bad file")])
+def test_a_mistake_in_the_code_keeps_its_traceback(error):
+    def run():
+        raise error
+
+    with pytest.raises(OSError, match=str(error.strerror)):
+        cli.guarded(run)

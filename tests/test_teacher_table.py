@@ -1,5 +1,6 @@
 """The teacher's table on disk: what is written is read, holes are known, other tables are refused."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -163,3 +164,78 @@ def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: 
     table = TeacherTable(tmp_path, KEY)
     with lock_at(table.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
         table.write(0, some(1), all_of(1))
+
+
+def _filled_table(tmp_path: Path) -> TeacherTable:
+    table = TeacherTable(tmp_path, KEY)
+    half = all_of(20)
+    half[10:, ::2] = False
+    table.write(0, some(20), half)
+    return table
+
+
+DAMAGE: dict[str, tuple[str, Callable[[bytearray], object]]] = {
+    "a flipped bit in a row": ("logits.f16", lambda raw: raw.__setitem__(200, raw[200] ^ 8)),
+    "rows of zeros": ("logits.f16", lambda raw: raw.__setitem__(slice(0, 700), bytes(700))),
+    "shuffled images": ("logits.f16", lambda raw: raw.__setitem__(slice(0, 216), raw[108:216] + raw[:108])),
+    "NaN rows": ("logits.f16", lambda raw: raw.__setitem__(slice(108, 112), b"\x00\x7e\x00\x7e")),
+    "infinite rows": ("logits.f16", lambda raw: raw.__setitem__(slice(108, 112), b"\x00\x7c\x00\x7c")),
+    "a bit of a view that is not there": ("filled.bits", lambda raw: raw.__setitem__(7 * 15, raw[7 * 15] ^ 128)),
+    "a bit lost": ("filled.bits", lambda raw: raw.__setitem__(7 * 3, raw[7 * 3] ^ 128)),
+    "a checksum of zeros": ("filled.bits", lambda raw: raw.__setitem__(slice(7 * 3 + 3, 7 * 4), bytes(4))),
+    "shuffled bits and checksums": ("filled.bits", lambda raw: raw.__setitem__(slice(0, 14), raw[7:14] + raw[:7])),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_images_count_as_not_filled_and_are_filled_again(name: str, tmp_path: Path) -> None:
+    table = _filled_table(tmp_path)
+    before, rows = table.filled(), table.logits().view(20, VIEWS, 3).clone()
+    file, damage = DAMAGE[name]
+    raw = bytearray((table.folder / file).read_bytes())
+    damage(raw)
+    (table.folder / file).write_bytes(raw)
+    filled, damaged = TeacherTable(tmp_path, KEY).check()
+    assert 1 <= damaged.sum() <= 7 and not filled[damaged].any()
+    assert torch.equal(filled[~damaged], before[~damaged]), "an intact image was given up"
+    table.write(0, some(20), before)
+    again = TeacherTable(tmp_path, KEY)
+    assert torch.equal(again.filled(), before) and not again.check()[1].any()
+    assert torch.equal(again.logits().view(20, VIEWS, 3)[before], rows[before])
+
+
+def test_rows_and_bits_of_another_cache_are_noticed(tmp_path: Path) -> None:
+    """Both files, which agree with each other: the checksum is of the key too."""
+    table, other = _filled_table(tmp_path), TeacherTable(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
+    other.write(0, some(20, seed=7), all_of(20))
+    for file in ("logits.f16", "filled.bits"):
+        (table.folder / file).write_bytes((other.folder / file).read_bytes())
+    assert TeacherTable(tmp_path, KEY).check()[1].all()
+
+
+def test_zeroed_bits_are_images_to_fill_and_no_damage(tmp_path: Path) -> None:
+    table = _filled_table(tmp_path)
+    path = table.folder / "filled.bits"
+    path.write_bytes(path.read_bytes()[:70] + bytes(70))
+    filled, damaged = table.check()
+    assert filled[:10].all() and not filled[10:].any() and not damaged.any()
+
+
+def test_rows_of_a_writer_that_was_killed_before_its_bits_are_no_damage(tmp_path: Path) -> None:
+    table = _filled_table(tmp_path)
+    before = table.filled()
+    with (table.folder / "logits.f16").open("r+b") as file:
+        file.seek(15 * VIEWS * 6)  # image 15 has no view 0
+        file.write(b"\x12\x34" * 3)
+    filled, damaged = table.check()
+    assert torch.equal(filled, before) and not damaged.any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_never_kept(value: float, tmp_path: Path) -> None:
+    rows = some(2)
+    rows[1, 3, 1] = value
+    table = TeacherTable(tmp_path, KEY)
+    with pytest.raises(RunFailed, match="check the teacher's weights"):
+        table.write(0, rows, all_of(2))
+    assert not table.filled().any()

@@ -1,15 +1,17 @@
 """Weights in and out: safetensors, or a .pth of tensors alone (`weights_only=True`: no code of a file runs)."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from raykd.atomic import write_bytes
+from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
 
@@ -19,8 +21,20 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "teacher")
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Replace the file `path` by `state` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    # Not save_file: it leaves a file that nobody else in the lab can read.
-    write_bytes(path, save(tensors, with_checksum(tensors, metadata or {})))
+    content = save(tensors, with_checksum(tensors, metadata or {}))
+    # Not save_file: it leaves a file that nobody else in the lab can read. And safetensors has its metadata in a random
+    # order, where equal weights are to be equal bytes.
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8 bytes
+    with replacing(path) as aside, aside.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(content)[8 + size :])
+
+
+def _sorted_metadata(header: dict[str, Any]) -> dict[str, Any]:
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return {**header, "__metadata__": dict(sorted(metadata.items()))}
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray import tune
 
-from raykd.errors import Interrupted, RaykdError
+from raykd.errors import RESUME, Interrupted, RaykdError, is_environment_error
 from raykd.orchestration.nested_trial import train_by_workers
 from raykd.orchestration.searcher import CUT_OFF, FAILED
 from raykd.orchestration.stop_flag import StopLink
@@ -39,6 +39,10 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
     except Exception as error:
         if any(words in str(error) for words in LOST_GPU):
             raise  # this process can do no other trial
+        if is_environment_error(error):  # a full disk, say: nothing is wrong with the setting, and it is tried again
+            print(f"raykd: trial interrupted: {error}; {RESUME}")
+            tune.report({CUT_OFF: True, "done": True})
+            return
         traceback.print_exc()
         last = {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"}
     finally:

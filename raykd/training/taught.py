@@ -57,7 +57,8 @@ def is_full(wanted: WantedTable, store: RunStore, dataset: Dataset, say: Callabl
 
 def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
     """The best weights of the run in each of `folders`, live."""
-    return LiveTeacher(_model(folders, device), weights_of(folders))
+    identity = weights_of(folders)  # first: it refuses weights that are not those that the runs left
+    return LiveTeacher(_model(folders, device), identity)
 
 
 def _table(wanted: WantedTable, store: RunStore, dataset: Dataset, precision: str = "") -> TeacherTable:

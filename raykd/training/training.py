@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from raykd import models
 from raykd.data.dataset import Dataset, Split
 from raykd.data.loader import Batch, TrainLoader
+from raykd.errors import RunFailed
 from raykd.experiment import Data
 from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
-from raykd.outputs import Targets
+from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
 from raykd.training.checkpoint import Progress
@@ -104,6 +105,7 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
         batch = _shown(next(loader.epoch(0)))
         taught = teacher(batch)
         assert taught is not None
+        _require_finite(taught, teacher)
         adapter = make_adapter(run, dataset.train.labels, outputs_of(student, batch.images), taught)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
     if run.recipe.channels_last:
@@ -111,6 +113,15 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
     return Training(run, compute, objective, optimizer, loader, val, teacher, group)
+
+
+def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
+    """Raise RunFailed for a teacher that is broken: in training it would look like a learning rate that is too high."""
+    if not outputs.logits.isfinite().all():
+        where = "the logit cache that it is read from" if teacher.source == "table" else "its weights"
+        raise RunFailed(
+            f"the teacher's logits are NaN or infinite in the first batch: check {where}; nothing is trained"
+        )
 
 
 def _ask_for_features(run: Run, *models: nn.Module) -> None:

@@ -3,10 +3,10 @@
     with metered(folder.usage(rank), device, gpus=1.0, is_begun=folder.checkpoint.is_file()):
         fit(...)
 
-<run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece each
-time that the run was taken up; what a kill made it train again is in it, since it was taken. A run that was half done
-when its usage was first written (an older version, a full disk) has "since" beside them, the time of the first piece:
-their sum is not the run's, and the report leaves it out.
+<run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece
+each time that the run was taken up; what a kill made it train again is in it, since it was taken. A run that was partly
+trained when its usage was first written (a full disk, a damaged file) has "since" beside them, the time of the first
+piece: their sum is not the run's, and the report leaves it out.
 
 Energy is NVML's total counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a
 share of a GPU or a MIG instance, and where another process computes on it, for their energy would be counted too;

@@ -8,7 +8,7 @@ import children
 import fill_story
 import pytest
 import torch
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, train
 from torch import Tensor, nn
 
 from raykd import models
@@ -24,7 +24,7 @@ from raykd.teaching import WantedTable, decide
 from raykd.training.compute import choose
 from raykd.training.fill import BATCH_SIZE, Filler
 from raykd.training.rows import rows_of
-from raykd.training.teachers import read_table
+from raykd.training.teachers import LiveTeacher, read_table
 from raykd.training.trained import images_of
 
 SHA = "5a" * 32
@@ -201,3 +201,29 @@ def test_pieces_span_no_more_of_the_table_than_they_may(filling: Filling, monkey
     )
     filling.filler.fill(0)
     assert max(spans) == 5 and filling.table.filled().sum() == 67 * NUM_VIEWS
+
+
+def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling) -> None:
+    for part in range(3):
+        filling.filler.fill(part)
+    rows, seen = filling.table.rows().clone(), filling.teacher.seen
+    run = run_of("distilled", student=recipe(epochs=100))
+    index = int(filling.expected().any(1).nonzero()[3])
+    path = filling.table.folder / "logits.f16"
+    raw = bytearray(path.read_bytes())
+    raw[index * NUM_VIEWS * 20 + 7] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(
+        RunFailed, match=r"logit cache '.*' is damaged: 1 images do not match .*; rerun the same command"
+    ):
+        read_table(run, digits(), filling.table, CPU)
+    assert sum(filling.filler.fill(part) for part in range(3)) == NUM_VIEWS == filling.teacher.seen - seen
+    assert torch.equal(filling.table.rows(), rows) and read_table(run, digits(), filling.table, CPU).identity == SHA
+
+
+def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:
+    nn.init.constant_(filling.teacher.network.fc.bias, float("nan"))  # type: ignore[arg-type, union-attr]
+    with pytest.raises(
+        RunFailed, match="the teacher's logits are NaN or infinite in the first batch: check its weights"
+    ):
+        train(run_of("distilled"), run_folder, LiveTeacher(filling.teacher))

@@ -216,3 +216,23 @@ def test_a_full_disk_is_said_and_is_no_error(
     with metered(tmp_path / "0.json", CPU, 0):
         pass
     assert "no space left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"pieces": 3}', b"\xff\xfe"])
+def test_a_damaged_file_fails_no_job_and_leaves_the_usage_blank(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "usage" / "0.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with metered(path, CPU, 0):
+        pass
+    assert f"'{path}' is damaged" in capsys.readouterr().out
+    assert json.loads(path.read_text())["since"].startswith("20") and len(pieces(path)) == 1
+
+
+def test_a_folder_in_the_place_of_the_file_fails_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "0.json").mkdir()
+    with metered(tmp_path / "0.json", CPU, 0):
+        pass
+    assert "is a folder" in capsys.readouterr().out
