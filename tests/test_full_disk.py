@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raykd.errors import RESUME
+
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem, which only root may")
 def test_a_job_on_a_full_disk_fails_in_one_line_and_resumes(tmp_path: Path) -> None:
@@ -19,8 +21,7 @@ def test_a_job_on_a_full_disk_fails_in_one_line_and_resumes(tmp_path: Path) -> N
         pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
     path = folder / "run" / "checkpoint" / "last.safetensors"
     assert done.stdout.splitlines() == [
-        f"[Errno 28] No space left on device: '{path}'; what was saved is kept; rerun the same command once this is put "
-        "right",
+        f"[Errno 28] No space left on device: '{path}'; {RESUME}",
         "failed",
         "done True",
     ], done.stderr

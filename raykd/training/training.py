@@ -119,9 +119,7 @@ def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
     """Raise RunFailed for a teacher that is broken: in training it would look like a learning rate that is too high."""
     if not outputs.logits.isfinite().all():
         where = "the logit cache that it is read from" if teacher.source == "table" else "its weights"
-        raise RunFailed(
-            f"the teacher's logits are NaN or infinite in the first batch: check {where}; nothing is trained"
-        )
+        raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
 
 
 def _ask_for_features(run: Run, *models: nn.Module) -> None:

@@ -213,9 +213,7 @@ def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling
     raw = bytearray(path.read_bytes())
     raw[index * NUM_VIEWS * 20 + 7] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(
-        RunFailed, match=r"logit cache '.*' is damaged: 1 images do not match .*; rerun the same command"
-    ):
+    with pytest.raises(RunFailed, match=r"logit cache '.*' is damaged: 1 images do not .*; rerun the same command"):
         read_table(run, digits(), filling.table, CPU)
     assert sum(filling.filler.fill(part) for part in range(3)) == NUM_VIEWS == filling.teacher.seen - seen
     assert torch.equal(filling.table.rows(), rows) and read_table(run, digits(), filling.table, CPU).identity == SHA
@@ -223,7 +221,5 @@ def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling
 
 def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:
     nn.init.constant_(filling.teacher.network.fc.bias, float("nan"))  # type: ignore[arg-type, union-attr]
-    with pytest.raises(
-        RunFailed, match="the teacher's logits are NaN or infinite in the first batch: check its weights"
-    ):
+    with pytest.raises(RunFailed, match=r"the teacher's logits are NaN or infinite in the first .*; check its weights"):
         train(run_of("distilled"), run_folder, LiveTeacher(filling.teacher))
