@@ -17,8 +17,8 @@ from raykd.config import override, to_dict
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Experiment
 from raykd.experiment_file import apply_settings, load_experiments
+from raykd.json_fields import read_json
 from raykd.plan import make_plan
-from raykd.run_folder import read_json
 from raykd.runs import RunStore
 from raykd.training.compute import choose
 from raykd.training.hooks import Hooks

@@ -78,4 +78,4 @@ def _data_of(config: Fields) -> Data:
     try:
         return from_dict(Data, dict(config.mapping("data")))
     except ConfigError as error:
-        return config.refuse(f"field 'config.data' is no data of this version of raykd ({error})")
+        return config.refuse(f"field 'config.data' was written by another version of raykd ({error})")

@@ -93,7 +93,7 @@ def recorded_run_of(folder: RunFolder) -> Run:
     try:
         return recorded_run(fields.values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        return fields.refuse(f"field 'config' is no run of this version of raykd ({error})")
+        return fields.refuse(f"field 'config' is no run, or was written by another version of raykd ({error})")
 
 
 def precision_of(folder: RunFolder) -> str:

@@ -18,11 +18,12 @@ from rich.console import Console
 
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment
+from raykd.json_fields import read_json
 from raykd.orchestration.options import Options
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.tune_job import search
 from raykd.report.statistics import spread_of
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.study import SearchFolder, best_first
 
 SMALL = {

@@ -1,7 +1,6 @@
 """An export that cannot be: one line, exit 2, nothing changed; one that is cut off or goes wrong: nothing half done."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from raykd import cli
 from raykd.errors import Interrupted
 from raykd.export.formats import FORMATS
 from raykd.export.onnx_form import Onnx
+from raykd.json_fields import read_json, write_record
 from raykd.run_folder import RunFolder
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -112,16 +112,16 @@ def test_weights_that_are_cut_short_are_named(refused, students, tmp_path):
     os.link(students["resnet"].path / "run.json", copy / "run.json")
     (copy / "best.safetensors").write_bytes(students["resnet"].best.read_bytes()[:-9])
     line = refused(copy, "--format", "onnx")
-    assert f"'{copy / 'best.safetensors'}' is cut short or damaged" in line
+    assert f"'{copy / 'best.safetensors'}' is damaged" in line and "rerun the experiment" in line
 
 
 def test_a_record_of_another_version_is_named(refused, students, tmp_path):
     copy = tmp_path / "run"
     copy.mkdir()
     os.link(students["resnet"].best, copy / "best.safetensors")
-    record = json.loads((students["resnet"].path / "run.json").read_text())
+    record = read_json(students["resnet"].path / "run.json")
     record["config"]["recipe"]["wings"] = 2
-    (copy / "run.json").write_text(json.dumps(record))
+    write_record(copy / "run.json", record)
     assert "another version" in refused(copy, "--format", "onnx")
 
 

@@ -12,8 +12,8 @@ from small_runs import experiment, recipe
 from raykd.config import override
 from raykd.data.dataset import load
 from raykd.experiment import Data
+from raykd.json_fields import read_json
 from raykd.plan import make_plan
-from raykd.run_folder import read_json
 from raykd.runs import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]

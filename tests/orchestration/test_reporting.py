@@ -15,6 +15,7 @@ from small_runs import NO_WEIGHTS, digits, experiment
 from raykd.config import from_dict
 from raykd.data.dataset import find_folder
 from raykd.errors import ConfigError
+from raykd.json_fields import read_json, write_record
 from raykd.orchestration.reporting import report, report_results
 from raykd.plan import Plan, Run, make_plan
 from raykd.report.build import build
@@ -123,7 +124,7 @@ def test_run_of_another_version_in_another_family_stops_no_report(trained: tuple
     shutil.copytree(trained[0], results)
     report_results(results, NO_DATA, quiet())
     for path in results.glob("small/*/run.json"):
-        record = json.loads(path.read_text())
+        record = read_json(path)
         record["config"]["recipe"]["ema_decay"] = 0.999
-        path.write_text(json.dumps(record))
+        write_record(path, record)
     report(results, quiet())

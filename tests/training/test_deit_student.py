@@ -12,12 +12,13 @@ from torch import Tensor
 
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted
+from raykd.json_fields import read_json
 from raykd.methods import DeiT
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.plan import make_plan
 from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder, read_json
+from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.training.compute import choose
 from raykd.training.rows import rows_of
