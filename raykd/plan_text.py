@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
 from raykd.orchestration.options import Options
+from raykd.plan import Plan
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
+from raykd.training.per_worker import BATCH_NORM, per_worker
+from raykd.training.training import make_model
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
@@ -30,8 +34,27 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
+        for line in _by_several_workers(plan, dataset):
+            print(f"  {line}")
         if (teaching := teaching_of(plan, dataset, trained | half_done_live(plan.runs, store), options)) is not None:
             print(f"teacher of {plan.experiment.family}: {teaching.reason}")
+
+
+def _by_several_workers(plan: Plan, dataset: Dataset) -> list[str]:
+    """Say which runs of several workers differ from one worker's by more than rounding, and in what."""
+    count = plan.experiment.workers.count
+    if count == 1:
+        return []
+    found: dict[str, list[str]] = {}
+    for run in {(run.recipe, run.method): run for run in plan.runs if run.imported is None}.values():
+        for part in per_worker(run, make_model(run, dataset)):
+            found.setdefault(part, []).append(f"the {run.stage}" if run.stage == "teacher" else "students")
+    remedy = {BATCH_NORM: "; set sync_batch_norm=true in the recipe to compute them over all workers"}
+    return [
+        f"workers.count = {count}: each worker has its own {part} ({', '.join(dict.fromkeys(whose))}), so results "
+        f"differ from one worker's by more than rounding, under the same run names{remedy.get(part, '')}"
+        for part, whose in found.items()
+    ]
 
 
 def _confirming(search: Search) -> str:

@@ -4,7 +4,8 @@
     Q    = A / ||A||_2 for each image,  A[h, w] = mean over channels of |map|^p
 
 Shapes: maps [B, K, H, W] of any number of channels, Q [B, H * W]; of two sizes the larger map is averaged down.
-Defaults: weight 1000 and p 2, as in the authors' and RepDistiller's runs on CIFAR. Of the teacher it needs features.
+Defaults: weight 1000 and p 2, as in the authors', RepDistiller's and mdistiller's runs on CIFAR, with CE weight 1. The
+method requires the teacher's features.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@
 
 As the authors gave it to RepDistiller: f are linear embeddings of both models' embeddings into as many dimensions, both
 trained with the student, and images are taken in pairs of neighbours in the batch. The paper's kernel over all pairs is
-not here. Shapes: embeddings [B, D_s] and [B, D_t], f [B, dimensions], B >= 2. Defaults: weight 0.02 and 128 dimensions,
-as RepDistiller's on CIFAR. Of the teacher it needs the embedding.
+not here. Shapes: embeddings [B, D_s] and [B, D_t], f [B, dimensions], B >= 2, over all workers. Defaults: weight
+0.02 and 128 dimensions, as RepDistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's embedding.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ class CorrelationCongruence(FeatureMethod):
 
     kind: ClassVar[str] = "cc"
     paper: ClassVar[str] = "arXiv:1904.01802"
+    relates_images: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 2
     weight: float = 0.02
     dimensions: int = 128
 

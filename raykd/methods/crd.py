@@ -9,12 +9,14 @@ bank_t [n, dimensions]: what s and t were when each of the n training images was
 `momentum`; negatives are drawn with replacement among the images of other classes. Z makes the first step's mean P 1/n,
 and stays.
 
-Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults: weight 0.8, 128 dimensions, 16384 negatives,
-temperature 0.07, momentum 0.5, the authors' for CIFAR-100; their KD + CRD is kd_weight 1. Of the teacher it needs the
-embedding. A similarity with all of the bank is computed, [B, n], rather than [B, negatives, dimensions] looked up.
+Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults: CE weight 1, weight 0.8, 128 dimensions, 16384
+negatives, temperature 0.07, momentum 0.5, the authors' for CIFAR-100 (RepDistiller); their KD + CRD is kd_weight 1. The
+method requires the teacher's embedding. A similarity with all of the bank is computed, [B, n], rather than [B,
+negatives, dimensions] looked up.
 
-The banks and Z are buffers, in the checkpoint. Of several workers each draws its own negatives, and after a step all
-note what all of them have seen.
+The banks and Z are buffers, in the checkpoint. The loss compares an image with the banks, not with the other images of
+its batch, so several workers do not exchange outputs. Each worker draws negatives for its own images, and in the first
+step takes Z from these. After a step all workers store what all of them have seen, and the mean of Z.
 """
 
 from collections.abc import Callable
@@ -41,6 +43,7 @@ class CRD(FeatureMethod):
 
     kind: ClassVar[str] = "crd"
     paper: ClassVar[str] = "arXiv:1910.10699"
+    drawn_per_worker: ClassVar[str] = "negatives for CRD"
     weight: float = 0.8
     dimensions: int = 128
     negatives: int = 16_384

@@ -8,7 +8,8 @@ attention", arXiv:2012.12877).
 A second token goes through the student's layers beside the class token, and a head of its own learns from it what the
 teacher decides. At test time the logits are the mean of both heads', as in the authors' code (their text adds the two
 softmax outputs). The recipe's label smoothing softens the labels and, as there, never the teacher's decision.
-Shapes: heads and teacher's logits [B, C].
+Shapes: heads and teacher's logits [B, C]. Defaults are the authors': alpha 1/2 and hard labels. Their soft variant uses
+alpha 0.9 and temperature 3.
 """
 
 from dataclasses import dataclass

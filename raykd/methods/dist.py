@@ -3,10 +3,14 @@
     loss  = ce_weight * CE + beta * inter + gamma * intra
     inter = T^2 * mean over images of 1 - r(p_s[i, :], p_t[i, :])      one image's relation between classes
     intra = T^2 * mean over classes of 1 - r(p_s[:, c], p_t[:, c])     one class's relation between images
-    r     = Pearson's correlation,  p = softmax(logits / T)
+    r     = x . y / (|x| |y| + 1e-8),  x and y less their means,  p = softmax(logits / T)
 
-Shapes: logits [B, C]. Defaults are those of the authors' code: beta 1, gamma 1, T 1; for CIFAR-100 they take T 4.
-Of the teacher it needs logits.
+Shapes: logits [B, C], B >= 2. Defaults are the authors' for CIFAR-100: CE weight 1, beta 2 and gamma 2 (their
+paper's for classification) and T 4 (`dist_t4` in hunto/image_classification_sota). For ImageNet the authors use T 1.
+The method requires the teacher's logits.
+
+The 1e-8 is the authors'. It decides the gradient of a class that is hardly in the batch, since its column of p is near
+1e-8 itself: without it (the paper's formula, torchdistill) such classes outweigh all others by a factor of 1,000.
 """
 
 from dataclasses import dataclass
@@ -20,6 +24,8 @@ from raykd.methods.method import Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
+EPSILON = 1e-8  # the authors', added to the product of both lengths
+
 
 @dataclass(frozen=True)
 class DIST(Method):
@@ -28,9 +34,11 @@ class DIST(Method):
     kind: ClassVar[str] = "dist"
     paper: ClassVar[str] = "arXiv:2205.10536"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    beta: float = 1.0
-    gamma: float = 1.0
-    temperature: float = 1.0
+    relates_images: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 2
+    beta: float = 2.0
+    gamma: float = 2.0
+    temperature: float = 4.0
     ce_weight: float = 1.0
 
     def check(self) -> None:
@@ -48,37 +56,58 @@ class DIST(Method):
         return {"inter": dist_inter_loss(*given), "intra": dist_intra_loss(*given)}
 
 
-def dist_loss(student_logits: Tensor, teacher_logits: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
-    """beta * inter + gamma * intra, the temperature^2 within. Shapes: logits [B, C]; returns []."""
-    given = student_logits, teacher_logits, temperature
+def dist_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    beta: float,
+    gamma: float,
+    temperature: float,
+    epsilon: float = EPSILON,
+) -> Tensor:
+    """Return beta * inter + gamma * intra, which include temperature^2. Shapes: logits [B, C]; returns []."""
+    given = student_logits, teacher_logits, temperature, epsilon
     return beta * dist_inter_loss(*given) + gamma * dist_intra_loss(*given)
 
 
 @in_float32
-def dist_inter_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """temperature^2 * (1 - correlation over the classes), mean over images: [] in [0, 2 temperature^2]."""
-    return temperature**2 * (1 - _correlation(*_softened(student_logits, teacher_logits, temperature))).mean()
+def dist_inter_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, epsilon: float = EPSILON
+) -> Tensor:
+    """Return temperature^2 * (1 - correlation over the classes), mean over images: [] in [0, 2 temperature^2]."""
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    return temperature**2 * (1 - _correlation(student, teacher, epsilon)).mean()
 
 
 @in_float32
-def dist_intra_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """temperature^2 * (1 - correlation over the batch), mean over classes: [] in [0, 2 temperature^2]."""
+def dist_intra_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, epsilon: float = EPSILON
+) -> Tensor:
+    """Return temperature^2 * (1 - correlation over the batch), mean over classes: [] in [0, 2 temperature^2]."""
     student, teacher = _softened(student_logits, teacher_logits, temperature)
-    return temperature**2 * (1 - _correlation(student.T, teacher.T)).mean()
+    return temperature**2 * (1 - _correlation(student.T, teacher.T, epsilon)).mean()
 
 
 def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return (student_logits / temperature).softmax(1), (teacher_logits / temperature).softmax(1)
 
 
-def _correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Pearson's, of each row: [N, M] -> [N]; 0 where a row is constant, with no gradient there."""
-    return (_centred_units(student) * _centred_units(teacher)).sum(1)
+def _correlation(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
+    """Return Pearson's correlation of each row, [N, M] -> [N], with `epsilon` added to its denominator.
+
+    It is 0 where a row is constant but for rounding, and has no gradient there. The authors' code has a gradient of
+    |y| / epsilon, up to 1e8, in that case.
+    """
+    x, x_length, x_varies = _centered(student)
+    y, y_length, y_varies = _centered(teacher)
+    varies = x_varies & y_varies
+    product = (x_length * y_length + epsilon).where(varies, 1.0)
+    return torch.where(varies, (x * y).sum(1) / product, 0.0)
 
 
-def _centred_units(rows: Tensor) -> Tensor:
-    """Rows less their mean, of length 1; 0 where only rounding is left: public code has gradients of 1e8 there."""
-    centred = rows - rows.mean(1, keepdim=True)
-    length = vector_norm(centred, dim=1, keepdim=True)
-    varies = length > ROUNDING * torch.finfo(rows.dtype).eps * vector_norm(rows.detach(), dim=1, keepdim=True)
-    return torch.where(varies, centred / length.where(varies, 1.0), 0.0)
+def _centered(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows less their means [N, M], the lengths [N] of these, and whether each is more than rounding [N]."""
+    centered = rows - rows.mean(1, keepdim=True)
+    noise = ROUNDING * torch.finfo(rows.dtype).eps * vector_norm(rows.detach(), dim=1)
+    varies = vector_norm(centered.detach(), dim=1) > noise
+    centered = torch.where(varies[:, None], centered, 0.0)
+    return centered, vector_norm(centered, dim=1), varies

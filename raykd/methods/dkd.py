@@ -5,9 +5,11 @@
     NCKD  = T^2 * KL(q_t || q_s),  q = softmax over the classes but the label
     KL(teacher || student) = TCKD / T^2 + (1 - p_label of the teacher) * NCKD / T^2      for each image
 
-Shapes: logits [B, C], labels [B]. p = softmax(logits / T). Defaults are the authors' for CIFAR-100: alpha 1, beta 8,
-T 4, 20 epochs of warm-up. Of the teacher it needs logits. The label is left out of q, where public code subtracts 1000
-from its logit and takes log(softmax): both go wrong for large logits.
+Shapes: logits [B, C], labels [B]. p = softmax(logits / T). Defaults are the authors' for CIFAR-100 in mdistiller: CE
+weight 1, alpha 1, beta 8, T 4, 20 epochs of warm-up. Their configuration files set another beta for some pairs of
+networks: 2 for ResNet-56 -> ResNet-20, 6 for VGG-13 -> VGG-8 and WRN-40-2 -> WRN-16-2. The method requires the
+teacher's logits. The label is left out of q, where public code subtracts 1000 from its logit and takes log(softmax):
+both go wrong for large logits.
 """
 
 from dataclasses import dataclass

@@ -58,6 +58,14 @@ class StageMethod(FeatureMethod):
         super().check()
         self.require(len(set(self.stages)) == len(self.stages), "stages", "names a stage twice")
 
+    def used(self, outputs: Outputs) -> Outputs:
+        """Return the outputs with the chosen stages' maps; another stage keeps its place, with a map of no channels."""
+        chosen = {stage % len(outputs.features) for stage in self.stages or range(len(outputs.features))}
+        maps = (
+            stage_map if number in chosen else stage_map[:, :0] for number, stage_map in enumerate(outputs.features)
+        )
+        return outputs._replace(features=tuple(maps))
+
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
         """None; raises ConfigError where the stages cannot be paired."""
         self.pairs(student, teacher)

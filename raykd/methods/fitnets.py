@@ -9,8 +9,9 @@ section 2.2. RepDistiller has none for a teacher's map that is larger otherwise 
 averaged down to the student's, as AT, NST and VID do. A regressor ends in a ReLU where the teacher's map has nothing
 below 0.
 
-Defaults: weight 100, as RepDistiller's on CIFAR, on the second stage, about the middle of both networks. Of the teacher
-it needs features.
+Defaults: weight 100, as RepDistiller's and mdistiller's on CIFAR-100, on the second stage, about the middle of both
+networks, with CE weight 1. The paper instead trains the hint first and then the rest. The method requires the teacher's
+features.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
     loss = alpha * CE(student, labels) + (1 - alpha) * CE(student, argmax of the teacher)
 
-Shapes: logits [B, C], labels [B]. The default, alpha 1/2, is the authors'. Of the teacher it needs logits. The token
-and head of its own that the authors give a ViT for this label are in deit.py.
+Shapes: logits [B, C], labels [B]. The default, alpha 1/2, is the authors' (equation 3). The method requires
+the teacher's logits. The distillation token and head that the authors give a ViT for this label are in deit.py.
 """
 
 from dataclasses import dataclass

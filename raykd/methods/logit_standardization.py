@@ -1,12 +1,15 @@
-"""Logit standardization (Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01054).
+"""Logit standardization (Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427).
 
     z(x)                       = (x - mean(x)) / (std(x) + 1e-7)        of one image's logits; std over C - 1
     LogitStandardization  loss = ce_weight * CE + weight * T^2 * KL(z teacher || z student)
     StandardizedDKD       loss = ce_weight * CE + warm * weight * (alpha * TCKD + beta * NCKD) of z(logits)
 
 The student then learns how the teacher's logits relate, and neither their mean nor their size. Shapes: logits [B, C].
-Defaults are the authors' for CIFAR-100: T 2 and weight 9, the labels' weight 1, and DKD's own alpha and beta within.
-Of the teacher both need logits. (The authors' code for DKD, unlike the paper, takes 9 * 9 for beta and leaves T at 4.)
+Both methods require the teacher's logits. Defaults are the authors' for CIFAR-100, from
+sunshangquan/logit-standardization-KD (`--logit-stand --base-temp 2 --kd-weight 9`): T 2 and weight 9 for both. KD has
+CE weight 0.1 (mdistiller/engine/cfg.py). DKD keeps its own CE weight 1, alpha 1, beta 8 and 20 epochs of warm-up, so
+its terms weigh 9 and 72. Until 2024-05-18 the authors' tools/train.py took 81 for the latter and left DKD's temperature
+at 4; since then it is as here.
 """
 
 from dataclasses import dataclass
@@ -29,11 +32,11 @@ class LogitStandardization(Method):
     """KD of standardized logits, weighed by `weight`; temperature > 0 softens them."""
 
     kind: ClassVar[str] = "logit_standardization"
-    paper: ClassVar[str] = "arXiv:2403.01054"
+    paper: ClassVar[str] = "arXiv:2403.01427"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     temperature: float = 2.0
     weight: float = 9.0
-    ce_weight: float = 1.0
+    ce_weight: float = 0.1
 
     def check(self) -> None:
         self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 2 is the authors'")
@@ -54,7 +57,7 @@ class StandardizedDKD(DKD):
     """DKD of standardized logits; `weight` multiplies alpha and beta."""
 
     kind: ClassVar[str] = "standardized_dkd"
-    paper: ClassVar[str] = "arXiv:2403.01054"
+    paper: ClassVar[str] = "arXiv:2403.01427"
     temperature: float = 2.0
     weight: float = 9.0
 

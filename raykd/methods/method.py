@@ -38,6 +38,10 @@ class Method(Config):
     paper: ClassVar[str] = ""  # where the formula is from, an arXiv id where there is one
     needs: ClassVar[frozenset[Need]] = frozenset()
     needs_distillation_token: ClassVar[bool] = False  # of the student
+    # Whether a term depends on which images share a batch. `terms` then gets the images of all workers of a run.
+    relates_images: ClassVar[bool] = False
+    min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, of which the terms are defined
+    drawn_per_worker: ClassVar[str] = ""  # what each of several workers draws at random for itself, in words
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -101,6 +105,10 @@ class Method(Config):
     def labelled(self, student: Outputs) -> Tensor:
         """The logits [B, C] that learn the labels, in 'ce'."""
         return student.logits
+
+    def used(self, outputs: Outputs) -> Outputs:
+        """Return what `terms` reads of a model's outputs: what workers exchange where the method `relates_images`."""
+        return outputs
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None

@@ -5,7 +5,7 @@
 
 Shapes: maps [B, K, H, W]; each channel's map, divided by its L2 norm, is one sample f [H * W]; the means are over pairs
 of channels of one image. Numbers of channels may differ; of two sizes the larger map is averaged down. Defaults: weight
-50, as RepDistiller's on CIFAR. Of the teacher it needs features.
+50, as RepDistiller's and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's features.
 
 k's mean needs no tensor of [B, K, K, H * W], which public code makes: the sum of (a . b)^2 is |A B^T|^2 of
 [B, K_a, K_b], or <A^T A, B^T B> of [B, H * W, H * W]. The smaller of both is taken.

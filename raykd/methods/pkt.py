@@ -3,13 +3,15 @@
     loss = ce_weight * CE + kd_weight * KD + weight * mean over i, j of t_ij log((t_ij + e) / (s_ij + e)),  e = 1e-7
     s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: how likely image i picks image j as its neighbour
 
-Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B]. Defaults: weight 30000, as RepDistiller's on
-CIFAR. Of the teacher it needs the embedding. With several workers s and t are of a worker's own images.
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B]. Defaults: weight 30000, as
+RepDistiller's and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's embedding. s and t are
+of all images of a batch, over all workers.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
@@ -26,6 +28,8 @@ class PKT(FeatureMethod):
 
     kind: ClassVar[str] = "pkt"
     paper: ClassVar[str] = "arXiv:1803.10837"
+    relates_images: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 2
     weight: float = 30_000.0
 
     def weights(self, epoch: int) -> dict[str, float]:
@@ -46,6 +50,7 @@ def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _neighbours(vectors: Tensor) -> Tensor:
-    unit = vectors / (vector_norm(vectors, dim=1, keepdim=True) + _EPSILON)
+    length = vector_norm(vectors, dim=1, keepdim=True)
+    unit = torch.where(length > 0, vectors / (length + _EPSILON), 0.0)  # the authors' gradient of a zero row is NaN
     similarity = (unit @ unit.T + 1) / 2
     return similarity / similarity.sum(1, keepdim=True)

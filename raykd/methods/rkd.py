@@ -1,11 +1,13 @@
 """Relational knowledge distillation (Park et al. 2019, "Relational Knowledge Distillation", arXiv:1904.05068).
 
     loss     = ce_weight * CE + kd_weight * KD + distance_weight * distance + angle_weight * angle
-    distance = mean over i, j of huber(d_s[i, j] - d_t[i, j]),      d = |f_i - f_j| / mean of those above 0
+    distance = mean over i, j of huber(d_s[i, j] - d_t[i, j]),      d = |f_i - f_j| / mean over i != j
     angle    = mean over i, j, k of huber(a_s[i, j, k] - a_t[i, j, k]),   a = cos of the angle at i between j and k
 
-Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B]. Defaults: 25 and 50, the authors'. Of the
-teacher it needs the embedding. With several workers i, j and k are a worker's own images.
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B]. Defaults: 25 and 50, as RepDistiller's
+and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's embedding. i, j and k are all images
+of a batch, over all workers. Two images have no relation to compare (their normalized distance is always 1), so a batch
+has at least 3.
 
 a is never there as a whole, B^3 numbers in public code: a few i at a time are computed, and their part of the gradient
 with them.
@@ -23,6 +25,7 @@ from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
+LEAST_DISTANCE = 1e-6  # the authors': of two different images, however alike
 CORNERS = 8  # images i at a time: [8, B, B] cosines, and [8, B, D] differences
 
 
@@ -32,6 +35,8 @@ class RKD(FeatureMethod):
 
     kind: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "arXiv:1904.05068"
+    relates_images: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 3
     distance_weight: float = 25.0
     angle_weight: float = 50.0
 
@@ -53,11 +58,11 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _distances(vectors: Tensor) -> Tensor:
-    """[B, B], divided by the mean of those above 0; all 0 where all vectors are equal."""
+    """Return the distances [B, B] divided by the mean of all but the diagonal, which is 0."""
     # Not by |a|^2 + |b|^2 - 2 a.b: in float32 that leaves noise where two images are near.
-    found = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
-    mean = found.sum() / (found > 0).sum().clamp_min(1)
-    return found / mean.clamp_min(torch.finfo(found.dtype).tiny)
+    found = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(LEAST_DISTANCE)
+    found = found * (1 - torch.eye(len(vectors), dtype=found.dtype, device=found.device))
+    return found / (found.sum() / max(len(vectors) * (len(vectors) - 1), 1)).clamp_min(LEAST_DISTANCE)
 
 
 @in_float32

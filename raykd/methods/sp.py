@@ -3,8 +3,9 @@
     loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (G_s - G_t)^2
     G    = rows of F F^T, each divided by its L2 norm,  F [B, K * H * W] the maps of a batch
 
-Shapes: maps [B, K, H, W] of any K, H, W each; G [B, B]. Defaults: weight 3000 on the last stage, as the paper's and
-RepDistiller's on CIFAR. Of the teacher it needs features. With several workers G is of a worker's own images.
+Shapes: maps [B, K, H, W] of any K, H, W each; G [B, B]. Defaults: weight 3000 on the last stage, as in the paper and in
+RepDistiller and mdistiller on CIFAR, with CE weight 1. The method requires the teacher's features. G is of all images
+of a batch, over all workers.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from raykd.methods.feature_method import StageMethod
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
+
+_EPSILON = 1e-12  # the authors', by F.normalize
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class SimilarityPreserving(StageMethod):
 
     kind: ClassVar[str] = "sp"
     paper: ClassVar[str] = "arXiv:1907.09682"
+    relates_images: ClassVar[bool] = True
+    min_batch_size: ClassVar[int] = 2
     stages: tuple[int, ...] = (-1,)
     weight: float = 3000.0
 
@@ -41,5 +47,11 @@ class SimilarityPreserving(StageMethod):
 @in_float32
 def similarity_preserving_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Mean squared difference of both [B, B] similarities. Shapes: [B, ...]; returns [], 0 where they agree."""
-    student, teacher = (F.normalize(rows @ rows.T) for rows in (student_map.flatten(1), teacher_map.flatten(1)))
-    return F.mse_loss(student, teacher)
+    return F.mse_loss(_similarities(student_map.flatten(1)), _similarities(teacher_map.flatten(1)))
+
+
+def _similarities(rows: Tensor) -> Tensor:
+    """Return rows @ rows.T with rows of length 1, [B, D] -> [B, B]; 0 without a gradient for a map that is all 0."""
+    found = rows @ rows.T
+    length = vector_norm(found, dim=1, keepdim=True)
+    return torch.where(length > 0, found / length.clamp_min(_EPSILON), 0.0)

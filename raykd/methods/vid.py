@@ -6,7 +6,8 @@
 
 Shapes: maps [B, K, H, W]; of two sizes the larger map is averaged down. m's weights and a are parameters, trained with
 the student (where v is left out of the optimizer the loss is a plain squared error). Defaults: weight 1 and a variance
-of 5 at the start, the authors'. The term is a log likelihood and may be below 0. Of the teacher it needs features.
+of 5 at the start, as in RepDistiller (the authors' code) and mdistiller, with CE weight 1. The term is a log likelihood
+and may be below 0. The method requires the teacher's features.
 """
 
 from dataclasses import dataclass

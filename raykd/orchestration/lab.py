@@ -52,6 +52,8 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
         networks.of(run)
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
         networks.require_method_fits(run)
+    for run in {(run.recipe, run.method): run for run in plan.runs}.values():
+        networks.require_batch_fits(run, experiment.workers.count)
     return plan
 
 

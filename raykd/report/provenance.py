@@ -65,7 +65,7 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     by_setting = [line for row in _side_by_side(begun) for line in _cautions_of_setting(row)]
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _bears_on_results(row.path) for line in _cautions_of_origin(row)]
-    return (*by_setting, *by_origin, *_caution_of_teacher(family))
+    return (*by_setting, *by_origin, *_cautions_of_workers(family), *_caution_of_teacher(family))
 
 
 def taught(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -116,7 +116,20 @@ def _bears_on_results(path: str) -> bool:
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")
-    return path != "compute.teacher"
+    return path not in ("compute.teacher", "compute.per_worker")  # the latter has a caution of its own
+
+
+def _cautions_of_workers(family: Family) -> list[str]:
+    """Runs of several workers whose result differs from one worker's by more than rounding."""
+    runs: dict[str, list[str]] = {}
+    for run in family.all_runs:
+        if run.record and (parts := run.record.compute.get("per_worker")):
+            runs.setdefault(one_line(str(parts)), []).append(run.name)
+    return [
+        f"{', '.join(names)}: trained by several workers, each of which has its own {parts}; one worker's result "
+        "differs by more than rounding, under the same run name"
+        for parts, names in runs.items()
+    ]
 
 
 def _caution_of_teacher(family: Family) -> list[str]:

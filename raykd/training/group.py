@@ -3,8 +3,10 @@
     worker r of W renders, predicts and differentiates images [r B/W, (r+1) B/W) of each batch of B;
     gradients are averaged (DDP, arXiv:2006.15704), so all take the step that one alone would take on B.
 
-Equal to one worker up to rounding but for batch norm, whose statistics are of a worker's own B/W images, and dropout,
-which workers draw apart. Small messages go over gloo (CPU), so that no step waits for a GPU to tell who stops.
+The result equals one worker's up to rounding, with these exceptions: batch norm has statistics of a worker's own B/W
+images unless the recipe has sync_batch_norm, and dropout and CRD's negatives are drawn by each worker for itself.
+Methods that relate the images of a batch (`Method.relates_images`) get the outputs for all B images on every worker, by
+`Group.join`. Small messages go over gloo (CPU), so that no step waits for a GPU to learn who stops.
 """
 
 from collections.abc import Callable
@@ -83,6 +85,15 @@ class Group:
         dist.all_gather(parts, tensor, group=self.processes)
         return torch.stack(parts)
 
+    def join(self, tensor: Tensor) -> Tensor:
+        """Return the batch's rows [B, *] from each worker's [B/W, *], by rank, with the gradient that DDP requires.
+
+        Every worker then computes the same loss of all B rows.
+        """
+        if self.size == 1:
+            return tensor
+        return _joined(tensor, self) if tensor.numel() else tensor.repeat(self.size, *[1] * (tensor.dim() - 1))
+
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all the first worker's buffers (batch norm's running statistics), which are what is saved."""
         if self.size > 1:
@@ -98,6 +109,29 @@ class Group:
 
 
 ALONE = Group()
+
+
+@torch.compiler.disable  # messages between workers are no part of a compiled graph
+def _joined(tensor: Tensor, group: Group) -> Tensor:
+    return _Join.apply(tensor, group)  # type: ignore[no-any-return]
+
+
+class _Join(torch.autograd.Function):
+    """Concatenate all workers' rows; backward returns W times the gradient of the worker's own rows.
+
+    All workers compute the same loss L of the same rows, so each knows dL/d(its rows) without another message. DDP
+    divides the sum of the workers' gradients by W. The factor W makes it the gradient of L by one worker.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return group.gather(tensor.contiguous()).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), group = gradients, ctx.group
+        return gradient.chunk(group.size)[group.rank] * group.size, None
 
 
 def all_workers(may_shrink: bool = False) -> Group:

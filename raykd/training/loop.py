@@ -27,7 +27,8 @@ from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.imported import take_over
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate, set_learning_rate
-from raykd.training.records import finish, require_same_data, start
+from raykd.training.per_worker import per_worker
+from raykd.training.records import finish, note_per_worker, require_same_data, start
 from raykd.training.sums import EpochSums
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import Training, make_training
@@ -61,7 +62,10 @@ def fit(
             prepare(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
-                _train(make_training(run, dataset, compute, teacher, group), dataset, folder, hooks)
+                training = make_training(run, dataset, compute, teacher, group)
+                if group.is_first and group.size > 1:
+                    note_per_worker(folder, per_worker(run, training.objective))
+                _train(training, dataset, folder, hooks)
             elif group.is_first:
                 take_over(run, dataset, folder, compute)
 

@@ -75,6 +75,11 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
     return compute
 
 
+def note_per_worker(folder: RunFolder, parts: tuple[str, ...]) -> None:
+    """Record in run.json what each of the run's workers computes or draws for itself."""
+    folder.update(compute=folder.record()["compute"] | {"per_worker": ", ".join(parts)})
+
+
 def recorded_run(record: Mapping[str, Any]) -> Run:
     """The run that a run.json tells of, but for a method of a person's own: its file may be gone, and the labels'
     cross-entropy stands for it. So not for its name, its fingerprint or training.

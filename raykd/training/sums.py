@@ -41,8 +41,14 @@ class EpochSums:
         bad = [(step, position) for steps in first_bad for position, step in enumerate(steps) if step >= 0]
         if bad:
             step, position = min(bad)
+            name = self.names[position]
+            if epoch == step == 0:  # no update came before, so the learning rate has no part in it
+                raise RunFailed(
+                    f"loss term '{name}' is NaN or infinite in the first step, before any update; the method's "
+                    "fields, the initial weights or the teacher's outputs make it so: look at these"
+                )
             raise RunFailed(
-                f"loss term '{self.names[position]}' became NaN or infinite in epoch {epoch}, step {step}; "
+                f"loss term '{name}' became NaN or infinite in epoch {epoch}, step {step}; "
                 "lower the learning rate, or clip gradients (clip_gradient_norm)"
             )
 

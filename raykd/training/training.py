@@ -107,7 +107,7 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
         assert taught is not None
         _require_finite(taught, teacher)
         adapter = make_adapter(run, dataset.train.labels, outputs_of(student, batch.images), taught)
-    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing).to(device)
+    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)

@@ -11,19 +11,23 @@ from safetensors.torch import save_file
 from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
-from raykd.methods import CRD, VID, CorrelationCongruence, FitNets
+from raykd.methods import CRD, DIST, PKT, RKD, VID, CorrelationCongruence, FitNets, Method, SimilarityPreserving
 from raykd.recipe import SGD
 from raykd.training.compute import choose
 from raykd.training.group import ALONE, Group, all_workers
 from raykd.training.training import make_training
 
 STEPS = 3
-# At FitNets' own weight of 100 three steps make rounding large enough to see.
-METHODS = {
+# At the default weights of FitNets and DIST three steps make rounding large enough to see.
+METHODS: dict[str, Method] = {
     "vid": VID(),
     "fitnets": FitNets(weight=1.0),
     "cc": CorrelationCongruence(),
     "crd": CRD(negatives=32, dimensions=8),
+    "rkd": RKD(),
+    "pkt": PKT(weight=1000.0),
+    "sp": SimilarityPreserving(weight=100.0, stages=(1, -1)),
+    "dist": DIST(beta=0.5, gamma=0.5),
 }
 # Batch norm, the regressor's too, over the images of all: then what workers do together is what one does.
 STUDENT = recipe(sync_batch_norm=True, optimizer=SGD(lr=0.05, momentum=0.9))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from raykd.config import kinds
 from raykd.methods import KD, CrossEntropy, FeatureKD, Method, feature_cosine_loss, feature_mse_loss, kd_loss
 from raykd.outputs import Outputs, Targets
 
@@ -79,3 +80,36 @@ def test_adapters_gradient_comes_from_the_feature_term() -> None:
 )
 def test_a_method_says_what_it_needs_of_the_teacher(method: Method, needs: set[str]) -> None:
     assert method.needs == needs
+
+
+# Default weights after warm-up, and temperature: from the authors' code for CIFAR-100 or, where they have none, from
+# RepDistiller's scripts/run_cifar_distill.sh and mdistiller/engine/cfg.py; each module's docstring names its source.
+PUBLISHED: dict[str, tuple[dict[str, float], float | None]] = {
+    "dkd": ({"ce": 1, "tckd": 1, "nckd": 8}, 4),
+    "dist": ({"ce": 1, "inter": 2, "intra": 2}, 4),
+    "logit_standardization": ({"ce": 0.1, "kd": 9}, 2),
+    "standardized_dkd": ({"ce": 1, "tckd": 9, "nckd": 72}, 2),
+    "hard_labels": ({"ce": 0.5, "hard": 0.5}, None),
+    "deit": ({"ce": 0.5, "token": 0.5}, None),
+    "fitnets": ({"ce": 1, "kd": 0, "fitnets": 100}, 4),
+    "at": ({"ce": 1, "kd": 0, "at": 1000}, 4),
+    "sp": ({"ce": 1, "kd": 0, "sp": 3000}, 4),
+    "cc": ({"ce": 1, "kd": 0, "cc": 0.02}, 4),
+    "vid": ({"ce": 1, "kd": 0, "vid": 1}, 4),
+    "rkd": ({"ce": 1, "kd": 0, "rkd_distance": 25, "rkd_angle": 50}, 4),
+    "pkt": ({"ce": 1, "kd": 0, "pkt": 30_000}, 4),
+    "nst": ({"ce": 1, "kd": 0, "nst": 50}, 4),
+    "crd": ({"ce": 1, "kd": 0, "crd": 0.8}, 4),
+}
+OWN = {"kd": ({"ce": 0.5, "kd": 0.5}, 4), "feature_kd": ({"ce": 0.5, "kd": 0.5, "feature": 1}, 4)}  # not published
+
+
+@pytest.mark.parametrize(("name", "published"), (PUBLISHED | OWN).items())
+def test_default_weights_are_the_published_ones(name: str, published: tuple[dict[str, float], float | None]) -> None:
+    method = Method.from_text(name)
+    assert (method.weights(99), getattr(method, "temperature", None)) == published
+
+
+def test_every_methods_default_weights_have_a_source() -> None:
+    ours = {kind for kind, method in kinds(Method).items() if method.__module__.startswith("raykd.methods.")}
+    assert ours - {"ce"} == {*PUBLISHED, *OWN}
