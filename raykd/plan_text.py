@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
 from raykd.orchestration.options import Options
+from raykd.plan import Run
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
+from raykd.training.import_check import in_words
+from raykd.training.imported import findings, header_cautions
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
@@ -28,10 +31,22 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             if search is not None and run.stage != "teacher":
                 continue
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
+            if run.imported is not None:
+                print(f"  {run.name:<{width}}  {_imported(run, store)}")
+                print("".join(f"  beware: {caution}\n" for caution in header_cautions(run, dataset)), end="")
+                continue
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
         if (teaching := teaching_of(plan, dataset, trained | half_done_live(plan.runs, store), options)) is not None:
             print(f"teacher of {plan.experiment.family}: {teaching.reason}")
+
+
+def _imported(run: Run, store: RunStore) -> str:
+    """Where an imported teacher comes from, and its accuracy once it was evaluated."""
+    assert run.imported is not None
+    found = findings(store.folder(run))
+    how = "evaluated before any student starts" if found is None else in_words(found)
+    return f"imported from {run.imported.path}, {how.removeprefix('imported, ')}"
 
 
 def _confirming(search: Search) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raykd.errors import ConfigError
 from raykd.report.fields import Fields, corrupt
 from raykd.report.measured import read_costs, read_score, read_usage
-from raykd.report.records import Best, Family, History, Record, RunResult
+from raykd.report.records import Best, Family, History, Record, RunResult, one_line
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 
@@ -117,7 +117,16 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         git=fields.optional("git", fields.mapping),
         teacher_sha256=fields.optional_text("teacher_sha256"),
         peak_memory_bytes=fields.optional("peak_memory_bytes", fields.count),
+        import_cautions=_import_cautions(fields),
     )
+
+
+def _import_cautions(record: Fields) -> tuple[str, ...]:
+    found = record.optional("imported", record.mapping) or {}
+    cautions = found.get("cautions", [])
+    if not isinstance(cautions, list) or not all(isinstance(caution, str) for caution in cautions):
+        record.refuse("field 'imported.cautions' is not a list of texts")
+    return tuple(one_line(caution, 600) for caution in cautions)
 
 
 def _best(record: Fields) -> Best:

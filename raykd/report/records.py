@@ -128,6 +128,7 @@ class Record:
     git: Mapping[str, Any] | None
     teacher_sha256: str | None = None
     peak_memory_bytes: int | None = None
+    import_cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ class RunResult:
     val: Score | None = None
     costs: Costs | None = None
     usage: Usage | None = None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its weights were trained elsewhere."""
+        return self.record is not None and self.record.config.get("imported") is not None
 
     @property
     def state(self) -> State:
