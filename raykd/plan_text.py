@@ -9,7 +9,7 @@ from raykd.plan import Run
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
-from raykd.training.import_check import in_words
+from raykd.training.import_check import accuracy_in_words
 from raykd.training.imported import findings, header_cautions
 
 
@@ -33,7 +33,9 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             if run.imported is not None:
                 print(f"  {run.name:<{width}}  {_imported(run, store)}")
-                print("".join(f"  beware: {caution}\n" for caution in header_cautions(run, dataset)), end="")
+                found = findings(store.folder(run))
+                for caution in header_cautions(run, dataset) if found is None else found.cautions:
+                    print(f"    beware: {caution}")
                 continue
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
@@ -45,8 +47,8 @@ def _imported(run: Run, store: RunStore) -> str:
     """Where an imported teacher comes from, and its accuracy once it was evaluated."""
     assert run.imported is not None
     found = findings(store.folder(run))
-    how = "evaluated before any student starts" if found is None else in_words(found)
-    return f"imported from {run.imported.path}, {how.removeprefix('imported, ')}"
+    how = "evaluated before any student starts" if found is None else accuracy_in_words(found)
+    return f"imported from {run.imported.path}, {how}"
 
 
 def _confirming(search: Search) -> str:

@@ -143,10 +143,14 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Wanted) -> dict[str, Tensor]
 
 
 def _prefixes(tensors: Mapping[str, Tensor], wanted: Wanted) -> list[str]:
-    """'' and every prefix behind which the network's first tensor is, where more of the network is there too."""
+    """'' and every prefix behind which the network's first tensor and most of the others are."""
     first = next(name for name in wanted.tensors if name.rpartition(".")[2] != _COUNTER)
     found = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
-    return ["", *(prefix for prefix in found if sum(f"{prefix}{name}" in tensors for name in wanted.tensors) > 1)]
+    return ["", *(prefix for prefix in found if _holds_most(tensors, prefix, wanted))]
+
+
+def _holds_most(tensors: Mapping[str, Tensor], prefix: str, wanted: Wanted) -> bool:
+    return 2 * sum(f"{prefix}{name}" in tensors for name in wanted.tensors) > len(wanted.tensors)
 
 
 def _distinct(found: Sequence[StateDict]) -> list[StateDict]:

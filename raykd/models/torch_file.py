@@ -8,6 +8,7 @@ whole pickled model needs, are never replaced: such a file is refused.
 
 import pickle
 import sys
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def read_torch_file(path: Path) -> Any:
         try:
             # An open file and not its path: torch reads a path that ends in .safetensors as that, whatever it holds.
             known = torch.serialization.safe_globals([(_of(name, stand_in), name) for name in names])
-            with path.open("rb") as file, known:
+            with path.open("rb") as file, known, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other pickle protocols and of sparse tensors: see `weights`
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as refused:
             error = refused

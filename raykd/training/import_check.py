@@ -50,10 +50,14 @@ class Findings:
     cautions: tuple[str, ...] = ()
 
 
+def accuracy_in_words(found: Findings) -> str:
+    """'validation top-1 98.5 % of 200 images'."""
+    return f"validation top-1 {found.val_top1:.1f} % of {found.num_images} images"
+
+
 def in_words(found: Findings) -> str:
-    """'imported, 98.5 % of 200 validation images', and its cautions."""
-    cautions = "".join(f"; beware: {caution}" for caution in found.cautions)
-    return f"imported, validation top-1 {found.val_top1:.1f} % of {found.num_images} images{cautions}"
+    """'imported, validation top-1 98.5 % of 200 images', and its cautions."""
+    return f"imported, {accuracy_in_words(found)}{''.join(f'; beware: {caution}' for caution in found.cautions)}"
 
 
 def check(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Findings:

@@ -8,6 +8,7 @@ from raykd.errors import RaykdError
 from raykd.provenance import identity_of
 from raykd.report.collect import collect
 from raykd.report.provenance import cautions_of, flatten, origins_of, settings_of
+from raykd.report.summary import summarize
 
 
 def family_of(results, baseline=None, distilled=None):
@@ -165,6 +166,18 @@ def test_cautions_of_an_imported_teacher_are_in_the_report(results):
     config = {"imported": {"sha256": "ab"}, "recipe": {"epochs": 3}}
     results.plan("cnn", teacher=[results.run("cnn", "teacher", imported=found, config=config)])
     assert "trained on images that validate now" in cautions_of(collect(results.root)[0])
+
+
+def test_the_caution_of_a_weak_teacher_names_training_only_where_it_was_trained_here(results):
+    for imported, remedy in (
+        (None, "train it longer"),
+        ({"sha256": "ab"}, "it was imported, so check that its network"),
+    ):
+        config = {"imported": imported, "recipe": {"epochs": 3}}
+        teacher = [results.run("cnn", "teacher", top1=20.0, config=config)]
+        results.plan("cnn", teacher=teacher, baseline=[results.run("cnn", "baseline", top1=94.0)])
+        (caution,) = [line for line in summarize(collect(results.root)[0]).cautions if "is below the student" in line]
+        assert remedy in caution and ("train it longer" in caution) is (imported is None)
 
 
 def test_a_damaged_list_of_cautions_names_its_file(results):

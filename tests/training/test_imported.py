@@ -20,8 +20,11 @@ from raykd.errors import ConfigError, RunFailed
 from raykd.experiment import Experiment
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.orchestration.options import Options
 from raykd.plan import Run, make_plan
+from raykd.plan_text import print_plan
 from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
 from raykd.training.imported import findings, header_cautions, load_imported, require_fit
 from raykd.training.loop import fit
 from raykd.training.trained import images_of, load_trained, read_header, save_under
@@ -248,6 +251,21 @@ def test_a_teacher_no_better_than_the_classes_mean_images_is_cautioned_against(t
     found = findings(imported(importing(bare(state, tmp_path)), tmp_path))
     assert found is not None and found.val_top1 < 80
     assert "nearest class mean of raw pixels" in found.cautions[0]
+
+
+def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_cautions(good: Path, tmp_path, capsys) -> None:
+    experiment = importing(good, data=replace(DATA, split_seed=1))
+    options = Options(tmp_path / "results", tmp_path)
+    print_plan([experiment], options)
+    before = capsys.readouterr().out
+    assert f"imported from {good}, evaluated before any student starts" in before
+    assert "beware: the imported teacher was trained on " in before
+    run = teacher(experiment)
+    train(run, RunStore(options.results).folder(run))
+    print_plan([experiment], options)
+    after = capsys.readouterr().out
+    assert f"imported from {good}, validation top-1 9" in after and after.count("was trained on") == 1
+    assert not [line for line in (before + after).splitlines() if line.startswith("  teacher") and "not started" in line]
 
 
 def test_the_header_of_a_trained_file_has_its_data_and_split(good: Path) -> None:
