@@ -265,7 +265,9 @@ def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_cautions(
     print_plan([experiment], options)
     after = capsys.readouterr().out
     assert f"imported from {good}, validation top-1 9" in after and after.count("was trained on") == 1
-    assert not [line for line in (before + after).splitlines() if line.startswith("  teacher") and "not started" in line]
+    assert not [
+        line for line in (before + after).splitlines() if line.startswith("  teacher") and "not started" in line
+    ]
 
 
 def test_the_header_of_a_trained_file_has_its_data_and_split(good: Path) -> None:
