@@ -97,6 +97,9 @@ class Experiment(Config):
 
     compare: other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     teacher_seeds: of several teachers of one recipe, whose logits' mean teaches; () for the one of teacher_seed.
+    teacher_checkpoint: a file of weights, FILE or FILE#KEY, that are imported instead of trained. teacher_mean,
+    teacher_std: by channel, as fractions of 255, what an imported teacher's images are normalized by; () for what its
+    file says, or timm for its name, or else the data's.
     teacher_source: 'table' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
     what costs fewer passes of it.
     """
@@ -115,6 +118,8 @@ class Experiment(Config):
     search: Search | None = place(None)
     compare: tuple[Method, ...] = place(())
     teacher_seeds: tuple[int, ...] = later(())
+    teacher_mean: tuple[float, ...] = later(())
+    teacher_std: tuple[float, ...] = later(())
 
     def check(self) -> None:
         plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) is not None
@@ -126,6 +131,11 @@ class Experiment(Config):
         if self.teacher_seeds:
             self._check_teachers()
         self._check_token()
+        for name, low in (("teacher_mean", "from 0"), ("teacher_std", "above 0")):
+            values = getattr(self, name)
+            inside = all(0 <= value <= 1 and (value > 0 or name == "teacher_mean") for value in values)
+            wants = f"must be three numbers, one a channel, {low} up to 1: divide values of pixels by 255"
+            self.require(len(values) in (0, 3) and inside, name, wants)
         augmented = ", ".join(self.augmented)
         wants = f"student.augmentation has {augmented}, and a table holds views alone; use live, or auto"
         self.require(not augmented or self.teacher_source != "table", "teacher_source", wants)

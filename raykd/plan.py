@@ -20,6 +20,7 @@ from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
 from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
+from raykd.models.weights import require_file, split_key
 from raykd.recipe import Recipe
 from raykd.stages import STAGES, Stage
 
@@ -29,11 +30,12 @@ RESULT_VERSION = 1
 
 @dataclass(frozen=True)
 class WeightsFile(Config):
-    """A file of weights, known by its bytes and not by where it lies."""
+    """A file of weights, known by its bytes and not by where it lies. key: which of its state dicts, '' for the one."""
 
     kind: ClassVar[str] = "weights_file"
     sha256: str = ""
     path: str = place("")
+    key: str = later("")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Run(Config):
 
     teacher_seeds: where there are several teachers, which differ from `teacher` in their seeds alone: all of them.
     initial: the file that the weights start from. imported: weights trained elsewhere, taken over untrained.
+    normalization: mean and std of each channel that imported weights were trained with, as the user set them; () for
+    what the file, or timm, says.
     """
 
     kind: ClassVar[str] = "run"
@@ -56,6 +60,7 @@ class Run(Config):
     initial: WeightsFile | None = None
     imported: WeightsFile | None = None
     teacher_seeds: tuple[int, ...] = later(())
+    normalization: tuple[float, ...] = later(())
 
     @cached_property
     def teachers(self) -> tuple["Run", ...]:
@@ -151,7 +156,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
 
 def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
     """Trained on all training images, or taken over from a file. Several stand in the order of their seeds."""
-    imported = _weights_file(Path(experiment.teacher_checkpoint)) if experiment.teacher_checkpoint else None
+    imported = _weights_file(experiment.teacher_checkpoint) if experiment.teacher_checkpoint else None
     teacher = Run(
         family=experiment.family,
         stage="teacher",
@@ -159,10 +164,27 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
         data=replace(experiment.data, student_images=None),
         data_identity=dataset.identity,
         imported=imported,
+        normalization=_normalization(experiment),
         initial=None if imported else _initial("teacher", experiment.teacher, weights_folder),
     )
     seeds = experiment.teacher_seeds or (experiment.teacher_seed,)
     return [replace(teacher, seed=seed) for seed in sorted(seeds)]
+
+
+def _normalization(experiment: Experiment) -> tuple[float, ...]:
+    """Mean and std of an imported teacher, (3 + 3) values; () where the experiment sets none."""
+    mean, std = experiment.teacher_mean, experiment.teacher_std
+    if not mean and not std:
+        return ()
+    name, value, other = ("teacher_mean", mean, "teacher_std") if mean else ("teacher_std", std, "teacher_mean")
+    if not (mean and std):
+        raise ConfigError(f"{name} = {value}: requires {other} too; --set {other}=RED,GREEN,BLUE")
+    if not experiment.teacher_checkpoint:
+        raise ConfigError(
+            f"teacher_mean = {mean}: would have no effect, because the teacher is trained here on the data's own "
+            "normalization; leave it out, or import a teacher with --teacher-checkpoint FILE"
+        )
+    return (*mean, *std)
 
 
 def _without_path(recipe: Recipe) -> Recipe:
@@ -176,7 +198,7 @@ def _without_path(recipe: Recipe) -> Recipe:
 def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
     weights = getattr(recipe.model, "weights", "")
     if weights != "pretrained":
-        return _weights_file(Path(weights)) if weights else None
+        return _weights_file(weights) if weights else None
     assert isinstance(recipe.model, Model)
     path = weights_folder / f"{recipe.model.label}.safetensors"
     if not path.is_file():
@@ -184,13 +206,14 @@ def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | No
             f"pretrained weights '{path}' are not there: run `python -m raykd prefetch` on a machine "
             f"with a network, or train from scratch with --set {who}.model.weights="
         )
-    return _weights_file(path)
+    return _weights_file(str(path))
 
 
-def _weights_file(path: Path) -> WeightsFile:
-    if not path.is_file():
-        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
-    return WeightsFile(sha256=file_sha256(path), path=str(path.absolute()))
+def _weights_file(text: str) -> WeightsFile:
+    """The file of 'FILE' or 'FILE#KEY'. Raises ConfigError where it does not exist."""
+    path, key = split_key(text)
+    require_file(path)
+    return WeightsFile(sha256=file_sha256(path), path=str(path.absolute()), key=key)
 
 
 def _tenth(dataset: Dataset) -> int:

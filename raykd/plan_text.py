@@ -6,10 +6,12 @@ from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
 from raykd.orchestration.options import Options
-from raykd.plan import Plan
+from raykd.plan import Plan, Run
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
+from raykd.training.import_check import accuracy_in_words
+from raykd.training.imported import findings, header_cautions
 from raykd.training.per_worker import BATCH_NORM, per_worker
 from raykd.training.training import make_model
 
@@ -32,6 +34,12 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             if search is not None and run.stage != "teacher":
                 continue
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
+            if run.imported is not None:
+                print(f"  {run.name:<{width}}  {_imported(run, store)}")
+                found = findings(store.folder(run))
+                for caution in header_cautions(run, dataset) if found is None else found.cautions:
+                    print(f"    beware: {caution}")
+                continue
             print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
         for line in _by_several_workers(plan, dataset):
@@ -55,6 +63,14 @@ def _by_several_workers(plan: Plan, dataset: Dataset) -> list[str]:
         f"differ from one worker's by more than rounding, under the same run names{remedy.get(part, '')}"
         for part, whose in found.items()
     ]
+
+
+def _imported(run: Run, store: RunStore) -> str:
+    """Where an imported teacher comes from, and its accuracy once it was evaluated."""
+    assert run.imported is not None
+    found = findings(store.folder(run))
+    how = "evaluated before any student starts" if found is None else accuracy_in_words(found)
+    return f"imported from {run.imported.path}, {how}"
 
 
 def _confirming(search: Search) -> str:

@@ -78,7 +78,7 @@ LEAN = (
     "run_folder",
 )  # neither torch nor ray is loaded with them
 
-MAX_MODULE_LINES = 250
+MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 40
 MAX_EXPERIMENT_LINES = 40
 PROGRAMS = ("FunctionDef", "ClassDef", "For", "While", "Try", "Lambda")
@@ -228,7 +228,7 @@ def test_only_cluster_starts_processes_or_reads_slurms_variables() -> None:
     assert not wrong, wrong
 
 
-def test_modules_stay_under_250_lines() -> None:
+def test_modules_stay_under_500_lines() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
     assert not {name: length for name, length in lengths.items() if length >= MAX_MODULE_LINES}
 

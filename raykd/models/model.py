@@ -41,6 +41,10 @@ class Model(Config):
         """Whether its Outputs have `heads`."""
         return False
 
+    def normalized(self, images: Images) -> Images:
+        """`images` with the mean and std that `build` normalizes by: the data's, unless a subclass has its own."""
+        return images
+
     def build(self, images: Images) -> "ImageModel":
         """A network with fresh weights from torch's global generator. Raises ConfigError where sizes disagree."""
         raise NotImplementedError

@@ -65,7 +65,20 @@ class BasicBlock(nn.Module):
 
 
 class ResNetNetwork(nn.Module):
-    """Normalised pixels [B, 3, H, W] -> Outputs; features are the four stages' maps, embedding [B, 8 * width]."""
+    """Normalised pixels [B, 3, H, W] -> Outputs; features are the four stages' maps, embedding [B, 8 * width].
+
+    other_names: what the same layers are called in kuangliu/pytorch-cifar and in weiaicunzai/pytorch-cifar100, for
+    `models.state_dict`.
+    """
+
+    other_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("linear", "fc"),
+        ("shortcut", "downsample"),
+        (r"conv1\.0", "conv1"),
+        (r"conv1\.1", "bn1"),
+        *((rf"conv{stage + 1}_x", f"layer{stage}") for stage in (1, 2, 3, 4)),
+        *((rf"residual_function\.{at}", name) for at, name in ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"))),
+    )
 
     def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int) -> None:
         super().__init__()
@@ -80,6 +93,10 @@ class ResNetNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def get_classifier(self) -> nn.Linear:
+        """The head, by the name of timm's method."""
+        return self.fc
 
     def forward(self, pixels: Tensor) -> Outputs:
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)

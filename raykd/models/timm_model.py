@@ -51,6 +51,16 @@ class Timm(Model):
     def has_distillation_token(self) -> bool:
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
+    def normalized(self, images: Images) -> Images:
+        """With weights, the mean and std that timm lists for this name: its pretrained weights were trained so."""
+        import timm
+
+        settings = timm.get_pretrained_cfg(self.name)
+        if settings is None or not self.weights:
+            return images
+        (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
+        return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
+
     def build(self, images: Images) -> ImageModel:
         import timm
 
@@ -61,10 +71,7 @@ class Timm(Model):
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
         except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
-        if settings is not None and self.weights:
-            (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
-            images = replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
-        return image_model(network, images, size, self.has_distillation_token)
+        return image_model(network, self.normalized(images), size, self.has_distillation_token)
 
 
 def image_model(network: nn.Module, images: Images, input_size: int, two_heads: bool = False) -> ImageModel:

@@ -21,6 +21,8 @@ from raykd.orchestration.session import ray_session
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.teaching import Teaching, WantedTable, decide
+from raykd.training.import_check import in_words
+from raykd.training.imported import findings, require_fit
 from raykd.training.networks import Networks
 from raykd.training.restore import restore_weights
 from raykd.training.taught import is_full
@@ -37,7 +39,9 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     decoded = options.decoded if options.decoded.is_dir() else None  # nothing is written before all is checked
     dataset = load(data.name, options.data_folder, data.image_size, decoded)
     plan = checked_plan(experiment, dataset, options)
-    RunStore(options.results).require_writable()
+    store = RunStore(options.results)
+    require_imports_fit(plan.runs, store)
+    store.require_writable()
     return plan, dataset
 
 
@@ -55,6 +59,13 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
     for run in {(run.recipe, run.method): run for run in plan.runs}.values():
         networks.require_batch_fits(run, experiment.workers.count)
     return plan
+
+
+def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
+    """Raise ConfigError where an imported teacher was evaluated and does not fit, by any command on these results."""
+    for run in runs:
+        if run.imported is not None:
+            require_fit(run, store.folder(run))
 
 
 def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
@@ -94,6 +105,7 @@ def run_lab(
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
+    _say_imports(runs, store, console)
     settled = trained | half_done_live(runs, store)
     teachings = {plan.experiment.family: teaching_of(plan, dataset, settled, options) for plan, dataset in plans}
     for family, teaching in teachings.items():
@@ -107,6 +119,7 @@ def run_lab(
     ]
     with stop_signals() as stopped:
         statuses = bring_to_end(runs, tables, workers.pop(), options, console, stopped.is_set)
+        require_imports_fit(runs, store)
         try:
             if reports:
                 report(options.results, console)
@@ -127,6 +140,13 @@ def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, con
             why = folder.weights_damage()
             restore_weights(run, folder, dataset)
             say(console, f"'{folder.best}' was damaged ({why}); it is restored from the run's checkpoint")
+
+
+def _say_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
+    """Log the accuracy of imported teachers that an earlier command evaluated."""
+    for run in runs:
+        if run.imported is not None and (found := findings(store.folder(run))) is not None:
+            say(console, f"{run.name}: {in_words(found)}")
 
 
 def filled(table: WantedTable) -> WantedTable:

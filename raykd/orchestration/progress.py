@@ -120,7 +120,9 @@ def line(status: JobStatus) -> str:
     if status.state in (State.WAITING, State.FAILED, State.SKIPPED):
         return f"{name}  {status.state}: {status.reason.splitlines()[0] if status.reason else 'no reason given'}"
     if report is None:
-        return f"{name}  {status.state}"
+        return f"{name}  {status.state}" + (
+            f": {status.reason}" if status.state is State.DONE and status.reason else ""
+        )
     facts = (
         f"epoch {report.epoch + 1:>3}/{report.epochs}  loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %"
     )

@@ -86,11 +86,13 @@ def jobs_of(
     """The jobs left of `runs`, given the names of those that are trained, of those evaluated on test, and of those
     that read no table.
 
-    Teachers come first, then their `tables`: they hold others up, of several families at once. A run is evaluated, in
+    Teachers come first, then their `tables`: they hold others up, of several families at once. Nothing is trained
+    before every imported teacher was evaluated, since one that does not fit ends the command. A run is evaluated, in
     seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
     """
     all_tables = [(_names(table.teachers), table) for table in tables]
     left = {run.name for run in runs if run.name not in trained}
+    imports = [run for run in runs if run.imported is not None and run.name in left]
 
     def after(*before: Run) -> tuple[str, ...]:
         return tuple(Job("train", run).name for run in before if run.name in left)
@@ -107,7 +109,8 @@ def jobs_of(
         table = next(serving, None) if run.name not in live else None
         if run.name in left:
             needs = tuple(job.name for job in fills if job.table == table) if table else after(*run.teachers)
-            jobs.append(Job("train", run, needs, table))
+            waits = after(*imports) if run.imported is None else ()
+            jobs.append(Job("train", run, tuple(dict.fromkeys((*needs, *waits))), table))
         if run.name not in evaluated:
             jobs.append(Job("evaluate", run, after(run)))
     first = [job for job in jobs if job.run.stage == "teacher"]

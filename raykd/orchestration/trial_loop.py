@@ -103,11 +103,12 @@ def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset
 def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:
     """Files of weights by their whole paths, those that are relative from `folder`."""
     if experiment.teacher_checkpoint:
-        experiment = replace(experiment, teacher_checkpoint=str(folder / experiment.teacher_checkpoint))
+        path = folder / Path(experiment.teacher_checkpoint).expanduser()
+        experiment = replace(experiment, teacher_checkpoint=str(path))
     for who in ("teacher", "student"):
         weights = getattr(getattr(experiment, who).model, "weights", "")
         if weights not in ("", "pretrained"):
-            experiment = override(experiment, f"{who}.model.weights", str(folder / weights))
+            experiment = override(experiment, f"{who}.model.weights", str(folder / Path(weights).expanduser()))
     return experiment
 
 

@@ -35,6 +35,8 @@ from raykd.training.compute import choose, device_of, release_memory
 from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.import_check import in_words
+from raykd.training.imported import findings
 from raykd.training.loop import fit
 from raykd.training.records import precision_of, require_same_data
 from raykd.training.taught import filler_of, teacher_of
@@ -97,6 +99,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         if job.kind == "train":
             group = everyone.part(job.run.recipe.batch_size)
             _train(job, worker, group, everyone.size, link)
+            reason = _imported_in_words(job.run, worker)
         elif job.kind == "fill":
             group = everyone
             _fill(job, worker, everyone, link)
@@ -186,6 +189,12 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
         held.enter_context(metered(folder.usage(group.rank), device, worker.gpus, is_begun))
         fit(run, dataset, folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
     to_ray.flush()
+
+
+def _imported_in_words(run: Run, worker: WorkerConfig) -> str:
+    """What was found of an imported teacher, for the log; '' for a run that was trained."""
+    found = findings(RunStore(worker.results).folder(run)) if run.imported is not None else None
+    return in_words(found) if found is not None else ""
 
 
 class _Held(RaykdError):

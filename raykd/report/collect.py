@@ -17,7 +17,7 @@ from raykd.errors import ConfigError
 from raykd.json_fields import Fields
 from raykd.plan_file import PlanFile
 from raykd.report.measured import read_costs, read_score, read_usage
-from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score
+from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score, one_line
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 
@@ -114,7 +114,16 @@ def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
         teacher_sha256=fields.optional_text("teacher_sha256"),
         peak_memory_bytes=fields.optional("peak_memory_bytes", fields.count),
         weights_sha256=fields.optional_text("weights_sha256"),
+        import_cautions=_import_cautions(fields),
     )
+
+
+def _import_cautions(record: Fields) -> tuple[str, ...]:
+    found = record.optional("imported", record.mapping) or {}
+    cautions = found.get("cautions", [])
+    if not isinstance(cautions, list) or not all(isinstance(caution, str) for caution in cautions):
+        record.refuse("field 'imported.cautions' is not a list of texts")
+    return tuple(one_line(caution, 600) for caution in cautions)
 
 
 def _best(record: Fields) -> Best:

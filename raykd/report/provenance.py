@@ -65,7 +65,8 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     by_setting = [line for row in _side_by_side(begun) for line in _cautions_of_setting(row)]
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _bears_on_results(row.path) for line in _cautions_of_origin(row)]
-    return (*by_setting, *by_origin, *_cautions_of_workers(family), *_caution_of_teacher(family))
+    of_imports = [caution for run in family.stage("teacher") if run.record for caution in run.record.import_cautions]
+    return (*by_setting, *by_origin, *of_imports, *_cautions_of_workers(family), *_caution_of_teacher(family))
 
 
 def taught(family: Family) -> dict[str, tuple[RunResult, ...]]:

@@ -130,6 +130,7 @@ class Record:
     teacher_sha256: str | None = None
     peak_memory_bytes: int | None = None
     weights_sha256: str | None = None
+    import_cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ class RunResult:
     costs: Costs | None = None
     usage: Usage | None = None
     cautions: tuple[str, ...] = ()
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its weights were trained elsewhere."""
+        return self.record is not None and self.record.config.get("imported") is not None
 
     @property
     def state(self) -> State:

@@ -88,7 +88,7 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
         {name: gain for name in COMPARED if (gain := _gain(family, name))},
         tuple(line for run in family.all_runs for line in _missing(run)),
         (
-            *_caution_of_weak_teacher(stages),
+            *_caution_of_weak_teacher(stages, family),
             *more_cautions,
             *cautions_of(family),
             *(caution for run in family.all_runs for caution in run.cautions),
@@ -97,14 +97,18 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
     )
 
 
-def _caution_of_weak_teacher(stages: tuple[StageSummary, ...]) -> list[str]:
+def _caution_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -> list[str]:
     teacher, baseline, _ = (stage.top1 for stage in stages)
     if teacher is None or baseline is None or teacher.mean >= baseline.mean:
         return []
-    return [
-        f"the teacher ({teacher.mean:.2f} %) is below the student that learnt without it ({baseline.mean:.2f} %): "
-        "train it longer, or choose a larger one"
-    ]
+    remedy = "train it longer, or choose a larger one"
+    if any(run.is_imported for run in family.stage("teacher")):
+        remedy = (
+            "it was imported, so check that its network, its normalization and the order of its classes are those of "
+            "its training, or import a better one"
+        )
+    below = f"the teacher ({teacher.mean:.2f} %) is below the student that learnt without it ({baseline.mean:.2f} %)"
+    return [f"{below}: {remedy}"]
 
 
 def headline(summaries: tuple[FamilySummary, ...]) -> dict[str, dict[str, float | None]]:

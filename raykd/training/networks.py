@@ -1,7 +1,5 @@
 """The networks of planned runs, each made once, and whether a method brings two of them together."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -9,10 +7,10 @@ from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RaykdError
 from raykd.methods import Method
 from raykd.methods.feature_method import require_maps
-from raykd.models.weights import load_weights
 from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.imported import load_imported
 from raykd.training.rows import rows_of
 from raykd.training.training import make_model
 
@@ -29,13 +27,12 @@ class Networks:
 
         Raises ConfigError for a network that cannot be made, or that does not take these images.
         """
-        key = run.model, run.initial, run.imported, with_features
+        key = run.model, run.initial, run.imported, run.normalization, with_features
         if key not in self._outputs:
-            model = make_model(run, self._dataset)
+            imported = run.imported is not None
+            model = load_imported(run, self._dataset).model if imported else make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
             model.with_features = with_features
-            if run.imported is not None:
-                load_weights(model.network, Path(run.imported.path))
             self._outputs[key] = outputs_of(model, self._dataset.train.images[:NUM_SHOWN])
         return self._outputs[key]
 

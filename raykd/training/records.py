@@ -20,7 +20,7 @@ from raykd.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose
 from raykd.training.group import ALONE, Group
 from raykd.training.teachers import Teacher
-from raykd.training.trained import save_trained
+from raykd.training.trained import Header, header_of, save_under
 
 
 def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
@@ -142,13 +142,15 @@ def finish(
     weights: Mapping[str, Tensor],
     seconds: float,
     best: dict[str, int | float | None],
+    header: Header | None = None,
 ) -> None:
     """Leave the best weights, then say that the run is done: in this order, so that 'done' is never too early.
 
     weights: of the best epoch, for `model`'s network.
     best: {'epoch': from 0, or None when none was trained, 'val_top1': percent}.
+    header: of weights that were not trained by `run`.
     """
-    save_trained(folder.best, weights, run, dataset)
+    save_under(folder.best, weights, header or header_of(run, dataset))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     history = folder.path / "history.parquet"
     folder.update(

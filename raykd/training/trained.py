@@ -24,24 +24,51 @@ def images_of(dataset: Dataset) -> Images:
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """Which of the `num_images` images of the training part trained the weights; the rest are fields of `Data`."""
+
+    data_identity: str
+    num_images: int
+    val_images: int
+    train_images: int | None
+    student_images: int | None
+    split_seed: int
+
+
+@dataclass(frozen=True)
 class Header:
-    """What a file of raykd's says of its weights: the model, the images it takes, the data and run it came from."""
+    """What a file of raykd's says of its weights: the model, the images it takes, the data and run it came from.
+
+    images: with the mean and std that the network was trained with. trained_on: None where that is not known.
+    """
 
     model: Model
     images: Images
     data: str
     classes: tuple[str, ...]
     run: str
+    trained_on: TrainedOn | None = None
+
+
+def header_of(run: Run, dataset: Dataset) -> Header:
+    """The header of `run`, trained on `dataset`."""
+    data = run.data
+    images = run.model.normalized(images_of(dataset))
+    split = (data.val_images, data.train_images, data.student_images, data.split_seed)
+    trained_on = TrainedOn(dataset.identity, len(dataset.train.labels), *split)
+    return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
 
 
 def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
     """Weights of `run`'s network under a header from which `load_trained` builds it again."""
-    save_under(path, state, Header(run.model, images_of(dataset), dataset.name, dataset.class_names, run.name))
+    save_under(path, state, header_of(run, dataset))
 
 
 def save_under(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
     """The same under a header that there is."""
-    fields = vars(header) | {"model": to_dict(header.model), "images": asdict(header.images)}
+    trained_on = asdict(header.trained_on) if header.trained_on else None
+    parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
+    fields = vars(header) | parts
     save_weights(path, state, {_KEY: json.dumps(fields)})
 
 
@@ -54,7 +81,8 @@ def read_header(path: Path) -> Header | None:
         content = json.loads(metadata[_KEY])
         shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
         model = from_dict(Model, content["model"])
-        return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"])
+        trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
+        return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"], trained_on)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"weights file '{path}' was written by another version of raykd ({error})") from None
 

@@ -90,7 +90,7 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     """The run's network before its first step, on the CPU."""
     model = models.build(run.model, images_of(dataset), run.seed)
     if run.initial is not None:
-        load_weights(model.network, Path(run.initial.path), new_head=True)
+        load_weights(model.network, Path(run.initial.path), new_head=True, key=run.initial.key)
     return model
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from export_runs import CASES, logits_of, off, pictures
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
@@ -162,9 +163,10 @@ def test_a_card_of_a_baseline_names_no_teacher(tmp_path):
 
 
 def test_a_card_of_weights_from_elsewhere_claims_no_training_of_them(tmp_path):
-    file = tmp_path / "weights.safetensors"
+    file, source = tmp_path / "weights.safetensors", RunFolder(tmp_path / "source")
     model = ResNet((1, 1, 1, 1), 8)
-    save_weights(file, models.build(model, images_of(digits()), 1).network.state_dict())
+    train(run_of("teacher", teacher=recipe(model=model)), source)
+    save_weights(file, load_file(source.best))
     run = run_of("teacher", teacher=recipe(model=model), teacher_checkpoint=str(file))
     folder = RunFolder(tmp_path / run.name)
     train(run, folder)

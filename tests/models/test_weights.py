@@ -78,7 +78,12 @@ def test_saved_weights_come_back_bit_for_bit_with_their_metadata(tmp_path: Path)
 def test_missing_file(tmp_path: Path) -> None:
     for name in ("none.safetensors", "none.pth"):
         assert "does not exist; check the path" in refused(tmp_path / name)
-    assert "does not exist" in refused(tmp_path), "a folder"
+
+
+def test_a_folder_is_refused_with_the_names_of_the_weights_in_it(tmp_path: Path) -> None:
+    assert "is a folder; name a file of weights" in refused(tmp_path)
+    save_file(network().state_dict(), tmp_path / "inside.safetensors")
+    assert "is a folder; name a file in it, such as inside.safetensors" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.9, 0.999])
@@ -143,7 +148,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
 
 
 def test_file_without_a_state_dict(tmp_path: Path) -> None:
-    for content in ({"epoch": 3}, {"net": {"a": torch.zeros(1)}}, [torch.zeros(1)], torch.zeros(1), {"model": 3}):
+    for content in ({"epoch": 3}, {"net": {"a": 1}}, [torch.zeros(1)], torch.zeros(1), {"model": 3}):
         torch.save(content, tmp_path / "a.pth")
         assert "holds no state dict of tensors" in refused(tmp_path / "a.pth")
 

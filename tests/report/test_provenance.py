@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
+from raykd.errors import RaykdError
 from raykd.provenance import identity_of
 from raykd.report.collect import collect
 from raykd.report.provenance import cautions_of, flatten, origins_of, settings_of
+from raykd.report.summary import summarize
 
 
 def family_of(results, baseline=None, distilled=None):
@@ -155,3 +159,28 @@ def test_a_run_without_git_is_not_recorded_rather_than_left_out(results):
 def test_nested_values_become_dotted_text():
     nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}, "g": "te\nxt", "h": True}
     assert flatten(nested) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "{}", "g": "te xt", "h": "true"}
+
+
+def test_cautions_of_an_imported_teacher_are_in_the_report(results):
+    found = {"val_top1": 60.0, "num_images": 200, "refused": "", "cautions": ["trained on images that validate now"]}
+    config = {"imported": {"sha256": "ab"}, "recipe": {"epochs": 3}}
+    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported=found, config=config)])
+    assert "trained on images that validate now" in cautions_of(collect(results.root)[0])
+
+
+def test_the_caution_of_a_weak_teacher_names_training_only_where_it_was_trained_here(results):
+    for imported, remedy in (
+        (None, "train it longer"),
+        ({"sha256": "ab"}, "it was imported, so check that its network"),
+    ):
+        config = {"imported": imported, "recipe": {"epochs": 3}}
+        teacher = [results.run("cnn", "teacher", top1=20.0, config=config)]
+        results.plan("cnn", teacher=teacher, baseline=[results.run("cnn", "baseline", top1=94.0)])
+        (caution,) = [line for line in summarize(collect(results.root)[0]).cautions if "is below the student" in line]
+        assert remedy in caution and ("train it longer" in caution) is (imported is None)
+
+
+def test_a_damaged_list_of_cautions_names_its_file(results):
+    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported={"cautions": [3]})])
+    with pytest.raises(RaykdError, match=r"run\.json.*imported\.cautions"):
+        collect(results.root)

@@ -1,0 +1,117 @@
+"""Files of torch.save, read with `weights_only=True`: no code of a file ever runs.
+
+Checkpoints often hold more than tensors: an argparse.Namespace, NumPy scalars, a project's own configuration. torch
+refuses such a file because it would have to import and call those classes. Here each of them is replaced by an empty
+stand-in, so that the tensors beside them can be read. Functions of the standard library, which only an attack or a
+whole pickled model needs, are never replaced: such a file is refused.
+"""
+
+import pickle
+import sys
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raykd.errors import ConfigError
+
+# Classes of the standard library that training scripts save with their arguments.
+_HARMLESS = {
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "collections.deque",
+    "copyreg._reconstructor",
+    "decimal.Decimal",
+    "types.SimpleNamespace",
+    "uuid.UUID",
+}
+_HARMLESS_MODULES = ("datetime", "pathlib")
+_HARMLESS_BUILTINS = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "complex", "str", "bytes", "object")
+# torch lists the classes of its zip files only. In older files these are the usual ones.
+_USUAL = (
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "pathlib.PosixPath",
+)
+
+
+class _Nothing:
+    """Stands for any object: accepts every argument and every state, and keeps none."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Nothing":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class _Mapping:
+    """Stands for a class derived from dict, whose items torch adds to a plain dict only."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of `path`, with empty stand-ins for everything but tensors and plain Python values.
+
+    Raises pickle.UnpicklingError for a file that holds functions, and whatever torch's reader raises for damaged bytes.
+    """
+    error: pickle.UnpicklingError | None = None
+    for stand_in in (None, _Nothing, _Mapping):
+        names = [] if stand_in is None else _unknown(path)
+        try:
+            # An open file and not its path: torch reads a path that ends in .safetensors as that, whatever it holds.
+            known = torch.serialization.safe_globals([(_of(name, stand_in), name) for name in names])
+            with path.open("rb") as file, known, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other pickle protocols and of sparse tensors: see `weights`
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as refused:
+            error = refused
+    assert error is not None
+    raise error
+
+
+def is_nothing(value: object) -> bool:
+    """Whether a stand-in is all that was read."""
+    return isinstance(value, _Nothing)
+
+
+def require_no_folder(path: Path) -> None:
+    """Raise ConfigError where `path` is a folder, naming the weights files in it."""
+    if not path.is_dir():
+        return
+    suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+    names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and child.is_file())
+    inside = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
+    raise ConfigError(f"weights file '{path}' is a folder; {inside}")
+
+
+def _of(name: str, stand_in: Any) -> Any:
+    """NumPy's types have a state that is no mapping."""
+    return _Nothing if name.startswith("numpy.") else stand_in
+
+
+def _unknown(path: Path) -> list[str]:
+    """Names of the file's classes that torch does not know and that may be left out."""
+    try:
+        with path.open("rb") as file:
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except ValueError:  # no zip file
+        names = list(_USUAL)
+    if any(not _may_be_left_out(name) for name in names):
+        raise pickle.UnpicklingError(f"holds {names[0]}")
+    return names
+
+
+def _may_be_left_out(name: str) -> bool:
+    module, _, rest = name.partition(".")
+    if module == "builtins" or not rest:
+        return (rest or module) in _HARMLESS_BUILTINS
+    return module not in sys.stdlib_module_names or name in _HARMLESS or module in _HARMLESS_MODULES

@@ -1,0 +1,358 @@
+"""Files of weights that cannot be a teacher of the small experiment, or what its students start from."""
+
+import gzip
+import io
+import json
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from bad_inputs.case import BadInput, experiment_file, plan
+from raykd import models
+from raykd.config import to_dict
+from raykd.models import Images
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.vit_cifar import ViT
+
+IMAGES = Images(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+Words = Callable[[Path], Sequence[str | Path]]
+
+
+@cache
+def fitting() -> dict[str, Tensor]:
+    """Untrained weights of the small experiment's teacher."""
+    return models.build(ResNet(width=8), IMAGES, 0).network.state_dict()
+
+
+def of(model: ResNet | ViT, images: Images = IMAGES) -> dict[str, Tensor]:
+    return models.build(model, images, 0).network.state_dict()
+
+
+def with_classes(count: int) -> dict[str, Tensor]:
+    return fitting() | {"fc.weight": torch.ones(count, 64), "fc.bias": torch.ones(count)}
+
+
+def but(name: str, spoil: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return fitting() | {name: spoil(fitting()[name])}
+
+
+def pre(prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in fitting().items()}
+
+
+def torch_bytes(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def header(**changes: Any) -> dict[str, str]:
+    """Metadata as raykd writes it, with other fields."""
+    fields = {
+        "model": to_dict(ResNet(width=8)),
+        "images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3},
+        "data": "digits",
+        "classes": list("0123456789"),
+        "run": "teacher-resnet18-w8-s0-0123456789ab",
+        "trained_on": None,
+    }
+    return {"raykd": json.dumps(fields | changes)}
+
+
+def written(content: Callable[[], bytes], name: str = "teacher.pth", key: str = "", *settings: str) -> Words:
+    """The plan of the small experiment under a teacher from a file with `content`."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        (folder / name).write_bytes(content())
+        return plan(f"teacher_checkpoint={folder / name}{key}", *settings)(folder)
+
+    return make
+
+
+def file(content: Callable[[], Any], key: str = "") -> Words:
+    return written(lambda: torch_bytes(content()), "teacher.pth", key)
+
+
+def with_header(state: Callable[[], Mapping[str, Tensor]], metadata: Callable[[], dict[str, str]]) -> Words:
+    return written(lambda: save(dict(state()), metadata()), "teacher.safetensors")
+
+
+def start(state: Callable[[], Any]) -> Words:
+    """The plan with a student that starts from a file."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        (folder / "start.pth").write_bytes(torch_bytes(state()))
+        return plan(f"student.model.weights={folder / 'start.pth'}")(folder)
+
+    return make
+
+
+def in_a_folder(*names: str) -> Words:
+    def make(folder: Path) -> Sequence[str | Path]:
+        (folder / "weights").mkdir()
+        for name in names:
+            (folder / "weights" / name).write_bytes(b"x")
+        return plan(f"teacher_checkpoint={folder / 'weights'}")(folder)
+
+    return make
+
+
+def evaluated(folder: Path) -> Sequence[str | Path]:
+    """A teacher that an earlier command has found to guess."""
+    from raykd.data.dataset import load
+    from raykd.experiment_file import load_experiment
+    from raykd.plan import make_plan
+    from raykd.runs import RunStore
+
+    path = folder / "teacher.pth"
+    path.write_bytes(torch_bytes(fitting()))
+    text = experiment_file(folder).read_text().replace("seeds=(0,)", f"seeds=(0,), teacher_checkpoint={str(path)!r}")
+    experiment = load_experiment(experiment_file(folder, text))
+    run = make_plan(experiment, load("digits", None), folder, ("teacher",)).runs[0]
+    found = RunStore(folder / "results").folder(run)
+    found.path.mkdir(parents=True)
+    found.update(imported={"val_top1": 9.0, "num_images": 200, "refused": "it guesses: 9.0 %", "cautions": []})
+    return [
+        "distill",
+        "--experiment",
+        folder / "tiny.py",
+        "--teacher",
+        "resnet18",
+        "--results",
+        folder / "results",
+        "--set",
+        "teacher.model.width=8",
+    ]
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("1 + 1",)
+
+
+DAMAGED = ("cut short or damaged", "copy it again")
+MORE = ("holds more than tensors", "save its state_dict() alone")
+NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
+NOT_FINITE = ("values that are NaN or infinite", "give an earlier checkpoint")
+DENSE = ("weights must be dense floating-point numbers", "state_dict() in float32")
+
+CASES = [
+    BadInput(
+        "a teacher that is not there",
+        plan("teacher_checkpoint=gone.pth"),
+        ("'", "gone.pth' does not exist", "check the path"),
+    ),
+    BadInput(
+        "a teacher below a home folder that is not there",
+        plan("teacher_checkpoint=~/raykd-gone.pth"),
+        ("raykd-gone.pth' does not exist",),
+    ),
+    BadInput(
+        "a key of a teacher that is not there", plan("teacher_checkpoint=gone.pth#model"), ("gone.pth' does not exist",)
+    ),
+    BadInput("an empty folder for a teacher", in_a_folder(), ("weights' is a folder; name a file of weights",)),
+    BadInput(
+        "a folder with weights for a teacher",
+        in_a_folder("best.safetensors", "notes.txt"),
+        ("is a folder; name a file in it, such as best.safetensors",),
+    ),
+    BadInput("an empty file of weights", written(lambda: b""), DAMAGED),
+    BadInput(
+        "a pointer of Git LFS for weights",
+        written(lambda: b"version https://git-lfs.github.com/spec/v1\n"),
+        ("teacher.pth' ",),
+    ),
+    BadInput(
+        "a web page for weights", written(lambda: b"<!DOCTYPE html><html></html>", "teacher.safetensors"), DAMAGED
+    ),
+    BadInput("half a safetensors file", written(lambda: save(fitting())[:200_000], "teacher.safetensors"), DAMAGED),
+    BadInput("half a zip file", written(lambda: torch_bytes(fitting())[:200_000]), DAMAGED),
+    BadInput(
+        "weights compressed by gzip", written(lambda: gzip.compress(torch_bytes(fitting()), 1)), ("teacher.pth' ",)
+    ),
+    BadInput(
+        "a plain pickle of arrays", written(lambda: pickle.dumps({"conv1.weight": np.ones(3)})), ("teacher.pth' ",)
+    ),
+    BadInput("a whole pickled module", file(lambda: nn.DataParallel(nn.Linear(3, 3))), MORE),
+    BadInput("a pickled module under state_dict", file(lambda: {"state_dict": nn.Linear(3, 3), "epoch": 3}), MORE),
+    BadInput("a function beside good weights", file(lambda: {"model": fitting(), "hook": Code()}), MORE),
+    BadInput("an epoch and no weights", file(lambda: {"epoch": 3, "acc": 98.6}), NO_STATE),
+    BadInput("a list of tensors", file(lambda: [torch.ones(3)]), NO_STATE),
+    BadInput("an optimizer alone", file(lambda: {"optimizer": {"state": {"conv1.weight": torch.ones(3)}}}), NO_STATE),
+    BadInput(
+        "arrays of NumPy in place of tensors",
+        file(lambda: {"model": {"conv1.weight": np.ones((8, 3, 3, 3))}}),
+        ("teacher.pth' holds",),
+    ),
+    BadInput(
+        "tensors of something else",
+        file(lambda: {"net": {"a.weight": torch.ones(3)}}),
+        ("it lacks conv1.weight and has a.weight",),
+    ),
+    BadInput(
+        "a teacher of another width",
+        file(lambda: of(ResNet(width=12))),
+        ("another architecture, width or stem: conv1.weight is (12, 3, 3, 3), the model requires (8, 3, 3, 3)",),
+    ),
+    BadInput(
+        "a teacher that is deeper",
+        file(lambda: of(ResNet((3, 2, 2, 2), 8))),
+        ("it has layer1.2.conv1.weight, which the model has not",),
+    ),
+    BadInput(
+        "a teacher that is flatter",
+        file(lambda: {"model": of(ResNet((1, 2, 2, 2), 8))}),
+        ("it lacks layer1.1.conv1.weight",),
+    ),
+    BadInput(
+        "a stem and a head of ImageNet",
+        file(lambda: with_classes(1000) | {"conv1.weight": torch.ones(8, 3, 7, 7)}),
+        ("conv1.weight is (8, 3, 7, 7)", "number of classes differs too"),
+    ),
+    BadInput(
+        "a head of 100 classes",
+        file(lambda: with_classes(100)),
+        ("another number of classes", "fc.bias is (100,), the model requires (10,)"),
+    ),
+    BadInput(
+        "a head by another name",
+        file(lambda: {name.replace("fc.", "head."): x for name, x in fitting().items()}),
+        ("it lacks fc.weight and has head.weight",),
+    ),
+    BadInput(
+        "a prefix and no head",
+        file(lambda: {n: x for n, x in pre("model.").items() if "fc" not in n}),
+        ("it lacks fc.weight",),
+    ),
+    BadInput(
+        "student and teacher in one file",
+        file(lambda: {"student": fitting(), "teacher": but("fc.bias", lambda x: x + 1)}),
+        ("several state dicts that fit: student, teacher", "teacher.pth#teacher'"),
+    ),
+    BadInput(
+        "a key that the file has not",
+        file(lambda: {"model": fitting()}, "#modle"),
+        ("has no state dict 'modle': known are model; did you mean 'model'?",),
+    ),
+    BadInput(
+        "a key of a file with one state dict", file(fitting, "#model"), ("has no state dict 'model': known are none",)
+    ),
+    BadInput(
+        "NaN in a teacher",
+        file(lambda: but("conv1.weight", lambda x: x * float("nan"))),
+        ("conv1.weight has 216 of 216", *NOT_FINITE),
+    ),
+    BadInput(
+        "one infinite weight in a wrapped teacher",
+        file(lambda: {"net": but("fc.bias", lambda x: x.index_fill(0, torch.tensor([3]), float("inf")))}),
+        ("fc.bias has 1 of 10", *NOT_FINITE),
+    ),
+    BadInput(
+        "NaN in a running mean",
+        written(lambda: save(but("layer3.0.bn2.running_mean", lambda x: x / 0)), "teacher.safetensors"),
+        ("layer3.0.bn2.running_mean has 32 of 32", *NOT_FINITE),
+    ),
+    BadInput(
+        "float64 too large for float32",
+        file(lambda: but("fc.weight", lambda x: x.double() + 1e200)),
+        ("fc.weight has 640 of 640", *NOT_FINITE),
+    ),
+    BadInput(
+        "int8 weights", file(lambda: but("conv1.weight", lambda x: x.to(torch.int8))), ("conv1.weight is int8", *DENSE)
+    ),
+    BadInput("boolean weights", file(lambda: but("fc.weight", lambda x: x > 0)), ("fc.weight is bool", *DENSE)),
+    BadInput(
+        "complex weights",
+        file(lambda: but("fc.weight", lambda x: x.to(torch.complex64))),
+        ("fc.weight is complex64", *DENSE),
+    ),
+    BadInput(
+        "sparse weights",
+        file(lambda: but("layer1.0.conv1.weight", lambda x: x.to_sparse())),
+        ("layer1.0.conv1.weight is sparse (sparse_coo)", *DENSE),
+    ),
+    BadInput(
+        "weights without data",
+        file(lambda: but("fc.weight", lambda x: x.to("meta"))),
+        ("fc.weight is without data", *DENSE),
+    ),
+    BadInput(
+        "a negative variance",
+        file(lambda: but("bn1.running_var", lambda x: -x)),
+        ("bn1.running_var has negative values",),
+    ),
+    BadInput(
+        "a header with classes in another order",
+        with_header(fitting, lambda: header(classes=list("1023456789"))),
+        ("classes in another order: its class 0 is '1', and that of digits is '0'",),
+    ),
+    BadInput(
+        "a header with fewer classes",
+        with_header(fitting, lambda: header(classes=list("012345678"))),
+        ("another number of classes: it was trained on 9, and digits has 10",),
+    ),
+    BadInput(
+        "a header of another kind of model",
+        with_header(lambda: of(ViT(1, 24, 2)), lambda: header(model=to_dict(ViT(1, 24, 2)))),
+        ("trained as vit1-w24, and teacher.model is resnet18-w8",),
+    ),
+    BadInput(
+        "a header of a wider model",
+        with_header(fitting, lambda: header(model=to_dict(ResNet(width=16)))),
+        ("width = 16, and teacher.model has 8; --set teacher.model.width=16",),
+    ),
+    BadInput(
+        "a header that is no JSON",
+        with_header(fitting, lambda: {"raykd": "{"}),
+        ("teacher.safetensors' was written by another version of raykd",),
+    ),
+    BadInput(
+        "a header without its fields",
+        with_header(fitting, lambda: header(images={})),
+        ("teacher.safetensors' was written by another version of raykd",),
+    ),
+    BadInput(
+        "a mean without a standard deviation",
+        written(lambda: torch_bytes(fitting()), "teacher.pth", "", "teacher_mean=0.5,0.5,0.5"),
+        ("teacher_mean = (0.5, 0.5, 0.5): requires teacher_std too",),
+    ),
+    BadInput(
+        "a mean of a teacher that is trained here",
+        plan("teacher_mean=0.5,0.5,0.5", "teacher_std=0.5,0.5,0.5"),
+        ("teacher_mean = (0.5, 0.5, 0.5): would have no effect", "--teacher-checkpoint FILE"),
+    ),
+    BadInput(
+        "a mean in values of pixels",
+        plan("teacher_mean=125.3,123.0,113.9"),
+        ("teacher_mean = (125.3, 123.0, 113.9)", "divide values of pixels by 255"),
+    ),
+    BadInput(
+        "a mean of two channels", plan("teacher_mean=0.5,0.5"), ("teacher_mean = (0.5, 0.5)", "must be three numbers")
+    ),
+    BadInput(
+        "a standard deviation of zero",
+        plan("teacher_std=0.5,0,0.5"),
+        ("teacher_std = (0.5, 0.0, 0.5)", "above 0 up to 1"),
+    ),
+    BadInput(
+        "NaN in the weights that a student starts from",
+        start(lambda: of(ResNet((1, 1, 1, 1), 8)) | {"bn1.bias": torch.full((8,), float("nan"))}),
+        ("start.pth' cannot be used: bn1.bias has 8 of 8", *NOT_FINITE),
+    ),
+    BadInput(
+        "a student that starts from a deeper network",
+        start(lambda: OrderedDict(fitting())),
+        ("start.pth' is of another architecture: it has layer1.1.conv1.weight",),
+    ),
+    BadInput(
+        "a teacher that an earlier command found to guess", evaluated, ("teacher_checkpoint = ", "it guesses: 9.0 %")
+    ),
+]

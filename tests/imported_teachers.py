@@ -1,0 +1,76 @@
+"""A good teacher of the digits, and files of it that load and do not fit."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from small_runs import WIDTH, digits, experiment, recipe, run_of, train
+from torch import Tensor
+
+from raykd import models
+from raykd.experiment import Data, Experiment
+from raykd.models.resnet_cifar import ResNet
+from raykd.recipe import SGD
+from raykd.run_folder import RunFolder
+from raykd.training.trained import images_of
+
+DATA = Data("digits", val_images=200, image_size=8, crop_padding=0, flip=False)
+MODEL = ResNet(blocks=(1, 1, 1, 1), width=2 * WIDTH)
+TEACHER = recipe(model=MODEL, epochs=4, optimizer=SGD(lr=0.1))
+
+
+def importing(file: Path | str, **changes: Any) -> Experiment:
+    """The small experiment under the teacher in `file`."""
+    return experiment(**{"data": DATA, "teacher": TEACHER, "teacher_checkpoint": str(file), **changes})
+
+
+@cache
+def good_file() -> bytes:
+    """best.safetensors of a teacher that raykd trained on the digits: about 97 % on validation."""
+    with TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        train(run_of("teacher", data=DATA, teacher=TEACHER), run)
+        return run.best.read_bytes()
+
+
+def good_state() -> dict[str, Tensor]:
+    """Its weights alone."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "good.safetensors"
+        path.write_bytes(good_file())
+        return load_file(path)
+
+
+def permuted_head(order: Mapping[int, int]) -> dict[str, Tensor]:
+    """The good teacher with output i of its head at order[i], where that is named."""
+    state = good_state()
+    source = [order.get(index, index) for index in range(10)]
+    return state | {name: state[name][source] for name in ("fc.weight", "fc.bias")}
+
+
+@cache
+def pooled_state() -> dict[str, Tensor]:
+    """A network that was trained with a max-pool behind its stem: names and shapes are those of one without."""
+    dataset = digits()
+    model = models.build(MODEL, images_of(dataset), 0)
+    stem = model.network.get_submodule("layer1")
+    stem.register_forward_pre_hook(lambda _, inputs: F.max_pool2d(inputs[0], 3, 2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    generator = torch.Generator().manual_seed(0)
+    model.train()
+    for _ in range(4):
+        for rows in torch.randperm(len(dataset.train), generator=generator).split(50):
+            loss = F.cross_entropy(model(dataset.train.images[rows]).logits, dataset.train.labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        right = (model(dataset.test.images).logits.argmax(1) == dataset.test.labels).float().mean().item()
+    assert right > 0.9, "with its max-pool it is a good teacher"
+    return {name: tensor.clone() for name, tensor in model.network.state_dict().items()}

@@ -1,0 +1,263 @@
+"""Checkpoints as public training scripts save them: the right state dict is found, or one line says what is wrong."""
+
+import argparse
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
+from torch import Tensor, nn
+
+from raykd import models
+from raykd.errors import ConfigError
+from raykd.models import Images
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.weights import load_weights, split_key
+from raykd.plan import make_plan
+from raykd.training.training import make_model
+
+IMAGES = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+TINY = ResNet((1, 1, 1, 1), width=8)
+State = dict[str, Tensor]
+
+
+def network(seed: int = 0, model: ResNet = TINY) -> nn.Module:
+    return models.build(model, IMAGES, seed).network
+
+
+GOOD: State = network(seed=1).state_dict()
+
+
+def pre(prefix: str, state: State = GOOD) -> State:
+    return OrderedDict((prefix + name, tensor) for name, tensor in state.items())
+
+
+def renamed(*pairs: tuple[str, str]) -> State:
+    def one(name: str) -> str:
+        for old, new in pairs:
+            name = name.replace(old, new)
+        return name
+
+    return OrderedDict((one(name), tensor) for name, tensor in GOOD.items())
+
+
+def changed(**tensors: Any) -> State:
+    return OrderedDict(GOOD) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+
+
+KUANGLIU = renamed(("downsample", "shortcut"), ("fc.", "linear."))
+WEIAICUNZAI = renamed(
+    *((f"layer{stage}.0.{old}.", f"conv{stage + 1}_x.0.residual_function.{new}.")
+      for stage in (1, 2, 3, 4) for old, new in (("conv1", 0), ("bn1", 1), ("conv2", 3), ("bn2", 4))),
+    *((f"layer{stage}.0.downsample", f"conv{stage + 1}_x.0.shortcut") for stage in (2, 3, 4)),
+)  # fmt: skip
+STEM = {"conv1.weight": "conv1.0.weight"} | {
+    name: name.replace("bn1.", "conv1.1.") for name in GOOD if name[:3] == "bn1"
+}
+WEIAICUNZAI = OrderedDict((STEM.get(name, name), tensor) for name, tensor in WEIAICUNZAI.items())
+SPOILT = {name: torch.zeros_like(tensor) for name, tensor in GOOD.items()}
+
+
+class Settings(dict):
+    """A configuration class of a project that is not installed where the file is read."""
+
+
+LOADED: dict[str, Any] = {
+    "plain": GOOD,
+    "RepDistiller": {
+        "epoch": 240,
+        "model": pre("module."),
+        "best_acc": torch.tensor(0.98),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    },
+    "RepDistiller's teacher": {"opt": argparse.Namespace(lr=0.1, path=Path("a")), "model": GOOD},
+    "pytorch-cifar on one GPU": {"net": GOOD, "acc": 98.66, "epoch": 199},
+    "pytorch-cifar under DataParallel": {"net": pre("module."), "acc": 98.66, "epoch": 199},
+    "pytorch-cifar's names": {"net": pre("module.", KUANGLIU), "acc": 98.66, "epoch": 199},
+    "pytorch-cifar's names alone": KUANGLIU,
+    "pytorch-cifar100's names": WEIAICUNZAI,
+    "torch.compile": pre("_orig_mod."),
+    "torch.compile under DDP": pre("module._orig_mod."),
+    "DDP under torch.compile": pre("_orig_mod.module."),
+    "torch.compile of each stage": renamed(("layer1.", "layer1._orig_mod."), ("layer2.", "layer2._orig_mod.")),
+    "torch.compile in a model": {"model": pre("_orig_mod."), "epoch": 3},
+    "mdistiller": {"epoch": 240, "model": pre("module.student."), "best_acc": 98.0, "optimizer": {}},
+    "mdistiller's distiller with a larger teacher": {
+        "model": pre("module.student.") | pre("module.teacher.", network(2, ResNet((2, 1, 1, 1), 8)).state_dict())
+    },
+    "Lightning": {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": pre("model.") | {"criterion.weight": torch.ones(10)},
+        "loops": {},
+        "hyper_parameters": {"lr": 0.1},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.ones(3)}}}],
+    },
+    "timm with args": {"state_dict": GOOD, "optimizer": {}, "version": 2, "args": argparse.Namespace(lr=0.1)},
+    "NumPy scalars": {"model": GOOD, "best_acc": np.float64(98.6), "curve": np.ones(3), "epoch": 3},
+    "a project's own configuration": {"model": GOOD, "cfg": Settings(lr=0.1), "seen": defaultdict(list)},
+    "any other key": {"net_state": GOOD, "epoch": 3},
+    "nested keys": {"checkpoint": {"student": {"weights": GOOD}}},
+    "an epoch beside the tensors": {**GOOD, "epoch": 3},
+    "two keys for one model": {"model": GOOD, "state_dict": GOOD},
+    "AveragedModel": pre("module.") | {"n_averaged": torch.tensor(5)},
+    "thop's counters": {**GOOD, "total_ops": torch.zeros(1), "layer1.total_params": torch.zeros(1)},
+    "before num_batches_tracked": {name: value for name, value in GOOD.items() if "num_batches" not in name},
+    "half precision": {name: value.half() if value.is_floating_point() else value for name, value in GOOD.items()},
+    "parameters": {name: nn.Parameter(value, False) for name, value in GOOD.items()},
+    "an EMA beside the weights": {"state_dict": GOOD, "state_dict_ema": SPOILT},
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+def test_checkpoints_as_people_have_them_are_read(kind: str, tmp_path: Path) -> None:
+    ours = network()
+    torch.save(LOADED[kind], tmp_path / "a.pth")
+    load_weights(ours, tmp_path / "a.pth")
+    state = ours.state_dict()
+    for name, tensor in GOOD.items():
+        close = 1e-3 if kind == "half precision" else 0
+        assert torch.allclose(state[name].float(), tensor.float(), rtol=close, atol=close), name
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_arguments_and_numbers_are_left_out_of_both_formats(legacy: bool, tmp_path: Path) -> None:
+    content = {"opt": argparse.Namespace(lr=0.1), "acc": np.float64(98.6), "model": GOOD}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    ours = network()
+    load_weights(ours, tmp_path / "a.pth")
+    assert torch.equal(ours.state_dict()["fc.weight"], GOOD["fc.weight"])
+
+
+def test_the_format_is_read_from_the_bytes_and_not_from_the_suffix(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "a.pth")
+    torch.save(GOOD, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        ours = network()
+        load_weights(ours, tmp_path / name)
+        assert torch.equal(ours.state_dict()["fc.weight"], GOOD["fc.weight"])
+
+
+def test_weights_are_taken_before_their_average_which_is_named_and_can_be_chosen(tmp_path: Path) -> None:
+    torch.save({"state_dict": GOOD, "state_dict_ema": SPOILT}, tmp_path / "a.pth")
+    ours = network()
+    note = load_weights(ours, tmp_path / "a.pth")
+    assert torch.equal(ours.state_dict()["fc.weight"], GOOD["fc.weight"])
+    assert f"name them with '{tmp_path / 'a.pth'}#state_dict_ema'" in note
+    assert load_weights(ours, *_key(f"{tmp_path / 'a.pth'}#state_dict_ema")) == ""
+    assert not ours.state_dict()["fc.weight"].any()
+
+
+def _key(text: str) -> tuple[Path, bool, str]:
+    path, key = split_key(text)
+    return path, False, key
+
+
+def test_a_number_sign_in_the_name_of_a_file_that_exists_is_no_key(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a#b.pth").touch()
+    assert split_key(str(tmp_path / "a#b.pth")) == (tmp_path / "a#b.pth", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert split_key("~/c.pth#model.student") == (tmp_path / "c.pth", "model.student")
+
+
+def say(content: Any, tmp_path: Path, key: str = "") -> str:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ConfigError) as caught:
+        load_weights(network(), tmp_path / "a.pth", key=key)
+    message = str(caught.value)
+    assert "\n" not in message and "a.pth" in message
+    return message
+
+
+def test_several_state_dicts_that_fit_are_refused_with_their_names(tmp_path: Path) -> None:
+    content = {"model": pre("module.student.") | pre("module.teacher.", SPOILT)}
+    message = say(content, tmp_path)
+    assert "several state dicts that fit: model.student, model.teacher" in message
+    assert "a.pth#model.teacher'" in message
+    assert "known are model.student" in say({"model": pre("student.")}, tmp_path, key="model.pupil").replace(
+        "model, ", ""
+    )
+
+
+def test_the_stem_is_named_before_the_head_and_an_extra_tensor_beside_a_missing_one(tmp_path: Path) -> None:
+    head = {"fc.weight": torch.randn(100, 64), "fc.bias": torch.zeros(100)}
+    message = say({**GOOD, **head, "conv1.weight": torch.randn(8, 3, 7, 7)}, tmp_path)
+    assert "another architecture, width or stem: conv1.weight is (8, 3, 7, 7)" in message
+    assert "number of classes differs too" in message
+    message = say({**GOOD, **head}, tmp_path)
+    assert "another number of classes: fc." in message and "or stem" not in message
+    other = {name.replace("fc.", "classifier."): tensor for name, tensor in GOOD.items()}
+    assert "it lacks fc.weight and has classifier.weight, which the model has not" in say(other, tmp_path)
+
+
+def test_a_whole_pickled_module_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    for content in (
+        nn.DataParallel(nn.Linear(3, 3)),
+        {"model": nn.Linear(3, 3)},
+        network(),
+        {"model": network(), "a": 1},
+    ):
+        assert "save its state_dict() alone" in say(content, tmp_path)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("1 + 1",)
+
+
+def test_a_function_beside_good_weights_is_refused_too(tmp_path: Path) -> None:
+    assert "holds more than tensors" in say({"model": GOOD, "extra": Code()}, tmp_path)
+
+
+BAD_NUMBERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "NaN": (lambda x: x.index_fill(0, torch.tensor([0]), float("nan")), "NaN or infinite"),
+    "infinite": (lambda x: x * float("inf"), "NaN or infinite"),
+    "float64 beyond float32": (lambda x: x.double() + 1e300, "NaN or infinite"),
+    "int8": (lambda x: (x * 127).to(torch.int8), "is int8, and weights must be dense floating-point"),
+    "bool": (lambda x: x > 0, "is bool"),
+    "complex": (lambda x: x.to(torch.complex64), "is complex64"),
+    "sparse": (lambda x: x.to_sparse(), "is sparse"),
+    "quantized": (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "is qint8"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("spoil", "words"), BAD_NUMBERS.values(), ids=BAD_NUMBERS.keys())
+@pytest.mark.parametrize("name", ["conv1.weight", "fc.bias", "bn1.running_mean"])
+def test_weights_that_are_no_finite_floats_are_refused_by_name(
+    name: str, spoil: Any, words: str, tmp_path: Path
+) -> None:
+    message = say({**GOOD, name: spoil(GOOD[name])}, tmp_path)
+    assert f": {name} " in message and words in message
+
+
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    assert "bn1.running_var has negative values" in say(changed(bn1__running_var=-torch.ones(8)), tmp_path)
+
+
+@pytest.mark.parametrize("head", [23, None])
+def test_our_resnets_start_from_other_classes_with_a_new_head(head: int | None, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in GOOD.items() if head or "fc." not in name}
+    if head:
+        state |= {"fc.weight": torch.ones(head, 64), "fc.bias": torch.ones(head)}
+    torch.save(state, tmp_path / "a.pth")
+    started = ResNet((1, 1, 1, 1), width=8, weights=str(tmp_path / "a.pth"))
+    run = make_plan(experiment(student=recipe(model=started)), digits(), NO_WEIGHTS, ("baseline",)).runs[0]
+    made = make_model(run, digits()).network.state_dict()
+    fresh = make_model(run_of("baseline"), digits()).network.state_dict()
+    assert torch.equal(made["conv1.weight"], GOOD["conv1.weight"])
+    assert torch.equal(made["fc.weight"], fresh["fc.weight"]) and made["fc.weight"].shape == (10, 64)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_prefixes_before_the_names_of_timms_networks_are_found(name: str, tmp_path: Path) -> None:
+    theirs, ours = timm.create_model(name), timm.create_model(name)
+    torch.save({"state_dict": pre("backbone._orig_mod.", theirs.state_dict())}, tmp_path / "a.ckpt")
+    load_weights(ours, tmp_path / "a.ckpt")
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
