@@ -1,7 +1,6 @@
 """What a trial trains: the distilled student of one seed with one setting, by the one loop."""
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ from raykd.training.compute import choose, device_of
 from raykd.training.group import ALONE, Group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency_ms
-from raykd.training.loop import fit
-from raykd.training.taught import teacher_of
-from raykd.training.tensorboard import TensorBoard
+from raykd.training.train_one import Logging, locked, train_one
 from raykd.training.training import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at the trial
@@ -74,21 +71,17 @@ def train_trial(
         if config[TOLD] < result[EPOCHS_DONE] < result[EPOCHS]:
             tell(result)
 
-    with ExitStack() as held:
-        held.enter_context(folder.writer(LOCK_WAIT_S) if group.is_first else nullcontext())
+    def on_epoch(report: EpochReport) -> None:
+        if group.is_first:
+            export(run, report, device)
+        hear(report.row(steps_per_epoch=0))
+
+    logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
+    store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
+    with locked(folder, group, LOCK_WAIT_S):
         for row in group.first(folder.history):  # of an earlier command, or of a worker that died
             hear(row)
-        began_under = group.first(lambda: folder.began_under)
-        teacher = teacher_of(run, began_under, shared.table, RunStore(shared.options.results), dataset, device)
-        board = held.enter_context(TensorBoard(folder.tensorboard, config[SETTING]))
-
-        def on_epoch(report: EpochReport) -> None:
-            if group.is_first:
-                export(run, report, device)
-                board.add(report)
-            hear(report.row(steps_per_epoch=0))
-
-        fit(run, dataset, folder, device, teacher, Hooks(on_epoch, should_stop), group)
+        train_one(run, folder, dataset, device, store, shared.table, hooks, group, logging)
     return results.last
 
 
