@@ -10,17 +10,18 @@ from typing import Any
 
 import ray.train
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.orchestration.queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
 from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
 from raykd.study import SearchFolder
 from raykd.training.compute import device_of
+from raykd.training.failure import is_of_configuration
 from raykd.training.group import STUCK, all_workers
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
@@ -58,7 +59,11 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         trainer.fit()
     except Exception as error:
         if folder.status() == "failed":
-            raise RunFailed(folder.record()["reason"]) from error
+            record = folder.record()
+            raise (RunDiverged if is_of_configuration(record) else RunFailed)(record["reason"]) from error
+        causes = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+        if outside := [cause for cause in causes if isinstance(cause, OSError)]:
+            raise outside[0] from error
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")

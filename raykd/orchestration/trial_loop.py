@@ -9,12 +9,13 @@ import torch
 
 from raykd.config import override
 from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError, RejectedConfiguration
 from raykd.experiment import Experiment
 from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
-from raykd.plan import Run, make_plan
+from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
@@ -86,11 +87,23 @@ def train_trial(
 
 
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
-    """The run that a trial with the setting in `config` makes, and its data."""
+    """The run that a trial with the setting in `config` makes, and its data.
+
+    Raises RejectedConfiguration where this setting cannot be planned, and ConfigError where no setting can be.
+    """
     dataset = dataset_of(shared.experiment.data, shared.options)
-    experiment = with_whole_paths(shared.experiment.with_setting(config[SETTING]), shared.started_in)
-    plan = make_plan(replace(experiment, seeds=(shared.search.trial_seed,)), dataset, shared.options.weights_folder)
-    return next(run for run in plan.runs if run.stage == "distilled"), dataset
+
+    def plan(setting: Mapping[str, Any]) -> Plan:
+        experiment = with_whole_paths(shared.experiment.with_setting(setting), shared.started_in)
+        experiment = replace(experiment, seeds=(shared.search.trial_seed,))
+        return make_plan(experiment, dataset, shared.options.weights_folder)
+
+    try:
+        runs = plan(config[SETTING]).runs
+    except ConfigError as error:
+        plan({})  # raises, say, for pretrained weights that are gone
+        raise RejectedConfiguration(str(error)) from error
+    return next(run for run in runs if run.stage == "distilled"), dataset
 
 
 def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:

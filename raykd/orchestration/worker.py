@@ -30,6 +30,7 @@ from raykd.plan import Run
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
 from raykd.training.compute import choose, device_of, release_memory
+from raykd.training.failure import loses_gpu
 from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
@@ -39,7 +40,6 @@ from raykd.training.testing import evaluate_on_test
 from raykd.training.train_one import Logging, RunLocked, train_one
 
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
-LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 RAY_REPORT_EVERY_S = 30.0
 SHARES = 16  # of a part of a table: some seconds of work for each of several workers
 
@@ -105,7 +105,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.FAILED, str(error)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        if group.size > 1 or any(words in str(error) for words in LOST_GPU):
+        if group.size > 1 or loses_gpu(error):
             link.note(job, reason)  # a worker that is gone looks the same from here as a mistake in the code
             raise
         state = State.FAILED

@@ -8,12 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from raykd.training.hooks import EpochReport
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
 
 _FILES = itertools.count()  # event files opened by this process: two of the same second need different names
 
@@ -45,7 +42,7 @@ class TensorBoard:
         try:
             if self._file is None:
                 self._open(report)
-            self._write(_epoch_event(report))
+            self._write(step=report.epoch, summary=_summary(report))
         except OSError as error:
             self._close()
             if not self._is_logged:
@@ -57,30 +54,26 @@ class TensorBoard:
 
     def _open(self, first: EpochReport) -> None:
         """Open a new file. Epochs from `first` on that older files hold are replaced (TensorBoard's purge step)."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from torch.utils.tensorboard.summary import hparams
 
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
         self._file = (self._folder / name).open("wb", buffering=0)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._write(
-            Event(
-                wall_time=time.time(), step=first.epoch, session_log=SessionLog(status=SessionLog.SessionStatus.START)
-            )
-        )
+        self._write(file_version="brain.Event:2")
+        self._write(step=first.epoch, session_log={"status": "START"})
         if self._setting:
             begun, named, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
             for summary in (begun, named):  # the third marks the trial as ended
-                self._write(Event(wall_time=time.time(), summary=summary))
+                self._write(summary=summary)
 
-    def _write(self, event: "Event") -> None:
-        """Append one record. Raises OSError, for a record that was written in part too."""
+    def _write(self, **event: Any) -> None:
+        """Append one event with these fields. Raises OSError, also where the disk took a part of it."""
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         assert self._file is not None
         record = io.BytesIO()
-        RecordWriter(record).write(event.SerializeToString())
+        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
         if self._file.write(record.getvalue()) != len(record.getvalue()):
             raise OSError("the disk is full, or a quota is reached")
 
@@ -94,11 +87,8 @@ class TensorBoard:
                 print(f"raykd: a TensorBoard file in '{self._folder}' could not be closed ({error})")
 
 
-def _epoch_event(report: EpochReport) -> "Event":
-    """All scalars of one epoch as one event."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
+def _summary(report: EpochReport) -> dict[str, Any]:
+    """All scalars of one epoch, as the fields of TensorBoard's Summary."""
     scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
         "top1/train": report.train_top1,
         "top1/val": report.val_top1,
@@ -106,5 +96,4 @@ def _epoch_event(report: EpochReport) -> "Event":
         "lr": report.lr,
         "images_per_s": report.images_per_s,
     }
-    values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-    return Event(wall_time=time.time(), step=report.epoch, summary=Summary(value=values))
+    return {"value": [{"tag": name, "simple_value": value} for name, value in scalars.items()]}
