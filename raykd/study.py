@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from raykd.atomic import write_json
-from raykd.errors import RunFailed
+from raykd.errors import ConfigError, RunFailed
 from raykd.run_folder import RunFolder, is_locked, lock_at, read_json
 from raykd.search import Search
 from raykd.study_sampler import SeededByTrial, draw
@@ -102,11 +102,22 @@ class SearchFolder:
         return lock_at(self.path / ".lock")
 
     def trials(self) -> list[Trial]:
-        """All that the study knows, by number."""
-        if not self.journal.is_file():
+        """All that the study knows, by number; [] where its journal has no study yet.
+
+        Raises ConfigError naming the journal when it is damaged.
+        """
+        if not self.journal.exists():
             return []
-        study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
-        return [_trial(found) for found in study.get_trials(deepcopy=False)]
+        try:
+            study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
+            return [_trial(found) for found in study.get_trials(deepcopy=False)]
+        except KeyError:  # its first lines are not written yet
+            return []
+        except (OSError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"'{self.journal}' is damaged ({reason}); move '{self.path}' away and search again"
+            ) from None
 
 
 class Study:

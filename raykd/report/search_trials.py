@@ -7,6 +7,7 @@ from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
+from raykd.errors import ConfigError
 from raykd.report.fields import Fields, corrupt, is_number
 from raykd.report.search_records import TrialSummary
 from raykd.search import Search
@@ -19,10 +20,8 @@ def studied_trials(folder: "SearchFolder") -> list["Trial"]:
     """All that began; none where the study itself has just begun. The rest of a grid waits, maybe for ever."""
     try:
         return [trial for trial in folder.trials() if trial.state != "waiting"]
-    except KeyError:  # its first lines are not written yet
-        return []
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise corrupt(folder.journal, f"{type(error).__name__}: {error}") from error
+    except ConfigError as error:
+        raise corrupt(folder.journal, str(error)) from error
 
 
 def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[Mapping[str, Any]]:

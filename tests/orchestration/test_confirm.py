@@ -120,7 +120,7 @@ def test_baselines_that_all_candidates_share_are_trained_beside_them(
 
 
 def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(lab, tmp_path: Path) -> None:
-    made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]})
+    _made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]})
     own, other = confirmed["candidates"]
     assert (confirmed["winner"], own["values"], own["failed"]) == (0, [60, 61], None)
     assert (other["values"], other["failed"]) == ([], "seed 1: diverged!")
@@ -144,7 +144,7 @@ def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(lab, tmp_p
 
 def test_where_all_settings_diverge_the_command_fails_with_the_reason(lab) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
-    with pytest.raises(RunFailed, match="none of 2 settings could be trained; .* own: seed 0: diverged!"):
+    with pytest.raises(RunFailed, match=r"none of 2 settings could be trained; .* own: seed 0: diverged!"):
         lab(every)
 
 
