@@ -21,7 +21,7 @@ from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
 from raykd.study import SearchFolder
 from raykd.training.compute import device_of
-from raykd.training.failure import is_of_configuration
+from raykd.training.failure import failure_of, is_of_configuration
 from raykd.training.group import STUCK, all_workers
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
@@ -61,9 +61,8 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         if folder.status() == "failed":
             record = folder.record()
             raise (RunDiverged if is_of_configuration(record) else RunFailed)(record["reason"]) from error
-        causes = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
-        if outside := [cause for cause in causes if isinstance(cause, OSError)]:
-            raise outside[0] from error
+        if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
+            raise RunFailed(f"{type(outside[0]).__name__}: {outside[0]}") from error
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")
@@ -73,6 +72,12 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
     return results.last
+
+
+def _causes(error: Exception) -> list[Exception]:
+    """What the workers raised, without the wrapper in which Ray Train keeps a traceback."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    return [getattr(failure, "_base_exc", failure) for failure in failures]
 
 
 def _work(given: dict[str, Any]) -> None:

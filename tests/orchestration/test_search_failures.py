@@ -12,10 +12,13 @@ import pytest
 from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, trials_in
 from small_runs import recipe
 
+from raykd.orchestration.nested_trial import _causes
 from raykd.orchestration.searcher import CUT_OFF, MOST_OUTSIDE, OUTSIDE, StudySearcher
 from raykd.recipe import SGD
 from raykd.search import Search, choice, uniform
 from raykd.study import Study, Trial
+from raykd.training.failure import failure_of
+from raykd.training.train_one import RunLocked
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -94,6 +97,17 @@ def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: S
     assert (results / ".tables" / name / "table.json").is_file()
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
     assert summary["cost"]["teaching"]["source"] == "table" and summary["cost"]["teaching"]["views"] > 0
+
+
+def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
+    """Ray Train wraps what a worker raises, and one that only missed the others' messages stands beside it."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    locked, missed = RunLocked("locked by process 7 on cn1"), RuntimeError("Connection closed by peer")
+    wrapped = {rank: UserExceptionWithTraceback(cause, "...") for rank, cause in enumerate((missed, locked))}
+    assert [failure_of(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
+    assert _causes(ValueError("none of Ray's")) == []
 
 
 def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
