@@ -30,12 +30,20 @@ class ConfigError(RaykdError, ValueError):
     exit_code = 2
 
 
+class RejectedConfiguration(ConfigError):
+    """The configuration of one run cannot be trained: its model, its method or its adapter cannot be made."""
+
+
 class DataError(ConfigError):
     """Images or labels that are missing, cut short, or not what their layout promises."""
 
 
 class RunFailed(RaykdError):
     """A run that ended without its result: NaN, a lost worker, an error in the code."""
+
+
+class RunDiverged(RunFailed):
+    """Training or validation became NaN or infinite: with the same configuration and seed it would again."""
 
 
 class Interrupted(RaykdError):

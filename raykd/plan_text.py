@@ -76,4 +76,7 @@ def _imported(run: Run, store: RunStore) -> str:
 def _confirming(search: Search) -> str:
     if not search.confirm:
         return "the best setting with the experiment's seeds"
-    return f"the best {search.confirm} and the experiment's own setting with its seeds, and baselines"
+    baselines = "baselines"
+    if any(path.startswith("student.") for path in search.space):
+        baselines += " with the winner's student recipe"
+    return f"the best {search.confirm} and the experiment's own setting with its seeds, and {baselines}"

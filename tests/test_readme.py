@@ -95,7 +95,9 @@ def test_the_example_search_is_accepted(tmp_path, capsys):
     path.write_text(f"{_example('search = Search(')}{experiment}experiment = replace(digits, search=search)\n")
     (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
-    assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in planned
+    assert "with its seeds, and baselines with the winner's student recipe" in planned
 
 
 def _example(part: str) -> str:

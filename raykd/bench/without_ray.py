@@ -7,8 +7,8 @@ from raykd.plan import Plan, Run
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable, decide
 from raykd.training.hooks import NO_HOOKS, Hooks
-from raykd.training.loop import fit
-from raykd.training.taught import filler_of, teacher_of
+from raykd.training.taught import filler_of
+from raykd.training.train_one import train_one
 
 
 def train_plan(plan: Plan, dataset: Dataset, device: torch.device, store: RunStore, hooks: Hooks = NO_HOOKS) -> None:
@@ -17,9 +17,9 @@ def train_plan(plan: Plan, dataset: Dataset, device: torch.device, store: RunSto
         folder = store.folder(run)
         if folder.status() == "done":
             continue
-        began_under = folder.began_under
-        table = _filled(run, plan, dataset, device, store) if run.teachers and began_under != "live" else None
-        fit(run, dataset, folder, device, teacher_of(run, began_under, table, store, dataset, device), hooks)
+        reads_table = bool(run.teachers) and folder.began_under != "live"
+        table = _filled(run, plan, dataset, device, store) if reads_table else None
+        train_one(run, folder, dataset, device, store, table, hooks)
 
 
 def _filled(run: Run, plan: Plan, dataset: Dataset, device: torch.device, store: RunStore) -> WantedTable | None:

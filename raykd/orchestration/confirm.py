@@ -1,20 +1,22 @@
 """The best settings of a search trained again with seeds that no trial has seen, beside the experiment's own setting.
 
-A search picks the luckiest of its trials as readily as the best. So its first few are trained with the experiment's
-seeds, and the winner is the one whose mean is best there; its gain over the experiment's own setting and over the
-baseline is paired by seed. All of it is of validation; the test set is read once, for the winner.
+A search picks the luckiest of its trials as readily as the best. So its first few distinct settings are trained with
+the experiment's seeds, and the winner is the one whose mean is best there. Its gain over the experiment's own setting
+and over the baseline is paired by seed. The baseline has the winner's student recipe: otherwise a searched learning
+rate, say, would look like a gain of distillation. All of it is of validation; the test set is read once, for the
+winner.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raykd.damage import damaged
-from raykd.experiment import Experiment
+from raykd.errors import Interrupted, RunFailed
 from raykd.json_fields import Fields, is_number, write_record
 from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
-from raykd.orchestration.options import Options
 from raykd.orchestration.progress import plural
+from raykd.orchestration.queue import JobStatus, State
 from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
@@ -23,91 +25,180 @@ from raykd.search import Search
 from raykd.search_words import words
 from raykd.study import SearchFolder, Trial, num_ended
 from raykd.teaching import WantedTable
+from raykd.training.failure import is_of_configuration
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting and its runs, one a seed. trial: which found it; None for the experiment's own."""
+    """A setting to confirm. trial: the first that found it; None for the experiment's own.
+
+    runs: its distilled runs, one a seed. baselines: the same student recipe without a teacher, one a seed.
+    """
 
     setting: dict[str, Any]
     trial: int | None
     runs: tuple[Run, ...]
+    baselines: tuple[Run, ...]
 
 
 def confirm(
     command: SearchCommand, best: Sequence[Trial], table: WantedTable | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Train the first of `best` with the experiment's seeds, and give the winner's setting.
+    """Train the first distinct settings of `best` with the experiment's seeds, and return the winner's setting.
 
-    The same workers then evaluate the winner, and its teacher and baselines, on the test set.
+    The same workers then train the baselines of the winner's student recipe, where these were not known before, and
+    evaluate the winner, its teacher and its baselines on the test set.
 
-    Raises Interrupted when a signal said so, RunFailed when a run fails.
+    A setting that fails for its own cause (NaN, out of memory) with one of the seeds cannot win.
+    Raises Interrupted when a signal said so; RunFailed when a run fails for another cause, or every setting failed.
     """
-    experiment, options, num_confirmed = command.experiment, command.options, command.settings.confirm
-    if not num_confirmed:
+    if not command.settings.confirm:
         return dict(best[0].setting)
-    own = command.own
-    found = {trial.number: dict(trial.setting) for trial in best if dict(trial.setting) != own}
-    asked: list[tuple[int | None, dict[str, Any]]] = [(None, own), *list(found.items())[:num_confirmed]]
-    candidates = [Candidate(setting, trial, _runs(experiment, setting, options)) for trial, setting in asked]
+    experiment, options, store = command.experiment, command.options, RunStore(command.options.results)
+    candidates = candidates_of(command, best)
     distilled = [run for candidate in candidates for run in candidate.runs]
-    baselines = _runs(experiment, own, options, "baseline")
-    runs = list({run.name: run for run in (*baselines, *distilled)}.values())
+    known = _known_baselines(candidates, command)
     seeds = plural(len(experiment.seeds), "seed")
     command.say(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
+
+    def last_runs(statuses: Sequence[JobStatus]) -> Sequence[Run]:
+        """The winner's runs with its baselines and its teacher, once no other failure can change the winner."""
+        if _unexplained(statuses, store):
+            return ()
+        winner = _winner(candidates, command)
+        return () if winner is None else plan_of(experiment.with_setting(winner.setting), options)[0].runs
+
+    runs = list({run.name: run for run in (*known, *distilled)}.values())
     tables = [table] if table else []
-
-    def of_winner() -> Sequence[Run]:
-        winner = _settle(command, candidates, baselines)["setting"]
-        return plan_of(experiment.with_setting(winner), options)[0].runs
-
-    ended = bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, of_winner)
-    raise_for([status for status in ended if status.job.kind == "train"])  # the lab that follows evaluates again
-    winner = _settle(command, candidates, baselines)
-    who = "the experiment's own setting" if winner["trial"] is None else f"trial {winner['trial']}"
-    command.say(f"confirmed: {who}, {words(winner['setting'])}")
-    return winner["setting"]
+    ended = bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, last_runs)
+    raise_for(_unexplained(ended, store))
+    row = _write(command, candidates)
+    who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
+    command.say(f"confirmed: {who}, {words(row['setting'])}")
+    return row["setting"]
 
 
-def _settle(command: SearchCommand, candidates: Sequence[Candidate], baselines: Sequence[Run]) -> dict[str, Any]:
-    """Write confirmed.json, and give the winner's row."""
-    metric, store = metric_of(command.settings), RunStore(command.options.results)
+def candidates_of(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
+    """The experiment's own setting, then the first `confirm` settings of `best` that train other runs.
 
-    def values(runs: Sequence[Run]) -> list[float]:
-        return [value_of(store.folder(run), metric) for run in runs]
+    Two settings are the same where their runs are: 'kd' and 'KD' name one method, and TPE draws a choice repeatedly.
+    """
+    found, seen = [_candidate(command, command.own, None)], [command.own]
+    for trial in best:
+        if len(found) > command.settings.confirm:
+            break
+        setting = dict(trial.setting)
+        if setting in seen:
+            continue
+        seen.append(setting)
+        candidate = _candidate(command, setting, trial.number)
+        if all(_names(candidate.runs) != _names(other.runs) for other in found):
+            found.append(candidate)
+    return found
 
-    rows = [
-        {
-            "trial": candidate.trial,
-            "setting": candidate.setting,
-            "runs": [run.name for run in candidate.runs],
-            "values": values(candidate.runs),
-        }
-        for candidate in candidates
-    ]
-    sign = -1 if metric == "val_loss" else 1
-    winner = max(range(len(rows)), key=lambda index: sign * sum(rows[index]["values"]))
-    write_record(
-        command.folder.confirmed,
-        {
-            "metric": metric,
-            **_asked(command),
-            "candidates": rows,
-            "baseline": {"runs": [run.name for run in baselines], "values": values(baselines)},
-            "winner": winner,
-        },
+
+def _candidate(command: SearchCommand, setting: dict[str, Any], trial: int | None) -> Candidate:
+    options = replace(command.options, stages=("baseline", "distilled"))
+    plan, _ = plan_of(command.experiment.with_setting(setting), options)
+    distilled, baselines = (
+        tuple(run for run in plan.runs if run.stage == stage) for stage in ("distilled", "baseline")
     )
-    return rows[winner]
+    return Candidate(setting, trial, distilled, baselines)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The runs' names, which hold their fingerprints: runs of one name are one run."""
+    return [run.name for run in runs]
+
+
+def _known_baselines(candidates: Sequence[Candidate], command: SearchCommand) -> Sequence[Run]:
+    """Baselines that can be trained beside the candidates: of the recipe that all share, or of a winner that is known.
+
+    Those of the other recipes are never trained.
+    """
+    first, *others = candidates
+    if all(_names(other.baselines) == _names(first.baselines) for other in others):
+        return first.baselines
+    store = RunStore(command.options.results)
+    if any(store.status(run) != "done" for candidate in candidates for run in candidate.runs):
+        return ()
+    winner = _winner(candidates, command)
+    return () if winner is None else winner.baselines
+
+
+def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
+    """Training that did not end: for a cause outside of the run's configuration, or because it was stopped.
+
+    Evaluations that failed are left out: the lab that follows evaluates again.
+    """
+    return [
+        status
+        for status in statuses
+        if status.job.kind != "evaluate" and status.state is not State.DONE
+        if status.state is not State.FAILED or not is_of_configuration(store.folder(status.job.run).record())
+    ]
+
+
+def _winner(candidates: Sequence[Candidate], command: SearchCommand) -> Candidate | None:
+    """The candidate whose mean over the seeds is best, the first of equal ones; None where all failed."""
+    metric, store = metric_of(command.settings), RunStore(command.options.results)
+    whole = [candidate for candidate in candidates if not _failure(candidate.runs, store)]
+    sign = -1 if metric == "val_loss" else 1
+
+    def total(candidate: Candidate) -> float:
+        return sign * sum(value_of(store.folder(run), metric) for run in candidate.runs)
+
+    return max(whole, key=total, default=None)
+
+
+def _failure(runs: Sequence[Run], store: RunStore) -> str:
+    """Why the first of `runs` that is not done is not, with its seed; '' where all are done."""
+    for run in runs:
+        if (status := store.status(run)) != "done":
+            return f"seed {run.seed}: {store.folder(run).record().get('reason') or status}"
+    return ""
+
+
+def _write(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Write confirmed.json, and return the winner's row. Raises RunFailed where every candidate failed."""
+    metric, store = metric_of(command.settings), RunStore(command.options.results)
+    winner = _winner(candidates, command)
+    if winner is None:
+        reason = _failure(candidates[0].runs, store)
+        raise RunFailed(
+            f"none of {plural(len(candidates), 'setting')} could be trained; the experiment's own: {reason}"
+        )
+    if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
+        raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
+
+    def row(runs: Sequence[Run]) -> dict[str, Any]:
+        failed = _failure(runs, store)
+        values = [] if failed else [value_of(store.folder(run), metric) for run in runs]
+        return {"runs": _names(runs), "values": values, "failed": failed or None}
+
+    rows = [{"trial": candidate.trial, "setting": candidate.setting, **row(candidate.runs)} for candidate in candidates]
+    recipe = {path: value for path, value in winner.setting.items() if path.startswith("student.")}
+    index = candidates.index(winner)
+    confirmed = {
+        "metric": metric,
+        **_asked(command),
+        "candidates": rows,
+        "baseline": {"setting": recipe, **row(winner.baselines)},
+        "winner": index,
+    }
+    write_record(command.folder.confirmed, confirmed)
+    return rows[index]
 
 
 def is_confirmed(command: SearchCommand) -> bool:
-    """Whether nothing is left to train for `confirm`."""
+    """Whether nothing is left to train for `confirm`. Raises ConfigError where confirmed.json is damaged."""
     if not command.settings.confirm:
         return True
     found = Fields.read_if_there(command.folder.confirmed)
     if found is None or any(found.values.get(name) != value for name, value in _asked(command).items()):
         return False
-    names = [name for row in (*found.parts("candidates"), found.part("baseline")) for name in row.texts("runs")]
+    rows = [row for row in (*found.parts("candidates"), found.part("baseline")) if not row.optional_text("failed")]
+    names = [name for row in rows for name in row.texts("runs")]
     return all(RunFolder(command.folder.path.parent / name).status() == "done" for name in names)
 
 
@@ -144,10 +235,3 @@ def value_of(folder: RunFolder, metric: str) -> float:
     if not is_number(found):
         raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {epoch}")
     return found
-
-
-def _runs(
-    experiment: Experiment, setting: dict[str, Any], options: Options, stage: Any = "distilled"
-) -> tuple[Run, ...]:
-    plan, _ = plan_of(experiment.with_setting(setting), replace(options, stages=(stage,)))
-    return tuple(run for run in plan.runs if run.stage == stage)

@@ -161,23 +161,27 @@ def bring_to_end(
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
-    then: Callable[[], Sequence[Run]] | None = None,
+    then: Callable[[Sequence[JobStatus]], Sequence[Run]] | None = None,
 ) -> list[JobStatus]:
     """Train what is left of `runs`, and evaluate each on the test set; how each job ended.
 
     tables: what runs read their teachers from; those without one have it live.
-    then: asked, once all are trained, which runs to evaluate instead of all.
+    then: called with how the jobs ended. The runs that it returns are evaluated instead of `runs`, and trained before
+    where that is left; those that failed are left out.
     """
     store = RunStore(options.results)
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if then or (run.name in trained and is_tested(store.folder(run)))}
     jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
 
-    def evaluations() -> list[Job]:
+    def last_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
         assert then is not None
-        return [Job("evaluate", run) for run in then() if not is_tested(store.folder(run))]
+        failed = {status.job.run.name for status in statuses if status.state is not State.DONE}
+        last = [run for run in then(statuses) if run.name not in failed]
+        trained = {run.name for run in last if store.status(run) == "done"}
+        return jobs_of(last, trained, {run.name for run in last if is_tested(store.folder(run))})
 
-    statuses = _do(jobs, workers, options, console, should_stop, evaluations if then else None) if jobs else []
+    statuses = _do(jobs, workers, options, console, should_stop, last_jobs if then else None) if jobs else []
     _record_failures(statuses, store)
     return statuses
 
@@ -188,7 +192,7 @@ def _do(
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
-    then: Callable[[], list[Job]] | None,
+    then: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
     with ray_session() as dashboard:
         from raykd.orchestration.metrics import scrape_targets
@@ -205,9 +209,12 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
     """Say in run.json what the run could not say itself: that its worker died, again and again."""
     for status in statuses:
         folder = store.folder(status.job.run)
-        if status.job.kind == "train" and status.state is State.FAILED and folder.status() in ("interrupted", "failed"):
-            with folder.writer():
-                folder.update(status="failed", reason=status.reason.splitlines()[0])
+        if status.job.kind == "train" and status.state is State.FAILED:
+            recorded, reason = folder.status(), status.reason.splitlines()[0]
+            if recorded in ("interrupted", "failed"):
+                own = {} if recorded == "failed" else {"failure": "outside"}
+                with folder.writer():
+                    folder.update(status="failed", reason=reason, **own)
 
 
 @contextmanager

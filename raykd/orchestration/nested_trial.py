@@ -10,17 +10,18 @@ from typing import Any
 
 import ray.train
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.orchestration.queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
 from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
 from raykd.study import SearchFolder
 from raykd.training.compute import device_of
+from raykd.training.failure import failure_of, is_of_configuration
 from raykd.training.group import STUCK, all_workers
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
@@ -58,7 +59,11 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         trainer.fit()
     except Exception as error:
         if folder.status() == "failed":
-            raise RunFailed(folder.record().get("reason") or "no reason recorded") from error
+            record = folder.record()
+            reason = record.get("reason") or "no reason recorded"
+            raise (RunDiverged if is_of_configuration(record) else RunFailed)(reason) from error
+        if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
+            raise RunFailed(f"{type(outside[0]).__name__}: {outside[0]}") from error
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")
@@ -68,6 +73,12 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
     return results.last
+
+
+def _causes(error: Exception) -> list[Exception]:
+    """What the workers raised, without the wrapper in which Ray Train keeps a traceback."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    return [getattr(failure, "_base_exc", failure) for failure in failures]
 
 
 def _work(given: dict[str, Any]) -> None:

@@ -15,7 +15,9 @@ from raykd.study import Study
 
 NUMBER, SETTING, TOLD = "number", "setting", "told"  # of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # of a trial's result; beside them the search's metrics
-CUT_OFF, FAILED = "cut_off", "failed"  # of the last one of a trial that came to no end, or to a bad one
+# Of a trial's last result: it is unfinished; its configuration failed, and why; what else failed, beside CUT_OFF.
+CUT_OFF, FAILED, OUTSIDE = "cut_off", "failed", "outside"
+MOST_OUTSIDE = 3  # after so many failures that are no configuration's, a round hands out no more trials
 
 
 class StudySearcher(Searcher):
@@ -28,6 +30,7 @@ class StudySearcher(Searcher):
         self._unfinished = [trial for trial in trials if trial.state == "begun"]
         self._left = search.num_trials - sum(trial.is_ended for trial in trials)
         self._numbers: dict[str, int] = {}  # by Tune's name for a trial
+        self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
 
     @property
     def num_left(self) -> int:
@@ -36,7 +39,8 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, or the word that there are no more."""
-        if self._is_stopping() or len(self._numbers) == self.num_left:
+        is_hopeless = len(self.outside) >= MOST_OUTSIDE
+        if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
         if self._unfinished:
             heard = self._unfinished[0].heard
@@ -56,6 +60,8 @@ class StudySearcher(Searcher):
             self._study.end(number, "failed", reason="its worker died, again and again")
         elif FAILED in result:
             self._study.end(number, "failed", reason=result[FAILED])
+        elif OUTSIDE in result:
+            self.outside[number] = result[OUTSIDE]
         elif CUT_OFF not in result:
             self.on_trial_result(trial_id, result)
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ def run_jobs(
     data_folder: Path,
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
-    then: Callable[[], list[Job]] | None = None,
+    then: Callable[[Sequence[JobStatus]], list[Job]] | None = None,
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended.
 
-    then: asked, once all are done, for what is left to do after them.
+    then: called with how all jobs ended; returns the jobs to do after them.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
@@ -93,7 +93,7 @@ def _wait(
     threads: list[threading.Thread],
     watch: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
-    then: Callable[[], list[Job]] | None,
+    then: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
     """Until every job is at its end, or every trainer, or all that ran when `should_stop` said so is saved."""
     told = False
@@ -103,8 +103,7 @@ def _wait(
             ray.get(queue.stop.remote())
             told = True
         elif then is not None and ray.get(queue.is_done.remote()):
-            are_done = all(status.state is State.DONE for status in ray.get(queue.statuses.remote()))
-            ray.get(queue.add_last.remote(then() if are_done else []))
+            ray.get(queue.add_last.remote(then(ray.get(queue.statuses.remote()))))
             then = None
         if ray.get(queue.is_over.remote()):
             break

@@ -1,7 +1,8 @@
-"""One trial of a search, as Tune calls it: a plain function that trains one setting, by itself or by several workers.
+"""One trial of a search, as Tune calls it: a plain function that trains one configuration.
 
-What goes wrong in a trial is its result and no error: Tune would try it again, and it would go wrong again. Errors
-are left to workers that die; their trial is given to another, and goes on from its checkpoint.
+A failure of the configuration itself (NaN, out of memory, an error in a custom method) is the trial's result. After a
+failure outside of it (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune
+sees an error only of a worker that dies: another worker then resumes the trial from its checkpoint.
 """
 
 import os
@@ -10,14 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
-from raykd.errors import RESUME, Interrupted, RaykdError, is_environment_error
+from raykd.errors import Interrupted, RaykdError
 from raykd.orchestration.nested_trial import train_by_workers
-from raykd.orchestration.searcher import CUT_OFF, FAILED
+from raykd.orchestration.searcher import CUT_OFF, FAILED, OUTSIDE
 from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import TrialConfig, train_trial
-from raykd.orchestration.worker import LOST_GPU
 from raykd.training.compute import release_memory
+from raykd.training.failure import failure_of, loses_gpu
 
 # How long the worker of a trial that was stopped has to let go of its files, before Tune gives up the trial after it.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
@@ -34,17 +36,20 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
                 last = train_trial(config, shared, tune.report, link.should_stop)
     except Interrupted:
         last = {CUT_OFF: True}
-    except (RaykdError, MemoryError) as error:
-        last = {FAILED: str(error) or type(error).__name__}
     except Exception as error:
-        if any(words in str(error) for words in LOST_GPU):
+        if loses_gpu(error):
             raise  # this process can do no other trial
-        if is_environment_error(error):  # a full disk, say: nothing is wrong with the setting, and it is tried again
-            print(f"raykd: trial interrupted: {error}; {RESUME}")
-            tune.report({CUT_OFF: True, "done": True})
-            return
-        traceback.print_exc()
-        last = {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"}
+        last = _failed(error)
     finally:
         release_memory()
     tune.report(last | {"done": True})
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """The last result of a trial that ended with `error`."""
+    failure = "outside" if isinstance(error, RayError) else failure_of(error)
+    if failure == "code":
+        traceback.print_exc()
+    text = str(error).splitlines()[0] if str(error) else "no reason given"
+    reason = text if isinstance(error, RaykdError) else f"{type(error).__name__}: {text}"
+    return {CUT_OFF: True, OUTSIDE: reason} if failure == "outside" else {FAILED: reason}

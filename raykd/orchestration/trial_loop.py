@@ -1,7 +1,6 @@
 """What a trial trains: the distilled student of one seed with one setting, by the one loop."""
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import torch
 
 from raykd.config import override
 from raykd.data.dataset import Dataset
+from raykd.errors import ConfigError, RejectedConfiguration
 from raykd.experiment import Experiment
 from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
-from raykd.plan import Run, make_plan
+from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import SearchFolder
@@ -24,9 +24,7 @@ from raykd.training.compute import choose, device_of
 from raykd.training.group import ALONE, Group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency_ms
-from raykd.training.loop import fit
-from raykd.training.taught import teacher_of
-from raykd.training.tensorboard import TensorBoard
+from raykd.training.train_one import Logging, locked, train_one
 from raykd.training.training import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at the trial
@@ -74,30 +72,38 @@ def train_trial(
         if config[TOLD] < result[EPOCHS_DONE] < result[EPOCHS]:
             tell(result)
 
-    with ExitStack() as held:
-        held.enter_context(folder.writer(LOCK_WAIT_S) if group.is_first else nullcontext())
+    def on_epoch(report: EpochReport) -> None:
+        if group.is_first:
+            export(run, report, device)
+        hear(report.row(steps_per_epoch=0))
+
+    logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
+    store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
+    with locked(folder, group, LOCK_WAIT_S):
         for row in group.first(folder.history):  # of an earlier command, or of a worker that died
             hear(row)
-        began_under = group.first(lambda: folder.began_under)
-        teacher = teacher_of(run, began_under, shared.table, RunStore(shared.options.results), dataset, device)
-        board = held.enter_context(TensorBoard(folder.tensorboard, config[SETTING]))
-
-        def on_epoch(report: EpochReport) -> None:
-            if group.is_first:
-                export(run, report, device)
-                board.add(report)
-            hear(report.row(steps_per_epoch=0))
-
-        fit(run, dataset, folder, device, teacher, Hooks(on_epoch, should_stop), group)
+        train_one(run, folder, dataset, device, store, shared.table, hooks, group, logging)
     return results.last
 
 
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
-    """The run that a trial with the setting in `config` makes, and its data."""
+    """The run that a trial with the setting in `config` makes, and its data.
+
+    Raises RejectedConfiguration where this setting cannot be planned, and ConfigError where no setting can be.
+    """
     dataset = dataset_of(shared.experiment.data, shared.options)
-    experiment = with_whole_paths(shared.experiment.with_setting(config[SETTING]), shared.started_in)
-    plan = make_plan(replace(experiment, seeds=(shared.search.trial_seed,)), dataset, shared.options.weights_folder)
-    return next(run for run in plan.runs if run.stage == "distilled"), dataset
+
+    def plan(setting: Mapping[str, Any]) -> Plan:
+        experiment = with_whole_paths(shared.experiment.with_setting(setting), shared.started_in)
+        experiment = replace(experiment, seeds=(shared.search.trial_seed,))
+        return make_plan(experiment, dataset, shared.options.weights_folder)
+
+    try:
+        runs = plan(config[SETTING]).runs
+    except ConfigError as error:
+        plan({})  # raises, say, for pretrained weights that are gone
+        raise RejectedConfiguration(str(error)) from error
+    return next(run for run in runs if run.stage == "distilled"), dataset
 
 
 def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable, duration
-from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, SETTING
+from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, OUTSIDE, SETTING
 from raykd.search import Search
 from raykd.search_words import UNITS, in_units, number, short, words
 from raykd.study import Trial
@@ -80,6 +80,9 @@ class TrialProgress(LiveTable, Callback):
 
     def _end(self, shown: _Shown) -> None:
         result, name = shown.result, f"trial {shown.number}  {words(shown.setting)}"
+        if OUTSIDE in result:
+            self.say(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
+            return
         if CUT_OFF in result:
             self.say(f"{name}  saved at the step it was at")
             return

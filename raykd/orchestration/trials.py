@@ -28,10 +28,11 @@ def try_all(
     make_trainable: Callable[[Any], Any],
     slots: Slots,
     should_stop: Callable[[], bool],
-) -> None:
+) -> dict[int, str]:
     """Bring the trials that are left to their ends, or to where `should_stop` finds them; the study knows which.
 
     make_trainable: given the StopFlag's actor, what Tune calls for each trial.
+    Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
     settings, epochs = command.settings, command.experiment.most_epochs
     # Where the driver is: lost with another node, it would take every trial with it.
@@ -61,6 +62,7 @@ def try_all(
         raise RunFailed(f"the search is cut off ({reason[0]}); the same command goes on from here") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # what Tune knows, the study knows
+    return searcher.outside
 
 
 def _run_config(folder: Path, progress: TrialProgress) -> tune.RunConfig:

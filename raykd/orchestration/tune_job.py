@@ -28,9 +28,10 @@ from raykd.orchestration.space_check import check_space
 from raykd.plan import Plan
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import now
+from raykd.runs import RunStore
 from raykd.search import Search
 from raykd.study import Study, Trial, best_first, num_ended
-from raykd.teaching import WantedTable
+from raykd.teaching import WantedTable, weights_of
 
 
 def search(experiment: Experiment, options: Options, console: Console) -> None:
@@ -63,12 +64,9 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
     teaching = teaching_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
     table = filled(teaching.table) if teaching is not None and teaching.table is not None else None
     with folder.lock(), stop_signals() as stopped:
-        _begin(command, identity, teachers)
-        study, before = Study(folder, settings, command.own), -1
-        # Tune gives up a trial here and there, when a worker is not free in time: it is taken up again.
-        while before < (ended := num_ended(study.trials())) < settings.num_trials and not stopped.is_set():
-            before = ended
-            _try_all(command, study, table, stopped.is_set)
+        _begin(command, identity, teachers, table and _name_of(table, plan, dataset, options))
+        study = Study(folder, settings, command.own)
+        _try_until_done(command, study, table, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search cut off after its trials; the same command goes on")
@@ -76,8 +74,31 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
         return confirm(command, best, table, stopped.is_set)
 
 
-def _try_all(command: SearchCommand, study: Study, table: WantedTable | None, should_stop: Callable[[], bool]) -> None:
-    """Give the study what is left of its trials."""
+def _try_until_done(
+    command: SearchCommand, study: Study, table: WantedTable | None, should_stop: Callable[[], bool]
+) -> None:
+    """Run rounds of trials for as long as a round ends some of them.
+
+    A round can leave trials unfinished: Tune gives one up when a worker is not free in time, and a full disk or a
+    locked folder is no trial's result. Raises RunFailed with such causes where a round ended no trial.
+    """
+    before, outside, num_trials = -1, {}, command.settings.num_trials
+    while before < (ended := num_ended(study.trials())) < num_trials and not should_stop():
+        before = ended
+        outside = _try_all(command, study, table, should_stop)
+    if outside and ended < num_trials and not should_stop():
+        (number, reason), *others = outside.items()
+        more = f" (and {plural(len(others), 'more trial')})" if others else ""
+        raise RunFailed(
+            f"{ended} of {num_trials} trials ended; trial {number} cannot be trained{more}: {reason}; "
+            "remove the cause, and rerun the same command to resume"
+        )
+
+
+def _try_all(
+    command: SearchCommand, study: Study, table: WantedTable | None, should_stop: Callable[[], bool]
+) -> dict[int, str]:
+    """Run what is left of the trials once; see `trials.try_all`."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
@@ -104,7 +125,7 @@ def _try_all(command: SearchCommand, study: Study, table: WantedTable | None, sh
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
     with scrape_targets(options.results):
-        try_all(command, study, make_trainable, slots, should_stop)
+        return try_all(command, study, make_trainable, slots, should_stop)
 
 
 def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
@@ -126,8 +147,18 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return best_first(done, settings)
 
 
-def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus]) -> None:
-    """Open search.json, or take the search up again."""
+def _name_of(table: WantedTable, plan: Plan, dataset: Dataset, options: Options) -> str:
+    """The folder's name of the logit cache that the trials read. The teachers are trained by now."""
+    store = RunStore(options.results)
+    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
+    return table.key(dataset, weights_of(teachers)).name
+
+
+def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], table: str | None) -> None:
+    """Write search.json: of a new search, or of one that is resumed.
+
+    table: name of the logit cache that the trials read; None for a live teacher.
+    """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
     fill_s = sum(times["ended"] - times["began"] for times in filled)
@@ -142,6 +173,7 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
         started=earlier.get("started") or now(),
         resumes=earlier.get("resumes", -1) + 1,
         fill_seconds=earlier.get("fill_seconds", 0.0) + fill_s,
+        table=table or earlier.get("table"),
         versions=versions(),
         hardware=hardware(None),
         git=source(),

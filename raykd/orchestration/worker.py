@@ -11,7 +11,6 @@ import tempfile
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,25 +27,21 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.queue import Job, State
 from raykd.orchestration.queue_link import ANSWER_S, QueueLink
 from raykd.plan import Run
-from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
 from raykd.training.compute import choose, device_of, release_memory
+from raykd.training.failure import loses_gpu
 from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.import_check import in_words
 from raykd.training.imported import findings
-from raykd.training.loop import fit
 from raykd.training.records import precision_of, require_same_data
-from raykd.training.taught import filler_of, teacher_of
-from raykd.training.tensorboard import TensorBoard
+from raykd.training.taught import filler_of
 from raykd.training.testing import evaluate_on_test
-from raykd.training.usage import metered
+from raykd.training.train_one import Logging, RunLocked, train_one
 
-LOCK_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
-LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 RAY_REPORT_EVERY_S = 30.0
 SHARES = 16  # of a part of a table: some seconds of work for each of several workers
 
@@ -105,7 +100,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
             _fill(job, worker, everyone, link)
         elif everyone.is_first:
             _evaluate(job.run, worker)
-    except _Held as error:
+    except RunLocked as error:
         state, reason = State.WAITING, str(error)
     except Interrupted as error:
         state, reason = State.STOPPED, str(error)
@@ -113,7 +108,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.FAILED, str(error)
     except Exception as error:
         reason = reason_of(error)
-        if group.size > 1 or any(words in str(error) for words in LOST_GPU):
+        if group.size > 1 or loses_gpu(error):
             link.note(job, reason)  # a worker that is gone looks the same from here as a mistake in the code
             raise
         state = State.FAILED
@@ -160,34 +155,22 @@ def _filler(table: WantedTable, options: Options, gpus: float) -> Filler:
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
-    """Train a run with the workers of `group`, where this is one of them; their reports reach Ray if all are in it."""
+    """Train a run with the workers of `group`. Their reports reach Ray only where all workers are in the group."""
     if not group.is_member:
         return
     run, store, device = job.run, RunStore(worker.results), device_of(worker.gpus)
     folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
-    with ExitStack() as held:
-        if other := group.first(lambda: _lock(folder, held)):
-            raise _Held(other)
-        board = held.enter_context(TensorBoard(folder.tensorboard))
-        began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
-        teacher = teacher_of(run, began_under, job.table, store, dataset, device)
 
-        def on_epoch(report: EpochReport) -> None:
-            if group.size == num_workers:
-                to_ray.add(report)
-            if not group.is_first:
-                return
+    def on_epoch(report: EpochReport) -> None:
+        if group.size == num_workers:
+            to_ray.add(report)
+        if group.is_first:
             worker.queue.report.remote(report)
             export(run, report, device)
-            try:
-                board.add(report)
-            except OSError as error:  # a quota, say: the run itself is sound, and its own files will tell
-                print(f"raykd: epoch {report.epoch} of {run.name} is not in TensorBoard: {error}")
 
-        is_begun = group.is_first and folder.checkpoint.is_file()
-        held.enter_context(metered(folder.usage(group.rank), device, worker.gpus, is_begun))
-        fit(run, dataset, folder, device, teacher, Hooks(on_epoch, link.should_stop), group)
+    logging = Logging(tensorboard=True, gpus=worker.gpus)
+    train_one(run, folder, dataset, device, store, job.table, Hooks(on_epoch, link.should_stop), group, logging)
     to_ray.flush()
 
 
@@ -195,19 +178,6 @@ def _imported_in_words(run: Run, worker: WorkerConfig) -> str:
     """What was found of an imported teacher, for the log; '' for a run that was trained."""
     found = findings(RunStore(worker.results).folder(run)) if run.imported is not None else None
     return in_words(found) if found is not None else ""
-
-
-class _Held(RaykdError):
-    """Another command is at the run."""
-
-
-def _lock(folder: RunFolder, held: ExitStack) -> str:
-    """Take the run's lock, which `fit` then takes once more; else say soon who has it, and may need hours."""
-    try:
-        held.enter_context(folder.writer(LOCK_WAIT_S))
-    except RunFailed:
-        return f"{folder.record().get('writer', 'another process')} is at it"
-    return ""
 
 
 class _RayReports:

@@ -61,11 +61,11 @@ def build(results: Path) -> Report:
 def cautions_of(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
     """That a setting of the family's distilled students was picked with the seeds that its gain is about."""
     return tuple(
-        f"the {name} setting was picked among {confirmation.num_found + 1} by validation of these same seeds "
+        f"the {name} setting was picked among {len(confirmation.candidates)} by validation of these same seeds "
         f"(search {search.name}), which the gain's interval does not account for"
         for search in searches
         if search.family == family.name and (confirmation := search.confirmation) is not None
-        if confirmation.winner.trial is not None
+        if len(confirmation.candidates) > 1
         for name, runs in taught(family).items()
         if {run.name for run in runs} & {*confirmation.runs_of_winner}
     )

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raykd.damage import one_line
 from raykd.json_fields import Fields, is_number
-from raykd.report.search_records import Candidate, Confirmation
+from raykd.report.search_records import Baseline, Candidate, Confirmation
 from raykd.report.statistics import Pair, PairedGain, paired_gain
 from raykd.search import METRICS, Search
 
@@ -26,17 +27,20 @@ def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confi
     found_seeds = _whole_numbers(fields, "seeds")
     rows = [_fields(path, row) for row in _list(fields, "candidates")]
     candidates = tuple(_candidate(row, len(found_seeds)) for row in rows)
-    baseline = _values(_fields(path, fields.mapping("baseline")), len(found_seeds))
     index = fields.count("winner")
     if index >= len(candidates):
         fields.refuse(f"winner is {index}, and there are {len(candidates)} candidates")
     winner, own = candidates[index], next((one for one in candidates if one.trial is None), None)
-    picked_of = sum(one.trial is not None for one in candidates) if winner.trial is not None else 1
+    if winner.failed:
+        fields.refuse(f"winner is {index}, and that candidate failed: {winner.failed}")
+    baseline = _baseline(_fields(path, fields.mapping("baseline")), len(found_seeds), own)
+    num_found = sum(one.trial is not None for one in candidates)
 
-    def gain_over(reference: Sequence[float]) -> PairedGain | None:
+    def gain_over(reference: Sequence[float], comparisons: int) -> PairedGain | None:
         less = METRICS[metric] == "min"
         values = zip(found_seeds, reference, winner.values, strict=True)
-        return paired_gain([Pair(seed, was, now, less) for seed, was, now in values], WINNER, picked_of)
+        pairs = [Pair(seed, was, now, less) for seed, was, now in values] if reference else []
+        return paired_gain(pairs, WINNER, comparisons)
 
     return Confirmation(
         metric,
@@ -44,22 +48,36 @@ def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confi
         candidates,
         baseline,
         winner,
-        over_own=None if own is None or own is winner else gain_over(own.values),
-        over_baseline=gain_over(baseline),
+        # The winner is the best of `num_found` that could have beaten the experiment's own setting, and the best of
+        # all candidates, its own included, that could have beaten the baseline. Failed ones count: they were tried.
+        over_own=None if own is None or own is winner else gain_over(own.values, num_found),
+        over_baseline=gain_over(baseline.values, len(candidates)),
         runs_of_winner=tuple(map(str, _list(rows[index], "runs"))),
         is_whole=fields.count("asked") == search.confirm and found_seeds == tuple(seeds),
     )
 
 
 def _candidate(row: Fields, num_seeds: int) -> Candidate:
-    return Candidate(row.optional("trial", row.count), row.mapping("setting"), _values(row, num_seeds))
+    trial, setting = row.optional("trial", row.count), row.mapping("setting")
+    return Candidate(trial, setting, *_values(row, num_seeds))
 
 
-def _values(row: Fields, num_seeds: int) -> tuple[float, ...]:
-    values = _list(row, "values")
+def _baseline(row: Fields, num_seeds: int, own: Candidate | None) -> Baseline:
+    """A baseline that does not record its recipe is taken to have the experiment's own."""
+    recipe = row.optional("setting", row.mapping)
+    if recipe is None:
+        recipe = own.setting if own else {}
+    return Baseline(recipe, *_values(row, num_seeds))
+
+
+def _values(row: Fields, num_seeds: int) -> tuple[tuple[float, ...], str]:
+    """One value a seed and '', or () and why there are none."""
+    values, failed = _list(row, "values"), row.optional_text("failed") or ""
+    if failed:
+        return (), one_line(failed)
     if len(values) != num_seeds or not all(is_number(value) for value in values):
         row.refuse(f"values {values!r:.80} are not {num_seeds} numbers, one for each seed")
-    return tuple(float(value) for value in values)
+    return tuple(float(value) for value in values), ""
 
 
 def _whole_numbers(fields: Fields, name: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from raykd.json_fields import Fields
 from raykd.report.search_records import Cost, Teaching, TrialSummary
 
-TABLES = ".tables"  # below the results
+TABLES = ".tables"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/teacher_table.py, which imports torch
 
 
@@ -49,28 +49,30 @@ def _pace(trial: TrialSummary) -> float | None:
 
 
 def _teaching(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> Teaching:
-    sources = {_part(run, "compute").get("teacher") for run in runs} - {None}
+    sources = {_teacher_of(run) for run in runs} - {None}
     source = "table" if "table" in sources else "live" if "live" in sources else None
-    taught = next((run for run in runs if _part(run, "compute").get("teacher") == "table"), None)
-    views = None if taught is None else _views_filled(results, taught)
+    views = _mean_views(record, results) if source == "table" else None
     return Teaching(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
 
 
-def _views_filled(results: Path, run: Mapping[str, Any]) -> float | None:
-    """Views of an image, on average over those that have any, in the table that `run` reads; None where it is gone."""
-    config = _part(run, "config")
-    key = {
-        "teacher_sha256": run.get("teacher_sha256"),
-        "data_identity": config.get("data_identity"),
-        "crop_padding": _part(config, "data").get("crop_padding"),
-        "flip": _part(config, "data").get("flip"),
-        "precision": _part(config, "recipe").get("precision"),
-    }
-    for path in sorted((results / TABLES).glob("*/table.json")):
-        table = Fields.read(path)
-        if all(table.values.get(name) == value for name, value in key.items()):
-            return _mean_of_bits(path.with_name("filled.bits"), table.count("num_images"))
-    return None
+def _teacher_of(run: Mapping[str, Any]) -> Any:
+    """'table', 'live' or None, from a trial's run.json."""
+    compute = run.get("compute")
+    return compute.get("teacher") if isinstance(compute, Mapping) else None
+
+
+def _mean_views(record: Fields, results: Path) -> float | None:
+    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
+
+    search.json names the cache: the search that reads it is the only one that builds its key.
+    """
+    name = record.optional("table", record.text)
+    if name is None:
+        return None
+    if Path(name).name != name:
+        record.refuse(f"table is '{name}', not the name of a folder")
+    cache = Fields.read_if_there(results / TABLES / name / "table.json")
+    return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:
@@ -83,11 +85,3 @@ def _mean_of_bits(path: Path, num_images: int) -> float | None:
         return None
     counts = np.unpackbits(content.reshape(num_images, -1)[:, :-CHECKSUM_BYTES], axis=1).sum(axis=1)
     return float(counts[counts > 0].mean()) if counts.any() else None
-
-
-def _part(nested: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The object at a path; {} where there is none."""
-    for name in names:
-        found = nested.get(name)
-        nested = found if isinstance(found, Mapping) else {}
-    return nested

@@ -210,6 +210,8 @@ def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing |
     )
     parts = ["Right of 0 the winner is better. A dot is a seed; the bar is the interval of the mean."]
     parts += ["An arrow: the bar goes on."] if any(is_cut) else []
+    if confirmation.baseline.differences(confirmation.winner.setting):
+        parts.append("The baseline has another student recipe than the winner.")
     parts += search_wording.picked(confirmation)
     svg = inline_svg(figure, key, "The winner's gain by seed", f"{described}.")
     return Drawing(svg, " ".join(parts))

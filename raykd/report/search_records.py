@@ -49,11 +49,15 @@ class TrialSummary:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting that was trained with the experiment's seeds. trial: which found it; None for the experiment's own."""
+    """A setting that was trained with the experiment's seeds. trial: which found it; None for the experiment's own.
+
+    failed: why one of its seeds has no result, '' where all have; it has no values then.
+    """
 
     trial: int | None
     setting: Mapping[str, Any]
     values: tuple[float, ...]
+    failed: str = ""
 
     @property
     def spread(self) -> Spread | None:
@@ -62,27 +66,46 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """The student without a teacher, trained with the same seeds. recipe: its value of each student.* field searched.
+
+    failed: why one of its seeds has no result, '' where all have; it has no values then.
+    """
+
+    recipe: Mapping[str, Any]
+    values: tuple[float, ...]
+    failed: str = ""
+
+    @property
+    def spread(self) -> Spread | None:
+        """Over the seeds."""
+        return spread_of(self.values)
+
+    def differences(self, setting: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """{field: (the baseline's value, the value in `setting`)} of the student's fields in which they differ."""
+        fields = [path for path in setting if path.startswith("student.")]
+        return {
+            path: (self.recipe.get(path), setting[path]) for path in fields if self.recipe.get(path) != setting[path]
+        }
+
+
+@dataclass(frozen=True)
 class Confirmation:
     """confirmed.json: the best settings and the experiment's own trained with `seeds`, and the baseline beside them.
 
-    over_own and over_baseline are the winner's gains, paired by seed; the first is None where the winner is the
-    experiment's own setting. Positive is better, of a loss too.
+    over_own and over_baseline are the winner's gains, paired by seed, positive where it is better (of a loss too).
+    over_own is None where the winner is the experiment's own setting; each is None where what it is over failed.
     """
 
     metric: str
     seeds: tuple[int, ...]
     candidates: tuple[Candidate, ...]
-    baseline: tuple[float, ...]
+    baseline: Baseline
     winner: Candidate
     over_own: PairedGain | None
     over_baseline: PairedGain | None
     runs_of_winner: tuple[str, ...]
     is_whole: bool
-
-    @property
-    def baseline_spread(self) -> Spread | None:
-        """Over the seeds."""
-        return spread_of(self.baseline)
 
     @property
     def num_found(self) -> int:

@@ -80,7 +80,7 @@ def _confirmation_of(confirmation: Confirmation) -> dict[str, Any]:
         "metric": confirmation.metric,
         "seeds": confirmation.seeds,
         "candidates": [asdict(candidate) for candidate in confirmation.candidates],
-        "baseline": confirmation.baseline,
+        "baseline": asdict(confirmation.baseline),
         "winner_minus_own": _gain_of(confirmation.over_own),
         "winner_minus_baseline": _gain_of(confirmation.over_baseline),
     }

@@ -103,11 +103,13 @@ def _confirmation_table(confirmation: Confirmation) -> Table:
     table.add_column(confirmation.metric, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for candidate in confirmation.candidates:
-        figure = search_wording.mean(confirmation.metric, candidate.spread)
+        figure = "failed" if candidate.failed else search_wording.mean(confirmation.metric, candidate.spread)
         won = "winner" if candidate is confirmation.winner else ""
         table.add_row(search_wording.who(candidate), Text(one_line(words(candidate.setting))), figure, won)
-    baseline = search_wording.mean(confirmation.metric, confirmation.baseline_spread)
-    table.add_row("baseline", "no teacher", baseline, "")
+    baseline = confirmation.baseline
+    figure = "failed" if baseline.failed else search_wording.mean(confirmation.metric, baseline.spread)
+    recipe = f"no teacher, {words(baseline.recipe)}" if baseline.recipe else "no teacher"
+    table.add_row("baseline", Text(one_line(recipe)), figure, "")
     return table
 
 

@@ -9,7 +9,7 @@ from raykd.report.search_records import Candidate, Confirmation, Cost, SearchSum
 from raykd.report.statistics import PairedGain, Spread
 from raykd.report.wording import plural
 from raykd.search import Search
-from raykd.search_words import UNITS, in_units, short, words
+from raykd.search_words import UNITS, in_units, number, short, words
 
 METRIC_NAMES = {
     "val_top1": "validation top1",
@@ -37,8 +37,12 @@ def headline(summary: SearchSummary) -> str:
         return _unconfirmed(summary, winner)
     figures = f"{mean(confirmation.metric, winner.spread)} over {plural(len(confirmation.seeds), 'seed')}"
     name = METRIC_NAMES[confirmation.metric]
-    if winner.trial is None:
+    if winner.trial is None and confirmation.num_found:
         return f"No setting that was found beat the experiment's own: {words(winner.setting)}, {name} {figures}."
+    if winner.trial is None:
+        return (
+            f"The experiment's own setting is the only one that was tried: {words(winner.setting)}, {name} {figures}."
+        )
     return f"The best setting is trial {winner.trial}'s: {words(winner.setting)}, {name} {figures}."
 
 
@@ -60,26 +64,73 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
         if not summary.search.confirm:
             return ("Not confirmed with other seeds: the search was not asked to.",)
         return ("Not confirmed with other seeds yet.",)
-    gains = {"the experiment's own setting": confirmation.over_own, "the baseline": confirmation.over_baseline}
-    lines = [
-        f"Winner against {what}: {gain_in_words(gain, confirmation.metric)}; {gain.verdict}; "
-        f"{wording.in_favour(gain, 'the winner')}."
-        for what, gain in gains.items()
-        if gain is not None
-    ]
-    if not summary.confirmation or not summary.confirmation.is_whole:
+    lines = [_against_baseline(confirmation), _against_own(confirmation)]
+    failed = [one for one in confirmation.candidates if one.failed]
+    lines += [f"The setting of {who(one)} failed, and so cannot win ({one.failed})." for one in failed]
+    if not confirmation.is_whole:
         lines.append("It is being confirmed anew: the search was asked for other seeds or another number of settings.")
-    return (*lines, *picked(confirmation))
+    return (*filter(None, lines), *picked(confirmation), *_report_baseline(confirmation))
+
+
+def _against_baseline(confirmation: Confirmation) -> str:
+    """The winner's gain over the baseline; which recipe the baseline has is part of the sentence."""
+    gain, baseline = confirmation.over_baseline, confirmation.baseline
+    if gain is None:
+        return f"No gain over {baseline_name(confirmation)} is known: {baseline.failed or 'it has no values'}."
+    differences = baseline.differences(confirmation.winner.setting)
+    caution = ""
+    if differences:
+        fields = "; ".join(
+            f"{path} is {number(was)} there and {number(now)} here" for path, (was, now) in differences.items()
+        )
+        caution = f", in which the gain of the recipe is included ({fields})"
+    return f"Winner against {baseline_name(confirmation)}{caution}: {_gain(gain, confirmation)}"
+
+
+def _against_own(confirmation: Confirmation) -> str:
+    """The winner's gain over the experiment's own setting; '' where that is the winner, or has no values."""
+    gain = confirmation.over_own
+    return f"Winner against the experiment's own setting: {_gain(gain, confirmation)}" if gain else ""
+
+
+def _gain(gain: PairedGain, confirmation: Confirmation) -> str:
+    favour = wording.in_favour(gain, "the winner")
+    return f"{gain_in_words(gain, confirmation.metric)}; {gain.verdict}; {favour}."
+
+
+def baseline_name(confirmation: Confirmation) -> str:
+    """'the baseline with the winner's student recipe', where fields of the student were searched."""
+    if confirmation.baseline.differences(confirmation.winner.setting):
+        return "a baseline of another student recipe"
+    return "the baseline with the winner's student recipe" if _searches_student(confirmation) else "the baseline"
+
+
+def _searches_student(confirmation: Confirmation) -> bool:
+    return any(path.startswith("student.") for path in confirmation.winner.setting)
+
+
+def _report_baseline(confirmation: Confirmation) -> tuple[str, ...]:
+    """Which baseline report.json is about, where there could be several."""
+    if not _searches_student(confirmation):
+        return ()
+    return (
+        "Both students in report.json have the winner's student recipe: student_accuracy_without_kd is the baseline "
+        "with it, student_accuracy_with_kd the winner.",
+    )
 
 
 def picked(confirmation: Confirmation) -> tuple[str, ...]:
     """What the intervals account for, where the winner was picked."""
-    if confirmation.winner.trial is None or len(confirmation.seeds) < 2:
+    num_candidates = len(confirmation.candidates)
+    if num_candidates < 2 or len(confirmation.seeds) < 2:
         return ()
-    if confirmation.num_found < 2:
-        return ("Only one setting that was found was tried on these seeds, so the interval is not widened.",)
-    some = plural(confirmation.num_found, "setting")
-    return (f"It was picked among {some} on these seeds, so the interval is widened (Bonferroni).",)
+    line = (
+        f"It was picked among {plural(num_candidates, 'setting')} on these seeds, the experiment's own included, so "
+        f"the interval of its gain over the baseline is widened for {num_candidates}"
+    )
+    if confirmation.over_own is not None:
+        line += f", and over the experiment's own setting for {confirmation.num_found}"
+    return (f"{line} (Bonferroni).",)
 
 
 def gain_in_words(gain: PairedGain, metric: str) -> str:
@@ -110,9 +161,9 @@ def _four_digits(spread: Spread) -> str:
     return f"{spread.mean:.4f}" + ("" if spread.std is None else f" ± {spread.std:.4f}")
 
 
-def value(metric: str, number: float) -> str:
+def value(metric: str, figure: float) -> str:
     """'45.10 %', '1.20 ms'."""
-    return UNITS[metric].format(number)
+    return UNITS[metric].format(figure)
 
 
 def cost_lines(cost: Cost) -> tuple[str, ...]:
@@ -171,7 +222,7 @@ def labels(paths: Sequence[str]) -> dict[str, str]:
 
 
 def who(candidate: Candidate) -> str:
-    """'trial 3', or 'its own'."""
+    """'trial 3', or 'the experiment's own'."""
     return "the experiment's own" if candidate.trial is None else f"trial {candidate.trial}"
 
 

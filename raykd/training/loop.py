@@ -15,13 +15,14 @@ from math import isfinite
 import torch
 
 from raykd.data.dataset import Dataset
-from raykd.errors import Interrupted, RaykdError, RunFailed
+from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import prepare
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
+from raykd.training.failure import failure_of, rejecting_configuration
 from raykd.training.group import ALONE, Group
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.imported import take_over
@@ -62,7 +63,8 @@ def fit(
             prepare(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
-                training = make_training(run, dataset, compute, teacher, group)
+                with rejecting_configuration():
+                    training = make_training(run, dataset, compute, teacher, group)
                 if group.is_first and group.size > 1:
                     note_per_worker(folder, per_worker(run, training.objective))
                 _train(training, dataset, folder, hooks)
@@ -165,12 +167,12 @@ def _note(
 
 
 def _validate(training: Training, epoch: int) -> Evaluation:
-    """Raises RunFailed when the epoch's last update broke the weights, which none of its own losses can tell."""
+    """Raises RunDiverged when the epoch's last update broke the weights, which none of its own losses can tell."""
     student = training.objective.student
     training.group.copy_buffers(student)
     val = evaluate(student, training.val, training.compute, training.group)
     if not isfinite(val.nll):
-        raise RunFailed(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
+        raise RunDiverged(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val
 
 
@@ -215,5 +217,5 @@ def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
         if group.size > 1 and not isinstance(error, RaykdError):
             raise
         with suppress(OSError):  # on a full disk; `error` says so
-            folder.update(status="failed", reason=f"{error}" or type(error).__name__)
+            folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=failure_of(error))
         raise

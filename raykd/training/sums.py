@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from raykd.errors import RunFailed
+from raykd.errors import RunDiverged
 from raykd.training.group import ALONE, Group
 
 
@@ -30,24 +30,24 @@ class EpochSums:
         self.steps += 1
 
     def means(self, epoch: int) -> dict[str, float]:
-        """Mean of each term. Raises RunFailed when one became NaN or infinite, with epoch, step and term."""
+        """Mean of each term. Raises RunDiverged when one became NaN or infinite, with epoch, step and term."""
         self.require_finite(epoch)
         means = self._group.gather(self._sums).mean(0) / max(self.steps, 1)
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def require_finite(self, epoch: int) -> None:
-        """Raises RunFailed naming the term that went first; among terms of one step, the parts before the loss."""
+        """Raises RunDiverged naming the term that went first; among terms of one step, the parts before the loss."""
         first_bad = self._group.gather(self._first_bad).tolist()
         bad = [(step, position) for steps in first_bad for position, step in enumerate(steps) if step >= 0]
         if bad:
             step, position = min(bad)
             name = self.names[position]
             if epoch == step == 0:  # no update came before, so the learning rate has no part in it
-                raise RunFailed(
+                raise RunDiverged(
                     f"loss term '{name}' is NaN or infinite in the first step, before any update; the method's "
                     "fields, the initial weights or the teacher's outputs make it so: look at these"
                 )
-            raise RunFailed(
+            raise RunDiverged(
                 f"loss term '{name}' became NaN or infinite in epoch {epoch}, step {step}; "
                 "lower the learning rate, or clip gradients (clip_gradient_norm)"
             )

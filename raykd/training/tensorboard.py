@@ -1,20 +1,33 @@
 """A run's epochs as TensorBoard event files."""
 
+import io
+import itertools
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from raykd.training.hooks import EpochReport
 
+_FILES = itertools.count()  # event files opened by this process: two of the same second need different names
+
 
 class TensorBoard:
-    """Writes loss terms, accuracies, learning rate and speed per epoch; opened at the first of them."""
+    """Writes loss terms, accuracies, learning rate and speed per epoch; opens its file at the first epoch.
+
+    A file that cannot be written (quota, full disk) never fails a run: `add` logs the reason once, and the next epoch
+    opens another file. Events are written synchronously with TensorBoard's own record format. torch's SummaryWriter
+    writes from a thread, which prints a traceback where a write fails, and raises the error again in `close`.
+    """
 
     def __init__(self, folder: Path, setting: Mapping[str, Any] | None = None) -> None:
         """setting: of a trial, {dotted path: value}; TensorBoard's HPARAMS has it beside the last epoch's accuracy."""
         self._folder, self._setting = folder, setting
-        self._writer = None
+        self._file: BinaryIO | None = None
+        self._is_logged = False
 
     def __enter__(self) -> Self:
         return self
@@ -22,30 +35,65 @@ class TensorBoard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._close()
 
     def add(self, report: EpochReport) -> None:
-        """One epoch. After a resume, epochs that are trained again replace what was written of them."""
-        if self._writer is None:
-            self._writer = self._open(report)
-        scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
-            "top1/train": report.train_top1,
-            "top1/val": report.val_top1,
-            "loss/val": report.val_loss,
-            "lr": report.lr,
-            "images_per_s": report.images_per_s,
-        }
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, report.epoch)
+        """Write one epoch. After a resume, epochs that are trained again replace what was written of them."""
+        try:
+            if self._file is None:
+                self._open(report)
+            self._write(step=report.epoch, summary=_summary(report))
+        except OSError as error:
+            self._close()
+            if not self._is_logged:
+                print(
+                    f"raykd: TensorBoard files in '{self._folder}' cannot be written ({error}); "
+                    f"the run goes on, and epochs from {report.epoch} may be missing there"
+                )
+            self._is_logged = True
 
-    def _open(self, first: EpochReport) -> Any:
+    def _open(self, first: EpochReport) -> None:
+        """Open a new file. Epochs from `first` on that older files hold are replaced (TensorBoard's purge step)."""
         from torch.utils.tensorboard.summary import hparams
-        from torch.utils.tensorboard.writer import SummaryWriter
 
-        writer = SummaryWriter(str(self._folder), purge_step=first.epoch)
-        if self._setting and writer.file_writer is not None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
+        self._file = (self._folder / name).open("wb", buffering=0)
+        self._write(file_version="brain.Event:2")
+        self._write(step=first.epoch, session_log={"status": "START"})
+        if self._setting:
             begun, named, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
-            for summary in (begun, named):  # the third would say that it ended
-                writer.file_writer.add_summary(summary)
-        return writer
+            for summary in (begun, named):  # the third marks the trial as ended
+                self._write(summary=summary)
+
+    def _write(self, **event: Any) -> None:
+        """Append one event with these fields. Raises OSError, also where the disk took a part of it."""
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        assert self._file is not None
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
+        if self._file.write(record.getvalue()) != len(record.getvalue()):
+            raise OSError("the disk is full, or a quota is reached")
+
+    def _close(self) -> None:
+        """Close the file. Errors are ignored: every event was written before, or its error was logged."""
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                print(f"raykd: a TensorBoard file in '{self._folder}' could not be closed ({error})")
+
+
+def _summary(report: EpochReport) -> dict[str, Any]:
+    """All scalars of one epoch, as the fields of TensorBoard's Summary."""
+    scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
+        "top1/train": report.train_top1,
+        "top1/val": report.val_top1,
+        "loss/val": report.val_loss,
+        "lr": report.lr,
+        "images_per_s": report.images_per_s,
+    }
+    return {"value": [{"tag": name, "simple_value": value} for name, value in scalars.items()]}

@@ -44,7 +44,7 @@ OWN_LINES = (
     r"workers start, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
-    r"\[\d:\d\d:\d\d\] \S+  waiting: process \d+ on \S+ is at it",
+    r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+",
     r"\[\d:\d\d:\d\d\] \S+  done",
 )
 

@@ -172,8 +172,8 @@ def test_run_that_another_command_is_at_waits_while_the_others_go_first(clock: C
     queue = new_queue()
     teacher = queue.next(0)
     assert teacher is not None
-    queue.finish(0, teacher.name, State.WAITING, "process 1 on elsewhere is at it")
-    assert queue.statuses()[0].reason == "process 1 on elsewhere is at it"
+    queue.finish(0, teacher.name, State.WAITING, "locked by process 1 on elsewhere")
+    assert queue.statuses()[0].reason == "locked by process 1 on elsewhere"
     assert [stage(job) for job in do_all(queue)] == ["train baseline", "evaluate baseline"] * 2
     assert queue.next(0) is None and not queue.is_over(), "asked again at once, or given up"
     clock.time += HELD_RETRY_S
@@ -186,7 +186,7 @@ def test_waiting_for_another_command_is_no_attempt(clock: Clock) -> None:
     for _ in range(3 * MAX_ATTEMPTS):
         job = queue.next(0)
         assert job is not None
-        queue.finish(0, job.name, State.WAITING, "process 1 on elsewhere is at it")
+        queue.finish(0, job.name, State.WAITING, "locked by process 1 on elsewhere")
         clock.time += HELD_RETRY_S
     assert len(do_all(queue)) == 2
 

@@ -126,13 +126,6 @@ def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
         require_same(command.folder, identity(edited))
 
 
-def test_a_search_that_an_older_version_began_goes_on(searched: Experiment, tmp_path: Path, kind: str) -> None:
-    now = identity_of(searched, make_plan(searched, digits(), NO_WEIGHTS), digits())
-    command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
-    command.folder.update(identity={name: value for name, value in now.items() if name != "own_methods"})
-    require_same(command.folder, now)
-
-
 def test_a_search_of_raykds_own_methods_is_the_one_that_it_was() -> None:
     made = experiment(search=Search({"method": choice("kd", "dkd")}))
     assert "own_methods" not in identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())

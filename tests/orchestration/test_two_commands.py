@@ -29,7 +29,7 @@ def test_run_that_another_command_is_at_is_waited_for_and_reused(cluster: str, t
         """The other command's first epoch takes until this one has said that it waits, and done what it can."""
         begun.set()
         if report.epoch == 0:
-            wait_until(lambda: "is at it" in log.getvalue(), "the line that says who is at the run")
+            wait_until(lambda: "locked by" in log.getvalue(), "the line that says who is at the run")
             wait_until(lambda: store.status(baseline) == "done", "the run that nobody else is at")
 
     other = threading.Thread(target=train_directly, args=(teacher, tmp_path, Hooks(hold)), daemon=True)
@@ -42,7 +42,7 @@ def test_run_that_another_command_is_at_is_waited_for_and_reused(cluster: str, t
     record = store.folder(teacher).record()
     assert record["resumes"] == 0 and record["writer"].startswith(f"process {os.getpid()} on ")
     said = [line.split("] ")[1] for line in ended.lines if teacher.name in line]
-    assert said == [f"{teacher.name}  waiting: {record['writer']} is at it", f"{teacher.name}  done"]
+    assert said == [f"{teacher.name}  waiting: locked by {record['writer']}", f"{teacher.name}  done"]
     order = [line.split("] ")[1] for line in ended.lines if line.startswith("[") and "  epoch" not in line]
     assert re.match(rf"{baseline.name}  done in ", order[1]), "its own runs go first"
     assert store.folder(teacher).test.is_file() and store.folder(baseline).test.is_file()

@@ -125,7 +125,7 @@ def test_run_that_somebody_else_is_at_is_given_back(cluster: str, tmp_path: Path
     folder = RunStore(tmp_path).folder(RUN)
     with folder.writer():
         folder.update(status="running", writer="process 7 on elsewhere")
-        assert do("train", tmp_path) == (State.WAITING, "process 7 on elsewhere is at it")
+        assert do("train", tmp_path) == (State.WAITING, "locked by process 7 on elsewhere")
     assert folder.status() == "interrupted"
 
 

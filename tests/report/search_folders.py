@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -55,24 +56,44 @@ class Made:
         baseline: Sequence[float],
         metric: str = "val_top1",
         asked: int | None = None,
+        recipe_of: int | Literal["winner"] | None = "winner",
+        failed: Mapping[int | Literal["baseline"] | None, str] = MappingProxyType({}),
     ) -> None:
-        """confirmed.json; candidates: {trial, or None for the experiment's own: a value a seed}."""
+        """confirmed.json; candidates: {trial, or None for the experiment's own: a value a seed}.
+
+        recipe_of: the trial whose student recipe the baseline has. failed: why candidates, or the baseline, have no
+        values.
+        """
         record = SearchFolder(self.path).record()
         settings = {trial.number: dict(trial.setting) for trial in SearchFolder(self.path).trials()} | {
             None: record["own"]
         }
         rows = [
-            {"trial": trial, "setting": settings[trial], "runs": [f"distilled-{trial}"], "values": list(values)}
+            {
+                "trial": trial,
+                "setting": settings[trial],
+                "runs": [f"distilled-{trial}"],
+                "values": list(values),
+                "failed": failed.get(trial),
+            }
             for trial, values in candidates.items()
         ]
         sign = -1 if metric == "val_loss" else 1
+        whole = [index for index, row in enumerate(rows) if not row["failed"]]
+        winner = max(whole, key=lambda index: sign * sum(rows[index]["values"]))
+        recipe = rows[winner]["setting"] if recipe_of == "winner" else settings[recipe_of]
         confirmed = {
             "metric": metric,
             "asked": record["search"]["confirm"] if asked is None else asked,
             "seeds": record["seeds"],
             "candidates": rows,
-            "baseline": {"runs": ["baseline-0"], "values": list(baseline)},
-            "winner": max(range(len(rows)), key=lambda index: sign * sum(rows[index]["values"])),
+            "baseline": {
+                "runs": ["baseline-0"],
+                "setting": {path: value for path, value in recipe.items() if path.startswith("student.")},
+                "values": list(baseline),
+                "failed": failed.get("baseline"),
+            },
+            "winner": winner,
         }
         (self.path / "confirmed.json").write_text(json.dumps(confirmed))
 
@@ -121,19 +142,17 @@ def write_plan(root: Path) -> None:
     (root / "cnn" / "plan.json").write_text(json.dumps({"family": "cnn", "stages": {"teacher": ["teacher-s0"]}}))
 
 
-def write_table(root: Path, num_images: int, views: Sequence[int], **key: Any) -> None:
-    """A teacher's table in which image i has so many views filled, of up to 8."""
-    folder = root / ".tables" / "0123456789abcdef"
+def write_table(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
+    """A logit cache called `name` in which image i has `views[i]` views filled, of up to 8."""
+    folder = root / ".tables" / name
     folder.mkdir(parents=True)
-    (folder / "table.json").write_text(json.dumps({**TABLE_KEY, "num_images": num_images, "num_classes": 10, **key}))
-    filled = np.zeros((num_images, 8), bool)
+    written = {"teacher_sha256": "aa", "data_identity": "bb", "num_images": len(views), "num_classes": 10, **key}
+    (folder / "table.json").write_text(json.dumps(written))
+    filled = np.zeros((len(views), 8), bool)
     for image, count in enumerate(views):
         filled[image, :count] = True
-    checksums = np.zeros((num_images, 4), np.uint8)
+    checksums = np.zeros((len(views), 4), np.uint8)
     (folder / "filled.bits").write_bytes(np.concatenate([np.packbits(filled, axis=1), checksums], axis=1).tobytes())
-
-
-TABLE_KEY = {"teacher_sha256": "aa", "data_identity": "bb", "crop_padding": 1, "flip": True, "precision": "fp32"}
 
 
 def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int) -> None:

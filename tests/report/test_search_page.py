@@ -50,8 +50,9 @@ def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_sea
         "87.00 ± 0.87 % over 3 seeds.",
         "Winner against the experiment's own setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
         "not distinguishable at n = 3; 3 of 3 seeds in favour of the winner.",
-        "Winner against the baseline: +6.00 points [+4.21, +7.79]; the winner is better at n = 3",
-        "It was picked among 2 settings on these seeds, so the interval is widened (Bonferroni).",
+        "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
+        "It was picked among 3 settings on these seeds, the experiment's own included, so the interval of its gain "
+        "over the baseline is widened for 3, and over the experiment's own setting for 2 (Bonferroni).",
         "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs a trial.",
         "Of 8 of 12 trials the time is an estimate",
         "Stopping trials early left out 50 epochs, about 100 CPU seconds.",
@@ -108,7 +109,18 @@ def test_own_setting_that_won_is_said_to_be_unbeaten(tmp_path):
     text = text_of(page_of(made))
     assert "No setting that was found beat the experiment's own: alpha 0.5, temperature 4" in text
     assert "Winner against the experiment's own" not in text
-    assert "Bonferroni" not in text.split("How to read this")[0]
+    assert "over the baseline is widened for 2 (Bonferroni)." in text
+
+
+def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reasons(tmp_path):
+    made = finished(tmp_path)
+    failed = {None: "seed 0: <b>out of memory</b>", 6: "seed 2: NaN", "baseline": "seed 1: loss became NaN"}
+    made.confirm({None: [], 3: [86.0, 87.5, 87.5], 6: []}, [], failed=failed)
+    text = text_of(page_of(made))
+    for words in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
+        assert words in text
+    assert "87.00 ± 0.87 % validation top1 of the winner; the experiment's own setting failed." in text
+    assert "None" not in text
 
 
 @pytest.mark.parametrize("num_trials", [0, 1, 2])
@@ -204,6 +216,17 @@ def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
     (caution,) = build(results.root).summaries[0].cautions
     assert caution.startswith("the 'kd (alpha 0.9)' setting was picked among 3")
+
+
+def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_too(results):
+    own = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
+    made = finished(results.root)
+    results.plan("cnn", distilled=[own])
+    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    (caution,) = build(results.root).summaries[0].cautions
+    assert "the distilled setting was picked among 2 by validation of these same seeds" in caution
+    made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
+    assert build(results.root).summaries[0].cautions == ()
 
 
 def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):

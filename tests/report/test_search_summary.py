@@ -6,12 +6,15 @@ import sys
 from dataclasses import replace
 from math import log, sqrt
 
+import numpy as np
 import pytest
 from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_table
 
 from raykd.errors import RaykdError
 from raykd.report.importances import importances_of
 from raykd.report.search_summary import summaries_of_searches
+from raykd.report.search_wording import certainty
+from raykd.report.statistics import least_gain
 from raykd.search import Search, choice, loguniform, uniform
 from raykd.study import SearchFolder
 
@@ -58,19 +61,138 @@ def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(t
     assert made.summary().confirmation.over_own.verdict == "not distinguishable at n = 3"
 
 
-def test_the_gain_over_the_baseline_is_widened_as_much(tmp_path):
-    gain = finished(tmp_path).summary().confirmation.over_baseline
-    assert ([pair.gain for pair in gain.pairs], gain.comparisons) == ([6.0, 5.5, 6.5], 2)
+def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
+    """The experiment's own setting could have been picked too: three candidates, two of which were found."""
+    confirmation = finished(tmp_path).summary().confirmation
+    assert [pair.gain for pair in confirmation.over_baseline.pairs] == [6.0, 5.5, 6.5]
+    assert (confirmation.over_baseline.comparisons, confirmation.over_own.comparisons) == (3, 2)
 
 
-def test_own_setting_that_wins_has_no_gain_over_itself_and_was_not_picked(tmp_path):
+def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = made.summary()
     assert summary.winner.trial is None
     assert summary.confirmation.over_own is None
-    assert summary.confirmation.over_baseline.comparisons == 1
+    assert summary.confirmation.over_baseline.comparisons == 3
     assert summary.trial_of_winner is summary.trial_of_own
+
+
+def test_an_own_setting_that_was_confirmed_alone_was_not_picked(tmp_path):
+    made = finished(tmp_path)
+    made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
+    assert made.summary().confirmation.over_baseline.comparisons == 1
+
+
+def is_better(gains, comparisons):
+    """Whether the interval of each row of gains is above 0, for so many comparisons."""
+    least = {int(count): least_gain(gains.shape[1], int(count)) for count in np.unique(comparisons)}
+    return gains.mean(1) > np.vectorize(least.get)(comparisons) * gains.std(1, ddof=1)
+
+
+@pytest.mark.parametrize("num_found", [1, 3, 8])
+def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
+    """Simulated searches whose settings all equal the baseline: 'better' in at most 2.5 % of them, for 2, 3, 5 seeds.
+
+    It holds overall, over the experiment's own setting, and among the searches that the own setting won: there by
+    symmetry, since candidates are alike. The comparisons are those that the report takes, for either kind of winner.
+    """
+    search = Search(space=SPACE, trials=num_found + 1, scheduler="none", sampler="random", confirm=num_found)
+    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
+
+    def confirmation_won_by(winner: int | None):
+        candidates = {trial: [80.0, 80.5, 81.0 + (trial == winner)] for trial in (None, *range(1, num_found + 1))}
+        made.confirm(candidates, [79.0, 80.0, 79.5])
+        return made.summary().confirmation
+
+    own_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
+    draw = np.random.default_rng(0).standard_normal
+    for num_seeds in (2, 3, 5):
+        num_searches = 60_000
+        values, baseline = draw((num_searches, num_found + 1, num_seeds)), draw((num_searches, num_seeds))
+        winners = values.mean(2).argmax(1)  # candidate 0 is the experiment's own setting
+        winning = values[np.arange(num_searches), winners]
+        is_own = winners == 0
+
+        counts = np.where(is_own, own_won.over_baseline.comparisons, other_won.over_baseline.comparisons)
+        over_baseline = is_better(winning - baseline, counts)
+        over_own = ~is_own & is_better(winning - values[:, 0], np.full(num_searches, other_won.over_own.comparisons))
+        for found in (over_baseline, over_own, over_baseline[is_own]):
+            error = sqrt(0.025 * 0.975 / len(found))
+            assert 0.001 < found.mean() <= 0.025 + 3 * error, (num_seeds, found.mean())
+
+
+LR, WIDTH = "student.optimizer.lr", "student.model.width"
+STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: choice(32, 64)}
+
+
+def of_student_recipes(root) -> Made:
+    """Two trials: the experiment's own recipe (learning rate 0.001, width 32), and one of another rate and width."""
+    search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
+    own = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
+    return make_search(root, search, lambda trial: Outcome("done", [80.0]), own=own)
+
+
+def trial_with(made: Made, **wanted) -> int:
+    """The first trial with these values, by the last part of their path."""
+    trials = SearchFolder(made.path).trials()
+    return next(
+        t.number for t in trials if wanted.items() <= {p.split(".")[-1]: v for p, v in t.setting.items()}.items()
+    )
+
+
+def test_a_baseline_of_the_winners_recipe_is_called_that_and_is_the_one_in_report_json(tmp_path):
+    made = of_student_recipes(tmp_path)
+    made.confirm({None: [60.0, 61.0, 62.0], trial_with(made, lr=0.1): [84.0, 85.0, 86.0]}, [82.0, 83.2, 84.1])
+    first, *_, last = certainty(made.summary())
+    assert first.startswith("Winner against the baseline with the winner's student recipe: +1.90 points [")
+    assert last.startswith("Both students in report.json have the winner's student recipe: student_accuracy_without_kd")
+
+
+def test_a_baseline_of_another_recipe_is_said_to_be_one_in_the_sentence_of_its_gain(tmp_path):
+    made = of_student_recipes(tmp_path)
+    found = trial_with(made, lr=0.1, width=64)
+    made.confirm({None: [60.0, 61.0, 62.0], found: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
+    line = certainty(made.summary())[0]
+    assert line.startswith(
+        "Winner against a baseline of another student recipe, in which the gain of the recipe is included "
+        f"({LR} is 0.001 there and 0.1 here; {WIDTH} is 32 there and 64 here): +21.00 points"
+    ), line
+
+
+def test_a_baseline_that_does_not_record_its_recipe_is_taken_for_the_experiments_own(tmp_path):
+    made = of_student_recipes(tmp_path)
+    made.confirm({None: [60.0, 61.0, 62.0], trial_with(made, lr=0.1): [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0])
+    confirmed = json.loads((made.path / "confirmed.json").read_text())
+    del confirmed["baseline"]["setting"]
+    (made.path / "confirmed.json").write_text(json.dumps(confirmed))
+    assert (
+        f"another student recipe, in which the gain of the recipe is included ({LR} is 0.001"
+        in certainty(made.summary())[0]
+    )
+
+
+def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp_path):
+    made = finished(tmp_path)
+    failed = {6: "seed 2: validation loss became NaN"}
+    made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
+    summary = made.summary()
+    confirmation = summary.confirmation
+    assert (confirmation.over_baseline.comparisons, confirmation.over_own.comparisons) == (3, 2)
+    assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
+        summary
+    )
+
+
+def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
+    made = finished(tmp_path)
+    failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
+    made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
+    confirmation = made.summary().confirmation
+    assert (confirmation.over_own, confirmation.over_baseline, confirmation.winner.trial) == (None, None, 3)
+    lines = certainty(made.summary())
+    assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
+    assert "The setting of the experiment's own failed, and so cannot win (seed 0: out of memory)." in lines
 
 
 def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
@@ -164,20 +286,36 @@ def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
 def test_a_shared_table_is_weighed_against_the_passes_it_spared(tmp_path):
     """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
     made = finished(tmp_path)
-    write_table(tmp_path, 4, [6, 6, 3])
-    made.update(fill_seconds=10.0)
+    write_table(tmp_path, "logits", [6, 6, 3, 0])
+    made.update(fill_seconds=10.0, table="logits")
     teaching = made.summary().cost.teaching
     assert (teaching.source, teaching.passes, teaching.views) == ("table", 51, 5.0)
     assert teaching.live_seconds == pytest.approx(51 * 2.0)
 
 
-def test_a_table_that_was_there_or_is_another_ones_tells_no_seconds(tmp_path):
+@pytest.mark.parametrize(("read", "views"), [("a-logits", 6.0), ("b-embeddings", 2.0)])
+def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, views):
+    """Caches of one teacher and data, with embeddings and without: only their names tell them apart here."""
     made = finished(tmp_path)
-    write_table(tmp_path, 4, [6, 6, 3])
-    assert made.summary().cost.teaching.live_seconds is None
-    (tmp_path / ".tables/0123456789abcdef/table.json").write_text(json.dumps({"teacher_sha256": "other"}))
-    made.update(fill_seconds=10.0)
+    write_table(tmp_path, "a-logits", [6, 6])
+    write_table(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
+    made.update(fill_seconds=10.0, table=read)
+    teaching = made.summary().cost.teaching
+    assert teaching.views == views
+    assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
+
+
+def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
+    made = finished(tmp_path)
+    write_table(tmp_path, "logits", [6, 6, 3, 0])
+    made.update(table="logits")
+    assert made.summary().cost.teaching.views == 5.0
+    assert made.summary().cost.teaching.live_seconds is None, "this search filled nothing"
+    made.update(fill_seconds=10.0, table="gone")
     assert made.summary().cost.teaching.views is None
+    made.update(table="../elsewhere")
+    with pytest.raises(RaykdError, match=r"table is '\.\./elsewhere', not the name of a folder"):
+        made.summary()
 
 
 def test_a_live_teacher_is_said_to_be_one(tmp_path):

@@ -1,0 +1,57 @@
+"""Why a run failed: because of its own configuration, or because of something outside of it, which may pass.
+
+A configuration that fails is a result of a search and is not tried again. After a failure outside of it (a full disk,
+a damaged file, a folder that another process writes, a GPU that torch cannot use) the run is trained again.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged
+
+Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
+LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")  # after these a process can use no GPU
+_NO_MEMORY = ("out of memory", "allocate memory")  # of CUDA, of torch's CPU allocator, of the operating system
+# How libraries that raise no OSError report one: Rust's (safetensors), and torch's of files that it maps.
+_NO_FILE = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return the kind of failure that `error` stands for.
+
+    code: an error of raykd's code, of a custom method or of a library, which the same configuration meets again.
+    """
+    text = str(error).lower()
+    if isinstance(error, RunDiverged | RejectedConfiguration):
+        return "diverged" if isinstance(error, RunDiverged) else "rejected"
+    if loses_gpu(error):
+        return "outside"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in _NO_MEMORY):
+        return "out of memory"
+    outside = isinstance(error, OSError | RaykdError | SafetensorError) or any(words in text for words in _NO_FILE)
+    return "outside" if outside else "code"
+
+
+def loses_gpu(error: BaseException) -> bool:
+    """Whether this process can train nothing more on its GPU after `error`."""
+    return any(words in str(error) for words in LOST_GPU)
+
+
+@contextmanager
+def rejecting_configuration() -> Iterator[None]:
+    """Raise RejectedConfiguration for a ConfigError of what is made inside, unless the data are its cause."""
+    try:
+        yield
+    except (DataError, RejectedConfiguration):
+        raise
+    except ConfigError as error:
+        raise RejectedConfiguration(str(error)) from error
+
+
+def is_of_configuration(record: Mapping[str, Any]) -> bool:
+    """Whether a run with this run.json failed because of its own configuration."""
+    return record.get("status") == "failed" and record.get("failure", "outside") != "outside"

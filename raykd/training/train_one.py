@@ -1,0 +1,102 @@
+"""Train one run in its folder: what a worker of a lab, a trial of a search and a plan without Ray have in common.
+
+    train_one(run, folder, dataset, device, RunStore(results), logit_cache, Hooks(on_epoch, should_stop))
+
+The steps: lock the folder, choose the teacher, train, and write TensorBoard files and usage where they are asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from raykd.data.dataset import Dataset
+from raykd.errors import RunFailed
+from raykd.plan import Run
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.teaching import WantedTable
+from raykd.training.group import ALONE, Group
+from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
+from raykd.training.loop import WRITER_WAIT_S, fit
+from raykd.training.taught import teacher_of
+from raykd.training.tensorboard import TensorBoard
+from raykd.training.usage import metered
+
+
+class RunLocked(RunFailed):
+    """Another process is writing the run's folder. The run itself has not failed."""
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What to write beside the run's own files.
+
+    tensorboard: whether to write TensorBoard files. hyperparameters: {dotted path: value} for TensorBoard's HPARAMS.
+    gpus: GPUs of this worker, for its usage file; None writes no usage.
+    """
+
+    tensorboard: bool = False
+    hyperparameters: Mapping[str, Any] | None = None
+    gpus: float | None = None
+
+
+NO_LOGGING = Logging()
+
+
+def train_one(
+    run: Run,
+    folder: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    store: RunStore,
+    table: WantedTable | None,
+    hooks: Hooks = NO_HOOKS,
+    group: Group = ALONE,
+    logging: Logging = NO_LOGGING,
+) -> None:
+    """Train `run` in `folder` from where it stands to its end; all workers of `group` call this.
+
+    table: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
+    worker; files are written by the first one.
+
+    Raises what `fit` raises, and RunLocked in all workers where another process writes the folder.
+    """
+    with ExitStack() as held:
+        held.enter_context(locked(folder, group))
+        began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
+        teacher = teacher_of(run, began_under, table, store, dataset, device)
+        board = held.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
+
+        def on_epoch(report: EpochReport) -> None:
+            if group.is_first and logging.tensorboard:
+                board.add(report)
+            hooks.on_epoch(report)
+
+        if logging.gpus is not None:
+            is_begun = group.is_first and folder.checkpoint.is_file()
+            held.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_begun))
+        fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
+
+
+@contextmanager
+def locked(folder: RunFolder, group: Group = ALONE, wait_s: float = WRITER_WAIT_S) -> Iterator[None]:
+    """Hold the lock of `folder` in the first worker of `group`. The lock is reentrant within a process.
+
+    Raises RunLocked in all workers where another process still holds it after `wait_s` seconds.
+    """
+    with ExitStack() as held:
+        if reason := group.first(lambda: _lock(folder, held, wait_s)):
+            raise RunLocked(reason)
+        yield
+
+
+def _lock(folder: RunFolder, held: ExitStack, wait_s: float) -> str:
+    """Add the folder's lock to `held`; return which process holds it where that fails, else ''."""
+    try:
+        held.enter_context(folder.writer(wait_s))
+    except RunFailed:
+        return f"locked by {folder.record().get('writer', 'another process')}"
+    return ""

@@ -1,0 +1,166 @@
+"""Which settings of a search are confirmed, against which baselines, and which failures settle a confirmation.
+
+Run folders are written as a run leaves them; nothing is trained and Ray is not started.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from search_runs import EXPERIMENT
+from small_runs import recipe
+
+from raykd.errors import ConfigError, RunFailed
+from raykd.orchestration import confirm as confirmation
+from raykd.orchestration.confirm import Candidate, candidates_of, confirm, is_confirmed, winner_of
+from raykd.orchestration.options import Options
+from raykd.orchestration.queue import Job, JobStatus, State
+from raykd.orchestration.search_command import SearchCommand
+from raykd.plan import Run
+from raykd.runs import RunStore
+from raykd.search import Search, choice, uniform
+from raykd.study import Trial
+
+LR = "student.optimizer.lr"
+ALPHAS = {"method.alpha": uniform(0.1, 0.9)}
+RATES = {LR: choice(0.05, 0.2)}
+
+
+def command(results: Path, space: Mapping[str, Any], confirm: int = 2) -> SearchCommand:
+    """A search over `space` with two seeds; the experiment's own learning rate is 0.05, its alpha 0.5."""
+    search = Search(space=space, trials=2, sampler="random", scheduler="none", confirm=confirm)
+    experiment = replace(EXPERIMENT, student=recipe(epochs=2), seeds=(0, 1), search=search)
+    return SearchCommand(experiment, Options(results, Path("no-data-here")), Console(file=io.StringIO()))
+
+
+def trials(*settings: Mapping[str, Any]) -> list[Trial]:
+    return [Trial(number, "done", setting, (80.0,), {}, "") for number, setting in enumerate(settings)]
+
+
+class Lab:
+    """Stands for the lab: ends each run as it is told, and remembers in which order runs were asked for."""
+
+    def __init__(self, results: Path, tops: Mapping[str, Sequence[float | str]]) -> None:
+        """tops: {stage and learning rate, or alpha: validation top1 a seed, or the failure that it ends with}."""
+        self._store, self._tops = RunStore(results), tops
+        self.trained: list[list[str]] = []
+        self.last: list[Run] = []
+
+    def bring_to_end(self, runs: Sequence[Run], *_: Any) -> list[JobStatus]:
+        statuses = [self._train(run) for run in runs if self._store.status(run) != "done"]
+        self.trained.append([self._key(run) for run in runs])
+        self.last = list(_[-1](statuses))
+        new = [run for run in self.last if run.stage == "baseline" and self._store.status(run) == "not started"]
+        self.trained.append([self._key(run) for run in new])
+        return statuses + [self._train(run) for run in new]
+
+    def _key(self, run: Run) -> str:
+        return f"{run.stage} {run.recipe.optimizer.lr:g}"  # type: ignore[union-attr]
+
+    def _train(self, run: Run) -> JobStatus:
+        found = self._tops[self._key(run)][run.seed]
+        folder = self._store.folder(run)
+        if isinstance(found, str):
+            folder.update(status="failed", reason=f"{found}!", failure=found)
+            return JobStatus(Job("train", run), State.FAILED, reason=f"{found}!")
+        folder.update(status="done", best={"epoch": 1, "val_top1": found})
+        folder.best.write_bytes(b"weights")
+        return JobStatus(Job("train", run), State.DONE)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Confirm a search over learning rates, whose runs end with `tops`; gives the lab and confirmed.json."""
+
+    def confirmed(tops: Mapping[str, Sequence[float | str]]) -> tuple[Lab, dict[str, Any]]:
+        asked, made = command(tmp_path, RATES), Lab(tmp_path, tops)
+        monkeypatch.setattr(confirmation, "bring_to_end", made.bring_to_end)
+        confirm(asked, trials({LR: 0.2}, {LR: 0.05}), None, lambda: False)
+        return made, json.loads(asked.folder.confirmed.read_text())
+
+    return confirmed
+
+
+def test_equal_settings_of_several_trials_are_one_candidate_and_the_next_best_takes_the_place(tmp_path: Path) -> None:
+    alphas = (0.7, 0.7, 0.5, 0.7, 0.3, 0.2)
+    found = candidates_of(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
+    assert [candidate.trial for candidate in found] == [None, 0, 4]
+    assert [candidate.setting["method.alpha"] for candidate in found] == [0.5, 0.7, 0.3]
+
+
+def test_settings_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> None:
+    """'dkd' and 'DKD' are one method; 'kd' is the experiment's own."""
+    asked = command(tmp_path, {"method": choice("kd", "KD", "dkd", "DKD", "dist")}, confirm=3)
+    words = ("DKD", "KD", "dkd", "dist", "kd")
+    found = candidates_of(asked, trials(*({"method": word} for word in words)))
+    assert [candidate.setting["method"] for candidate in found] == ["kd", "DKD", "dist"]
+
+
+def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(lab) -> None:
+    made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83.2]})
+    assert made.trained == [["distilled 0.05"] * 2 + ["distilled 0.2"] * 2, ["baseline 0.2"] * 2]
+    assert confirmed["baseline"]["setting"] == {LR: 0.2} and confirmed["baseline"]["values"] == [82, 83.2]
+    assert confirmed["winner"] == 1 and confirmed["candidates"][1]["setting"] == {LR: 0.2}
+    planned = {run.name for run in made.last}
+    assert {*confirmed["baseline"]["runs"], *confirmed["candidates"][1]["runs"]} < planned, "all are tested"
+
+
+def test_baselines_that_all_candidates_share_are_trained_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, made = command(tmp_path, ALPHAS), Lab(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
+    monkeypatch.setattr(confirmation, "bring_to_end", made.bring_to_end)
+    confirm(asked, trials({"method.alpha": 0.7}), None, lambda: False)
+    assert made.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
+
+
+def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(lab, tmp_path: Path) -> None:
+    _made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]})
+    own, other = confirmed["candidates"]
+    assert (confirmed["winner"], own["values"], own["failed"]) == (0, [60, 61], None)
+    assert (other["values"], other["failed"]) == ([], "seed 1: diverged!")
+    assert confirmed["baseline"]["setting"] == {LR: 0.05}
+    asked = command(tmp_path, RATES)
+    assert is_confirmed(asked), "the failure is a result and is not trained again"
+
+
+def test_a_baseline_that_diverges_is_recorded(lab) -> None:
+    _, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, "diverged"]})
+    assert confirmed["baseline"]["failed"] == "seed 1: diverged!" and confirmed["baseline"]["values"] == []
+
+
+def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(lab, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="1 of 1 jobs failed"):
+        lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
+    asked = command(tmp_path, RATES)
+    assert not asked.folder.confirmed.exists() and not is_confirmed(asked)
+    assert not list(asked.folder.path.parent.glob("baseline-*")), "another winner may come of it"
+
+
+def test_where_all_settings_diverge_the_command_fails_with_the_reason(lab) -> None:
+    every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
+    with pytest.raises(RunFailed, match=r"none of 2 settings could be trained; .* own: seed 0: diverged!"):
+        lab(every)
+
+
+@pytest.mark.parametrize("damage", ["candidates", "baseline", "winner"])
+def test_a_damaged_confirmation_is_refused_in_one_line(lab, tmp_path: Path, damage: str) -> None:
+    lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
+    asked = command(tmp_path, RATES)
+    path = asked.folder.confirmed
+    path.write_text(json.dumps({**json.loads(path.read_text()), damage: [7]}))
+    with pytest.raises(ConfigError, match=r"confirmed\.json' is damaged .* remove it, and rerun") as caught:
+        is_confirmed(asked)
+        winner_of(asked.folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_candidates_know_their_runs_and_baselines(tmp_path: Path) -> None:
+    (own, *_) = candidates_of(command(tmp_path, RATES), [])
+    assert isinstance(own, Candidate)
+    assert [run.stage for run in (*own.runs, *own.baselines)] == ["distilled"] * 2 + ["baseline"] * 2

@@ -1,0 +1,126 @@
+"""A search over the student's recipe whose store fails for a while: nothing that may pass is a trial's result.
+
+Afterwards it ends as any other: with a winner that is compared with baselines of its own recipe.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, trials_in
+from small_runs import recipe
+
+from raykd.orchestration.nested_trial import _causes
+from raykd.orchestration.searcher import CUT_OFF, MOST_OUTSIDE, OUTSIDE, StudySearcher
+from raykd.recipe import SGD
+from raykd.search import Search, choice, uniform
+from raykd.study import Study, Trial
+from raykd.training.failure import failure_of
+from raykd.training.train_one import RunLocked
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+LR = "student.optimizer.lr"
+SEARCH = Search(space={LR: choice(0.001, 0.05)}, sampler="grid", scheduler="none", trials=2, confirm=1, at_once=1)
+STUDENT = recipe(epochs=3, batch_size=20, optimizer=SGD(lr=0.001))
+ASKED = replace(EXPERIMENT, student=STUDENT, teacher_source="table", search=SEARCH)
+
+
+@dataclass(frozen=True)
+class Searched:
+    results: Path
+    first: Ended
+    after_first: list[Trial]
+    second: Ended
+
+
+@pytest.fixture(scope="module")
+def searched_twice(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """The first command can write no checkpoint of trial 1, nor TensorBoard files of trial 0; the second can."""
+    results = tmp_path_factory.mktemp("failing-store")
+    folder = folder_in(results)
+    for number, name in ((0, "tensorboard"), (1, "checkpoint")):
+        folder.run(number).path.mkdir(parents=True)
+        (folder.run(number).path / name).write_text("a file in the place of a folder")
+    first = run_search(results, ASKED)
+    after_first = trials_in(results)
+    (folder.run(1).path / "checkpoint").unlink()
+    return Searched(results, first, after_first, run_search(results, ASKED))
+
+
+def test_a_failure_of_the_store_is_no_trials_result_and_ends_the_command_with_the_reason(
+    searched_twice: Searched,
+) -> None:
+    assert [trial.state for trial in searched_twice.after_first] == ["done", "begun"]
+    assert searched_twice.first.exit_code == 1
+    (line,) = searched_twice.first.error.splitlines()
+    assert "1 of 2 trials ended; trial 1 cannot be trained: FileExistsError: " in line
+    assert line.endswith("remove the cause, and rerun the same command to resume")
+
+
+def test_the_same_command_trains_that_trial_once_the_store_can_be_written(searched_twice: Searched) -> None:
+    assert (searched_twice.second.exit_code, searched_twice.second.error) == (0, "")
+    assert [trial.state for trial in trials_in(searched_twice.results)] == ["done", "done"]
+
+
+def test_a_trial_whose_tensorboard_files_cannot_be_written_is_done(searched_twice: Searched) -> None:
+    folder = folder_in(searched_twice.results).run(0)
+    assert folder.tensorboard.is_file() and folder.status() == "done"
+
+
+def test_both_students_of_the_report_have_the_winners_recipe(searched_twice: Searched) -> None:
+    results = searched_twice.results
+    confirmed = confirmed_in(results)
+    winner, baseline = confirmed["candidates"][confirmed["winner"]], confirmed["baseline"]
+    assert winner["setting"] == baseline["setting"] == {LR: 0.05}, "0.001 trains next to nothing in 3 epochs"
+    report = json.loads((results / "report.json").read_text())["small"]
+    for key, runs in (("student_accuracy_with_kd", winner["runs"]), ("student_accuracy_without_kd", baseline["runs"])):
+        records = [json.loads((results / "small" / name / "run.json").read_text()) for name in runs]
+        assert {record["config"]["recipe"]["optimizer"]["lr"] for record in records} == {0.05}
+        tops = [json.loads((results / "small" / name / "test.json").read_text())["top1"] for name in runs]
+        assert report[key] == pytest.approx(mean(tops) / 100, abs=1e-7)
+    lrs = {json.loads(path.read_text())["config"]["recipe"]["optimizer"]["lr"] for path in baselines(results)}
+    assert lrs == {0.05}, "a baseline of the recipe that lost is not trained"
+    page = (results / "report" / "small-search" / "index.html").read_text()
+    assert "Winner against the baseline with the winner&#39;s student recipe" in page
+
+
+def baselines(results: Path) -> list[Path]:
+    return sorted(results.glob("small/baseline-*/run.json"))
+
+
+def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: Searched) -> None:
+    results = searched_twice.results
+    name = folder_in(results).record()["table"]
+    assert (results / ".tables" / name / "table.json").is_file()
+    summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
+    assert summary["cost"]["teaching"]["source"] == "table" and summary["cost"]["teaching"]["views"] > 0
+
+
+def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
+    """Ray Train wraps what a worker raises, and one that only missed the others' messages stands beside it."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    locked, missed = RunLocked("locked by process 7 on cn1"), RuntimeError("Connection closed by peer")
+    wrapped = {rank: UserExceptionWithTraceback(cause, "...") for rank, cause in enumerate((missed, locked))}
+    assert [failure_of(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
+    assert _causes(ValueError("none of Ray's")) == []
+
+
+def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
+    search = Search(space={"method.alpha": uniform(0, 1)}, trials=10, sampler="random", scheduler="none")
+    folder = folder_in(tmp_path)
+    folder.path.mkdir(parents=True)
+    study = Study(folder, search, {"method.alpha": 0.5})
+    searcher = StudySearcher(study, search, lambda: False)
+    for count in range(MOST_OUTSIDE):
+        assert searcher.suggest(f"t{count}")["number"] == count
+        searcher.on_trial_complete(f"t{count}", {CUT_OFF: True, OUTSIDE: "OSError: no space left"})
+    assert searcher.suggest("t9") == "FINISHED"
+    assert searcher.outside == dict.fromkeys(range(MOST_OUTSIDE), "OSError: no space left")
+    assert [trial.state for trial in study.trials()] == ["begun"] * MOST_OUTSIDE
+    again = StudySearcher(study, search, lambda: False)
+    assert again.suggest("t0")["number"] == 0, "unfinished trials come first"

@@ -1,0 +1,70 @@
+"""Which failures are a run's own, and which may pass: those are trained again."""
+
+import errno
+import os
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from small_runs import CPU, digits, recipe, run_of
+
+from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
+from raykd.recipe import SGD
+from raykd.run_folder import RunFolder
+from raykd.training.failure import failure_of, is_of_configuration, rejecting_configuration
+from raykd.training.loop import fit
+from raykd.training.train_one import RunLocked
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (RunDiverged("loss term 'kd' became NaN"), "diverged"),
+        (RejectedConfiguration("width = 0"), "rejected"),
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory"),
+        (ValueError("a custom method's mistake"), "code"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "code"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "outside"),
+        (PermissionError(errno.EACCES, "Permission denied"), "outside"),
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), "outside"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "outside"),
+        (RuntimeError("unable to open file </x/logits.f16> in read-only mode: No such file"), "outside"),
+        (RuntimeError("Training failed: OSError: [Errno 122] Disk quota exceeded"), "outside"),
+        (RunLocked("locked by process 7 on cn1"), "outside"),
+        (RunFailed("the teacher's weights have changed"), "outside"),
+        (ConfigError("torch cannot use the GPU"), "outside"),
+        (DataError("the images are gone"), "outside"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "outside"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__} {value}"[:40],
+)
+def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> None:
+    assert failure_of(error) == failure
+
+
+def test_a_config_error_of_what_is_made_rejects_the_configuration_and_one_of_data_does_not() -> None:
+    with pytest.raises(RejectedConfiguration, match="too narrow"), rejecting_configuration():
+        raise ConfigError("too narrow")
+    with pytest.raises(DataError), rejecting_configuration():
+        raise DataError("gone")
+
+
+def test_run_json_says_whether_the_configuration_failed(run_folder: RunFolder) -> None:
+    diverging = run_of("baseline", student=recipe(optimizer=SGD(lr=1e30)))
+    with pytest.raises(RunDiverged):
+        fit(diverging, digits(), run_folder, CPU)
+    assert run_folder.record()["failure"] == "diverged" and is_of_configuration(run_folder.record())
+
+
+def test_run_json_says_that_a_failure_of_the_disk_may_pass(run_folder: RunFolder) -> None:
+    run_folder.path.mkdir()
+    (run_folder.path / "checkpoint").write_text("a file where the checkpoint's folder belongs")
+    with pytest.raises(FileExistsError):
+        fit(run_of("baseline"), digits(), run_folder, CPU)
+    assert run_folder.record()["failure"] == "outside" and not is_of_configuration(run_folder.record())
+    (run_folder.path / "checkpoint").unlink()
+    fit(run_of("baseline"), digits(), run_folder, CPU)
+    assert run_folder.status() == "done" and not is_of_configuration(run_folder.record())

@@ -1,0 +1,84 @@
+"""One run by `train_one`: locked by another process, and with TensorBoard files that cannot be written."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_runs import CPU, digits, run_of
+from test_trained import scalars
+
+from raykd.run_folder import RunFolder
+from raykd.runs import RunStore
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.train_one import Logging, RunLocked, locked, train_one
+
+RUN = run_of("baseline")
+WITH_TENSORBOARD = Logging(tensorboard=True)
+
+
+def train(folder: RunFolder, hooks: Hooks = Hooks()) -> None:  # noqa: B008 - frozen
+    train_one(RUN, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, logging=WITH_TENSORBOARD)
+
+
+@pytest.fixture
+def full_disk(run_folder: RunFolder) -> Iterator[Path]:
+    """TensorBoard's folder as a file system of 4 KiB with less than an epoch's bytes left."""
+    folder = run_folder.tensorboard
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root and the right to mount")
+    (folder / "filler").write_bytes(b"x" * 4096)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def assert_done_and_logged_once(folder: RunFolder, output: str, reason: str) -> None:
+    assert folder.status() == "done"
+    assert [row["epoch"] for row in folder.history()] == list(range(RUN.recipe.epochs))
+    (line,) = output.splitlines()
+    assert line.startswith(f"raykd: TensorBoard files in '{folder.tensorboard}' cannot be written") and reason in line
+
+
+def test_a_full_disk_under_tensorboard_fails_no_run_and_is_logged_once(
+    run_folder: RunFolder, full_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(run_folder)
+    output = capfd.readouterr()
+    assert output.err == "", "no thread printed a traceback"
+    assert_done_and_logged_once(run_folder, output.out, "No space left on device")
+
+
+def test_a_file_in_the_place_of_tensorboards_folder_fails_no_run_and_is_logged_once(
+    run_folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_folder.path.mkdir(parents=True)
+    run_folder.tensorboard.write_text("not a folder")
+    train(run_folder)
+    assert_done_and_logged_once(run_folder, capfd.readouterr().out, "File exists")
+
+
+def test_epochs_are_written_again_once_tensorboards_folder_can_be_written(run_folder: RunFolder) -> None:
+    run_folder.path.mkdir(parents=True)
+    run_folder.tensorboard.write_text("not a folder")
+
+    def free_after_the_first(report: EpochReport) -> None:
+        if report.epoch == 0:
+            run_folder.tensorboard.unlink()
+
+    train(run_folder, Hooks(free_after_the_first))
+    assert [step for step, _ in scalars(run_folder.tensorboard)["top1/val"]] == [1, 2]
+
+
+def test_a_run_that_another_process_writes_is_locked_and_left_as_it_is(run_folder: RunFolder) -> None:
+    other = RunFolder(run_folder.path)
+    with other.writer():
+        other.update(writer="process 7 on cn1", status="running")
+        with pytest.raises(RunLocked, match="locked by process 7 on cn1"):
+            train(run_folder)
+        assert other.record() == {"writer": "process 7 on cn1", "status": "running"}
+    with locked(run_folder):
+        train(run_folder)  # the lock is reentrant within a process
+    assert run_folder.status() == "done"
