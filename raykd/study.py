@@ -25,8 +25,6 @@ from raykd.run_folder import RunFolder, is_locked, lock_at, read_json
 from raykd.search import Search
 from raykd.study_sampler import SeededByTrial, draw
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 STUDY = "search"
 Ending = Literal["done", "stopped", "failed"]
 STATES: dict[TrialState, Literal["waiting", "begun"] | Ending] = {
@@ -217,6 +215,8 @@ class _Held(JournalFileOpenLock):
 
 
 def storage_of(journal: Path) -> JournalStorage:
+    """The journal, opened; Optuna then logs warnings only."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=_Held(str(journal))))
 
 

@@ -16,7 +16,19 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages", "timing"},
+    {
+        "config",
+        "overrides",
+        "field_types",
+        "errors",
+        "messages",
+        "outputs",
+        "user_code",
+        "atomic",
+        "provenance",
+        "stages",
+        "timing",
+    },
     {"data", "models", "methods"},
     {
         "experiment",
@@ -52,7 +64,10 @@ LEAN = (
     "cluster",
     "errors",
     "config",
-    "type_words",
+    "field_types",
+    "messages",
+    "user_code",
+    "overrides",
     "atomic",
     "provenance",
     "stages",

@@ -11,9 +11,9 @@ from typing import Any
 
 from raykd.atomic import write_json
 from raykd.experiment import Experiment
+from raykd.messages import plural
 from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
 from raykd.orchestration.options import Options
-from raykd.orchestration.progress import plural
 from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run
 from raykd.run_folder import RunFolder, read_json

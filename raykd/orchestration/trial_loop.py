@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from raykd.config import override
 from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
 from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
+from raykd.overrides import override
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore
 from raykd.search import Search

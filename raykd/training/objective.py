@@ -12,7 +12,7 @@ from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
 
-_MEASURED_HERE = ("ce", "top1", "loss")
+MEASURED_HERE = ("ce", "top1", "loss")
 
 
 class Objective(nn.Module):
@@ -34,7 +34,7 @@ class Objective(nn.Module):
         terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
         if teacher is not None:
             own = self.method.terms(student, teacher, targets, self.adapter)
-            for name in _MEASURED_HERE:
+            for name in MEASURED_HERE:
                 if name in own:
                     raise ConfigError(
                         f"method = {self.method.title()}: terms() gives '{name}', which is measured for every method "
