@@ -23,6 +23,8 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     """The file's `experiments`, else its `experiment`. Raises ConfigError for a file without one, or with an error."""
     what = f"experiment file '{file}'"
     path = require_file("experiment file", file, f"examples are in {EXPERIMENTS}")
+    if b"\0" in path.read_bytes():  # Python 3.11 would run what is before it
+        raise ConfigError(f"{what} has null bytes and is no Python source; copy it again")
     sys.path.insert(0, str(path.parent.absolute()))  # as `python FILE` does: one experiment may import another
     try:
         with reading(what, str(path)):

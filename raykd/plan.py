@@ -23,6 +23,7 @@ from raykd.models import Model
 from raykd.models.weights import file_fingerprint
 from raykd.recipe import Recipe
 from raykd.stages import STAGES, Stage
+from raykd.user_code import require_file
 
 # Raised when a change to the code changes what a run of the same settings gives: old runs are then run anew.
 RESULT_VERSION = 1
@@ -189,8 +190,7 @@ def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | No
 
 
 def _weights_file(path: Path) -> WeightsFile:
-    if not path.is_file():
-        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
+    require_file("weights file", path, "check the path, or leave it out to train")
     return WeightsFile(sha256=file_fingerprint(path), path=str(path.absolute()))
 
 

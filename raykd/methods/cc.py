@@ -9,10 +9,11 @@ as RepDistiller's on CIFAR. Of the teacher it needs the embedding.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
+from raykd.field_types import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
@@ -25,7 +26,7 @@ class CorrelationCongruence(FeatureMethod):
     kind: ClassVar[str] = "cc"
     paper: ClassVar[str] = "arXiv:1904.01802"
     weight: float = 0.02
-    dimensions: int = 128
+    dimensions: Annotated[int, AtMost(4096)] = 128
 
     def check(self) -> None:
         super().check()
