@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from itertools import islice
@@ -38,9 +38,9 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
 def _found(what: str, names: Mapping[str, Any]) -> Iterator[Experiment]:
     """The experiments among the `names` that a file defines."""
     name = "experiments" if "experiments" in names else "experiment"
-    defined = names.get(name)
-    several = not isinstance(defined, str | Mapping) and hasattr(defined, "__iter__")
-    listed = list(islice(defined, MAX_EXPERIMENTS + 1)) if name == "experiments" and several else [defined]
+    defined: Any = names.get(name)
+    several = name == "experiments" and isinstance(defined, Iterable) and not isinstance(defined, str | Mapping)
+    listed: list[Any] = list(islice(defined, MAX_EXPERIMENTS + 1)) if several else [defined]
     if not listed or defined is None:
         raise ConfigError(f"{what} defines no experiment; it requires a line experiment = Experiment(...)")
     if len(listed) > MAX_EXPERIMENTS:

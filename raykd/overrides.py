@@ -63,7 +63,7 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
             find = known[name].metadata.get(FIND, lambda found: found)
             value = _changed(find(value), deeper, f"{above}{name}.")
         changes[name] = value
-    return replace(config, **changes)
+    return replace(config, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def _has(config: Any, known: Iterable[str]) -> str:

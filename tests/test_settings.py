@@ -147,7 +147,10 @@ def test_a_flag_and_a_setting_go_together_in_every_order_unless_they_set_the_sam
     ("words", "method"),
     [
         (["--feature-distill", "cosine", "--set", "method.alpha=0.25"], FeatureKD(0.25, 4.0, "cosine")),
-        (["--feature-distill", "mse", "--alpha", "0.2", "--set", "method.feature_weight=3"], FeatureKD(0.2, 4, "mse", 3)),
+        (
+            ["--feature-distill", "mse", "--alpha", "0.2", "--set", "method.feature_weight=3"],
+            FeatureKD(0.2, 4.0, "mse", 3),
+        ),
         (["--temperature", "2", "--set", "method=dkd"], DKD(temperature=2)),
         (["--alpha", "0.25", "--set", "method=feature_kd", "--temperature", "3"], FeatureKD(0.25, 3)),
     ],

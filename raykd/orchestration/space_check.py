@@ -91,7 +91,7 @@ def _distinct(
     return list(found.values())
 
 
-def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> dict[str, Sequence[Any]]:
+def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> Mapping[str, Sequence[Any]]:
     """The values of each field below `whose` that are tried with all others: of most fields the first alone.
 
     Raises ConfigError where they make more combinations than can be checked.
