@@ -121,4 +121,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    found = getattr(import_module(_HOME[name]), name)
+    if name == "main":
+        import_module("raykd.cli").report_mistakes_in_one_line()
+    return found

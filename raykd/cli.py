@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from raykd.errors import RESUME, Interrupted, RaykdError, is_environment_error
+from raykd.errors import RESUME, ConfigError, Interrupted, RaykdError, is_environment_error
+from raykd.user_code import is_being_read
 
 if TYPE_CHECKING:
     from raykd.experiment import Experiment
@@ -25,11 +26,14 @@ _BENCH = "measure the loop on this machine, against its bare step and against th
 _EXPORT = "take a run's best weights away, with a model card: safetensors, ONNX, torch.export, or a folder of timm's"
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 TEACHER_SOURCES = ("auto", "live", "table")
+IN_MAIN = "if __name__ == '__main__':"
 TAKE_OVER = "take this teacher over instead of training one"
 
 
 def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray, with the flags of the command line; ends the process."""
+    if is_being_read():
+        raise ConfigError(f"main() is called while the file is read; put {IN_MAIN} above that line")
     parser = argparse.ArgumentParser(
         description="Run this experiment; what is done already is not run again.", epilog=EXIT_CODES
     )
@@ -200,7 +204,6 @@ def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         choices=TEACHER_SOURCES,
-        dest="teacher_source",
         help="ask the teacher at every step (live), or once for each view, on disk (table); default: what is cheaper",
     )
 
@@ -225,12 +228,17 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _one_line_for_mistakes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A mistake in an experiment file's own lines, before `main` is reached: one line too, and its exit code."""
-    if isinstance(error, RaykdError):
-        print(f"raykd: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code)
-    sys.__excepthook__(kind, error, trace)
+def report_mistakes_in_one_line() -> None:
+    """Install a hook for mistakes in an experiment file's own lines, before `main` is called: one line and exit 2.
 
+    `from raykd import main` calls this, since nothing else of raykd runs before those lines do.
+    """
+    previous = sys.excepthook
 
-sys.excepthook = _one_line_for_mistakes
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, RaykdError):
+            print(f"raykd: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code)
+        previous(kind, error, trace)
+
+    sys.excepthook = hook

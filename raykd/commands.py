@@ -1,95 +1,99 @@
 """What each command does, once its words are parsed."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from raykd.config import override
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
-from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
+from raykd.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
+from raykd.messages import plural
 from raykd.methods import KD, FeatureKD
 from raykd.service_commands import SERVICE_COMMANDS
 from raykd.stages import STAGES, Stage
 
 
 def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """What an experiment file does when it is run."""
-    if arguments.teacher_checkpoint:
-        experiments = [
-            replace(experiment, teacher_checkpoint=arguments.teacher_checkpoint) for experiment in experiments
-        ]
-    experiments = apply_settings(_taught(experiments, arguments), arguments.settings)
-    if families := getattr(arguments, "family", None):
-        experiments = [experiment for experiment in experiments if experiment.family in families]
-    if arguments.plan or not any(experiment.search for experiment in experiments):
-        _run(experiments, arguments, arguments.stage or STAGES, arguments.plan)
-        return
-    if arguments.stage:
+    """What an experiment file does when it is run: its labs together on one Ray, then its searches one by one."""
+    chosen = set(getattr(arguments, "family", None) or [experiment.family for experiment in experiments])
+    left_out = {experiment.family for experiment in experiments} - chosen
+    experiments = [experiment for experiment in experiments if experiment.family in chosen]
+    flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher": "teacher_source"})
+    experiments = apply_settings(experiments, arguments.settings, flags, left_out)
+    searches = [experiment for experiment in experiments if experiment.search is not None]
+    if searches and arguments.stage:
         raise ConfigError(f"--stage {arguments.stage[0]}: an experiment that searches has no stages; leave it out")
-    for experiment in experiments:
+    stages = arguments.stage or STAGES
+    if arguments.plan:
+        _plan(experiments, arguments, stages)
+        return
+    from raykd.orchestration.lab import require_together
+
+    require_together(experiments)
+    if labs := [experiment for experiment in experiments if experiment.search is None]:
+        _run(labs, arguments, stages)
+    for experiment in searches:
         _search(experiment, arguments)
 
 
-def _taught(experiments: Sequence[Experiment], arguments: Namespace) -> list[Experiment]:
-    """As --teacher has it."""
-    source = arguments.teacher_source
-    return [replace(experiment, teacher_source=source) if source else experiment for experiment in experiments]
-
-
 def train_teacher(arguments: Namespace) -> None:
-    experiment = _with(
-        _recipe(arguments, arguments.model), {"teacher.model": arguments.model, "teacher.epochs": arguments.epochs}
-    )
-    _run(apply_settings([experiment], arguments.settings), arguments, ("teacher",))
+    flags = _flags(arguments, {"--model": "teacher.model", "--epochs": "teacher.epochs"})
+    experiment = _recipe(arguments, arguments.model)
+    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher",))
 
 
 def train_student(arguments: Namespace) -> None:
-    experiment = _with(
-        _recipe(arguments, arguments.model), {"student.model": arguments.model, "student.epochs": arguments.epochs}
-    )
-    _run(apply_settings([experiment], arguments.settings), arguments, ("baseline",))
+    flags = _flags(arguments, {"--model": "student.model", "--epochs": "student.epochs"})
+    experiment = _recipe(arguments, arguments.model)
+    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("baseline",))
 
 
 def distill(arguments: Namespace) -> None:
     experiment = _recipe(arguments, arguments.student)
-    if arguments.feature_distill:
-        method = FeatureKD(distance=arguments.feature_distill)
-        if isinstance(own := experiment.method, KD):
-            method = replace(method, alpha=own.alpha, temperature=own.temperature)
-        experiment = replace(experiment, method=method)
-    experiment = _with(
-        experiment,
+    flags = _flags(
+        arguments,
         {
-            "teacher.model": arguments.teacher,
-            "student.model": arguments.student,
-            "student.epochs": arguments.epochs,
-            "method.alpha": arguments.alpha,
-            "method.temperature": arguments.temperature,
-            "teacher_checkpoint": arguments.teacher_checkpoint,
+            "--teacher": "teacher.model",
+            "--student": "student.model",
+            "--epochs": "student.epochs",
+            "--alpha": "method.alpha",
+            "--temperature": "method.temperature",
+            "--teacher-checkpoint": "teacher_checkpoint",
         },
     )
-    _run(apply_settings([experiment], arguments.settings), arguments, ("teacher", "distilled"))
+    if distance := arguments.feature_distill:
+        words = f"--feature-distill {distance}"
+        flags += [Flag(words, "method", _feature_kd(experiment)), Flag(words, "method.distance", distance)]
+    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher", "distilled"))
+
+
+def _feature_kd(experiment: Experiment) -> FeatureKD:
+    """The experiment's own method if it is FeatureKD, else FeatureKD with the alpha and temperature of its KD."""
+    own = experiment.method
+    if type(own) is FeatureKD:
+        return own
+    return FeatureKD(alpha=own.alpha, temperature=own.temperature) if isinstance(own, KD) else FeatureKD()
 
 
 def plan(arguments: Namespace) -> None:
-    experiments = apply_settings(_taught(load_experiments(arguments.file), arguments), arguments.settings)
-    _run(experiments, arguments, STAGES, only_plan=True)
+    flags = _flags(arguments, {"--teacher": "teacher_source"})
+    _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments, STAGES)
 
 
 def tune(arguments: Namespace) -> None:
     if arguments.file == "show":
         _show_searches(Path(arguments.results))
         return
+    flags = _flags(arguments, {"--trials": "search.trials", "--teacher": "teacher_source"})
     experiment = load_experiment(arguments.file)
+    if experiment.search is not None:
+        (experiment,) = apply_settings([experiment], arguments.settings, flags)
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
-    experiment = _with(experiment, {"search.trials": arguments.trials})
-    _search(apply_settings(_taught([experiment], arguments), arguments.settings)[0], arguments)
+    _search(experiment, arguments)
 
 
 def report(arguments: Namespace) -> None:
@@ -154,7 +158,7 @@ def doctor(arguments: Namespace) -> None:
         print(finding, flush=True)
         bad += finding.verdict == "bad"
     if bad:
-        raise ConfigError(f"{bad} of these want a remedy")
+        raise ConfigError(f"{plural(bad, 'finding')} marked bad above; follow the remedies there")
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
@@ -172,17 +176,16 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
 }
 
 
-def _run(
-    experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage], only_plan: bool = False
-) -> None:
+def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
     from raykd.orchestration.lab import run_lab
+
+    run_lab(experiments, _options(arguments, stages), Console())
+
+
+def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
     from raykd.plan_text import print_plan
 
-    options = _options(arguments, stages)
-    if only_plan:
-        print_plan(experiments, options)
-    else:
-        run_lab(experiments, options, Console())
+    print_plan(experiments, _options(arguments, stages))
 
 
 def _search(experiment: Experiment, arguments: Namespace) -> None:
@@ -217,8 +220,7 @@ def _recipe(arguments: Namespace, model: str | None) -> Experiment:
     return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
 
 
-def _with(experiment: Experiment, changes: dict[str, str | None]) -> Experiment:
-    for path, value in changes.items():
-        if value is not None:
-            experiment = override(experiment, path, value)
-    return experiment
+def _flags(arguments: Namespace, paths: Mapping[str, str]) -> list[Flag]:
+    """The flags among `paths`, {flag: dotted path of its field}, that were given."""
+    given = {flag: getattr(arguments, flag[2:].replace("-", "_")) for flag in paths}
+    return [Flag(f"{flag} {value}", paths[flag], value) for flag, value in given.items() if value is not None]

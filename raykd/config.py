@@ -1,6 +1,5 @@
-"""Typed, frozen configuration: checked fields, overrides by dotted path, a fingerprint.
+"""Typed, frozen configuration: checked fields, JSON and back, a fingerprint. Overrides by path: see overrides.py.
 
-    override(experiment, "method.alpha", "0.3")     one field, from text, checked like any other
     to_dict(experiment), from_dict(Method, payload) to JSON and back
     fingerprint(payload)                            64 hex digits; equal only for equal payloads
 
@@ -10,14 +9,18 @@ a wrong value never travels. Plain dataclasses rather than pydantic: the loop mu
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from math import isfinite
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, get_args, get_origin, get_type_hints
 
 from raykd.errors import ConfigError, did_you_mean
-from raykd.field_types import describe, fits, options_of, tidy
+from raykd.field_types import describe, fits, options_of, out_of_bounds, tidy
+from raykd.messages import shown
 
 _LEFT_OUT = "of values that decide no result"
+FIND = "finds the object that a name stands for"
 
 
 def place(default: Any) -> Any:
@@ -28,6 +31,17 @@ def place(default: Any) -> Any:
 def later(default: Any) -> Any:
     """A field that came when people had trained runs: at its default, what was before, no fingerprint has it."""
     return field(default=default, metadata={_LEFT_OUT: lambda value: value == default})
+
+
+def by_name(default: Any, find: Callable[[Any], Any]) -> Any:
+    """A field that may be given as a name; `find` returns the Config of that name, and a Config as it is."""
+    return field(default=default, metadata={FIND: find})
+
+
+@cache
+def type_hints(cls: type, include_limits: bool = False) -> dict[str, Any]:
+    """The types of a Config's fields by name; include_limits: with their Annotated parts."""
+    return get_type_hints(cls, include_extras=include_limits)
 
 
 if TYPE_CHECKING:
@@ -53,12 +67,17 @@ class Config(metaclass=_NamesChecked):
     kind: ClassVar[str] = "config"
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints, limits = type_hints(type(self)), type_hints(type(self), include_limits=True)
         for item in fields(self):
             value = tidy(getattr(self, item.name), hints[item.name])
             object.__setattr__(self, item.name, value)
             if not fits(value, hints[item.name]):
-                raise ConfigError(f"{item.name} = {value!r} in {self.title()}: wants {describe(hints[item.name])}")
+                finite = not isinstance(value, float) or isfinite(value)
+                self._refuse(item.name, f"wants {describe(hints[item.name])}" if finite else "must be a finite number")
+            if required := out_of_bounds(value, limits[item.name]):
+                self._refuse(item.name, required)
+            if find := item.metadata.get(FIND):
+                object.__setattr__(self, item.name, find(value))
         self.check()
 
     def check(self) -> None:
@@ -89,7 +108,10 @@ class Config(metaclass=_NamesChecked):
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """One line with field, value and remedy unless `holds`."""
         if not holds:
-            raise ConfigError(f"{name} = {getattr(self, name)!r} in {self.title()}: {wanted}")
+            self._refuse(name, wanted)
+
+    def _refuse(self, name: str, required: str) -> NoReturn:
+        raise ConfigError(f"{name} = {shown(getattr(self, name))} in {self.title()}: {required}")
 
 
 def kinds(base: type[Config]) -> dict[str, type[Any]]:
@@ -98,69 +120,6 @@ def kinds(base: type[Config]) -> dict[str, type[Any]]:
     for child in base.__subclasses__():
         found = kinds(child) | found
     return found
-
-
-def override(config: Any, path: str, text: str) -> Any:
-    """A copy of `config` with the field at dotted `path` read from `text` by its type.
-
-    Raises ConfigError for an unknown field (nearest name suggested) or a value that does not fit.
-    """
-    try:
-        return _override(config, path.split("."), text, path)
-    except ConfigError as error:
-        raise ConfigError(str(error) if path in str(error) else f"{path}={text}: {error}") from None
-
-
-def _override(config: Any, names: list[str], text: str, path: str) -> Any:
-    name, rest = names[0], names[1:]
-    known = [item.name for item in fields(config)] if is_dataclass(config) else []
-    if name not in known:
-        kind = config.title() if isinstance(config, Config) else type(config).__name__
-        has = f"{kind} has {', '.join(known)}" if known else f"{kind} has no fields"
-        raise ConfigError(f"unknown config field '{path}': {has}{did_you_mean(name, known)}")
-    hint = get_type_hints(type(config))[name]
-    value = _override(getattr(config, name), rest, text, path) if rest else parse(text, hint)
-    return replace(config, **{name: value})  # pyright: ignore[reportArgumentType]
-
-
-def parse(text: str, hint: Any) -> Any:
-    """`text` as a value of type `hint`: bool, int, float, str, Literal, tuple[T, ...], a Config by name, T | None."""
-    options = options_of(hint)
-    if type(None) in options and text.lower() in ("none", "null", ""):
-        return None
-    for option in options:
-        if isinstance(option, type) and issubclass(option, Config):
-            return _config_from_text(text, [o for o in options if isinstance(o, type) and issubclass(o, Config)])
-        if (value := _scalar(text, option)) is not None:
-            return value
-    raise ConfigError(f"'{text}' is not {describe(hint)}")
-
-
-def _config_from_text(text: str, options: list[type[Config]]) -> Config:
-    known = {kind: member for option in options for kind, member in kinds(option).items()}
-    if len(options) == 1:
-        return options[0].from_text(text)
-    if text.lower() not in known:
-        raise ConfigError(f"'{text}' is not one of {', '.join(known)}{did_you_mean(text, known)}")
-    return known[text.lower()]()
-
-
-def _scalar(text: str, hint: Any) -> Any:
-    if get_origin(hint) is tuple:
-        parts, item = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()], get_args(hint)[0]
-        is_config = isinstance(item, type) and issubclass(item, Config)
-        values = [item.from_text(part) if is_config else _scalar(part, item) for part in parts]
-        return None if None in values else tuple(values)
-    if get_origin(hint) is Literal:
-        return next((choice for choice in get_args(hint) if str(choice) == text), None)
-    if hint is bool:
-        return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}.get(text.lower())
-    if hint in (int, float):
-        try:
-            return hint(text.replace("_", ""))
-        except ValueError:
-            return None
-    return text if hint is str else None
 
 
 def to_dict(value: Any, results_only: bool = False) -> Any:
@@ -189,7 +148,7 @@ def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
     cls = known.get(payload.get("kind", ""))
     if cls is None:
         raise ConfigError(f"kind {payload.get('kind')!r} is not one of {', '.join(known)}: written by another version?")
-    hints, names = get_type_hints(cls), {item.name for item in fields(cls)}
+    hints, names = type_hints(cls), {item.name for item in fields(cls)}
     if unknown := set(payload) - names - {"kind"}:
         raise ConfigError(f"{cls.title()} has no field {', '.join(sorted(unknown))}: written by another version?")
     return cls(**{name: _from_value(payload[name], hints[name]) for name in names & set(payload)})

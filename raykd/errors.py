@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 75 cut off (the same c
 
 import errno
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+
+from raykd.messages import one_line
 
 # What the machine, a disk, a quota or a network does to a correct program. All other OSErrors, such as a missing file
 # that the code expected, are mistakes in the code, and keep their traceback.
@@ -28,6 +30,9 @@ class ConfigError(RaykdError, ValueError):
     """A field, flag or file of the user's that cannot work: names field, value and remedy."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class RejectedConfiguration(ConfigError):
@@ -52,10 +57,25 @@ class Interrupted(RaykdError):
     exit_code = 75
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """'; did you mean 'X'?' for the nearest known name, or '' when none is near."""
-    nearest = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+def did_you_mean(name: str, known: Iterable[str], numbered: bool = False) -> str:
+    """'; did you mean 'X'?' for the known name that a typing mistake may have turned into `name`, else ''.
+
+    A typing mistake changes one character in four at most. numbered: known names differ in their numbers ('resnet8',
+    'resnet18'), so a name with other digits is another thing and no typing mistake.
+    """
+    candidates = [other for other in known if not numbered or _digits(other) == _digits(name)]
+    near = get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near and _is_typing_mistake(name, near[0]) else ""
+
+
+def _is_typing_mistake(name: str, other: str) -> bool:
+    same = sum(block.size for block in SequenceMatcher(None, name, other).get_matching_blocks())
+    longest = max(len(name), len(other))
+    return longest - same <= max(1, longest // 4)
+
+
+def _digits(name: str) -> str:
+    return "".join(letter for letter in name if letter.isdigit())
 
 
 def is_environment_error(error: BaseException) -> bool:

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from raykd.config import Config, later, override, place
+from raykd.config import Config, later, place, type_hints
 from raykd.data import names
 from raykd.data.views import Views
 from raykd.errors import ConfigError
+from raykd.field_types import AtMost, MaxLength, Seed, Seeds
 from raykd.methods import KD, Method, own_file
 from raykd.methods.method import Need
-from raykd.models import Model
+from raykd.models import MAX_SIDE, Model
 from raykd.models.vit_cifar import ViT
+from raykd.overrides import override_all
 from raykd.recipe import Recipe
 from raykd.search import Search
 
@@ -40,16 +42,17 @@ class Data(Config):
     val_images: int = 5_000
     train_images: int | None = None
     student_images: int | None = None
-    image_size: int | None = None
+    image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None
     crop_padding: int = 4
     flip: bool = True
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     def check(self) -> None:
         names.require_known(self.name)
         self.require(self.val_images >= 1, "val_images", "must be at least 1: validation picks the checkpoint")
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
+        self.require(self.split_seed >= 0, "split_seed", "must be 0 or more")
         self.require(0 <= self.crop_padding <= 32, "crop_padding", "must lie in [0, 32] pixels")
         if self.train_images is not None and self.student_images is not None:
             fits = self.student_images <= self.train_images
@@ -74,10 +77,10 @@ class Workers(Config):
     """
 
     kind: ClassVar[str] = "workers"
-    count: int = place(1)
+    count: Annotated[int, AtMost(10_000)] = place(1)
     min_count: int | None = place(None)
-    cpus: int | None = place(None)
-    gpus: float | None = place(None)
+    cpus: Annotated[int | None, AtMost(10_000)] = place(None)
+    gpus: Annotated[float | None, AtMost(10_000)] = place(None)
 
     def check(self) -> None:
         self.require(self.count >= 1, "count", "must be at least 1")
@@ -105,25 +108,27 @@ class Experiment(Config):
     """
 
     kind: ClassVar[str] = "experiment"
-    family: str = ""
+    family: Annotated[str, AtMost(64)] = ""
     data: Data = Data()
     teacher: Recipe = Recipe("resnet18")
     student: Recipe = Recipe("resnet8")
     method: Method = KD()
-    seeds: tuple[int, ...] = (0, 1, 2)
-    teacher_seed: int = 0
+    seeds: Seeds = (0, 1, 2)
+    teacher_seed: Seed = 0
     teacher_checkpoint: str | None = None
     teacher_source: Literal["auto", "live", "table"] = place("auto")
     workers: Workers = Workers()
     search: Search | None = place(None)
-    compare: tuple[Method, ...] = place(())
-    teacher_seeds: tuple[int, ...] = later(())
+    compare: Annotated[tuple[Method, ...], MaxLength(100)] = place(())
+    teacher_seeds: Seeds = later(())
     teacher_mean: tuple[float, ...] = later(())
     teacher_std: tuple[float, ...] = later(())
 
     def check(self) -> None:
-        plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) is not None
-        self.require(plain, "family", "wants a short name of a-z, 0-9 and _, such as cnn: it becomes a folder")
+        plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)
+        becomes = "it becomes a folder, and the beginning of paths for --set"
+        self.require(bool(plain), "family", f"wants a short name of a-z, 0-9 and _, and not a field's: {becomes}")
+        self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         self.require(len(self.seeds) >= 1, "seeds", "wants at least one")
         self.require(len(set(self.seeds)) == len(self.seeds), "seeds", "names a seed twice")
         self.require(min(self.seeds, default=0) >= 0, "seeds", "must be 0 or more")
@@ -150,7 +155,7 @@ class Experiment(Config):
         for method in self.methods:
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
-            method.require_own_names(self.student.epochs)
+            method.require_sound_weights(self.student.epochs)
             self._check_batch(method)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
@@ -259,8 +264,6 @@ class Experiment(Config):
 
     def with_setting(self, setting: Mapping[str, object]) -> "Experiment":
         """This experiment without its search, with {dotted path: value}. Raises ConfigError for what does not fit."""
-        changed = replace(self, search=None)
-        for path, value in setting.items():
-            own = self.own_methods.get(str(value)) if path == "method" else None
-            changed = replace(changed, method=own) if own else override(changed, path, str(value))
-        return changed
+        read = {"method": self.own_methods}  # custom methods, as they were when the experiment was made
+        made = [(path, read.get(path, {}).get(str(value), str(value))) for path, value in setting.items()]
+        return override_all(replace(self, search=None), made)

@@ -18,6 +18,7 @@ from raykd.data.dataset import Dataset
 from raykd.data.splits import stratified_holdout
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment
+from raykd.messages import plural
 from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
 from raykd.models.weights import require_file, split_key
@@ -241,21 +242,20 @@ def _check_images(run: Run, dataset: Dataset) -> None:
     left = len(dataset.train.labels) - run.data.val_images
     who = "teacher" if run.stage == "teacher" else "student"
     if left < 1:
+        total = plural(len(dataset.train.labels), "training image")
         raise ConfigError(
-            f"data.val_images = {run.data.val_images}: {dataset.name} has {len(dataset.train.labels)} "
-            f"training images, and some must be left to train on; --set data.val_images={_tenth(dataset)} is a tenth"
+            f"data.val_images = {run.data.val_images}: {dataset.name} has {total}, and some must be left to train "
+            f"on; --set data.val_images={_tenth(dataset)} is a tenth"
         )
     _check_classes(run.data, dataset)
     for name in ("train_images", "student_images"):
         asked = getattr(run.data, name)
         if asked is not None and asked > left:
-            raise ConfigError(
-                f"data.{name} = {asked}: {left} images are left after {run.data.val_images} for validation"
-            )
+            raise ConfigError(f"data.{name} = {asked}: must be at most {left}, the images left after validation")
         left = asked or left
     if run.recipe.batch_size > left:
         raise ConfigError(
-            f"{who}.batch_size = {run.recipe.batch_size} is larger than the {left} images it trains on; "
+            f"{who}.batch_size = {run.recipe.batch_size} is larger than the {plural(left, 'image')} it trains on; "
             f"--set {who}.batch_size={left} or less"
         )
 
@@ -264,7 +264,8 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
     """Something of an image has to be left."""
     who, side = "teacher" if run.stage == "teacher" else "student", run.recipe.augmentation.cutout
     if side >= dataset.image_size:
+        width = plural(dataset.image_size, "pixel")
         raise ConfigError(
-            f"{who}.augmentation.cutout = {side}: images of {dataset.name} are {dataset.image_size} pixels wide here; "
+            f"{who}.augmentation.cutout = {side}: images of {dataset.name} are {width} wide here; "
             f"--set {who}.augmentation.cutout={dataset.image_size // 2} is usual"
         )

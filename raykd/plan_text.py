@@ -1,11 +1,14 @@
-"""An experiment's plan for a person: its runs, its search, its teacher, and how far each is."""
+"""An experiment's plan as text: its runs, its search, its teacher, and how far each is."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
-from raykd.orchestration.lab import half_done_live, plan_of, teaching_of
+from raykd.messages import plural
+from raykd.orchestration.lab import half_done_live, plans_of, teaching_of
 from raykd.orchestration.options import Options
+from raykd.orchestration.space_check import check_search
 from raykd.plan import Plan, Run
 from raykd.runs import RunStore
 from raykd.search import Search
@@ -17,30 +20,34 @@ from raykd.training.training import make_model
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """The graph of runs with how far each is; nothing is started or written."""
+    """Print the graph of runs with how far each is; nothing is started or written.
+
+    Raises ConfigError for everything that a run of the same experiments refuses before Ray starts.
+    """
     store = RunStore(options.results)
-    plans = [plan_of(experiment, options) for experiment in experiments]
-    width = max(len(run.name) for plan, _ in plans for run in plan.runs)
+    plans = plans_of(experiments, options)
+    for plan, dataset in plans:
+        if plan.experiment.search is not None:
+            check_search(plan.experiment, plan, dataset, options)
+    lines = [(run.name, plural(run.recipe.epochs, "epoch")) for plan, _ in plans for run in plan.runs]
+    name_width, epochs_width = (max(len(line[column]) for line in lines) for column in (0, 1))
     for plan, dataset in plans:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
         if search is not None:
-            trials = SearchFolder(store.results / plan.experiment.family / search.name).trials()
-            ended = sum(trial.is_ended for trial in trials)
-            fields = ", ".join(search.space)
-            print(f"  {search.num_trials} trials over {fields}, {ended} of them ended, after the teacher;")
-            print(f"  then {_confirming(search)}")
+            _print_search(search, store.results / plan.experiment.family)
         for run in plan.runs:
             if search is not None and run.stage != "teacher":
                 continue
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             if run.imported is not None:
-                print(f"  {run.name:<{width}}  {_imported(run, store)}")
+                print(f"  {run.name:<{name_width}}  {_imported(run, store)}")
                 found = findings(store.folder(run))
                 for caution in header_cautions(run, dataset) if found is None else found.cautions:
                     print(f"    beware: {caution}")
                 continue
-            print(f"  {run.name:<{width}}  {run.recipe.epochs:>4} epochs  {store.status(run)}{after}")
+            epochs = plural(run.recipe.epochs, "epoch")
+            print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {store.status(run)}{after}")
         trained = {run.name for run in plan.runs if store.status(run) == "done"}
         for line in _by_several_workers(plan, dataset):
             print(f"  {line}")
@@ -73,10 +80,17 @@ def _imported(run: Run, store: RunStore) -> str:
     return f"imported from {run.imported.path}, {how}"
 
 
+def _print_search(search: Search, folder: Path) -> None:
+    ended = sum(trial.is_ended for trial in SearchFolder(folder / search.name).trials())
+    print(f"  {plural(search.num_trials, 'trial')} over {', '.join(search.space)}, {ended} ended, after the teacher;")
+    print(f"  then {_confirming(search)}")
+
+
 def _confirming(search: Search) -> str:
     if not search.confirm:
         return "the best setting with the experiment's seeds"
+    best = "the best" if search.confirm == 1 else f"the best {search.confirm}"
     baselines = "baselines"
     if any(path.startswith("student.") for path in search.space):
         baselines += " with the winner's student recipe"
-    return f"the best {search.confirm} and the experiment's own setting with its seeds, and {baselines}"
+    return f"{best} and the experiment's own setting with its seeds, and {baselines}"

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from raykd import models
-from raykd.config import Config, later
+from raykd.config import Config, by_name, later
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
+from raykd.field_types import AtMost, MaxLength
+from raykd.messages import plural
 from raykd.models import Model
+
+MAX_EPOCHS = 100_000  # some checks look at each epoch by itself
+MAX_BATCH = 1_000_000  # images
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class MultiStep(Config):
     """
 
     kind: ClassVar[str] = "multistep"
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
     gamma: float = 0.1
 
     def check(self) -> None:
@@ -83,7 +88,7 @@ class Cosine(Config):
     """Half a cosine from the learning rate to `floor` of it, stepwise, after `warmup_epochs` of linear rise."""
 
     kind: ClassVar[str] = "cosine"
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, AtMost(MAX_EPOCHS)] = 0.0
     floor: float = 0.0
 
     def check(self) -> None:
@@ -109,11 +114,11 @@ class Recipe(Config):
     """
 
     kind: ClassVar[str] = "recipe"
-    model: str | Model = "resnet18"
-    epochs: int = 200
+    model: str | Model = by_name("resnet18", models.find)
+    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
     optimizer: SGD | AdamW = SGD()
     schedule: MultiStep | Cosine | Constant = MultiStep()
-    batch_size: int = 128
+    batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128
     label_smoothing: float = 0.0
     clip_gradient_norm: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -123,7 +128,6 @@ class Recipe(Config):
     augmentation: Augmentation = later(NO_AUGMENTATION)
 
     def check(self) -> None:
-        object.__setattr__(self, "model", models.find(self.model))
         self.require(self.epochs >= 1, "epochs", "must be at least 1")
         self.require(self.batch_size >= 1, "batch_size", "must be at least 1")
         self.require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
@@ -137,12 +141,12 @@ class Recipe(Config):
             self.schedule.require(
                 not late,
                 "milestones",
-                f"come after the last of {self.epochs} epochs and would do "
+                f"come after the last of {plural(self.epochs, 'epoch')} and would do "
                 "nothing; give shares of the epochs below 1, such as 0.5,0.75",
             )
         if isinstance(self.schedule, Cosine):
             self.schedule.require(
                 self.schedule.warmup_epochs < self.epochs,
                 "warmup_epochs",
-                f"must be below the recipe's {self.epochs} epochs",
+                f"must be below the recipe's {plural(self.epochs, 'epoch')}",
             )

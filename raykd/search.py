@@ -4,14 +4,15 @@ Search(space={"method.alpha": uniform(0, 1), "method.temperature": loguniform(1,
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import log, prod
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from raykd.config import Config, place
 from raykd.errors import did_you_mean
+from raykd.field_types import AtMost, MaxLength, Seed
 
 # What a trial can be judged by, and which way is better. All of validation or of the model; the test set is not here.
 METRICS: dict[str, Literal["max", "min"]] = {
@@ -21,6 +22,8 @@ METRICS: dict[str, Literal["max", "min"]] = {
     "latency_ms": "min",  # of one image through the student, on the trial's device
 }
 MAX_GRID = 10_000
+MAX_TRIALS = 100_000
+MAX_FIELDS = 100
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Space(Config):
         raise NotImplementedError
 
     @property
-    def points(self) -> tuple[str | int | float | bool, ...] | None:
-        """All values; None where there is no end of them."""
+    def points(self) -> Sequence[str | int | float | bool] | None:
+        """All values, in no memory of their own; None where there is no end of them."""
         return None
 
     def holds(self, value: object) -> bool:
@@ -81,8 +84,8 @@ class Integer(_Range):
     high: int = 1
 
     @property
-    def points(self) -> tuple[int, ...]:
-        return tuple(range(self.low, self.high + 1))
+    def points(self) -> range:
+        return range(self.low, self.high + 1)
 
     def holds(self, value: object) -> bool:
         return isinstance(value, int) and self.low <= value <= self.high
@@ -96,7 +99,7 @@ class Choice(Space):
     """One of `values`, numbers or the words that `--set` takes."""
 
     kind: ClassVar[str] = "choice"
-    values: tuple[str | int | float | bool, ...] = ()
+    values: Annotated[tuple[str | int | float | bool, ...], MaxLength(1000)] = ()
 
     def check(self) -> None:
         self.require(len(self.values) >= 1, "values", "wants at least one")
@@ -155,18 +158,18 @@ class Search(Config):
 
     kind: ClassVar[str] = "search"
     space: Mapping[str, Space] = field(default_factory=dict)
-    trials: int = place(16)
+    trials: Annotated[int, AtMost(MAX_TRIALS)] = place(16)
     metric: str | tuple[str, ...] = "val_top1"
     mode: str | tuple[str, ...] | None = None
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "median", "none"] = "asha"
     grace_epochs: int | None = None
     reduction_factor: int = 3
-    seed: int = 0
-    trial_seed: int = 1000
-    confirm: int = place(3)
-    at_once: int | None = place(None)
-    name: str = place("search")
+    seed: Seed = 0
+    trial_seed: Seed = 1000
+    confirm: Annotated[int, AtMost(1000)] = place(3)
+    at_once: Annotated[int | None, AtMost(MAX_TRIALS)] = place(None)
+    name: Annotated[str, AtMost(64)] = place("search")
 
     def check(self) -> None:
         for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():
@@ -178,6 +181,7 @@ class Search(Config):
         self.require(plain, "name", "wants a short name of a-z, 0-9, _ and -: it becomes a folder")
         example = "name at least one field, such as 'method.alpha': uniform(0, 1)"
         self.require(len(self.space) >= 1, "space", example)
+        self.require(len(self.space) <= MAX_FIELDS, "space", f"must name at most {MAX_FIELDS} fields")
         for path in self.space:
             ours = path.split(".")[0] in ("method", "student")
             shared = f"names '{path}': trials share data and teacher, so only method.* and student.* can be searched"

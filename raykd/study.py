@@ -27,8 +27,6 @@ from raykd.run_folder import RunFolder, is_locked, lock_at
 from raykd.search import Search
 from raykd.study_sampler import SeededByTrial, draw
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 STUDY = "search"
 Ending = Literal["done", "stopped", "failed"]
 STATES: dict[TrialState, Literal["waiting", "begun"] | Ending] = {
@@ -220,6 +218,8 @@ def _trial(found: FrozenTrial) -> Trial:
 
 
 def storage_of(journal: Path) -> JournalStorage:
+    """The journal, opened; Optuna then logs warnings only."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(CheckedJournal(journal))
 
 

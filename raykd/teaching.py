@@ -18,6 +18,7 @@ import torch
 from raykd import models
 from raykd.data.dataset import Dataset
 from raykd.experiment import IN_A_TABLE, Data, Experiment
+from raykd.messages import plural
 from raykd.methods.method import Need
 from raykd.models import Images
 from raykd.outputs import Outputs
@@ -118,11 +119,11 @@ def decide(
         against = _against(key, tables, visited / passes)
     asked, each = experiment.teacher_source, f" of each of {len(teachers)} teachers" if len(teachers) > 1 else ""
     if asked == "live" or (asked == "auto" and against):
-        live = f"live, {passes} passes an image{each}: {against or 'as was asked'}"
+        live = f"live, {plural(passes, 'pass', 'passes')} an image{each}: {against or 'as was asked'}"
         return Teaching(None, f"{live}; {_rest(experiment, left, kept)}" if kept else live, kept)
     size = _words(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
-    share, num_views = "all" if table.whole else f"{visited:.0f}", experiment.data.views.count
-    become = f"from a table, {passes} passes an image{each} become {share} of its {num_views} views ({size})"
+    share, views = "all" if table.whole else f"{visited:.0f}", plural(experiment.data.views.count, "view")
+    become = f"from a table, {plural(passes, 'pass', 'passes')} an image{each} become {share} of its {views} ({size})"
     return Teaching(table, "; ".join(filter(None, (become, _rest(experiment, left, kept)))), kept)
 
 
@@ -168,13 +169,14 @@ def _rest(experiment: Experiment, left: Sequence[Run], kept: WantedTable | None)
     others = [run for run in left if not _could_read(experiment, run)]
     with_embeddings = sum(kept.serves(run) for run in others) if kept else 0
     live = len(others) - with_embeddings
-    words = [f"with embeddings, as one of them was begun, for {with_embeddings} runs"] if with_embeddings else []
-    return "; ".join(words + ([f"live for {live} runs of methods that need more"] if live else []))
+    some = f"with embeddings, as one of them was begun, for {plural(with_embeddings, 'run')}"
+    rest = f"live for {plural(live, 'run')} of methods that need more"
+    return "; ".join(([some] if with_embeddings else []) + ([rest] if live else []))
 
 
 def _by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
     """The most epochs of each seed."""
-    return {seed: max(count for other, count in epochs if other == seed) for seed, _ in epochs}
+    return {seed: count for count, seed in sorted((count, seed) for seed, count in epochs)}
 
 
 def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], held: frozenset[Need]) -> WantedTable:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment
 
-from raykd.config import from_dict, override, to_dict
+from raykd.config import from_dict, to_dict
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.methods import KD, CrossEntropy, FeatureKD
+from raykd.overrides import override
 from raykd.plan import Plan, make_plan
 from raykd.runs import RunStore
 from raykd.search import Search, uniform

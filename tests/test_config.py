@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from small_runs import experiment, recipe, run_of
 
-from raykd.config import Config, dotted, fingerprint, from_dict, kinds, later, override, parse, place, to_dict
+from raykd.config import Config, dotted, fingerprint, from_dict, kinds, later, place, to_dict
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
@@ -35,6 +35,7 @@ from raykd.methods import (
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.overrides import override, parse
 from raykd.plan import Run, WeightsFile
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
 from raykd.search import Choice, Integer, Search, Uniform

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small_runs import experiment, recipe
 
-from raykd.config import Config, override
+from raykd.config import Config
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.experiment import Data, Experiment, Workers
@@ -16,6 +16,7 @@ from raykd.methods import KD, CrossEntropy, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.overrides import override
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
 from raykd.search import Search, uniform
 
@@ -85,8 +86,8 @@ def test_impossible_field_is_refused_by_name_and_value(good: Config, changes: di
 
 
 def test_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unknown model 'resnet88'.*did you mean 'resnet8'"):
-        Recipe("resnet88")
+    with pytest.raises(ConfigError, match=r"unknown model 'renset8'.*did you mean 'resnet8'"):
+        Recipe("renset8")
     with pytest.raises(ConfigError, match=r"unknown timm model 'vit_tinny_patch16_224'.*'vit_tiny_patch16_224'"):
         Recipe("timm:vit_tinny_patch16_224")
 

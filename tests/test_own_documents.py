@@ -13,11 +13,12 @@ from PIL import Image
 from small_runs import digits
 from small_runs import experiment as small_experiment
 
-from raykd.config import override, to_dict
+from raykd.config import to_dict
 from raykd.data.dataset import Dataset, load
 from raykd.experiment import Experiment
 from raykd.experiment_file import apply_settings, load_experiments
 from raykd.json_fields import read_json
+from raykd.overrides import override
 from raykd.plan import make_plan
 from raykd.runs import RunStore
 from raykd.training.compute import choose

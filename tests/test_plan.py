@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd import models
-from raykd.config import override
 from raykd.data.augmentation import Augmentation
 from raykd.data.dataset import Dataset, Split
 from raykd.errors import ConfigError
@@ -23,6 +22,7 @@ from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.overrides import override
 from raykd.plan import Run, make_plan
 from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
 from raykd.search import Search, uniform
@@ -263,9 +263,15 @@ def test_baselines_need_no_weights_of_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": Data("digits", val_images=1_200)}, "data.val_images = 1200: digits has 1200 training images"),
-        ({"data": Data("digits", 100, 1_101)}, "data.train_images = 1101: 1100 images are left after 100"),
-        ({"data": Data("digits", 100, None, 1_101)}, "data.student_images = 1101: 1100 images are left"),
+        ({"data": Data("digits", val_images=1_200)}, "data.val_images = 1200: digits has 1,200 training images"),
+        (
+            {"data": Data("digits", 100, 1_101)},
+            "data.train_images = 1101: must be at most 1100, the images left after validation",
+        ),
+        (
+            {"data": Data("digits", 100, None, 1_101)},
+            "data.student_images = 1101: must be at most 1100, the images left",
+        ),
         ({"student": recipe(batch_size=201)}, "student.batch_size = 201 is larger than the 200 images"),
         (
             {"student": recipe(augmentation=Augmentation(cutout=8))},

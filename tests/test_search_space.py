@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from small_runs import experiment
 
-from raykd.config import override
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
+from raykd.overrides import override
 from raykd.search import Search, Space, choice, integer, loguniform, uniform
 from raykd.search_words import words
 

@@ -7,9 +7,10 @@ docs/augmentation.md; each technique has a file of its own, and augmenter.py app
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from raykd.config import Config
+from raykd.field_types import AtMost
 
 MAX_MAGNITUDE = 30  # of RandAugment: where each operation is at its strongest
 MAX_ALPHA = 32.0  # of Beta(alpha, alpha): nearly all shares are then between 0.3 and 0.7
@@ -28,7 +29,7 @@ class Augmentation(Config):
 
     kind: ClassVar[str] = "augmentation"
     crop_area: float = 1.0
-    randaugment: tuple[int, ...] = ()
+    randaugment: Annotated[tuple[int, ...], AtMost(100)] = ()
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0

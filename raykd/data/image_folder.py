@@ -19,6 +19,7 @@ from raykd.data import memory, pictures
 from raykd.data.dataset import Split
 from raykd.data.stored import Stored
 from raykd.errors import DataError, did_you_mean
+from raykd.messages import plural
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"
@@ -45,7 +46,9 @@ def find(place: Path, image_size: int | None) -> Stored:
             raise DataError(f"{place}: has no folder {part}; wants {LAYOUT}")
     names = _classes(place / "train")
     if len(names) < 2:
-        raise DataError(f"{place / 'train'}: has {len(names)} folders of classes, and two at least are wanted")
+        raise DataError(
+            f"{place / 'train'}: has {plural(len(names), 'folder')} of classes, and at least two are required"
+        )
     train, test = _files(place / "train", names), _files(place / "test", names)
     wanted = pictures.wanted_of(image_size, str(train.files[0]), _read(train.files[0]))
 

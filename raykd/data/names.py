@@ -22,7 +22,7 @@ def require_known(name: str) -> None:
         return
     if kind in OWN:
         raise ConfigError(f"dataset name '{name}' names no folder: give {kind}:PLACE, such as {kind}:flowers")
-    near = did_you_mean(kind, OWN) if colon else did_you_mean(name, NAMES)
+    near = did_you_mean(kind, OWN) if colon else did_you_mean(name, NAMES, numbered=True)
     raise ConfigError(
         f"unknown dataset name '{name}': raykd has {', '.join(NAMES)}, folder:PLACE and parquet:PLACE{near}"
     )

@@ -15,6 +15,7 @@ from raykd.data import memory, parquet, pictures
 from raykd.data.dataset import Split
 from raykd.data.stored import Stored
 from raykd.errors import DataError
+from raykd.messages import plural
 
 LAYOUT = "train.parquet and test.parquet, or several files each: train-00000-of-00002.parquet"
 
@@ -61,7 +62,9 @@ def _classes(files: tuple[Path, ...]) -> tuple[str, ...]:
             "number the classes that there are from 0, without a gap"
         )
     if num_classes < 2:
-        raise DataError(f"{files[0]}: its labels name {num_classes} classes, and two at least are wanted")
+        raise DataError(
+            f"{files[0]}: its labels name {plural(num_classes, 'class', 'classes')}, and at least two are required"
+        )
     return names or tuple(str(label) for label in range(num_classes))
 
 

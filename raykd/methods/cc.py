@@ -9,10 +9,11 @@ not here. Shapes: embeddings [B, D_s] and [B, D_t], f [B, dimensions], B >= 2, o
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
+from raykd.field_types import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
@@ -27,7 +28,7 @@ class CorrelationCongruence(FeatureMethod):
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
     weight: float = 0.02
-    dimensions: int = 128
+    dimensions: Annotated[int, AtMost(4096)] = 128
 
     def check(self) -> None:
         super().check()

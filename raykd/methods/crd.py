@@ -22,13 +22,14 @@ step takes Z from these. After a step all workers store what all of them have se
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
+from raykd.field_types import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Memory
 from raykd.methods.precision import in_float32
@@ -45,8 +46,8 @@ class CRD(FeatureMethod):
     paper: ClassVar[str] = "arXiv:1910.10699"
     drawn_per_worker: ClassVar[str] = "negatives for CRD"
     weight: float = 0.8
-    dimensions: int = 128
-    negatives: int = 16_384
+    dimensions: Annotated[int, AtMost(4096)] = 128
+    negatives: Annotated[int, AtMost(1_000_000)] = 16_384
     contrast_temperature: float = 0.07
     momentum: float = 0.5
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
+from raykd.messages import plural
 from raykd.methods.kd import kd_loss
 from raykd.methods.method import Method, Need
 from raykd.outputs import Outputs, Targets
@@ -77,8 +78,8 @@ class StageMethod(FeatureMethod):
         numbers = len(student.features), len(teacher.features)
         if not self.stages and numbers[0] != numbers[1]:
             raise ConfigError(
-                f"method = {self.title()}: the student has {numbers[0]} stages and the teacher {numbers[1]}; name "
-                "those to pair, such as --set method.stages=-3,-2,-1"
+                f"method = {self.title()}: the student has {plural(numbers[0], 'stage')} and the teacher {numbers[1]}; "
+                "name those to pair, such as --set method.stages=-3,-2,-1"
             )
         stages = self.stages or range(numbers[0])
         for stage in stages:

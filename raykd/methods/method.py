@@ -1,15 +1,20 @@
 """What a method of distillation is: data and behaviour in one frozen object."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, dataclass, fields
+from math import isfinite
+from numbers import Real
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.errors import ConfigError
+from raykd.messages import shown
 from raykd.methods import own_file
 from raykd.outputs import Outputs, Targets
+from raykd.user_code import errors_of
 
 Need = Literal["logits", "embedding", "features"]
 # Columns of a run's history that are no term of its loss; 'top1' is where training keeps its own beside the terms.
@@ -48,8 +53,9 @@ class Method(Config):
         own_file.note(cls)
 
     def __post_init__(self) -> None:
-        own_file.require_sound(type(self), _below(Method))
-        super().__post_init__()
+        own_file.require_sound(type(self), _below(Method), get_args(Need))
+        with self.errors_of("one of its fields, or its check(),") if self._source else nullcontext():
+            super().__post_init__()
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -57,10 +63,11 @@ class Method(Config):
         if not own_file.is_path(text):
             return super().from_text(text)
         found = own_file.class_at(text, Method)
-        try:
+        if required := [item.name for item in fields(found) if item.default is MISSING is item.default_factory]:
+            raise ConfigError(f"{text} cannot be made: its field '{required[0]}' has no default; give it one")
+        source = own_file.source_of(found)
+        with errors_of(f"method {text}", source.path if source else ""):
             return found()
-        except TypeError as error:
-            raise ConfigError(f"{text} cannot be made ({error}); give each of its fields a default") from None
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """A person's own method is known by its file's hash too."""
@@ -77,21 +84,26 @@ class Method(Config):
         """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
         raise NotImplementedError
 
-    def require_own_names(self, epochs: int) -> None:
-        """Raise ConfigError where a term of one of `epochs` is called like another column of the run's history."""
-        try:
-            names = {name: epoch for epoch in reversed(range(epochs)) for name in self.weights(epoch)}
-        except Exception as error:  # whatever a person's method may raise
-            reason = str(error).splitlines()[0] if str(error) else "no reason given"
-            raise ConfigError(
-                f"method = {self.title()}: its weights(epoch) fails with {type(error).__name__}: {reason}"
-            ) from error
-        for name in NO_TERMS:
-            if name in names:
-                raise ConfigError(
-                    f"method = {self.title()}: weights({names[name]}) names a term '{name}', which is a column of "
-                    f"history.parquet for something else ({', '.join(NO_TERMS)}); rename the term"
-                )
+    def errors_of(self, what: str) -> AbstractContextManager[None]:
+        """A context that turns whatever `what`, a part of the method, raises into a ConfigError with its line."""
+        return errors_of(f"method = {self.title()}: {what}", self._source.path if self._source else "")
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether a user wrote it."""
+        return self._source is not None
+
+    @property
+    def _source(self) -> own_file.Source | None:
+        return own_file.source_of(type(self))
+
+    def require_sound_weights(self, epochs: int) -> None:
+        """Raise ConfigError where weights(epoch) of one of `epochs` is no mapping of term names to finite numbers.
+
+        A term must not be called like another column of the run's history.
+        """
+        if self.is_custom:
+            _require_sound_weights(self, epochs)
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
         """A module trained and checkpointed with the student, such as a regressor where shapes differ; None for none.
@@ -115,6 +127,23 @@ class Method(Config):
     ) -> dict[str, Tensor]:
         """The method's terms, [] each, float32, mean over the batch, unweighted. The teacher's carry no gradient."""
         raise NotImplementedError
+
+
+def _require_sound_weights(method: Method, epochs: int) -> None:
+    for epoch in range(epochs):
+        with method.errors_of("its weights(epoch)"):
+            weights: Any = method.weights(epoch)
+        given = f"method = {method.title()}: weights({epoch})"
+        if not isinstance(weights, Mapping) or not weights:
+            raise ConfigError(f"{given} is {shown(weights)}; it must return the weight of each term, 'ce' included")
+        for name, weight in weights.items():
+            if not isinstance(weight, Real) or isinstance(weight, bool) or not isfinite(weight):
+                raise ConfigError(f"{given} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
+            if name in NO_TERMS:
+                raise ConfigError(
+                    f"{given} names a term '{name}', which is a column of history.parquet for something else "
+                    f"({', '.join(NO_TERMS)}); rename the term"
+                )
 
 
 class Memory(nn.Module):

@@ -9,14 +9,15 @@ import ast
 import hashlib
 import re
 import sys
-import traceback
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raykd.errors import ConfigError, RaykdError, did_you_mean
+from raykd.errors import ConfigError, did_you_mean
+from raykd.messages import shown
+from raykd.user_code import reading, require_file
 
 _NOT_FIELDS = ("kind", "source")  # words of run.json beside a method's fields
 _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
@@ -85,14 +86,13 @@ def class_at(words: str, base: type) -> Any:
     file, _, name = words.rpartition(":")
     if not file.endswith(".py"):
         raise ConfigError(f"'{words}' names no class; give its file and its name: my_method.py:MyMethod")
-    path = Path(file).expanduser()
+    remedy = f"check the path, from {Path.cwd()}"
+    path = require_file("method file", Path(file).expanduser(), remedy)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
-        raise ConfigError(
-            f"method file '{file}' cannot be read ({reason}); check the path, from {Path.cwd()}"
-        ) from None
+        raise ConfigError(f"method file '{file}' cannot be read ({reason}); {remedy}") from None
     known = _classes.get((hashlib.sha256(text.encode()).hexdigest(), name))
     found = known or vars(_run(str(path.absolute()), text)).get(name)
     if found is None:
@@ -109,21 +109,13 @@ def _run(path: str, text: str) -> ModuleType:
     module.__file__ = path
     _modules[module.__name__], sys.modules[module.__name__] = (path, text), module
     try:
-        require_alone(path, text)
-        exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the person's own code, as an import would run it
-    except Exception as error:  # whatever a person's file may raise
+        with reading(f"method file '{path}'", path):
+            require_alone(path, text)
+            exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the user's code, as an import would run it
+    except ConfigError:
         del sys.modules[module.__name__]
-        if isinstance(error, RaykdError):
-            raise
-        line = error.lineno if isinstance(error, SyntaxError) else _line_of(path, error)
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise ConfigError(f"method file '{path}' fails at line {line} with {type(error).__name__}: {reason}") from error
+        raise
     return module
-
-
-def _line_of(path: str, error: Exception) -> int:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return lines[-1] or 0 if lines else 0
 
 
 def _names(text: str) -> list[str]:
@@ -145,8 +137,8 @@ def require_alone(path: str, text: str) -> None:
                 )
 
 
-def require_sound(cls: Any, others: list[Any]) -> None:
-    """Raise ConfigError for a class that runs could not be named by. others: all methods there are."""
+def require_sound(cls: Any, others: list[Any], needs: tuple[str, ...]) -> None:
+    """Raise ConfigError for a class that runs could not be named by. others: all methods; needs: what one may need."""
     if cls.__module__.partition(".")[0] == "raykd" or cls in _sound:
         return
     source, title = source_of(cls), cls.__name__
@@ -165,6 +157,7 @@ def require_sound(cls: Any, others: list[Any]) -> None:
         raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
     if taken := [item.name for item in fields(cls) if item.name in _NOT_FIELDS]:
         raise ConfigError(f"{where} has a field '{taken[0]}', which run.json has another use for; rename it")
+    _require_known_needs(cls, where, needs)
     for other in others:
         theirs = source_of(other)
         earlier = theirs is not None and (theirs.path, theirs.name) == (source.path, source.name)  # before an edit
@@ -174,3 +167,13 @@ def require_sound(cls: Any, others: list[Any]) -> None:
     if source.travels:
         require_alone(source.path, source.text)
     _sound.add(cls)
+
+
+def _require_known_needs(cls: Any, where: str, known: tuple[str, ...]) -> None:
+    given = f"{where}: needs = {shown(cls.needs)}"
+    if not isinstance(cls.needs, set | frozenset):
+        raise ConfigError(f'{given}: must be a frozenset, such as frozenset({{"logits"}})')
+    for word in cls.needs:
+        if word not in known:
+            nearest = did_you_mean(str(word), known)
+            raise ConfigError(f"{given}: '{word}' is not one of {', '.join(known)}{nearest}")

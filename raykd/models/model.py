@@ -12,6 +12,9 @@ from raykd.config import Config
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
+MAX_WIDTH = 65_536  # channels
+MAX_DEPTH = 200  # layers, or blocks of a stage: a ResNet-1202 has 200
+MAX_SIDE = 1024  # pixels of an image's side
 Read = Callable[[nn.Module, Tensor], Outputs]  # a network and normalised pixels [B, 3, H, W] -> Outputs
 
 

@@ -28,10 +28,18 @@ def find(model: Model | str) -> Model:
     if model.startswith("timm:"):
         return Timm(model.removeprefix("timm:"))
     if model not in MODELS:
-        raise ConfigError(
-            f"unknown model '{model}': known are {', '.join(MODELS)} and timm:<name>{did_you_mean(model, MODELS)}"
-        )
+        nearest = did_you_mean(model, MODELS, numbered=True)
+        raise ConfigError(f"unknown model '{model}': known are {', '.join(MODELS)} and timm:<name>{nearest}")
     return MODELS[model]()
+
+
+def num_parameters(model: Model, images: Images) -> int | None:
+    """Weights of the network, counted without allocating them; None where it can only be built with memory."""
+    try:
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in model.build(images).network.parameters())
+    except (RuntimeError, NotImplementedError):  # a few of timm's networks read values while they are built
+        return None
 
 
 def build(model: Model, images: Images, seed: int) -> ImageModel:

@@ -8,12 +8,13 @@ Modules carry torchvision's names, so a state dict of its ResNet-18, or timm's, 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.models.model import ImageModel, Images, Model
+from raykd.field_types import AtMost
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, Images, Model
 from raykd.outputs import Outputs
 
 # With fewer, oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last
@@ -26,8 +27,8 @@ class ResNet(Model):
     """`blocks` per stage; stage s has width * 2**s channels. `weights`: a file to start from, or ''."""
 
     kind: ClassVar[str] = "resnet"
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-    width: int = 64
+    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 64
     weights: str = ""
 
     def check(self) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, Images, Model
+from raykd.field_types import AtMost
+from raykd.models.model import MAX_SIDE, ImageModel, Images, Model
 from raykd.outputs import Outputs
 
 MAX_STAGES = 4  # a ResNet's, so that models of different kinds pair with no more said
@@ -31,7 +32,7 @@ class Timm(Model):
 
     kind: ClassVar[str] = "timm"
     name: str = "vit_tiny_patch16_224"
-    input_size: int = 0
+    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0
     weights: str = ""
 
     def check(self) -> None:
@@ -39,7 +40,7 @@ class Timm(Model):
 
         known = timm.list_models()
         if self.name.split(".")[0] not in known:
-            hint = did_you_mean(self.name, known)
+            hint = did_you_mean(self.name, known, numbered=True)
             raise ConfigError(f"unknown timm model '{self.name}': timm.list_models() has {len(known)} names{hint}")
         self.require(self.input_size >= 0, "input_size", "wants pixels, or 0 for the data's own size")
 
@@ -64,10 +65,10 @@ class Timm(Model):
     def build(self, images: Images) -> ImageModel:
         import timm
 
-        settings = timm.get_pretrained_cfg(self.name)
         size = self.input_size or images.size
-        options: dict[str, Any] = {"img_size": size} if settings is not None and settings.fixed_input_size else {}
         try:
+            settings = timm.get_pretrained_cfg(self.name)
+            options: dict[str, Any] = {"img_size": size} if settings is not None and settings.fixed_input_size else {}
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
         except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None

@@ -8,10 +8,12 @@ Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each q
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from raykd.config import later
-from raykd.models.model import ImageModel, Images, Model
+from raykd.field_types import AtMost
+from raykd.messages import plural
+from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, Images, Model
 from raykd.models.timm_model import image_model
 
 
@@ -23,10 +25,10 @@ class ViT(Model):
     """
 
     kind: ClassVar[str] = "vit"
-    depth: int = 6
-    width: int = 192
-    heads: int = 3
-    patch: int = 4
+    depth: Annotated[int, AtMost(MAX_DEPTH)] = 6
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 192
+    heads: Annotated[int, AtMost(MAX_WIDTH)] = 3
+    patch: Annotated[int, AtMost(MAX_SIDE)] = 4
     dropout: float = 0.0
     weights: str = ""
     distillation_token: bool = later(False)
@@ -55,7 +57,9 @@ class ViT(Model):
         from timm.models.deit import VisionTransformerDistilled
         from timm.models.vision_transformer import VisionTransformer
 
-        self.require(images.size % self.patch == 0, "patch", f"must divide the images' side of {images.size} pixels")
+        self.require(
+            images.size % self.patch == 0, "patch", f"must divide the images' side of {plural(images.size, 'pixel')}"
+        )
         network = (VisionTransformerDistilled if self.distillation_token else VisionTransformer)(
             img_size=images.size,
             patch_size=self.patch,

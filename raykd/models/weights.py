@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from raykd import user_code
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
@@ -47,10 +48,9 @@ def split_key(text: str) -> tuple[Path, str]:
 
 
 def require_file(path: Path) -> None:
-    """Raise ConfigError where `path` is no file."""
+    """Raise ConfigError where `path` is no regular file."""
     require_no_folder(path)
-    if not path.is_file():
-        raise ConfigError(f"weights file '{path}' does not exist; check the path, or leave it out to train")
+    user_code.require_file("weights file", path, "check the path, or leave it out to train")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -14,8 +14,8 @@ from typing import Any
 from raykd.damage import damaged
 from raykd.errors import Interrupted, RunFailed
 from raykd.json_fields import Fields, is_number, write_record
+from raykd.messages import plural
 from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
-from raykd.orchestration.progress import plural
 from raykd.orchestration.queue import JobStatus, State
 from raykd.orchestration.search_command import SearchCommand
 from raykd.plan import Run

@@ -13,8 +13,9 @@ from rich.console import Console
 from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
+from raykd.messages import plural
 from raykd.orchestration.options import Options
-from raykd.orchestration.progress import Progress, plural, say
+from raykd.orchestration.progress import Progress, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
@@ -31,6 +32,26 @@ from raykd.training.testing import is_tested
 # SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 SAME_SIGNAL_S = 2.0
+
+
+def require_together(experiments: Sequence[Experiment]) -> None:
+    """Raise ConfigError for experiments that one command cannot run: of one family, or on one Ray with other workers.
+
+    Experiments that search run one after the other, each on a Ray of its own.
+    """
+    families = [experiment.family for experiment in experiments]
+    if twice := [family for family in families if families.count(family) > 1]:
+        raise ConfigError(
+            f"family = '{twice[0]}': two experiments are of one family, and would share a folder and a plan; rename one"
+        )
+    if len({experiment.workers for experiment in experiments if experiment.search is None}) > 1:
+        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
+
+
+def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
+    """The plans of experiments that run together, checked; a run and --plan refuse the same."""
+    require_together(experiments)
+    return [plan_of(experiment, options) for experiment in experiments]
 
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
@@ -88,19 +109,17 @@ def run_lab(
     experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True
 ) -> list[JobStatus]:
     """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
-    plans = [plan_of(experiment, options) for experiment in experiments]
-    workers = {experiment.workers for experiment in experiments}
-    if len({experiment.family for experiment in experiments}) < len(experiments):
-        raise ConfigError("two experiments are of one family, and would share a folder and a plan; rename one")
-    if len(workers) > 1:
-        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
+    plans = plans_of(experiments, options)
     store = RunStore(options.results)
     _restore_damaged(plans, store, console)
     store.make_folder()
     for plan, dataset in plans:
         if left := store.write_plan(plan):
             family = plan.experiment.family
-            say(console, f"the report of {family} is about these settings now; {len(left)} runs of others are kept")
+            say(
+                console,
+                f"the report of {family} is about these settings now; runs of other settings are kept: {len(left)}",
+            )
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
@@ -118,7 +137,7 @@ def run_lab(
         for table in (teaching.tables if teaching is not None else ())
     ]
     with stop_signals() as stopped:
-        statuses = bring_to_end(runs, tables, workers.pop(), options, console, stopped.is_set)
+        statuses = bring_to_end(runs, tables, experiments[0].workers, options, console, stopped.is_set)
         require_imports_fit(runs, store)
         try:
             if reports:
@@ -242,6 +261,6 @@ def raise_for(statuses: list[JobStatus]) -> None:
     failed = [status for status in statuses if status.state is State.FAILED]
     if failed:
         lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
-        raise RunFailed(f"{len(failed)} of {len(statuses)} jobs failed; the others are kept:\n{lines}")
+        raise RunFailed(f"{len(failed)} of {plural(len(statuses), 'job')} failed; the others are kept:\n{lines}")
     if any(status.state in (State.STOPPED, State.WAITING, State.RUNNING) for status in statuses):
         raise Interrupted("stopped; every run is saved, and the same command goes on from here")

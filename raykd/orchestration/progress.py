@@ -109,11 +109,6 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def plural(count: int, noun: str) -> str:
-    """'1 run', '3 runs'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def line(status: JobStatus) -> str:
     """One run in one line: epoch, loss, val top1, speed, time left; or how it ended."""
     report, name = status.report, status.job.run.name

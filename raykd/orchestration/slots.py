@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raykd.errors import ConfigError
 from raykd.experiment import Workers
-from raykd.orchestration.progress import plural
+from raykd.messages import plural
 
 # Runs side by side gain all of a core, threads of one run less: two runs of one thread each do 1.08 times as many steps
 # as one run of two (ResNet-8 at 32x32), 1.8 times at 8x8. Beyond this many threads a step of these models only waits.
@@ -52,7 +52,7 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs:
     fits = room(nodes, cpus, gpus)
     fewest = workers.min_count or workers.count
     if fits < fewest:
-        found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        found = "; ".join(f"{plural(node.get('CPU', 0), 'CPU')}, {plural(node.get('GPU', 0), 'GPU')}" for node in nodes)
         wanted, whole = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({found})"
         if fits or fewest > 1:
             field = "min_count" if workers.min_count else "count"

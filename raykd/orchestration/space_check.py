@@ -9,9 +9,10 @@ Fields that are in none of these stand at the first end of their space, so that 
 such field is found. Every network is made once.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 from operator import attrgetter
 from typing import Any
 
@@ -21,11 +22,28 @@ from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.orchestration.lab import checked_plan
 from raykd.orchestration.options import Options
+from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.plan import Plan
 from raykd.search import Space
+from raykd.study import SearchFolder
 from raykd.training.networks import Networks
 
+MAX_TRIED = 2_000  # combinations of fields that decide shapes
 Setting = dict[str, Any]
+
+
+def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> dict[str, Any]:
+    """The identity of the experiment's search. Raises ConfigError where it cannot start; --plan refuses the same.
+
+    A search that was started before resumes without a check of its space: what cannot be trained is a failed trial.
+    """
+    assert experiment.search is not None
+    folder = SearchFolder(options.results / experiment.family / experiment.search.name)
+    identity = identity_of(experiment, plan, dataset)
+    require_same(folder, identity)
+    if not folder.record():
+        check_space(experiment, plan, dataset, options)
+    return identity
 
 
 def check_space(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> None:
@@ -36,6 +54,8 @@ def check_space(experiment: Experiment, plan: Plan, dataset: Dataset, options: O
     assert experiment.search is not None
     space, networks = experiment.search.space, Networks(dataset)
     students = replace(options, stages=("baseline",))  # teachers are the same in all
+    for whose in ("method", "student"):
+        _tried(experiment, space, whose)  # a space that is too large is refused before the first network is built
     for path, values in space.items():
         for value in values.corners:
             try:
@@ -60,8 +80,7 @@ def _distinct(
     experiment: Experiment, space: Mapping[str, Space], whose: str, made: Callable[[Experiment], Hashable]
 ) -> list[Setting]:
     """Settings of the fields below `whose`, one for each that `made` finds in them; in the order of the space."""
-    ends = {path: values.corners for path, values in space.items() if path.split(".")[0] == whose}
-    tried = {path: values if _decides(experiment, path, values[0]) else values[:1] for path, values in ends.items()}
+    tried = _tried(experiment, space, whose)
     found: dict[Hashable, Setting] = {}
     for values in product(*tried.values()):
         setting = dict(zip(tried, values, strict=True))
@@ -70,6 +89,22 @@ def _distinct(
         except ConfigError as error:
             raise _refusal(experiment, setting, error) from None
     return list(found.values())
+
+
+def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> Mapping[str, Sequence[Any]]:
+    """The values of each field below `whose` that are tried with all others: of most fields the first alone.
+
+    Raises ConfigError where they make more combinations than can be checked.
+    """
+    ends = {path: values.corners for path, values in space.items() if path.split(".")[0] == whose}
+    tried = {path: values if _decides(experiment, path, values[0]) else values[:1] for path, values in ends.items()}
+    if (count := prod(map(len, tried.values()))) > MAX_TRIED:
+        several = ", ".join(path for path, values in tried.items() if len(values) > 1)
+        raise ConfigError(
+            f"search.space: {several} make {count:,} combinations, and each is checked before the search; at most "
+            f"{MAX_TRIED:,} can be: list fewer values, or use integer(low, high)"
+        )
+    return tried
 
 
 def _decides(experiment: Experiment, path: str, value: object) -> bool:

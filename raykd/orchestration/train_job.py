@@ -20,6 +20,7 @@ from ray.util.state import list_actors
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Workers
+from raykd.messages import plural
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
 from raykd.orchestration.slots import Slots, plan_slots, room
 from raykd.orchestration.worker import WorkerConfig, work
@@ -110,8 +111,8 @@ def _wait(
         lost = ray.get(queue.lost_slots.remote())
         if len(lost) == slots.count and (left := room(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
             raise Interrupted(
-                f"nodes are lost, and the others have room for {left} of the {slots.min_workers} workers that a run "
-                "wants; the same command goes on from the last checkpoints where there is room"
+                f"nodes are lost, and the others have room for {left} of {plural(slots.min_workers, 'worker')} that a "
+                "run requires; the same command goes on from the last checkpoints where there is room"
             )
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())

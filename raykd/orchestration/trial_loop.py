@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from raykd.config import override
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RejectedConfiguration
 from raykd.experiment import Experiment
@@ -15,6 +14,7 @@ from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
+from raykd.overrides import override
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
 from raykd.search import Search

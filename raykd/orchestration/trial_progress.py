@@ -95,7 +95,7 @@ class TrialProgress(LiveTable, Callback):
         values = tuple(result[metric] for metric in self._search.metrics)
         figures = ", ".join(in_units(self._search, values))
         if state == "stopped":
-            self.say(f"{name}  stopped after {result[EPOCHS_DONE]}/{result[EPOCHS]} epochs: {figures}{self._summary()}")
+            self.say(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
             return
         is_best = self._note_best(shown.number, values)
         best = ", the best so far" if is_best and len(values) == 1 else ""

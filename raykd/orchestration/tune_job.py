@@ -16,15 +16,14 @@ from raykd.config import to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Experiment
+from raykd.messages import plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.lab import filled, plan_of, run_lab, stop_signals, teaching_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.progress import plural
 from raykd.orchestration.queue import JobStatus
 from raykd.orchestration.search_command import SearchCommand
-from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.orchestration.session import ray_session
-from raykd.orchestration.space_check import check_space
+from raykd.orchestration.space_check import check_search
 from raykd.plan import Plan
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import now
@@ -42,12 +41,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
-    identity = identity_of(experiment, plan, dataset)
-    require_same(command.folder, identity)
-    if (
-        not command.folder.record()
-    ):  # one that was begun goes on: a point that cannot be trained is a failed trial there
-        check_space(experiment, plan, dataset, options)
+    identity = check_search(experiment, plan, dataset, options)
     with ray_session() if _is_work_left(command) else nullcontext():
         winner = _winner(command, plan, dataset, identity)
         run_lab([experiment.with_setting(winner)], options, console)
@@ -112,7 +106,7 @@ def _try_all(
     left = settings.num_trials - num_ended(study.trials())
     num_at_once = min(left, settings.at_once or left)
     slots = slots_of(command.experiment.workers, num_at_once, num_at_once)
-    command.say(f"{settings.num_trials} trials, {left} of them left; {slots}")
+    command.say(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
     command.say("workers start, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
@@ -136,13 +130,13 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     ended = num_ended(trials)
     if ended < settings.num_trials:
         raise Interrupted(
-            f"search cut off with {ended} of {settings.num_trials} trials ended; the same command goes on"
+            f"search cut off with {ended} of {plural(settings.num_trials, 'trial')} ended; the same command goes on"
         )
     done = [trial for trial in trials if trial.state == "done"]
     if not done:
         reasons = [trial.reason for trial in trials if trial.reason]
         raise RunFailed(
-            f"none of {len(trials)} trials came to its end; the first says: {reasons[0] if reasons else ''}"
+            f"none of {plural(len(trials), 'trial')} came to its end; the first says: {reasons[0] if reasons else ''}"
         )
     return best_first(done, settings)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raykd.messages import plural
 from raykd.report import wording
 from raykd.report.measures import MEASURES
 from raykd.report.records import Costs, one_line
@@ -54,7 +55,7 @@ def places_of(costs: tuple[Costs, ...]) -> tuple[str, ...]:
 
 def place_of(cost: Costs) -> str:
     """Device, precision and a CPU's threads: costs of one place can be held against each other."""
-    how = f", {wording.plural(cost.threads, 'thread')}" if cost.threads else ""
+    how = f", {plural(cost.threads, 'thread')}" if cost.threads else ""
     return f"{one_line(cost.device)}, {cost.precision}{how}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.messages import plural
 from raykd.report import search_wording, wording
 from raykd.report.importances import Importances, importances_of
 from raykd.report.provenance import flatten
@@ -53,11 +54,11 @@ def settings_of(summary: SearchSummary) -> Mapping[str, str]:
     metrics = zip(search.metrics, search.directions, strict=True)
     scheduler = search.scheduler
     if scheduler != "none":
-        scheduler += f", each trial is left {wording.plural(search.grace_of(summary.epochs), 'epoch')}"
+        scheduler += f", each trial is left {plural(search.grace_of(summary.epochs), 'epoch')}"
     if search.scheduler == "asha":
         rungs = ", ".join(map(str, search.rungs_of(summary.epochs)))
         scheduler += f", rungs after {rungs}, one trial in {search.reduction_factor} goes on"
-    trials = f"{search.num_trials} of up to {wording.plural(summary.epochs, 'epoch')}, seed {search.trial_seed}"
+    trials = f"{search.num_trials} of up to {plural(summary.epochs, 'epoch')}, seed {search.trial_seed}"
     if search.at_once:
         trials += f", at most {search.at_once} side by side"
     return {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from raykd.messages import plural
 from raykd.report import search_wording
 from raykd.report.figures import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes
 from raykd.report.importances import Importances
@@ -25,7 +26,6 @@ from raykd.report.search_plane import draw_plane
 from raykd.report.search_records import Confirmation, SearchSummary, TrialSummary
 from raykd.report.statistics import PairedGain
 from raykd.report.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLOURS, STEP_COLOURS, inline_svg, page_style
-from raykd.report.wording import plural
 from raykd.search import METRICS
 from raykd.search_words import in_units
 

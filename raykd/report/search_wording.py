@@ -4,10 +4,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raykd.messages import plural
 from raykd.report import wording
 from raykd.report.search_records import Candidate, Confirmation, Cost, SearchSummary, TrialSummary
 from raykd.report.statistics import PairedGain, Spread
-from raykd.report.wording import plural
 from raykd.search import Search
 from raykd.search_words import UNITS, in_units, number, short, words
 
@@ -191,7 +191,7 @@ def _teaching_lines(cost: Cost) -> list[str]:
         return [f"The teacher was asked live: {passes}, and no table was shared."]
     if teaching.views is None:
         return [f"The teacher was read from a table; asked live, the trials would have made {passes}."]
-    held = f"The teacher was read from a table, which holds {teaching.views:.4g} views of each image"
+    held = f"The teacher was read from a table, which holds {plural(teaching.views, 'view')} of each image"
     line = f"{held}; asked live, the trials would have made {passes}."
     if teaching.live_seconds is None:
         return [line]

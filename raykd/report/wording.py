@@ -2,6 +2,7 @@
 
 import re
 
+from raykd.messages import plural
 from raykd.report.significance import LEVEL, fewest_pairs
 from raykd.report.statistics import PairedGain, Spread
 
@@ -107,11 +108,6 @@ def exact_tests(gain: PairedGain) -> str:
 def in_favour(gain: PairedGain, of: str = "distilling") -> str:
     """'2 of 3 seeds in favour of distilling'."""
     return f"{gain.num_in_favour} of {plural(len(gain.pairs), 'seed')} in favour of {of}"
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 seed', '2 seeds' or '1,200 seeds'."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def capital(text: str) -> str:

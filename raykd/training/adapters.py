@@ -8,6 +8,7 @@ holds no more.
 import torch
 from torch import Tensor, nn
 
+from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
@@ -22,15 +23,19 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
     labels: int64 [N], of the dataset's whole training part. student, teacher: of NUM_SHOWN images, on any device.
     """
     rows, _ = rows_of(run.data, labels)
-    needs = run.method.needs
-    taught = Outputs(
-        teacher.logits.cpu(),
-        teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in needs else None,
-        tuple(maps.cpu() for maps in teacher.features) if "features" in needs else (),
-    )
+    taught = given_to(run.method, teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return run.method.adapter(student, taught, Targets(labels[rows], rows))
+
+
+def given_to(method: Method, teacher: Outputs) -> Outputs:
+    """Of the teacher's outputs what `method` needs, on the CPU: a logit cache holds no more."""
+    return Outputs(
+        teacher.logits.cpu(),
+        teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in method.needs else None,
+        tuple(maps.cpu() for maps in teacher.features) if "features" in method.needs else (),
+    )
 
 
 @torch.no_grad()

@@ -1,34 +1,43 @@
-"""The networks of planned runs, each made once, and whether a method brings two of them together."""
+"""The networks of planned runs, each built once, and whether a method brings two of them together."""
 
 import torch
 from torch import nn
 
 from raykd.data.dataset import Dataset
-from raykd.errors import ConfigError, RaykdError
+from raykd.data.memory import available_bytes
+from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.methods.feature_method import require_maps
+from raykd.models import num_parameters
 from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
 from raykd.training.imported import load_imported
+from raykd.training.method_check import require_sound_terms
 from raykd.training.rows import rows_of
+from raykd.training.trained import images_of
 from raykd.training.training import make_model
+
+PARAMETER_BYTES = 4
+_GB = 1e9
 
 
 class Networks:
-    """What each run's network, untrained, says of the same images of `dataset`."""
+    """What each run's network, untrained, gives for the same images of `dataset`."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._outputs: dict[object, Outputs] = {}
 
     def of(self, run: Run, with_features: bool = False) -> Outputs:
-        """On the CPU, with maps of its stages where they are asked for, as a training asks.
+        """Outputs of NUM_SHOWN images on the CPU, with feature maps where they are asked for, as a training asks.
 
-        Raises ConfigError for a network that cannot be made, or that does not take these images.
+        Raises ConfigError for a network that cannot be built or does not fit in memory, or that does not take these
+        images.
         """
         key = run.model, run.initial, run.imported, run.normalization, with_features
         if key not in self._outputs:
+            require_memory(run, self._dataset)
             imported = run.imported is not None
             model = load_imported(run, self._dataset).model if imported else make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
@@ -44,9 +53,9 @@ class Networks:
         student, teacher = self.of(run, with_features), self.of(run.teacher, with_features)
         if with_features:
             require_maps(method, student=student, teacher=teacher)
-        if type(method).adapter is Method.adapter:
-            return
-        self._adapter(run, student, teacher)
+        adapter = self._adapter(run, student, teacher)
+        if method.is_custom:
+            require_sound_terms(run, self._dataset.train.labels, student, teacher, adapter)
 
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
         """Raise ConfigError where a worker gets one image of each batch and a batch norm cannot train on one.
@@ -84,21 +93,27 @@ class Networks:
             run.method.terms(_first(student), _first(teacher), targets, adapter)
 
     def _adapter(self, run: Run, student: Outputs, teacher: Outputs) -> nn.Module | None:
-        """Return the method's adapter for both models' outputs; raise ConfigError where it cannot be made."""
-        method = run.method
-        try:
+        """Return the method's adapter for both models' outputs, None for none; raise ConfigError where it fails."""
+        if type(run.method).adapter is Method.adapter:
+            return None
+        given = f"of the teacher it is given what `needs` names, {', '.join(sorted(run.method.needs))}"
+        with run.method.errors_of(f"its adapter ({given})"):
             return make_adapter(run, self._dataset.train.labels, student, teacher)
-        except RaykdError:
-            raise
-        except Exception as error:  # whatever a person's method may raise
-            reason = str(error).splitlines()[0] if str(error) else "no reason given"
-            raise ConfigError(
-                f"method = {method.title()}: its adapter fails with {type(error).__name__}: {reason}. Of the teacher "
-                f"it is given what `needs` names, {', '.join(sorted(method.needs))}"
-            ) from error
 
 
 def _first(outputs: Outputs) -> Outputs:
     """Return the outputs for the first image alone."""
     embedding = None if outputs.embedding is None else outputs.embedding[:1]
     return Outputs(outputs.logits[:1], embedding, *(tuple(x[:1] for x in part) for part in outputs[2:]))
+
+
+def require_memory(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError, with the numbers, for a network whose weights are larger than the memory that is free."""
+    count, free = num_parameters(run.model, images_of(dataset)), available_bytes()
+    if count is None or free is None or count * PARAMETER_BYTES <= free:
+        return
+    who = "teacher" if run.stage == "teacher" else "student"
+    raise ConfigError(
+        f"{who}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of memory "
+        f"and only {free / _GB:.1f} GB are free; choose a smaller model, or ask for more memory"
+    )

@@ -15,7 +15,7 @@ from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
 from raykd.training.group import ALONE, Group
 
-_MEASURED_HERE = ("ce", "top1", "loss")
+MEASURED_HERE = ("ce", "top1", "loss")
 
 
 class Objective(nn.Module):
@@ -45,7 +45,7 @@ class Objective(nn.Module):
         terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
         if teacher is not None:
             own = self._terms(student, teacher, targets)
-            for name in _MEASURED_HERE:
+            for name in MEASURED_HERE:
                 if name in own:
                     raise ConfigError(
                         f"method = {self.method.title()}: terms() gives '{name}', which is measured for every method "

@@ -1,7 +1,446 @@
-"""Settings that cannot work."""
+"""Settings, flags, experiment files, search spaces and custom method files that cannot work."""
 
-from bad_inputs.case import BadInput, plan
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bad_inputs.case import EXPERIMENT, BadInput, experiment_file, plan
+
+Make = Callable[[Path], Sequence[str | Path]]
+HUGE = "9" * 26
+
+SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
+    # Names of models, methods, data and fields.
+    "teacher.model=resnet19": ("unknown model 'resnet19'", "known are resnet18, resnet8"),
+    "student.model=renset18": ("unknown model 'renset18'", "did you mean 'resnet18'?"),
+    "student.model=": ("unknown model ''", "known are resnet18"),
+    "student.model=timm:": ("unknown timm model ''",),
+    "student.model=timm:vit_tinny_patch16_224": ("unknown timm model", "did you mean 'vit_tiny_patch16_224'?"),
+    "student.model=timm:resnet18.no_such_tag": ("timm model 'resnet18.no_such_tag' cannot be built", "no_such_tag"),
+    "student.model=timm:edgenext_xx_small": ("'edgenext_xx_small' cannot take images of 16x16", "data.image_size"),
+    "method=kdd": ("unknown method 'kdd'", "did you mean 'kd'?"),
+    "method=": ("unknown method ''", "known are"),
+    "method=ce": ("method", "nothing would be distilled"),
+    "method=deit": ("method", "distillation token", "--set student.model=vit6"),
+    "method=gone.py:Mine": ("method file 'gone.py' does not exist", "check the path"),
+    "method=mine.py": ("'mine.py' names no class", "my_method.py:MyMethod"),
+    "method.temprature=2": ("unknown config field 'method.temprature'", "did you mean 'temperature'?"),
+    "student.optimiser.lr=1": ("unknown config field 'student.optimiser.lr'", "did you mean 'optimizer'?"),
+    "seeds.first=1": ("unknown config field 'seeds.first'", "no fields"),
+    "search.trials=3": ("unknown config field 'search.trials'", "none has no fields"),
+    "compare=none": ("compare=none", "unknown method 'none'"),
+    "data.name=mnist": (
+        "data.name=mnist",
+        "cifar10, cifar100, cifar100-coarse, digits, folder:PLACE and parquet:PLACE",
+    ),
+    "data.name=cifra10": ("unknown dataset name 'cifra10'", "did you mean 'cifar10'?"),
+    "data.name=floder:flowers": ("unknown dataset name 'floder:flowers'", "did you mean 'folder'?"),
+    "data.name=folder:": ("dataset name 'folder:' names no folder", "folder:flowers"),
+    "data.name=folder:nowhere": ("data/nowhere: no such folder", "train/<class>/*.png"),
+    "data.name=parquet:/nowhere": ("/nowhere: no such folder", "train.parquet"),
+    # Values of another type.
+    "method.alpha=half": ("method.alpha=half", "a number"),
+    "method.alpha=nan": ("alpha = nan", "must be a finite number"),
+    "student.optimizer.lr=1e400": ("student.optimizer.lr=1e400", "must be a finite number"),
+    "student.epochs=2.5": ("student.epochs=2.5", "a whole number"),
+    "student.epochs=1e3": ("student.epochs=1e3", "a whole number"),
+    "student.epochs=1__0": ("student.epochs=1__0", "a whole number"),
+    "student.epochs=\N{ARABIC-INDIC DIGIT THREE}": ("student.epochs=", "a whole number"),
+    "student.compile=maybe": ("student.compile=maybe", "true or false"),
+    "student.precision=fp16": ("student.precision=fp16", "one of auto, fp32, bf16"),
+    "teacher_seeds=one": ("teacher_seeds=one", "a whole number"),
+    "seeds=0,,1": ("seeds=0,,1", "values separated by commas"),
+    "seeds=0\n1": ("seeds=0\\n1", "values separated by commas"),
+    # Values out of range.
+    "method.alpha=1.5": ("alpha = 1.5", "must lie in [0, 1]"),
+    "method.temperature=0": ("temperature = 0", "must be greater than 0"),
+    "method.temperature=-4": ("temperature = -4", "must be greater than 0"),
+    "method.temperature=1e300": ("temperature = 1e+300", "must be at most 1e+12"),
+    "method.temperature=1e-300": ("temperature = 1e-300", "must be 0, or at least 1e-12"),
+    "student.optimizer.lr=-0.0": ("student.optimizer.lr=-0.0", "must be greater than 0"),
+    "student.epochs=0": ("epochs = 0", "must be at least 1"),
+    "student.epochs=1000000000000": ("epochs = 1000000000000", "must be at most 100,000"),
+    f"teacher.epochs={HUGE}": (f"epochs = {HUGE}", "must be at most 100,000"),
+    f"teacher.epochs={'9' * 5000}": ("teacher.epochs=999", "(5000 characters)", "a whole number"),
+    "student.model.width=4": ("width = 4", "at least 8"),
+    "student.model.width=100000000": ("width = 100000000", "must be at most 65,536"),
+    "student.model.width=60000": ("student.model = resnet8-w60000", "weights take", "GB are free", "smaller model"),
+    "student.model.blocks=5000,1,1,1": ("blocks = (5000, 1, 1, 1)", "must be at most 200"),
+    "student.model.blocks=1,1": ("blocks = (1, 1)", "four stages"),
+    "student.schedule.warmup_epochs=5": ("warmup_epochs = 5.0", "must be below the recipe's 1 epoch"),
+    "student.augmentation.randaugment=99999999999,9": ("randaugment = (99999999999, 9)", "must be at most 100"),
+    "student.augmentation.cutout=99999999999": ("cutout = 99999999999", "16 pixels wide", "cutout=8"),
+    "student.batch_size=1001": ("student.batch_size = 1001", "1,000 images", "--set student.batch_size=1000"),
+    "teacher.batch_size=5000": ("teacher.batch_size = 5000", "1,000 images"),
+    f"teacher.batch_size={HUGE}": (f"batch_size = {HUGE}", "must be at most 1,000,000"),
+    "data.val_images=1200": ("data.val_images = 1200", "1,200 training images", "--set data.val_images=120"),
+    f"data.val_images={HUGE}": (f"val_images = {HUGE}", "must be at most"),
+    "data.student_images=1001": ("data.student_images = 1001", "must be at most 1000, the images left"),
+    "data.image_size=7": ("image_size", "7", "1, 2, 4, 8, 16"),
+    "data.image_size=100000": ("image_size = 100000", "must be at most 1,024"),
+    "data.split_seed=-1": ("split_seed = -1", "must be 0 or more"),
+    "seeds=0,0": ("seeds", "twice"),
+    "seeds=": ("seeds", "at least one"),
+    "seeds=18446744073709551616": ("seeds = (18446744073709551616,)", "must be at most 4,294,967,295"),
+    "teacher_seed=-1": ("teacher_seed = -1", "must be 0 or more"),
+    "teacher_seeds=1,1": ("teacher_seeds = (1, 1)", "twice"),
+    "teacher_seeds=0,-1": ("teacher_seeds = (0, -1)", "0 or more"),
+    "teacher_checkpoint=no/such.pth": ("'no/such.pth' does not exist",),
+    "workers.gpus=1.5": ("gpus = 1.5", "fraction below 1, or whole"),
+    "workers.gpus=1e9": ("gpus = 1000000000.0", "must be at most 10,000"),
+    "workers.count=0": ("count = 0", "must be at least 1"),
+    "workers.count=7": ("count = 7", "cannot share teacher.batch_size", "equally"),
+    "workers.min_count=2": ("min_count = 2", "must lie in [1, count = 1]"),
+    "family=data": ("family = 'data'", "not a field's"),
+    f"family={'a' * 300}": ("family = 'aaa", "at most 64 characters"),
+    # Settings that are none, or that have no effect.
+    "nonsense": ("--set nonsense", "FIELD=VALUE"),
+    "=1": ("--set =1", "FIELD=VALUE"),
+    "tiny=1": ("--set tiny=1", "wants a field of tiny"),
+    "cnn.seeds=1": ("unknown config field 'cnn.seeds'", "families here are tiny"),
+    ("student.epochs=3", "student.schedule=multistep", "student.schedule.milestones=4,8"): (
+        "student.epochs=3, student.schedule=multistep, student.schedule.milestones=4,8: milestones = (4.0, 8.0)",
+        "after the last of 3 epochs",
+    ),
+    ("student.optimizer.momentum=0.5", "student.optimizer=adamw"): (
+        "unknown config field 'student.optimizer.momentum': AdamW has",
+    ),
+    ("method.alpha=0.3", "method=dist"): ("unknown config field 'method.alpha': DIST has",),
+}
+
+
+def command(*words: str, text: str = EXPERIMENT) -> Make:
+    """A command with its flags; 'FILE' among `words` stands for the file of the experiment `text`."""
+    return lambda folder: [experiment_file(folder, text) if word == "FILE" else word for word in words]
+
+
+FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "an unknown model as a flag": (
+        command("train-teacher", "--model", "resnet81", "--experiment", "FILE"), ("unknown model 'resnet81'",)
+    ),
+    "no epochs as a flag": (
+        command("train-teacher", "--epochs", "0", "--experiment", "FILE"), ("epochs", "must be at least 1")
+    ),
+    "10**12 epochs as a flag": (
+        command("train-student", "--epochs", str(10**12), "--experiment", "FILE"), ("must be at most 100,000",)
+    ),
+    "an alpha of 2 as a flag": (
+        command("distill", "--alpha", "2", "--experiment", "FILE"), ("alpha", "must lie in [0, 1]")
+    ),
+    "a temperature of 0 as a flag": (
+        command("distill", "--temperature", "0", "--experiment", "FILE"), ("temperature", "greater than 0")
+    ),
+    "a teacher's checkpoint that is not there": (
+        command("distill", "--teacher-checkpoint", "gone.safetensors", "--experiment", "FILE"),
+        ("'gone.safetensors' does not exist",),
+    ),
+    "a flag and a setting of one field": (
+        command("distill", "--alpha", "0.3", "--set", "method.alpha=0.4", "--experiment", "FILE"),
+        ("--alpha 0.3 and --set method.alpha=0.4 set the same field",),
+    ),
+    "a flag and a setting of one field behind its family": (
+        command("distill", "--epochs", "3", "--set", "tiny.student.epochs=4", "--experiment", "FILE"),
+        ("--epochs 3 and --set tiny.student.epochs=4 set the same field",),
+    ),
+    "a distance between embeddings and another method": (
+        command("distill", "--feature-distill", "mse", "--set", "method=dkd", "--experiment", "FILE"),
+        ("--feature-distill mse and --set method=dkd set the same field",),
+    ),
+    "a distance as a flag and another as a setting": (
+        command("distill", "--feature-distill", "mse", "--set", "method.distance=cosine", "--experiment", "FILE"),
+        ("--feature-distill mse and --set method.distance=cosine set the same field",),
+    ),
+    "a temperature for a method that has none": (
+        command("distill", "--temperature", "3", "--set", "method=hard_labels", "--experiment", "FILE"),
+        ("unknown config field 'method.temperature': HardLabels has",),
+    ),
+    "a teacher's source as a flag and as a setting": (
+        command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=table"),
+        ("--teacher live and --set teacher_source=table set the same field",),
+    ),
+    "a search that a setting removes": (
+        command("tune", "FILE", "--set", "search=none", text=f"{EXPERIMENT}\nfrom dataclasses import replace\n"
+                "from raykd import Search, uniform\n"
+                "experiment = replace(experiment, search=Search({'method.alpha': uniform(0, 1)}))\n"),
+        ("has no search", "search=Search"),
+    ),
+    "trials of an experiment without a search": (
+        command("tune", "FILE", "--trials", "3"), ("has no search", "search=Search")
+    ),
+}  # fmt: skip
+
+
+def searched(space: str, more: str = "") -> str:
+    """The small experiment with a search over `space`."""
+    return (
+        f"{EXPERIMENT}\nfrom dataclasses import replace\nfrom raykd import Search, choice, integer, uniform\n"
+        f"experiment = replace(experiment, search=Search({space}{more}))\n"
+    )
+
+
+SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a grid of 10**9 whole numbers": (
+        searched("{'student.epochs': integer(1, 10**9)}", ", sampler='grid'"), ("is a grid of 1,000,000,000 settings",)
+    ),
+    "a grid that is a product of many": (
+        searched("{f'method.x{i}': choice(*range(100)) for i in range(50)}", ", sampler='grid'"), ("is a grid of 1",)
+    ),
+    "epochs searched up to 10**9": (
+        searched("{'student.epochs': integer(1, 10**9)}"), ("epochs = 1000000000", "must be at most 100,000")
+    ),
+    "a range that ends with 10**30": (
+        searched("{'student.epochs': integer(1, 10**30)}"), ("high = 1000000000000000000000000000000", "at most")
+    ),
+    "a range of NaN": (searched("{'method.alpha': uniform(0, float('nan'))}"), ("high = nan", "finite")),
+    "10**9 trials": (searched("{'method.alpha': uniform(0, 1)}", ", trials=10**9"), ("must be at most 100,000",)),
+    "10**9 trials side by side": (
+        searched("{'method.alpha': uniform(0, 1)}", ", at_once=10**9"), ("at_once = 1000000000", "at most 100,000")
+    ),
+    "a search named with 300 letters": (
+        searched("{'method.alpha': uniform(0, 1)}", ", name='a' * 300"), ("name = 'aaa", "at most 64 characters")
+    ),
+    "10,000 combinations of shapes": (
+        searched("{'student.model.blocks': choice(*(f'{i},1,1,1' for i in range(1, 101))), "
+                 "'student.model.width': choice(*range(8, 108))}"),
+        ("student.model.blocks, student.model.width make 10,000 combinations",),
+    ),
+    "a choice that no model has, at --plan": (
+        searched("{'student.model.width': choice(8, 60000)}"), ("cannot be 60000", "GB of memory")
+    ),
+    "a space that is a list": (searched("['method.alpha']"), ("space = ['method.alpha']", "wants names")),
+    "a space of a method without one of its fields": (
+        searched("{'method.temperature': uniform(1, 2), 'method': choice('kd', 'hard_labels')}"),
+        ("method hard_labels cannot be trained", "unknown config field 'method.temperature'"),
+    ),
+}  # fmt: skip
+
+FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
+    "an experiment file without one": ("x = 1\n", ("defines no experiment", "experiment = Experiment(...)")),
+    "an experiment that is a number": ("experiment = 3\n", ("defines no experiment", "experiment is of type int")),
+    "experiments that are a number": ("experiments = 5\n", ("defines no experiment", "experiments is of type int")),
+    "experiments that are None": ("experiments = None\n", ("defines no experiment",)),
+    "experiments that are empty": ("experiments = ()\n", ("defines no experiment",)),
+    "experiments that are a dictionary": (
+        f"{EXPERIMENT}\nexperiments = {{'a': experiment}}\n", ("experiments is of type dict", "a tuple of Experiment")
+    ),
+    "experiments that are text": ("experiments = 'cnn'\n", ("experiments is of type str",)),
+    "experiments with a number among them": (
+        f"{EXPERIMENT}\nexperiments = (experiment, 3)\n", ("experiments has an item that is of type int",)
+    ),
+    "experiments without end": (
+        f"{EXPERIMENT}\nfrom itertools import repeat\nexperiments = repeat(experiment)\n", ("more than 1,000 items",)
+    ),
+    "experiments from a generator that fails": (
+        f"{EXPERIMENT}\nexperiments = (1 / 0 for _ in range(3))\n", ("line 9", "ZeroDivisionError: division by zero")
+    ),
+    "an experiment that is the class": (
+        "from raykd import Experiment\nexperiment = Experiment\n", ("experiment is the class Experiment",)
+    ),
+    "two experiments of one family": (
+        f"{EXPERIMENT}\nexperiments = (experiment, experiment)\n", ("family = 'tiny'", "two experiments", "rename one")
+    ),
+    "experiments with other workers": (
+        f"{EXPERIMENT}\nfrom dataclasses import replace\nfrom raykd import Workers\n"
+        "experiments = (experiment, replace(experiment, family='other', workers=Workers(cpus=1)))\n",
+        ("workers differ between experiments",),
+    ),
+    "a file that imports what is not there": (
+        "import no_such_module\n", ("tiny.py' fails at line 1 with ModuleNotFoundError",)
+    ),
+    "a file that is no Python": ("\nexperiment = (\n", ("tiny.py' fails at line 2 with SyntaxError",)),
+    "a file that is not UTF-8": (b"# \xff\nx = 1\n", ("tiny.py' fails", "with SyntaxError", "utf-8")),
+    "a file with a null byte": (b"x = 1\n\0\n", ("tiny.py' has null bytes",)),
+    "a file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("tiny.py' ends the process at line 2", "code 0")),
+    "a file that raises SystemExit with text": ("raise SystemExit('bye')\n", ("ends the process at line 1", "'bye'")),
+    "a file that calls itself without end": (
+        "def f():\n    return f()\n\nf()\n", ("tiny.py' fails at line 2 with RecursionError",)
+    ),
+    "a file that reads itself": (
+        "from raykd.experiment_file import load_experiments\nload_experiments(__file__)\n", ("RecursionError",)
+    ),
+    "a file that imports itself by its name": (
+        "from tiny import experiment\n", ("fails at line 1 with ImportError", "circular import")
+    ),
+    "a file whose error has many lines": ("raise ValueError('one\\ntwo')\n", ("line 1 with ValueError: one",)),
+    "a file whose error cannot be printed": (
+        "class Bad(Exception):\n    def __str__(self):\n        return 1\n\nraise Bad\n",
+        ("line 5 with Bad: no reason",),
+    ),
+    "a file that runs its experiment as it is read": (
+        f"{EXPERIMENT}\nfrom raykd import main\nmain(experiment)\n", ("line 10", "__name__ == '__main__'")
+    ),
+    "a file with an unknown model": (
+        "from raykd import Recipe\nRecipe('resnet81')\n", ("tiny.py', line 2", "unknown model 'resnet81'")
+    ),
+    "a file with an alpha of 2": ("from raykd import KD\nKD(alpha=2)\n", ("tiny.py', line 2", "alpha = 2")),
+    "a file with a field that is not there": (
+        "from raykd import KD\nKD(alhpa=2)\n",
+        ("unknown field 'alhpa': KD has alpha, temperature; did you mean 'alpha'?",),
+    ),
+    "a number of 5,000 digits in a file": (
+        "from raykd import Recipe\nRecipe('resnet8', epochs=10**5000)\n",
+        ("epochs = a value of type int that cannot be printed", "must be at most 100,000"),
+    ),
+    "a rate of 10**400 in a file": ("from raykd import SGD\nSGD(lr=10**400)\n", ("lr = inf", "finite")),
+    "a million seeds in a file": (
+        f"{EXPERIMENT}\nfrom dataclasses import replace\nexperiment = replace(experiment, seeds=range(10**6))\n",
+        ("seeds = range(0, 1000000)", "wants values"),
+    ),
+    "2,000 seeds in a file": (
+        f"{EXPERIMENT}\nfrom dataclasses import replace\nexperiment = replace(experiment, seeds=tuple(range(2000)))\n",
+        ("seeds = (0, 1, 2", "must be at most 1,000 values"),
+    ),
+}  # fmt: skip
+
+
+def written(text: str | bytes) -> Make:
+    def make(folder: Path) -> Sequence[str | Path]:
+        path = folder / "tiny.py"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return ["plan", path]
+
+    return make
+
+
+def pipe(folder: Path) -> Sequence[str | Path]:
+    os.mkfifo(folder / "tiny.py")
+    return ["plan", folder / "tiny.py"]
+
+
+PLACES: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "an experiment file that is missing": (lambda folder: ["plan", "no/such.py"], ("'no/such.py' does not exist",)),
+    "an experiment file that is a folder": (lambda folder: ["plan", folder], ("is a folder", "examples are in")),
+    "an experiment file that is a pipe": (pipe, ("is a pipe, socket or device",)),
+    "an experiment file with a name of 5,000 letters": (
+        lambda folder: ["plan", "a" * 5000], ("experiment file 'aaa", "File name too long")
+    ),
+    "an experiment file with a null byte in its name": (
+        lambda folder: ["plan", "a\0.py"], ("experiment file 'a\\x00.py'", "null byte")
+    ),
+    "weights with a name of 5,000 letters": (
+        plan(f"teacher_checkpoint={'a' * 4000}"), ("weights file", "File name too long")
+    ),
+    "weights that are a folder": (plan("teacher_checkpoint=/"), ("weights file '/' is a folder",)),
+    "weights that are a device": (
+        plan("student.model.weights=/dev/zero"), ("'/dev/zero' is a pipe, socket or device",)
+    ),
+}  # fmt: skip
+
+
+HEAD = "from dataclasses import dataclass\nfrom typing import ClassVar\nimport torch\nfrom raykd import KD, Method\n"
+
+
+def method(
+    body: str = "",
+    needs: str = 'frozenset({"logits"})',
+    weights: str = '{"ce": 1.0, "own": 1.0}',
+    terms: str = '{"own": (student.logits - teacher.logits).abs().mean()}',
+) -> str:
+    """The text of a file with a custom method; KIND stands for a kind that no other case has."""
+    return (
+        f"{HEAD}\n@dataclass(frozen=True)\nclass Mine(Method):\n    kind: ClassVar[str] = 'KIND'\n"
+        f"    needs: ClassVar = {needs}\n{body}\n    def weights(self, epoch):\n        return {weights}\n\n"
+        f"    def terms(self, student, teacher, targets, adapter):\n        return {terms}\n"
+    )  # fmt: skip
+
+
+METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
+    "a method that needs an unknown word": (
+        method(needs='frozenset({"logit"})'),
+        ("'logit' is not one of", "did you mean 'logits'?"),
+    ),
+    "a method whose needs are text": (method(needs='"logits"'), ("needs = 'logits'", "must be a frozenset")),
+    "a method that needs nothing": (method(needs="frozenset()"), ("needs no teacher",)),
+    "weights of NaN": (
+        method(weights='{"ce": 1.0, "own": float("nan")}'),
+        ("weights(0) weighs 'own' by nan", "finite"),
+    ),
+    "weights that are infinite": (
+        method(weights='{"ce": 1.0, "own": float("inf")}'),
+        ("weighs 'own' by inf", "finite"),
+    ),
+    "weights that are text": (method(weights='{"ce": "1", "own": 1}'), ("weighs 'ce' by '1'", "finite number")),
+    "weights that are tensors": (
+        method(weights='{"ce": torch.ones(())}'),
+        ("weighs 'ce' by tensor(1.)", "finite number"),
+    ),
+    "weights that are a list": (
+        method(weights='["ce", "own"]'),
+        ("weights(0) is ['ce', 'own']", "weight of each term"),
+    ),
+    "weights that are empty": (method(weights="{}"), ("weights(0) is {}", "weight of each term")),
+    "weights that fail": (method(weights="1 / 0"), ("weights(epoch) fails at line 12 with ZeroDivisionError",)),
+    "weights that end the process": (method(weights="exit(0)"), ("its weights(epoch) ends the process at line 12",)),
+    "weights of a term that is not there": (
+        method(weights='{"ce": 1.0, "other": 1.0}'),
+        ("weighs 'other'", "terms() gives 'own'"),
+    ),
+    "a term that is NaN": (
+        method(terms='{"own": student.logits.mean() * float("nan")}'),
+        ("gives 'own' as nan", "finite"),
+    ),
+    "a term of each image": (method(terms='{"own": student.logits.mean(1)}'), ("gives 'own' as a tensor", "shape [8]")),
+    "a term that is a number": (method(terms='{"own": 3}'), ("gives 'own' as 3", "must be a tensor")),
+    "a term of whole numbers": (method(terms='{"own": student.logits.argmax()}'), ("torch.int64", "must be one float")),
+    "terms that are None": (method(terms="None"), ("terms() returns None",)),
+    "terms without the student": (method(terms='{"own": student.logits.detach().mean()}'), ("depends on the student",)),
+    "a term that is measured already": (
+        method(terms='{"own": student.logits.mean(), "loss": student.logits.mean()}'),
+        ("gives 'loss'", "rename the term"),
+    ),
+    "terms that fail": (
+        method(terms='{"own": student.embeddings}'),
+        ("its terms() fails at line 15 with AttributeError",),
+    ),
+    "terms of embeddings that it does not need": (
+        method(terms='{"own": (student.embedding - teacher.embedding).mean()}'),
+        ("its terms() fails at line 15 with",),
+    ),
+    "labels learned by too few logits": (
+        method("    def labelled(self, student):\n        return student.logits[:1]\n"),
+        ("labelled() gives (1, 10)", "must give logits (8, 10)"),
+    ),
+    "a check that fails": (
+        method("    def check(self):\n        self.require(False)\n"),
+        ("check(), fails at line 11 with TypeError",),
+    ),
+    "a check that refuses its own defaults": (
+        method("    def check(self):\n        self.require(False, 'kind', 'must be another')\n"),
+        ("kind = 'own_", "must be another"),
+    ),
+    "a field of an unknown type": (method("    size: 'Nothing' = 1\n"), ("one of its fields", "NameError")),
+    "a field without a default": (method("    size: int\n"), ("its field 'size' has no default", "give it one")),
+    "a method file that is no Python": ("class Mine(\n", ("fails at line 1 with SyntaxError",)),
+    "a method file that is not UTF-8": (b"# \xff\n", ("cannot be read (no text in UTF-8)",)),
+    "a method file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("ends the process at line 2",)),
+    "a method file with a null byte": (b"x = 1\0\n", ("mine.py' fails", "null bytes")),
+    "a class that is no method": (f"{HEAD}\nclass Mine:\n    pass\n", ("'Mine' in method file", "is no method")),
+    "a method that is an object": (f"{HEAD}\nMine = KD()\n", ("'Mine' in method file", "is no method")),
+}
+
+
+def custom(number: int, text: str | bytes) -> Make:
+    """`raykd plan` with the custom method of `text`."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        raw = text.encode() if isinstance(text, str) else text
+        (folder / "mine.py").write_bytes(raw.replace(b"KIND", f"own_{number}".encode()))
+        return ["plan", experiment_file(folder), "--set", f"method={folder / 'mine.py'}:Mine"]
+
+    return make
+
+
+def _named(settings: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (settings,) if isinstance(settings, str) else settings
+
+
+def _title(settings: str | tuple[str, ...]) -> str:
+    return f"--set {' --set '.join(_named(settings))[:60]}"
+
 
 CASES = [
-    BadInput("an alpha above 1", plan("method.alpha=1.5"), ("alpha = 1.5", "must lie in [0, 1]")),
-]
+    *(BadInput(_title(given), plan(*_named(given)), says) for given, says in SETTINGS.items()),
+    *(BadInput(name, make, says) for name, (make, says) in (FLAGS | PLACES).items()),
+    *(BadInput(name, written(text), says) for name, (text, says) in (SPACES | FILES).items()),
+    *(BadInput(name, custom(number, text), says) for number, (name, (text, says)) in enumerate(METHODS.items())),
+]  # fmt: skip

@@ -166,7 +166,7 @@ BAD: dict[Callable[[Path], None], str] = {
     file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or take it out",
     loose_picture: r"insects/train/000\.png: lies in no class's folder; wants train/<class>/\*\.png",
     renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
-    one_class: r"insects/train: has 1 folders of classes, and two at least are wanted",
+    one_class: r"insects/train: has 1 folder of classes, and at least two are required",
     cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
     no_picture: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
     other_size: r"insects/test/ant/001\.png is 30x40 pixels; the first is 24x24, .* --set data.image_size=24",

@@ -66,7 +66,7 @@ def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -
         ("test", [0, 1, 3, 1, 0, 2, 2, 1], r"test\.parquet: row 2 has label 3; train's are 0 to 2: leave the row out"),
         ("test", [0, -1, 2, 1, 0, 2, 2, 1], r"test\.parquet: row 1 has label -1; train's are 0 to 2"),
         ("train", [0, 1, -7, 1, 0, 2, 2, 1], r"train\.parquet: row 2 has label -7; train's are 0 to 2"),
-        ("train", [0] * 8, r"train\.parquet: its labels name 1 classes, and two at least are wanted"),
+        ("train", [0] * 8, r"train\.parquet: its labels name 1 class, and at least two are required"),
     ],
 )
 def test_labels_that_cannot_be_are_named(tmp_path: Path, part: str, labels: list[int], message: str) -> None:

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from small_runs import WIDTH, digits, experiment, recipe, run_of, teacher_of, train
 
-from raykd.config import kinds, override
+from raykd.config import kinds
 from raykd.errors import Interrupted
 from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
 from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs, Targets
+from raykd.overrides import override
 from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.training.networks import Networks

@@ -12,7 +12,7 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teac
 from torch import Tensor
 
 from raykd import models
-from raykd.config import kinds, override
+from raykd.config import kinds
 from raykd.errors import ConfigError
 from raykd.experiment_file import load_experiment
 from raykd.methods import KD, FitNets, Method, StageMethod
@@ -22,6 +22,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm, stages_of
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
+from raykd.overrides import override
 from raykd.plan import Run, make_plan
 from raykd.recipe import AdamW
 from raykd.run_folder import RunFolder

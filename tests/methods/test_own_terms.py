@@ -64,7 +64,9 @@ def test_term_that_comes_in_later_is_looked_at_too() -> None:
 
 def test_weights_that_fail_in_an_epoch_of_the_recipe_are_told_before_it_begins() -> None:
     assert experiment(method=Listed(), student=recipe(epochs=2))
-    with pytest.raises(ConfigError, match=r"method = Listed: its weights\(epoch\) fails with IndexError: list index"):
+    with pytest.raises(
+        ConfigError, match=r"method = Listed: its weights\(epoch\) fails at line \d+ with IndexError: list index"
+    ):
         experiment(method=Listed())
 
 

@@ -9,10 +9,10 @@ from lab_runs import run_here
 from PIL import Image
 from small_runs import experiment, recipe
 
-from raykd.config import override
 from raykd.data.dataset import load
 from raykd.experiment import Data
 from raykd.json_fields import read_json
+from raykd.overrides import override
 from raykd.plan import make_plan
 from raykd.runs import RunStore
 

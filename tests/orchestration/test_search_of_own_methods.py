@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from small_runs import NO_WEIGHTS, digits, experiment
 
-from raykd.config import override
 from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.models.weights import save_weights
 from raykd.orchestration.options import Options
 from raykd.orchestration.search_command import SearchCommand
 from raykd.orchestration.search_identity import identity_of, require_same
+from raykd.overrides import override
 from raykd.plan import Run, make_plan
 from raykd.search import Search, choice, uniform
 from raykd.training.training import make_model

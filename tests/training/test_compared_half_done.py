@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
 
-from raykd.config import override
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment
 from raykd.methods import KD, VID, FeatureKD
 from raykd.orchestration.lab import half_done_live, teaching_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.queue import Job, jobs_of
+from raykd.overrides import override
 from raykd.plan import Plan, Run, make_plan
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore

@@ -1,0 +1,139 @@
+"""Absurd numbers are refused before they cost time or memory, and imports change nothing outside raykd."""
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from typing import Annotated, get_args, get_type_hints
+
+import pytest
+import torch
+from small_runs import digits, experiment, recipe, run_of
+
+from raykd import models
+from raykd.config import Config, kinds
+from raykd.errors import ConfigError, did_you_mean
+from raykd.experiment import Data, Experiment
+from raykd.field_types import MAX_FLOAT, MAX_INT, MIN_FLOAT, AtMost
+from raykd.messages import plural
+from raykd.methods import KD
+from raykd.models.resnet_cifar import ResNet
+from raykd.models.vit_cifar import ViT
+from raykd.search import Search, choice, integer
+from raykd.training import networks
+from raykd.training.networks import Networks, require_memory
+from raykd.training.trained import images_of
+
+
+def test_every_number_of_every_kind_has_an_upper_limit() -> None:
+    tried = 0
+    for cls in {cls for cls in kinds(Config).values() if cls.__module__.startswith("raykd.")}:
+        for item in fields(cls):
+            for huge in (10**26, -(10**26), 1e300, -1e300, (10**26,), (1e300,)):
+                tried += 1
+                with pytest.raises(ConfigError):
+                    cls(**{item.name: huge})
+    assert tried > 500
+
+
+def test_a_limit_in_an_annotation_holds_for_each_value_of_a_tuple_and_for_none() -> None:
+    assert AtMost(200) in get_args(get_type_hints(ResNet, include_extras=True)["blocks"])
+    with pytest.raises(ConfigError, match=r"blocks = \(1, 1, 1, 201\) in ResNet: must be at most 200"):
+        ResNet(blocks=(1, 1, 1, 201))
+    assert ResNet(blocks=(1, 1, 1, 200)).blocks[3] == 200
+    assert Data(image_size=None).image_size is None and Data(image_size=1024).image_size == 1024
+    assert Annotated[int, AtMost(1)] == Annotated[int, AtMost(1)]
+
+
+def test_numbers_without_a_limit_of_their_own_are_held_to_the_general_one() -> None:
+    assert Data(val_images=MAX_INT).val_images == MAX_INT
+    assert KD(temperature=MAX_FLOAT).temperature == MAX_FLOAT and KD(temperature=MIN_FLOAT).temperature == MIN_FLOAT
+    for changes in ({"temperature": 2 * MAX_FLOAT}, {"temperature": MIN_FLOAT / 2}):
+        with pytest.raises(ConfigError, match="temperature = "):
+            KD(**changes)
+
+
+@pytest.mark.parametrize("model", [ResNet(), ResNet((1, 1, 1, 1), 16), ViT(), ViT(distillation_token=True)])
+def test_weights_are_counted_as_they_would_be_made_and_without_a_draw(model) -> None:
+    images = images_of(digits())
+    before = torch.random.get_rng_state()
+    counted = models.num_parameters(model, images)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert counted == sum(weight.numel() for weight in models.build(model, images, 0).network.parameters())
+
+
+def test_a_network_that_memory_cannot_hold_is_refused_and_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*given: object) -> None:
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(networks, "make_model", make)
+    for stage, who in (("teacher", "teacher"), ("distilled", "student")):
+        run = run_of(stage, **{who: recipe(model=ResNet(width=60_000))})  # type: ignore[arg-type]
+        with pytest.raises(
+            ConfigError, match=rf"{who}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
+        ):
+            Networks(digits()).of(run)
+
+
+def test_a_network_is_built_where_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of("baseline")
+    size = 4 * (models.num_parameters(run.model, images_of(digits())) or 0)
+    for free in (size, None):
+        monkeypatch.setattr(networks, "available_bytes", lambda free=free: free)
+        require_memory(run, digits())
+    monkeypatch.setattr(networks, "available_bytes", lambda: size - 1)
+    with pytest.raises(ConfigError, match="choose a smaller model"):
+        require_memory(run, digits())
+
+
+def test_a_range_of_whole_numbers_is_never_listed() -> None:
+    space = integer(1, 10**12)
+    assert len(space.points) == 10**12 and space.points[-1] == 10**12
+    with pytest.raises(ConfigError, match="is a grid of 1,000,000,000,000 settings"):
+        Search({"student.batch_size": space}, sampler="grid")
+    assert len(Search({"student.batch_size": integer(1, 3)}, sampler="grid").grid) == 3
+    with pytest.raises(ConfigError, match="must be at most 1,000 values"):
+        choice(*range(1001))
+
+
+@pytest.mark.parametrize("name", ["resnet8x4", "resnet80", "resnet", "wresnet_8_4", "preact_resnet18", "vit12", "vit"])
+def test_another_network_is_no_typing_mistake(name: str) -> None:
+    assert did_you_mean(name, models.MODELS, numbered=True) == ""
+    with pytest.raises(ConfigError, match=f"unknown model '{name}': known are resnet18, resnet8, vit_tiny, vit6"):
+        models.find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("renset8", "resnet8"), ("resnett18", "resnet18"), ("vit_tinny", "vit_tiny")]
+)
+def test_a_typing_mistake_in_a_models_name_is_told_with_the_name(name: str, meant: str) -> None:
+    assert did_you_mean(name, models.MODELS, numbered=True) == f"; did you mean '{meant}'?"
+
+
+def test_plurals() -> None:
+    assert [plural(n, "epoch") for n in (0, 1, 2, 1200)] == ["0 epochs", "1 epoch", "2 epochs", "1,200 epochs"]
+    assert [plural(n, "pass", "passes") for n in (1, 2)] == ["1 pass", "2 passes"]
+    assert [plural(n, "GPU") for n in (0.5, 1.0, 2.0)] == ["0.5 GPUs", "1 GPU", "2 GPUs"]
+
+
+def test_many_trials_are_counted_in_no_time_of_their_square() -> None:
+    """100,000 trials and 1,000 seeds: quadratic work would not end."""
+    from raykd.teaching import _by_seed
+
+    assert _by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
+
+
+def test_importing_changes_neither_the_excepthook_nor_optunas_logging() -> None:
+    program = (
+        "import sys, optuna; before = sys.excepthook, optuna.logging.get_verbosity()\n"
+        "import raykd.cli, raykd.commands, raykd.study\n"
+        "assert (sys.excepthook, optuna.logging.get_verbosity()) == before\n"
+        "from raykd import main; assert sys.excepthook is not before[0]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+def test_a_family_may_not_be_called_like_a_field() -> None:
+    for name in ("data", "method", "teacher_seed"):
+        with pytest.raises(ConfigError, match=f"family = '{name}'"):
+            replace(experiment(), family=name)
+    assert "family" in {item.name for item in fields(Experiment)}
