@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from importlib.util import decode_source
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     sys.path.insert(0, str(path.parent.absolute()))  # as `python FILE` does: one experiment may import another
     try:
         with reading(what, str(path)):
+            decode_source(path.read_bytes())  # Python itself passes over wrong bytes in comments
             names = runpy.run_path(str(path))
             return tuple(_found(what, names))
     finally:
