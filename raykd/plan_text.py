@@ -18,6 +18,8 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     for plan, dataset in plans:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
+        for line in dataset.description(plan.experiment.data.val_images):
+            print(f"  {line}")
         if search is not None:
             trials = SearchFolder(store.results / plan.experiment.family / search.name).trials()
             ended = sum(trial.is_ended for trial in trials)

@@ -85,6 +85,7 @@ def run_lab(
         if left := store.write_plan(plan):
             family = plan.experiment.family
             say(console, f"the report of {family} is about these settings now; {len(left)} runs of others are kept")
+        _say_data(console, plan, dataset)
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
@@ -108,6 +109,12 @@ def run_lab(
         finally:
             raise_for(statuses)  # which runs failed says more than why there is no report
     return statuses
+
+
+def _say_data(console: Console, plan: Plan, dataset: Dataset) -> None:
+    """Print how many images and which classes were read, so that a wrong folder is noticed."""
+    for line in dataset.description(plan.experiment.data.val_images):
+        say(console, line)
 
 
 def filled(table: WantedTable) -> WantedTable:

@@ -100,7 +100,7 @@ def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> Non
     [
         (["train-00000-of-00002", "train-00001-of-00002"], "trees: has no Parquet of train"),
         (["test-00000-of-00001"], "trees: has no Parquet of test; wants train.parquet and test.parquet"),
-        (["train-00001-of-00002"], "by its name one of 2 files, but 1 are there"),
+        (["train-00001-of-00002"], "by its name one of 2 files, but there is no train-00001-of-00002.parquet; copy"),
     ],
 )
 def test_missing_files_are_named(place: Path, missing: list[str], message: str) -> None:
