@@ -19,7 +19,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
         for line in dataset.description(plan.experiment.data.val_images):
-            print(f"  {line}")
+            print(line)
         if search is not None:
             trials = SearchFolder(store.results / plan.experiment.family / search.name).trials()
             ended = sum(trial.is_ended for trial in trials)

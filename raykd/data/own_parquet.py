@@ -34,8 +34,10 @@ def find(place: Path, image_size: int | None) -> Stored:
     train, test = files[TRAIN], files[parts.test]
     schemas = [schema_of(file) for file in (*train, *test)]
     column = label_column(train[0], schemas[0])
-    require_same_names((*train, *test), schemas, column)
     is_text = column in schemas[0].names and parquet.is_text(schemas[0].field(column).type)
+    for file, schema in zip((*train, *test), schemas, strict=True):
+        parquet.image_column(file, schema, column, is_text)
+    require_same_names((*train, *test), schemas, column)
     names = _classes(train, column, is_text, class_names(schemas[0], column))
     first = pictures.wanted_of(image_size, *parquet.first_picture(train[0], column, is_text))
     known = f"train's are {names[0]} to {names[-1]}" if is_text else f"train's are 0 to {len(names) - 1}"

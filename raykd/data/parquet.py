@@ -117,7 +117,7 @@ def first_picture(file: Path, label_column: str, text_labels: bool) -> tuple[str
 def labels_of(file: Path, label_column: str, text_labels: bool) -> pa.ChunkedArray:
     """All labels of a file, in order, as they are. Raises: DataError for another layout."""
     with opened(file) as stored:
-        _image_column(file, stored.schema_arrow, label_column, text_labels)
+        image_column(file, stored.schema_arrow, label_column, text_labels)
         return stored.read(columns=[label_column]).column(label_column)
 
 
@@ -146,13 +146,13 @@ def is_text(kind: pa.DataType) -> bool:
 def _record_batches(file: Path, label_column: str, text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
     """(pictures, labels) of some rows at a time."""
     with opened(file) as stored:
-        image_column = _image_column(file, stored.schema_arrow, label_column, text_labels)
-        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
-            yield rows.column(image_column), rows.column(label_column)
+        pictures_in = image_column(file, stored.schema_arrow, label_column, text_labels)
+        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[pictures_in, label_column]):
+            yield rows.column(pictures_in), rows.column(label_column)
 
 
-def _image_column(file: Path, schema: pa.Schema, label_column: str, text_labels: bool) -> str:
-    """The name of the column with the pictures."""
+def image_column(file: Path, schema: pa.Schema, label_column: str, text_labels: bool) -> str:
+    """The name of the column with the pictures. Raises: DataError where it, or the labels, are not as wanted."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names and label_column in schema.names:
             label = schema.field(label_column).type

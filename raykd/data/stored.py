@@ -47,10 +47,13 @@ def measured(place: str, train: Split) -> tuple[Channels, Channels]:
     count = train.images.numel() // 3
     mean = total.double() / count
     variance = squares.double() / count - mean**2
-    lowest, highest = train.images.amin(dim=(0, 2, 3)), train.images.amax(dim=(0, 2, 3))
-    if bool((lowest == highest).all()):
+    pairs = zip(total.tolist(), squares.tolist(), strict=True)
+    constant = torch.tensor(
+        [count * square == value * value for value, square in pairs]
+    )  # exactly: in Python's integers
+    if bool(constant.all()):
         raise DataError(f"{place}: every training picture has one and the same colour; there is nothing to learn")
-    std = torch.where(lowest == highest, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
+    std = torch.where(constant, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
     return _fractions(mean), _fractions(std)
 
 
