@@ -150,7 +150,7 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
         "if __name__ == '__main__':\n    main(experiment)\n"
     )
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
-    _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
+    _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha, 0 of them ended" in trials and "best 3 and the experiment's own" in confirmed
     assert run.startswith("  teacher-")
     assert teacher == "teacher of digits: from a table, 1620 passes an image become all of its 9 views (211 KiB)"

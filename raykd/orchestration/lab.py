@@ -85,11 +85,11 @@ def run_lab(
         if left := store.write_plan(plan):
             family = plan.experiment.family
             say(console, f"the report of {family} is about these settings now; {len(left)} runs of others are kept")
-        _say_data(console, plan, dataset)
         keep_decoded(dataset, options.decoded)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
+    _say_data(console, plans)
     settled = trained | half_done_live(runs, store)
     teachings = {plan.experiment.family: teaching_of(plan, dataset, settled, options) for plan, dataset in plans}
     for family, teaching in teachings.items():
@@ -111,9 +111,11 @@ def run_lab(
     return statuses
 
 
-def _say_data(console: Console, plan: Plan, dataset: Dataset) -> None:
+def _say_data(console: Console, plans: Iterable[tuple[Plan, Dataset]]) -> None:
     """Print how many images and which classes were read, so that a wrong folder is noticed."""
-    for line in dataset.description(plan.experiment.data.val_images):
+    for line in dict.fromkeys(
+        line for plan, data in plans for line in data.description(plan.experiment.data.val_images)
+    ):
         say(console, line)
 
 
