@@ -34,6 +34,8 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     for plan, dataset in plans:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
+        for line in dataset.description(plan.experiment.data.val_images):
+            print(line)
         if search is not None:
             _print_search(search, store.results / plan.experiment.family)
         for run in plan.runs:

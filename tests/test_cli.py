@@ -58,6 +58,15 @@ def test_plan_shows_every_run_once_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
+def test_plan_shows_the_images_of_each_split_and_the_classes(tmp_path, capsys):
+    assert cli.entry(["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == (
+        "digits: 1,000 train, 200 validation (held out of train), 597 test images of 16x16 pixels; "
+        "10 classes: 0, 1, 2, 3, 4, ..."
+    )
+
+
 def test_a_setting_names_other_runs_only_where_it_decides_something(tmp_path, capsys):
     words = ["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]
     before = _plan(capsys, *words)
@@ -141,7 +150,7 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
         "if __name__ == '__main__':\n    main(experiment)\n"
     )
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
-    _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
+    _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha, 0 ended" in trials and "best 3 and the experiment's own" in confirmed
     assert run.startswith("  teacher-")
     assert teacher == "teacher of digits: from a table, 1,620 passes an image become all of its 9 views (211 KiB)"

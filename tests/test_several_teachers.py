@@ -171,8 +171,8 @@ def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsy
     print_plan([plan.experiment], Options(tmp_path, tmp_path))
     shown = capsys.readouterr().out.splitlines()
     teachers = [run.name for run in plan.runs[:3]]
-    assert [line.split()[0] for line in shown[1:4]] == teachers
-    assert shown[5].endswith(f", after {', '.join(teachers)}")
+    assert [line.split()[0] for line in shown[2:5]] == teachers
+    assert shown[6].endswith(f", after {', '.join(teachers)}")
     assert "of each of 3 teachers" in shown[-1]
 
 

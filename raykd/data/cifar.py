@@ -6,7 +6,7 @@ the first of these that is there is read:
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
-    train.parquet, test.parquet                            and the hub's names, see parquet.find_files
+    train.parquet, test.parquet                            and the hub's names, see parquet_files.py
 
 Batches and archive are read by torchvision once their checksums match, never before: they are pickles.
 Nothing here but download() uses the network.
@@ -24,11 +24,12 @@ from typing import Any
 
 import torch
 
-from raykd.data import parquet, pictures
+from raykd.data import parquet, parquet_files, parquet_labels, pictures
 from raykd.data.cifar_classes import CIFARS, IMAGE_SIZE, Cifar
 from raykd.data.dataset import Split
 from raykd.errors import DataError
 
+_CONFIGURATIONS = ("plain_text", "data")  # in the data folder itself, where other data sets lie beside
 _ANEW = "delete it and run: python -m raykd prefetch"
 
 
@@ -65,18 +66,27 @@ def find(name: str, folder: Path) -> Source:
         if (root / cifar.archive).is_file():
             return Source(cifar, _checked_archive(cifar, root / cifar.archive), archive=root / cifar.archive)
     for root in reversed(roots):  # what lies in the folder itself may be another dataset's
-        train, test = parquet.find_files(root, "train"), parquet.find_files(root, "test")
+        files = parquet_files.find(root, _CONFIGURATIONS if root == folder else None)
+        train, test = files.get("train", ()), files.get("test", ())
         if train and test:
+            _require_known_classes(cifar, (*train, *test))
             identity = _labelled(cifar, parquet.identity(train, test))
             return Source(cifar, identity, train_files=train, test_files=test)
         if train or test:
             there, missing = ("train", "test") if train else ("test", "train")
             raise DataError(f"{root}: has {there} as Parquet but not {missing}; put {missing}.parquet beside it")
-    wanted = ", ".join((f"{cifar.batches}/", cifar.archive, *parquet.LAYOUTS))
+    wanted = ", ".join((f"{cifar.batches}/", cifar.archive, *parquet_files.LAYOUTS))
     raise DataError(
         f"{folder}: no {cifar.title} here or in {cifar.folder}/ below; looked for {wanted} "
         "(train and test); run: python -m raykd prefetch"
     )
+
+
+def _require_known_classes(cifar: Cifar, files: tuple[Path, ...]) -> None:
+    """Raise DataError where a file's metadata numbers the classes otherwise than the others or than the archive."""
+    schemas = [parquet_labels.schema_of(file) for file in files]
+    parquet_labels.require_same_names(files, schemas, cifar.label_column)
+    parquet_labels.require_known_order(files[0], schemas[0], cifar.label_column, cifar.class_names)
 
 
 def is_there(name: str, folder: Path) -> bool:
@@ -85,7 +95,7 @@ def is_there(name: str, folder: Path) -> bool:
     return (
         (folder / cifar.folder).is_dir()
         or any((folder / there).exists() for there in (cifar.batches, cifar.archive))
-        or (name == "cifar10" and bool(parquet.find_files(folder, "train")))
+        or (name == "cifar10" and "train" in parquet_files.find(folder, _CONFIGURATIONS))
     )
 
 

@@ -19,6 +19,8 @@ from raykd.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from raykd.data.stored import Stored
 
+_NUM_SHOWN = 5  # classes named in a description
+_MAX_SHOWN = 40  # characters of a class's name there
 _AVERAGE_CHUNK = 4096  # images averaged at a time; all at once, 50,000 of them would take 600 MB more
 
 
@@ -49,7 +51,7 @@ class Dataset:
     """What a name and a folder stand for.
 
     mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean
-    equal pixels and labels, in equal order.
+    equal pixels and labels, in equal order. notes: what a user must know about how they were read, a sentence each.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Dataset:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     identity: str
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -68,6 +71,15 @@ class Dataset:
     def image_size(self) -> int:
         """Pixels on a side."""
         return self.train.images.shape[-1]
+
+    def description(self, val_images: int) -> list[str]:
+        """What was read, for the plan and the log. val_images: how many training images are held out for validation."""
+        first = [" ".join(name.split())[:_MAX_SHOWN] for name in self.class_names[:_NUM_SHOWN]]
+        named = ", ".join([*first, "..."] if self.num_classes > _NUM_SHOWN else first)
+        counts = f"{len(self.train) - val_images:,} train, {val_images:,} validation (held out of train)"
+        size = f"{self.image_size}x{self.image_size} pixels"
+        what = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {named}"
+        return [what, *(f"{self.name}: {note}" for note in self.notes)]
 
 
 def load(name: str, folder: Path | None, image_size: int | None = None, cache: Path | None = None) -> Dataset:
@@ -79,14 +91,21 @@ def load(name: str, folder: Path | None, image_size: int | None = None, cache: P
             CIFAR, 16 for digits); a person's own pictures are resized. None keeps the stored size.
         cache: folder for the decoded images, so that the next load maps them instead of decoding: 176 MiB
             for CIFAR-10. Made if it is not there.
-    Raises: ConfigError for a name or size that does not exist, DataError for files that are missing or wrong.
+    Raises: ConfigError for a name or size that does not exist, DataError for files that are missing or wrong, or for
+        images that do not fit into memory.
     """
-    from raykd.data import decoded_cache
-    from raykd.data.stored import measured
+    from raykd.data import memory
 
     names.require_known(name)
-    if name == "digits":
-        return _load_digits(image_size)
+    with memory.shortage_named(name):
+        return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache)
+
+
+def _load_stored(name: str, folder: Path | None, image_size: int | None, cache: Path | None) -> Dataset:
+    """As `load`, for images on disk."""
+    from raykd.data import decoded_cache
+    from raykd.data.stored import constant_channels, measured
+
     stored = find(name, folder, image_size)
     cached = decoded_cache.path_in(cache, name, stored.image_size, stored.identity) if cache else None
     parts = decoded_cache.read(cached, stored.identity) if cached else None
@@ -94,7 +113,8 @@ def load(name: str, folder: Path | None, image_size: int | None = None, cache: P
     mean, std = stored.statistics or measured(name, decoded[0])
     if cached and parts is None:
         decoded_cache.write(cached, stored.identity, decoded)
-    return Dataset(name, decoded[0], decoded[1], stored.class_names, mean, std, stored.identity)
+    notes = (*stored.notes, *constant_channels(mean, std))
+    return Dataset(name, decoded[0], decoded[1], stored.class_names, mean, std, stored.identity, notes)
 
 
 def find(name: str, folder: Path | None, image_size: int | None = None) -> "Stored":

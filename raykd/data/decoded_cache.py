@@ -54,11 +54,10 @@ def write(path: Path, identity: str, parts: tuple[Split, ...]) -> None:
         _map(path, identity)
         return
     tensors = [*_stored(parts[0]), *_stored(parts[1])]
-    # save_file would be one copy less, but makes files that only their owner can read
-    content = save(dict(zip(_KEYS, tensors, strict=True)), metadata=_metadata(identity, tensors))
     try:
-        write_bytes(path, content)
-    except OSError as error:
+        # save_file would be one copy less, but makes files that only their owner can read
+        write_bytes(path, save(dict(zip(_KEYS, tensors, strict=True)), metadata=_metadata(identity, tensors)))
+    except (OSError, MemoryError) as error:
         _log.warning("%s: could not be written (%s), going on without this cache", path, error)
 
 

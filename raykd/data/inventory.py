@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from raykd.data import cifar, image_folder, parquet
+from raykd.data import cifar, image_folder, parquet_files
 from raykd.data.cifar_classes import CIFARS
+from raykd.data.parts import has_both
 
 
 def inventory(folder: Path) -> tuple[str, ...]:
@@ -23,7 +24,7 @@ def _own(folder: Path) -> tuple[str, ...]:
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not place.is_dir() or place.name in {kind.folder for kind in CIFARS.values()}:
             continue
-        if parquet.find_files(place, "train") and parquet.find_files(place, "test"):
+        if has_both(list(parquet_files.find(place))):
             found.append(f"parquet:{place.name}")
         elif image_folder.is_there(place):
             found.append(f"folder:{place.name}")

@@ -1,5 +1,9 @@
 """How much memory is left, and whether a dataset fits into it."""
 
+import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 
@@ -28,17 +32,50 @@ def require_room(place: Path, num_images: int, image_size: int) -> None:
     )
 
 
+@contextmanager
+def shortage_named(what: str) -> Iterator[None]:
+    """Turn a failed allocation of Python, numpy, torch, Arrow or Pillow into a DataError that begins with `what`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not _is_shortage(error):
+            raise
+        left = available_bytes()
+        free = "" if left is None else f", {left / _GB:.1f} GB are free"
+        raise DataError(
+            f"{what}: there is not enough memory to read the images ({_reason(error)}){free}; ask for more memory "
+            "(--mem, or ulimit -v), or for smaller images: --set data.image_size"
+        ) from error
+
+
+def _is_shortage(error: Exception) -> bool:
+    """torch raises a RuntimeError, threads too, and a memory map an OSError."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "can't start new thread" in text
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error without the address in the code that torch puts before it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else "no more was given"
+    return text.rpartition("DefaultCPUAllocator: ")[2]
+
+
 def available_bytes() -> int | None:
-    """What this process may still take: of the machine, or of its control group (a Slurm job's) where that is less.
+    """What this process may still take: of the machine, its control group (a Slurm job's) or its limit (ulimit -v).
 
     None where there is no /proc to ask.
     """
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         memberships = Path("/proc/self/cgroup").read_text()
+        num_pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return None
-    return min(int(lines["MemAvailable"].split()[0]) * 1024, *_of_groups(memberships))
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    left = [] if limit == resource.RLIM_INFINITY else [max(0, limit - num_pages * resource.getpagesize())]
+    return min(int(lines["MemAvailable"].split()[0]) * 1024, *_of_groups(memberships), *left)
 
 
 def _of_groups(memberships: str) -> list[int]:

@@ -4,12 +4,12 @@
     label: int64                                          0 .. num_classes - 1
 
 Every row is checked: a picture that cannot be decoded, or has a size that is refused, stops the load with its row.
+Which files these are: parquet_files.py. Which column has the labels, and the classes' names: parquet_labels.py.
 """
 
 import hashlib
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +20,9 @@ import torch
 
 from raykd.data import pictures
 from raykd.data.dataset import Split
+from raykd.data.plain_files import AGAIN
 from raykd.errors import DataError
 
-# A part's files below a folder, {part} being train or test. The hub keeps cifar10 in plain_text/, uploaded
-# copies in data/, and its own conversions in plain_text/train/0000.parquet.
-LAYOUTS = (
-    "{part}.parquet",
-    "{part}-*-of-*.parquet",
-    "plain_text/{part}-*-of-*.parquet",
-    "data/{part}-*-of-*.parquet",
-    "{part}/*.parquet",
-    "plain_text/{part}/*.parquet",
-)
 _IMAGE_COLUMNS = ("img", "image")
 _ROWS_AT_A_TIME = 1024  # about 2 MB of encoded pictures
 
@@ -40,35 +31,48 @@ _ROWS_AT_A_TIME = 1024  # about 2 MB of encoded pictures
 class Wanted:
     """What the rows of a dataset must be.
 
-    labels: what to say of a label that is none of `num_classes`. label_column: cifar100 has two.
+    labels: what to say of a label that is none of `num_classes`. label_column: cifar100 has two. texts: where the
+    labels are text, the classes' names in order.
     """
 
     pictures: pictures.Wanted
     num_classes: int
     labels: str
     label_column: str = "label"
+    texts: tuple[str, ...] | None = None
 
 
-def find_files(folder: Path, part: str) -> tuple[Path, ...]:
-    """The files of part ('train' or 'test') below folder, in order; () when there are none.
-
-    Raises: DataError when some of a part's numbered files (-00000-of-00002) are missing.
-    """
-    for layout in LAYOUTS:
-        files = tuple(sorted(folder.glob(layout.format(part=part))))
-        if files:
-            _check_complete(files)
-            return files
-    return ()
+def hashes(files: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of the bytes of each file of one part. Raises: DataError where two are equal, or one cannot be read."""
+    found: dict[bytes, Path] = {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").digest()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror}); {AGAIN}") from error
+        if digest in found:
+            raise DataError(
+                f"{file}: has the same content as {found[digest].name}; its images would count twice: remove one"
+            )
+        found[digest] = file
+    return list(found)
 
 
 def identity(train_files: tuple[Path, ...], test_files: tuple[Path, ...]) -> str:
-    """sha256 over the files' bytes and which part they belong to; names and folders do not count."""
+    """sha256 over the files' bytes and which part they belong to; names and folders do not count.
+
+    Raises: DataError where two files of one part are equal.
+    """
+    return identity_of(hashes(train_files), hashes(test_files))
+
+
+def identity_of(train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
+    """As `identity`, from the files' hashes."""
     digest = hashlib.sha256(b"parquet")
-    for part, files in ((b"train", train_files), (b"test", test_files)):
-        for file in files:
-            with file.open("rb") as stream:
-                digest.update(part + hashlib.file_digest(stream, "sha256").digest())
+    for part, found in ((b"train", train_hashes), (b"test", test_hashes)):
+        for file_hash in found:
+            digest.update(part + file_hash)
     return digest.hexdigest()
 
 
@@ -80,80 +84,98 @@ def read(files: tuple[Path, ...], wanted: Wanted) -> Split:
     size = wanted.pictures.image_size
     counts = [num_rows(file) for file in files]
     pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
-    first = 0
+    first, deep = 0, []
     for file, count in zip(files, counts, strict=True):
         row = 0
-        for encoded, numbers in _record_batches(file, wanted.label_column):
-            _check_labels(file, row, numbers, wanted)
-            here = slice(first + row, first + row + len(numbers))
-            labels[here] = numbers.to_numpy().astype(np.int64)
-            _decode(file, row, encoded, pixels[here], wanted.pictures)
-            row += len(numbers)
+        for encoded, found in _record_batches(file, wanted.label_column, wanted.texts is not None):
+            here = slice(first + row, first + row + len(found))
+            labels[here] = _numbers(file, row, found, wanted)
+            deep += _decode(file, row, encoded, pixels[here], wanted.pictures)
+            row += len(found)
         first += count
+    pictures.require_full_range(deep)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
     return Split(images, torch.from_numpy(labels))
 
 
 def num_rows(file: Path) -> int:
     """Of a file, without reading them. Raises: DataError for a file without any, or that is no Parquet."""
-    with _opened(file) as stored:
+    with opened(file) as stored:
         count = stored.metadata.num_rows
     if not count:
-        raise DataError(f"{file}: has 0 rows; {pictures.AGAIN}")
+        raise DataError(f"{file}: has 0 rows; {AGAIN}")
     return count
 
 
-def first_picture(file: Path, label_column: str) -> tuple[str, bytes]:
+def first_picture(file: Path, label_column: str, text_labels: bool) -> tuple[str, bytes]:
     """Where the first row's picture is, and its bytes."""
-    for encoded, _ in _record_batches(file, label_column):
+    for encoded, _ in _record_batches(file, label_column, text_labels):
         return _bytes_of(file, 0, encoded[0].as_py())
-    raise DataError(f"{file}: has 0 rows; {pictures.AGAIN}")
+    raise DataError(f"{file}: has 0 rows; {AGAIN}")
 
 
-def labels_of(file: Path, label_column: str) -> tuple[pa.ChunkedArray, pa.Schema]:
-    """All labels of a file, in order, as they are, and the file's schema. Raises: DataError for another layout."""
-    with _opened(file) as stored:
-        _image_column(file, stored.schema_arrow, label_column)
-        return stored.read(columns=[label_column]).column(label_column), stored.schema_arrow
+def labels_of(file: Path, label_column: str, text_labels: bool) -> pa.ChunkedArray:
+    """All labels of a file, in order, as they are. Raises: DataError for another layout."""
+    with opened(file) as stored:
+        image_column(file, stored.schema_arrow, label_column, text_labels)
+        return stored.read(columns=[label_column]).column(label_column)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+def opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file. Raises: DataError where it is none, or damaged where it is read."""
     try:
         with pq.ParquetFile(file) as stored:
             yield stored
+    except MemoryError:  # pyarrow's own is an ArrowException too
+        raise
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file}: cut short or no Parquet file ({reason}); {pictures.AGAIN}") from error
+        what = None
+        with suppress(OSError), file.open("rb") as stream:
+            what = pictures.foreign(stream.read(64))
+        raise DataError(f"{file}: cut short or no Parquet file ({reason}); {what or AGAIN}") from error
 
 
-def _check_complete(files: tuple[Path, ...]) -> None:
-    numbered = re.search(r"-of-(\d+)\.parquet$", files[0].name)
-    if numbered and len(files) != int(numbered[1]):
-        raise DataError(
-            f"{files[0]}: by its name one of {int(numbered[1])} files, but {len(files)} are there; "
-            "keep exactly those that belong together"
-        )
+def is_text(kind: pa.DataType) -> bool:
+    """Whether labels of this type are text, in a dictionary or not."""
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _record_batches(file: Path, label_column: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+def _record_batches(file: Path, label_column: str, text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
     """(pictures, labels) of some rows at a time."""
-    with _opened(file) as stored:
-        image_column = _image_column(file, stored.schema_arrow, label_column)
-        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
-            yield rows.column(image_column), rows.column(label_column)
+    with opened(file) as stored:
+        pictures_in = image_column(file, stored.schema_arrow, label_column, text_labels)
+        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[pictures_in, label_column]):
+            yield rows.column(pictures_in), rows.column(label_column)
 
 
-def _image_column(file: Path, schema: pa.Schema, label_column: str) -> str:
-    """The name of the column with the pictures."""
+def image_column(file: Path, schema: pa.Schema, label_column: str, text_labels: bool) -> str:
+    """The name of the column with the pictures. Raises: DataError where it, or the labels, are not as wanted."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names and label_column in schema.names:
-            kind = schema.field(name).type
-            if _holds_bytes(kind) and pa.types.is_integer(schema.field(label_column).type):
+            label = schema.field(label_column).type
+            if _holds_bytes(schema.field(name).type) and (
+                is_text(label) if text_labels else pa.types.is_integer(label)
+            ):
                 return name
     found = ", ".join(f"'{field.name}': {field.type}" for field in schema) or "none"
-    wanted = f"'img' or 'image': struct<bytes: binary, path: string>, and '{label_column}': int64"
-    raise DataError(f"{file}: has the columns {found}; wanted {wanted}")
+    label = "string" if text_labels else "int64"
+    wanted = f"'img' or 'image': struct<bytes: binary, path: string>, and '{label_column}': {label}"
+    raise DataError(f"{file}: has the columns {found}; wanted {wanted}{_remedy(schema, label_column)}")
+
+
+def _remedy(schema: pa.Schema, label_column: str) -> str:
+    """Say what to do about a column of labels that is there and not of a type that is read."""
+    kind = schema.field(label_column).type if label_column in schema.names else None
+    if kind is None:
+        return f"; rename the column with the labels to '{label_column}'"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"; give each image one label, not a list: '{label_column}' must be numbers from 0"
+    if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return f"; cast '{label_column}' to whole numbers from 0"
+    return ""
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -163,18 +185,25 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 
-def _check_labels(file: Path, first_row: int, labels: pa.Array, wanted: Wanted) -> None:
-    for row, label in enumerate(labels.to_pylist(), first_row):
+def _numbers(file: Path, first_row: int, labels: pa.Array, wanted: Wanted) -> np.ndarray:
+    """Return labels as classes' numbers, int64 [rows]. Raises: DataError for one that is missing or no class."""
+    known = range(wanted.num_classes) if wanted.texts is None else {name: row for row, name in enumerate(wanted.texts)}
+    found = labels.to_pylist()
+    for row, label in enumerate(found, first_row):
         if label is None:
             raise DataError(f"{file}: row {row} has no label; leave the row out or give it one")
-        if not 0 <= label < wanted.num_classes:
-            raise DataError(f"{file}: row {row} has label {label}; {wanted.labels}")
+        if label not in known:
+            hint = "; the hub marks images without a label by -1" if label == -1 else ""
+            raise DataError(f"{file}: row {row} has label {label}; {wanted.labels}{hint}")
+    return np.array([known[label] for label in found], dtype=np.int64)
 
 
-def _decode(file: Path, first_row: int, encoded: pa.Array, pixels: np.ndarray, wanted: pictures.Wanted) -> None:
-    """Fill uint8 [rows, image_size, image_size, 3]."""
+def _decode(
+    file: Path, first_row: int, encoded: pa.Array, pixels: np.ndarray, wanted: pictures.Wanted
+) -> list[tuple[str, int]]:
+    """Fill uint8 [rows, image_size, image_size, 3]; what `decode_all` returns."""
     rows = encoded.to_pylist()
-    pictures.decode_all(pixels, lambda row: _bytes_of(file, first_row + row, rows[row]), wanted)
+    return pictures.decode_all(pixels, lambda row: _bytes_of(file, first_row + row, rows[row]), wanted)
 
 
 def _bytes_of(file: Path, row: int, picture: dict[str, bytes | None] | None) -> tuple[str, bytes]:

@@ -124,6 +124,7 @@ def run_lab(
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
+    _say_data(console, plans)
     _say_imports(runs, store, console)
     settled = trained | half_done_live(runs, store)
     teachings = {plan.experiment.family: teaching_of(plan, dataset, settled, options) for plan, dataset in plans}
@@ -166,6 +167,14 @@ def _say_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None
     for run in runs:
         if run.imported is not None and (found := findings(store.folder(run))) is not None:
             say(console, f"{run.name}: {in_words(found)}")
+
+
+def _say_data(console: Console, plans: Iterable[tuple[Plan, Dataset]]) -> None:
+    """Print how many images and which classes were read, so that a wrong folder is noticed."""
+    for line in dict.fromkeys(
+        line for plan, data in plans for line in data.description(plan.experiment.data.val_images)
+    ):
+        say(console, line)
 
 
 def filled(table: WantedTable) -> WantedTable:

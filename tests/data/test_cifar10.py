@@ -1,8 +1,10 @@
 """CIFAR-10 from each layout, and what a user is told when none is there or one is damaged."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from small_cifar10 import IMAGES_PER_BATCH, random_pixels
@@ -12,6 +14,8 @@ from raykd.data import cifar
 from raykd.data.cifar_classes import CIFARS
 from raykd.data.dataset import load
 from raykd.errors import DataError
+
+NAMES = [*CIFARS["cifar10"].class_names]
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -64,6 +68,44 @@ def test_parquet_is_read(parquet_folder: Path) -> None:
     assert data.train.images.equal(torch.from_numpy(random_pixels(20)).permute(0, 3, 1, 2))
     assert data.test.labels.tolist() == [*range(10)]
     assert data.class_names[3] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (NAMES, None, r"names the classes of 'label' in its metadata, and .*test\.parquet does not"),
+        (
+            NAMES,
+            [*NAMES[1:], NAMES[0]],
+            r"label 0 is 'automobile' in .*test\.parquet, and 'airplane' in .*train\.parquet",
+        ),
+        (
+            sorted(NAMES)[::-1],
+            sorted(NAMES)[::-1],
+            r"train\.parquet: label 0 is 'truck', which is number 9 of this data",
+        ),
+    ],
+    ids=["one without", "two orders", "another order"],
+)
+def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
+    parquet_folder: Path, train: list[str], test: list[str] | None, message: str
+) -> None:
+    for part, names in (("train", train), ("test", test)):
+        file = parquet_folder / f"{part}.parquet"
+        features = {"label": {"_type": "ClassLabel", "names": names}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features if names else {}}})}
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+    with pytest.raises(DataError, match=message):
+        load("cifar10", parquet_folder)
+
+
+def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parquet_folder: Path) -> None:
+    for part in ("train", "test"):
+        file = parquet_folder / f"{part}.parquet"
+        features = {"label": {"_type": "ClassLabel", "names": ["air plane", *NAMES[1:]]}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+    assert load("cifar10", parquet_folder).class_names == tuple(NAMES)
 
 
 @pytest.mark.parametrize("layout", ["python_batches", "python_archive", "parquet_folder"])

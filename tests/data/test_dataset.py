@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raykd.data import dataset
-from raykd.data.dataset import Split, find_folder, load
+from raykd.data.dataset import Dataset, Split, find_folder, load
 from raykd.data.names import without_path
 from raykd.errors import ConfigError, DataError
 
@@ -45,6 +45,21 @@ def test_smaller_images_are_means_of_blocks(parquet_folder: Path, size: int, mon
 def test_size_that_does_not_divide_is_refused(parquet_folder: Path, size: int) -> None:
     with pytest.raises(ConfigError, match=f"image_size {size} does not divide the 32 pixels of cifar10"):
         load("cifar10", parquet_folder, image_size=size)
+
+
+def test_a_description_counts_the_images_of_each_split_and_names_the_first_classes() -> None:
+    def split(num: int) -> Split:
+        return Split(torch.zeros(num, 3, 8, 8, dtype=torch.uint8), torch.zeros(num, dtype=torch.int64))
+
+    mean, names = (0.5, 0.5, 0.5), ("ant", "bee", "cat", "dog\n", "e" * 90, "fly")
+    data = Dataset("folder:zoo", split(1_200), split(30), names, mean, mean, "ab", ("'val' is not read",))
+    assert data.description(val_images=100) == [
+        "folder:zoo: 1,100 train, 100 validation (held out of train), 30 test images of 8x8 pixels; "
+        f"6 classes: ant, bee, cat, dog, {'e' * 40}, ...",
+        "folder:zoo: 'val' is not read",
+    ]
+    two = Dataset("folder:zoo", split(20), split(3), names[:2], mean, mean, "ab")
+    assert two.description(5)[-1].endswith("2 classes: ant, bee")
 
 
 def test_split_refuses_what_is_no_images_or_labels() -> None:

@@ -1,5 +1,6 @@
 """The cache of decoded images: equal to decoding, rebuilt when damaged, whole at any time."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from raykd.data import cifar, decoded_cache
 from raykd.data.dataset import Dataset, Split, load
@@ -69,6 +72,42 @@ def test_damaged_file_is_rebuilt(
     assert "damaged" in caplog.text
     assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
     assert len(decodings) == 2
+
+
+def test_any_flipped_bytes_are_found(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(pixels, torch.arange(6) % 2)
+    path, identity = tmp_path / "cache.safetensors", "ab" * 32
+    decoded_cache.write(path, identity, (split, Split(split.images.clone(), split.labels.clone())))
+    whole = path.read_bytes()
+    assert decoded_cache.read(path, identity) is not None
+    draw = random.Random(0)
+    for position in [*range(len(whole)), *(draw.randrange(len(whole)) for _ in range(300))]:
+        content = bytearray(whole)
+        content[position] ^= draw.randrange(1, 256)
+        for _ in range(draw.choice((0, 0, 3))):
+            content[draw.randrange(len(whole))] ^= draw.randrange(256)
+        path.write_bytes(content)
+        parts = decoded_cache.read(path, identity)
+        unharmed = parts is not None and all(
+            part.images.equal(split.images) and part.labels.equal(split.labels) for part in parts
+        )
+        assert parts is None or unharmed, position
+
+
+def test_swapped_and_zeroed_images_and_labels_are_found(tmp_path: Path) -> None:
+    split = Split(torch.arange(6 * 3 * 16, dtype=torch.uint8).view(6, 3, 4, 4), torch.arange(6))
+    other = Split(split.images.flip(0), split.labels.flip(0))
+    path, identity = tmp_path / "cache.safetensors", "ab" * 32
+    decoded_cache.write(path, identity, (split, Split(split.images.clone(), split.labels.clone())))
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    images, labels = decoded_cache._stored(other)
+    for change in ({"train.images": images}, {"test.labels": labels}, {"train.labels": torch.zeros(6).long()}):
+        save_file(tensors | change, path, metadata)
+        assert decoded_cache.read(path, identity) is None
+    save_file(tensors, path, metadata)
+    assert decoded_cache.read(path, identity) is not None
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1_000, -1])

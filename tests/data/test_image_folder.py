@@ -1,7 +1,11 @@
 """A person's folder of images by class: what is read of it, and how each kind of bad file is named."""
 
+import contextlib
 import io
+import os
 import shutil
+import socket
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +160,83 @@ def no_square(place: Path) -> None:
     (place / "train/ant/000.png").write_bytes(encoded(0, (30, 40)))
 
 
+def fifo(place: Path) -> None:
+    os.mkfifo(place / "train/ant/900.png")
+
+
+def fifo_below(place: Path) -> None:
+    (place / "train/ant/more").mkdir()
+    os.mkfifo(place / "train/ant/more/pipe")
+
+
+def loose_fifo(place: Path) -> None:
+    os.mkfifo(place / "test/900.jpg")
+
+
+def socket_file(place: Path) -> None:
+    path = place / "train/ant/900.png"
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):
+        listener.bind(path.name)  # a whole path may be too long for a socket
+
+
+def device(place: Path) -> None:
+    (place / "test/ant/900.png").symlink_to("/dev/zero")
+
+
+def folder_called_as_a_picture(place: Path) -> None:
+    (place / "train/ant/900.png").mkdir()
+    (place / "train/ant/900.png/001.png").write_bytes(encoded(0))
+
+
+def class_called_as_a_picture(place: Path) -> None:
+    (place / "train/900.JPG").mkdir()
+
+
+def link_to_nowhere(place: Path) -> None:
+    (place / "train/ant/900.png").symlink_to(place / "gone.png")
+
+
+def class_that_leads_nowhere(place: Path) -> None:
+    (place / "train/zebra").symlink_to(place / "gone")
+
+
+def link_to_itself(place: Path) -> None:
+    (place / "train/ant/900.png").symlink_to("900.png")
+
+
+def loop(place: Path) -> None:
+    (place / "train/ant/all").symlink_to("..")
+
+
+def loop_of_two(place: Path) -> None:
+    (place / "train/ant/bees").symlink_to("../bee")
+    (place / "train/bee/ants").symlink_to("../ant")
+
+
+def class_that_is_the_part(place: Path) -> None:
+    (place / "train/all").symlink_to(place / "train")
+
+
+def two_forms_of_one_name(place: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (place / "train" / unicodedata.normalize(form, "caf\u00e9")).mkdir()
+
+
+def two_validations(place: Path) -> None:
+    (place / "test").rename(place / "val")
+    (place / "dev").symlink_to("val")
+
+
+def parts_of_other_names(place: Path) -> None:
+    (place / "train").rename(place / "Training")
+
+
+def twelve_bits(place: Path) -> None:
+    for row, file in enumerate(sorted((place / "train").rglob("*.png"))):
+        values = np.random.default_rng(row).integers(0, 4_000, (24, 24)).astype(np.uint16)
+        Image.fromarray(values).save(file)
+
+
 def same_colour(place: Path) -> None:
     for file in (place / "train").rglob("*.png"):
         Image.new("RGB", (24, 24), (1, 2, 3)).save(file)
@@ -171,6 +252,23 @@ BAD: dict[Callable[[Path], None], str] = {
     no_picture: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
     other_size: r"insects/test/ant/001\.png is 30x40 pixels; the first is 24x24, .* --set data.image_size=24",
     no_square: r"insects/train/ant/000\.png is 30x40 pixels, and a run takes squares .* --set data.image_size=30",
+    fifo: r"insects/train/ant/900\.png: is a FIFO \(a named pipe\), not a file; take it out",
+    fifo_below: r"insects/train/ant/more/pipe: is a FIFO",
+    loose_fifo: r"insects/test/900\.jpg: is a FIFO",
+    socket_file: r"insects/train/ant/900\.png: is a socket, not a file; take it out",
+    device: r"insects/test/ant/900\.png: is a device, not a file; take it out",
+    folder_called_as_a_picture: r"insects/train/ant/900\.png: is a folder with the name of a file; rename it",
+    class_called_as_a_picture: r"insects/train/900\.JPG: is a folder with the name of a file; rename it",
+    link_to_nowhere: r"insects/train/ant/900\.png: is a link to .*/gone\.png, which cannot be followed; remove",
+    class_that_leads_nowhere: r"insects/train/zebra: is a link to .*/gone, which cannot be followed",
+    link_to_itself: r"insects/train/ant/900\.png: is a link to 900\.png, which cannot be followed",
+    loop: r"insects/train/ant/all/ant: is a link to a folder above it, so that its files never end; remove the link",
+    loop_of_two: r"insects/train/ant/bees/ants: is a link to a folder above it",
+    class_that_is_the_part: r"insects/train/all/all: is a link to a folder above it",
+    two_forms_of_one_name: r"insects/train/caf.*: has the same name as another folder there in another Unicode form",
+    two_validations: r"insects: has 'val' and 'dev' and no 'test'; rename the one to test on to 'test'",
+    parts_of_other_names: r"insects: has no folder train; wants .*; there are: Training, test",
+    twelve_bits: r"insects/train/ant/000\.png: its values of 16 bits go up to 3,9\d\d at most, .* 18 of 18 such",
     same_colour: r"folder:insects: every training picture has one and the same colour",
     lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; wants train/<class>/\*\.png and test/",
     shutil.rmtree: r"insects: no such folder; wants train/<class>/\*\.png",
@@ -186,6 +284,74 @@ def test_what_is_bad_is_named_in_one_line_and_nothing_is_kept(
         load("folder:insects", place.parent, None, tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_leftovers_of_file_managers_and_archives_are_passed_over(place: Path) -> None:
+    before = load("folder:insects", place.parent)
+    for name in ("train/ant/Thumbs.db", "train/Desktop.ini", "test/bee/desktop.ini"):
+        (place / name).write_text("[.ShellClassInfo]")
+    (place / "train/__MACOSX/ant").mkdir(parents=True)
+    (place / "train/__MACOSX/ant/._000.png").write_bytes(b"x")
+    after = load("folder:insects", place.parent)
+    assert (after.identity, after.class_names, len(after.train)) == (before.identity, before.class_names, 18)
+
+
+def test_a_class_has_one_name_in_both_unicode_forms(tmp_path: Path) -> None:
+    place = write_folder(tmp_path / "drinks", classes=("caf\u00e9", "tea"))
+    before = load("folder:drinks", tmp_path)
+    (place / "test/caf\u00e9").rename(place / "test/cafe\u0301")
+    after = load("folder:drinks", tmp_path)
+    assert (after.class_names, after.identity) == (("caf\u00e9", "tea"), before.identity)
+    assert after.test.labels.tolist() == before.test.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(place: Path, name: str) -> None:
+    before = load("folder:insects", place.parent)
+    (place / "test").rename(place / name)
+    after = load("folder:insects", place.parent)
+    assert after.notes == (f"'{name}' is the test set, because there is no 'test'",)
+    assert after.test.images.equal(before.test.images) and after.identity == before.identity and not before.notes
+
+
+def test_a_validation_part_beside_test_is_not_read_and_that_is_said(place: Path) -> None:
+    before = load("folder:insects", place.parent)
+    shutil.copytree(place / "train", place / "val")
+    after = load("folder:insects", place.parent)
+    assert after.notes == ("'val' is not read: 'test' is the test set, and validation images are taken from 'train'",)
+    assert after.identity == before.identity
+
+
+def test_test_images_that_are_trained_on_are_said(place: Path) -> None:
+    shutil.copy(place / "train/ant/000.png", place / "test/bee/900.png")
+    (note,) = load("folder:insects", place.parent).notes
+    assert note == f"1 of 7 test images are also training images, such as {place / 'test/bee/900.png'}"
+
+
+@pytest.mark.parametrize("channel", range(3))
+def test_a_channel_of_one_value_is_named_and_can_be_divided_by(place: Path, channel: int) -> None:
+    for file in place.rglob("*.png"):
+        pixels = np.asarray(Image.open(file)).copy()
+        pixels[..., channel] = 77
+        Image.fromarray(pixels).save(file)
+    data = load("folder:insects", place.parent)
+    color = ("red", "green", "blue")[channel]
+    assert data.notes == (f"the {color} channel is 77 in every pixel of every training image",)
+    assert data.std[channel] == 1 and data.mean[channel] == pytest.approx(77 / 255)
+    assert [spread < 0.5 for spread in data.std] == [row != channel for row in range(3)]
+
+
+def test_grey_pictures_have_three_equal_channels_and_no_note(place: Path) -> None:
+    for file in place.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    data = load("folder:insects", place.parent)
+    assert len(set(data.std)) == 1 and not data.notes
+
+
+def test_png_and_jpeg_are_known_by_their_content_and_not_by_their_name(place: Path) -> None:
+    before = load("folder:insects", place.parent)
+    (place / "train/ant/000.png").rename(place / "train/ant/000.jpg")
+    assert load("folder:insects", place.parent).train.images.equal(before.train.images)
 
 
 def test_hidden_files_are_passed_over_and_a_class_may_be_missing_from_test(place: Path) -> None:

@@ -38,6 +38,7 @@ AGENTS = (
 
 OWN_LINES = (
     r"3 runs, \d of them done before; results in \S+",
+    r"digits: [\d,]+ train, \d+ validation \(held out of train\), 597 test images of 16x16 pixels; 10 classes: .*",
     r"teacher of digits: from a table, [\d,]+ passes an image become .* of its 9 views \(\d+ KiB\)",
     r"\[\d:\d\d:\d\d\] \S+  table of its logits filled in \d+ s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",

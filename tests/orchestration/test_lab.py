@@ -151,6 +151,7 @@ def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
     assert time.monotonic() - began < 10
     assert again.exit_code == 0 and again.errors == []
     assert again.lines[0] == f"5 runs, 5 of them done before; results in {lab.results}"
+    assert again.lines[1].startswith("digits: ") and "597 test images of 16x16 pixels; 10 classes:" in again.lines[1]
     assert not any("at a time" in line for line in again.lines)
     assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
 

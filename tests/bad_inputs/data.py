@@ -1,0 +1,292 @@
+"""Data sets that cannot be read, or that could be read in two ways: folders, pictures and their metadata, Parquet."""
+
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from bad_inputs.case import BadInput, experiment_file
+
+SIDE = 8
+CLASSES = ("ant", "bee")
+NAMES = ("ash", "elm", "yew")
+LABELS = [0, 1, 2, 0, 1, 2]
+Change = Callable[[Path], object]
+
+
+@cache
+def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE), kind: str = "PNG") -> bytes:
+    """Random pixels; `size` is width and height."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def deep(maximum: int) -> bytes:
+    """A grey PNG of 16 bits."""
+    values = np.full((SIDE, SIDE), maximum, dtype=np.uint16)
+    values[0] = 1
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def plan(folder: Path, name: str, settings: Sequence[str]) -> Sequence[str | Path]:
+    words = [word for setting in (f"data.name={name}", *settings) for word in ("--set", setting)]
+    return ["plan", experiment_file(folder), "--data-dir", folder, *words]
+
+
+def folders(name: str, change: Change, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+    """A folder `insects` of pictures by class, as `change` leaves it; `change` gets the folder."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        place = folder / "insects"
+        for part in ("train", "test"):
+            for label, called in enumerate(CLASSES):
+                (place / part / called).mkdir(parents=True)
+                for number in range(3):
+                    seed = 10 * label + number + 100 * (part == "test")
+                    (place / part / called / f"{number}.png").write_bytes(picture(seed))
+        change(place)
+        return plan(folder, "folder:insects", settings)
+
+    return BadInput(f"folder: {name}", make, tuple(says))
+
+
+def pictures(name: str, content: bytes, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+    """One picture of the folder with `content`."""
+    return folders(name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *says], settings)
+
+
+def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: int = 0, **columns: object) -> pa.Table:
+    """Columns 'image' and 'label', or `columns` instead; names: of the ClassLabel in the hub's metadata."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": picture(seed + row), "path": f"{row}.png"} for row in range(len(LABELS))]
+    made = pa.table(columns or {"image": pa.array(rows, kind), "label": labels})
+    if names is None:
+        return made
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    return made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def parquet(
+    name: str, files: dict[str, pa.Table | bytes], says: Sequence[str], change: Change | None = None
+) -> BadInput:
+    """`files` below a folder `trees`."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        for path, content in files.items():
+            file = folder / "trees" / f"{path}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content) if isinstance(content, bytes) else pq.write_table(content, file)
+        if change is not None:
+            change(folder / "trees")
+        return plan(folder, "parquet:trees", ())
+
+    return BadInput(f"Parquet: {name}", make, tuple(says))
+
+
+def parts(train: pa.Table | bytes, test: pa.Table | bytes | None = None) -> dict[str, pa.Table | bytes]:
+    return {"train": train, "test": TEST if test is None else test}
+
+
+def with_picture(content: bytes | None) -> pa.Table:
+    """A table whose third picture is `content`."""
+    made = table()
+    rows = made["image"].to_pylist()
+    rows[2] = {"bytes": content, "path": "2.png"}
+    return made.set_column(0, "image", pa.array(rows, made.schema.field("image").type))
+
+
+def unlink(*names: str) -> Change:
+    return lambda place: [(place / name).unlink() for name in names]
+
+
+def move(old: str, new: str) -> Change:
+    return lambda place: (place / old).rename(place / new)
+
+
+def link(name: str, target: str) -> Change:
+    return lambda place: (place / name).symlink_to(target)
+
+
+def empty(name: str) -> Change:
+    return lambda place: [file.unlink() for file in (place / name).iterdir()]
+
+
+def gray(place: Path) -> None:
+    for file in (place / "train").rglob("*.png"):
+        Image.new("RGB", (SIDE, SIDE), (9, 9, 9)).save(file)
+
+
+def twelve_bits(place: Path) -> None:
+    for row, file in enumerate((place / "train").rglob("*.png")):
+        file.write_bytes(deep(4_000 + row))
+
+
+TEST = table(seed=50)
+A, B = "b42a6d1f21f14bd7", "77aa6d1f21f14bd7"
+PNG_HEAD = picture(0)[:8]
+HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)) + picture(0)[33:]
+BAD_ROWS = PNG_HEAD + picture(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
+
+FOLDERS = [
+    folders("no such folder", move("", "../gone"), ["insects: no such folder", "wants train/<class>"]),
+    folders("no train", move("train", "training"), ["insects: has no folder train", "there are: test, training"]),
+    folders("no test", move("test", "Test"), ["insects: has no folder test", "there are: Test, train"]),
+    folders("classes without parts", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
+    folders("two validation parts", lambda p: [move("test", "val")(p), link("dev", "val")(p)], ["'val' and 'dev'"]),
+    folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folders of classes"]),
+    folders("an empty class", empty("train/bee"), ["train/bee: a class without pictures", "remove the folder"]),
+    folders("a class that train lacks", move("test/bee", "test/beee"), ["test/beee", "did you mean 'bee'?"]),
+    folders("a loose picture", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
+    folders("a text file", lambda p: (p / "train/ant/a.csv").touch(), ["ant/a.csv: is no .png", "convert it"]),
+    folders(
+        "a FIFO", lambda p: os.mkfifo(p / "train/ant/9.png"), ["ant/9.png: is a FIFO (a named pipe)", "take it out"]
+    ),
+    folders("a FIFO of another name", lambda p: os.mkfifo(p / "test/ant/pipe"), ["ant/pipe: is a FIFO", "take it out"]),
+    folders("a loose FIFO", lambda p: os.mkfifo(p / "train/9.jpg"), ["train/9.jpg: is a FIFO", "take it out"]),
+    folders("a device", link("train/ant/9.png", "/dev/zero"), ["ant/9.png: is a device, not a file; take it out"]),
+    folders("a broken link", link("train/ant/9.png", "gone"), ["9.png: is a link to gone, which cannot be followed"]),
+    folders("a link to itself", link("train/ant/9.png", "9.png"), ["is a link to 9.png, which cannot be followed"]),
+    folders(
+        "a class that leads nowhere", link("train/cat", "gone"), ["train/cat: is a link to gone", "remove the link"]
+    ),
+    folders("a loop", link("train/ant/all", ".."), ["all/ant: is a link to a folder above it", "remove the link"]),
+    folders(
+        "a class that is its part", link("train/all", "../train"), ["train/all/all: is a link to a folder above it"]
+    ),
+    folders("a folder x.png", lambda p: (p / "train/ant/x.png").mkdir(), ["ant/x.png: is a folder with the name of a"]),
+    folders(
+        "a class x.jpg", lambda p: (p / "train/x.jpg").mkdir(), ["train/x.jpg: is a folder with the name of a file"]
+    ),
+    folders(
+        "a class in two forms", lambda p: [(p / f"train/{n}").mkdir() for n in ("\u00e9", "e\u0301")], ["Unicode form"]
+    ),
+    folders("one color", gray, ["folder:insects: every training picture has one and the same colour"]),
+    folders(
+        "12 bits in 16", twelve_bits, ["0.png: its values of 16 bits go up to 4,00", "multiply the values to fill 16"]
+    ),
+    folders(
+        "a size above memory", lambda _: None, ["GB of memory", "--set data.image_size="], ["data.image_size=900000"]
+    ),
+]
+PICTURES = [
+    pictures("another size", picture(1, (9, 9)), ["is 9x9 pixels; the first is 8x8", "--set data.image_size=8"]),
+    pictures("an empty file", b"", ["is no PNG or JPEG; it is empty or all zeros; copy or download it again"]),
+    pictures("a file of zeros", bytes(900), ["it is empty or all zeros; copy or download it again"]),
+    pictures("text", b"a picture", ["is no PNG or JPEG; store one of these"]),
+    pictures("a WEBP", picture(1, kind="WEBP"), ["it is a WEBP by its content; convert it to PNG or JPEG"]),
+    pictures("a GIF", picture(1, kind="GIF"), ["it is a GIF by its content; convert it to PNG or JPEG"]),
+    pictures("a BMP", picture(1, kind="BMP"), ["it is a BMP by its content; convert it to PNG or JPEG"]),
+    pictures("a TIFF", picture(1, kind="TIFF"), ["it is a TIFF by its content; convert it to PNG or JPEG"]),
+    pictures("a web page", b"<!DOCTYPE html><p>404", ["it is a web page or XML and not the file itself"]),
+    pictures("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1", ["run: git lfs pull"]),
+    pictures("a PNG cut short", picture(1)[:100], ["cannot be decoded", "copy or download it again"]),
+    pictures("a JPEG cut short", picture(1, kind="JPEG")[:400], ["cannot be decoded", "copy or download it again"]),
+    pictures("a signature alone", PNG_HEAD, ["is a PNG or JPEG that cannot be decoded", "save it anew as PNG"]),
+    pictures("rows that are no zlib", BAD_ROWS, ["is a PNG or JPEG that cannot be decoded", "save it anew as PNG"]),
+    pictures(
+        "above the limit of pixels", HUGE, ["has 400,000,000 pixels, and 178,956,970 is the limit; make it smaller"]
+    ),
+    pictures("above it, to be resized", HUGE, ["has 400,000,000 pixels", "make it smaller"], ["data.image_size=8"]),
+    pictures("8 bits in 16", deep(200), ["its values of 16 bits go up to 200 at most", "1 of 1", "or store 8 bits"]),
+]
+PARQUET = [
+    parquet("no such folder", parts(table()), ["trees: no such folder"], lambda p: p.rename(p.with_name("wood"))),
+    parquet("no train", {"test": TEST}, ["has no Parquet of train", "there are: test"]),
+    parquet("no test", {"train": table()}, ["has no Parquet of test", "there are: train"]),
+    parquet(
+        "another name", {"data/training": table()}, ["has no Parquet of train", "there are: data/training.parquet"]
+    ),
+    parquet("half of the shards", {f"train-00000-of-00002-{A}": table()}, ["there is no", f"train-00001-of-00002-{A}"]),
+    parquet("the second shard alone", {"train-00001-of-00002": table()}, ["there is no train-00000-of-00002.parquet"]),
+    parquet("two uploads", {f"data/train-00000-of-00001-{u}": table() for u in (A, B)}, ["are of two uploads; keep"]),
+    parquet(
+        "mixed uploads", {f"train-0000{i}-of-00002-{u}": table() for i, u in enumerate((A, B))}, ["of two uploads"]
+    ),
+    parquet("two totals", {"train-00000-of-00001": table(), "train-00000-of-00002": table()}, ["are of two uploads"]),
+    parquet(
+        "a browser's copy", {"train": table(), "train (1)": table()}, ["train (1).parquet: a name that is not read"]
+    ),
+    parquet(
+        "a second file", {"train": table(), "train_2": table()}, ["train_2.parquet: a name that is not read; rename"]
+    ),
+    parquet("a gap in the numbers", {f"default/train/000{i}": table() for i in (0, 2)}, ["there is no 0001.parquet"]),
+    parquet(
+        "two layouts", {"train": table(), "train-00000-of-00001": table()}, ["has 'train' twice", "keep one of them"]
+    ),
+    parquet("two places", {"train": table(), "data/train-00000-of-00001": table()}, ["Parquet in several places"]),
+    parquet(
+        "two configurations", {"a/train": table(), "b/train": table()}, ["2 configurations, a, b", "parquet:PLACE/a"]
+    ),
+    parquet(
+        "equal shards", {f"train-0000{i}-of-00002": table() for i in (0, 1)} | {"test": TEST}, ["has the same content"]
+    ),
+    parquet("a folder train.parquet", {"train.parquet/part-0": table()}, ["is a folder with the name of a file"]),
+    parquet("a FIFO", parts(table()), ["train.parquet: is a FIFO"], lambda p: [unlink("train.parquet")(p), fifo(p)]),
+    parquet(
+        "classes in another order", parts(table(), table(names=NAMES[::-1], seed=9)), ["label 0 is 'yew' in", "'ash'"]
+    ),
+    parquet(
+        "more classes in test", parts(table(), table(names=(*NAMES, "oak"), seed=9)), ["has 4 classes in its metadata"]
+    ),
+    parquet(
+        "test without names", parts(table(), table(names=None, seed=9)), ["does not; write all files with the same"]
+    ),
+    parquet(
+        "two classes of one name", parts(table(names=("a", "b", "a")), table(names=("a", "b", "a"))), ["called 'a'"]
+    ),
+    parquet("labels from 1", parts(table([1, 2, 3] * 2, None), table(names=None)), ["no training image has label 0"]),
+    parquet("one class", parts(table([0] * 6, None), table(names=None)), ["its labels name 1 classes"]),
+    parquet(
+        "float labels", parts(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to whole numbers from 0"]
+    ),
+    parquet("truth values", parts(table([True, False] * 3)), ["'label': bool", "cast 'label' to whole numbers from 0"]),
+    parquet(
+        "lists of labels", parts(table([[0], [1]] * 3)), ["'label': list", "give each image one label, not a list"]
+    ),
+    parquet(
+        "no labels", parts(table(None, None, image=table()["image"])), ["rename the column with the labels to 'label'"]
+    ),
+    parquet("no images", parts(table(None, None, label=LABELS)), ["has the columns 'label': int64; wanted 'img'"]),
+    parquet("a missing label", parts(table([0, 1, 2, None, 1, 2])), ["row 3 has no label; leave the row out"]),
+    parquet(
+        "unlabelled test", parts(table(), table([-1] * 6)), ["test.parquet: row 0 has label -1; train's are 0 to 2"]
+    ),
+    parquet(
+        "text that train lacks",
+        parts(table(["a", "b"] * 3), table(["c"] * 6)),
+        ["row 0 has label c; train's are a to b"],
+    ),
+    parquet("a path alone", parts(with_picture(None)), ["train.parquet: row 2 has no picture", "store its bytes"]),
+    parquet("a bad picture", parts(with_picture(b"no picture")), ["train.parquet: row 2 is no PNG or JPEG"]),
+    parquet("12 bits in 16", parts(with_picture(deep(4_000))), ["row 2: its values of 16 bits go up to 4,000 at most"]),
+    parquet("no rows", parts(table().slice(0, 0)), ["train.parquet"]),
+    parquet(
+        "no Parquet", parts(b"image,label"), ["train.parquet: cut short or no Parquet file", "copy or download it"]
+    ),
+    parquet("a Git LFS pointer", parts(b"version https://git-lfs.github.com/spec/v1"), ["run: git lfs pull"]),
+]
+
+
+def fifo(place: Path) -> None:
+    os.mkfifo(place / "train.parquet")
+
+
+CASES = [*FOLDERS, *PICTURES, *PARQUET]
