@@ -30,7 +30,7 @@ _HARMLESS = {
 _HARMLESS_MODULES = ("datetime", "pathlib")
 _HARMLESS_BUILTINS = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "complex", "str", "bytes", "object")
 # torch lists the classes of its zip files only. In older files these are the usual ones.
-_USUAL = (
+_USUAL: tuple[str, ...] = (
     "argparse.Namespace",
     "collections.defaultdict",
     "numpy.core.multiarray.scalar",

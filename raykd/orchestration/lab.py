@@ -139,7 +139,6 @@ def run_lab(
     ]
     with stop_signals() as stopped:
         statuses = bring_to_end(runs, tables, experiments[0].workers, options, console, stopped.is_set)
-        require_imports_fit(runs, store)
         try:
             if reports:
                 report(options.results, console)
@@ -211,6 +210,7 @@ def bring_to_end(
 
     statuses = _do(jobs, workers, options, console, should_stop, last_jobs if then else None) if jobs else []
     _record_failures(statuses, store)
+    require_imports_fit(runs, store)
     return statuses
 
 
