@@ -33,6 +33,12 @@ class Interrupted(RaykdError):
     exit_code = 75
 
 
+class RayNotStarted(RaykdError):
+    """Ray did not start, or not in time. Nothing is lost: rerun the same command to resume."""
+
+    exit_code = 75
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean 'X'?' for the nearest known name, or '' when none is near."""
     nearest = get_close_matches(name, list(known), n=1, cutoff=0.6)

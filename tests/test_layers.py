@@ -16,7 +16,18 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages", "timing"},
+    {
+        "config",
+        "field_types",
+        "errors",
+        "outputs",
+        "atomic",
+        "provenance",
+        "stages",
+        "timing",
+        "private_folders",
+        "job_note",
+    },
     {"data", "models", "methods"},
     {
         "experiment",

@@ -12,6 +12,7 @@ from rich.console import Console
 from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
+from raykd.job_note import note_results
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import Progress, plural, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
@@ -81,6 +82,7 @@ def run_lab(
         raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
     store = RunStore(options.results)
     store.make_folder()
+    note_results(options.results)
     for plan, dataset in plans:
         if left := store.write_plan(plan):
             family = plan.experiment.family

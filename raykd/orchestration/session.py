@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import ConfigError, RayNotStarted
+from raykd.private_folders import claimed, remove_abandoned_below
 
 _SETTINGS = {
     # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
@@ -42,7 +43,7 @@ _open: list[str | None] = []  # where the dashboard is of the session that this 
 def ray_session() -> Iterator[str | None]:
     """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
 
-    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RaykdError when one cannot be started.
+    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RayNotStarted when one cannot be started.
     """
     if _open:
         yield _open[-1]
@@ -62,7 +63,7 @@ def ray_session() -> Iterator[str | None]:
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
-            raise RaykdError(f"Ray did not start ({reason[0]}){logs}") from error
+            raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         where = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
         _open.append(where if context.dashboard_url else None)
@@ -97,7 +98,9 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
     folder = _own_folder()
     temporary = tempfile.gettempdir()  # this process keeps what it asked for first
-    with tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True) as own:
+    remove_abandoned_below(folder.parent)
+    command_folder = tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True)
+    with command_folder as own, claimed(Path(own)):
         path = Path(own) / "token"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(_token())

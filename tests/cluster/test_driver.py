@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raykd.cluster import boot, driver
-from raykd.cluster.driver import Signals, run_driver
+from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.experiment_command import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
@@ -21,7 +21,8 @@ SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({
 
 def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
     command = [sys.executable, "-c", program]
-    return run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
+    code = run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
+    return exit_code(code, cut_off=bool(signals.received))
 
 
 def send_soon(*numbers: signal.Signals) -> None:
