@@ -8,12 +8,14 @@ batch script notices the first of these by a step of its own that does nothing.
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 
 from raykd.cluster.process import stop
 from raykd.cluster.ray_start import srun
 from raykd.cluster.ray_step import STOP_TIMEOUT_S
 from raykd.cluster.slurm import Node
 from raykd.cluster.slurm_job import ask, show_job
+from raykd.cluster.step import END_SIGNAL
 from raykd.errors import ConfigError
 
 TERMINATED = 128 + 15  # how srun reports a step that SIGTERM ended
@@ -34,6 +36,10 @@ class StepWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._step.poll() is None:
+            self._step.send_signal(END_SIGNAL)
+            with suppress(subprocess.TimeoutExpired):
+                self._step.wait(TEARDOWN_S)
         stop(self._step, STOP_TIMEOUT_S)
 
     def is_terminated(self) -> bool:

@@ -126,8 +126,8 @@ class RayCluster:
     def _wait_for_head(self, check: Callable[[], None]) -> RayNode:
         while not (heads := [node for node in self.nodes() if node.is_head]):
             check()
-            if self._report_notices() and self._watcher.poll() is not None:
-                self._watcher = self._watch_nodes()  # it ends with a control store; this start has another
+            if self._report_notices():
+                self._restart_watcher()
             if failure := self._head.failure("before it was up"):
                 raise RayNotStarted(failure)
             if self._head.age_s > self._job.start_timeout_s:
@@ -168,11 +168,16 @@ class RayCluster:
         end = time.monotonic() + HEAD_END_S
         while not self._head.has_ended() and time.monotonic() < end:
             if self._report_notices():
-                self._watcher = self._watch_nodes()
+                self._restart_watcher()
                 return
             time.sleep(POLL_S)
         failure = self._head.failure("before all nodes were up")
         raise RayNotStarted(failure or f"cannot ask Ray's head for its nodes{self._head.log_tail()}")
+
+    def _restart_watcher(self) -> None:
+        """For the control store of another start: the watcher ends with the one that it asked."""
+        stop(self._watcher, STOP_TIMEOUT_S)
+        self._watcher = self._watch_nodes()
 
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
         """Its errors go to the head's log."""

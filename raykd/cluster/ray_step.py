@@ -29,7 +29,7 @@ class RayStep:
         self.name = name
         self._log_path = log_path
         self._started = time.monotonic()
-        self._num_notices = 0
+        self._num_notices = len(self._notices()) if log_path.exists() else 0  # of an earlier Ray of this job
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
@@ -64,11 +64,14 @@ class RayStep:
 
     def notices(self) -> list[str]:
         """What step.py has reported since the last call."""
-        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]  # the last may be half written
-        notices = [line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)]
+        notices = self._notices()
         new = notices[self._num_notices :]
         self._num_notices = len(notices)
         return new
+
+    def _notices(self) -> list[str]:
+        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]  # the last may be half written
+        return [line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)]
 
     def detach(self) -> str:
         """Kill srun, which leaves its step running, and return the step's number, or '' where it is not known.
@@ -76,14 +79,14 @@ class RayStep:
         At scancel, requeue and time limit Slurm sends SIGTERM to srun, which then kills its step at once, and training
         could not be saved. srun's own child has to go first: it ends the step of a parent that is killed.
         """
-        found = STEP_ID.search(self._log_path.read_text(errors="replace"))
-        if found is None or self.has_ended():
+        found = STEP_ID.findall(self._log_path.read_text(errors="replace"))
+        if not found or self.has_ended():
             return ""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         for process in [*map(int, children.read_text().split()), self._process.pid]:
             os.kill(process, signal.SIGKILL)
         self._process.wait()
-        return found[1]
+        return found[-1]
 
     def ask_to_end(self) -> None:
         """Without waiting: steps on several nodes then end side by side."""
