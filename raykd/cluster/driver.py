@@ -39,11 +39,12 @@ class Signals:
         self.received.append(signal.Signals(number))
 
     def take(self) -> list[signal.Signals]:
-        """Those that came since the last call."""
+        """Those that came since the last call. SIGUSR2 is returned once: again, it would end a driver that saves."""
         self._look()
-        new = self.received[self._num_taken :]
-        self._num_taken += len(new)
-        return new
+        first, numbers = self._num_taken, list(self.received)
+        self._num_taken = len(numbers)
+        is_new = [number == signal.SIGTERM or number not in numbers[:place] for place, number in enumerate(numbers)]
+        return [number for place, number in enumerate(numbers) if place >= first and is_new[place]]
 
     def check(self) -> None:
         """Raises: Interrupted when one came: there is no driver yet that could end well."""

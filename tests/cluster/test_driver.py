@@ -103,7 +103,8 @@ def test_repeated_warning_is_handed_on_once(tmp_path: Path) -> None:
 
 
 def test_driver_has_the_time_to_save_that_slurm_gives(tmp_path: Path) -> None:
-    slow = f"import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\nsignal.signal({int(signal.SIGTERM)}, save)\n"
+    slow = "import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\n"
+    slow += f"signal.signal({int(signal.SIGTERM)}, save)\n"
     command = [sys.executable, "-c", slow + "time.sleep(30)"]
     for time_s, code in ((0.1, -signal.SIGKILL), (20.0, 75)):
         with Signals() as signals:
