@@ -27,6 +27,7 @@ LEVELS = (
         "timing",
         "private_folders",
         "job_note",
+        "start_timeout",
     },
     {"data", "models", "methods"},
     {

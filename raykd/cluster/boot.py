@@ -36,9 +36,9 @@ from raykd.cluster.slurm import Allocation, read_allocation
 from raykd.cluster.slurm_job import running_job
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.start_timeout import start_timeout_s
 
 MAX_RAY_RESTARTS = 3  # in one job, after the loss of an agent
-START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold venv on a busy shared filesystem takes minutes
 
 
 class Clock:
@@ -180,15 +180,6 @@ def _shared_environment(
     several = bool(allocation.others)
     code, data = (staging.code_path, staging.data_path) if staging else (None, None)
     return ray_environment(environ, folder, code or allocation.submit_dir, several, data)
-
-
-def start_timeout_s(environ: Mapping[str, str]) -> float:
-    """RAYKD_START_TIMEOUT_S, 180 unless set. Raises: ConfigError when it is no number of seconds."""
-    text = environ.get("RAYKD_START_TIMEOUT_S") or START_TIMEOUT_S
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds, such as 180") from None
 
 
 def _keeper_command(allocation: Allocation) -> list[str]:

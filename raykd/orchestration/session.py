@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from functools import cache
@@ -15,6 +16,7 @@ from typing import Any
 
 from raykd.errors import ConfigError, RayNotStarted
 from raykd.private_folders import claimed, remove_abandoned_below
+from raykd.start_timeout import start_timeout_s
 
 _SETTINGS = {
     # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
@@ -34,6 +36,7 @@ _SETTINGS = {
 }
 CODE = Path(__file__).parents[2]  # where this process has imported raykd from
 ANSWER_S = 10.0
+SLOW_START = "timed out during startup"  # in Ray's message
 MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
 
 _open: list[str | None] = []  # where the dashboard is of the session that this process is in
@@ -58,7 +61,7 @@ def ray_session() -> Iterator[str | None]:
             with chdir(
                 CODE
             ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
-                context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+                context = _connect(address, settings)
             signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -71,6 +74,20 @@ def ray_session() -> Iterator[str | None]:
             yield _open[-1]
         finally:
             _open.pop()
+            ray.shutdown()
+
+
+def _connect(address: str, settings: dict[str, Any]) -> Any:
+    """`ray.init`, repeated while there is time where Ray's own limit of 30 s ends it: a loaded machine needs longer."""
+    import ray
+
+    deadline = time.monotonic() + start_timeout_s(os.environ)
+    while True:
+        try:
+            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        except Exception as error:  # of no type of its own
+            if SLOW_START not in str(error) or time.monotonic() > deadline:
+                raise
             ray.shutdown()
 
 
