@@ -57,6 +57,12 @@ class Interrupted(RaykdError):
     exit_code = 75
 
 
+class RayNotStarted(RaykdError):
+    """Ray did not start, or not in time. Nothing is lost: rerun the same command to resume."""
+
+    exit_code = 75
+
+
 def did_you_mean(name: str, known: Iterable[str], numbered: bool = False) -> str:
     """'; did you mean 'X'?' for the known name that a typing mistake may have turned into `name`, else ''.
 

@@ -31,6 +31,9 @@ LEVELS = (
         "provenance",
         "stages",
         "timing",
+        "private_folders",
+        "job_note",
+        "start_timeout",
     },
     {"data", "models", "methods"},
     {

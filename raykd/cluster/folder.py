@@ -12,6 +12,7 @@ from typing import Any
 
 from raykd.atomic import write_json
 from raykd.errors import ConfigError
+from raykd.private_folders import claimed, remove_abandoned_below
 
 MAX_PATH_CHARACTERS = 43  # Ray adds up to 64, and a Unix socket's path ends at 107
 
@@ -63,7 +64,8 @@ class JobFolder:
 def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_number: int = 0) -> Iterator[JobFolder]:
     """RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token`, or a fresh one; removed at the end.
 
-    RAYKD_TMP is /tmp unless set. The head's node has number 0; numbers, for nodes that share a /tmp.
+    RAYKD_TMP is /tmp unless set. The head's node has number 0; numbers, for nodes that share a /tmp. Folders of the
+    user's jobs that were killed are removed first.
 
     Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
     """
@@ -75,6 +77,7 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
             f"at most {MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
         )
     try:
+        remove_abandoned_below(path.parent)
         _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
         path.mkdir(mode=0o700)
         with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -84,7 +87,8 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
             f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
         ) from error
     try:
-        yield folder
+        with claimed(path):
+            yield folder
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -22,7 +22,7 @@ POLL_S = 2.0
 STOPPING_POLL_S = 0.2
 COPY_LOGS_EVERY_S = 30.0  # Ray has them on the node, and they go with it
 PATIENCE_S = 60.0  # for a dashboard that does not answer; the experiments themselves do not need it
-STOPPING_PATIENCE_S = 5.0  # scancel has ended it already; at the warning one bad answer must not cost what is unsaved
+STOPPING_PATIENCE_S = 15.0  # scancel ends the dashboard too, which is then started again
 
 
 class Keeper:

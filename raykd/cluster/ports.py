@@ -6,7 +6,7 @@ Ray's workers take 10002-19999 and Linux hands out 32768 and up by itself; what 
 import socket
 from dataclasses import dataclass
 
-from raykd.errors import RaykdError
+from raykd.errors import RayNotStarted
 
 FIRST_PORT = 20_000
 LAST_PORT = 31_999
@@ -28,14 +28,14 @@ class Ports:
 def find_ports(job_id: int) -> Ports:
     """The job's block of four, or the next one of which all are free on this node at this moment.
 
-    Raises: RaykdError when none of 50 blocks is free.
+    Raises: RayNotStarted when none of 50 blocks is free.
     """
     for attempt in range(MAX_TRIES):
         first = FIRST_PORT + (job_id + attempt) % NUM_BLOCKS * PORTS_PER_JOB
         block = range(first, first + PORTS_PER_JOB)
         if all(_is_free(port) for port in block):
             return Ports(*block)
-    raise RaykdError(
+    raise RayNotStarted(
         f"no {PORTS_PER_JOB} free ports next to each other in {FIRST_PORT}-{LAST_PORT} on this node "
         f"({MAX_TRIES} blocks tried from job {job_id}'s own); 'ss -ltnp' shows who holds them"
     )

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from raykd.cluster.folder import JobFolder
@@ -11,14 +12,17 @@ from raykd.cluster.member import member_command
 from raykd.cluster.nodes import RayNode, mismatch, parse_nodes
 from raykd.cluster.ports import Ports
 from raykd.cluster.process import stop
-from raykd.cluster.ray_start import here, srun, start_head
+from raykd.cluster.ray_start import here, start_head
 from raykd.cluster.ray_step import STOP_TIMEOUT_S, RayStep
 from raykd.cluster.slurm import Allocation
+from raykd.cluster.slurm_job import ask
 from raykd.cluster.staging import Staging
-from raykd.errors import RaykdError
+from raykd.cluster.step import END_SIGNAL
+from raykd.errors import ConfigError, RaykdError, RayNotStarted
 
 HEAD_END_S = 5  # `ray start --block` notices a lost process within a second
 POLL_S = 0.05
+AGENT_FAILED = "one Ray agent failed"  # the raylet's own words
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class RayCluster:
         self._nodes_path = job.folder.path / "nodes.jsonl"
         node, folder = job.allocation.head, job.folder
         start = start_head(node, job.ports, folder, shutil.disk_usage("/dev/shm").free)
-        command = [*srun(node, "ray-head"), *here("step"), *start]
+        command = [*here("step"), f"--timeout={job.start_timeout_s}", *start]
         self._head = RayStep("Ray's head", command, job.environment, folder.log_path(node.name))
         self._watcher = self._watch_nodes()
+        self._detached: list[str] = []  # steps, JOB.STEP
 
     def __enter__(self) -> "RayCluster":
         return self
@@ -57,6 +62,10 @@ class RayCluster:
         steps = [*self._members.values(), self._head]
         for step in steps:
             step.ask_to_end()
+        if self._detached:  # at the end of a job Slurm refuses, and ends them itself
+            command = ["scancel", f"--signal={END_SIGNAL.name.removeprefix('SIG')}", *self._detached]
+            with suppress(ConfigError):
+                ask(command, STOP_TIMEOUT_S)
         for step in steps:
             step.stop()
         stop(self._watcher, STOP_TIMEOUT_S)
@@ -64,19 +73,23 @@ class RayCluster:
     def wait_until_up(self, check: Callable[[], None]) -> str:
         """Start the other nodes once the head is there, wait for all, and return the head's address, IP:PORT.
 
-        `check` may raise to give up. Raises: RaykdError when a step ends, a node does not come in time, or the
-        cluster is not what Slurm gave the job.
+        `check` may raise to give up. Raises: RayNotStarted when Ray ends on a node or a node does not join in time,
+        RaykdError when the cluster is not what Slurm gave the job.
         """
         allocation = self._job.allocation
         head = self._wait_for_head(check)
         address = f"{head.address}:{self._job.ports.control_store}"
         for number, node in enumerate(allocation.others, 1):
-            command = member_command(node, number, allocation.job_id, address, self._job.staging)
+            command = member_command(
+                node, number, allocation.job_id, address, self._job.staging, self._job.start_timeout_s
+            )
             log_path, token = self._job.folder.log_path(node.name), self._job.folder.token()
             self._members[node.name] = RayStep(f"Ray on {node.name}", command, self._job.environment, log_path, token)
         self._wait_for_members(check)
         if difference := mismatch(self.nodes(), allocation.nodes):
             raise RaykdError(f"the Ray cluster is not what Slurm gave the job: {difference}")
+        steps = (member.detach() for member in self._members.values())
+        self._detached = [f"{allocation.job_id}.{step}" for step in steps if step]
         return address
 
     def nodes(self) -> list[RayNode]:
@@ -92,16 +105,34 @@ class RayCluster:
                 self.lost.add(node.name)
                 left = f"{len(alive)} of {len(self._job.allocation.nodes)} nodes"
                 self._say(f"{node.name} is lost {{after}}; going on with {left}")
+        self._report_notices()
         return self._head.failure("while the experiment ran")
+
+    def was_ended_by_agent(self) -> bool:
+        """Whether the head's raylet ended because one of its agents was killed, which Ray has no way to survive."""
+        logs = self._job.folder.ray_path / "session_latest" / "logs"
+        try:
+            return any(AGENT_FAILED in path.read_text(errors="replace") for path in logs.glob("raylet.*"))
+        except OSError:
+            return False
+
+    def _report_notices(self) -> bool:
+        """Print what the head's step has reported. Return whether there was anything."""
+        notices = self._head.notices()
+        for notice in notices:
+            self._say(f"{notice} ({{after}})")
+        return bool(notices)
 
     def _wait_for_head(self, check: Callable[[], None]) -> RayNode:
         while not (heads := [node for node in self.nodes() if node.is_head]):
             check()
+            if self._report_notices():
+                self._restart_watcher()
             if failure := self._head.failure("before it was up"):
-                raise RaykdError(failure)
+                raise RayNotStarted(failure)
             if self._head.age_s > self._job.start_timeout_s:
                 late = f"not up after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RaykdError(f"Ray's head is {late}{self._head.log_tail()}")
+                raise RayNotStarted(f"Ray's head is {late}{self._head.log_tail()}")
             self._require_watcher()
             time.sleep(POLL_S)
         self._say(f"head up {{after}} on {self._job.allocation.head}")
@@ -117,12 +148,12 @@ class RayCluster:
                 said = waiting
             for name in sorted(waiting):
                 if failure := self._members[name].failure("before it had joined"):
-                    raise RaykdError(failure)
+                    raise RayNotStarted(failure)
             if time.monotonic() > deadline:
                 late = f"not joined after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RaykdError(f"{_listed(waiting)} {late}{self._members[min(waiting)].log_tail()}")
+                raise RayNotStarted(f"{_listed(waiting)} {late}{self._members[min(waiting)].log_tail()}")
             if failure := self._head.failure("while nodes joined"):
-                raise RaykdError(failure)
+                raise RayNotStarted(failure)
             self._require_watcher()
             time.sleep(POLL_S)
         if self._members:
@@ -131,14 +162,22 @@ class RayCluster:
             stop(self._watcher, STOP_TIMEOUT_S)
 
     def _require_watcher(self) -> None:
-        """Raises RaykdError when nobody is left to tell of the nodes: it ends when the head does, a little earlier."""
+        """Raises RayNotStarted when the watcher has ended: it ends with the head, a little earlier."""
         if self._watcher.poll() is None:
             return
         end = time.monotonic() + HEAD_END_S
         while not self._head.has_ended() and time.monotonic() < end:
+            if self._report_notices():
+                self._restart_watcher()
+                return
             time.sleep(POLL_S)
         failure = self._head.failure("before all nodes were up")
-        raise RaykdError(failure or f"cannot ask Ray's head for its nodes{self._head.log_tail()}")
+        raise RayNotStarted(failure or f"cannot ask Ray's head for its nodes{self._head.log_tail()}")
+
+    def _restart_watcher(self) -> None:
+        """For the control store of another start: the watcher ends with the one that it asked."""
+        stop(self._watcher, STOP_TIMEOUT_S)
+        self._watcher = self._watch_nodes()
 
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
         """Its errors go to the head's log."""

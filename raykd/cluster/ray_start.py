@@ -1,6 +1,7 @@
 """The command lines that start Ray on a node of the job: `srun` to get there, `ray start` to run there.
 
-A step (`srun --overlap`) a node, so that Slurm ends each with the job, and one that is lost takes no other along.
+The head runs in the batch script itself, every other node in a step (`srun --overlap`) of its own, so that Slurm ends
+each with the job and the loss of a node ends no other.
 Not `ray symmetric-run`: that exits 0 when the head fails to start, and ends with a `ray stop` that takes other jobs'
 Ray down.
 """
@@ -22,7 +23,6 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # switched off, it would still say that it is
     "RAY_JOB_STOP_WAIT_TIME_S": "90",  # for one that is stopped to save; after 3 s it would be killed
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a head told to end waits 30 s for its tasks
 }
 
 # For Ray's control store. A node that is silent for 3 x (3 + 5) s is lost; by Ray's own 5 x (3 + 10) s a run would
@@ -36,12 +36,17 @@ _QUICK_HEALTH_CHECKS = {
 WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
 
-def srun(node: Node, job_name: str) -> list[str]:
-    """`srun ...` onto `node` with all of the job's share there, said: a step gets no more than it asks for."""
+def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
+    """`srun ...` onto `node` with all of the job's share there, as a step gets no more than it asks for.
+
+    whole: False for a step that needs one CPU and no GPU.
+    """
+    num_cpus, num_gpus = (node.num_cpus, node.num_gpus) if whole else (1, 0)
+    no_gpu = [] if whole else ["--gres=none"]
     return [
         *("srun", "--overlap", "--quiet", "--no-kill", "--export=ALL", f"--job-name={job_name}"),
-        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={node.num_cpus}", "--mem=0"),
-        *([f"--gres=gpu:{node.num_gpus}"] if node.num_gpus else []),
+        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={num_cpus}", "--mem=0"),
+        *([f"--gres=gpu:{num_gpus}"] if num_gpus else no_gpu),
     ]
 
 
@@ -65,7 +70,7 @@ def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free
 
 def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
     return [
-        *("--block", "--disable-usage-stats", "--log-color=false"),
+        *("--disable-usage-stats", "--log-color=false"),  # not --block: step.py watches Ray's processes
         f"--node-name={node.name}",
         f"--dashboard-agent-listen-port={ports.agent}",
         f"--temp-dir={folder.ray_path}",
@@ -94,8 +99,16 @@ def ray_environment(
     shared = {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
     staged = {"RAYKD_DATA": str(data)} if data else {}
-    own = {"RAY_AUTH_TOKEN_PATH": str(folder.token_path), "PYTHONPATH": os.pathsep.join(search_path)}
+    own = folder_environment(folder) | {"PYTHONPATH": os.pathsep.join(search_path)}
     return shared | _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | own | staged
+
+
+def folder_environment(folder: JobFolder) -> dict[str, str]:
+    """The variables that depend on the node's own folder. TMPDIR: the dashboard puts sockets there.
+
+    A long path would be refused for a socket, and what Ray leaves in /tmp would stay when the job is killed.
+    """
+    return {"RAY_AUTH_TOKEN_PATH": str(folder.token_path), "TMPDIR": str(folder.path)}
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:

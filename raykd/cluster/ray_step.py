@@ -1,6 +1,8 @@
-"""Ray on one node as a step of the job: its process here (srun), its log, why it ended."""
+"""Ray on one node of the job: its process here (for other nodes an srun), its log, why it ended."""
 
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -8,11 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from raykd.cluster.process import stop
-from raykd.cluster.step import END_SIGNAL
+from raykd.cluster.step import END_SIGNAL, NOTICE
 
 STOP_TIMEOUT_S = 10
 LOG_LINES = 15
 TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+STEP_ID = re.compile(r"^step=(\d+)$", re.MULTILINE)  # member.py prints it
 RAY_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \S+\s+[A-Z]+ \S+ -- *")
 
 
@@ -26,6 +29,7 @@ class RayStep:
         self.name = name
         self._log_path = log_path
         self._started = time.monotonic()
+        self._num_notices = len(self._notices()) if log_path.exists() else 0  # of an earlier Ray of this job
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
@@ -58,13 +62,39 @@ class RayStep:
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         return "\n    ".join([f": {likely_reason(lines)}", *lines[-LOG_LINES:]])
 
+    def notices(self) -> list[str]:
+        """What step.py has reported since the last call."""
+        notices = self._notices()
+        new = notices[self._num_notices :]
+        self._num_notices = len(notices)
+        return new
+
+    def _notices(self) -> list[str]:
+        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]  # the last may be half written
+        return [line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)]
+
+    def detach(self) -> str:
+        """Kill srun, which leaves its step running, and return the step's number, or '' where it is not known.
+
+        At scancel, requeue and time limit Slurm sends SIGTERM to srun, which then kills its step at once, and training
+        could not be saved. srun's own child has to go first: it ends the step of a parent that is killed.
+        """
+        found = STEP_ID.findall(self._log_path.read_text(errors="replace"))
+        if not found or self.has_ended():
+            return ""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for process in [*map(int, children.read_text().split()), self._process.pid]:
+            os.kill(process, signal.SIGKILL)
+        self._process.wait()
+        return found[-1]
+
     def ask_to_end(self) -> None:
         """Without waiting: steps on several nodes then end side by side."""
         if not self.has_ended():
             self._process.send_signal(END_SIGNAL)
 
     def stop(self) -> None:
-        """End it and all that Ray started there."""
+        """End it and all that Ray started there. One that is detached ends without the head."""
         self.ask_to_end()
         try:
             self._process.wait(STOP_TIMEOUT_S)

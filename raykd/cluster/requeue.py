@@ -1,6 +1,7 @@
 """A job that was cut off before its time limit goes back into the queue, under its id, and goes on from its files."""
 
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +23,28 @@ def max_requeues(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def requeue(allocation: Allocation, words: Sequence[str], limit: int, say: Callable[[str], None]) -> None:
-    """Ask Slurm to run this job again, and wait to be ended by it; where that cannot be, say what to type.
+def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: str, say: Callable[[str], None]) -> bool:
+    """Ask Slurm to run this job again, and wait to be ended by it; where that cannot be, print the command to type.
 
     words: the experiment and its arguments, as they were submitted. limit: how often a job may be requeued.
+    refusal: why the job must not be requeued, '' where it may. Returns whether Slurm runs the job again.
     """
     job_id = str(allocation.job_id)
-    if allocation.restart_count >= limit:
+    why = refusal
+    if not why and allocation.restart_count >= limit:
         why = f"it was requeued {allocation.restart_count} times (RAYKD_MAX_REQUEUES)"
-    elif not (why := _refusal(["show", "job", "--oneliner", job_id], wanted="Requeue=1")):
+    if not why:
+        why = _refusal(["show", "job", "--oneliner", job_id], wanted="Requeue=1")
+    if not why:
         say(f"cut off: requeueing job {job_id}, which goes on where it stopped; follow it with: squeue -j {job_id}")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Slurm ends this script, which has nothing left to save
         why = _refusal(["requeue", job_id])
         if not why:
-            time.sleep(END_S)  # Slurm ends this script
-            return
+            time.sleep(END_S)
+            return True
     line = shlex.join(["sbatch", SCRIPT, *words])
     say(f"cut off and not requeued: {why}; to go on: cd {shlex.quote(str(allocation.submit_dir))} && {line}")
+    return False
 
 
 def _refusal(words: Sequence[str], wanted: str = "") -> str:

@@ -36,22 +36,23 @@ def running_job(job_id: int) -> RunningJob:
 def only_job() -> int:
     """The user's one running job of raykd's. Raises: ConfigError when there is none, or several."""
     words = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
-    found = [word for word in _said(words).split() if word.isdecimal()]  # of an array's tasks none is raykd's
+    found = [word for word in ask(words).split() if word.isdecimal()]  # of an array's tasks none is raykd's
     if len(found) != 1:
         which = f"several jobs of raykd's run ({', '.join(found)})" if found else "no job of raykd's runs"
         raise ConfigError(f"{which}; name one with --job JOBID ('squeue --me' lists them)")
     return int(found[0])
 
 
-def show_job(job_id: int) -> dict[str, str]:
+def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
     """Every field that `scontrol show job` prints; a value may hold spaces. Raises: ConfigError without the job."""
-    text = _said(["scontrol", "show", "job", "--oneliner", str(job_id)])
+    text = ask(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
     return dict(re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w/:]*=|\s*$)", text.strip()))
 
 
-def _said(words: Sequence[str]) -> str:
+def ask(words: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
+    """The output of one of Slurm's commands. Raises: ConfigError when it fails or does not answer in time."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode == 0:
             return done.stdout
         why = done.stderr.strip().rpartition("\n")[2]

@@ -11,12 +11,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.cluster.slurm import Allocation
 from raykd.errors import ConfigError
+from raykd.private_folders import claimed, remove_abandoned_below
 from raykd.provenance import git_revision
 
 CODE = ("raykd", "experiments")
@@ -71,21 +72,23 @@ class Staging:
 
         On a disk that nodes share, the first fills and removes it, which is the head: it starts before the others.
         """
-        try:
-            self._remove_earlier()
-            if is_ours := not self._is_there():
-                is_ours = self._fill()
-            size = _bytes(self.folder)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot stage to {self.folder}: {error.strerror or error}; set RAYKD_SCRATCH to a folder with room, "
-                "or to '' to stage nothing"
-            ) from error
-        try:
-            yield size / MEGABYTE
-        finally:
-            if is_ours:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        with ExitStack() as claim:
+            try:
+                self._remove_earlier()
+                remove_abandoned_below(self.folder.parent)
+                if is_ours := not self._is_there():
+                    is_ours = self._fill(claim)
+                size = _bytes(self.folder)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot stage to {self.folder}: {error.strerror or error}; set RAYKD_SCRATCH to a folder with "
+                    "room, or to '' to stage nothing"
+                ) from error
+            try:
+                yield size / MEGABYTE
+            finally:
+                if is_ours:
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_earlier(self) -> None:
         """What runs of this job before its requeue have left on a node that was lost to them."""
@@ -103,8 +106,11 @@ class Staging:
             raise OSError(0, "it is there, and open to others than you")
         return True
 
-    def _fill(self) -> bool:
-        """Under another name first. Returns whether it was this one that came to stay."""
+    def _fill(self, claim: ExitStack) -> bool:
+        """Fill it under another name, then rename it. Return whether this process's copy became the folder.
+
+        claim: receives the mark that the folder is in use.
+        """
         code = [self.repository / name for name in CODE] if self.repository else []
         sources = [("code", path) for path in code] + [("data", path) for path in _data_in(self.data)]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +119,7 @@ class Staging:
             raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, and {size / MEGABYTE:.0f} are wanted")
         aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
         try:
+            claim.enter_context(claimed(aside))
             for kind, source in sources:
                 (aside / kind).mkdir(exist_ok=True)
                 _copy(source, aside / kind / source.name)

@@ -19,6 +19,7 @@ from typing import Any
 
 from raykd.cluster.experiment_command import experiment_command
 from raykd.cluster.folder import JobFolder
+from raykd.cluster.ray_start import here
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -96,7 +97,7 @@ class Submissions:
         """Run the experiment file and arguments `words` in `folder`. Raises ConfigError when there is no such file."""
         command = experiment_command(words, folder)
         # Ray gives it to a shell: quoted, so that a word stays a word.
-        environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0"]
+        environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *here("unblocked")]
         entrypoint = f"cd {shlex.quote(str(folder))} && exec {shlex.join([*environment, *command])}"
         stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)[:MAX_STEM]  # it becomes a file's name, and a word to type
         for number in range(1, MAX_NAMES):

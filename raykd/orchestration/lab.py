@@ -13,6 +13,7 @@ from rich.console import Console
 from raykd.data.dataset import Dataset, keep_decoded, load
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.experiment import Experiment, Workers
+from raykd.job_note import note_results
 from raykd.messages import plural
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import Progress, say
@@ -113,6 +114,7 @@ def run_lab(
     store = RunStore(options.results)
     _restore_damaged(plans, store, console)
     store.make_folder()
+    note_results(options.results)
     for plan, dataset in plans:
         if left := store.write_plan(plan):
             family = plan.experiment.family

@@ -7,13 +7,16 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import ConfigError, RayNotStarted
+from raykd.private_folders import claimed, remove_abandoned_below
+from raykd.start_timeout import start_timeout_s
 
 _SETTINGS = {
     # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
@@ -33,6 +36,7 @@ _SETTINGS = {
 }
 CODE = Path(__file__).parents[2]  # where this process has imported raykd from
 ANSWER_S = 10.0
+SLOW_START = "timed out during startup"  # in Ray's message
 MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
 
 _open: list[str | None] = []  # where the dashboard is of the session that this process is in
@@ -42,7 +46,7 @@ _open: list[str | None] = []  # where the dashboard is of the session that this 
 def ray_session() -> Iterator[str | None]:
     """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
 
-    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RaykdError when one cannot be started.
+    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RayNotStarted when one cannot be started.
     """
     if _open:
         yield _open[-1]
@@ -57,12 +61,12 @@ def ray_session() -> Iterator[str | None]:
             with chdir(
                 CODE
             ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
-                context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+                context = _connect(address, settings)
             signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
-            raise RaykdError(f"Ray did not start ({reason[0]}){logs}") from error
+            raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         where = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
         _open.append(where if context.dashboard_url else None)
@@ -70,6 +74,20 @@ def ray_session() -> Iterator[str | None]:
             yield _open[-1]
         finally:
             _open.pop()
+            ray.shutdown()
+
+
+def _connect(address: str, settings: dict[str, Any]) -> Any:
+    """`ray.init`, repeated while there is time where Ray's own limit of 30 s ends it: a loaded machine needs longer."""
+    import ray
+
+    deadline = time.monotonic() + start_timeout_s(os.environ)
+    while True:
+        try:
+            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        except Exception as error:  # of no type of its own
+            if SLOW_START not in str(error) or time.monotonic() > deadline:
+                raise
             ray.shutdown()
 
 
@@ -97,7 +115,9 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
     folder = _own_folder()
     temporary = tempfile.gettempdir()  # this process keeps what it asked for first
-    with tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True) as own:
+    remove_abandoned_below(folder.parent)
+    command_folder = tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True)
+    with command_folder as own, claimed(Path(own)):
         path = Path(own) / "token"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(_token())

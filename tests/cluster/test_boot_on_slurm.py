@@ -1,6 +1,7 @@
 """sbatch slurm/ray_cluster.slurm on a real Slurm: what a job does, and what it leaves behind."""
 
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +112,43 @@ def test_head_lost_under_a_running_driver_ends_the_job(slurm: Testbed, repositor
     assert leftovers(slurm) == []
 
 
+@pytest.mark.parametrize("word", ["dashboard.py", "ray::DashboardAgent"])
+def test_job_outlives_a_killed_process_of_the_dashboard(
+    slurm: Testbed, repository: Path, tmp_path: Path, word: str
+) -> None:
+    words = [str(DRIVERS / "kills_dashboard.py"), word, str(tmp_path / "marker")]
+    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, *words], repository), 4 * BOOT_TIMEOUT_S)
+    assert job.exit_code == 0, job.output
+    assert "killed " in job.output and "task says fine" in job.output
+    lines = [line for line in job.output.splitlines() if "started again" in line or "starting Ray again" in line]
+    assert len(lines) == 1, job.output
+    assert leftovers(slurm) == []
+
+
+def test_job_leaves_nothing_in_tmp_and_what_a_killed_one_left_goes_with_the_next(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    """Nor does a long TMPDIR of the user's end Ray, whose sockets may have paths of 107 characters."""
+    long = tmp_path / ("d" * 100) / ("e" * 100)
+    long.mkdir(parents=True)
+    script = tmp_path / "killed.py"
+    script.write_text("import time; print('waiting', flush=True); time.sleep(300)")
+    killed = slurm.sbatch([*SMALL, "--no-requeue", SCRIPT, str(script)], repository)
+    slurm.wait_for_output(killed, "waiting\n", 2 * BOOT_TIMEOUT_S)
+    slurm.run(["scancel", "--signal=KILL", "--full", str(killed)])
+    slurm.wait(killed, timeout_s=60)
+    folder = Path(f"/tmp/rk-{os.getuid()}-{killed}")
+    assert folder.exists()
+    before = set(Path("/tmp").iterdir()) - {folder}
+    report = tmp_path / "report.json"
+    words = [SCRIPT, str(DRIVERS / "reports_cluster.py"), str(report), "x"]
+    job = slurm.wait(slurm.sbatch([*SMALL, *words], repository, {"TMPDIR": str(long)}), 3 * BOOT_TIMEOUT_S)
+    assert job.exit_code == 0, job.output
+    assert not folder.exists()
+    new = {path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith(("rk-", "pymp-", "ray"))}
+    assert not new
+
+
 def test_missing_experiment_fails_at_once_with_one_line(slurm: Testbed, repository: Path) -> None:
     job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
     assert job.exit_code == 2
@@ -125,7 +163,7 @@ def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, re
     job_id = slurm.sbatch(["--nodes=2", *SMALL, SCRIPT, experiment], repository, env)
     job = slurm.wait(job_id, timeout_s=20)
     assert time.monotonic() - started < 10
-    assert job.exit_code == 1, job.output
+    assert job.exit_code == 75, job.output
     assert "Ray's head ended with exit code 4" in job.output
     assert "before it was up: OSError: the disk is on fire" in job.output
     assert leftovers(slurm) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raykd.cluster import boot, driver
-from raykd.cluster.driver import Signals, run_driver
+from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.experiment_command import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
@@ -21,7 +21,8 @@ SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({
 
 def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
     command = [sys.executable, "-c", program]
-    return run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
+    code = run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
+    return exit_code(code, cut_off=bool(signals.received))
 
 
 def send_soon(*numbers: signal.Signals) -> None:
@@ -77,6 +78,39 @@ def test_signal_while_ray_starts_ends_the_job_as_cut_off() -> None:
         os.kill(os.getpid(), signal.SIGUSR2)
         with pytest.raises(Interrupted, match="cut off by SIGUSR2 while Ray was starting"):
             signals.check()
+
+
+def test_warning_to_the_steps_reaches_the_driver_as_the_time_limits_does(tmp_path: Path) -> None:
+    with Signals() as signals:
+        is_up = tmp_path / "up"
+        signals.is_warned = is_up.exists
+        program = SAVES.format(number=int(signal.SIGUSR2), code=3).replace(
+            "time.sleep", f"open({str(is_up)!r}, 'w'); time.sleep"
+        )
+        assert run(program, tmp_path, signals) == 3
+        assert signals.has_been_warned
+
+
+def test_repeated_warning_is_handed_on_once(tmp_path: Path) -> None:
+    """A second one would end a driver that still saves: Slurm warns of the end of a grace time, too."""
+    with Signals() as signals:
+        for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        first = signals.take()
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert (first, signals.take()) == ([signal.SIGUSR2, signal.SIGTERM], [signal.SIGTERM])
+
+
+def test_driver_has_the_time_to_save_that_slurm_gives(tmp_path: Path) -> None:
+    slow = "import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\n"
+    slow += f"signal.signal({int(signal.SIGTERM)}, save)\n"
+    command = [sys.executable, "-c", slow + "time.sleep(30)"]
+    for time_s, code in ((0.1, -signal.SIGKILL), (20.0, 75)):
+        with Signals() as signals:
+            send_soon(signal.SIGTERM)
+            end = run_driver(command, dict(os.environ), tmp_path, signals, lambda: "", lambda time_s=time_s: time_s)
+        assert end == code
 
 
 def test_words_stay_words(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A job cut off by the warning before its time limit: it goes back into the queue and on to the same bits."""
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,24 @@ def test_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None
     job = slurm.wait(job_id, timeout_s=15)
     assert job.state == "CANCELLED" and "requeu" not in job.output
     assert leftovers(slurm) == []
+
+
+def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    """As one whose time limit is shorter than the warning before it."""
+    words = [*small_lab.words(tmp_path / "results"), "--stage", "teacher"]
+    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
+    for number in range(3):
+        while slurm.output(job_id).count("starting Ray") <= number:
+            assert slurm.job(job_id)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), slurm.output(job_id)
+            time.sleep(0.1)
+        warn(slurm, job_id)
+        if number < 2:
+            while slurm.output(job_id).count("DUE TO JOB REQUEUE") <= number:
+                time.sleep(0.1)
+            start_now(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=60)
+    assert (job.state, job.exit_code) == ("FAILED", 75), job.output
+    assert "cut off and not requeued: 2 restarts in a row trained no new step" in job.output
+    assert not list(repository.glob(".raykd-job-*")) and leftovers(slurm) == []

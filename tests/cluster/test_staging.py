@@ -8,6 +8,7 @@ import pytest
 from raykd.cluster.slurm import Allocation, Node
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError
+from raykd.private_folders import LOCK
 from raykd.provenance import git_revision
 
 
@@ -31,7 +32,8 @@ def repository(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All but the mark of the process that the folder belongs to."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
 
 
 def staging_of(repository: Path, scratch: Path, with_code: bool = True, **environ: str) -> Staging:

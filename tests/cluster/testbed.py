@@ -61,10 +61,13 @@ class Testbed:
     job_ids: list[int] = field(default_factory=list)  # all that were submitted, in order
 
     @classmethod
-    def start(cls, folder: Path, num_nodes: int = len(KINDS)) -> "Testbed":
-        """Bring it up; its state and logs go to `folder`. Raises: RuntimeError when it is not idle in time."""
+    def start(cls, folder: Path, num_nodes: int = len(KINDS), settings: str = "") -> "Testbed":
+        """Bring it up; its state and logs go to `folder`. Raises: RuntimeError when it is not idle in time.
+
+        settings: lines that are added to slurm.conf, where a later line wins over an earlier one.
+        """
         bed = cls(folder, num_nodes)
-        _write_configuration(folder, num_nodes)
+        _write_configuration(folder, num_nodes, settings)
         command = ["unshare", "--net", "--uts", "--pid", "--ipc", "--mount", "--fork", "--mount-proc"]
         command += ["--kill-child", "bash", str(HERE / "testbed.sh"), str(folder), str(num_nodes)]
         bed.namespaces = subprocess.Popen(command, stdin=subprocess.PIPE, env=bed._environment({}))
@@ -178,7 +181,9 @@ class Testbed:
             if self.namespaces.poll() is not None:
                 break
             try:
-                states = self.run(["sinfo", "--noheader", "--Node", "--format=%T"], timeout_s=2).split()
+                states = self.run(
+                    ["sinfo", "--noheader", "--Node", "--partition=markov_gpu", "--format=%T"], timeout_s=2
+                ).split()
                 if states == ["idle"] * self.num_nodes:
                     return
                 reason = f"nodes are {states}"
@@ -192,7 +197,7 @@ def _path() -> str:
     return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 
 
-def _write_configuration(folder: Path, num_nodes: int) -> None:
+def _write_configuration(folder: Path, num_nodes: int, added: str) -> None:
     """Everything below `folder`: the key, hosts, the GPUs' device files, Slurm's three files."""
     for name in ("log", "run", "state", "spool", "dev"):
         (folder / name).mkdir()
@@ -215,7 +220,7 @@ def _write_configuration(folder: Path, num_nodes: int) -> None:
     settings = {"@FOLDER@": str(folder), "@FIRST_JOB@": str(1_000 + secrets.randbelow(60_000_000))}
     for placeholder, value in settings.items():
         template = template.replace(placeholder, value)
-    (folder / "slurm.conf").write_text(template + "\n".join(nodes) + "\n")
+    (folder / "slurm.conf").write_text(template + "\n".join(nodes) + "\n" + added)
     devices = f"{folder}/dev/nvidia[0-{NODE_GPUS - 1}]"
     gres = (f"NodeName={name} Name=gpu Type={kind} File={devices}\n" for name, kind in kinds.items())
     (folder / "gres.conf").write_text("".join(gres))

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from lab_runs import Command, command, environment, wait_until
 
-from raykd.errors import ConfigError, Interrupted
+from raykd.errors import ConfigError, Interrupted, RayNotStarted
 from raykd.orchestration import session
 
 # Ray starts in other processes here; a group, since they would slow each other down.
@@ -130,3 +131,26 @@ def test_ray_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch)
         with session._shared_ray("127.0.0.1:9"):
             pass
     assert time.monotonic() - began < 5
+
+
+def test_ray_that_a_loaded_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself gives up after 30 s. Anything else is an error at once."""
+    import ray
+
+    errors = [Exception("The current node timed out during startup."), Exception("the disk is full")]
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(errors.pop(0)))
+    with pytest.raises(Exception, match="the disk is full"):
+        session._connect("local", {})
+    assert not errors
+
+
+def test_ray_that_does_not_start_ends_a_command_as_one_to_be_repeated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(session, "_SETTINGS", {})
+    monkeypatch.setattr(session, "_private_ray", lambda: nullcontext({"_temp_dir": str(folder)}))
+    monkeypatch.setattr(session, "_connect", lambda *_: (_ for _ in ()).throw(OSError("no memory")))
+    with pytest.raises(RayNotStarted, match="Ray did not start") as caught, session.ray_session():
+        pass
+    assert caught.value.exit_code == Interrupted.exit_code

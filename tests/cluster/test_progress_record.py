@@ -1,0 +1,60 @@
+"""Progress of a job from restart to restart: what counts as a new step, and what does not."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from raykd.cluster.progress_record import ProgressRecord, fingerprint
+from raykd.training.checkpoint import Progress, save_checkpoint
+
+
+def save(results: Path, epoch: int, step: int, seconds: float = 0.0) -> None:
+    path = results / "run" / "checkpoint" / "last.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = torch.nn.Linear(1, 1)
+    save_checkpoint(path, model, torch.optim.SGD(model.parameters()), {}, Progress(epoch, step, seconds))
+
+
+def test_each_new_step_changes_the_fingerprint(tmp_path: Path) -> None:
+    found = [fingerprint(tmp_path)]
+    for epoch, step in ((0, 1), (0, 2), (1, 0)):
+        save(tmp_path, epoch, step)
+        found.append(fingerprint(tmp_path))
+    assert len(set(found)) == 4
+
+
+def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
+    save(tmp_path, 0, 1)
+    before = fingerprint(tmp_path)
+    save(tmp_path, 0, 1, seconds=5.0)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    os.utime(tmp_path / "run" / "checkpoint" / "last.safetensors", (1, 1))
+    assert fingerprint(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["run/test.json", "run/best.safetensors", "tables/a/filled.bits", "search/study.journal"]
+)
+def test_other_work_that_is_kept_is_progress(tmp_path: Path, name: str) -> None:
+    before = fingerprint(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("done")
+    assert fingerprint(tmp_path) != before
+
+
+def test_restarts_without_progress_are_counted_until_there_is_some(tmp_path: Path) -> None:
+    record, found = ProgressRecord(tmp_path, 7), []
+    for progress in ("", "", "", "a", "a", "b"):
+        found.append(record.stalled(progress))
+        record.write(progress, found[-1])
+    assert found == [0, 1, 2, 0, 1, 0]
+    record.remove()
+    assert list(tmp_path.iterdir()) == [] and record.stalled("b") == 0
+
+
+def test_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
+    for text in ("", "[]", "{", '{"stalled": "x", "progress": "a"}'):
+        (tmp_path / ".raykd-job-7.json").write_text(text)
+        assert ProgressRecord(tmp_path, 7).stalled("a") == 0

@@ -1,0 +1,102 @@
+"""Private folders in a shared place: those of dead processes go, those of live ones and of other users stay."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raykd.private_folders import LOCK, UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
+
+HOLDER = (
+    "import pathlib, sys, time\n"
+    "from raykd.private_folders import claimed\n"
+    "with claimed(pathlib.Path(sys.argv[1])):\n"
+    "    print('claimed', flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+def held(folder: Path) -> subprocess.Popen[str]:
+    """A process that has claimed `folder`."""
+    folder.mkdir(parents=True)
+    (folder / "token").write_text("secret")
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "claimed\n"
+    return process
+
+
+def abandoned(folder: Path) -> Path:
+    """A folder whose process was killed."""
+    process = held(folder)
+    process.kill()
+    process.wait()
+    return folder
+
+
+def test_folder_of_a_live_process_stays_and_of_a_killed_one_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "rk"
+    process = held(folder)
+    try:
+        assert remove_abandoned([folder]) == [] and (folder / "token").exists()
+    finally:
+        process.kill()
+        process.wait()
+    assert remove_abandoned([folder]) == [folder] and not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["rk-{user}-7", "rk-{user}-7-1", "rk-{user}-7-files-0", "raykd-{user}/command-abc"])
+def test_leftovers_of_jobs_and_commands_are_found(tmp_path: Path, name: str) -> None:
+    folder = abandoned(tmp_path / name.format(user=os.getuid()))
+    assert remove_abandoned_below(tmp_path) == [folder]
+
+
+def test_folders_of_others_stay(tmp_path: Path) -> None:
+    for name in (f"rk-{os.getuid() + 1}-7", "something", f"rk-{os.getuid()}0-7"):
+        abandoned(tmp_path / name)
+    assert remove_abandoned_below(tmp_path) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_folder_that_another_user_has_made_under_this_users_name_stays(tmp_path: Path) -> None:
+    folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
+    os.chown(folder, 12_345, 12_345)
+    assert remove_abandoned_below(tmp_path) == []
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    elsewhere = abandoned(tmp_path / "mine" / "command-abc")
+    (tmp_path / f"raykd-{os.getuid()}").symlink_to(tmp_path / "mine")
+    (tmp_path / f"rk-{os.getuid()}-7").symlink_to(elsewhere)
+    assert remove_abandoned_below(tmp_path) == []
+    (folder := tmp_path / f"rk-{os.getuid()}-8").mkdir()
+    (folder / LOCK).symlink_to(elsewhere / LOCK)
+    assert remove_abandoned_below(tmp_path) == [] and elsewhere.exists()
+
+
+def test_folder_of_another_machine_on_a_shared_disk_stays(tmp_path: Path) -> None:
+    folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
+    (folder / LOCK).write_text("another-boot another-host")
+    assert remove_abandoned_below(tmp_path) == []
+
+
+def test_folder_from_before_this_machines_restart_goes(tmp_path: Path) -> None:
+    folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
+    (folder / LOCK).write_text(f"another-boot {os.uname().nodename}")
+    assert remove_abandoned_below(tmp_path) == [folder]
+
+
+def test_folder_in_the_making_stays_for_a_while(tmp_path: Path) -> None:
+    (folder := tmp_path / f"rk-{os.getuid()}-7").mkdir()
+    assert remove_abandoned_below(tmp_path) == []
+    long_ago = time.time() - 2 * UNLOCKED_S
+    os.utime(folder, (long_ago, long_ago))
+    assert remove_abandoned_below(tmp_path) == [folder]
+
+
+def test_claim_ends_with_the_block(tmp_path: Path) -> None:
+    with claimed(tmp_path):
+        assert remove_abandoned([tmp_path]) == []
+    assert remove_abandoned([tmp_path]) == [tmp_path]
