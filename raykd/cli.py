@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from raykd.errors import Interrupted, RaykdError
+from raykd.service_commands import SERVICE_COMMANDS
 
 if TYPE_CHECKING:
     from raykd.experiment import Experiment
@@ -63,6 +64,9 @@ def entry(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def run() -> None:
+        if command := SERVICE_COMMANDS.get(arguments.command):
+            command(arguments)
+            return
         from raykd import commands
 
         commands.COMMANDS[arguments.command](arguments)

@@ -1,5 +1,6 @@
-"""What each command does, once its words are parsed."""
+"""What each command does, once its words are parsed; those for a running job are in service_commands.py."""
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from raykd.errors import ConfigError
 from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment, load_experiments
 from raykd.methods import KD, FeatureKD
-from raykd.service_commands import SERVICE_COMMANDS
+from raykd.ray_variables import address_in
 from raykd.stages import STAGES, Stage
 
 
@@ -154,7 +155,7 @@ def doctor(arguments: Namespace) -> None:
         print(finding, flush=True)
         bad += finding.verdict == "bad"
     if bad:
-        raise ConfigError(f"{bad} of these want a remedy")
+        raise ConfigError(f"{bad} finding{'' if bad == 1 else 's'} above must be remedied")
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
@@ -168,7 +169,6 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "bench": bench,
     "export": export,
     "doctor": doctor,
-    **SERVICE_COMMANDS,
 }
 
 
@@ -182,12 +182,14 @@ def _run(
     if only_plan:
         print_plan(experiments, options)
     else:
+        address_in(os.environ)  # raises before anything is written
         run_lab(experiments, options, Console())
 
 
 def _search(experiment: Experiment, arguments: Namespace) -> None:
     from raykd.orchestration.tune_job import search
 
+    address_in(os.environ)
     search(experiment, _options(arguments, STAGES), Console())
 
 
@@ -203,8 +205,6 @@ def _show_searches(results: Path) -> None:
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
-    import os
-
     from raykd.data.dataset import find_folder
     from raykd.orchestration.options import Options
 

@@ -16,7 +16,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room is a package of raykd or one of its modules; higher levels import lower ones, never the other way round.
 LEVELS = (
-    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "stages", "timing"},
+    {"config", "field_types", "errors", "outputs", "atomic", "provenance", "ray_variables", "stages", "timing"},
     {"data", "models", "methods"},
     {
         "experiment",
@@ -55,6 +55,7 @@ LEAN = (
     "type_words",
     "atomic",
     "provenance",
+    "ray_variables",
     "stages",
     "timing",
     "run_folder",

@@ -5,8 +5,10 @@ So nobody needs a port that others could reach, nor the token: Slurm lets the jo
 
 import getpass
 import json
+import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +17,11 @@ from typing import Any
 
 from raykd.cluster.slurm_job import RunningJob, running_job
 from raykd.errors import RaykdError
+from raykd.ray_variables import without_ray
 
 LOCAL_PORT = 8265  # on the user's own machine
 TIMEOUT_S = 120.0
+CTRL_C = 128 + signal.SIGINT
 
 
 def ask(job_id: int, action: str, arguments: dict[str, Any], follow: bool = False) -> int:
@@ -47,9 +51,14 @@ def how_to_watch(job_id: int) -> str:
 def _run(
     job: RunningJob, action: str, arguments: dict[str, Any], timeout_s: float | None, stdout: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Its errors are ours too, but for srun's own line that says what the exit code says."""
+    """Run a step of the job. Its errors are printed here, except srun's own line that repeats the exit code.
+
+    The step is no part of the terminal's process group: ctrl-C ends it only by way of this process.
+    """
     command, late = _step(job, action, arguments), Event()
-    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as step:
+    with subprocess.Popen(
+        command, env=_environment(), stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as step:
         timer = Timer(timeout_s or 0.0, lambda: (late.set(), step.kill()))
         timer.daemon = True
         if timeout_s:
@@ -60,12 +69,36 @@ def _run(
                 if not re.match(r"srun: error: .* Exited with exit code", line):
                     sys.stderr.write(line)
             said = step.stdout.read() if step.stdout else ""
+        except KeyboardInterrupt:
+            step.terminate()
+            print(_after_ctrl_c(job, action), file=sys.stderr)
+            raise SystemExit(CTRL_C) from None
         finally:
             timer.cancel()
     if late.is_set():
         raise RaykdError(f"job {job.job_id} does not answer within {timeout_s:g} s; is its node well? See {job.log}")
     code = step.returncode if step.returncode >= 0 else 128 - step.returncode
     return subprocess.CompletedProcess(command, code, said)
+
+
+def _after_ctrl_c(job: RunningJob, action: str) -> str:
+    """Ctrl-C ends this command. It does not end the experiment, which the job runs."""
+    job_id = job.job_id
+    if action in ("submit", "logs"):
+        return (
+            f"raykd: no longer following; what was sent to job {job_id} keeps running: 'python -m raykd status --job "
+            f"{job_id}' lists it, 'logs --job {job_id} -f' follows it, 'stop --job {job_id}' ends it"
+        )
+    return f"raykd: {action} was interrupted; job {job_id} keeps running"
+
+
+def _environment() -> dict[str, str]:
+    """This shell's, without what another Ray or another job left there: srun reads SLURM_* variables as its options."""
+    return {
+        name: value
+        for name, value in without_ray(os.environ).items()
+        if not name.startswith(("SLURM_", "SRUN_")) or name == "SLURM_CONF"
+    }
 
 
 def _step(job: RunningJob, action: str, arguments: dict[str, Any]) -> list[str]:
