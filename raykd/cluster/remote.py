@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from threading import Event, Timer
 from typing import Any
 
@@ -22,6 +23,7 @@ from raykd.ray_variables import without_ray
 LOCAL_PORT = 8265  # on the user's own machine
 TIMEOUT_S = 120.0
 CTRL_C = 128 + signal.SIGINT
+SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  # what the exit code says too
 
 
 def ask(job_id: int, action: str, arguments: dict[str, Any], follow: bool = False) -> int:
@@ -56,18 +58,19 @@ def _run(
     The step is no part of the terminal's process group: ctrl-C ends it only by way of this process.
     """
     command, late = _step(job, action, arguments), Event()
-    with subprocess.Popen(
-        command, env=_environment(), stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as step:
+    pipes = {"stdout": stdout, "stderr": subprocess.PIPE}
+    try:
+        step = subprocess.Popen(command, env=_environment(), text=True, start_new_session=True, **pipes)
+    except OSError as error:
+        raise _no_step(job, str(error)) from None
+    with step:
         timer = Timer(timeout_s or 0.0, lambda: (late.set(), step.kill()))
         timer.daemon = True
         if timeout_s:
             timer.start()
         try:
             assert step.stderr is not None
-            for line in step.stderr:
-                if not re.match(r"srun: error: .* Exited with exit code", line):
-                    sys.stderr.write(line)
+            reason = _print_errors(step.stderr)
             said = step.stdout.read() if step.stdout else ""
         except KeyboardInterrupt:
             step.terminate()
@@ -77,8 +80,29 @@ def _run(
             timer.cancel()
     if late.is_set():
         raise RaykdError(f"job {job.job_id} does not answer within {timeout_s:g} s; is its node well? See {job.log}")
+    if step.returncode and reason:
+        raise _no_step(job, reason)
     code = step.returncode if step.returncode >= 0 else 128 - step.returncode
     return subprocess.CompletedProcess(command, code, said)
+
+
+def _print_errors(lines: Iterable[str]) -> str:
+    """Print what the step prints as it comes, and then srun's own lines; where there are only those, return the last."""
+    of_srun, has_printed = [], False
+    for line in lines:
+        if not line.startswith("srun: "):
+            sys.stderr.write(line)
+            has_printed = True
+        elif not SRUN_REPEATS.search(line):
+            of_srun.append(line)
+    if not has_printed:
+        return of_srun[-1].strip() if of_srun else ""
+    sys.stderr.writelines(of_srun)
+    return ""
+
+
+def _no_step(job: RunningJob, reason: str) -> RaykdError:
+    return RaykdError(f"cannot run a step of job {job.job_id} on {job.head} ({reason}); see {job.log}")
 
 
 def _after_ctrl_c(job: RunningJob, action: str) -> str:
