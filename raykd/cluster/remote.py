@@ -87,7 +87,7 @@ def _run(
 
 
 def _print_errors(lines: Iterable[str]) -> str:
-    """Print what the step prints as it comes, and then srun's own lines; where there are only those, return the last."""
+    """Print what the step prints as it comes, then srun's own lines; where there are only those, return the last."""
     of_srun, has_printed = [], False
     for line in lines:
         if not line.startswith("srun: "):
