@@ -24,7 +24,7 @@ from raykd.experiment import Workers
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 LOOPBACK = ("127.0.0.1", "::1")
-STRANGER_S = 30
+STRANGER_S = 10  # for an answer, once it asks
 STRANGER = """
 import sys
 from torch.distributed import TCPStore
@@ -57,11 +57,12 @@ def reachable(sockets: set[tuple[str, int]]) -> set[tuple[str, int]]:
 
 
 def written_by_stranger(ports: list[int]) -> list[int]:
-    """The ports of TCPStores that took a key, which each does at once; what listens there otherwise may never answer."""
+    """The ports of TCPStores that took a key, which each does at once. Another listener may never answer."""
     strangers = {
         port: subprocess.Popen([sys.executable, "-c", STRANGER, str(port)], stdout=subprocess.PIPE) for port in ports
     }
     for stranger in strangers.values():
+        assert stranger.stdout is not None and stranger.stdout.readline() == b"began\n"
         with suppress(subprocess.TimeoutExpired):
             stranger.wait(STRANGER_S)
         stranger.kill()
