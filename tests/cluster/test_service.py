@@ -114,7 +114,9 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     said_odd += service.type("logs", "a-b-touch-x-q--1")
     sent = service.type("submit", str(DRIVERS / "saves_on_sigterm.py"))
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 came", BOOT_TIMEOUT_S)
-    assert "waiting" in service.type("logs")
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    while "waiting" not in service.type("logs"):
+        assert time.monotonic() < deadline, "it never printed that it waits"
     stopped = service.type("stop")
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 stopped", BOOT_TIMEOUT_S)
     status, dashboard = service.type("status"), service.type("dashboard", str(job_id))
