@@ -172,9 +172,12 @@ def test_alias_of_a_module_is_loaded_under_its_own_name(copy: Path) -> None:
 def test_module_system_that_reports_failures_is_believed(copy: Path) -> None:
     """An alias of what is loaded already changes nothing."""
     name_modules(copy, "newest-cuda")
-    environ = {"LOADEDMODULES": "CUDA/12.1.1", "LMOD_CMD": "/lmod"}
-    assert run(copy, before=MODULE.format(action="return 0"), **environ).returncode == 0
-    assert run(copy, before=MODULE.format(action="return 1"), **environ).returncode == 2
+
+    def code(action: str) -> int:
+        module = MODULE.format(action=action)
+        return run(copy, before=module, LOADEDMODULES="CUDA/12.1.1", LMOD_CMD="/lmod").returncode
+
+    assert (code("return 0"), code("return 1")) == (0, 2)
 
 
 def test_older_version_of_a_module_is_not_the_one_that_was_named(copy: Path) -> None:

@@ -145,7 +145,7 @@ def test_no_stranger_can_write_keys(story: Callable[[int], Seen], workers: int) 
 
 
 def test_stranger_would_have_written_to_a_store() -> None:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     assert written_by_stranger([store.port]) == [store.port]
