@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.cluster.folder import job_folder
+from raykd.cluster.partition import NoCluster, default_partition, kinds_of_nodes
 from raykd.cluster.ports import find_ports
-from raykd.errors import RaykdError
+from raykd.errors import ConfigError, RaykdError
 from raykd.run_folder import lock_at
 
-CODE = Path(__file__).parents[2]
 PROGRAM_TIMEOUT_S = 30
-NO_CLUSTER = "configuration source"  # in the error of Slurm's commands where no slurm.conf and no server is found
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch from 2.11 on is built
 MIN_FREE_GB = 5.0  # checkpoints and best weights of the lab's 14 runs, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
@@ -150,23 +149,13 @@ def _make_env(torch: str) -> str:
 def _slurm() -> Finding:
     if not _has_slurm():
         return Finding("-", "slurm", "no sbatch here: experiments run on this machine alone")
-    version = _said(["sbatch", "--version"]).strip() or "slurm"
-    partition = os.environ.get("SBATCH_PARTITION") or _partition_of_site()
-    sinfo = ["sinfo", "--noheader", f"--partition={partition}", "--format=%D|%G"]
+    version, partition = _said(["sbatch", "--version"]).strip() or "slurm", default_partition()
     try:
-        done = subprocess.run(sinfo, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("bad", "slurm", f"{version}; {error}", "ask the administrators")
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        if NO_CLUSTER in reason:
-            return Finding(
-                "-", "slurm", f"{version} is installed, but this machine belongs to no cluster: runs stay here"
-            )
-        return Finding(
-            "bad", "slurm", f"{version} does not answer: {reason}", "run this on a login node of the cluster"
-        )
-    kinds = [_nodes_of(line) for line in done.stdout.splitlines() if line.strip()]
+        kinds = kinds_of_nodes(partition)
+    except NoCluster:
+        return Finding("-", "slurm", f"{version} is installed, but this machine is in no cluster; runs stay here")
+    except ConfigError as error:
+        return Finding("bad", "slurm", f"{version}; {error}", "run this on a login node of the cluster")
     if not partition or not kinds:
         remedy = "'sinfo -s' lists yours; write one into slurm/site.sh and the #SBATCH line"
         return Finding("bad", "slurm", f"{version}; no partition '{partition}'", remedy)
@@ -175,19 +164,6 @@ def _slurm() -> Finding:
 
 def _has_slurm() -> bool:
     return shutil.which("sbatch") is not None
-
-
-def _partition_of_site() -> str:
-    """What slurm/site.sh exports; '' where there is no such file."""
-    script = "source slurm/site.sh >&2; echo; echo $SBATCH_PARTITION"
-    return _said(["bash", "-c", script], CODE).strip().rpartition("\n")[2]
-
-
-def _nodes_of(line: str) -> str:
-    """'2 nodes with gpu:h100:2', from sinfo's '2|gpu:h100:2(S:0-1)'."""
-    count, _, gres = line.strip().partition("|")
-    gpus = re.sub(r"\(.*?\)", "", gres)
-    return f"{count} node{'' if count == '1' else 's'} {f'with {gpus}' if gpus else 'without GPUs'}"
 
 
 def _temporary() -> Finding:
@@ -252,12 +228,10 @@ def _checked(subject: str, text: str, check: Callable[[], object]) -> Finding:
     return Finding("ok", subject, text)
 
 
-def _said(command: list[str], folder: Path | None = None) -> str:
-    """Standard output of a command run in `folder`; '' where the program is not there, fails or hangs."""
+def _said(command: list[str]) -> str:
+    """Standard output; '' where the program is not there, fails or hangs."""
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -131,7 +131,7 @@ def test_machine_with_slurms_commands_and_no_cluster_needs_none(programs) -> Non
     error = "sinfo: fatal: Could not establish a configuration source"
     programs(sbatch=VERSION, sinfo=f"echo '{error}' >&2; exit 1")
     found = doctor._slurm()
-    assert found.verdict == "-" and "slurm 22.05.8 is installed, but this machine belongs to no cluster" in found.text
+    assert found.verdict == "-" and "slurm 22.05.8 is installed, but this machine is in no cluster" in found.text
 
 
 def test_slurm_that_does_not_answer_is_not_a_partition_that_is_missing(programs) -> None:
