@@ -22,6 +22,7 @@ from raykd.ray_variables import without_ray
 
 LOCAL_PORT = 8265  # on the user's own machine
 TIMEOUT_S = 120.0
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # how to reach it, and no request
 CTRL_C = 128 + signal.SIGINT
 SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  # what the exit code says too
 
@@ -121,7 +122,7 @@ def _environment() -> dict[str, str]:
     return {
         name: value
         for name, value in without_ray(os.environ).items()
-        if not name.startswith(("SLURM_", "SRUN_")) or name == "SLURM_CONF"
+        if not name.startswith(("SLURM_", "SRUN_")) or name in OF_THE_CLUSTER
     }
 
 
