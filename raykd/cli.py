@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from raykd.errors import RESUME, ConfigError, Interrupted, RaykdError, is_environment_error
+from raykd.service_commands import SERVICE_COMMANDS
 from raykd.user_code import is_being_read
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def entry(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def run() -> None:
+        if command := SERVICE_COMMANDS.get(arguments.command):
+            command(arguments)
+            return
         from raykd import commands
 
         commands.COMMANDS[arguments.command](arguments)

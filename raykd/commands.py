@@ -1,5 +1,6 @@
-"""What each command does, once its words are parsed."""
+"""What each command does, once its words are parsed; those for a running job are in service_commands.py."""
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from raykd.experiment import Experiment
 from raykd.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
 from raykd.messages import plural
 from raykd.methods import KD, FeatureKD
-from raykd.service_commands import SERVICE_COMMANDS
+from raykd.ray_variables import address_in
 from raykd.stages import STAGES, Stage
 
 
@@ -172,13 +173,13 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "bench": bench,
     "export": export,
     "doctor": doctor,
-    **SERVICE_COMMANDS,
 }
 
 
 def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
     from raykd.orchestration.lab import run_lab
 
+    address_in(os.environ)  # raises before anything is written
     run_lab(experiments, _options(arguments, stages), Console())
 
 
@@ -191,6 +192,7 @@ def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Seque
 def _search(experiment: Experiment, arguments: Namespace) -> None:
     from raykd.orchestration.tune_job import search
 
+    address_in(os.environ)
     search(experiment, _options(arguments, STAGES), Console())
 
 
@@ -206,8 +208,6 @@ def _show_searches(results: Path) -> None:
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
-    import os
-
     from raykd.data.dataset import find_folder
     from raykd.orchestration.options import Options
 

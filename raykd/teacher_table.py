@@ -180,7 +180,7 @@ class TeacherTable:
         key, size = zlib.crc32(self.key.name.encode()), self._image_bytes
         checksums = np.zeros(len(rows), dtype="<u4")
         for number in np.flatnonzero(filled.any(axis=1)).tolist():
-            start = zlib.crc32(packed[number], zlib.crc32((first + number).to_bytes(8, "little"), key))
+            start = zlib.crc32(packed[number].tobytes(), zlib.crc32((first + number).to_bytes(8, "little"), key))
             checksums[number] = zlib.crc32(data[number * size : (number + 1) * size], start)
         return np.concatenate([packed, checksums.view(np.uint8).reshape(-1, CHECKSUM_BYTES)], axis=1)
 

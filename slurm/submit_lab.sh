@@ -14,8 +14,15 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 (($#)) && shift
 
+translated() { # [--without-gpus]: the options as the batch script can follow them, quoted
+    python -m raykd.cluster.sbatch_options "$@" -- "${RAYKD_SBATCH_FLAGS[@]}" ${options[@]+"${options[@]}"}
+}
+for_stages=$(translated)
+for_report=$(translated --without-gpus)
+eval "options=($for_stages)"
+
 submit() { # NAME DEPENDENCY WORDS...: prints the job's id
-    local words=(sbatch --parsable --job-name="$1" "${RAYKD_SBATCH_FLAGS[@]}" "${options[@]}" ${2:+"--dependency=$2"} "${@:3}")
+    local words=(sbatch --parsable --job-name="$1" ${options[@]+"${options[@]}"} ${2:+"--dependency=$2"} "${@:3}")
     if [[ $dry_run ]]; then
         printf '%q ' "${words[@]}" >&2
         echo >&2
@@ -29,14 +36,16 @@ stage() { # FAMILY STAGE DEPENDENCY ARGS...
     submit "$1-$2" "$3" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm experiments/lab.py --family "$1" --stage "$2" "${@:4}"
 }
 
-places=() # --results and --data-dir, which the report wants too
+places=() results=ray_results # --results and --data-dir, which the report reads too
 for ((number = 1; number <= $#; number++)); do
-    if [[ ${!number} == --results || ${!number} == --data-dir ]]; then
-        value=$((number + 1))
-        places+=("${!number}" "${!value-}")
-    elif [[ ${!number} == --results=* || ${!number} == --data-dir=* ]]; then
-        places+=("${!number}")
-    fi
+    next=$((number + 1))
+    case ${!number} in
+        --results | --data-dir) place=${!number} value=${!next-} ;;
+        --results=* | --data-dir=*) place=${!number%%=*} value=${!number#*=} ;;
+        *) continue ;;
+    esac
+    places+=("$place=$value")
+    if [[ $place == --results ]]; then results=$value; fi
 done
 
 ids=()
@@ -48,8 +57,11 @@ for family in cnn vit; do
     ids+=("$teacher" "$baseline" "$distilled")
 done
 after=$(IFS=:; echo "${ids[*]}")
+
+eval "options=($for_report)"
+unset SBATCH_GRES SBATCH_GPUS SBATCH_GPUS_PER_NODE SBATCH_GPUS_PER_TASK SBATCH_CPUS_PER_GPU SBATCH_MEM_PER_GPU SBATCH_EXCLUSIVE
 report=$(submit raykd-report "afterany:$after" --cpus-per-task=2 --mem=8G --time=1:00:00 --output=slurm-%j.out \
     --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${places[@]}")")
-echo "raykd: report $report, when all have ended; it is ray_results/report/index.html"
+echo "raykd: report $report, when all have ended; it is $results/report/index.html"
 all=${after//:/,},$report
 echo "raykd: follow them with: squeue -j $all; tail -f slurm-${ids[0]}.out"

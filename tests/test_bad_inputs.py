@@ -26,6 +26,8 @@ def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tm
     monkeypatch.setattr("raykd.orchestration.lab.ray_session", no_ray)
     monkeypatch.chdir(tmp_path)
     words = [str(word) for word in case.make(tmp_path)]
+    for name, value in case.environ(tmp_path).items():
+        monkeypatch.setenv(name, value)
     if "--results" not in words and words[0] in ("plan", "tune", "report", "distill", "train-teacher", "train-student"):
         words += ["--results", str(tmp_path / "results")]
     before = _contents(tmp_path)

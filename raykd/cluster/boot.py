@@ -26,13 +26,14 @@ from raykd import job_note
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.experiment_command import experiment_command
 from raykd.cluster.folder import JobFolder, job_folder
+from raykd.cluster.job_details import differences, read_details
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, fingerprint
 from raykd.cluster.ray_cluster import Job, RayCluster
 from raykd.cluster.ray_start import driver_environment, here, ray_environment
 from raykd.cluster.requeue import SCONTROL_TIMEOUT_S, max_requeues, requeue
-from raykd.cluster.slurm import Allocation, read_allocation
+from raykd.cluster.slurm import Allocation, hostnames, read_allocation
 from raykd.cluster.slurm_job import running_job
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError, Interrupted, RaykdError
@@ -65,7 +66,8 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signals: Signals) -> int:
-    allocation, limit = read_allocation(environ), max_requeues(environ)
+    details = read_details(environ.get("SLURM_JOB_ID", ""), hostnames)
+    allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
     staging = planned_staging(allocation, environ, with_code=bool(words))
     driver = experiment_command(words, allocation.submit_dir) if words else []
     for program in ("srun", "scontrol", "ray"):
@@ -74,6 +76,9 @@ def _boot(words: Sequence[str], environ: Mapping[str, str], clock: Clock, signal
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
     nodes = ", ".join(str(node) for node in allocation.nodes)
     clock.say(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
+    if details is not None and (head := allocation.head).name in details.shares:
+        for difference in differences(details, environ, head.name, head.num_cpus):
+            clock.say(f"caution: {difference}")
     end, record, is_requeued = _End(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
         with job_folder(allocation.job_id, environ) as folder, _staged(staging, clock):

@@ -65,8 +65,6 @@ def main(words: Sequence[str]) -> int:
         if action == "facts":
             print(json.dumps(facts))
             return 0
-        os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the job's own
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder.token_path)}
         values: dict[str, Any] = json.loads(arguments)
         return ACTIONS[action](Submissions(folder), Path(facts["submit_dir"]), **values)
     except RaykdError as error:
@@ -75,6 +73,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(code)  # a module of Ray's would print a terminal's codes at the exit
+    sys.exit(main(sys.argv[1:]))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.cluster.folder import job_folder
+from raykd.cluster.partition import NoCluster, default_partition, kinds_of_nodes
 from raykd.cluster.ports import find_ports
-from raykd.errors import RaykdError
+from raykd.errors import ConfigError, RaykdError
 from raykd.run_folder import lock_at
 
 PROGRAM_TIMEOUT_S = 30
@@ -79,7 +80,8 @@ def gpu_drivers() -> list[str]:
 
 def _gpus(drivers: list[str]) -> Finding:
     if not drivers:
-        return Finding("-", "gpu", "none here (a login node often has none; run this inside a job too)")
+        login_node = " (a login node often has none; run this inside a job too)" if _has_slurm() else ""
+        return Finding("-", "gpu", f"none here{login_node}")
     return Finding("ok", "gpu", "; ".join(drivers))
 
 
@@ -145,18 +147,23 @@ def _make_env(torch: str) -> str:
 
 
 def _slurm() -> Finding:
-    if shutil.which("sbatch") is None:
+    if not _has_slurm():
         return Finding("-", "slurm", "no sbatch here: experiments run on this machine alone")
-    version = _said(["sbatch", "--version"]).strip()
-    partition = os.environ.get("SBATCH_PARTITION") or _said(
-        ["bash", "-c", "source slurm/site.sh && echo $SBATCH_PARTITION"]
-    )
-    partition = partition.strip()
-    nodes = _said(["sinfo", "--noheader", f"--partition={partition}", "--format=%D %G"]).split("\n")[0].strip()
-    if not nodes:
+    version, partition = _said(["sbatch", "--version"]).strip() or "slurm", default_partition()
+    try:
+        kinds = kinds_of_nodes(partition)
+    except NoCluster:
+        return Finding("-", "slurm", f"{version} is installed, but this machine is in no cluster; runs stay here")
+    except ConfigError as error:
+        return Finding("bad", "slurm", f"{version}; {error}", "run this on a login node of the cluster")
+    if not partition or not kinds:
         remedy = "'sinfo -s' lists yours; write one into slurm/site.sh and the #SBATCH line"
         return Finding("bad", "slurm", f"{version}; no partition '{partition}'", remedy)
-    return Finding("ok", "slurm", f"{version}; partition {partition}: {nodes}")
+    return Finding("ok", "slurm", f"{version}; partition {partition}: {'; '.join(kinds)}")
+
+
+def _has_slurm() -> bool:
+    return shutil.which("sbatch") is not None
 
 
 def _temporary() -> Finding:

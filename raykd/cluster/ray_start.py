@@ -13,13 +13,13 @@ from pathlib import Path
 
 from raykd.cluster.folder import JobFolder
 from raykd.cluster.ports import Ports
-from raykd.cluster.slurm import MEBIBYTE, Node
+from raykd.cluster.slurm import MEBIBYTE, Node, without_step_requests
+from raykd.ray_variables import without_ray
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory: Ray's own default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
 
 _SETTINGS = {
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # switched off, it would still say that it is
     "RAY_JOB_STOP_WAIT_TIME_S": "90",  # for one that is stopped to save; after 3 s it would be killed
@@ -92,15 +92,15 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 def ray_environment(
     environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
 ) -> dict[str, str]:
-    """What Ray's processes and the driver share. `root` is where `import raykd` works; `data`, where data is staged.
+    """The environment that Ray's processes and the driver share: the job's, without leftovers of another Ray or job.
 
-    RAY_ADDRESS would make `ray start --head` fail, RAY_AUTH_TOKEN would win over the job's own token.
+    root: the folder where `import raykd` works. data: the folder that data is staged to.
     """
-    shared = {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
     staged = {"RAYKD_DATA": str(data)} if data else {}
     own = folder_environment(folder) | {"PYTHONPATH": os.pathsep.join(search_path)}
-    return shared | _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | own | staged
+    return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | own | staged
 
 
 def folder_environment(folder: JobFolder) -> dict[str, str]:
@@ -108,7 +108,7 @@ def folder_environment(folder: JobFolder) -> dict[str, str]:
 
     A long path would be refused for a socket, and what Ray leaves in /tmp would stay when the job is killed.
     """
-    return {"RAY_AUTH_TOKEN_PATH": str(folder.token_path), "TMPDIR": str(folder.path)}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder.token_path), "TMPDIR": str(folder.path)}
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What Slurm gave this job, read once from SLURM_* into frozen data."""
+"""What Slurm gave this job, read once from SLURM_* and scontrol into frozen data."""
 
 import re
 import subprocess
@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.cluster.job_details import JobDetails
 from raykd.errors import ConfigError
 
 MEBIBYTE = 1024**2  # Slurm's "megabyte"
 MIN_MEMORY_BYTES = 2048 * MEBIBYTE  # Ray's own processes take about 1.2 GiB before any worker starts
 CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")  # '8' or '8(x2)': on as many nodes, one after another
 SCONTROL_TIMEOUT_S = 30
+# srun reads these as requests, beside its own options. In a job they are what the job requested, or another job did.
+STEP_REQUESTS = re.compile(
+    r"S(LURM|RUN)_(GPUS(_PER_\w+)?|GPU_(BIND|FREQ)|GRES(_FLAGS)?|CPUS_PER_(GPU|TASK)|MEM_PER_\w+|NTASKS(_PER_\w+)?|NPROCS|"
+    r"TRES_(PER_TASK|BIND)|CONSTRAINT|CORE_SPEC|DISTRIBUTION|EXACT|EXCLUSIVE|HINT|SPREAD_JOB|THREADS_PER_CORE|THREAD_SPEC)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,19 @@ def hostnames(nodelist: str) -> list[str]:
     return done.stdout.split()
 
 
-def read_allocation(environ: Mapping[str, str], names_in: Callable[[str], list[str]] = hostnames) -> Allocation:
+def without_step_requests(environ: Mapping[str, str]) -> dict[str, str]:
+    """A copy of `environ` for srun, whose steps here name all that they need in their options."""
+    return {name: value for name, value in environ.items() if not STEP_REQUESTS.fullmatch(name)}
+
+
+def read_allocation(
+    environ: Mapping[str, str],
+    names_in: Callable[[str], list[str]] = hostnames,
+    details: JobDetails | None = None,
+) -> Allocation:
     """The job that `environ` describes; `names_in` reads a list of nodes.
+
+    details: GPUs, memory and restarts as Slurm itself has them. They are read from `environ` where it is None.
 
     Raises: ConfigError naming the variable that is missing, is not a number, or asks for what cannot be.
     """
@@ -72,7 +89,6 @@ def read_allocation(environ: Mapping[str, str], names_in: Callable[[str], list[s
     nodelist = _text(environ, "SLURM_JOB_NODELIST")
     names = [nodelist] if num_nodes == 1 else names_in(nodelist)
     all_cpus = _cpus(environ, num_nodes)
-    num_gpus = _num_gpus(environ, num_nodes)
     if len(names) != num_nodes or len(all_cpus) != num_nodes:
         raise ConfigError(
             f"SLURM_JOB_NUM_NODES is {num_nodes}, but SLURM_JOB_NODELIST={nodelist} names {len(names)} nodes "
@@ -80,13 +96,27 @@ def read_allocation(environ: Mapping[str, str], names_in: Callable[[str], list[s
         )
     return Allocation(
         job_id=_number(environ, "SLURM_JOB_ID"),
-        nodes=tuple(
-            Node(name, num_cpus, num_gpus, _memory_bytes(environ, num_cpus, num_gpus))
-            for name, num_cpus in zip(names, all_cpus, strict=True)
-        ),
+        nodes=_nodes(environ, dict(zip(names, all_cpus, strict=True)), details),
         submit_dir=Path(_text(environ, "SLURM_SUBMIT_DIR")),
-        restart_count=_number(environ, "SLURM_RESTART_COUNT", default=0),
+        restart_count=_number(environ, "SLURM_RESTART_COUNT", default=0)
+        if details is None or details.restarts is None
+        else details.restarts,
     )
+
+
+def _nodes(environ: Mapping[str, str], cpus: Mapping[str, int], details: JobDetails | None) -> tuple[Node, ...]:
+    """The job's nodes; `cpus` by name."""
+    if details is not None and set(details.shares) == set(cpus):
+        shares = {name: details.shares[name] for name in cpus}
+        memory = {name: share.memory_mib * MEBIBYTE for name, share in shares.items()}
+        if all(memory.values()):
+            for name, memory_bytes in memory.items():
+                _require_memory(memory_bytes, f"the job has {memory_bytes // MEBIBYTE} MiB on {name}")
+            return tuple(Node(name, cpus[name], share.gpus, memory[name]) for name, share in shares.items())
+        gpus = {name: share.gpus for name, share in shares.items()}
+    else:
+        gpus = dict.fromkeys(cpus, _num_gpus(environ, len(cpus)))
+    return tuple(Node(name, cpus[name], gpus[name], _memory_bytes(environ, cpus[name], gpus[name])) for name in cpus)
 
 
 def _cpus(environ: Mapping[str, str], num_nodes: int) -> list[int]:
@@ -123,14 +153,16 @@ def _memory_bytes(environ: Mapping[str, str], num_cpus: int, num_gpus: int) -> i
         if variable not in environ:
             continue
         memory_bytes = _number(environ, variable) * count * MEBIBYTE
-        if memory_bytes < MIN_MEMORY_BYTES:
-            have, need = memory_bytes // MEBIBYTE, MIN_MEMORY_BYTES // MEBIBYTE
-            raise ConfigError(
-                f"{variable} is {environ[variable]}: {have} MiB for the job, and Ray with one worker "
-                f"needs {need} at least; submit with --mem=8G or more"
-            )
+        _require_memory(memory_bytes, f"{variable} is {environ[variable]}: {memory_bytes // MEBIBYTE} MiB for the job")
         return memory_bytes
     return None
+
+
+def _require_memory(memory_bytes: int, found: str) -> None:
+    """Raise ConfigError, which begins with `found`, when Ray cannot start in so little memory."""
+    if memory_bytes < MIN_MEMORY_BYTES:
+        need = MIN_MEMORY_BYTES // MEBIBYTE
+        raise ConfigError(f"{found}, and Ray with one worker needs {need} MiB at least; submit with --mem=8G or more")
 
 
 def _text(environ: Mapping[str, str], variable: str) -> str:

@@ -15,7 +15,7 @@ JOB_NAME = "raykd"  # the script's #SBATCH line
 
 @dataclass(frozen=True)
 class RunningJob:
-    """head: the node of the batch script. folder: where it was submitted. log: the job's output file."""
+    """head: the node of the batch script. folder: the repository that it runs. log: the job's output file."""
 
     job_id: int
     head: str
@@ -30,7 +30,15 @@ def running_job(job_id: int) -> RunningJob:
         raise ConfigError(f"job {job_id} is {state.lower()}: only a running one has a Ray")
     if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
         raise ConfigError(f"job {job_id} has no {missing[0]}: it was not started by sbatch {SCRIPT}")
-    return RunningJob(job_id, fields["BatchHost"], Path(fields["WorkDir"]), Path(fields["StdOut"]))
+    return RunningJob(job_id, fields["BatchHost"], _repository(fields), Path(fields["StdOut"]))
+
+
+def _repository(fields: dict[str, str]) -> Path:
+    """The folder of the batch script, where sbatch's --chdir names another folder than the repository."""
+    working, of_script = Path(fields["WorkDir"]), fields.get("Command", "").partition(f"/{SCRIPT}")
+    if of_script[1] and not (working / SCRIPT).is_file():
+        return Path(of_script[0])
+    return working
 
 
 def only_job() -> int:

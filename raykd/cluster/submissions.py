@@ -1,17 +1,14 @@
 """Experiments sent to a job's Ray while it runs: each a Ray job, which is a process on the head's node.
 
-Asked for on that node only, of the dashboard at 127.0.0.1, with the job's token (RAY_AUTH_TOKEN_PATH). What they print
-is read from the node's disk, where Ray has it: it may be large, and any bytes.
+Ray is asked on that node only (jobs_api.py). What the experiments print is read from the node's disk, where Ray writes
+it: it may be large, and any bytes.
 """
 
-import logging
-import os
 import re
 import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 from raykd.cluster.experiment_command import experiment_command
 from raykd.cluster.folder import JobFolder
+from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import here
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
@@ -67,18 +65,12 @@ class Submissions:
     """Those of the job with `folder`, on this node. Calls raise RaykdError when Ray does not answer as it should."""
 
     def __init__(self, folder: JobFolder) -> None:
-        from ray.job_submission import JobSubmissionClient
-
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        _keep_from_proxies()
         self._logs = folder.ray_path / "session_latest" / "logs"
-        with _asking():
-            self._client: Any = JobSubmissionClient(f"http://127.0.0.1:{folder.facts()['dashboard']}")
+        self._ray = JobsApi(folder.facts()["dashboard"], folder.token())
 
     def all(self) -> list[Submission]:
         """In the order in which they came."""
-        with _asking():
-            found = [_submission(details) for details in self._client.list_jobs() if details.submission_id]
+        found = [_submission(details) for details in self._ray.list()]
         return sorted(found, key=lambda submission: submission.began)
 
     def find(self, name: str) -> Submission:
@@ -105,10 +97,7 @@ class Submissions:
             if any(found.name == name for found in self.all()):
                 continue
             try:
-                with _asking():
-                    self._client.submit_job(
-                        entrypoint=entrypoint, submission_id=name, metadata={"command": shlex.join(words)}
-                    )
+                self._ray.submit(name, entrypoint, {"command": shlex.join(words)})
             except RaykdError:
                 if not any(found.name == name for found in self.all()):  # else another took it at this moment
                     raise
@@ -118,8 +107,7 @@ class Submissions:
 
     def stop(self, name: str) -> bool:
         """Ask it to save and end, which takes a while; False where it has not yet begun, and cannot be asked."""
-        with _asking():
-            return bool(self._client.stop_job(name))
+        return self._ray.stop(name)
 
     def copy_log(self, name: str, target: Path) -> None:
         """All that it has printed. Raises OSError where that cannot be written."""
@@ -149,31 +137,13 @@ class Submissions:
         return self._logs / f"job-driver-{name}.log"
 
 
-def _keep_from_proxies() -> None:
-    """A site's proxy would get what is asked at 127.0.0.1, the token with it."""
-    for variable in ("no_proxy", "NO_PROXY"):
-        os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1"]))
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """Errors of Ray's client, which are of many types and lines, as one of ours."""
-    try:
-        yield
-    except RaykdError:
-        raise
-    except (RuntimeError, OSError) as error:  # requests' are OSErrors
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise RaykdError(f"the job's Ray does not answer as it should: {reason[0]}") from None
-
-
-def _submission(details: Any) -> Submission:
+def _submission(details: dict[str, Any]) -> Submission:
     return Submission(
-        name=details.submission_id,
-        status=str(details.status.value),
-        command=(details.metadata or {}).get("command", details.entrypoint),
-        exit_code=details.driver_exit_code,
-        began=details.start_time / 1000,
-        ended=details.end_time / 1000 if details.end_time else None,
-        message=(details.message or "").strip().partition("\n")[0],
+        name=details["submission_id"],
+        status=details["status"],
+        command=(details.get("metadata") or {}).get("command", details["entrypoint"]),
+        exit_code=details.get("driver_exit_code"),
+        began=(details.get("start_time") or 0) / 1000,
+        ended=details["end_time"] / 1000 if details.get("end_time") else None,
+        message=(details.get("message") or "").strip().partition("\n")[0],
     )

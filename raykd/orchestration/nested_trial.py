@@ -11,10 +11,11 @@ from typing import Any
 import ray.train
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.errors import Interrupted, RunDiverged, RunFailed
+from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
 from raykd.orchestration.stop_flag import StopLink
@@ -36,11 +37,14 @@ def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFac
 
 def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """The trial's last result. Raises Interrupted, or RunFailed with what its workers left in run.json."""
+    storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
     trainer = TorchTrainer(
         _work,
         train_loop_config={"config": dict(config), "shared": shared},
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo", timeout_s=int(STUCK.total_seconds())
+        torch_config=GroupConfig(
+            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo",
+            timeout_s=int(STUCK.total_seconds()),
+            folder=str(storage / "groups"),
         ),
         scaling_config=ScalingConfig(
             num_workers=shared.workers,
@@ -49,7 +53,7 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         ),
         run_config=RunConfig(
             name=f"trial{config[NUMBER]}",
-            storage_path=str(shared.options.results / ".ray" / uuid.uuid4().hex[:12]),
+            storage_path=str(storage),
             failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
             callbacks=[TuneReportCallback()],
         ),

@@ -1,4 +1,7 @@
-"""A Ray for one command: the job's own cluster where RAY_ADDRESS names one, else a private one on this machine."""
+"""A Ray for one command: the cluster that RAY_ADDRESS names, such as the job's own, else a private one on this machine.
+
+All other RAY_* variables of the shell are ignored (raykd/ray_variables.py).
+"""
 
 import logging
 import os
@@ -14,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from raykd import ray_variables
 from raykd.errors import ConfigError, RayNotStarted
 from raykd.private_folders import claimed, remove_abandoned_below
 from raykd.start_timeout import start_timeout_s
@@ -46,14 +50,16 @@ _open: list[str | None] = []  # where the dashboard is of the session that this 
 def ray_session() -> Iterator[str | None]:
     """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
 
-    Raises ConfigError when RAY_ADDRESS names a Ray that is not there, RayNotStarted when one cannot be started.
+    Raises ConfigError when RAY_ADDRESS is not HOST:PORT or no Ray answers there; RayNotStarted when none can be
+    started.
     """
     if _open:
         yield _open[-1]
         return
+    address = ray_variables.address_in(os.environ)
+    ray_variables.clear(os.environ)
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    with _private_ray() if address == "local" else _shared_ray(address) as settings:
+    with _shared_ray(address) if address else _private_ray() as settings:
         import ray
 
         handler = signal.getsignal(signal.SIGTERM)
@@ -61,7 +67,7 @@ def ray_session() -> Iterator[str | None]:
             with chdir(
                 CODE
             ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
-                context = _connect(address, settings)
+                context = _connect(address or "local", settings)
             signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -95,13 +101,12 @@ def _connect(address: str, settings: dict[str, Any]) -> Any:
 def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
     """Raises ConfigError when nobody listens at HOST:PORT: Ray itself would try for minutes, and then abort."""
     host, _, port = address.rpartition(":")
-    if port.isdigit() and "://" not in address:
-        try:
-            socket.create_connection((host, int(port)), ANSWER_S).close()
-        except OSError as error:
-            raise ConfigError(
-                f"no Ray answers at RAY_ADDRESS={address} ({error}); unset it, and this machine gets a Ray of its own"
-            ) from None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray answers at RAY_ADDRESS={address} ({error}); unset it to start a private Ray for this command"
+        ) from None
     yield {}
 
 
@@ -121,7 +126,6 @@ def _private_ray() -> Iterator[dict[str, Any]]:
         path = Path(own) / "token"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(_token())
-        os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the file
         # TMPDIR: the dashboard's processes meet at a socket there, which a long path would refuse them.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "TMPDIR": own}
         try:

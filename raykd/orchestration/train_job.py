@@ -14,13 +14,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.experiment import Workers
 from raykd.messages import plural
+from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
 from raykd.orchestration.slots import Slots, plan_slots, room
 from raykd.orchestration.worker import WorkerConfig, work
@@ -149,7 +150,7 @@ def _trainer(
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values: the controller reads them, and need not import torch for it
-        torch_config=_torch_config(slots),
+        torch_config=_group_config(slots, storage),
         scaling_config=ScalingConfig(
             num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
@@ -165,13 +166,11 @@ def _trainer(
     )
 
 
-def _torch_config(slots: Slots) -> TorchConfig:
-    """How a run's workers talk: gradients from GPU to GPU, all else and everything on CPUs over gloo.
-
-    A worker alone has nobody to talk to, and gloo starts quicker than NCCL.
-    """
-    backend = "cpu:gloo,cuda:nccl" if slots.gpus and slots.workers > 1 else "gloo"
-    return TorchConfig(backend=backend, timeout_s=IDLE_S if slots.may_shrink else int(STUCK.total_seconds()))
+def _group_config(slots: Slots, storage: Path) -> GroupConfig:
+    """How a run's workers communicate: gradients from GPU to GPU over NCCL, everything else over gloo."""
+    backend = "cpu:gloo,cuda:nccl" if slots.gpus else "gloo"
+    timeout_s = IDLE_S if slots.may_shrink else int(STUCK.total_seconds())
+    return GroupConfig(backend=backend, timeout_s=timeout_s, folder=str(storage / "groups"))
 
 
 def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:

@@ -137,7 +137,7 @@ class _Join(torch.autograd.Function):
 def all_workers(may_shrink: bool = False) -> Group:
     """All processes of torch's default group; this one alone where there is none."""
     if not dist.is_initialized():
-        return ALONE
+        return Group(may_shrink=may_shrink)
     return Group(dist.get_rank(), dist.get_world_size(), may_shrink)
 
 

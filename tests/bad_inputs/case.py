@@ -1,6 +1,6 @@
 """One bad input: how to make it, and what the command line must answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,14 @@ class BadInput:
     make: writes the input into an empty folder and returns the words of the command line, without `raykd`.
     says: texts that the one line on stderr contains: the field or file, its value, the remedy.
     exit_code: 2 for a mistake in what was asked for, 1 for a run that failed.
+    environ: variables of the shell that differ, from the same folder.
     """
 
     name: str
     make: Callable[[Path], Sequence[str | Path]]
     says: tuple[str, ...]
     exit_code: int = 2
+    environ: Callable[[Path], Mapping[str, str]] = lambda folder: {}
 
 
 def experiment_file(folder: Path, text: str = EXPERIMENT) -> Path:

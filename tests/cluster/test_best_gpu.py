@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from testbed import Testbed
 
-from raykd.cluster.best_gpu import GpuType, choose, main, read_types
+from raykd.cluster.best_gpu import GpuType, choose, main, place_of, read_types
 from raykd.errors import ConfigError
 
 RANK = ["h200", "h100", "a100", "v100"]
@@ -22,7 +22,8 @@ cpu1           |idle                |(null)              |gpu:0               |
 
 
 def test_free_gpus_are_those_of_nodes_that_take_jobs() -> None:
-    assert read_types(SINFO) == [GpuType("h100", 1, 8), GpuType("a100", 8, 16), GpuType("v100", 2, 2)]
+    found = {gpu.name: (gpu.num_free, gpu.num_all) for gpu in read_types(SINFO)}
+    assert found == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
 def test_best_type_that_is_free_is_chosen_and_why_is_said() -> None:
@@ -32,21 +33,96 @@ def test_best_type_that_is_free_is_chosen_and_why_is_said() -> None:
 
 
 def test_better_type_that_is_taken_is_passed_over() -> None:
-    assert choose([GpuType("h200", 0, 8), GpuType("v100", 1, 4), GpuType("a100", 3, 4)], RANK)[0] == "gpu:a100:1"
+    assert (
+        choose([GpuType("h200", (0,), 8), GpuType("v100", (1,), 4), GpuType("a100", (3,), 4)], RANK)[0] == "gpu:a100:1"
+    )
 
 
 def test_type_that_the_rank_does_not_know_comes_last() -> None:
-    assert choose([GpuType("b300", 4, 4), GpuType("v100", 1, 4)], RANK)[0] == "gpu:v100:1"
-    assert choose([GpuType("b300", 4, 4), GpuType("v100", 0, 4)], RANK)[0] == "gpu:b300:1"
+    assert choose([GpuType("b300", (4,), 4), GpuType("v100", (1,), 4)], RANK)[0] == "gpu:v100:1"
+    assert choose([GpuType("b300", (4,), 4), GpuType("v100", (0,), 4)], RANK)[0] == "gpu:b300:1"
 
 
 def test_any_type_is_asked_for_when_none_is_free() -> None:
-    gres, why = choose([GpuType("h100", 0, 8), GpuType("a100", 0, 8)], RANK)
+    gres, why = choose([GpuType("h100", (0,), 8), GpuType("a100", (0,), 8)], RANK)
     assert gres == "gpu:1" and why.startswith("no GPU is free (h100 0 of 8 free")
 
 
 def test_gpus_without_a_type_are_asked_for_without_one() -> None:
     assert choose(read_types("n1|idle|gpu:4|gpu:1|\n"), RANK)[0] == "gpu:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "ranked"),
+    [
+        ("nvidia_h100_80gb_hbm3", "h100"),
+        ("NVIDIA_H100_NVL", "h100"),
+        ("nvidia_a100-sxm4-80gb", "a100"),
+        ("nvidia_l40s", "l40s"),
+        ("quadro_rtx_8000", "rtx8000"),
+        ("nvidia_rtx_6000_ada_generation", "rtx6000"),
+        ("tesla_v100-sxm2-32gb", "v100"),
+        ("tesla_t4", "t4"),
+        ("nvidia_gh200_480gb", None),
+        ("nvidia_a100_1g.10gb", None),
+        ("t400", None),
+    ],
+)
+def test_type_that_slurm_detected_has_the_place_of_its_gpu(name: str, ranked: str | None) -> None:
+    rank = ["h200", "h100", "a100", "l40s", "rtx6000", "v100", "rtx8000", "t4"]
+    assert place_of(name, rank) == (len(rank) if ranked is None else rank.index(ranked))
+
+
+def test_detected_type_is_asked_for_by_its_whole_name() -> None:
+    table = "n1|idle|gpu:tesla_t4:4|gpu:tesla_t4:0|\nn2|idle|gpu:nvidia_h100_80gb_hbm3:8|gpu:nvidia_h100_80gb_hbm3:7|\n"
+    assert choose(read_types(table), ["h100", "t4"])[0] == "gpu:nvidia_h100_80gb_hbm3:1"
+
+
+@pytest.mark.parametrize("gres", ["gpu:h100:no_consume:2", "gpu:no_consume:h100:2"])
+def test_gpus_that_jobs_share_are_always_free(gres: str) -> None:
+    (found,) = read_types(f"n1|mixed|{gres}|gpu:h100:2(IDX:0-1)|\n")
+    assert found == GpuType("h100", (2,), 2)
+    assert read_types("n1|mixed|gpu:no_consume:2|gpu:2|\n") == [GpuType("", (2,), 2)]
+
+
+def test_type_needs_room_for_all_gpus_of_a_node() -> None:
+    spread = [GpuType("h100", (1, 1, 1), 6), GpuType("a100", (2, 0), 4)]
+    assert choose(spread, RANK, num_gpus=2)[0] == "gpu:a100:2"
+    assert choose(spread, RANK, num_nodes=3)[0] == "gpu:h100:1"
+    gres, why = choose(spread, RANK, num_gpus=2, num_nodes=2)
+    assert gres == "gpu:2" and why.startswith("2 x 2 GPUs are not free (h100 3 of 6 free")
+
+
+@pytest.fixture
+def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
+    """A program that stands for Slurm's here, and writes its words to the file that is returned."""
+    words = tmp_path / "words"
+    (tmp_path / "sinfo").write_text(f'#!/bin/sh\necho "$@" >{words}\ncat <<END\n{SINFO}END\n')
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(repository)
+    return words
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ([], ["--partition=lab", "--gres=gpu:h100:1"]),
+        (["-p", "big"], ["--partition=big", "--gres=gpu:h100:1"]),
+        (["--partition=big", "--time=5"], ["--partition=big", "--gres=gpu:h100:1", "--time=5"]),
+        (["--gpus=2"], ["--partition=lab", "--gres=gpu:a100:2"]),
+        (["-G", "2", "--mem-per-gpu=8G"], ["--partition=lab", "--gres=gpu:a100:2", "--mem=16384M"]),
+        (["--gres=gpu:2"], ["--partition=lab", "--gres=gpu:a100:2"]),
+        (["--gpus-per-node=v100:2"], ["--partition=lab", "--gres=gpu:v100:2"]),
+        (["--gres=none"], ["--partition=lab", "--gres=none"]),
+    ],
+)
+def test_users_own_options_are_followed(sinfo: Path, typed: list[str], wanted: list[str], capsys) -> None:
+    assert main(["--partition", "lab", "--rank", " ".join(RANK), "--", "--dry-run", *typed, __file__]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words == ["sbatch", *wanted, "slurm/ray_cluster.slurm", __file__]
+    if sinfo.exists():
+        assert wanted[0] in sinfo.read_text().split(), "the partition that the job goes to is the one that is looked at"
 
 
 def test_partition_without_gpus_is_refused() -> None:

@@ -93,11 +93,59 @@ def test_full_disk_is_bad(places: Places, monkeypatch) -> None:
     assert "make room" in bad(places)["results"].remedy
 
 
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put programs in the place of Slurm's; called with names and shell lines."""
+
+    def make(**lines: str) -> None:
+        folder = tmp_path / "programs"
+        folder.mkdir()
+        for name, line in lines.items():
+            (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/bin" if lines else str(folder))
+        monkeypatch.delenv("SBATCH_PARTITION", raising=False)
+        monkeypatch.chdir(folder)
+
+    return make
+
+
+VERSION = "echo slurm 22.05.8"
+
+
+def test_every_kind_of_node_of_the_partition_is_listed_from_any_folder(programs) -> None:
+    kinds = "2|gpu:h100:4(S:0-1)\\n1|gpu:a100:8\\n12|(null)\\n"
+    programs(sbatch=VERSION, sinfo=f'[ "$2" = --partition=markov_gpu ] && printf "{kinds}"')
+    found = doctor._slurm()
+    kinds = "2 nodes with gpu:h100:4; 1 node with gpu:a100:8; 12 nodes without GPUs"
+    assert str(found) == f"ok   slurm       slurm 22.05.8; partition markov_gpu: {kinds}"
+
+
+def test_machine_without_slurm_needs_none(programs) -> None:
+    programs()
+    assert doctor._slurm() == Finding("-", "slurm", "no sbatch here: experiments run on this machine alone")
+    assert doctor._gpus([]) == Finding("-", "gpu", "none here")
+
+
+def test_machine_with_slurms_commands_and_no_cluster_needs_none(programs) -> None:
+    error = "sinfo: fatal: Could not establish a configuration source"
+    programs(sbatch=VERSION, sinfo=f"echo '{error}' >&2; exit 1")
+    found = doctor._slurm()
+    assert found.verdict == "-" and "slurm 22.05.8 is installed, but this machine is in no cluster" in found.text
+
+
+def test_slurm_that_does_not_answer_is_not_a_partition_that_is_missing(programs) -> None:
+    programs(sbatch=VERSION, sinfo="echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1")
+    found = doctor._slurm()
+    assert found.verdict == "bad" and "does not answer: slurm_load_partitions: Unable to contact" in found.text
+    assert "partition '" not in str(found) and found.remedy == "run this on a login node of the cluster"
+
+
 @pytest.mark.slurm
 def test_partition_is_looked_up_on_a_real_slurm(slurm: Testbed, repository: Path) -> None:
     command = ["bash", "-c", "python -m raykd doctor || true"]
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin"
     said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
-    assert "partition markov_gpu: 2 gpu:h100:2" in said
+    assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in said
     said = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
     assert "no partition 'elsewhere'" in said and "sinfo -s" in said

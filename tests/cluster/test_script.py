@@ -1,6 +1,7 @@
 """slurm/ray_cluster.slurm and site.sh by bash alone, in a repository whose boot prints what it is given."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,18 @@ def make_venv(path: Path) -> Path:
     return path
 
 
-def run(copy: Path, *words: str, before: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    """As Slurm would: another directory's copy of the script, SLURM_SUBMIT_DIR, an empty environment."""
+def run(
+    copy: Path, *words: str, before: str = "", chdir: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """As Slurm would: another directory's copy of the script, SLURM_SUBMIT_DIR, an empty environment.
+
+    chdir: sbatch's --chdir, where it is not the directory that sbatch is called in.
+    """
     script = 'exec bash "$0" "$@"'
     environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home"), "SLURM_SUBMIT_DIR": str(copy)} | env
     command = ["bash", "-c", before + script, str(copy / "slurm/ray_cluster.slurm"), *words]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+    folder = chdir or environ["SLURM_SUBMIT_DIR"] or copy
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_arguments_reach_boot_as_they_are(copy: Path) -> None:
@@ -102,10 +109,121 @@ def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repo
     assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "what a person exports wins"
 
 
-@pytest.mark.parametrize("words", [["--results", "/far/away"], ["--results=/far/away"]])
-def test_report_of_the_graph_of_jobs_reads_where_the_others_write(copy: Path, words: list[str]) -> None:
-    command = ["bash", str(copy / "slurm/submit_lab.sh"), "--dry-run", "--", *words]
-    environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home")}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=True)
-    report = next(line for line in done.stderr.splitlines() if "--job-name=raykd-report" in line)
-    assert "/far/away" in report
+@pytest.fixture
+def lab(repository: Path, tmp_path: Path) -> Path:
+    """A repository whose submit scripts print sbatch's words with --dry-run."""
+    shutil.copytree(repository / "slurm", tmp_path / "slurm")
+    (tmp_path / "raykd").symlink_to(repository / "raykd")
+    make_venv(tmp_path / ".venv")
+    return tmp_path
+
+
+def dry_run(lab: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The lab's jobs, a line of words each, on stderr."""
+    command = ["bash", str(lab / "slurm/submit_lab.sh"), "--dry-run", *words]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(lab / "home")} | env
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+
+
+def jobs_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+    """sbatch's words by the job's name."""
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stderr.splitlines()]
+    return {next(word for word in words if word.startswith("--job-name=")).split("=")[1]: words for words in lines}
+
+
+@pytest.mark.parametrize("words", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
+def test_report_of_the_graph_of_jobs_reads_where_the_others_write(lab: Path, words: list[str]) -> None:
+    done = dry_run(lab, "--", *words)
+    wrapped = jobs_of(done)["raykd-report"][-1]
+    assert wrapped.rstrip().endswith("--results=/far\\ away")
+    assert "it is /far away/report/index.html" in done.stdout
+
+
+def test_report_of_the_graph_of_jobs_takes_no_gpu_option(lab: Path) -> None:
+    options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
+    jobs = jobs_of(dry_run(lab, *options, "-A", "me"))
+    wanted = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
+    assert sorted(jobs["cnn-teacher"][3:-7]) == sorted(wanted)
+    report = jobs["raykd-report"]
+    assert report[3:7] == ["-p", "big", "-A", "me"]
+    assert not [word for word in report if "gpu" in word or "gres" in word or word == "--exclusive"]
+
+
+def test_option_that_cannot_be_translated_ends_the_lab_before_a_job(lab: Path) -> None:
+    done = dry_run(lab, "--gpus=3", "--nodes=2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("raykd: --gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N")
+
+
+@pytest.mark.parametrize("version", ["CUDA/12.1.1", "CUDA/12.1.1/gcc"])
+def test_module_without_a_version_is_loaded_as_the_sites_default(copy: Path, version: str) -> None:
+    name_modules(copy, "CUDA")
+    done = run(copy, before=MODULE.format(action=f"export LOADEDMODULES={version}"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_alias_of_a_module_is_loaded_under_its_own_name(copy: Path) -> None:
+    name_modules(copy, "newest-cuda")
+    loaded = MODULE.format(action="export LOADEDMODULES=GCC/12:CUDA/12.1.1")
+    assert run(copy, before=loaded, LOADEDMODULES="GCC/12").returncode == 0
+
+
+def test_module_system_that_reports_failures_is_believed(copy: Path) -> None:
+    """An alias of what is loaded already changes nothing."""
+    name_modules(copy, "newest-cuda")
+
+    def code(action: str) -> int:
+        module = MODULE.format(action=action)
+        return run(copy, before=module, LOADEDMODULES="CUDA/12.1.1", LMOD_CMD="/lmod").returncode
+
+    assert (code("return 0"), code("return 1")) == (0, 2)
+
+
+def test_older_version_of_a_module_is_not_the_one_that_was_named(copy: Path) -> None:
+    name_modules(copy, "CUDA/12.1.1")
+    done = run(copy, before=MODULE.format(action="return 0"), LOADEDMODULES="CUDA/11.0")
+    assert done.returncode == 2 and "module CUDA/12.1.1 is not loaded" in done.stderr
+
+
+def test_module_function_may_read_unset_variables_and_run_commands_that_fail(copy: Path) -> None:
+    action = f"echo $UNSET_BY_THE_SITE; false; false | true; {LOADS}"
+    done = run(copy, before=MODULE.format(action=action))
+    assert done.returncode == 0, done.stderr
+
+
+def test_sites_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: Path) -> None:
+    with (copy / "slurm/site.sh").open("a") as file:
+        file.write("\necho $UNSET_BY_THE_SITE\nfalse\n")
+    with (copy / "slurm/environment.sh").open("a") as file:
+        file.write("\necho $- $(shopt -po pipefail)\n")
+    done = run(copy)
+    assert done.returncode == 0, done.stderr
+    strict = next(line for line in done.stdout.splitlines() if line.endswith("set -o pipefail"))
+    assert {"e", "u"} <= set(strict.split()[0])
+
+
+def test_sites_file_that_is_no_bash_is_named(copy: Path) -> None:
+    (copy / "slurm/site.sh").write_text("RAYKD_MODULES=(CUDA\n")
+    done = run(copy)
+    assert done.returncode == 2 and "raykd: slurm/site.sh is no valid bash" in done.stderr
+
+
+def test_python_of_another_installation_is_forgotten(copy: Path) -> None:
+    done = run(copy, PYTHONHOME="/nowhere", PYTHONPLATLIBDIR="lib32", PYTHONSAFEPATH="1")
+    assert done.returncode == 0, done.stderr
+    assert "['--']" in done.stdout
+
+
+def test_repository_is_where_chdir_says(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """sbatch --chdir=/lab/raykd /lab/raykd/slurm/ray_cluster.slurm, from the home directory."""
+    home = tmp_path_factory.mktemp("home")
+    (copy / "raykd/cluster/boot.py").write_text("import os; print(os.getcwd(), os.environ['SLURM_SUBMIT_DIR'])\n")
+    assert run(copy, chdir=copy, SLURM_SUBMIT_DIR=str(home)).stdout.endswith(f"{copy} {copy}\n")
+    assert run(copy, chdir=home).stdout.endswith(f"{copy} {copy}\n"), "and --chdir may be for the output alone"
+
+
+def name_modules(copy: Path, *names: str) -> None:
+    """As the site's file has it."""
+    with (copy / "slurm/site.sh").open("a") as file:
+        file.write(f"\nRAYKD_MODULES=({' '.join(names)})\n")

@@ -21,6 +21,16 @@ pytestmark = pytest.mark.slurm
 
 NOBODY = 65_534
 STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # where they are, and what they try: cn1
+# Of another Ray and another job, in the shell where commands are typed: whoever asked there would find nobody.
+LEFTOVERS = {
+    "RAY_ADDRESS": "http://127.0.0.1:9",
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    "RAY_AUTH_TOKEN": "e" * 64,
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 99}',
+    "http_proxy": "http://127.0.0.1:9",
+    "SLURM_GPUS": "7",
+    "SLURM_MEM_PER_CPU": "77",
+}
 BOOT_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
 RUN = small_lab.runs(("teacher",))[0]
@@ -38,7 +48,7 @@ class Service:
     def type(self, *words: str) -> str:
         """`python -m raykd WORDS`; raises RuntimeError with its errors for an exit code other than 0."""
         command = [sys.executable, "-m", "raykd", *words]
-        self.said.append(self.slurm.run(command, self.repository, timeout_s=COMMAND_TIMEOUT_S))
+        self.said.append(self.slurm.run(command, self.repository, LEFTOVERS, timeout_s=COMMAND_TIMEOUT_S))
         return self.said[-1]
 
     @property
@@ -93,7 +103,8 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("service")
     odd = folder / "a b; $(touch x) 'q'.py"
     odd.write_text("import sys\nprint('words:', sys.argv[1:])\nsys.exit(3)\n")
-    job_id = slurm.sbatch(["--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", SCRIPT], repository)
+    options = ["--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", f"--chdir={folder}"]
+    job_id = slurm.sbatch([*options, str(repository / SCRIPT)], repository, LEFTOVERS)
     slurm.wait_for_output(job_id, "this Ray is kept", BOOT_TIMEOUT_S)
     service = Service(slurm, repository, job_id)
     token = service.token()
@@ -103,7 +114,9 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     said_odd += service.type("logs", "a-b-touch-x-q--1")
     sent = service.type("submit", str(DRIVERS / "saves_on_sigterm.py"))
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 came", BOOT_TIMEOUT_S)
-    assert "waiting" in service.type("logs")
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    while "waiting" not in service.type("logs"):
+        assert time.monotonic() < deadline, "it never printed that it waits"
     stopped = service.type("stop")
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 stopped", BOOT_TIMEOUT_S)
     status, dashboard = service.type("status"), service.type("dashboard", str(job_id))
@@ -148,6 +161,13 @@ def test_warned_job_stops_what_runs_and_it_is_saved(story: Story) -> None:
     assert "requeu" not in story.job.output, "what was sent to it would not be sent again"
     folder = RunStore(Path(re.findall(r"--results (\S+)", story.job.output)[0])).folder(RUN)
     assert folder.status() == "interrupted" and folder.checkpoint.is_file()
+
+
+def test_variables_of_another_job_are_named_and_ignored(story: Story) -> None:
+    assert (
+        "caution: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, since this job has"
+        in story.job.output
+    )
 
 
 def test_mistakes_are_one_line(story: Story, slurm: Testbed, repository: Path) -> None:

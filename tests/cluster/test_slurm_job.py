@@ -37,6 +37,17 @@ def test_paths_with_spaces_stay_whole(slurm_says) -> None:
     assert running_job(7) == RunningJob(7, "cn1", folder, folder / "slurm-7.out")
 
 
+@pytest.mark.parametrize("words", ["", " experiments/lab.py --results /tmp/x"])
+def test_repository_is_the_scripts_where_the_job_was_sent_to_another_folder(slurm_says, tmp_path, words: str) -> None:
+    """By sbatch --chdir=OUT; Slurm of some versions shows the script's arguments too."""
+    (tmp_path / "slurm").mkdir()
+    shown = SHOWN.format(state="RUNNING").replace("/slurm/ray_cluster.slurm", f"/slurm/ray_cluster.slurm{words}")
+    slurm_says("scontrol", shown.replace("WorkDir=/lab/ann/my raykd", f"WorkDir={tmp_path}"))
+    assert running_job(7).folder == Path("/lab/ann/my raykd")
+    (tmp_path / "slurm/ray_cluster.slurm").write_text("")
+    assert running_job(7).folder == tmp_path, "--chdir may name another copy of the repository"
+
+
 def test_job_that_waits_has_no_ray_yet(slurm_says) -> None:
     slurm_says("scontrol", SHOWN.format(state="PENDING"))
     with pytest.raises(ConfigError, match=r"^job 7 is pending: only a running one has a Ray$"):

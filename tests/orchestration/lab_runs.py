@@ -37,7 +37,8 @@ CLOCKED = ("images_per_s", "seconds")  # columns of a history that no two runs s
 def environment(cpus: int) -> dict[str, str]:
     """This process's, with a Ray of `cpus` CPUs and no GPU, at the priority of the other processes here."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus, "GPU": 0}), "RAY_worker_niceness": "0"}
+    resources = json.dumps({"CPU": cpus, "GPU": 0})
+    return kept | {"RAYKD_RAY_OVERRIDE_RESOURCES": resources, "RAYKD_RAY_worker_niceness": "0"}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,15 @@ from raykd.orchestration import session
 # Ray starts in other processes here; a group, since they would slow each other down.
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
+# Of another Ray, in the shell of this command.
+LEFTOVERS = {
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    "RAY_AUTH_TOKEN": "e" * 64,
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 7}',
+    "RAY_NAMESPACE": "other",
+    "RAY_RUNTIME_ENV_HOOK": "no_such_module.hook",
+    "http_proxy": "http://127.0.0.1:9",
+}
 # What ray.init asks first; by itself, since ray.init would ask for 20 s.
 CONNECT = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]); print('came in')"
 
@@ -50,7 +59,7 @@ class Private:
 @pytest.fixture(scope="module")
 def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
     results = tmp_path_factory.mktemp("results")
-    environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)}
+    environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)} | LEFTOVERS
     words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
     with command(words, environ, results / "said") as made:
         line = made.wait_for("at a time")

@@ -1,0 +1,150 @@
+"""sbatch's options as the batch script can follow them.
+
+The script's own lines request --gres, --mem and --cpus-per-task. Slurm ignores or refuses other ways to request the
+same: --gpus-per-node has no effect beside --gres, and --mem-per-cpu beside --mem is an error. The submit scripts
+translate them here.
+
+    python -m raykd.cluster.sbatch_options [--without-gpus] -- OPTIONS...      prints the words, quoted for a shell
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.cluster.slurm_job import SCRIPT
+from raykd.errors import ConfigError
+
+# sbatch's short options that take a value, by their long names.
+SHORT = {
+    "A": "account", "a": "array", "b": "begin", "C": "constraint", "c": "cpus-per-task", "d": "dependency",
+    "D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "i": "input", "J": "job-name", "L": "licenses",
+    "m": "distribution", "M": "clusters", "n": "ntasks", "N": "nodes", "o": "output", "p": "partition", "q": "qos",
+    "S": "core-spec", "t": "time", "w": "nodelist", "x": "exclude",
+}  # fmt: skip
+GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")  # each replaces the ones before it
+REPLACED = (*GPU_OPTIONS, "mem", "mem-per-cpu", "mem-per-gpu", "cpus-per-task", "cpus-per-gpu")
+# Options that make no sense for a job on one CPU that uses no GPU.
+OF_GPUS = (*REPLACED, "gpus-per-socket", "gpu-bind", "gpu-freq", "nodes", "ntasks", "ntasks-per-node", "exclusive")
+SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)  # MiB without a unit
+MEBIBYTES = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option by its long name ('' for one without), and the words that it was typed as."""
+
+    name: str
+    value: str
+    words: tuple[str, ...]
+
+
+def split(words: Sequence[str], only_options: bool = False) -> tuple[list[Option], list[str]]:
+    """The options at the beginning of `words`, and the words after them.
+
+    only_options: nothing follows the options, so that a long one may have its value in a word of its own.
+    """
+    options, rest = [], list(words)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            typed = (word,)
+            if only_options and not equals and rest and not rest[0].startswith("-"):
+                value = rest.pop(0)
+                typed = (word, value)
+        else:
+            name, value, typed = SHORT.get(word[1:2], ""), word[2:], (word,)
+            if name and not value and rest:
+                value = rest.pop(0)
+                typed = (word, value)
+        options.append(Option(name, value, typed))
+    return options, rest
+
+
+def value_of(options: Sequence[Option], name: str) -> str:
+    """The value that counts, which is the last one; '' where there is none."""
+    return next((option.value for option in reversed(options) if option.name == name), "")
+
+
+def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[str]:
+    """The words for sbatch. `defaults` are the options of the script's own lines.
+
+    Raises: ConfigError for a count or a size that is none, and for GPUs that cannot be divided among the nodes.
+    """
+    cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
+    gres = _gres(options)
+    num_gpus = _gpus_in(gres if gres is not None else defaults.get("gres", "none"))
+    translated = [] if gres is None else [f"--gres={gres}"]
+    if per_gpu := value_of(options, "cpus-per-gpu"):
+        cpus = str(_number("--cpus-per-gpu", per_gpu) * num_gpus)
+    if per_gpu or value_of(options, "cpus-per-task"):
+        translated.append(f"--cpus-per-task={_number('--cpus-per-task', cpus)}")
+    for name, count in (("mem-per-cpu", _number("--cpus-per-task", cpus)), ("mem-per-gpu", num_gpus)):
+        if size := value_of(options, name):
+            translated.append(f"--mem={round(_mebibytes(f'--{name}', size) * count)}M")
+    if memory := value_of(options, "mem"):
+        translated.append(f"--mem={memory}")
+    return [word for option in options if option.name not in REPLACED for word in option.words] + translated
+
+
+def _gres(options: Sequence[Option]) -> str | None:
+    """The value of --gres that means the same as the last of GPU_OPTIONS; None where none was typed."""
+    option = next((option for option in reversed(options) if option.name in GPU_OPTIONS), None)
+    if option is None or option.name == "gres":
+        return None if option is None else option.value
+    kind, _, text = option.value.rpartition(":")
+    count = _number(f"--{option.name}", text)
+    nodes = _number("--nodes", (value_of(options, "nodes") or "1").partition("-")[0])
+    if option.name == "gpus":
+        if count % nodes:
+            raise ConfigError(
+                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request --gres=gpu:N, the "
+                "number for each node"
+            )
+        count //= nodes
+    if option.name == "gpus-per-task":
+        count *= _number("--ntasks-per-node", value_of(options, "ntasks-per-node") or "1")
+    return f"gpu:{kind}:{count}" if kind and count else f"gpu:{count}" if count else "none"
+
+
+def _gpus_in(gres: str) -> int:
+    parts = [part.split(":") for part in gres.split(",")]
+    return sum(int(part[-1]) if part[-1].isdecimal() else 1 for part in parts if part[0] == "gpu")
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{option}={text}: must be a whole number")
+    return int(text)
+
+
+def _mebibytes(option: str, text: str) -> float:
+    if not (found := SIZE.fullmatch(text)):
+        raise ConfigError(f"{option}={text}: must be a size, such as 4G")
+    return int(found[1]) * MEBIBYTES[found[2].upper()]
+
+
+def script_defaults() -> dict[str, str]:
+    """The options of the script's #SBATCH lines, by name."""
+    return dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", Path(SCRIPT).read_text(), re.MULTILINE))
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the words for sbatch, quoted for a shell. Returns 2 after a mistake, which is printed as one line."""
+    flags = list(words[: list(words).index("--")])
+    options, _ = split(words[len(flags) + 1 :], only_options=True)
+    if flags:  # --without-gpus
+        options = [option for option in options if option.name not in OF_GPUS]
+    try:
+        print(shlex.join(translate(options, script_defaults())))
+    except ConfigError as error:
+        print(f"raykd: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

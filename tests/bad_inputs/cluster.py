@@ -1,0 +1,123 @@
+"""Commands for a job that runs, and the shell's variables: what can be wrong with them before a cluster is reached."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bad_inputs.case import EXPERIMENT, BadInput, experiment_file
+
+SEARCH = EXPERIMENT.replace(
+    "    student=", "    search=Search(space={'method.alpha': uniform(0, 1)}),\n    student="
+).replace("import KD", "import Search, uniform, KD")
+SHOWN = (
+    "JobId=7 JobName=raykd JobState={state} {host}Command=/r/slurm/ray_cluster.slurm WorkDir=/r StdOut=/r/7.out Power= "
+)
+MACHINE = ("is this a machine of the cluster, and the job yours?",)
+ADDRESS = ("must be HOST:PORT of a running Ray, such as 10.0.0.2:6379", "unset it to start a private Ray")
+
+
+def typed(*words: str, **programs: str) -> Callable[[Path], Sequence[str]]:
+    """`raykd WORDS` where Slurm's programs, by name, run these shell lines; see `with_programs`."""
+
+    def make(folder: Path) -> Sequence[str]:
+        (folder / "programs").mkdir()
+        for name, line in programs.items():
+            (folder / "programs" / name).write_text(f"#!/bin/sh\n{line}\n")
+            (folder / "programs" / name).chmod(0o755)
+        return words
+
+    return make
+
+
+def with_programs(folder: Path) -> dict[str, str]:
+    """Slurm's programs are those of `typed` and no others."""
+    return {"PATH": str(folder / "programs")}
+
+
+def job(name: str, says: tuple[str, ...], *words: str, exit_code: int = 2, **programs: str) -> BadInput:
+    """A command for a running job."""
+    return BadInput(name, typed(*words, **programs), says, exit_code, with_programs)
+
+
+def shown(state: str, host: str = "BatchHost=cn1 ") -> str:
+    return f"echo '{SHOWN.format(state=state, host=host)}'"
+
+
+def address(name: str, value: str, text: str = EXPERIMENT, *words: str) -> BadInput:
+    """An experiment where RAY_ADDRESS has this value."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        file = experiment_file(folder, text)
+        return [*words, file] if words else ["train-student", "--experiment", file]
+
+    return BadInput(name, make, (f"RAY_ADDRESS = {value!r}", *ADDRESS), environ=lambda folder: {"RAY_ADDRESS": value})
+
+
+CASES = [
+    address("a Ray to be searched for", "auto"),
+    address("a Ray by its dashboard", "http://10.0.0.2:8265"),
+    address("a Ray by its client server", "ray://10.0.0.2:10001"),
+    address("a Ray without a port", "10.0.0.2"),
+    address("a Ray without a host", ":6379"),
+    address("a Ray at a port that does not exist", "10.0.0.2:99999"),
+    address("a Ray with a space before it", " 10.0.0.2:6379"),
+    address("a Ray at a word for a port", "cn1:gcs"),
+    address("a search on a Ray to be searched for", "auto", SEARCH, "tune"),
+    job("status without Slurm", ("No such file or directory: 'squeue'", *MACHINE), "status"),
+    job("dashboard without Slurm", ("No such file or directory: 'scontrol'", *MACHINE), "dashboard", "7"),
+    job(
+        "logs of a job that Slurm has forgotten",
+        ("Invalid job id specified", *MACHINE),
+        *("logs", "--job", "7"),
+        scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+    ),
+    job(
+        "status while Slurm is down",
+        ("Unable to contact slurm controller", *MACHINE),
+        "status",
+        squeue="echo 'squeue: error: retrying' >&2; echo 'Unable to contact slurm controller' >&2; exit 1",
+    ),
+    job("status without a job", ("no job of raykd's runs", "--job JOBID", "squeue --me"), "status", squeue="true"),
+    job(
+        "stop with two jobs",
+        ("several jobs of raykd's run (7, 8)", "name one with --job JOBID"),
+        "stop",
+        squeue="echo 7; echo 8",
+    ),
+    job("array tasks alone", ("no job of raykd's runs",), "status", squeue="echo 7_1; echo 7_2"),
+    job(
+        "submit to a job that waits",
+        ("job 7 is pending: only a running one has a Ray",),
+        *("submit", "--job", "7", "x.py"),
+        scontrol=shown("PENDING"),
+    ),
+    job(
+        "logs of a job that has ended",
+        ("job 7 is timeout: only a running one has a Ray",),
+        *("logs", "-f", "--job", "7"),
+        scontrol=shown("TIMEOUT"),
+    ),
+    job("a state that is missing", ("job 7 is unknown",), "status", "--job", "7", scontrol="echo JobId=7"),
+    job(
+        "dashboard of a job by salloc",
+        ("job 7 has no BatchHost: it was not started by sbatch slurm/ray_cluster.slurm",),
+        *("dashboard", "7"),
+        scontrol=shown("RUNNING", host=""),
+    ),
+    job("submit without a file", ("an experiment file", "python -m raykd submit experiments/"), "submit"),
+    job("submit with an option alone", ("an experiment file",), "submit", "-f"),
+    job(
+        "a step that Slurm refuses",
+        ("cannot run a step of job 7 on cn1", "Unable to create step", "Access/permission denied"),
+        *("status", "--job", "7"),
+        exit_code=1,
+        scontrol=shown("RUNNING"),
+        srun="echo 'srun: error: Unable to create step for job 7: Access/permission denied' >&2; exit 1",
+    ),
+    job(
+        "a step without srun",
+        ("cannot run a step of job 7 on cn1", "No such file or directory: 'srun'"),
+        *("status", "--job", "7"),
+        exit_code=1,
+        scontrol=shown("RUNNING"),
+    ),
+]

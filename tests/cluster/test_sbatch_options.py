@@ -1,0 +1,78 @@
+"""The submit scripts' options, as the batch script's own lines let Slurm follow them."""
+
+import pytest
+
+from raykd.cluster.sbatch_options import script_defaults, split, translate, value_of
+from raykd.errors import ConfigError
+
+DEFAULTS = {"gres": "gpu:1", "cpus-per-task": "8", "mem": "32G", "nodes": "1"}
+
+
+def translated(line: str) -> str:
+    return " ".join(translate(split(line.split())[0], DEFAULTS))
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("", ""),
+        ("--time=1:00:00 --gres=gpu:2 -A me", "--time=1:00:00 -A me --gres=gpu:2"),
+        ("--gpus-per-node=2", "--gres=gpu:2"),
+        ("--gpus-per-node=h100:2", "--gres=gpu:h100:2"),
+        ("--gpus=2", "--gres=gpu:2"),
+        ("-G 2", "--gres=gpu:2"),
+        ("-Gh100:2", "--gres=gpu:h100:2"),
+        ("-N 2 --gpus=4", "-N 2 --gres=gpu:2"),
+        ("--nodes=2-4 --gpus=4", "--nodes=2-4 --gres=gpu:2"),
+        ("--gpus=0", "--gres=none"),
+        ("--gpus-per-task=2", "--gres=gpu:2"),
+        ("--gpus-per-task=a100:1 --ntasks-per-node=2", "--ntasks-per-node=2 --gres=gpu:a100:2"),
+        ("--gpus=4 --gres=gpu:2", "--gres=gpu:2"),
+        ("--mem-per-cpu=2G", "--mem=16384M"),
+        ("--mem-per-cpu=2000 -c4", "--cpus-per-task=4 --mem=8000M"),
+        ("--mem-per-gpu=10G", "--mem=10240M"),
+        ("--mem-per-gpu=10G --gpus=3", "--gres=gpu:3 --mem=30720M"),
+        ("--cpus-per-gpu=6 --gres=gpu:2", "--gres=gpu:2 --cpus-per-task=12"),
+        ("--cpus-per-gpu=4 --mem-per-cpu=1G", "--cpus-per-task=4 --mem=4096M"),
+        ("--mem=0", "--mem=0"),
+    ],
+)
+def test_request_becomes_one_that_the_script_follows(typed: str, wanted: str) -> None:
+    assert translated(typed) == wanted
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--gpus=3 -N2", r"^--gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N"),
+        ("--gpus=many", r"^--gpus=many: must be a whole number$"),
+        ("--gpus-per-node=h100", r"^--gpus-per-node=h100: must be a whole number$"),
+        ("--mem-per-cpu=lots", r"^--mem-per-cpu=lots: must be a size, such as 4G$"),
+        ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be a whole number$"),
+    ],
+)
+def test_request_that_is_none_is_named(typed: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        translated(typed)
+
+
+def test_words_after_the_options_are_the_experiments() -> None:
+    options, rest = split(["-p", "big", "--time=5", "x.py", "--gpus=2"])
+    assert ([option.words for option in options], rest) == ([("-p", "big"), ("--time=5",)], ["x.py", "--gpus=2"])
+    assert value_of(options, "partition") == "big"
+
+
+def test_long_option_may_have_its_value_apart_where_nothing_follows() -> None:
+    options, rest = split(["--gpus", "2", "--exclusive", "--mem", "4G"], only_options=True)
+    assert [(option.name, option.value) for option in options] == [("gpus", "2"), ("exclusive", ""), ("mem", "4G")]
+    assert rest == []
+
+
+def test_last_of_an_option_counts() -> None:
+    assert value_of(split(["--partition=a", "-pb"])[0], "partition") == "b"
+
+
+def test_defaults_are_the_scripts_own_lines(repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    found = script_defaults()
+    assert found["gres"] == "gpu:1" and found["cpus-per-task"].isdecimal() and found["mem"].endswith("G")
