@@ -155,3 +155,11 @@ def test_a_run_without_git_is_not_recorded_rather_than_left_out(results):
 def test_nested_values_become_dotted_text():
     nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}, "g": "te\nxt", "h": True}
     assert flatten(nested) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "{}", "g": "te xt", "h": "true"}
+
+
+def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
+    shared = {"device": "cpu", "workers": [2], "per_worker": "batch norm statistics, negatives for CRD"}
+    cautions = cautions_of(compared_of(results, crd={"compute": shared}))
+    (line,) = [line for line in cautions if "negatives for CRD" in line]
+    assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line
+    assert not [line for line in cautions if "compute.per_worker" in line]
