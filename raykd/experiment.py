@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from raykd.config import Config, later, place, type_hints
 from raykd.data import names
 from raykd.data.views import Views
-from raykd.errors import ConfigError
 from raykd.field_types import AtMost, MaxLength, Seed, Seeds
 from raykd.methods import KD, Method, own_file
 from raykd.methods.method import Need
@@ -156,7 +155,7 @@ class Experiment(Config):
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
             method.require_sound_weights(self.student.epochs)
-            self._check_batch(method)
+            method.require_batch(self.student.batch_size)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")
         both = "is no part of a search; leave one of them out"
@@ -165,15 +164,6 @@ class Experiment(Config):
         held = "logits" if self.compare else "logits and embeddings"
         wants = f"the method needs the teacher's {more}, and a table holds {held}; use live, or auto"
         self.require(not more or self.teacher_source != "table", "teacher_source", wants)
-
-    def _check_batch(self, method: Method) -> None:
-        """Workers exchange outputs, so the batch counts and not each worker's share."""
-        size, least = self.student.batch_size, method.min_batch_size
-        if size < least:
-            raise ConfigError(
-                f"student.batch_size = {size}: method '{method.kind}' compares the images of a batch with each other "
-                f"and requires at least {least}; --set student.batch_size={least} or more"
-            )
 
     def _check_token(self) -> None:
         model = self.student.model

@@ -105,6 +105,14 @@ class Method(Config):
         if self.is_custom:
             _require_sound_weights(self, epochs)
 
+    def require_batch(self, size: int) -> None:
+        """Raise ConfigError where a batch of `size` images, over all workers, is too small for the terms."""
+        if size < self.min_batch_size:
+            raise ConfigError(
+                f"student.batch_size = {size}: method '{self.kind}' compares the images of a batch with each other and "
+                f"requires at least {self.min_batch_size}; --set student.batch_size={self.min_batch_size} or more"
+            )
+
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
         """A module trained and checkpointed with the student, such as a regressor where shapes differ; None for none.
 

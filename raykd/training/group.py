@@ -92,7 +92,9 @@ class Group:
         """
         if self.size == 1:
             return tensor
-        return _joined(tensor, self) if tensor.numel() else tensor.repeat(self.size, *[1] * (tensor.dim() - 1))
+        if not tensor.numel():
+            return tensor.repeat(self.size, *[1] * (tensor.dim() - 1))
+        return _joined(tensor, self)  # pyright: ignore[reportCallIssue]  # a decorator of torch without types
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Give all the first worker's buffers (batch norm's running statistics), which are what is saved."""

@@ -12,29 +12,33 @@ from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.methods import CRD, DIST, PKT, RKD, VID, CorrelationCongruence, FitNets, Method, SimilarityPreserving
+from raykd.models.vit_cifar import ViT
 from raykd.recipe import SGD
 from raykd.training.compute import choose
 from raykd.training.group import ALONE, Group, all_workers
 from raykd.training.training import make_training
 
 STEPS = 3
-# At the default weights of FitNets and DIST three steps make rounding large enough to see.
+# At FitNets' own weight of 100 three steps make rounding large enough to see.
 METHODS: dict[str, Method] = {
     "vid": VID(),
     "fitnets": FitNets(weight=1.0),
     "cc": CorrelationCongruence(),
     "crd": CRD(negatives=32, dimensions=8),
     "rkd": RKD(),
-    "pkt": PKT(weight=1000.0),
-    "sp": SimilarityPreserving(weight=100.0, stages=(1, -1)),
-    "dist": DIST(beta=0.5, gamma=0.5),
+    "pkt": PKT(),
+    "sp": SimilarityPreserving(stages=(0, -1)),
+    "dist": DIST(temperature=1.0),
 }
 # Batch norm, the regressor's too, over the images of all: then what workers do together is what one does.
-STUDENT = recipe(sync_batch_norm=True, optimizer=SGD(lr=0.05, momentum=0.9))
+RESNET = recipe(sync_batch_norm=True, optimizer=SGD(lr=0.05, momentum=0.9))
+# A smooth network: where rounding turns a ReLU on or off, a large weight makes more than rounding of it.
+VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=SGD(lr=0.01, momentum=0.9))
 
 
 def state_after_steps(name: str, group: Group = ALONE) -> dict[str, torch.Tensor]:
-    run = run_of("distilled", method=METHODS[name], student=STUDENT)
+    method = METHODS[name]
+    run = run_of("distilled", method=method, student=VIT if method.relates_images else RESNET)
     training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run), group)
     training.go_parallel()
     training.objective.train()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import references
 import torch
-from drawn import HARD_CASES, Drawn, draw_hard
+from drawn import GOLDEN, HARD_CASES, Drawn, draw_hard
 from torch import Tensor
 
 from raykd.config import kinds
@@ -176,7 +176,7 @@ def test_gradient_on_hard_inputs_survives_float32(name: str, case: dict) -> None
 
 def test_dist_and_kd_of_the_method_are_the_authors_on_hard_inputs() -> None:
     """With the weights of the method, as it trains."""
-    drawn = draw_hard(HARD_CASES[0].values[0])
+    drawn = draw_hard(GOLDEN["hard"]["cases"][0])
     for method, reference in (
         (DIST(), lambda s, t, y: references.dist(s, t, 2.0, 2.0, 4.0)),
         (KD(alpha=0.1), lambda s, t, y: 0.9 * references.kd(s, t, 4.0)),
@@ -194,7 +194,7 @@ def test_dist_and_kd_of_the_method_are_the_authors_on_hard_inputs() -> None:
 
 def test_dist_gives_a_class_that_is_hardly_in_the_batch_no_more_than_the_authors_do() -> None:
     """Without their epsilon, the paper's formula, the gradient is a thousand times theirs and points elsewhere."""
-    drawn = draw_hard(HARD_CASES[0].values[0])
+    drawn = draw_hard(GOLDEN["hard"]["cases"][0])
     student, teacher, labels = drawn.student, drawn.teacher, drawn.labels
     _, authors = value_and_gradient(lambda s, t, y: references.dist(s, t, 1.0, 1.0, 1.0), student, teacher, labels)
     _, ours = value_and_gradient(lambda s, t, y: dist_loss(s, t, 1.0, 1.0, 1.0), student, teacher, labels)

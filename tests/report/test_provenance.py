@@ -184,3 +184,11 @@ def test_a_damaged_list_of_cautions_names_its_file(results):
     results.plan("cnn", teacher=[results.run("cnn", "teacher", imported={"cautions": [3]})])
     with pytest.raises(RaykdError, match=r"run\.json.*imported\.cautions"):
         collect(results.root)
+
+
+def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
+    shared = {"device": "cpu", "workers": [2], "per_worker": "batch norm statistics, negatives for CRD"}
+    cautions = cautions_of(compared_of(results, crd={"compute": shared}))
+    (line,) = [line for line in cautions if "negatives for CRD" in line]
+    assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line
+    assert not [line for line in cautions if "compute.per_worker" in line]

@@ -1,0 +1,71 @@
+"""The smallest batches: a method trains on them with finite terms, or is refused before anything starts."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import digits, experiment, recipe, run_of, train
+
+from raykd.config import kinds
+from raykd.errors import ConfigError, RunFailed
+from raykd.experiment import Data
+from raykd.methods import CRD, DKD, Method
+from raykd.models.vit_cifar import ViT
+from raykd.plan_text import _by_several_workers
+from raykd.run_folder import RunFolder
+from raykd.training.networks import Networks
+from raykd.training.sums import EpochSums
+
+DATA = Data("digits", val_images=100, train_images=12, image_size=8, crop_padding=1, flip=True)
+VIT = ViT(depth=4, width=24, heads=2, patch=2)
+NAMES = sorted(kinds(Method).keys() - {"ce", "deit"})
+
+
+def method_of(name: str) -> Method:
+    return CRD(negatives=16) if name == "crd" else Method.from_text(name)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_method_trains_on_a_batch_or_refuses_it(name: str, size: int, tmp_path: Path) -> None:
+    """A ViT has no batch norm, so the method alone decides."""
+    method = method_of(name)
+    settings = {"data": DATA, "teacher": recipe(batch_size=2), "method": method}
+    student = recipe(model=VIT, epochs=1, batch_size=size)
+    if size < method.min_batch_size:
+        with pytest.raises(ConfigError, match=rf"student\.batch_size = {size}: method '{name}' .* requires at least"):
+            run_of("distilled", student=student, **settings)
+        return
+    (report,) = train(run_of("distilled", student=student, **settings), RunFolder(tmp_path))
+    assert set(report.terms) == {*method.weights(0), "loss"}, "EpochSums refuses what is not finite"
+
+
+@pytest.mark.parametrize(("size", "workers"), [(1, 1), (2, 2)])
+def test_batch_norm_on_one_image_is_refused_before_training(size: int, workers: int) -> None:
+    run = run_of("baseline", data=DATA, teacher=recipe(batch_size=2), student=recipe(batch_size=size))
+    with pytest.raises(ConfigError, match=rf"student\.batch_size = {size}: batch norm of the model .* cannot train"):
+        Networks(digits()).require_batch_fits(run, workers)
+    Networks(digits()).require_batch_fits(run, 1) if size > 1 else None
+
+
+def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:
+    import torch
+
+    sums = EpochSums(("cc", "loss"), torch.device("cpu"))
+    sums.add({"cc": torch.tensor(float("nan")), "loss": torch.tensor(float("nan"))}, 0)
+    with pytest.raises(RunFailed, match="'cc' is NaN or infinite in the first step, before any update") as caught:
+        sums.means(0)
+    assert "learning rate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("method", "named"), [(DKD(), ["batch norm"]), (CRD(), ["batch norm", "negatives for CRD"])])
+def test_plan_says_what_each_of_several_workers_has_for_itself(method: Method, named: list[str]) -> None:
+    from dataclasses import replace
+
+    from raykd.experiment import Workers
+    from raykd.plan import make_plan
+
+    made = experiment(method=method, workers=Workers(count=2))
+    lines = _by_several_workers(make_plan(made, digits(), Path("none")), digits())
+    assert len(lines) == len(named) and all(name in line for name, line in zip(named, lines, strict=True))
+    alone = replace(made, workers=Workers())
+    assert _by_several_workers(make_plan(alone, digits(), Path("none")), digits()) == []
