@@ -15,7 +15,7 @@ from raykd.errors import ConfigError
 from raykd.plan import Plan, Run
 from raykd.plan_file import PlanFile
 from raykd.run_folder import RunFolder, Status, lock_at
-from raykd.stages import STAGES
+from raykd.stages import STAGES, Stage
 
 PLAN_LOCK_S = 30.0  # held for one small write
 
@@ -78,7 +78,7 @@ class RunStore:
         Returns the names of runs that it was about and is not any more.
         """
         path = self.results / plan.experiment.family / "plan.json"
-        asked = {stage: plan.stages[stage] for stage in STAGES if plan.stages.get(stage)}
+        asked: dict[Stage, list[str]] = {stage: plan.stages[stage] for stage in STAGES if plan.stages.get(stage)}
         make_folder(path.parent)
         with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):  # stages may be submitted side by side
             before = PlanFile.read(path)

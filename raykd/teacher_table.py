@@ -176,7 +176,7 @@ class TeacherTable:
     def _records(self, first: int, rows: np.ndarray, filled: np.ndarray) -> np.ndarray:
         """Return what filled.bits holds of images whose `rows` are `filled`: bits and checksum, uint8 [n, bytes]."""
         named = rows if filled.all() else np.where(filled[..., None], rows, np.float16(0))
-        data, packed = memoryview(np.ascontiguousarray(named)).cast("B"), np.packbits(filled, axis=1)
+        data, packed = np.ascontiguousarray(named).data.cast("B"), np.packbits(filled, axis=1)
         key, size = zlib.crc32(self.key.name.encode()), self._image_bytes
         checksums = np.zeros(len(rows), dtype="<u4")
         for number in np.flatnonzero(filled.any(axis=1)).tolist():

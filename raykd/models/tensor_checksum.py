@@ -40,5 +40,5 @@ def checksum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> s
     for name in sorted(tensors):
         tensor = tensors[name]
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode(), found)
-        found = zlib.crc32(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()), found)
+        found = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
     return f"crc32:{found:08x}"
