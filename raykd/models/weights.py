@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from raykd import user_code
-from raykd.atomic import replacing
+from raykd.atomic import write_bytes
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
 from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
@@ -30,9 +30,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8 bytes
-    with replacing(path) as aside, aside.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(memoryview(content)[8 + size :])
+    write_bytes(path, b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :])))
 
 
 def _sorted_metadata(header: dict[str, Any]) -> dict[str, Any]:
