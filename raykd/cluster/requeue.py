@@ -13,6 +13,7 @@ from raykd.errors import ConfigError
 MAX_REQUEUES = "100"  # of a day each; a job that gets nowhere must end some time
 SCONTROL_TIMEOUT_S = 60
 END_S = 60
+LINGER_S = 2  # a node refuses to start a job again within the second in which it has ended it
 
 
 def max_requeues(environ: Mapping[str, str]) -> int:
@@ -37,10 +38,11 @@ def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: s
         why = _refusal(["show", "job", "--oneliner", job_id], wanted="Requeue=1")
     if not why:
         say(f"cut off: requeueing job {job_id}, which goes on where it stopped; follow it with: squeue -j {job_id}")
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Slurm ends this script, which has nothing left to save
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script, which has saved everything
         why = _refusal(["requeue", job_id])
         if not why:
-            time.sleep(END_S)
+            signal.sigtimedwait([signal.SIGTERM], END_S)
+            time.sleep(LINGER_S)
             return True
     line = shlex.join(["sbatch", SCRIPT, *words])
     say(f"cut off and not requeued: {why}; to go on: cd {shlex.quote(str(allocation.submit_dir))} && {line}")

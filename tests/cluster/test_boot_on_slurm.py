@@ -136,9 +136,8 @@ def test_job_leaves_nothing_in_tmp_and_what_a_killed_one_left_goes_with_the_next
     killed = slurm.sbatch([*SMALL, "--no-requeue", SCRIPT, str(script)], repository)
     slurm.wait_for_output(killed, "waiting\n", 2 * BOOT_TIMEOUT_S)
     lines = slurm.run(["ps", "-eww", "-o", "pid=,args="]).splitlines()
-    slurm.run(["kill", "-KILL", *(line.split()[0] for line in lines if f"boot -- {script}" in line)])
+    slurm.run(["kill", "-KILL", *(line.split()[0] for line in lines if str(script) in line)])
     assert slurm.wait(killed, timeout_s=60).state == "FAILED"
-    assert not slurm.processes()
     folder = Path(f"/tmp/rk-{os.getuid()}-{killed}")
     assert folder.exists()
     before = set(Path("/tmp").iterdir()) - {folder}
