@@ -93,4 +93,4 @@ def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
     job = slurm.wait(job_id, timeout_s=60)
     assert (job.state, job.exit_code) == ("FAILED", 75), job.output
     assert "cut off and not requeued: 2 restarts in a row trained no new step" in job.output
-    assert not list(repository.glob(".raykd-job-*")) and leftovers(slurm) == []
+    assert not (repository / f".raykd-job-{job_id}.json").exists() and leftovers(slurm) == []
