@@ -200,7 +200,7 @@ def _path() -> str:
 def _write_configuration(folder: Path, num_nodes: int, added: str) -> None:
     """Everything below `folder`: the key, hosts, the GPUs' device files, Slurm's three files."""
     for name in ("log", "run", "state", "spool", "dev"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
