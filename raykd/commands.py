@@ -15,6 +15,7 @@ from raykd.messages import plural
 from raykd.methods import KD, FeatureKD
 from raykd.ray_variables import address_in
 from raykd.stages import STAGES, Stage
+from raykd.start_timeout import start_timeout_s
 
 
 def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
@@ -179,8 +180,14 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
 def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
     from raykd.orchestration.lab import run_lab
 
-    address_in(os.environ)  # raises before anything is written
+    _require_ray_variables()
     run_lab(experiments, _options(arguments, stages), Console())
+
+
+def _require_ray_variables() -> None:
+    """Raise ConfigError for variables that Ray could not be started with, before anything is written."""
+    address_in(os.environ)
+    start_timeout_s(os.environ)
 
 
 def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
@@ -192,7 +199,7 @@ def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Seque
 def _search(experiment: Experiment, arguments: Namespace) -> None:
     from raykd.orchestration.tune_job import search
 
-    address_in(os.environ)
+    _require_ray_variables()
     search(experiment, _options(arguments, STAGES), Console())
 
 

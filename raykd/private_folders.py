@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,14 +19,17 @@ UNLOCKED_S = 600.0  # a folder without the file may be in the making for an inst
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Mark `folder`, which this process has made, as in use until the block ends."""
+def claimed(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Mark `folder`, which this process has made, as in use until the block ends.
+
+    Gives a function that returns whether the folder of this name is still the one that was marked.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / LOCK, flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, _machine().encode())
-        yield
+        yield lambda: _is_lock_of(folder, descriptor)
     finally:
         os.close(descriptor)
 
@@ -64,12 +67,20 @@ def _remove_if_abandoned(folder: Path) -> bool:
             if not _was_here(os.read(descriptor, 4096).decode(errors="replace")):
                 return False
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError where it is in use
-            if folder.lstat().st_ino == before.st_ino:  # a requeued job may have made it anew
+            if _is_lock_of(folder, descriptor):  # a requeued job may have made it anew
                 shutil.rmtree(folder)
                 return True
         return False
     finally:
         os.close(descriptor)
+
+
+def _is_lock_of(folder: Path, descriptor: int) -> bool:
+    """Whether the open lock file is the one in `folder` now. While it is open, no other file gets its inode number."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / LOCK).lstat())
+    except OSError:
+        return False
 
 
 def _machine() -> str:

@@ -63,9 +63,10 @@ def clear(environ: MutableMapping[str, str]) -> None:
 
 
 def proxy_exceptions(environ: Mapping[str, str], *hosts: str) -> dict[str, str]:
-    """`no_proxy` and `NO_PROXY` with this machine and `hosts`, since Ray's clients send the token to its dashboard."""
-    names = {}
-    for variable in ("no_proxy", "NO_PROXY"):
-        listed = [name for name in environ.get(variable, "").split(",") if name]
-        names[variable] = ",".join([*listed, *(name for name in (*LOOPBACK, *hosts) if name not in listed)])
-    return names
+    """`no_proxy` and `NO_PROXY`, both with what either lists, this machine and `hosts`.
+
+    Ray's clients send the token to its dashboard. Most programs read only one of the two variables.
+    """
+    listed = ",".join(environ.get(variable, "") for variable in ("no_proxy", "NO_PROXY")).split(",")
+    names = dict.fromkeys(name for name in (*map(str.strip, listed), *LOOPBACK, *hosts) if name)
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))

@@ -1,5 +1,6 @@
 """How long Ray may take to start, on one machine or on the nodes of a Slurm job."""
 
+import math
 from collections.abc import Mapping
 
 from raykd.errors import ConfigError
@@ -8,9 +9,12 @@ START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold environment on a busy sha
 
 
 def start_timeout_s(environ: Mapping[str, str]) -> float:
-    """RAYKD_START_TIMEOUT_S, 180 unless set. Raises: ConfigError when it is not a number of seconds."""
+    """RAYKD_START_TIMEOUT_S, 180 unless set. Raises ConfigError where it is not a positive number of seconds."""
     text = environ.get("RAYKD_START_TIMEOUT_S") or START_TIMEOUT_S
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds, such as 180") from None
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds above 0, such as 180")
+    return seconds

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,21 +76,23 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
             f"RAYKD_TMP is '{environ.get('RAYKD_TMP')}': expected an absolute path so short that {folder.ray_path} has "
             f"at most {MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
         )
-    try:
-        remove_abandoned_below(path.parent)
-        _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
-        path.mkdir(mode=0o700)
-        with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token or secrets.token_hex(32))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
-        ) from error
-    try:
-        with claimed(path):
+    with ExitStack() as claim:
+        try:
+            remove_abandoned_below(path.parent)
+            _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
+            path.mkdir(mode=0o700)
+            is_ours = claim.enter_context(claimed(path))
+            with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(token or secrets.token_hex(32))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
+            ) from error
+        try:
             yield folder
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+        finally:
+            if is_ours():  # Ray may have been started again on this node, with a folder of the same name
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def folder_path(job_id: int, environ: Mapping[str, str], node_number: int = 0) -> Path:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from raykd.cluster.process import stop
 from raykd.cluster.ray_start import srun
 from raykd.cluster.ray_step import STOP_TIMEOUT_S
-from raykd.cluster.slurm import Node
+from raykd.cluster.slurm import Node, without_step_requests
 from raykd.cluster.slurm_job import ask, show_job
 from raykd.cluster.step import END_SIGNAL
 from raykd.errors import ConfigError
@@ -30,6 +30,7 @@ class StepWatch:
     def __init__(self, node: Node, environment: Mapping[str, str]) -> None:
         command = [*srun(node, "raykd-signals", whole=False), "sleep", "infinity"]
         null = subprocess.DEVNULL
+        environment = without_step_requests(environment)
         self._step = subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null)
 
     def __enter__(self) -> "StepWatch":

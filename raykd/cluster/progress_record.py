@@ -16,8 +16,9 @@ MAX_STALLED = 2  # restarts without a new training step, after which the job sto
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its own definition
 # Beside checkpoints: cached logits that are filled in, runs and trials that have ended.
 _WHOLE = ("filled.bits",)
-_SIZED = ("study.journal", "confirmed.json")
+_SIZED = ("confirmed.json",)
 _THERE = ("best.safetensors", "test.json")
+_OF_TRAINING = {"intermediate_value", "datetime_complete"}  # fields of Optuna's lines about an epoch, or a trial's end
 
 
 def fingerprint(results: Path | None) -> str:
@@ -32,6 +33,8 @@ def fingerprint(results: Path | None) -> str:
         with suppress(OSError):
             if path.name == "last.safetensors":
                 lines.append(f"{path} {_step(path)}")
+            elif path.name == "study.journal":
+                lines.append(f"{path} {_trained(path)}")
             elif path.name in _WHOLE:
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
             elif path.name in _SIZED:
@@ -51,6 +54,17 @@ def _step(checkpoint: Path) -> str:
         return f"{progress['epoch']} {progress['step']}"
     except (ValueError, KeyError, TypeError):
         return ""  # damaged; whoever resumes from it reports that
+
+
+def _trained(journal: Path) -> str:
+    """Each epoch and each end of a trial, once: a search that is resumed writes some of its lines again."""
+    found = set()
+    for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):  # damaged; the search reports that
+            log = json.loads(line)
+            if isinstance(log, dict) and not _OF_TRAINING.isdisjoint(log):
+                found.add(f"{log.get('trial_id')} {log.get('step')} {log.get('state')}")
+    return ", ".join(sorted(found))
 
 
 class ProgressRecord:

@@ -20,7 +20,7 @@ from raykd.cluster.staging import Staging
 from raykd.cluster.step import END_SIGNAL
 from raykd.errors import ConfigError, RaykdError, RayNotStarted
 
-HEAD_END_S = 5  # `ray start --block` notices a lost process within a second
+HEAD_END_S = 5  # step.py notices a lost process within a second
 POLL_S = 0.05
 AGENT_FAILED = "one Ray agent failed"  # the raylet's own words
 

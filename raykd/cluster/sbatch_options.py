@@ -77,6 +77,9 @@ def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[st
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
     num_gpus = _gpus_in(gres if gres is not None else defaults.get("gres", "none"))
+    for name in ("cpus-per-gpu", "mem-per-gpu"):  # a job on no CPU, or with --mem=0, which is all of a node's memory
+        if not num_gpus and (size := value_of(options, name)):
+            raise ConfigError(f"--{name}={size}: the job has no GPU; request --cpus-per-task=N and --mem=8G instead")
     translated = [] if gres is None else [f"--gres={gres}"]
     if per_gpu := value_of(options, "cpus-per-gpu"):
         cpus = str(_number("--cpus-per-gpu", per_gpu) * num_gpus)
@@ -98,6 +101,8 @@ def _gres(options: Sequence[Option]) -> str | None:
     kind, _, text = option.value.rpartition(":")
     count = _number(f"--{option.name}", text)
     nodes = _number("--nodes", (value_of(options, "nodes") or "1").partition("-")[0])
+    if not nodes:
+        raise ConfigError(f"--nodes={value_of(options, 'nodes')}: must be at least 1")
     if option.name == "gpus":
         if count % nodes:
             raise ConfigError(

@@ -115,14 +115,7 @@ def run_lab(
     _restore_damaged(plans, store, console)
     store.make_folder()
     note_results(options.results)
-    for plan, dataset in plans:
-        if left := store.write_plan(plan):
-            family = plan.experiment.family
-            say(
-                console,
-                f"the report of {family} is about these settings now; runs of other settings are kept: {len(left)}",
-            )
-        keep_decoded(dataset, options.decoded)
+    _write_plans(plans, store, options, console)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
@@ -147,6 +140,18 @@ def run_lab(
         finally:
             raise_for(statuses)  # which runs failed says more than why there is no report
     return statuses
+
+
+def _write_plans(plans: Iterable[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
+    """Write which runs the report is about, and keep the decoded images."""
+    for plan, dataset in plans:
+        if left := store.write_plan(plan):
+            family = plan.experiment.family
+            say(
+                console,
+                f"the report of {family} is about these settings now; runs of other settings are kept: {len(left)}",
+            )
+        keep_decoded(dataset, options.decoded)
 
 
 def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, console: Console) -> None:

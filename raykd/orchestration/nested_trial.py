@@ -37,27 +37,7 @@ def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFac
 
 def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """The trial's last result. Raises Interrupted, or RunFailed with what its workers left in run.json."""
-    storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"config": dict(config), "shared": shared},
-        torch_config=GroupConfig(
-            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo",
-            timeout_s=int(STUCK.total_seconds()),
-            folder=str(storage / "groups"),
-        ),
-        scaling_config=ScalingConfig(
-            num_workers=shared.workers,
-            use_gpu=shared.gpus > 0,
-            resources_per_worker={"CPU": shared.threads, **({"GPU": shared.gpus} if shared.gpus else {})},
-        ),
-        run_config=RunConfig(
-            name=f"trial{config[NUMBER]}",
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
+    trainer = _trainer(config, shared)
     folder = SearchFolder(shared.folder).run(config[NUMBER])
     try:
         trainer.fit()
@@ -77,6 +57,31 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
     return results.last
+
+
+def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
+    """The trainer of the trial's workers."""
+    storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
+    return TorchTrainer(
+        _work,
+        train_loop_config={"config": dict(config), "shared": shared},
+        torch_config=GroupConfig(
+            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo",
+            timeout_s=int(STUCK.total_seconds()),
+            folder=str(storage / "groups"),
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=shared.workers,
+            use_gpu=shared.gpus > 0,
+            resources_per_worker={"CPU": shared.threads, **({"GPU": shared.gpus} if shared.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"trial{config[NUMBER]}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
 
 
 def _causes(error: Exception) -> list[Exception]:

@@ -50,13 +50,13 @@ _open: list[str | None] = []  # where the dashboard is of the session that this 
 def ray_session() -> Iterator[str | None]:
     """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
 
-    Raises ConfigError when RAY_ADDRESS is not HOST:PORT or no Ray answers there; RayNotStarted when none can be
-    started.
+    Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray answers there, or RAYKD_START_TIMEOUT_S is not a time;
+    RayNotStarted when none can be started.
     """
     if _open:
         yield _open[-1]
         return
-    address = ray_variables.address_in(os.environ)
+    address, timeout_s = ray_variables.address_in(os.environ), start_timeout_s(os.environ)
     ray_variables.clear(os.environ)
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     with _shared_ray(address) if address else _private_ray() as settings:
@@ -67,7 +67,7 @@ def ray_session() -> Iterator[str | None]:
             with chdir(
                 CODE
             ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
-                context = _connect(address or "local", settings)
+                context = _connect(address or "local", settings, timeout_s)
             signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
         except Exception as error:  # of any type, with pages of its log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -83,11 +83,11 @@ def ray_session() -> Iterator[str | None]:
             ray.shutdown()
 
 
-def _connect(address: str, settings: dict[str, Any]) -> Any:
+def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
     """`ray.init`, repeated while there is time where Ray's own limit of 30 s ends it: a loaded machine needs longer."""
     import ray
 
-    deadline = time.monotonic() + start_timeout_s(os.environ)
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)

@@ -52,7 +52,23 @@ def address(name: str, value: str, text: str = EXPERIMENT, *words: str) -> BadIn
     return BadInput(name, make, (f"RAY_ADDRESS = {value!r}", *ADDRESS), environ=lambda folder: {"RAY_ADDRESS": value})
 
 
+def start_timeout(name: str, value: str, *words: str) -> BadInput:
+    """An experiment where RAYKD_START_TIMEOUT_S has this value."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        if words:
+            return [*words, experiment_file(folder, SEARCH)]
+        return ["train-student", "--experiment", experiment_file(folder)]
+
+    says = f"RAYKD_START_TIMEOUT_S is '{value}'", "expected seconds above 0, such as 180"
+    return BadInput(name, make, says, environ=lambda folder: {"RAYKD_START_TIMEOUT_S": value})
+
+
 CASES = [
+    start_timeout("a time for Ray's start that is a word", "soon"),
+    start_timeout("a time for Ray's start with a unit, for a search", "180s", "tune"),
+    start_timeout("a time for Ray's start that is no number", "nan"),
+    start_timeout("a negative time for Ray's start", "-5"),
     address("a Ray to be searched for", "auto"),
     address("a Ray by its dashboard", "http://10.0.0.2:8265"),
     address("a Ray by its client server", "ray://10.0.0.2:10001"),

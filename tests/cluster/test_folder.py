@@ -1,5 +1,6 @@
 """The job's private folder: modes, what replaces what, what is refused, and that it goes."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -45,6 +46,24 @@ def test_requeued_job_replaces_what_its_lost_run_left(base: Path) -> None:
     (left / "token").write_text("old")
     with job_folder(7, environ(base)) as folder:
         assert folder.token() != "old"
+
+
+def test_step_that_ends_late_leaves_the_folder_of_the_one_after_it(base: Path) -> None:
+    late = job_folder(7, environ(base), node_number=1)
+    late.__enter__()
+    with job_folder(7, environ(base), node_number=1) as folder:
+        late.__exit__(None, None, None)
+        assert folder.token_path.is_file()
+    assert not folder.path.exists()
+
+
+def test_disk_without_locks_is_one_line_of_what_to_change(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ConfigError, match="No locks available; set RAYKD_TMP"), job_folder(7, environ(base)):
+        pass
 
 
 def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:

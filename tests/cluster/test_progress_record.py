@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from raykd.cluster.progress_record import ProgressRecord, fingerprint
+from raykd.search import Search, uniform
+from raykd.study import SearchFolder, Study
 from raykd.training.checkpoint import Progress, save_checkpoint
 
 
@@ -32,6 +34,23 @@ def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text("{}")
     os.utime(tmp_path / "run" / "checkpoint" / "last.safetensors", (1, 1))
     assert fingerprint(tmp_path) == before
+
+
+def test_search_that_is_resumed_makes_progress_with_each_epoch_and_each_trial_alone(tmp_path: Path) -> None:
+    folder, search, own = SearchFolder(tmp_path / "s"), Search({"method.alpha": uniform(0, 1)}), {"method.alpha": 0.5}
+    folder.path.mkdir()
+    number = Study(folder, search, own).begin().number
+    before, size = fingerprint(tmp_path), folder.journal.stat().st_size
+
+    resumed = Study(folder, search, own)
+    resumed.take_up(number)
+    assert fingerprint(tmp_path) == before and folder.journal.stat().st_size > size
+    resumed.hear(number, 1, 50.0)
+    heard = fingerprint(tmp_path)
+    resumed.hear(number, 1, 50.0)  # the last epoch is judged once more
+    assert heard != before and fingerprint(tmp_path) == heard
+    resumed.end(number, "done", [50.0])
+    assert fingerprint(tmp_path) != heard
 
 
 @pytest.mark.parametrize(

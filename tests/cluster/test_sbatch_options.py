@@ -48,6 +48,9 @@ def test_request_becomes_one_that_the_script_follows(typed: str, wanted: str) ->
         ("--gpus=many", r"^--gpus=many: must be a whole number$"),
         ("--gpus-per-node=h100", r"^--gpus-per-node=h100: must be a whole number$"),
         ("--mem-per-cpu=lots", r"^--mem-per-cpu=lots: must be a size, such as 4G$"),
+        ("--gpus=2 -N0", r"^--nodes=0: must be at least 1$"),
+        ("--gres=none --mem-per-gpu=8G", r"^--mem-per-gpu=8G: the job has no GPU; request"),
+        ("--cpus-per-gpu=4 --gpus=0", r"^--cpus-per-gpu=4: the job has no GPU; request"),
         ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be a whole number$"),
     ],
 )

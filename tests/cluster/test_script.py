@@ -53,6 +53,17 @@ def test_arguments_reach_boot_as_they_are(copy: Path) -> None:
     assert str(["--", *words]) in done.stdout
 
 
+def test_bash_without_a_clock_of_its_own_starts_the_job(copy: Path) -> None:
+    """bash 4.4, as of Enterprise Linux 8, has no EPOCHREALTIME."""
+    (copy / "raykd/cluster/boot.py").write_text(
+        "import os, time; print(time.time() - float(os.environ['RAYKD_JOB_START']))"
+    )
+    (copy / "older.sh").write_text("unset EPOCHREALTIME\n")
+    done = run(copy, BASH_ENV=str(copy / "older.sh"))
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout.split()[-1]) < 3600
+
+
 def test_repositorys_environment_is_the_fallback_and_says_so(copy: Path) -> None:
     done = run(copy)
     assert done.stdout.startswith(f"raykd: no virtual environment at {copy}/home/.venvs/edl; using {copy}/.venv\n")

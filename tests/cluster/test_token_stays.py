@@ -194,7 +194,11 @@ def test_environment_for_ray_has_no_leftover_and_what_is_passed_on() -> None:
         "RAY_memory_usage_threshold": "0.9"
     }
     assert found["HOME"] == "/h" and found["no_proxy"] == "a,localhost,127.0.0.1"
-    assert found["NO_PROXY"] == "127.0.0.1,localhost"
+
+
+def test_hosts_that_either_variable_excepts_from_the_proxy_are_excepted_in_both() -> None:
+    found = without_ray({"NO_PROXY": "a.org, b.org", "no_proxy": "c.org"})
+    assert found["no_proxy"] == found["NO_PROXY"] == "c.org,a.org,b.org,127.0.0.1,localhost"
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])

@@ -149,7 +149,7 @@ def test_ray_that_a_loaded_machine_starts_too_slowly_is_started_again(monkeypatc
     errors = [Exception("The current node timed out during startup."), Exception("the disk is full")]
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(errors.pop(0)))
     with pytest.raises(Exception, match="the disk is full"):
-        session._connect("local", {})
+        session._connect("local", {}, 180.0)
     assert not errors
 
 

@@ -1,0 +1,55 @@
+"""The step that notices Slurm's SIGTERM to a job's steps, with a program in the place of srun. No Slurm."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from raykd.cluster.preemption import StepWatch
+from raykd.cluster.slurm import Node
+
+NODE = Node("cn1", num_cpus=4, num_gpus=1, memory_bytes=None)
+# What sbatch's options leave in a job's environment. srun reads it as requests of the step: --mem=0 and a leftover
+# SLURM_MEM_PER_CPU exclude each other, and the step ends at once.
+REQUESTS = {
+    "SLURM_MEM_PER_CPU": "2000",
+    "SLURM_GPUS_PER_TASK": "1",
+    "SLURM_CPUS_PER_TASK": "4",
+    "SRUN_CPUS_PER_TASK": "4",
+}
+
+
+@pytest.fixture
+def srun(tmp_path: Path) -> Path:
+    """A program that writes its environment to the file `seen`, and then what `then.sh` says."""
+    program = tmp_path / "srun"
+    program.write_text('#!/bin/sh\nenv >"$0.part"; mv "$0.part" "${0%/*}/seen"; . "${0%/*}/then.sh"\n')
+    program.chmod(0o755)
+    return program
+
+
+def environment(srun: Path) -> dict[str, str]:
+    return REQUESTS | {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+
+
+def wait_for(path: Path) -> str:
+    while not path.exists():
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def test_step_gets_the_job_and_none_of_what_the_job_requested(srun: Path) -> None:
+    (srun.parent / "then.sh").write_text("exec sleep 60")
+    with StepWatch(NODE, environment(srun)) as watch:
+        names = {line.partition("=")[0] for line in wait_for(srun.parent / "seen").splitlines()}
+        assert not watch.is_terminated()
+    assert "SLURM_JOB_ID" in names and not names & set(REQUESTS)
+
+
+@pytest.mark.parametrize(("code", "is_terminated"), [(143, True), (1, False), (0, False)])
+def test_only_a_step_that_sigterm_ended_is_a_notice(srun: Path, code: int, is_terminated: bool) -> None:
+    (srun.parent / "then.sh").write_text(f"exit {code}")
+    with StepWatch(NODE, environment(srun)) as watch:
+        watch._step.wait(20)
+        assert watch.is_terminated() is is_terminated
