@@ -84,7 +84,8 @@ class RayStep:
             return ""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         for process in [*map(int, children.read_text().split()), self._process.pid]:
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
         return found[-1]
 

@@ -247,9 +247,9 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
         if status.job.kind == "train" and status.state is State.FAILED:
             recorded, reason = folder.status(), status.reason.splitlines()[0]
             if recorded in ("interrupted", "failed"):
-                own = {} if recorded == "failed" else {"failure": "outside"}
+                is_known = recorded == "failed" and folder.record().get("reason") == reason
                 with folder.writer():
-                    folder.update(status="failed", reason=reason, **own)
+                    folder.update(status="failed", reason=reason, **({} if is_known else {"failure": "outside"}))
 
 
 @contextmanager
