@@ -14,7 +14,7 @@ _EVALUATE_ALL_AGAIN = "remove it and the test.json beside it, and 'raykd report'
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,
-    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint",
+    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint, or imports it again",
     "history.parquet": "remove it, and the report shows the run without its learning curve",
     "test.json": _EVALUATE_AGAIN,
     "val.json": _EVALUATE_ALL_AGAIN,

@@ -67,6 +67,8 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
             "channels_last": run.recipe.channels_last,
             "compiled": run.recipe.compile,
             "teacher": teacher.source or None,
+            # What several workers did before stays in the result, also where one worker resumes alone.
+            **{name: value for name, value in began.items() if name == "per_worker"},
         },
         versions=versions(),
         hardware=hardware(_gpu(device)),
