@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from raykd import user_code
-from raykd.atomic import write_bytes
+from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
 from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
@@ -30,7 +30,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8 bytes
-    write_bytes(path, b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :])))
+    with replacing(path) as aside, aside.open("wb") as file:  # in parts: a checkpoint is copied once, not twice
+        file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]))
 
 
 def _sorted_metadata(header: dict[str, Any]) -> dict[str, Any]:
