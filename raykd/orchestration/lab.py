@@ -115,14 +115,7 @@ def run_lab(
     _restore_damaged(plans, store, console)
     store.make_folder()
     note_results(options.results)
-    for plan, dataset in plans:
-        if left := store.write_plan(plan):
-            family = plan.experiment.family
-            say(
-                console,
-                f"the report of {family} is about these settings now; runs of other settings are kept: {len(left)}",
-            )
-        keep_decoded(dataset, options.decoded)
+    _write_plans(plans, store, options, console)
     runs = [run for plan, _ in plans for run in plan.runs]
     trained = {run.name for run in runs if store.status(run) == "done"}
     say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
@@ -147,6 +140,15 @@ def run_lab(
         finally:
             raise_for(statuses)  # which runs failed says more than why there is no report
     return statuses
+
+
+def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
+    """Write each family's plan, and keep its decoded images for the workers."""
+    for plan, dataset in plans:
+        if left := store.write_plan(plan):
+            about = f"the report of {plan.experiment.family} is about these settings now"
+            say(console, f"{about}; runs of other settings are kept: {len(left)}")
+        keep_decoded(dataset, options.decoded)
 
 
 def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, console: Console) -> None:
