@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from raykd.errors import ConfigError
+from raykd.messages import flattened
 
 _RETRAIN = "move the folder '{folder}' away and rerun the same command to train the run again"
 _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to search again"
@@ -13,7 +14,7 @@ _EVALUATE_ALL_AGAIN = "remove it and the test.json beside it, and 'raykd report'
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,
-    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint",
+    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint, or imports it again",
     "history.parquet": "remove it, and the report shows the run without its learning curve",
     "test.json": _EVALUATE_AGAIN,
     "val.json": _EVALUATE_ALL_AGAIN,
@@ -34,10 +35,4 @@ def damaged(path: Path, why: str) -> DamagedFile:
     """Return the error for the file `path`, in one line: the file, what is wrong with it, the remedy."""
     name = "usage" if path.parent.name == "usage" else path.name
     remedy = REMEDIES.get(name, "move it away and rerun the same command").format(folder=path.parent)
-    return DamagedFile(f"'{path}' is damaged: {one_line(why)}; {remedy}")
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Return `text` without line breaks and control characters (a terminal obeys those), cut to `limit` letters."""
-    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return flat if len(flat) <= limit else f"{flat[: limit - 3]}..."
+    return DamagedFile(f"'{path}' is damaged: {flattened(why)}; {remedy}")

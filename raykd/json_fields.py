@@ -15,7 +15,8 @@ from typing import Any, NoReturn, Self, TypeGuard, TypeVar
 
 from raykd.atomic import write_json
 from raykd.checksums import json_checksum
-from raykd.damage import damaged, one_line
+from raykd.damage import damaged
+from raykd.messages import flattened
 
 Value = TypeVar("Value")
 CHECKSUM = "checksum"
@@ -104,7 +105,7 @@ class Fields:
 
     def other_numbers(self, known: Collection[str]) -> dict[str, float]:
         """Return every field outside `known` that is a finite number; other fields are left out."""
-        others = {one_line(name): value for name, value in self.values.items() if name not in known}
+        others = {flattened(name): value for name, value in self.values.items() if name not in known}
         return {name: float(value) for name, value in others.items() if is_number(value)}
 
     def mapping(self, name: str) -> Mapping[str, Any]:

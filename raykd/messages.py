@@ -19,6 +19,15 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def flattened(text: str, most: int = MAX_REASON) -> str:
+    """Return `text` for the report: white space and unprintable characters become single spaces, and a long end "...".
+
+    `one_line` keeps such characters readable as escape sequences, for messages about a value; a table needs the width.
+    """
+    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return flat if len(flat) <= most else f"{flat[: most - 3]}..."
+
+
 def shortened(text: str, most: int = MAX_SHOWN) -> str:
     """`text`, or its beginning where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"

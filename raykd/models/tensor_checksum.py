@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raykd.errors import ConfigError
 
-CHECKSUM = "checksum"
+CHECKSUM = "raykd_checksum"  # others write a "checksum" of their own kind into their files
 
 
 def with_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pickle
 import sys
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,21 @@ _USUAL: tuple[str, ...] = (
     "pathlib.PosixPath",
 )
 
+_MAX_DEPTH = 5  # of nested mappings that are searched, as in state_dict.py
+_NETWORK = "_modules"  # in the state of every nn.Module
+
 
 class _Nothing:
-    """Stands for any object: accepts every argument and every state, and keeps none."""
+    """Stands for any object: accepts every argument and every state, and keeps none but the mark of a network."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_Nothing":
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, Mapping) and _NETWORK in state:
+            self.__dict__[_NETWORK] = None
 
 
 class _Mapping:
@@ -61,7 +67,8 @@ class _Mapping:
 def read_torch_file(path: Path) -> Any:
     """The content of `path`, with empty stand-ins for everything but tensors and plain Python values.
 
-    Raises pickle.UnpicklingError for a file that holds functions, and whatever torch's reader raises for damaged bytes.
+    Raises pickle.UnpicklingError for TorchScript and for a file that holds functions of the standard library, and
+    whatever torch's reader raises for damaged bytes.
     """
     error: pickle.UnpicklingError | None = None
     for stand_in in (None, _Nothing, _Mapping):
@@ -74,6 +81,10 @@ def read_torch_file(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as refused:
             error = refused
+        except RuntimeError as refused:
+            if "TorchScript" not in str(refused):
+                raise
+            error = pickle.UnpicklingError("is TorchScript, which is code")
     assert error is not None
     raise error
 
@@ -81,6 +92,16 @@ def read_torch_file(path: Path) -> Any:
 def is_nothing(value: object) -> bool:
     """Whether a stand-in is all that was read."""
     return isinstance(value, _Nothing)
+
+
+def networks_in(content: object, key: str = "", depth: int = 0) -> list[str]:
+    """Return the places in nested mappings, such as 'model', of whole networks that stand-ins were put in place of."""
+    if _NETWORK in getattr(content, "__dict__", {}):
+        return [key]
+    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
+        return []
+    inside = [networks_in(value, f"{key}.{name}" if key else f"{name}", depth + 1) for name, value in content.items()]
+    return [place for places in inside for place in places]
 
 
 def require_no_folder(path: Path) -> None:

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from raykd import user_code
-from raykd.atomic import write_bytes
+from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
 from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
-from raykd.models.torch_file import is_nothing, read_torch_file, require_no_folder
+from raykd.models.torch_file import is_nothing, networks_in, read_torch_file, require_no_folder
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
 
@@ -30,7 +30,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8 bytes
-    write_bytes(path, b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :])))
+    with replacing(path) as aside, aside.open("wb") as file:  # in parts: a checkpoint is copied once, not twice
+        file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]))
 
 
 def _sorted_metadata(header: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,8 @@ def load_weights(network: nn.Module, path: Path, new_head: bool = False, key: st
         raise _refused(path)
     found, note = choose(content, wanted, path, key)
     _require_match(path, found.tensors, wanted, head)
+    if not key:
+        _require_no_network(path, networks_in(content), found.key)
     state = {name: _checked(path, name, found.tensors.get(name), tensor) for name, tensor in own.items()}
     network.load_state_dict({name: own[name] if value is None else value for name, value in state.items()})
     return note
@@ -107,6 +110,17 @@ def _holds_a_module(content: Mapping[Any, Any], wanted: Wanted, path: Path, key:
         return not wanted.tensors.keys() & choose(content, wanted, path, key)[0].tensors.keys()
     except ConfigError as error:
         return "no state dict of tensors" in str(error)
+
+
+def _require_no_network(path: Path, networks: list[str], found: str) -> None:
+    """Raise ConfigError where the file also holds a whole network, whose weights are perhaps those that are meant."""
+    if not networks:
+        return
+    name = f", or name the state dict that is meant, such as '{path}#{found}'" if found else ""
+    raise ConfigError(
+        f"weights file '{path}' holds a whole pickled network as '{networks[0]}', which is never loaded, beside the "
+        f"state dict '{found or 'of the file itself'}'; save the network's state_dict(){name}"
+    )
 
 
 def _head(network: nn.Module) -> list[str]:

@@ -142,15 +142,12 @@ def run_lab(
     return statuses
 
 
-def _write_plans(plans: Iterable[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
-    """Write which runs the report is about, and keep the decoded images."""
+def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
+    """Write each family's plan, and keep its decoded images for the workers."""
     for plan, dataset in plans:
         if left := store.write_plan(plan):
-            family = plan.experiment.family
-            say(
-                console,
-                f"the report of {family} is about these settings now; runs of other settings are kept: {len(left)}",
-            )
+            about = f"the report of {plan.experiment.family} is about these settings now"
+            say(console, f"{about}; runs of other settings are kept: {len(left)}")
         keep_decoded(dataset, options.decoded)
 
 
@@ -245,7 +242,7 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
     for status in statuses:
         folder = store.folder(status.job.run)
         if status.job.kind == "train" and status.state is State.FAILED:
-            recorded, reason = folder.status(), status.reason.splitlines()[0]
+            recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
             if recorded in ("interrupted", "failed"):
                 is_known = recorded == "failed" and folder.record().get("reason") == reason
                 with folder.writer():

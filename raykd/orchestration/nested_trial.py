@@ -20,6 +20,7 @@ from raykd.orchestration.queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
 from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
+from raykd.run_folder import RunFolder
 from raykd.study import SearchFolder
 from raykd.training.compute import device_of
 from raykd.training.failure import failure_of, is_of_configuration
@@ -42,12 +43,8 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
     try:
         trainer.fit()
     except Exception as error:
-        if folder.status() == "failed":
-            record = folder.record()
-            reason = record.get("reason") or "no reason recorded"
-            raise (RunDiverged if is_of_configuration(record) else RunFailed)(reason) from error
-        if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
-            raise RunFailed(f"{type(outside[0]).__name__}: {outside[0]}") from error
+        if (known := _failure(folder, error)) is not None:
+            raise known from error
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")
@@ -82,6 +79,17 @@ def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
             callbacks=[TuneReportCallback()],
         ),
     )
+
+
+def _failure(folder: RunFolder, error: Exception) -> RunFailed | None:
+    """Return what the trial fails with: what its workers left in run.json, else their own error; None for neither."""
+    if folder.status() == "failed":
+        record = folder.record()
+        reason = record.get("reason") or "no reason recorded"
+        return (RunDiverged if is_of_configuration(record) else RunFailed)(reason)
+    if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
+        return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
+    return None
 
 
 def _causes(error: Exception) -> list[Exception]:

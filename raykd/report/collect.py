@@ -15,9 +15,10 @@ import pyarrow as pa
 from raykd.damage import damaged
 from raykd.errors import ConfigError
 from raykd.json_fields import Fields
+from raykd.messages import flattened
 from raykd.plan_file import PlanFile
 from raykd.report.measured import read_costs, read_score, read_usage
-from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score, one_line
+from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
 
@@ -123,7 +124,7 @@ def _import_cautions(record: Fields) -> tuple[str, ...]:
     cautions = found.get("cautions", [])
     if not isinstance(cautions, list) or not all(isinstance(caution, str) for caution in cautions):
         record.refuse("field 'imported.cautions' is not a list of texts")
-    return tuple(one_line(caution, 600) for caution in cautions)
+    return tuple(flattened(caution, 600) for caution in cautions)
 
 
 def _best(record: Fields) -> Best:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 from rich.text import Text
 
+from raykd.messages import flattened
 from raykd.report import wording
 from raykd.report.comparison import Comparison
 from raykd.report.plain import plain_table
 from raykd.report.ranking import Ranking
-from raykd.report.records import one_line
 from raykd.report.significance import LEVEL, fewest_pairs, smallest_p
 from raykd.report.statistics import least_gain
 
@@ -19,14 +19,14 @@ GAIN = "gain [95 %]"
 
 def render_comparison(family: str, comparison: Comparison) -> Iterator[Table | str]:
     """A row a method, the best first, and what the table cannot say."""
-    table = plain_table(f"{one_line(family)}: methods on the test set")
-    longest = max(len(one_line(method.name)) for method in comparison.methods)
+    table = plain_table(f"{flattened(family)}: methods on the test set")
+    longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), NAME_WIDTH))
     for heading in ("rank", "top1 (%)", "n", GAIN, "Holm p", "time,\nmemory"):
         table.add_column(heading, justify="right", no_wrap=heading != GAIN)  # an interval of two seeds may be long
     for method in comparison.methods:
         table.add_row(
-            Text(one_line(method.name)),
+            Text(flattened(method.name)),
             method.rank or "-",
             wording.percent(method.top1),
             f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
@@ -99,7 +99,7 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
 
 
 def _about_the_best(ranking: Ranking) -> str:
-    best, at = one_line(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
+    best, at = flattened(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
     tied = [one.worse for one in ranking.compared if one.better == ranking.methods[0].name and one.is_tie]
     if all(one.is_tie for one in ranking.compared):
         return f"no method is distinguishable from another {at}"
@@ -109,4 +109,4 @@ def _about_the_best(ranking: Ranking) -> str:
 
 
 def _listed(names: Iterable[object]) -> str:
-    return ", ".join(one_line(str(name)) for name in names)
+    return ", ".join(flattened(str(name)) for name in names)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raykd.damage import one_line
 from raykd.json_fields import Fields, is_number
+from raykd.messages import flattened
 from raykd.report.search_records import Baseline, Candidate, Confirmation
 from raykd.report.statistics import Pair, PairedGain, paired_gain
 from raykd.search import METRICS, Search
@@ -74,7 +74,7 @@ def _values(row: Fields, num_seeds: int) -> tuple[tuple[float, ...], str]:
     """One value a seed and '', or () and why there are none."""
     values, failed = _list(row, "values"), row.optional_text("failed") or ""
     if failed:
-        return (), one_line(failed)
+        return (), flattened(failed)
     if len(values) != num_seeds or not all(is_number(value) for value in values):
         row.refuse(f"values {values!r:.80} are not {num_seeds} numbers, one for each seed")
     return tuple(float(value) for value in values), ""

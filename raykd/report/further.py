@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raykd.messages import plural
+from raykd.messages import flattened, plural
 from raykd.report import wording
 from raykd.report.measures import MEASURES
-from raykd.report.records import Costs, one_line
+from raykd.report.records import Costs
 from raykd.report.statistics import Spread
 from raykd.report.summary import FamilySummary, StageSummary
 from raykd.stages import Stage
@@ -56,7 +56,7 @@ def places_of(costs: tuple[Costs, ...]) -> tuple[str, ...]:
 def place_of(cost: Costs) -> str:
     """Device, precision and a CPU's threads: costs of one place can be held against each other."""
     how = f", {plural(cost.threads, 'thread')}" if cost.threads else ""
-    return f"{one_line(cost.device)}, {cost.precision}{how}"
+    return f"{flattened(cost.device)}, {cost.precision}{how}"
 
 
 def _measure_row(summary: FamilySummary, name: str) -> MeasureRow:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from raykd.messages import flattened
 from raykd.report import wording
 from raykd.report.further import COSTS, COSTS_EXPLAINED, cost_rows, measure_rows, places_of
 from raykd.report.plain import plain_table
-from raykd.report.records import one_line
 from raykd.report.summary import FamilySummary
 from raykd.stages import STAGES
 
@@ -34,7 +34,7 @@ def _measures_table(summary: FamilySummary) -> Table:
         table.add_column(stage, justify="right", no_wrap=True)
     table.add_column("gain [95 % interval]", justify="right", no_wrap=True)
     for row in measure_rows(summary):
-        table.add_row(one_line(row.label, 40), *(row.stages[stage] for stage in STAGES), row.gain)
+        table.add_row(flattened(row.label, 40), *(row.stages[stage] for stage in STAGES), row.gain)
     return table
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from raykd.messages import flattened
 from raykd.report import wording
 from raykd.report.figures import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
 from raykd.report.measures import MEASURES
 from raykd.report.plots import MARKERS
-from raykd.report.records import one_line
 from raykd.report.summary import FamilySummary, StageSummary
 from raykd.report.svg import BAD, GRID, INK, STAGE_COLOURS, inline_svg, page_style
 
@@ -161,7 +161,7 @@ def _hardest(stage: StageSummary) -> list[int]:
 
 def _class_names(stage: StageSummary) -> list[str]:
     count = len(stage.class_top1) or len(stage.confusion)
-    return [one_line(name, 12) for name in stage.classes] or [str(label) for label in range(count)]
+    return [flattened(name, 12) for name in stage.classes] or [str(label) for label in range(count)]
 
 
 def _of_how_many(stage: StageSummary) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raykd.json_fields import Fields, is_number
-from raykd.report.records import Costs, Reliability, Score, Usage, one_line
+from raykd.messages import flattened
+from raykd.report.records import Costs, Reliability, Score, Usage
 from raykd.timing import WRITE_EVERY_S, Timing
 
 Item = TypeVar("Item")
@@ -25,7 +26,7 @@ def read_score(path: Path) -> Score | None:
         fields.count("num_images"),
     )
     confusion = tuple(_list(fields, "confusion", row, _count) for row in _list(fields, "confusion", None, _as_list))
-    classes = _list(fields, "classes", None, one_line)
+    classes = _list(fields, "classes", None, flattened)
     class_top1 = _list(fields, "class_top1", None, _percent)
     sizes = {len(found) for found in (confusion, classes, class_top1, *confusion) if found}
     if len(sizes) > 1:
@@ -85,7 +86,7 @@ def read_usage(folder: Path) -> Usage | None:
     is_short = run is not None and written < run.number("seconds", low=0)
     if is_short or any(file.optional_text("since") is not None for file in files):
         return None
-    return Usage(gpu_seconds, total, tuple(dict.fromkeys(one_line(reason) for reason in reasons if reason)))
+    return Usage(gpu_seconds, total, tuple(dict.fromkeys(flattened(reason) for reason in reasons if reason)))
 
 
 def _timing(fields: Fields) -> Timing:

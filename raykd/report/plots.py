@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from raykd.messages import flattened
 from raykd.report import wording
 from raykd.report.curves import Curve, comparable_histories, curve_of
 from raykd.report.figures import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
-from raykd.report.records import ENDED, one_line
+from raykd.report.records import ENDED
 from raykd.report.summary import FamilySummary
 from raykd.report.svg import INK, STAGE_COLOURS, inline_svg, page_style
 from raykd.stages import STAGES, Stage
@@ -101,7 +102,7 @@ def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
     figure, axes = curves_axes(num_legend_rows=math.ceil(len(shown) / 2))
     for stage, term, curve in shown:
         dashes = DASHES[terms.index(term) % len(DASHES)]
-        _draw_curve(axes, curve, stage, f"{stage}: {one_line(term, 24)}", dashes)
+        _draw_curve(axes, curve, stage, f"{stage}: {flattened(term, 24)}", dashes)
     values = [value for _, _, curve in shown for value in curve.mean]
     if min(values) > 0 and max(values) > 30 * min(values):
         use_log(axes, "y")

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykd.config import dotted
+from raykd.messages import flattened
 from raykd.provenance import identity_of
-from raykd.report.records import Family, Record, RunResult, one_line
+from raykd.report.records import Family, Record, RunResult
 from raykd.stages import STAGES, Stage
 
 Flat = Mapping[str, str]
@@ -74,7 +75,7 @@ def taught(family: Family) -> dict[str, tuple[RunResult, ...]]:
     own = family.stage("distilled")
     names = {run.name for run in own}
     others = {method: tuple(run for run in runs if run.name not in names) for method, runs in family.compared.items()}
-    return {"distilled": own} | {f"'{one_line(method)}'": runs for method, runs in others.items() if runs}
+    return {"distilled": own} | {f"'{flattened(method)}'": runs for method, runs in others.items() if runs}
 
 
 def _cautions_of_setting(row: SettingRow) -> list[str]:
@@ -125,7 +126,7 @@ def _cautions_of_workers(family: Family) -> list[str]:
     runs: dict[str, list[str]] = {}
     for run in family.all_runs:
         if run.record and (parts := run.record.compute.get("per_worker")):
-            runs.setdefault(one_line(str(parts)), []).append(run.name)
+            runs.setdefault(flattened(str(parts)), []).append(run.name)
     return [
         f"{', '.join(names)}: trained by several workers, each of which has its own {parts}; one worker's result "
         "differs by more than rounding, under the same run name"
@@ -159,7 +160,7 @@ def _caution_of_teacher(family: Family) -> list[str]:
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     """Dotted paths to values as text: strings bare, all else as JSON."""
     texts = {path: value if isinstance(value, str) else json.dumps(value) for path, value in dotted(nested)}
-    return {one_line(path): one_line(text) for path, text in texts.items()}
+    return {flattened(path): flattened(text) for path, text in texts.items()}
 
 
 def _settings(record: Record) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raykd.damage import one_line
+from raykd.messages import flattened
 from raykd.stages import Stage
 from raykd.timing import Timing
 
@@ -165,7 +165,7 @@ class RunResult:
     def state_in_words(self) -> str:
         """The state, with the failure's reason or the number of epochs so far, on one printable line."""
         if self.state == "failed" and self.record is not None:
-            return f"failed: {one_line(self.record.reason or 'no reason recorded')}"
+            return f"failed: {flattened(self.record.reason or 'no reason recorded')}"
         if self.state in ("running", "interrupted"):
             num_epochs = len(self.history.epochs) if self.history else 0
             return f"{self.state}: {num_epochs} epoch{'' if num_epochs == 1 else 's'} recorded"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from raykd.messages import flattened
 from raykd.report import search_wording
 from raykd.report.figures import Drawing, plain_axes, use_log
-from raykd.report.records import one_line
 from raykd.report.search_marks import add_trial, add_trials, caption_of, height_of, legend_of, swatch
 from raykd.report.search_records import SearchSummary, TrialSummary
 from raykd.report.svg import QUIET, STEP_COLOURS, inline_svg
@@ -84,7 +84,7 @@ def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
         places = {trial.number: trial.setting[path] for trial in shown}
     else:
         values = list(space.points or ())
-        axes.set_xticks(range(len(values)), [one_line(str(value), 16) for value in values])
+        axes.set_xticks(range(len(values)), [flattened(str(value), 16) for value in values])
         axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_xlabel(search_wording.labels(list(summary.search.space))[path])
         places = {trial.number: values.index(trial.setting[path]) for trial in shown}

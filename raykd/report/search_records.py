@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from raykd.report.records import one_line
+from raykd.messages import flattened
 from raykd.report.statistics import PairedGain, Spread, spread_of
 from raykd.search import Search
 
@@ -44,7 +44,7 @@ class TrialSummary:
     @property
     def reason_in_line(self) -> str:
         """Why it failed, on one printable line; '' where it did not."""
-        return one_line(self.reason or "no reason recorded") if self.state == "failed" else ""
+        return flattened(self.reason or "no reason recorded") if self.state == "failed" else ""
 
 
 @dataclass(frozen=True)

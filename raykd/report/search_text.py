@@ -6,9 +6,9 @@ from textwrap import wrap
 from rich.table import Table
 from rich.text import Text
 
+from raykd.messages import flattened
 from raykd.report import search_wording, wording
 from raykd.report.plain import WIDTH, plain_table, plain_text
-from raykd.report.records import one_line
 from raykd.report.search_records import Confirmation, SearchSummary, TrialSummary
 from raykd.search import METRICS
 from raykd.search_words import number, words
@@ -37,7 +37,7 @@ def _parts(summary: SearchSummary) -> Iterator[Table | str]:
     yield from _wrapped(search_wording.certainty(summary))
     yield from _wrapped(search_wording.cost_lines(summary.cost))
     if summary.winner is not None:
-        yield f"to train it: {one_line(search_wording.flags(summary.winner.setting), 1000)}"
+        yield f"to train it: {flattened(search_wording.flags(summary.winner.setting), 1000)}"
     yield f"page: {summary.page}"
 
 
@@ -60,7 +60,7 @@ def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Tab
     table.add_column("trial", justify="right", no_wrap=True)
     paths = list(summary.search.space) if len(summary.search.space) <= MOST_FIELDS else []
     for label in search_wording.labels(paths).values():
-        table.add_column(Text(one_line(label)), justify="right", overflow="fold")
+        table.add_column(Text(flattened(label)), justify="right", overflow="fold")
     if not paths:
         table.add_column("setting", overflow="fold")
     table.add_column("state", no_wrap=True)
@@ -69,7 +69,7 @@ def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Tab
     for trial in trials:
         table.add_row(
             str(trial.number),
-            *(Text(one_line(text)) for text in _setting(trial, paths)),
+            *(Text(flattened(text)) for text in _setting(trial, paths)),
             search_wording.state(trial, summary.is_held),
             f"{trial.epochs_trained} of {trial.epochs}",
             *search_wording.figures(trial, summary.search),
@@ -105,16 +105,16 @@ def _confirmation_table(confirmation: Confirmation) -> Table:
     for candidate in confirmation.candidates:
         figure = "failed" if candidate.failed else search_wording.mean(confirmation.metric, candidate.spread)
         won = "winner" if candidate is confirmation.winner else ""
-        table.add_row(search_wording.who(candidate), Text(one_line(words(candidate.setting))), figure, won)
+        table.add_row(search_wording.who(candidate), Text(flattened(words(candidate.setting))), figure, won)
     baseline = confirmation.baseline
     figure = "failed" if baseline.failed else search_wording.mean(confirmation.metric, baseline.spread)
     recipe = f"no teacher, {words(baseline.recipe)}" if baseline.recipe else "no teacher"
-    table.add_row("baseline", Text(one_line(recipe)), figure, "")
+    table.add_row("baseline", Text(flattened(recipe)), figure, "")
     return table
 
 
 def _wrapped(lines: Sequence[str]) -> Iterator[str]:
     """`lines` over as many as they need, numbers and their signs together."""
     for line in lines:
-        broken = wrap(wording.unbroken(one_line(line, 1000)), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        broken = wrap(wording.unbroken(flattened(line, 1000)), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         yield from (part.replace("\N{NO-BREAK SPACE}", " ") for part in broken)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from raykd.messages import flattened
 from raykd.report import wording
 from raykd.report.build import Report
 from raykd.report.comparison_text import render_comparison
 from raykd.report.further_text import further_parts
 from raykd.report.plain import plain_table, plain_text
-from raykd.report.records import one_line
 from raykd.report.search_text import render_search
 from raykd.report.summary import FamilySummary
 
@@ -40,7 +40,7 @@ def _parts(report: Report, in_full: bool) -> Iterator[Table | str]:
 
 
 def _stage_table(summary: FamilySummary) -> Table:
-    table = plain_table(one_line(summary.name))
+    table = plain_table(flattened(summary.name))
     for heading in ("stage", "model", "method"):
         table.add_column(heading, overflow="fold")
     for heading in ("test top1 (%)", "n", "parameters", "training of a run"):
@@ -48,8 +48,8 @@ def _stage_table(summary: FamilySummary) -> Table:
     for stage in summary.stages:
         table.add_row(
             stage.stage,
-            Text(one_line(stage.model or "-")),
-            Text(one_line(stage.method or "-")),
+            Text(flattened(stage.model or "-")),
+            Text(flattened(stage.method or "-")),
             wording.percent(stage.top1),
             f"{stage.top1.num_runs if stage.top1 else 0} of {stage.num_planned}",
             wording.parameters(stage.parameters),
@@ -69,4 +69,4 @@ def _lines_under(summary: FamilySummary) -> list[str]:
             + f"; {gain.verdict}; {wording.in_favour(gain)}"
         )
     lines += [f"beware: {caution}" for caution in summary.cautions]
-    return lines + [f"missing: {one_line(line, 400)}" for line in summary.missing]
+    return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from raykd.messages import flattened
 from raykd.report.figures import Drawing, add_legend, plain_axes, use_log
 from raykd.report.further import place_of
 from raykd.report.plots import MARKERS
-from raykd.report.records import one_line
 from raykd.report.summary import FamilySummary, StageSummary
 from raykd.report.svg import INK, QUIET, STAGE_COLOURS, inline_svg, page_style
 from raykd.stages import STAGES, Stage
@@ -83,7 +83,9 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
     figure, axes = plain_axes()
     families = list(dict.fromkeys(point.family for point in points))
     for family in families:
-        _join([point for point in points if point.family == family], axes, one_line(family, 20) if families[1:] else "")
+        _join(
+            [point for point in points if point.family == family], axes, flattened(family, 20) if families[1:] else ""
+        )
     for stage in STAGES:
         mine = [point for point in points if point.stage == stage]
         if mine:

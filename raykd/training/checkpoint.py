@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError, RunFailed
-from raykd.models.tensor_checksum import require_intact
+from raykd.models.tensor_checksum import CHECKSUM, require_intact
 from raykd.models.weights import save_weights
 
 
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
-        require_intact(path, tensors, {"checksum": "missing", **metadata})
+        require_intact(path, tensors, {CHECKSUM: "missing", **metadata})
         for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor

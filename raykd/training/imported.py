@@ -71,9 +71,13 @@ def take_over(run: Run, dataset: Dataset, folder: RunFolder, compute: Compute) -
 
 
 def findings(folder: RunFolder) -> Findings | None:
-    """What was found of the imported teacher in `folder`; None before it was evaluated."""
-    found = folder.record().get("imported")
-    return Findings(**{**found, "cautions": tuple(found["cautions"])}) if found else None
+    """Return what was found of the imported teacher in `folder`; None before it was evaluated. Raises DamagedFile."""
+    record = folder.fields()
+    if record.values.get("imported") is None:
+        return None
+    found = record.part("imported")
+    top1, num_images = found.number("val_top1", low=0, high=100), found.count("num_images")
+    return Findings(top1, num_images, found.text("refused"), tuple(found.texts("cautions")))
 
 
 def require_fit(run: Run, folder: RunFolder) -> None:
@@ -149,6 +153,8 @@ def _require_same_classes(path: Path, theirs: Sequence[str], dataset: Dataset) -
             f"{dataset.name} has {len(ours)}; give a teacher of the same classes"
         )
     plain = [[_plain(name) for name in names] for names in (theirs, ours)]
+    if any(len({*names}) < len(names) for names in plain):  # '1.0' and '10', or 'C' and 'C++', are two classes
+        plain = [[name.casefold() for name in names] for names in (theirs, ours)]
     if plain[0] == plain[1] or _cannot_be_compared(theirs, ours):
         return
     at = next(index for index, pair in enumerate(zip(*plain, strict=True)) if pair[0] != pair[1])
@@ -183,8 +189,13 @@ def _class_names_caution(theirs: Sequence[str], dataset: Dataset) -> str:
 def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
     """How many of the images that validate now trained the teacher; '' for none and where it is not known."""
     then = header.trained_on
-    if then is None or not _are_same_images(then, header, dataset):
+    if then is None or then.num_images != len(dataset.train.labels) or not _is_same_data(then, header, dataset):
         return ""
+    if then.data_identity != dataset.identity and header.images.size == dataset.image_size:
+        return (
+            f"the imported teacher was trained on {dataset.name} from other files, where the images may be in another "
+            "order, so whether images that validate now trained it is not known"
+        )
     names = ("val_images", "train_images", "student_images", "split_seed")
     trained, _ = rows_of(replace(run.data, **{name: getattr(then, name) for name in names}), dataset.train.labels)
     held_out = rows_of(run.data, dataset.train.labels)[1]
@@ -198,9 +209,7 @@ def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
     )
 
 
-def _are_same_images(then: TrainedOn, header: Header, dataset: Dataset) -> bool:
-    """The same training part in the same order; at another size, raykd's own data are known by their name."""
-    if then.num_images != len(dataset.train.labels):
-        return False
+def _is_same_data(then: TrainedOn, header: Header, dataset: Dataset) -> bool:
+    """Return whether the images are the same; at another size or in another order, built-in data by their name."""
     is_custom = ":" in header.data or ":" in dataset.name
     return then.data_identity == dataset.identity or (header.data == dataset.name and not is_custom)

@@ -59,20 +59,29 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
         seconds=earlier.get("seconds", 0.0),
         resumes=earlier.get("resumes", -1) + 1,
         writer=f"process {os.getpid()} on {socket.gethostname()}",
-        compute={
-            "device": str(device),
-            "threads": compute.threads,
-            "workers": workers,
-            "precision": compute.precision,
-            "channels_last": run.recipe.channels_last,
-            "compiled": run.recipe.compile,
-            "teacher": teacher.source or None,
-        },
+        compute=_how(run, device, compute, workers, teacher, began),
         versions=versions(),
         hardware=hardware(_gpu(device)),
         git=source(),
     )
     return compute
+
+
+def _how(
+    run: Run, device: torch.device, compute: Compute, workers: list[int], teacher: Teacher, began: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return how the run is computed. began: the same of the partly trained run that is resumed; {} for none."""
+    return {
+        "device": str(device),
+        "threads": compute.threads,
+        "workers": workers,
+        "precision": compute.precision,
+        "channels_last": run.recipe.channels_last,
+        "compiled": run.recipe.compile,
+        "teacher": teacher.source or None,
+        # What several workers did before stays in the result, also where one worker resumes alone.
+        **{name: value for name, value in began.items() if name == "per_worker"},
+    }
 
 
 def note_per_worker(folder: RunFolder, parts: tuple[str, ...]) -> None:

@@ -206,6 +206,28 @@ def test_a_whole_pickled_module_is_refused_with_the_remedy(tmp_path: Path) -> No
         assert "save its state_dict() alone" in say(content, tmp_path)
 
 
+def test_a_whole_network_beside_a_state_dict_that_fits_is_not_passed_over(tmp_path: Path) -> None:
+    """The averaged weights would be taken for those of the network itself."""
+    content = {"model": network(), "ema": GOOD, "args": argparse.Namespace(lr=0.1)}
+    message = say(content, tmp_path)
+    assert "holds a whole pickled network as 'model'" in message and "a.pth#ema'" in message
+    assert load_weights(network(), tmp_path / "a.pth", key="ema") == ""
+    assert "as 'student.net'" in say({"student": {"net": nn.DataParallel(network())}, "teacher": GOOD}, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_refused_as_code_and_not_called_damaged(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "a.pt"))
+    with pytest.raises(ConfigError, match=r"holds more than tensors.*save its state_dict\(\) alone") as caught:
+        load_weights(network(), tmp_path / "a.pt")
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_checksum_that_another_program_wrote_is_not_compared(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "a.safetensors", metadata={"checksum": "md5:12", "format": "pt"})
+    assert load_weights(network(), tmp_path / "a.safetensors") == ""
+
+
 class Code:
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, ("1 + 1",)

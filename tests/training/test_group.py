@@ -95,6 +95,7 @@ def test_half_done_run_is_not_taken_up_by_another_number_unless_it_may(together:
         train("vit", half, ALONE)
     train("vit", half, replace(ALONE, may_shrink=True))
     assert half.record()["compute"]["workers"] == [2, 1]
+    assert "per_worker" in half.record()["compute"], "what two workers did stays in the result"
     for ours, theirs in zip(curve(half), curve(RunFolder(together / "vit")), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4), "the epoch's sums went with it"
 

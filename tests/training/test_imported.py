@@ -15,6 +15,7 @@ from small_runs import CPU, NO_WEIGHTS, digits, recipe, train
 from torch import Tensor
 
 from raykd import models
+from raykd.damage import DamagedFile
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.experiment import Experiment
@@ -206,6 +207,18 @@ def test_names_of_classes_are_compared_but_for_their_spelling(theirs, is_refused
         assert load_imported(run, named).cautions == ()
 
 
+def test_classes_whose_names_differ_in_punctuation_alone_are_told_apart(good: Path) -> None:
+    ours, swapped = ("C", "C++", *ANIMALS[2:]), ("C++", "C", *ANIMALS[2:])
+    named = replace(digits(), class_names=ours)
+    run = teacher(importing(changed(good, classes=ours)), named)
+    assert load_imported(run, named).cautions == ()
+    run = teacher(importing(changed(good, classes=swapped)), named)
+    with pytest.raises(
+        ConfigError, match="classes in another order: its class 0 is 'C\\+\\+', and that of digits is 'C'"
+    ):
+        load_imported(run, named)
+
+
 def test_names_that_are_numbers_cannot_be_compared_and_are_cautioned_against(good: Path) -> None:
     changed(good, classes=ANIMALS)
     (caution,) = load_imported(teacher(importing(good)), digits()).cautions
@@ -219,6 +232,25 @@ def test_training_images_of_the_teacher_that_validate_now_are_counted(changes, o
     for caution in found:
         assert "data.val_images=200 data.split_seed=0" in caution and "of the" in caution
         assert overlap is None or f"trained on {overlap} of the 400 images" in caution
+
+
+def test_built_in_data_of_other_files_are_cautioned_against_since_their_order_is_not_known(good: Path) -> None:
+    """CIFAR-10 as Parquet has its images in another order than the Python batches: equal rows are other images."""
+    header = read_header(good)
+    assert header is not None and header.trained_on is not None
+    changed(good, trained_on=replace(header.trained_on, data_identity="ab" * 32))
+    (caution,) = header_cautions(teacher(importing(good)), digits())
+    assert "trained on digits from other files" in caution and "is not known" in caution
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cautions", "text"), ("val_top1", "98"), ("num_images", -1), ("refused", None)]
+)
+def test_findings_of_another_kind_are_a_damaged_record(field: str, value: object, good: Path, tmp_path: Path) -> None:
+    folder = imported(importing(good), tmp_path)
+    folder.update(imported={**folder.record()["imported"], field: value})
+    with pytest.raises(DamagedFile, match=rf"run\.json' is damaged: field 'imported\.{field}'"):
+        findings(folder)
 
 
 def test_the_split_of_the_first_training_is_passed_on_when_a_teacher_is_imported_again(good: Path, tmp_path) -> None:
