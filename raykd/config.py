@@ -93,6 +93,11 @@ class Config(metaclass=_NamesChecked):
     def from_text(cls, text: str) -> Self:
         """The default instance of the subclass whose kind or name is `text`, for `--set method=kd`."""
         known = kinds(cls)
+        if [*known] == [cls.kind]:  # a name would stand for the defaults of every field, and replace those set before
+            named = ", ".join(item.name for item in fields(cls))
+            raise ConfigError(
+                f"'{text}' cannot stand for {cls.title()}, which has the fields {named}; set these instead"
+            )
         names = {member.__name__.lower(): member for member in known.values()}
         found = known.get(text.lower()) or names.get(text.lower())
         if found is None:

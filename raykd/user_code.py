@@ -31,7 +31,9 @@ def errors_of(what: str, path: str = "") -> Iterator[None]:
         raise ConfigError(
             f"{what} ends the process{at} (sys.exit, code {shown(error.code)}); remove that line"
         ) from error
-    except Exception as error:  # whatever a user's code may raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's code may raise, such as asyncio.CancelledError
         raise ConfigError(f"{what} fails{_at_line(path, error)} with {reason_of(error)}") from error
 
 

@@ -84,6 +84,8 @@ def _classes(part: Path) -> dict[str, Path]:
             raise DataError(f"{entry}: lies in no class's folder; wants {LAYOUT}")
         if entry.is_dir():
             name = unicodedata.normalize("NFC", entry.name)
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+                raise DataError(f"{entry}: its name is that of a class and not plain text in UTF-8; rename the folder")
             if name in folders:
                 raise DataError(
                     f"{entry}: has the same name as another folder there in another Unicode form; merge them"

@@ -173,8 +173,13 @@ def _remedy(schema: pa.Schema, label_column: str) -> str:
         return f"; rename the column with the labels to '{label_column}'"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return f"; give each image one label, not a list: '{label_column}' must be numbers from 0"
-    if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+    if not (pa.types.is_integer(kind) or is_text(kind)):
         return f"; cast '{label_column}' to whole numbers from 0"
+    pictures_in = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+    if pictures_in is None:
+        return f"; rename the column with the pictures to '{_IMAGE_COLUMNS[0]}'"
+    if not _holds_bytes(schema.field(pictures_in).type):
+        return f"; store in '{pictures_in}' the bytes of each PNG or JPEG, as datasets.Image() does"
     return ""
 
 

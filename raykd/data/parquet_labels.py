@@ -20,7 +20,10 @@ _COLUMNS = ("label", "labels")
 def schema_of(file: Path) -> pa.Schema:
     """The columns of a file and its metadata."""
     with opened(file) as stored:
-        return stored.schema_arrow
+        schema = stored.schema_arrow
+    if twice := next((name for name in schema.names if schema.names.count(name) > 1), None):
+        raise DataError(f"{file}: has two columns called '{twice}'; rename or remove one of them")
+    return schema
 
 
 def label_column(file: Path, schema: pa.Schema) -> str:

@@ -22,7 +22,7 @@ def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Te
     """
     if not 0 <= num_held_out < len(labels):
         most = len(labels) - 1  # one at least stays to train on
-        raise DataError(f"cannot hold out {num_held_out} of {plural(len(labels), 'image')}; give 0 to {most}")
+        raise DataError(f"cannot hold out {num_held_out:,} of {plural(len(labels), 'image')}; give 0 to {most:,}")
     chosen = _choose(labels, num_held_out, SPLIT, seed)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
@@ -34,7 +34,7 @@ def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
     Raises: DataError when num is out of that range.
     """
     if not 1 <= num <= len(labels):
-        raise DataError(f"cannot keep {num} of {plural(len(labels), 'image')}; give 1 to {len(labels)}")
+        raise DataError(f"cannot keep {num:,} of {plural(len(labels), 'image')}; give 1 to {len(labels):,}")
     return _choose(labels, num, SUBSET, seed).nonzero().flatten()
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
 
-from raykd.config import Config
+from raykd.config import Config, fingerprint, to_dict
 from raykd.errors import ConfigError
 from raykd.messages import shown
 from raykd.methods import own_file
@@ -56,6 +56,16 @@ class Method(Config):
         own_file.require_sound(type(self), _below(Method), get_args(Need))
         with self.errors_of("one of its fields, or its check(),") if self._source else nullcontext():
             super().__post_init__()
+        if self._source:
+            self._require_written()
+
+    def _require_written(self) -> None:
+        """Raise ConfigError where a field's value cannot be written into run.json, by which runs are known."""
+        for item in fields(self):
+            try:
+                fingerprint(to_dict(getattr(self, item.name)))
+            except (TypeError, ValueError, RecursionError):
+                self._refuse(item.name, "cannot be written into run.json; give the field numbers or text")
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -145,13 +155,21 @@ def _require_sound_weights(method: Method, epochs: int) -> None:
         if not isinstance(weights, Mapping) or not weights:
             raise ConfigError(f"{given} is {shown(weights)}; it must return the weight of each term, 'ce' included")
         for name, weight in weights.items():
-            if not isinstance(weight, Real) or isinstance(weight, bool) or not isfinite(weight):
+            if not isinstance(weight, Real) or isinstance(weight, bool) or not _is_finite(weight):
                 raise ConfigError(f"{given} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
             if name in NO_TERMS:
                 raise ConfigError(
                     f"{given} names a term '{name}', which is a column of history.parquet for something else "
                     f"({', '.join(NO_TERMS)}); rename the term"
                 )
+
+
+def _is_finite(number: Real) -> bool:
+    """Whether `number` is finite as a float; a whole number may be too large for one."""
+    try:
+        return isfinite(number)
+    except OverflowError:
+        return False
 
 
 class Memory(nn.Module):

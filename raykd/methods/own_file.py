@@ -126,8 +126,13 @@ def require_alone(path: str, text: str) -> None:
     """Raise ConfigError where a file imports another that lies beside it."""
     for node in ast.walk(ast.parse(text, path)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ConfigError(
+                f"method file '{path}' has a relative import (line {node.lineno}), but goes to the workers alone: "
+                "put what it needs into it, or install that as a package"
+            )
         if isinstance(node, ast.ImportFrom):
-            names = ["." if node.level else node.module or ""]
+            names = [node.module or ""]
         for name in (name.partition(".")[0] for name in names):
             beside = [Path(path).with_name(f"{name}.py"), Path(path).with_name(name) / "__init__.py"]
             if name != "raykd" and name not in sys.stdlib_module_names and any(found.is_file() for found in beside):
@@ -148,9 +153,9 @@ def require_sound(cls: Any, others: list[Any], needs: tuple[str, ...]) -> None:
             "a run knows its method by that file's hash"
         )
     where = f"{title} in '{source.path}'"
-    plain = isinstance(kind := vars(cls).get("kind"), str) and re.fullmatch(r"[a-z][a-z0-9_]*", kind)
+    plain = isinstance(kind := vars(cls).get("kind"), str) and re.fullmatch(r"[a-z][a-z0-9_]{0,99}", kind)
     if not plain:
-        wants = 'give it a line kind: ClassVar[str] = "my_method", of a-z, 0-9 and _'
+        wants = 'give it a line kind: ClassVar[str] = "my_method", of a-z, 0-9 and _, at most 100 characters'
         raise ConfigError(f"{where} has no kind of its own, by which its runs are named; {wants}")
     typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
     if typed and "__dataclass_fields__" not in vars(cls):

@@ -76,7 +76,8 @@ def choose(content: object, wanted: Wanted, path: Path, key: str = "") -> tuple[
         raise ConfigError(f"weights file '{path}' holds no state dict of tensors; save model.state_dict()")
     keys = [candidate.key for candidate in found]
     if key:
-        found = [candidate for candidate in found if candidate.key == key or candidate.key.startswith(f"{key}.")]
+        plain_key = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        found = _at(key, found) or _at(plain_key, found)  # names are shown without the parts that wrappers add
         if not found:
             known = ", ".join(dict.fromkeys(filter(None, keys))) or "none, since the file is one state dict"
             raise ConfigError(f"weights file '{path}' has no state dict '{key}': known are {known}{_near(key, keys)}")
@@ -151,6 +152,11 @@ def _prefixes(tensors: Mapping[str, Tensor], wanted: Wanted) -> list[str]:
 
 def _holds_most(tensors: Mapping[str, Tensor], prefix: str, wanted: Wanted) -> bool:
     return 2 * sum(f"{prefix}{name}" in tensors for name in wanted.tensors) > len(wanted.tensors)
+
+
+def _at(key: str, found: Sequence[StateDict]) -> list[StateDict]:
+    """Return the candidates at `key` and below it."""
+    return [candidate for candidate in found if key and f"{candidate.key}.".startswith(f"{key}.")]
 
 
 def _distinct(found: Sequence[StateDict]) -> list[StateDict]:

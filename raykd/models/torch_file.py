@@ -6,9 +6,11 @@ stand-in, so that the tensors beside them can be read. Functions of the standard
 whole pickled model needs, are never replaced: such a file is refused.
 """
 
+import os.path
 import pickle
 import sys
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +44,20 @@ _USUAL: tuple[str, ...] = (
 
 _MAX_DEPTH = 5  # of nested mappings that are searched, as in state_dict.py
 _NETWORK = "_modules"  # in the state of every nn.Module
+_SAVE = "save the network's state_dict() with torch.save"
+# The first bytes of files that are taken for weights, with what they are and the remedy.
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer and not the file itself; run: git lfs pull",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it",
+    b"\x89HDF": f"an HDF5 file, as Keras writes it; make tensors of its arrays and {_SAVE}",
+    b"\x93NUMPY": f"a file of a NumPy array; make tensors of the arrays and {_SAVE}",
+    b"GGUF": f"a GGUF file; {_SAVE}",
+    b"{": "JSON text and no weights; name the file of weights beside it",
+    b"<": "a web page or XML and not the file itself; download it again",
+}
 
 
 class _Nothing:
@@ -106,12 +122,34 @@ def networks_in(content: object, key: str = "", depth: int = 0) -> list[str]:
 
 def require_no_folder(path: Path) -> None:
     """Raise ConfigError where `path` is a folder, naming the weights files in it."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return
     suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
     names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and child.is_file())
     inside = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
     raise ConfigError(f"weights file '{path}' is a folder; {inside}")
+
+
+def foreign_kind(path: Path) -> str:
+    """Return what a file that cannot be read as weights is by its content, with the remedy; '' where not known."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            return ""
+        if any(name.endswith("/constants.pkl") for name in names):
+            return f"a TorchScript archive; {_SAVE}"
+        if names and all(name.endswith(".npy") for name in names):
+            return f"an archive of NumPy arrays; make tensors of them and {_SAVE}"
+        is_torch = any(name.endswith("data.pkl") for name in names)
+        return "" if is_torch else "a zip archive and no file of weights; unpack it, and name the file in it"
+    kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), "")
+    if start[257:262] == b"ustar":
+        kind = "a tar archive and no file of weights; unpack it, and name the file in it"
+    return kind
 
 
 def _of(name: str, stand_in: Any) -> Any:

@@ -1,6 +1,7 @@
 """Weights in and out: safetensors, or a file of torch.save (`weights_only=True`: no code of a file runs)."""
 
 import json
+import os.path
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
 from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
-from raykd.models.torch_file import is_nothing, networks_in, read_torch_file, require_no_folder
+from raykd.models.torch_file import foreign_kind, is_nothing, networks_in, read_torch_file, require_no_folder
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
 
@@ -43,7 +44,8 @@ def split_key(text: str) -> tuple[Path, str]:
     """(path, key) of 'FILE' or 'FILE#KEY', where KEY names a state dict in the file; '~' is the home folder."""
     whole = Path(text).expanduser()
     file, mark, key = text.rpartition("#")
-    return (Path(file).expanduser(), key) if mark and file and not whole.exists() else (whole, "")
+    is_there = os.path.exists(whole)  # noqa: PTH110 - Path.exists raises for a name that is too long
+    return (Path(file).expanduser(), key) if mark and file and not is_there else (whole, "")
 
 
 def require_file(path: Path) -> None:
@@ -70,7 +72,8 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
+        cut = ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again")
+        raise _foreign(path) or cut from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -138,11 +141,18 @@ def _read(path: Path) -> Any:
             return read_torch_file(path)
         found = load_file(path)
     except pickle.UnpicklingError:
-        raise _refused(path) from None
+        raise _foreign(path) or _refused(path) from None
     except Exception as error:  # noqa: BLE001 - of damaged bytes torch's reader raises whatever it stumbles on
-        raise ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again") from None
+        cut = ConfigError(f"weights file '{path}' is cut short or damaged ({_line(error)}); copy it again")
+        raise _foreign(path) or cut from None
     require_intact(path, found, _metadata(path))
     return found
+
+
+def _foreign(path: Path) -> ConfigError | None:
+    """Return the refusal of a whole file of another kind, with its own remedy; None for a kind that is not known."""
+    what = foreign_kind(path)
+    return ConfigError(f"weights file '{path}' is {what}") if what else None
 
 
 def _refused(path: Path) -> ConfigError:
@@ -162,7 +172,9 @@ def _require_match(path: Path, found: Mapping[str, Tensor], wanted: Wanted, head
     """Raise ConfigError for tensors that are missing, not expected or of another shape; the stem before the head."""
     shapes, missing, extra = wanted.other_shapes(found), wanted.missing(found), wanted.extra(found)
     if shapes:
+        # Where a tensor of the head differs in more than its first dimension, the classes are not the reason.
         body = [name for name in shapes if name not in head]
+        body += [name for name in shapes if name in head and found[name].shape[1:] != wanted.tensors[name].shape[1:]]
         name = body[0] if body else shapes[-1]
         what = "another architecture, width or stem" if body else "another number of classes"
         classes = [name for name in shapes if name in head and found[name].shape[:1] != wanted.tensors[name].shape[:1]]

@@ -30,7 +30,8 @@ def require_sound_terms(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         student, teacher = (_resembling(outputs, num_images) for outputs in (student, teacher))
-        terms = _terms_of(method, _with_grad(student), given_to(method, teacher), targets, adapter)
+        student = _with_grad(student)
+        terms = _terms_of(method, student, given_to(method, teacher), targets, adapter)
     subject = f"method = {method.title()}: terms()"
     if not isinstance(terms, Mapping):
         raise ConfigError(f"{subject} returns {shown(terms)}; it must return a tensor for each name of a term")
@@ -41,6 +42,23 @@ def require_sound_terms(
     _require_weighed(method, run.recipe.epochs, set(terms))
     if not any(term.requires_grad for term in terms.values()):
         raise ConfigError(f"{subject} gives no term that depends on the student, so nothing would be distilled")
+    _require_finite_gradient(method, student, terms)
+
+
+def _require_finite_gradient(method: Method, student: Outputs, terms: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError where a term's gradient is NaN or infinite: the first step would end the run."""
+    outputs = [student.logits, student.embedding, *student.features, *student.heads]
+    inputs = [tensor for tensor in outputs if tensor is not None]
+    for name, term in terms.items():
+        if not term.requires_grad:
+            continue
+        with method.errors_of(f"the gradient of its term '{name}'"):
+            found = torch.autograd.grad(term, inputs, retain_graph=True, allow_unused=True)
+        if not all(bool(gradient.isfinite().all()) for gradient in found if gradient is not None):
+            raise ConfigError(
+                f"method = {method.title()}: the gradient of its term '{name}' is NaN or infinite; keep roots, "
+                "logarithms and divisors away from 0"
+            )
 
 
 def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None) -> Any:
@@ -62,6 +80,8 @@ def _wrong_with(name: str, term: object) -> str:
         return f"as {shown(term)}; it must be a tensor"
     if term.shape != () or not term.is_floating_point():
         return f"as a tensor {term.dtype} of shape {list(term.shape)}; it must be one float, the mean over the batch"
+    if term.is_meta:
+        return "as a tensor without data; it must be computed from the outputs"
     return "" if bool(term.isfinite()) else f"as {term.item()}; it must be finite"
 
 

@@ -11,6 +11,7 @@ from raykd import models
 from raykd.config import from_dict, to_dict
 from raykd.data.dataset import Dataset
 from raykd.errors import ConfigError
+from raykd.messages import one_line, shortened
 from raykd.models import ImageModel, Images, Model
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.plan import Run
@@ -82,9 +83,46 @@ def read_header(path: Path) -> Header | None:
         shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
         model = from_dict(Model, content["model"])
         trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
-        return Header(model, Images(**shape), content["data"], tuple(content["classes"]), content["run"], trained_on)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"weights file '{path}' was written by another version of raykd ({error})") from None
+        classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
+        header = Header(model, Images(**shape), content["data"], classes, content["run"], trained_on)
+        _require_sound(header)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"weights file '{path}' was written by another version of raykd, or its header is damaged "
+            f"({one_line(shortened(str(error)))}); copy it again, or give its tensors alone"
+        ) from None
+    return header
+
+
+def _require_sound(header: Header) -> None:
+    """Raise ValueError, which names the field, where a value cannot be what raykd wrote."""
+    images, trained_on = header.images, header.trained_on
+    required = {
+        "classes": all(isinstance(name, str) for name in header.classes) and bool(header.classes),
+        "images.num_classes": _is_count(images.num_classes, 1),
+        "images.size": _is_count(images.size, 1),
+        "images.mean": len(images.mean) == 3 and all(_is_within(value, 0.0) for value in images.mean),
+        "images.std": len(images.std) == 3 and all(_is_within(value, 1e-9) for value in images.std),
+        "data": isinstance(header.data, str),
+        "run": isinstance(header.run, str),
+    }
+    if trained_on is not None:
+        parts = (trained_on.train_images, trained_on.student_images)
+        is_split = _is_count(trained_on.num_images, 1) and _is_count(trained_on.val_images, 1)
+        is_split = is_split and all(part is None or _is_count(part, 1) for part in parts)
+        is_split = is_split and _is_count(trained_on.split_seed, 0)
+        required["trained_on"] = is_split and trained_on.val_images < trained_on.num_images
+    if wrong := next((name for name, holds in required.items() if not holds), ""):
+        raise ValueError(f"its field '{wrong}' has a value that raykd does not write")
+
+
+def _is_count(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_within(value: object, low: float) -> bool:
+    """Whether `value` is a number from `low` to 1; pixels lie in [0, 1], so means and standard deviations do."""
+    return isinstance(value, int | float) and low <= value <= 1
 
 
 def load_trained(path: Path) -> ImageModel:

@@ -176,6 +176,17 @@ FOLDERS = [
         "a class x.jpg", lambda p: (p / "train/x.jpg").mkdir(), ["train/x.jpg: is a folder with the name of a file"]
     ),
     folders(
+        "a class that is not UTF-8",
+        lambda p: [(p / n / "bee").rename(os.fsdecode(os.fsencode(p / n) + b"/b\xff")) for n in ("train", "test")],
+        ["\\udcff: its name is that of a class and not plain text in UTF-8; rename the folder"],
+    ),
+    folders(
+        "a class of two lines",
+        lambda p: [(p / n / "bee").rename(p / n / "b\ne") for n in ("train", "test")],
+        ["train/b\\ne: its name is that of a class and not plain text in UTF-8; rename the folder"],
+    ),
+    folders("a file of another suffix", move("train/ant/0.png", "train/ant/0.png.part"), ["0.png.part: is no .png"]),
+    folders(
         "a class in two forms", lambda p: [(p / f"train/{n}").mkdir() for n in ("\u00e9", "e\u0301")], ["Unicode form"]
     ),
     folders("one color", gray, ["folder:insects: every training picture has one and the same colour"]),
@@ -274,6 +285,32 @@ PARQUET = [
         parts(table(["a", "b"] * 3), table(["c"] * 6)),
         ["row 0 has label c; train's are a to b"],
     ),
+    parquet(
+        "two columns of one name",
+        parts(pa.Table.from_arrays([table()["image"], *[pa.chunked_array([LABELS])] * 2], ["image", "label", "label"])),
+        ["train.parquet: has two columns called 'label'; rename or remove one of them"],
+    ),
+    parquet("bytes for labels", parts(table([b"a", b"b"] * 3)), ["'label': binary", "cast 'label' to whole numbers"]),
+    parquet("empty labels", parts(table(pa.nulls(6))), ["'label': null", "cast 'label' to whole numbers from 0"]),
+    parquet(
+        "pictures of pixels",
+        parts(table(None, None, image=[[1, 2, 3]] * 6, label=LABELS)),
+        ["'image': list<element: int64>", "store in 'image' the bytes of each PNG or JPEG"],
+    ),
+    parquet(
+        "paths for pictures",
+        parts(table(None, None, image=["a.png"] * 6, label=LABELS)),
+        ["'image': string", "store in 'image' the bytes of each PNG or JPEG"],
+    ),
+    parquet(
+        "addresses for pictures",
+        parts(table(None, None, image_url=["http"] * 6, label=LABELS)),
+        ["'image_url': string", "rename the column with the pictures to 'img'"],
+    ),
+    parquet(
+        "shards from 1", {f"train-0000{i}-of-00002": table(seed=i) for i in (1, 2)}, ["there is no train-00000-of"]
+    ),
+    parquet("a footer too long", parts(b"PAR1" + bytes(99) + b"\xff\xff\xff\x7fPAR1"), ["copy or download it again"]),
     parquet("a path alone", parts(with_picture(None)), ["train.parquet: row 2 has no picture", "store its bytes"]),
     parquet("a bad picture", parts(with_picture(b"no picture")), ["train.parquet: row 2 is no PNG or JPEG"]),
     parquet("12 bits in 16", parts(with_picture(deep(4_000))), ["row 2: its values of 16 bits go up to 4,000 at most"]),

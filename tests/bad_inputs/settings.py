@@ -38,6 +38,23 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "data.name=folder:": ("dataset name 'folder:' names no folder", "folder:flowers"),
     "data.name=folder:nowhere": ("data/nowhere: no such folder", "train/<class>/*.png"),
     "data.name=parquet:/nowhere": ("/nowhere: no such folder", "train.parquet"),
+    # A name that cannot stand for an object of one kind.
+    "student=resnet18": ("student=resnet18: 'resnet18' cannot stand for Recipe", "which has the fields model, epochs"),
+    "teacher=recipe": ("teacher=recipe: 'recipe' cannot stand for Recipe", "set these instead"),
+    "data=digits": ("data=digits: 'digits' cannot stand for Data", "which has the fields name"),
+    "workers=2": ("workers=2: '2' cannot stand for Workers", "which has the fields"),
+    "search=asha": ("search=asha: 'asha' cannot stand for Search", "which has the fields space"),
+    "student.augmentation=none": ("'none' cannot stand for Augmentation", "which has the fields"),
+    "student=none": ("'none' cannot stand for Recipe", "which has the fields"),
+    "teacher_source=cache": ("teacher_source=cache", "one of auto, live, table"),
+    ("teacher_source=table", "method=at"): ("teacher_source = 'table'", "use live, or auto"),
+    ("teacher_seed=5", "teacher_seeds=0,1"): ("teacher_seed = 5", "leave one of both out"),
+    ("teacher_checkpoint=a.pth", "teacher_seeds=0,1"): ("teacher_checkpoint = 'a.pth'", "leave one of both out"),
+    ("student.model.width=8", "student.model=vit6"): ("width = 8 in ViT", "multiple of heads = 3"),
+    "student.model=timm:\ud800": ("unknown timm model '\\ud800'",),
+    "compare=kd": ("compare = (KD(alpha=0.5, temperature=4.0),)", "twice"),
+    "seeds=0..4": ("seeds=0..4", "values separated by commas"),
+    "data.crop_padding=100": ("crop_padding = 100", "[0, 32] pixels"),
     # Values of another type.
     "method.alpha=half": ("method.alpha=half", "a number"),
     "method.alpha=nan": ("alpha = nan", "must be a finite number"),
@@ -217,7 +234,6 @@ SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
 FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "an experiment file without one": ("x = 1\n", ("defines no experiment", "experiment = Experiment(...)")),
     "an experiment that is a number": ("experiment = 3\n", ("defines no experiment", "experiment is of type int")),
-    "experiments that are a number": ("experiments = 5\n", ("defines no experiment", "experiments is of type int")),
     "experiments that are None": ("experiments = None\n", ("defines no experiment",)),
     "experiments that are empty": ("experiments = ()\n", ("defines no experiment",)),
     "experiments that are a dictionary": (
@@ -252,6 +268,17 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a file with a null byte": (b"x = 1\n\0\n", ("tiny.py' has null bytes",)),
     "a file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("tiny.py' ends the process at line 2", "code 0")),
     "a file that raises SystemExit with text": ("raise SystemExit('bye')\n", ("ends the process at line 1", "'bye'")),
+    "a file that raises BaseException": (
+        "\nraise BaseException('stop')\n", ("fails at line 2 with BaseException: stop",)
+    ),
+    "a file that is cancelled": (
+        "import asyncio\nraise asyncio.CancelledError('x')\n", ("fails at line 2 with CancelledError: x",)
+    ),
+    "a file that raises GeneratorExit": ("raise GeneratorExit\n", ("fails at line 1 with GeneratorExit",)),
+    "experiments that are a number": ("experiments = 5\n", ("experiments is of type int", "a tuple of Experiment")),
+    "experiments whose generator fails": ("experiments = (1 / 0 for _ in range(3))\n", ("ZeroDivisionError",)),
+    "a file that is UTF-16": ("x = 1\n".encode("utf-16"), ("has null bytes", "copy it again")),
+    "a file of 100,000 signs": (f"x = {'-' * 100_000}1\n", ("fails with MemoryError",)),
     "a file that calls itself without end": (
         "def f():\n    return f()\n\nf()\n", ("tiny.py' fails at line 2 with RecursionError",)
     ),
@@ -359,6 +386,47 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         method(weights='{"ce": 1.0, "own": float("inf")}'),
         ("weighs 'own' by inf", "finite"),
     ),
+    "weights of 400 digits": (method(weights='{"ce": 1.0, "own": 10**400}'), ("weighs 'own' by 1000", "finite number")),
+    "weights that are NaN in a later epoch": (
+        method(weights='{"ce": 1.0, "own": float("nan") if epoch == 0 else 1.0}'),
+        ("weighs 'own' by nan",),
+    ),
+    "weights that are cancelled": (
+        method(weights="(_ for _ in ()).throw(GeneratorExit)"),
+        ("its weights(epoch) fails at line 12 with Gener",),
+    ),
+    "a term without data": (
+        method(terms='{"own": student.logits.mean().to("meta")}'),
+        ("gives 'own' as a tensor without data",),
+    ),
+    "a term whose gradient is NaN": (
+        method(terms='{"own": (student.logits * 0).sqrt().mean()}'),
+        ("the gradient of its term 'own' is NaN or infinite", "away from 0"),
+    ),
+    "a term whose gradient fails": (
+        method(
+            terms='{"own": student.logits.exp().mul(1).mean() + (x := student.logits.exp()).mul(x).mean() '
+            "+ x.zero_().mean()}"
+        ),
+        ("the gradient of its term 'own' fails with RuntimeError",),
+    ),
+    "a field that is a tensor": (
+        method("    t: object = torch.ones(3)\n"),
+        ("t = tensor([1., 1., 1.])", "cannot be written into run.json"),
+    ),
+    "a field that is a function": (
+        method("    t: object = print\n"),
+        ("t = <built-in function print>", "give the field numbers or text"),
+    ),
+    "a kind of 300 letters": (
+        method().replace("'KIND'", repr("a" * 300)),
+        ("has no kind of its own", "at most 100 characters"),
+    ),
+    "a method file with a relative import": (
+        "from . import other\n",
+        ("mine.py' has a relative import (line 1)", "as a package"),
+    ),
+    "a method that needs nothing at all": (method(needs="None"), ("needs = None", "must be a frozenset")),
     "weights that are text": (method(weights='{"ce": "1", "own": 1}'), ("weighs 'ce' by '1'", "finite number")),
     "weights that are tensors": (
         method(weights='{"ce": torch.ones(())}'),

@@ -4,9 +4,10 @@ import gzip
 import io
 import json
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,55 @@ NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
 NOT_FINITE = ("values that are NaN or infinite", "give an earlier checkpoint")
 DENSE = ("weights must be dense floating-point numbers", "state_dict() in float32")
 
+HEADER = ("was written by another version of raykd, or its header is damaged", "copy it again")
+SPLIT = {
+    "data_identity": "x",
+    "num_images": 1200,
+    "val_images": 200,
+    "train_images": None,
+    "student_images": None,
+    "split_seed": 0,
+}
+HEADERS: dict[str, tuple[dict[str, Any], str]] = {
+    name: ({"images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3} | changes}, said)
+    for name, changes, said in (
+        ("a standard deviation of zero", {"std": [0.0] * 3}, "images.std"),
+        ("a mean of two channels", {"mean": [0.3] * 2}, "images.mean"),
+        ("a mean of text", {"mean": ["x"] * 3}, "images.mean"),
+        ("a mean of NaN", {"mean": [float("nan")] * 3}, "images.mean"),
+        ("a mean in values of pixels", {"mean": [120.0] * 3}, "images.mean"),
+        ("a size that is text", {"size": "16"}, "images.size"),
+    )
+} | {
+    "classes that are numbers": ({"classes": [*range(10)]}, "'classes'"),
+    "classes that are one text": ({"classes": "0123456789"}, "'classes'"),
+    "no model": ({"model": None}, "header"),
+    "a split of all images": ({"trained_on": SPLIT | {"val_images": 5000}}, "'trained_on'"),
+    "a split of text": ({"trained_on": SPLIT | {"val_images": "x"}}, "'trained_on'"),
+    "a split that is a number": ({"trained_on": 3}, "header"),
+}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """A state dict inside so many mappings."""
+    return {"a": nested(depth - 1)} if depth else dict(fitting())
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def arrays() -> bytes:
+    """The teacher's weights as NumPy saves them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: tensor.numpy() for name, tensor in fitting().items()})
+    return buffer.getvalue()
+
+
 CASES = [
     BadInput(
         "a teacher that is not there",
@@ -171,7 +221,9 @@ CASES = [
         ("teacher.pth' ",),
     ),
     BadInput(
-        "a web page for weights", written(lambda: b"<!DOCTYPE html><html></html>", "teacher.safetensors"), DAMAGED
+        "a web page for weights",
+        written(lambda: b"<!DOCTYPE html><html></html>", "teacher.safetensors"),
+        ("is a web page or XML and not the file itself; download it again",),
     ),
     BadInput("half a safetensors file", written(lambda: save(fitting())[:200_000], "teacher.safetensors"), DAMAGED),
     BadInput("half a zip file", written(lambda: torch_bytes(fitting())[:200_000]), DAMAGED),
@@ -318,6 +370,58 @@ CASES = [
         "a header without its fields",
         with_header(fitting, lambda: header(images={})),
         ("teacher.safetensors' was written by another version of raykd",),
+    ),
+    *(
+        BadInput(f"a header with {name}", with_header(fitting, partial(header, **changes)), (*HEADER, said))
+        for name, (changes, said) in HEADERS.items()
+    ),
+    BadInput("a header that is nested", with_header(fitting, lambda: {"raykd": "[" * 100_000}), HEADER),
+    BadInput("a header that is a list", with_header(fitting, lambda: {"raykd": "[1]"}), HEADER),
+    BadInput(
+        "a head of another width",
+        file(lambda: but("fc.weight", lambda x: x.t().contiguous())),
+        ("another architecture, width or stem: fc.weight is (64, 10), the model requires (10, 64)",),
+    ),
+    BadInput(
+        "a state dict of upper-case names",
+        file(lambda: {name.upper(): tensor for name, tensor in fitting().items()}),
+        ("it lacks conv1.weight and has CONV1.WEIGHT",),
+    ),
+    BadInput("a state dict nested seven deep", file(lambda: nested(7)), NO_STATE),
+    BadInput("a state dict in a tuple", file(lambda: (fitting(), 3)), NO_STATE),
+    BadInput(
+        "a quantized weight",
+        file(lambda: but("fc.weight", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8))),
+        ("fc.weight is qint8", *DENSE),
+    ),
+    BadInput("an archive of NumPy arrays", written(arrays), ("is an archive of NumPy arrays; make tensors of them",)),
+    BadInput("a NumPy array", written(lambda: b"\x93NUMPY" + bytes(99)), ("is a file of a NumPy array; make tensors",)),
+    BadInput(
+        "a zip archive of something else",
+        written(lambda: zipped({"a/readme.txt": b"x"})),
+        ("is a zip archive and no file of weights; unpack it",),
+    ),
+    BadInput(
+        "a checkpoint in a zip archive",
+        written(lambda: zipped({"teacher.pth": torch_bytes(fitting())})),
+        ("is a zip archive and no file of weights; unpack it",),
+    ),
+    BadInput(
+        "a TorchScript archive",
+        written(lambda: zipped({"net/constants.pkl": b"\x80\x02).", "net/data.pkl": b"\x80\x02)."})),
+        ("is a TorchScript archive; save the network's state_dict()",),
+    ),
+    BadInput("a file of Keras", written(lambda: b"\x89HDF\r\n\x1a\n" + bytes(99)), ("is an HDF5 file, as Keras",)),
+    BadInput("a GGUF file", written(lambda: b"GGUF" + bytes(99)), ("is a GGUF file; save the network's state_dict()",)),
+    BadInput(
+        "an index of shards",
+        written(lambda: b'{"metadata": {}, "weight_map": {}}', "model.safetensors.index.json"),
+        ("is JSON text and no weights; name the file of weights beside it",),
+    ),
+    BadInput(
+        "JSON in place of safetensors",
+        written(lambda: b'{"a": 1}', "teacher.safetensors"),
+        ("is JSON text and no weights",),
     ),
     BadInput(
         "a mean without a standard deviation",

@@ -61,11 +61,11 @@ def test_all_and_nothing_are_possible_where_they_make_sense() -> None:
 
 @pytest.mark.parametrize("num", [-1, 5_000, 9_999])
 def test_impossible_holdout_is_named(num: int) -> None:
-    with pytest.raises(DataError, match=f"{num} of 5000 images; give 0 to 4999"):
+    with pytest.raises(DataError, match=f"{num:,} of 5,000 images; give 0 to 4,999"):
         stratified_holdout(BALANCED, num, seed=0)
 
 
 @pytest.mark.parametrize("num", [-1, 0, 5_001])
 def test_impossible_subset_is_named(num: int) -> None:
-    with pytest.raises(DataError, match=f"{num} of 5000 images; give 1 to 5000"):
+    with pytest.raises(DataError, match=f"{num:,} of 5,000 images; give 1 to 5,000"):
         stratified_subset(BALANCED, num, seed=0)

@@ -16,6 +16,7 @@ from search_runs import EXPERIMENT
 from small_runs import recipe
 
 from raykd.errors import ConfigError, RunFailed
+from raykd.json_fields import write_record
 from raykd.orchestration import confirm as confirmation
 from raykd.orchestration.confirm import Candidate, candidates_of, confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
@@ -135,7 +136,7 @@ def test_a_baseline_that_diverges_is_recorded(lab) -> None:
 
 
 def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(lab, tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="1 of 1 jobs failed"):
+    with pytest.raises(RunFailed, match="1 of 1 job failed"):
         lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
     asked = command(tmp_path, RATES)
     assert not asked.folder.confirmed.exists() and not is_confirmed(asked)
@@ -153,8 +154,8 @@ def test_a_damaged_confirmation_is_refused_in_one_line(lab, tmp_path: Path, dama
     lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
     asked = command(tmp_path, RATES)
     path = asked.folder.confirmed
-    path.write_text(json.dumps({**json.loads(path.read_text()), damage: [7]}))
-    with pytest.raises(ConfigError, match=r"confirmed\.json' is damaged .* remove it, and rerun") as caught:
+    write_record(path, {**json.loads(path.read_text()), damage: [7]})
+    with pytest.raises(ConfigError, match=r"confirmed\.json' is damaged: .* remove it and rerun") as caught:
         is_confirmed(asked)
         winner_of(asked.folder)
     assert "\n" not in str(caught.value)

@@ -79,7 +79,7 @@ def test_node_that_only_coordinates_lowers_nothing() -> None:
 
 
 def test_too_few_for_the_workers_of_one_run_is_said() -> None:
-    words = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPUs\)"
+    words = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPU\)"
     with pytest.raises(ConfigError, match=words):
         plan_slots([SMALL_GPU], Workers(count=2), 1, 1)
 

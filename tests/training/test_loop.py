@@ -168,6 +168,8 @@ def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFo
     content = bytearray(run_folder.best.read_bytes())
     content[-1] ^= 1
     run_folder.best.write_bytes(content)
+    assert run_folder.status() == "damaged"
+    run_folder.update(weights_sha256="0" * 64)  # as when the run was trained again, to other weights
     assert not is_tested(run_folder)
 
 
