@@ -91,8 +91,10 @@ def test_the_example_experiment_is_accepted(tmp_path, capsys):
 
 def test_the_example_search_is_accepted(tmp_path, capsys):
     path = tmp_path / "wide.py"
-    experiment = "from dataclasses import replace\nfrom digits import experiment as digits\n"
-    path.write_text(f"{_example('search = Search(')}{experiment}experiment = replace(digits, search=search)\n")
+    imports = "from dataclasses import replace\nfrom digits import experiment as digits\n"
+    data = "data = replace(digits.data, student_images=None)\n"
+    experiment = "experiment = replace(digits, search=search, data=data)\n"
+    path.write_text(_example("search = Search(") + imports + data + experiment)
     (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
     assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
     planned = capsys.readouterr().out

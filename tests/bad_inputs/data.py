@@ -151,7 +151,7 @@ FOLDERS = [
     folders("no test", move("test", "Test"), ["insects: has no folder test", "there are: Test, train"]),
     folders("classes without parts", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
     folders("two validation parts", lambda p: [move("test", "val")(p), link("dev", "val")(p)], ["'val' and 'dev'"]),
-    folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folders of classes"]),
+    folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folder of classes"]),
     folders("an empty class", empty("train/bee"), ["train/bee: a class without pictures", "remove the folder"]),
     folders("a class that train lacks", move("test/bee", "test/beee"), ["test/beee", "did you mean 'bee'?"]),
     folders("a loose picture", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
@@ -194,7 +194,10 @@ FOLDERS = [
         "12 bits in 16", twelve_bits, ["0.png: its values of 16 bits go up to 4,00", "multiply the values to fill 16"]
     ),
     folders(
-        "a size above memory", lambda _: None, ["GB of memory", "--set data.image_size="], ["data.image_size=900000"]
+        "a size above the limit",
+        lambda _: None,
+        ["image_size = 900000", "must be at most 1,024"],
+        ["data.image_size=900000"],
     ),
 ]
 PICTURES = [
@@ -264,7 +267,7 @@ PARQUET = [
         "two classes of one name", parts(table(names=("a", "b", "a")), table(names=("a", "b", "a"))), ["called 'a'"]
     ),
     parquet("labels from 1", parts(table([1, 2, 3] * 2, None), table(names=None)), ["no training image has label 0"]),
-    parquet("one class", parts(table([0] * 6, None), table(names=None)), ["its labels name 1 classes"]),
+    parquet("one class", parts(table([0] * 6, None), table(names=None)), ["its labels name 1 class"]),
     parquet(
         "float labels", parts(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to whole numbers from 0"]
     ),
