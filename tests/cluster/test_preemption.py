@@ -80,6 +80,7 @@ def test_job_preempted_where_slurm_cancels_saves_and_ends_with_75_and_the_line_t
     assert leftovers(preempting) == []
 
 
+@pytest.mark.soak
 def test_run_over_two_nodes_that_is_preempted_saves_on_both(
     preempting: Testbed, repository: Path, tmp_path: Path
 ) -> None:
@@ -97,7 +98,7 @@ def test_run_over_two_nodes_that_is_preempted_saves_on_both(
     assert leftovers(preempting) == []
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_cancelled_job_saves_before_slurm_kills_it(
     preempting: Testbed, repository: Path, tmp_path: Path, nodes: int
 ) -> None:
@@ -110,6 +111,7 @@ def test_cancelled_job_saves_before_slurm_kills_it(
     assert leftovers(preempting) == []
 
 
+@pytest.mark.soak
 def test_job_that_is_requeued_by_hand_saves_and_resumes(preempting: Testbed, repository: Path, tmp_path: Path) -> None:
     job_id = train(preempting, repository, tmp_path / "results")
     preempting.run(["scontrol", "requeue", str(job_id)])
