@@ -33,7 +33,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     warn(slurm, job_id)
     slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
     start_now(slurm, job_id)
-    job = slurm.wait(job_id, timeout_s=60)
+    job = slurm.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert f"cut off: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
