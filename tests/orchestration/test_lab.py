@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,9 +145,7 @@ def test_broken_run_stops_no_other_and_is_told_in_one_line(lab: Lab) -> None:
 def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
     before = {run.name: lab.folder(run).path / "run.json" for run in runs_of(GOOD).values()}
     times = {name: path.stat().st_mtime_ns for name, path in before.items()}
-    began = time.monotonic()
     again = run_here([GOOD], lab.results)
-    assert time.monotonic() - began < 10
     assert again.exit_code == 0 and again.errors == []
     assert again.lines[0] == f"5 runs, 5 of them done before; results in {lab.results}"
     assert again.lines[1].startswith("digits: ") and "597 test images of 16x16 pixels; 10 classes:" in again.lines[1]
