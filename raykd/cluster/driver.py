@@ -39,7 +39,7 @@ class Signals:
         self.received.append(signal.Signals(number))
 
     def take(self) -> list[signal.Signals]:
-        """Those that came since the last call. SIGUSR2 is returned once: again, it would end a driver that saves."""
+        """Return the signals received since the last call. SIGUSR2 is returned once, since a second one ends the driver."""
         self._look()
         first, numbers = self._num_taken, list(self.received)
         self._num_taken = len(numbers)
@@ -51,10 +51,10 @@ class Signals:
         self._look()
         if self.received:
             source = "Slurm's SIGTERM to its steps" if self.has_been_warned else self.received[0].name
-            raise Interrupted(f"cut off by {source} while Ray was starting")
+            raise Interrupted(f"interrupted by {source} while Ray was starting")
 
     def _look(self) -> None:
-        """A warning after a signal brings no news: whoever sends SIGTERM to this process sends it to all."""
+        """A warning after a signal is ignored, because SIGTERM to this process reaches all of the job's processes."""
         if not self.received and self.is_warned():
             self.has_been_warned = True
             self._note(signal.SIGUSR2, None)

@@ -50,7 +50,7 @@ def read_details(job_id: str, names_in: Callable[[str], Sequence[str]]) -> JobDe
 
 
 def parse_details(text: str, names_in: Callable[[str], Sequence[str]]) -> JobDetails | None:
-    """As `read_details`, from what scontrol printed."""
+    """Parse the output of `scontrol show job --details`; see `read_details`."""
     shares = {}
     for nodes, memory_mib, gres in NODES.findall(text):
         names = names_in(nodes) if re.search(r"[\[,]", nodes) else [nodes]

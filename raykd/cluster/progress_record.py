@@ -53,7 +53,7 @@ def _step(checkpoint: Path) -> str:
         progress = json.loads(json.loads(header)["__metadata__"]["progress"])
         return f"{progress['epoch']} {progress['step']}"
     except (ValueError, KeyError, TypeError):
-        return ""  # damaged; whoever resumes from it reports that
+        return ""  # damaged: the run that resumes from it reports the damage
 
 
 def _trained(journal: Path) -> str:

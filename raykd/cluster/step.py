@@ -101,7 +101,7 @@ class _Step:
         self._starter = _spawn(self._command, os.environ)
 
     def _starter_ended(self, code: int) -> int | None:
-        """The exit code where the step ends with `ray start`, or None where the step goes on."""
+        """Return the exit code where the step ends with `ray start`, None where it continues."""
         took_s = time.monotonic() - self._started
         self._processes = _ray_processes()
         is_running = any(process.name == "raylet" for process in self._processes.values())
@@ -119,7 +119,7 @@ class _Step:
         return code if code > 0 else 128 - code
 
     def _child_ended(self, process: int, code: int) -> int | None:
-        """1 where Ray cannot do without the process that ended; None where the step goes on."""
+        """Return 1 where Ray cannot run without the process that ended, None where the step continues."""
         ended = self._processes.pop(process, None)
         if ended is None:  # an orphan of no importance: a worker's child, one of the dashboard's own processes
             return None

@@ -76,7 +76,7 @@ def test_lost_head_ends_the_driver_and_says_why(tmp_path: Path) -> None:
 def test_signal_while_ray_starts_ends_the_job_as_cut_off() -> None:
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR2)
-        with pytest.raises(Interrupted, match="cut off by SIGUSR2 while Ray was starting"):
+        with pytest.raises(Interrupted, match="interrupted by SIGUSR2 while Ray was starting"):
             signals.check()
 
 

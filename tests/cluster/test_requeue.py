@@ -60,7 +60,7 @@ def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
     slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
     warn(slurm, job_id)
     job = slurm.wait(job_id, timeout_s=15)
-    assert (job.exit_code, "cut off by SIGUSR2 while Ray was starting" in job.output) == (75, True), job.output
+    assert (job.exit_code, "interrupted by SIGUSR2 while Ray was starting" in job.output) == (75, True), job.output
     line = shlex.join(["sbatch", SCRIPT, *words])
     assert f"cut off and not requeued: {why}; to go on: cd {repository} && {line}" in job.output
     assert leftovers(slurm) == []
