@@ -39,7 +39,7 @@ class Signals:
         self.received.append(signal.Signals(number))
 
     def take(self) -> list[signal.Signals]:
-        """Return the signals received since the last call. SIGUSR2 is returned once, since a second one ends the driver."""
+        """Return the signals since the last call. SIGUSR2 is returned once, since a second one ends the driver."""
         self._look()
         first, numbers = self._num_taken, list(self.received)
         self._num_taken = len(numbers)
