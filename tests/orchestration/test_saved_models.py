@@ -70,7 +70,8 @@ def test_pth_of_a_state_dict_is_read_bare_wrapped_and_from_ddp(tmp_path: Path, s
 def test_raykds_own_file_says_what_it_is_of_whatever_the_experiment_is(tmp_path: Path) -> None:
     vit = ViT(depth=1, width=24, heads=2, patch=2)
     model = network(vit, seed=3)
-    run = Run(family="small", stage="distilled", recipe=recipe(model=vit), data_identity=digits().identity)
+    data = experiment().data
+    run = Run("small", "distilled", recipe(model=vit), data=data, data_identity=digits().identity)
     save_trained(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), run, digits())
     assert images_of(digits()).size == IMAGE_SIZE
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
