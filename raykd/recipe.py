@@ -107,7 +107,9 @@ class Recipe(Config):
     """One training. `model` is a name of `raykd.models.MODELS`, 'timm:<name>', or a Model with its own fields.
 
     precision: of matrix products and convolutions; 'auto' is bf16 where the hardware has it, else fp32, and run.json
-    says which. compile: by torch.compile, with CUDA graphs on a GPU; 10 to 30 s before the first step.
+    says which. compile: by torch.compile; 10 to 60 s before the first step. step: how a training step is launched on a
+    GPU: 'graph' captures the whole step, from the batch's views to the optimizer, as one CUDA graph and replays it;
+    'eager' launches each kernel; 'auto' captures where raykd knows that every step does the same work.
     sync_batch_norm: of a run of several workers, over the images of all and not of each. augmentation: what is done to
     the data's views before this model trains on them; a distilled student's teacher is then asked about the very same
     pixels, live.
@@ -124,6 +126,7 @@ class Recipe(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    step: Literal["auto", "eager", "graph"] = later("auto")
     sync_batch_norm: bool = False
     augmentation: Augmentation = later(NO_AUGMENTATION)
 
