@@ -52,6 +52,10 @@ class Draws:
     techniques: tuple[tuple[Tensor, ...], ...]
     mixing: tuple[Tensor, ...]
 
+    def tensors(self) -> list[Tensor]:
+        """Return every tensor, in a fixed order."""
+        return [self.index, self.view, *(tensor for drawn in self.techniques for tensor in drawn), *self.mixing]
+
 
 class Augmenter:
     """What `augmentation` makes of the views that `renderer` cuts.
@@ -96,8 +100,11 @@ class Augmenter:
         drawn = tuple(technique.draw(both) for technique in self._techniques)
         return Draws(torch.stack(shown), torch.stack(views), drawn, mixing)
 
-    def show(self, draws: Draws, some: slice) -> tuple[Tensor, Mixed | None]:
-        """(uint8 [B, 3, H, W], channels-last; what was mixed into them) of the images `some` of an epoch's draws."""
+    def show(self, draws: Draws, some: slice | Tensor) -> tuple[Tensor, Mixed | None]:
+        """(uint8 [B, 3, H, W], channels-last; what was mixed into them) of the images `some` of an epoch's draws.
+
+        some: a slice, or places int64 [B] on the device.
+        """
         index, view = draws.index[:, some], draws.view[:, some]
         pixels = self._renderer.render(index.flatten(), view.flatten()).permute(0, 2, 3, 1)
         for technique, drawn in zip(self._techniques, draws.techniques, strict=True):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
-from raykd.data.augmenter import Augmenter
+from raykd.data.augmenter import Augmenter, Draws
 from raykd.data.counter_rng import permutation
 from raykd.data.views import ViewRenderer, Views
 from raykd.errors import ConfigError
@@ -32,9 +32,29 @@ class Batch:
     labels: Tensor  # int64 [B]
     index: Tensor  # int64 [B], rows of the dataset's training part
     view: Tensor  # int64 [B], the view that each image is shown as, or is augmented from
-    epoch: int  # from 0
-    step: int  # from 0 within the epoch
     mixed: Mixed | None = None  # what was mixed into each image; it has the larger share itself
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """Every image of one epoch in the order in which it is shown, on the loader's device.
+
+    Shapes: index, view and labels are int64 [n]. draws holds the random numbers of the augmentation, or None.
+    """
+
+    index: Tensor
+    view: Tensor
+    labels: Tensor
+    draws: Draws | None = None
+
+    def copy_(self, other: "EpochOrder") -> None:
+        """Overwrite every tensor by that of another epoch of the same loader; the tensors keep their addresses."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine.copy_(theirs)
+
+    def _tensors(self) -> list[Tensor]:
+        drawn = self.draws.tensors() if self.draws is not None else []
+        return [self.index, self.view, self.labels, *drawn]
 
 
 class TrainLoader:
@@ -96,21 +116,35 @@ class TrainLoader:
         return self._steps(epoch, first_step)
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        # The epoch's order, views and labels are made at once: a step is then slices and one gather.
+        order = self.order(epoch)
+        share = self.batch_size // self.world_size
+        for step in range(first_step, self.steps_per_epoch):
+            start = step * self.batch_size + self.rank * share
+            yield self.batch(order, slice(start, start + share))
+
+    def order(self, epoch: int) -> EpochOrder:
+        """Return the order of `epoch`. It is made at once: a step is then some slices and one gather."""
         order = permutation(self.seed, epoch, len(self._rows), self._rows.device)
         index = self._rows[order]
         view = self.views.draw(self.seed, epoch, index)
-        labels = self._labels[index]
         draws = self._augmenter.draw(self.seed, epoch, index, view) if self._augmenter else None
-        share, mixed = self.batch_size // self.world_size, None
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size + self.rank * share
-            mine = slice(start, start + share)
-            if self._augmenter is None or draws is None:
-                images = self.renderer.render(index[mine], view[mine])
-            else:
-                images, mixed = self._augmenter.show(draws, mine)
-            yield Batch(images, labels[mine], index[mine], view[mine], epoch, step, mixed)
+        return EpochOrder(index, view, self._labels[index], draws)
+
+    def batch(self, order: EpochOrder, some: slice | Tensor) -> Batch:
+        """Return the batch at the places `some` of `order`: a slice, or int64 [B] on the loader's device."""
+        index, view, labels = order.index[some], order.view[some], order.labels[some]
+        if self._augmenter is None or order.draws is None:
+            return Batch(self.renderer.render(index, view), labels, index, view)
+        images, mixed = self._augmenter.show(order.draws, some)
+        return Batch(images, labels, index, view, mixed)
+
+    def places(self, step: Tensor) -> Tensor:
+        """Return the places of this worker's images of a step, int64 [B]. step: int64 [1], on the loader's device.
+
+        Nothing is read from the device, so that a CUDA graph can compute it.
+        """
+        share = self.batch_size // self.world_size
+        return step * self.batch_size + self.rank * share + torch.arange(share, device=step.device)
 
 
 def eval_batches(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

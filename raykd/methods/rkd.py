@@ -26,7 +26,9 @@ from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
 LEAST_DISTANCE = 1e-6  # the authors': of two different images, however alike
-CORNERS = 8  # images i at a time: [8, B, B] cosines, and [8, B, D] differences
+# Images i at a time, c: [c, B, B] cosines and [c, B, D] differences. A CPU keeps 8 in its caches; on a GPU, where a
+# batch of 128 by eights is 800 kernels, more of them cost no time.
+CORNERS = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class _Angles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         total, gradient = student.new_zeros(()), torch.zeros_like(student)
-        for first in range(0, len(student), CORNERS):
-            corners = slice(first, first + CORNERS)
+        at_once = CORNERS["cuda" if student.is_cuda else "cpu"]
+        for first in range(0, len(student), at_once):
+            corners = slice(first, first + at_once)
             ours, length = _sides(student, student[corners])
             theirs, _ = _sides(teacher, teacher[corners])
             off = torch.bmm(ours, ours.mT) - torch.bmm(theirs, theirs.mT)

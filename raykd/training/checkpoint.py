@@ -25,7 +25,10 @@ from raykd.models.weights import save_weights
 
 @dataclass
 class Progress:
-    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far. run: its fingerprint."""
+    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far. run: its fingerprint.
+
+    peak_memory_bytes: the most that training took so far, over all resumes; 0 where nothing tells.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -35,6 +38,7 @@ class Progress:
     sums: dict[str, Any] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     run: str = ""
+    peak_memory_bytes: int = 0
 
 
 def save_checkpoint(

@@ -27,10 +27,10 @@ from raykd.training.group import ALONE, Group
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.imported import take_over
 from raykd.training.memory import peak_bytes, reset_peak
-from raykd.training.optim import learning_rate, set_learning_rate
+from raykd.training.optim import learning_rate
 from raykd.training.per_worker import per_worker
 from raykd.training.records import finish, note_per_worker, require_same_data, start
-from raykd.training.sums import EpochSums
+from raykd.training.steps import Steps, steps_of
 from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import Training, make_training
 
@@ -81,14 +81,13 @@ def _require_one_teacher(teacher: Teacher, group: Group) -> None:
 
 def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
     """Bring a run to its end and leave its best weights."""
-    device = training.compute.device
-    is_counted = reset_peak(device)
+    is_counted = reset_peak(training.compute.device)
     for report in train_epochs(training, folder, hooks):
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
         best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
-        folder.update(peak_memory_bytes=peak_bytes(device) if is_counted else None)
+        folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if is_counted else None)
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
@@ -101,37 +100,36 @@ def train_epochs(training: Training, folder: RunFolder, hooks: Hooks) -> Iterato
     training.progress.run = training.run.fingerprint
     training.go_parallel()
     saver = _Saver(training, folder, hooks.checkpoint_every_s)
+    steps = steps_of(training)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
-        yield _epoch(training, epoch, saver, hooks)
+        yield _epoch(training, steps, epoch, saver, hooks)
     saver.save()
 
 
-def _epoch(training: Training, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
+def _epoch(training: Training, steps: Steps, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
     """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
-    recipe, progress, steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
-    weights = training.run.method.weights(epoch)
-    sums = EpochSums((*dict.fromkeys((*weights, "top1")), "loss"), training.compute.device, training.group)
-    if progress.sums is not None:
-        sums.restore(progress.sums)
+    recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     began, first_step = time.monotonic(), progress.step
-    seeds = step_seeds(training.run.seed, epoch, steps, training.group.rank)
+    seeds = step_seeds(training.run.seed, epoch, num_steps, training.group.rank)
     generator = generator_of(training.compute.device)
     training.objective.train()
-    for batch in training.loader.epoch(epoch, first_step):
-        generator.manual_seed(seeds[batch.step])
-        set_learning_rate(training.optimizer, learning_rate(recipe, epoch, batch.step, steps))
-        sums.add(training.step(batch, weights), batch.step)
-        progress.step = batch.step + 1
+    steps.begin(epoch, first_step)
+    if progress.sums is not None:
+        steps.sums.restore(progress.sums)
+    for step in range(first_step, num_steps):
+        generator.manual_seed(seeds[step])
+        steps.take(step)
+        progress.step = step + 1
         stop, save = training.group.agree(hooks.should_stop(), saver.is_due())
         if stop or save:
-            sums.require_finite(epoch)
-            progress.sums = sums.to_json()
+            steps.sums.require_finite(epoch)
+            progress.sums = steps.sums.to_json()
             saver.save()
         if stop:
-            raise Interrupted(f"stopped after epoch {epoch}, step {batch.step}; the same command goes on")
-    means = sums.means(epoch)
-    rate = (steps - first_step) * recipe.batch_size / max(time.monotonic() - began, 1e-9)
-    return _note(training, epoch, means, learning_rate(recipe, epoch, steps - 1, steps), rate, saver)
+            raise Interrupted(f"stopped after epoch {epoch}, step {step}; the same command goes on")
+    means = steps.sums.means(epoch, num_steps)
+    rate = (num_steps - first_step) * recipe.batch_size / max(time.monotonic() - began, 1e-9)
+    return _note(training, epoch, means, learning_rate(recipe, epoch, num_steps - 1, num_steps), rate, saver)
 
 
 def _note(
@@ -140,6 +138,8 @@ def _note(
     """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
     recipe, progress = training.run.recipe, training.progress
     val = _validate(training, epoch)
+    # Read before on_epoch: what shows an epoch's memory outside begins to count anew there.
+    progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
     if val.top1 > progress.best_val_top1:
         progress.best_epoch, progress.best_val_top1 = epoch, val.top1
         training.best = {

@@ -13,7 +13,7 @@ _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) -> torch.optim.Optimizer:
     """SGD decays every weight. AdamW spares vectors (norms, biases), tokens, positions, and what the network names.
 
-    fused: one kernel for all weights, on a GPU.
+    fused: one kernel for all weights, on a GPU, which a CUDA graph can capture.
     """
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):
@@ -35,6 +35,7 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) 
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         fused=fused or None,
+        capturable=fused,
     )
 
 

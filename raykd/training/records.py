@@ -17,6 +17,7 @@ from raykd.models import ImageModel
 from raykd.plan import Run
 from raykd.provenance import hardware, source, versions
 from raykd.run_folder import RunFolder, now
+from raykd.training.capture import why_not_graph
 from raykd.training.compute import Compute, choose
 from raykd.training.group import ALONE, Group
 from raykd.training.teachers import Teacher
@@ -78,6 +79,7 @@ def _how(
         "precision": compute.precision,
         "channels_last": run.recipe.channels_last,
         "compiled": run.recipe.compile,
+        "step": "eager" if why_not_graph(run, compute, workers[-1]) else "graph",
         "teacher": teacher.source or None,
         # What several workers did before stays in the result, also where one worker resumes alone.
         **{name: value for name, value in began.items() if name == "per_worker"},

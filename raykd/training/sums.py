@@ -20,19 +20,26 @@ class EpochSums:
         self._group = group
         self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
         self._first_bad = torch.full((len(names),), -1, dtype=torch.int64, device=device)
-        self.steps = 0
 
-    def add(self, terms: Mapping[str, Tensor], step: int) -> None:
-        """Add one step's terms, each []; nothing is read from the device."""
+    def clear(self) -> None:
+        """Begin an epoch. The tensors keep their addresses, which a CUDA graph has recorded."""
+        self._sums.zero_()
+        self._first_bad.fill_(-1)
+
+    def add(self, terms: Mapping[str, Tensor], step: int | Tensor) -> None:
+        """Add one step's terms, each []; nothing is read from the device. step: a number, or int64 [1]."""
         values = torch.stack([terms[name].detach() for name in self.names])
         self._sums += values
-        self._first_bad = torch.where((self._first_bad < 0) & ~values.isfinite(), step, self._first_bad)
-        self.steps += 1
+        is_first = (self._first_bad < 0) & ~values.isfinite()
+        self._first_bad.copy_(torch.where(is_first, step, self._first_bad))
 
-    def means(self, epoch: int) -> dict[str, float]:
-        """Mean of each term. Raises RunDiverged when one became NaN or infinite, with epoch, step and term."""
+    def means(self, epoch: int, num_steps: int) -> dict[str, float]:
+        """Return the mean of each term over the epoch's `num_steps`.
+
+        Raises RunDiverged when one became NaN or infinite, with epoch, step and term.
+        """
         self.require_finite(epoch)
-        means = self._group.gather(self._sums).mean(0) / max(self.steps, 1)
+        means = self._group.gather(self._sums).mean(0) / max(num_steps, 1)
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def require_finite(self, epoch: int) -> None:
@@ -54,10 +61,9 @@ class EpochSums:
 
     def to_json(self) -> dict[str, object]:
         """For a checkpoint within the epoch, each worker's own; floats keep all their bits in JSON."""
-        return {"names": list(self.names), "sums": self._group.gather(self._sums).tolist(), "steps": self.steps}
+        return {"names": list(self.names), "sums": self._group.gather(self._sums).tolist()}
 
     def restore(self, payload: dict) -> None:
         """Go on from `to_json`; another number of workers, each from the mean of those that were."""
         sums = torch.tensor(payload["sums"], dtype=torch.float64).view(-1, len(self.names))
         self._sums.copy_(sums[self._group.rank] if len(sums) == self._group.size else sums.mean(0))
-        self.steps = payload["steps"]

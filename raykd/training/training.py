@@ -1,11 +1,13 @@
 """What one run holds while it trains: its parts built from a Run, and the single step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from raykd import models
 from raykd.data.dataset import Dataset, Split
@@ -18,9 +20,11 @@ from raykd.models.weights import load_weights
 from raykd.outputs import Outputs, Targets
 from raykd.plan import Run
 from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.capture import why_not_graph
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute
 from raykd.training.group import ALONE, Group
+from raykd.training.half_weights import HalfWeights
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
 from raykd.training.rows import rows_of
@@ -45,30 +49,41 @@ class Training:
     teacher: Teacher
     group: Group = ALONE
     parallel: nn.Module | None = None
+    half_weights: HalfWeights | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def go_parallel(self) -> None:
-        """From here on all workers hold what the first one holds now."""
-        if self.run.recipe.sync_batch_norm and self.group.size > 1:
-            synchronise(self.objective, self.group.processes)
-        self.parallel = self.group.wrap(self.objective, self.compute.device)
-        if self.run.recipe.compile:
-            mode = "reduce-overhead" if self.compute.device.type == "cuda" else "default"
-            self.parallel = cast(nn.Module, torch.compile(self.parallel, mode=mode))
+        """From here on all workers hold what the first one holds now, and a step computes as it will to the end."""
+        recipe, objective = self.run.recipe, self.objective
+        if recipe.sync_batch_norm and self.group.size > 1:
+            synchronise(objective, self.group.processes)
+        # Compiled before DDP wraps it: DDP then sees one module and overlaps its messages with the backward pass.
+        module = _compiled(objective) if recipe.compile else objective
+        self.parallel = self.group.wrap(module, self.compute.device)
+        if self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
+            self.half_weights = HalfWeights(objective.student, "student")
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether a step is one CUDA graph."""
+        return not why_not_graph(self.run, self.compute, self.group.size)
 
     @property
     def how(self) -> str:
         """How it computes, for a person: 'bf16, 2 threads, teacher from a table'."""
         teacher = {"live": ", teacher live", "table": ", teacher from a table"}.get(self.teacher.source, "")
-        return f"{self.compute}{teacher}"
+        step = ", a CUDA graph a step" if self.is_graph else ""
+        return f"{self.compute}{teacher}{step}"
 
-    def step(self, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
-        """One update; returns the unweighted terms and the loss, still on the device."""
+    def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+        """One update; returns the unweighted terms and the loss, still on the device.
+
+        weights: of each term of the loss; a number, or float32 [] on the device.
+        """
         with self.compute.autocast():
             teacher = self.teacher(batch)
-            objective = self.objective if self.parallel is None else self.parallel
-            terms = objective(batch.images, Targets(batch.labels, batch.index, batch.mixed), teacher)
+            terms = self._terms(batch.images, Targets(batch.labels, batch.index, batch.mixed), teacher)
         loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -78,6 +93,21 @@ class Training:
         if isinstance(self.objective.adapter, Memory):
             self.objective.adapter.remember(self.group.gather)
         return terms | {"loss": loss}
+
+    def _terms(self, *inputs: Any) -> dict[str, Tensor]:
+        if self.half_weights is not None:
+            return functional_call(self.objective, self.half_weights.cast(), inputs)
+        return (self.objective if self.parallel is None else self.parallel)(*inputs)
+
+
+def _compiled(objective: Objective) -> nn.Module:
+    """Return `objective` by torch.compile; it raises where it would silently go on uncompiled.
+
+    A process may train many runs, each with shapes and a method of its own, and dynamo compiles a function eight times.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return cast(nn.Module, torch.compile(objective))
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Split:

@@ -42,8 +42,8 @@ def state_after_steps(name: str, group: Group = ALONE) -> dict[str, torch.Tensor
     training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run), group)
     training.go_parallel()
     training.objective.train()
-    for batch, _ in zip(training.loader.epoch(0), range(STEPS), strict=False):
-        torch.manual_seed(10 * batch.step + group.rank)  # negatives are drawn apart, as in the loop
+    for step, batch in zip(range(STEPS), training.loader.epoch(0), strict=False):
+        torch.manual_seed(10 * step + group.rank)  # negatives are drawn apart, as in the loop
         training.step(batch, run.method.weights(0))
     return {key: tensor.detach().contiguous() for key, tensor in training.objective.state_dict().items()}
 

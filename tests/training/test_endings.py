@@ -22,16 +22,18 @@ from raykd.training.teachers import LiveTeacher, NoTeacher
 
 
 class Bad:
-    """A teacher whose logits are NaN or infinite from one step on."""
+    """A teacher whose logits are NaN or infinite from one step on; it is first asked to show its shapes."""
 
     def __init__(self, run: Run, epoch: int, step: int, value: float) -> None:
-        self.teacher, self.at, self.value = teacher_of(run), (epoch, step), value
+        self.teacher, self.value, self.calls = teacher_of(run), value, 0
+        self.first_bad = 1 + 4 * epoch + step  # 4 steps an epoch
         self.identity, self.source = self.teacher.identity, self.teacher.source
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self.teacher(batch)
         assert outputs is not None
-        is_bad = (batch.epoch, batch.step) >= self.at
+        self.calls += 1
+        is_bad = self.calls > self.first_bad
         return Outputs(outputs.logits * self.value, outputs.embedding) if is_bad else outputs
 
 

@@ -20,7 +20,6 @@ from raykd.training.compute import choose
 from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
 from raykd.training.group import ALONE, Group
-from raykd.training.sums import EpochSums
 from raykd.training.trained import load_trained
 from raykd.training.training import validation_of
 
@@ -115,9 +114,3 @@ def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch)
     teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match="worker 1 was given another teacher than worker 0"):
         loop._require_one_teacher(teacher, second)
-
-
-def test_checkpoint_of_an_earlier_version_goes_on_with_its_own_sums() -> None:
-    sums = EpochSums(("ce", "loss"), CPU)
-    sums.restore({"names": ["ce", "loss"], "sums": [10.0, 40.0], "steps": 4})
-    assert sums.means(0) == {"ce": 2.5, "loss": 10.0}

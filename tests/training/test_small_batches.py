@@ -56,7 +56,7 @@ def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:
     sums = EpochSums(("cc", "loss"), torch.device("cpu"))
     sums.add({"cc": torch.tensor(float("nan")), "loss": torch.tensor(float("nan"))}, 0)
     with pytest.raises(RunFailed, match="'cc' is NaN or infinite in the first step, before any update") as caught:
-        sums.means(0)
+        sums.means(0, 1)
     assert "learning rate" not in str(caught.value)
 
 

@@ -1,0 +1,98 @@
+"""Steps whose inputs all lie on the device, as a CUDA graph requires, give the bits of steps launched from Python."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from resume_cases import CASES, outcome, run_of_case
+from small_runs import CPU, recipe, run_of, train
+
+from raykd.data.augmentation import Augmentation
+from raykd.errors import Interrupted
+from raykd.methods import CRD, KD, Method
+from raykd.methods.method import Method as AnyMethod
+from raykd.models.vit_cifar import ViT
+from raykd.plan import Run
+from raykd.recipe import AdamW
+from raykd.run_folder import RunFolder
+from raykd.training import steps, training
+from raykd.training.capture import why_not_graph
+from raykd.training.compute import choose
+from raykd.training.group import 1, Group
+
+GPU = replace(choose(CPU, "fp32"), device=torch.device("cuda"))
+
+
+def _own_methods() -> list[Method]:
+    """Return an instance of every method of raykd with fields that suit small data."""
+    from raykd.config import kinds
+
+    found = [cls() for cls in kinds(AnyMethod).values() if cls.__module__.startswith("raykd.") and cls is not AnyMethod]
+    return [replace(method, negatives=32, dimensions=8) if isinstance(method, CRD) else method for method in found]
+
+
+def _run_by(method: Method) -> Run:
+    vit = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=method.needs_distillation_token)
+    student = recipe(model=vit) if method.needs_distillation_token else recipe()
+    stage = "distilled" if method.needs else "baseline"
+    return run_of(stage, method=method if method.needs else KD(), student=student)
+
+
+def _use_device_steps(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training, "why_not_graph", lambda *_: "")
+
+
+def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Return what comes of the run by steps from Python, and by steps on the device."""
+    train(run, RunFolder(folder / "python"))
+    _use_device_steps(patch)
+    taken = []
+    launch = steps.DeviceSteps._launch
+    patch.setattr(steps.DeviceSteps, "_launch", lambda self: taken.append(launch(self)))
+    train(run, RunFolder(folder / "device"))
+    assert taken
+    return [outcome(folder / name) for name in ("python", "device")]
+
+
+@pytest.mark.parametrize("method", _own_methods(), ids=lambda method: method.kind)
+def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)
+    assert python == device
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_recipe_trains_to_the_same_bits(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, device = _outcomes(run_of_case(case), tmp_path, monkeypatch)
+    assert python == device
+
+
+def test_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of("distilled", student=recipe(optimizer=AdamW(lr=3e-3)))
+    train(run, RunFolder(tmp_path / "whole"))
+    _use_device_steps(monkeypatch)
+    for num_steps in (2, 2, 1, 3):
+        left = iter([False] * (num_steps - 1) + [True])
+        with pytest.raises(Interrupted):
+            train(run, RunFolder(tmp_path / "stopped"), should_stop=lambda left=left: next(left))
+    train(run, RunFolder(tmp_path / "stopped"))
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    ("changes", "compute", "num_workers", "reason"),
+    [
+        ({}, GPU, 1, ""),
+        ({"step": "graph"}, GPU, 1, ""),
+        ({"step": "eager"}, GPU, 1, "as was asked"),
+        ({}, choose(CPU, "fp32"), 1, "require a GPU"),
+        ({}, GPU, 2, "several workers"),
+        ({"augmentation": Augmentation(randaugment=(2, 9))}, GPU, 1, "RandAugment"),
+    ],
+)
+def test_a_step_is_captured_where_every_step_does_the_same_work(
+    changes: dict[str, Any], compute: Any, num_workers: int, reason: str
+) -> None:
+    found = why_not_graph(run_of("baseline", student=recipe(**changes)), compute, num_workers)
+    assert reason in found if reason else not found
