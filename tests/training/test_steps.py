@@ -20,7 +20,6 @@ from raykd.run_folder import RunFolder
 from raykd.training import steps, training
 from raykd.training.capture import why_not_graph
 from raykd.training.compute import choose
-from raykd.training.group import 1, Group
 
 GPU = replace(choose(CPU, "fp32"), device=torch.device("cuda"))
 
