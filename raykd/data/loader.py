@@ -96,6 +96,8 @@ class TrainLoader:
         self.renderer = ViewRenderer(split_images, views, device)
         self._labels = labels.to(device)
         self._rows = rows.to(device)
+        share = batch_size // world_size
+        self._first_places = rank * share + torch.arange(share, device=device)  # this worker's in step 0
         self._augmenter = None
         if augmentation != NO_AUGMENTATION:
             self._augmenter = Augmenter(augmentation, self.renderer, self._rows, self._labels, mean)
@@ -143,8 +145,7 @@ class TrainLoader:
 
         Nothing is read from the device, so that a CUDA graph can compute it.
         """
-        share = self.batch_size // self.world_size
-        return step * self.batch_size + self.rank * share + torch.arange(share, device=step.device)
+        return torch.add(self._first_places, step, alpha=self.batch_size)
 
 
 def eval_batches(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

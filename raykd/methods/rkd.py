@@ -28,7 +28,7 @@ from raykd.outputs import Outputs, Targets
 LEAST_DISTANCE = 1e-6  # the authors': of two different images, however alike
 # Images i at a time, c: [c, B, B] cosines and [c, B, D] differences. A CPU keeps 8 in its caches; on a GPU, where a
 # batch of 128 by eights is 800 kernels, more of them cost no time.
-CORNERS = {"cpu": 8, "cuda": 64}
+CORNERS = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _distances(vectors: Tensor) -> Tensor:
     """Return the distances [B, B] divided by the mean of all but the diagonal, which is 0."""
     # Not by |a|^2 + |b|^2 - 2 a.b: in float32 that leaves noise where two images are near.
     found = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(LEAST_DISTANCE)
-    found = found * (1 - torch.eye(len(vectors), dtype=found.dtype, device=found.device))
+    found = found.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=found.device), 0.0)
     return found / (found.sum() / max(len(vectors) * (len(vectors) - 1), 1)).clamp_min(LEAST_DISTANCE)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from own_methods import own_methods
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, recipe, run_of, train
 
 from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
-from raykd.methods import CRD, KD, Method
-from raykd.methods.method import Method as AnyMethod
+from raykd.methods import KD, Method
 from raykd.models.vit_cifar import ViT
 from raykd.plan import Run
 from raykd.recipe import AdamW
@@ -22,14 +22,6 @@ from raykd.training.capture import why_not_graph
 from raykd.training.compute import choose
 
 GPU = replace(choose(CPU, "fp32"), device=torch.device("cuda"))
-
-
-def _own_methods() -> list[Method]:
-    """Return an instance of every method of raykd with fields that suit small data."""
-    from raykd.config import kinds
-
-    found = [cls() for cls in kinds(AnyMethod).values() if cls.__module__.startswith("raykd.") and cls is not AnyMethod]
-    return [replace(method, negatives=32, dimensions=8) if isinstance(method, CRD) else method for method in found]
 
 
 def _run_by(method: Method) -> Run:
@@ -55,7 +47,7 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
     return [outcome(folder / name) for name in ("python", "device")]
 
 
-@pytest.mark.parametrize("method", _own_methods(), ids=lambda method: method.kind)
+@pytest.mark.parametrize("method", own_methods(), ids=lambda method: method.kind)
 def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)
     assert python == device

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-
 from raykd.bench.contenders import now
 
 WARM_UPS, REPEATS = 3, 10

@@ -4,7 +4,7 @@ Each check is a figure with 'passed' and what it was decided on. In a toy on a C
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
+
 from gpu_parts import sync_checks
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting, Small, small_dataset, teacher_network
-from torch import Tensor
-
 from raykd.config import kinds
 from raykd.data.augmentation import Augmentation
 from raykd.data.counter_rng import hash64, permutation, uniform, uniform_int

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-
 from raykd.provenance import PACKAGES, hardware, source, versions
 from raykd.training.usage import energy_counter
 

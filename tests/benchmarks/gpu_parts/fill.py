@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-
 from raykd.bench.contenders import now
 from raykd.bench.families import Family, noise
 from raykd.bench.rounds import filling

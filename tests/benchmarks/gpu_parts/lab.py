@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from gpu_parts.report import Part
 from gpu_parts.setting import NARROW, Setting, subject_named
 from gpu_parts.timed_loop import step_figures
-
 from raykd.bench.without_ray import train_plan
 from raykd.data.dataset import Dataset, load
 from raykd.errors import Interrupted

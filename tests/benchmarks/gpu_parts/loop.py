@@ -11,7 +11,6 @@ from typing import Any
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
 from gpu_parts.timed_loop import free
-
 from raykd.bench.contenders import Contender, Round
 from raykd.bench.families import Family
 from raykd.bench.rounds import KINDS, contender_makers

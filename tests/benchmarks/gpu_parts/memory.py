@@ -7,7 +7,6 @@ from typing import Any
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting, Subject, subjects
 from gpu_parts.timed_loop import free, memory_since, reset_memory
-
 from raykd.bench.families import noise
 from raykd.errors import Interrupted
 from raykd.run_folder import RunFolder

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_parts.setting import Setting, subject_named
-from gpu_parts.timed_loop import free
 from torch.autograd import DeviceType
 
+from gpu_parts.setting import Setting, subject_named
+from gpu_parts.timed_loop import free
 from raykd.bench.contenders import now
 from raykd.errors import Interrupted
 from raykd.run_folder import RunFolder

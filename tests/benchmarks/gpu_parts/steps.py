@@ -12,7 +12,6 @@ from gpu_parts.report import Part
 from gpu_parts.setting import Setting, Subject, subjects
 from gpu_parts.timed_loop import free, step_figures
 from gpu_parts.workers import Worker, WorkerFailed
-
 from raykd.bench.arithmetic import step_flops
 from raykd.training.compute import choose
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_parts.setting import Small, small_dataset, with_recipe
 
+from gpu_parts.setting import Small, small_dataset, with_recipe
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.dataset import Dataset
 from raykd.errors import Interrupted

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_parts.setting import Subject
 
+from gpu_parts.setting import Subject
 from raykd.bench.contenders import now
 from raykd.data.dataset import Dataset
 from raykd.run_folder import RunFolder

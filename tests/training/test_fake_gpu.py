@@ -1,0 +1,125 @@
+"""A training step keeps to the GPU: no tensor of another device, no value read by the host, not too many launches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fake_gpu import on_fake_gpu
+from own_methods import own_methods
+from small_runs import CPU, digits, recipe, run_of, teacher_of
+
+from raykd.data.augmentation import Augmentation
+from raykd.experiment import IN_A_TABLE
+from raykd.methods import KD, RKD, Method
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
+from raykd.plan import Run
+from raykd.recipe import AdamW
+from raykd.training.compute import Compute
+from raykd.training.steps import DeviceSteps, EagerSteps
+from raykd.training.teachers import TableTeacher, Teacher
+from raykd.training.training import Training, make_training
+
+WAYS = (EagerSteps, DeviceSteps)
+MOST_LAUNCHES = {"kd": 200, "rkd": 250}
+
+
+def run_by(method: Method, **changes: Any) -> Run:
+    vit = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=method.needs_distillation_token)
+    student = recipe(**({"model": vit} if method.needs_distillation_token else {}), **changes)
+    stage = "distilled" if method.needs else "baseline"
+    return run_of(stage, method=method if method.needs else KD(), student=student)
+
+
+def cached(run: Run) -> Teacher:
+    """Return a logit cache of random rows, with embeddings where the method of `run` needs them."""
+    width = 128 if "embedding" in run.method.needs else 0
+    num_views, num_images = run.data.views.count, len(digits().train.labels)
+    return TableTeacher(torch.randn(num_images * num_views, 10 + width).half(), num_views, "", width)
+
+
+def take_steps(training: Training, way: Callable[[Training], Any], precision: str = "bf16") -> int:
+    """Take two steps on a fake GPU without a capture; return the launches of the second."""
+    with on_fake_gpu(training, precision) as launches:
+        training.go_parallel()
+        steps = way(training)
+        steps._captures = False
+        steps.begin(0, 0)
+        steps.take(0)
+        before = launches.count
+        steps.take(1)
+        return launches.count - before
+
+
+def training_of(run: Run, teacher: Teacher | None = None) -> Training:
+    return make_training(run, digits(), Compute(CPU, "fp32", 1), teacher or teacher_of(run))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", own_methods(), ids=lambda method: method.kind)
+def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[Training], Any]) -> None:
+    run = run_by(method)
+    assert take_steps(training_of(run), way) > 0
+    if run.teacher is not None and method.needs <= IN_A_TABLE:
+        assert take_steps(training_of(run, cached(run)), way) > 0
+
+
+AUGMENTATIONS = {
+    "crop_area": Augmentation(0.3),
+    "cutout": Augmentation(cutout=3),
+    "mixup": Augmentation(mixup=0.8),
+    "cutmix": Augmentation(cutmix=1.0),
+    "all but RandAugment": Augmentation(0.3, (), 3, 0.8, 1.0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, way: Callable[[Training], Any]) -> None:
+    assert take_steps(training_of(run_by(KD(), augmentation=AUGMENTATIONS[name])), way) > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1), "optimizer": AdamW()},
+        {"model": Timm("vit_tiny_patch16_224", input_size=32)},
+        {"clip_gradient_norm": 1.0, "label_smoothing": 0.1},
+    ],
+    ids=["vit", "timm", "clipping"],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_kind_of_network_keeps_to_the_gpu(
+    changes: dict[str, Any], way: Callable[[Training], Any], precision: str
+) -> None:
+    assert take_steps(training_of(run_by(KD(), **changes)), way, precision) > 0
+
+
+@pytest.mark.parametrize("method", [KD(), RKD()], ids=lambda method: method.kind)
+def test_a_step_of_a_resnet_8_has_few_launches(method: Method) -> None:
+    run = run_by(method)
+    launches = take_steps(training_of(run, cached(run)), DeviceSteps)
+    assert 100 < launches <= MOST_LAUNCHES[method.kind]
+
+
+def test_a_value_that_the_host_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = KD.terms
+
+    def reading(*arguments: Any) -> dict[str, torch.Tensor]:
+        found = terms(*arguments)
+        assert float(found["kd"]) < 1e9
+        return found
+
+    monkeypatch.setattr(KD, "terms", reading)
+    with pytest.raises(Exception, match="_local_scalar_dense"):
+        take_steps(training_of(run_by(KD())), EagerSteps)
+
+
+def test_a_tensor_of_the_cpu_is_found() -> None:
+    training = training_of(run_by(KD()))
+    with on_fake_gpu(training, "fp32"):
+        batch = next(training.loader.epoch(0))
+        with pytest.raises(RuntimeError, match="device"):
+            training.step(batch, {"ce": 0.5, "kd": torch.ones(3).to(CPU)})
