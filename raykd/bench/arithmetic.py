@@ -7,8 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raykd.bench.contenders import now
 from raykd.bench.families import Family
+from raykd.data.dataset import Dataset
+from raykd.plan import Run
 from raykd.training.compute import Compute, choose
-from raykd.training.teachers import no_teacher
+from raykd.training.teachers import Teacher, no_teacher
 from raykd.training.training import make_training
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
@@ -18,7 +20,7 @@ REPEATS = 7
 def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
     """step, matrix_product: operations a second, in the run's own precision; share: the first over the second."""
     compute = choose(device, family.student.precision)
-    step = _flops(family, device) / step_s
+    step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s
     product = matrix_product(compute)
     return {"step": step, "matrix_product": product, "share": step / product}
 
@@ -35,10 +37,10 @@ def matrix_product(compute: Compute) -> float:
     return 2 * side**3 / statistics.median(times[1:])
 
 
-def _flops(family: Family, device: torch.device) -> float:
-    """Of one baseline step, forward and backward, as torch counts them."""
-    training = make_training(family.baseline(), family.dataset(), choose(device, "fp32"), no_teacher)
+def step_flops(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device) -> float:
+    """Floating-point operations of one step of `run`, forward and backward, its teacher's included, as torch counts."""
+    training = make_training(run, dataset, choose(device, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     with FlopCounterMode(display=False) as counter:
-        training.step(batch, family.baseline().method.weights(0))
+        training.step(batch, run.method.weights(0))
     return float(counter.get_total_flops())

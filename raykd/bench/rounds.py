@@ -1,9 +1,11 @@
 """One family's contenders taking turns, and the ratios that come of it: each within its round, then the median."""
 
+import os
 import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 
 from raykd.bench.contenders import AtHand, BareSteps, Contender, Loop, Round, Usual, now
 from raykd.bench.families import Family
-from raykd.bench.usual import UsualWay
+from raykd.bench.usual import NUM_WORKERS, UsualWay
 from raykd.data.dataset import Dataset
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable, num_visited
@@ -84,6 +86,19 @@ def _contenders(
     family: Family, device: torch.device, folder: Path, num_rounds: int
 ) -> tuple[dict[str, Contender], Callable[[], float]]:
     """By name; and what fills a part of a table and tells images a second."""
+    workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
+    contenders = {name: make() for name, make in contender_makers(family, device, folder, workers).items()}
+    compute = choose(device, family.student.precision)
+    return contenders, filling(family, family.dataset(), folder, compute, num_rounds + 1)
+
+
+def contender_makers(
+    family: Family, device: torch.device, folder: Path, num_workers: int
+) -> dict[str, Callable[[], Contender]]:
+    """Functions that make the contenders, by name: steps and loop of each of KINDS, and the usual way.
+
+    num_workers: processes that make the usual way's batches.
+    """
     dataset, compute = family.dataset(), choose(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
     table = _some_table(family, dataset, folder)
@@ -93,21 +108,28 @@ def _contenders(
         "table": TableTeacher(logits, table.key.num_views, ""),
         "live": LiveTeacher(teacher),
     }
-    contenders: dict[str, Contender] = {}
+    makers: dict[str, Callable[[], Contender]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
         at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "table" else source
-        contenders[f"bare {kind}"] = BareSteps(run, dataset, at_hand, compute)
-        contenders[f"loop {kind}"] = Loop(run, dataset, source, compute, folder / kind)
-    way = UsualWay(family.distilled(), dataset, family.teacher_model(channels_last=False), device)
-    return contenders | {"usual": Usual(way, device)}, _filling(family, dataset, folder, compute, num_rounds)
+        makers[f"bare {kind}"] = partial(BareSteps, run, dataset, at_hand, compute)
+        makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
+
+    def usual() -> Contender:
+        own = family.teacher_model(channels_last=False)
+        return Usual(UsualWay(family.distilled(), dataset, own, device, num_workers), device)
+
+    return makers | {"usual": usual}
 
 
-def _filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_rounds: int) -> Callable[[], float]:
-    """A function that fills one more part of a table of its own, and returns images a second."""
+def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_fills: int) -> Callable[[], float]:
+    """Return a function that fills one more part of a logit cache below `folder`, and returns images a second.
+
+    num_fills: how often it can be called, at least.
+    """
     views = family.data.views.count
     passes = family.steps * family.student.batch_size * views
-    num_parts = max(num_rounds + 1, passes // PASSES[compute.device.type])
+    num_parts = max(num_fills, passes // PASSES[compute.device.type])
     wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
     table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
     filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)

@@ -23,7 +23,7 @@ from raykd.training.optim import learning_rate, make_optimizer, set_learning_rat
 from raykd.training.rows import rows_of
 from raykd.training.training import make_model
 
-NUM_WORKERS = 2  # processes that make batches; more were no faster on 2 cores
+NUM_WORKERS = 2  # processes that make batches, by default; more were no faster on 2 cores
 
 
 class Pictures(data.Dataset):
@@ -43,10 +43,20 @@ class Pictures(data.Dataset):
 
 
 class UsualWay:
-    """One run, epoch by epoch; `teacher` None for a baseline or a teacher's own training."""
+    """One run, epoch by epoch; `teacher` None for a baseline or a teacher's own training.
 
-    def __init__(self, run: Run, dataset: Dataset, teacher: ImageModel | None, device: torch.device) -> None:
-        self._recipe, self._device, self._epoch = run.recipe, device, 0
+    num_workers: processes that make the batches of training, and as many those of validation.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        teacher: ImageModel | None,
+        device: torch.device,
+        num_workers: int = NUM_WORKERS,
+    ) -> None:
+        self._recipe, self._device, self._epoch, self._num_workers = run.recipe, device, 0, num_workers
         self.student = make_model(run, dataset).to(device)
         self._teacher = teacher.to(device).eval() if teacher is not None else None
         self._optimizer = make_optimizer(self.student, run.recipe.optimizer)
@@ -63,7 +73,7 @@ class UsualWay:
             batch_size=self._recipe.batch_size,
             shuffle=shuffle,
             drop_last=shuffle,
-            num_workers=NUM_WORKERS,
+            num_workers=self._num_workers,
             persistent_workers=True,  # short epochs here would pay for their start more often than long ones
             pin_memory=self._device.type == "cuda",
         )

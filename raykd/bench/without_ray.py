@@ -1,5 +1,8 @@
 """A plan in this process alone, run after run: what the lab does on Ray, where there is only torch."""
 
+import time
+from collections.abc import Callable
+
 import torch
 
 from raykd.data.dataset import Dataset
@@ -11,18 +14,37 @@ from raykd.training.taught import filler_of
 from raykd.training.train_one import train_one
 
 
-def train_plan(plan: Plan, dataset: Dataset, device: torch.device, store: RunStore, hooks: Hooks = NO_HOOKS) -> None:
-    """Bring every run to its end, in order; those that are done, and views that are filled, are not done again."""
+def train_plan(
+    plan: Plan,
+    dataset: Dataset,
+    device: torch.device,
+    store: RunStore,
+    hooks: Hooks = NO_HOOKS,
+    on_filled: Callable[[int, float], None] = lambda images, seconds: None,
+) -> None:
+    """Bring every run to its end, in order; those that are done, and views that are filled, are not done again.
+
+    on_filled: receives the images that the teacher passed to fill a logit cache, and the seconds that it took.
+    Raises Interrupted where `hooks.should_stop` returns true, in a run or while a cache is filled.
+    """
     for run in plan.runs:
         folder = store.folder(run)
         if folder.status() == "done":
             continue
         reads_table = bool(run.teachers) and folder.began_under != "live"
-        table = _filled(run, plan, dataset, device, store) if reads_table else None
+        table = _filled(run, plan, dataset, device, store, hooks, on_filled) if reads_table else None
         train_one(run, folder, dataset, device, store, table, hooks)
 
 
-def _filled(run: Run, plan: Plan, dataset: Dataset, device: torch.device, store: RunStore) -> WantedTable | None:
+def _filled(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    device: torch.device,
+    store: RunStore,
+    hooks: Hooks,
+    on_filled: Callable[[int, float], None],
+) -> WantedTable | None:
     """The table that the plan wants, filled by the first run that asks for it; None for a live teacher."""
     trained = [other.name for other in plan.runs if store.status(other) == "done"]
     teachers = [store.folder(teacher) for teacher in run.teachers]
@@ -30,6 +52,9 @@ def _filled(run: Run, plan: Plan, dataset: Dataset, device: torch.device, store:
     if teaching is None or teaching.table is None:
         return None
     filler = filler_of(teaching.table, store, dataset, device)
+    began, images = time.monotonic(), 0
     for part in range(teaching.table.num_parts):
-        filler.fill(part)
+        images += filler.fill(part, should_stop=hooks.should_stop)
+    if images:
+        on_filled(images, time.monotonic() - began)
     return teaching.table
