@@ -1,0 +1,123 @@
+"""What the device does at best: matrix products, copies, and the launch of an empty kernel."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gpu_parts.report import Part
+from gpu_parts.setting import Setting
+from raykd.bench.contenders import now
+
+WARM_UPS, REPEATS = 3, 10
+SIDE = 8192
+COPY_BYTES, HOST_BYTES = 4 << 30, 1 << 30
+LAUNCHES = 1000
+
+
+def measure(part: Part, setting: Setting) -> None:
+    side, scale = (256, 1 << 10) if setting.toy else (SIDE, 1)
+    device = setting.device
+    part.figure("bf16", lambda: product(device, torch.bfloat16, False, side))
+    part.figure("tf32", lambda: product(device, torch.float32, True, side), cuda=True)
+    part.figure("fp32", lambda: product(device, torch.float32, False, side))
+    part.figure("copy on device", lambda: copied(device, device, COPY_BYTES // scale, False))
+    for name, is_pinned in (("pinned", True), ("pageable", False)):
+        part.figure(
+            f"host to device, {name}", lambda p=is_pinned: copied("cpu", device, HOST_BYTES // scale, p), cuda=True
+        )
+    part.figure("device to host, pinned", lambda: copied(device, "cpu", HOST_BYTES // scale, True), cuda=True)
+    part.figure("launch, eager", lambda: launched(device))
+    part.figure("launch, CUDA graph", lambda: replayed(device), cuda=True)
+
+
+def seconds_of(act: Callable[[], Any], device: torch.device) -> list[float]:
+    """REPEATS times, after WARM_UPS; by CUDA events on a GPU."""
+    for _ in range(WARM_UPS):
+        act()
+    found = []
+    for _ in range(REPEATS):
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            act()
+            end.record()
+            end.synchronize()
+            found.append(start.elapsed_time(end) / 1e3)
+        else:
+            began = time.perf_counter()
+            act()
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def product(device: torch.device, dtype: torch.dtype, tf32: bool, side: int) -> dict[str, float]:
+    """TFLOP/s of a square product of random matrices."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = seconds_of(lambda: torch.mm(one, other), device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    rates = [2 * side**3 / each / 1e12 for each in seconds]
+    return {"TFLOP_per_s": statistics.median(rates), "slowest": min(rates), "fastest": max(rates), "side": side}
+
+
+def copied(source: torch.device | str, target: torch.device | str, size: int, is_pinned: bool) -> dict[str, float]:
+    """GB/s of a copy; on one device the bytes read and written, else those copied."""
+    places = [torch.device(source), torch.device(target)]
+    one, other = (
+        torch.empty(size, dtype=torch.uint8, device=place, pin_memory=is_pinned and place.type == "cpu")
+        for place in places
+    )
+    one.fill_(7)
+    device = next((place for place in places if place.type == "cuda"), places[0])
+    seconds = statistics.median(seconds_of(lambda: other.copy_(one, non_blocking=True), device))
+    moved = size * (2 if places[0] == places[1] else 1)
+    return {"GB_per_s": moved / seconds / 1e9, "bytes": size}
+
+
+def launched(device: torch.device) -> dict[str, float]:
+    """Microseconds a kernel on one number takes: of the host to launch it, and of both together."""
+    number = torch.zeros(1, device=device)
+    for _ in range(LAUNCHES):
+        number.add_(1)
+    host, both = [], []
+    for _ in range(5):
+        began = now(device)
+        for _ in range(LAUNCHES):
+            number.add_(1)
+        host.append(time.perf_counter() - began)
+        both.append(now(device) - began)
+    return {
+        "host_us": statistics.median(host) / LAUNCHES * 1e6,
+        "host_and_device_us": statistics.median(both) / LAUNCHES * 1e6,
+    }
+
+
+def replayed(device: torch.device) -> dict[str, float]:
+    """The same of a CUDA graph of LAUNCHES kernels, and the host's time for one replay."""
+    number = torch.zeros(1, device=device)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        number.add_(1)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(LAUNCHES):
+            number.add_(1)
+    graph.replay()
+    host, both = [], []
+    for _ in range(5):
+        began = now(device)
+        graph.replay()
+        host.append(time.perf_counter() - began)
+        both.append(now(device) - began)
+    return {
+        "kernel_us": statistics.median(both) / LAUNCHES * 1e6,
+        "host_us_for_replay": statistics.median(host) * 1e6,
+    }

@@ -1,0 +1,294 @@
+"""Whether raykd computes on the device what it computes on the CPU, resumes there exactly, and never waits for it.
+
+Each check is a figure with 'passed' and what it was decided on. In a toy on a CPU both sides are the CPU.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from gpu_parts import sync_checks
+from gpu_parts.report import Part
+from gpu_parts.setting import BATCH_SIZE, Setting, Small, small_dataset, teacher_network
+from raykd.config import kinds
+from raykd.data.augmentation import Augmentation
+from raykd.data.counter_rng import hash64, permutation, uniform, uniform_int
+from raykd.data.dataset import Dataset
+from raykd.data.loader import TrainLoader
+from raykd.data.views import ViewRenderer, Views
+from raykd.errors import Interrupted
+from raykd.experiment import IN_A_TABLE
+from raykd.methods import KD, CrossEntropy, Method
+from raykd.run_folder import RunFolder
+from raykd.teacher_table import TeacherTable
+from raykd.teaching import WantedTable
+from raykd.training.checkpoint import read_checkpoint
+from raykd.training.compute import choose
+from raykd.training.evaluate import evaluate
+from raykd.training.fill import Filler
+from raykd.training.hooks import Hooks
+from raykd.training.loop import fit
+from raykd.training.training import make_training
+
+CPU = torch.device("cpu")
+AUGMENTATIONS = {
+    "crop_area": Augmentation(crop_area=0.3),
+    "randaugment": Augmentation(randaugment=(2, 9)),
+    "cutout": Augmentation(cutout=6),
+    "mixup": Augmentation(mixup=0.8),
+    "cutmix": Augmentation(cutmix=1.0),
+    "all": Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0),
+}
+WARM_EPOCH = 30  # where methods that warm up weigh all their terms
+MOST_LOSS_DIFFERENCE, MOST_UPDATE_DIFFERENCE = 1e-4, 1e-2  # relative, of float32 without TF32
+HALF_ROUNDING = 2.0**-10  # relative, of float16, twice half a unit
+RESUME_EPOCHS, RESUME_STEP = 2, 8  # of 12 steps: within the second epoch
+
+
+def measure(part: Part, setting: Setting) -> None:
+    device, dataset = setting.device, small_dataset()
+    part.figure("random numbers", lambda: random_numbers(device))
+    part.figure("views", lambda: views(device, dataset))
+    for name, augmentation in AUGMENTATIONS.items():
+        part.figure(f"augmentation {name}", lambda a=augmentation: augmented(device, dataset, a))
+    part.figure("evaluate", lambda: evaluated(device, dataset))
+    part.figure("fill", lambda: filled(device, dataset, setting.folder))
+    for precision in ("fp32", "bf16"):
+        for step in ("eager", "graph"):
+            part.figure(
+                f"resume {precision} {step}",
+                lambda p=precision, s=step: resumed(device, dataset, p, s),
+                cuda=precision == "bf16" or step == "graph",
+            )
+    for method, source in method_sources():
+        part.figure(f"step {method.kind} {source}", lambda m=method, s=source: one_step(device, dataset, m, s))
+    for step in ("eager", "graph"):
+        for method, source in method_sources():
+            small = Small(method, source, step=step)
+            part.figure(f"sync {step} {method.kind} {source}", lambda s=small: sync_checks.step(device, s), cuda=True)
+        for name, augmentation in AUGMENTATIONS.items():
+            small = Small(CrossEntropy(), "none", step=step)
+            part.figure(
+                f"sync {step} augmentation {name}",
+                lambda s=small, a=augmentation: sync_checks.step(device, s, a),
+                cuda=True,
+            )
+
+
+def method_sources() -> Iterator[tuple[Method, str]]:
+    """Every method by every source that can teach it."""
+    yield CrossEntropy(), "none"
+    for cls in kinds(Method).values():
+        if cls in (CrossEntropy, Method):
+            continue
+        method = cls()
+        yield method, "live"
+        if method.needs <= IN_A_TABLE:
+            yield method, "cache"
+
+
+def random_numbers(device: torch.device) -> dict[str, Any]:
+    """Bits of the hash, and of what is made from it."""
+
+    def of(place: torch.device) -> list[Tensor]:
+        counters = torch.arange(100_000, device=place)
+        bits = hash64(1, 2, counters - 50_000)
+        orders = [permutation(seed, 3, 45_000, place) for seed in range(3)]
+        return [bits, uniform_int(bits, 162), uniform(bits), *orders]
+
+    return _equal(of(CPU), of(device))
+
+
+def views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
+    """Which views are drawn, and their pixels."""
+    kind = Views(crop_padding=4, flip=True)
+
+    def of(place: torch.device) -> list[Tensor]:
+        renderer = ViewRenderer(dataset.train.images, kind, place)
+        index = torch.arange(len(dataset.train.labels), device=place)
+        drawn = kind.draw(1, 2, index)
+        every = torch.arange(kind.count, device=place)
+        return [drawn, renderer.render(index, drawn), renderer.render(torch.zeros_like(every), every)]
+
+    return _equal(of(CPU), of(device))
+
+
+def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation) -> dict[str, Any]:
+    """An epoch's batches, pixels and what is mixed."""
+
+    def of(place: torch.device) -> list[Tensor]:
+        rows, kind = torch.arange(len(dataset.train.labels)), Views(crop_padding=4, flip=True)
+        loader = TrainLoader(
+            dataset.train.images,
+            dataset.train.labels,
+            rows,
+            kind,
+            BATCH_SIZE,
+            0,
+            place,
+            augmentation=augmentation,
+            mean=dataset.mean,
+        )
+        tensors = []
+        for batch in loader.epoch(1):
+            tensors += [batch.images, batch.labels, *(batch.mixed or ())]
+        return tensors
+
+    return _equal(of(CPU), of(device))
+
+
+def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
+    """top1 and loss of the same weights, float32 without TF32."""
+    network = teacher_network(Small(KD(), "live").run(), dataset)
+    with exact_float32():
+        found = [evaluate(network.to(place), dataset.train, choose(place, "fp32")) for place in (CPU, device)]
+    difference = abs(found[0].nll - found[1].nll) / found[0].nll
+    is_equal = difference < MOST_LOSS_DIFFERENCE and abs(found[0].top1 - found[1].top1) < 1
+    return {"passed": is_equal, "relative_difference_of_loss": difference, "top1": [one.top1 for one in found]}
+
+
+def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """A small logit cache filled on the device, beside the same on the CPU; float32 without TF32."""
+    run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=0))
+    assert run.teacher is not None
+    wanted = WantedTable((run.teacher,), run.data, "fp32", (), True, 1)
+    logits = []
+    with exact_float32():
+        for name, place in (("cpu", CPU), ("device", device)):
+            with tempfile.TemporaryDirectory(dir=folder) as tables:
+                table = TeacherTable(Path(tables), wanted.key(dataset, name))
+                teacher = teacher_network(run, dataset).to(place)
+                images = Filler(wanted, dataset, table, teacher, choose(place, "fp32")).fill(0)
+                logits.append(table.logits().clone().float())
+    scale = logits[0].abs().max()
+    difference = float((logits[0] - logits[1]).abs().max() / scale)
+    same = float((logits[0] == logits[1]).float().mean())
+    return {"passed": difference < HALF_ROUNDING, "difference_of_largest": difference, "equal": same, "views": images}
+
+
+def one_step(device: torch.device, dataset: Dataset, method: Method, source: str) -> dict[str, Any]:
+    """Loss terms and update of one step in float32, TF32 off, beside the CPU's.
+
+    What a method draws at random on its device (CRD's negatives) is drawn on the CPU for both.
+    """
+    small, found = Small(method, source), []
+    for place in (CPU, device):
+        run = small.run()
+        with exact_float32(), cpu_randomness():
+            training = make_training(run, dataset, choose(place, "fp32"), small.teacher(run, dataset, place))
+            before = _weights(training.objective)
+            training.objective.train()
+            batch = next(iter(training.loader.epoch(0)))
+            terms = training.step(batch, method.weights(WARM_EPOCH))
+        after = _weights(training.objective)
+        found.append(({name: float(term) for name, term in terms.items()}, after - before))
+    (terms, update), (other_terms, other_update) = found
+    differences = {name: abs(terms[name] - other_terms[name]) / max(abs(terms[name]), 1e-6) for name in terms}
+    of_update = float((update - other_update).norm() / update.norm())
+    worst = max(differences, key=lambda name: differences[name])
+    is_equal = differences[worst] < MOST_LOSS_DIFFERENCE and of_update < MOST_UPDATE_DIFFERENCE
+    return {
+        "passed": is_equal,
+        "relative_difference_of_terms": differences[worst],
+        "term": worst,
+        "relative_difference_of_update": of_update,
+    }
+
+
+def resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
+    """Two uninterrupted runs and an interrupted one that resumes: whether all end with the same bits.
+
+    First as raykd trains; where two uninterrupted runs differ, again with cuDNN's deterministic kernels.
+    """
+    as_is = _resumed(device, dataset, precision, step)
+    if as_is["deterministic"]:
+        return {"passed": as_is["resumed_exactly"], **as_is}
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        strict = _resumed(device, dataset, precision, step)
+    finally:
+        torch.backends.cudnn.deterministic = before
+    return {"passed": strict["resumed_exactly"], **as_is, "with_deterministic_cudnn": strict}
+
+
+def _resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
+    small = Small(KD(), "live", precision=precision, step=step, epochs=RESUME_EPOCHS)
+    run, ends = small.run(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, is_interrupted in enumerate((False, False, True)):
+            place, done = RunFolder(Path(folder) / str(number)), iter(range(10**6))
+            if is_interrupted:
+                try:
+                    hooks = Hooks(should_stop=lambda d=done: next(d) == RESUME_STEP)
+                    fit(run, dataset, place, device, small.teacher(run, dataset, device), hooks)
+                except Interrupted:
+                    pass
+            fit(run, dataset, place, device, small.teacher(run, dataset, device))
+            end = read_checkpoint(place.checkpoint, run.fingerprint)
+            assert end is not None
+            ends.append(end.objective | {f"optimizer {name}": value for name, value in end.optimizer.items()})
+    return {
+        "deterministic": _differing(ends[0], ends[1]) == 0,
+        "resumed_exactly": _differing(ends[0], ends[2]) == 0,
+        "differing_tensors_of_equal_runs": _differing(ends[0], ends[1]),
+        "differing_tensors_after_resume": _differing(ends[0], ends[2]),
+        "tensors": len(ends[0]),
+        "largest_difference_after_resume": max(
+            float((ends[0][name].float() - ends[2][name].float()).abs().max())
+            for name in ends[0]
+            if ends[0][name].numel()
+        ),
+    }
+
+
+def _differing(ones: dict[str, Tensor], others: dict[str, Tensor]) -> int:
+    return sum(not torch.equal(tensor, others[name]) for name, tensor in ones.items())
+
+
+def _weights(module: torch.nn.Module) -> Tensor:
+    return torch.cat([weight.detach().cpu().double().flatten() for weight in module.parameters()])
+
+
+def _equal(ones: list[Tensor], others: list[Tensor]) -> dict[str, Any]:
+    """Whether tensors are equal in every byte; else how many numbers differ, and by how much at most."""
+    assert len(ones) == len(others) > 0
+    differing, largest, numbers = 0, 0.0, 0
+    for one, on_device in zip(ones, others, strict=True):
+        other = on_device.cpu()
+        assert one.dtype == other.dtype and one.shape == other.shape
+        differing += int((one != other).sum())
+        largest = max(largest, float((one.double() - other.double()).abs().max()))
+        numbers += one.numel()
+    return {"passed": differing == 0, "differing": differing, "largest_difference": largest, "numbers": numbers}
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TF32, which rounds float32 to 11 bits in products and convolutions."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def cpu_randomness() -> Iterator[None]:
+    """torch.rand draws on the CPU from one seed, wherever its result lies."""
+    generator, drawn = torch.Generator().manual_seed(11), torch.rand
+
+    def rand(*shape: int, device: Any = None, **options: Any) -> Tensor:
+        return drawn(*shape, generator=generator, **options).to(device or CPU)
+
+    with mock.patch.object(torch, "rand", rand):
+        yield

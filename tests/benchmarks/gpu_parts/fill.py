@@ -1,0 +1,75 @@
+"""Images a second of filling a logit cache and of evaluation, in the sizes of the real recipes."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_parts.report import Part
+from gpu_parts.setting import Setting
+from raykd.bench.contenders import now
+from raykd.bench.families import Family, noise
+from raykd.bench.rounds import filling
+from raykd.models import ImageModel
+from raykd.training.compute import choose, prepare
+from raykd.training.evaluate import evaluate
+from raykd.training.training import make_model
+
+STEPS = 351  # of an epoch of CIFAR-10 without 5,000 images for validation
+MOST_PARTS, FEWEST_PARTS = 12, 2
+
+
+def measure(part: Part, setting: Setting) -> None:
+    teachers = [("resnet18", setting.cnn(STEPS)), ("vit_tiny", setting.vit(STEPS))]
+    total_s = part.left()
+    for number, (name, family) in enumerate(teachers):
+        share_s = 0.7 * total_s / len(teachers)
+        part.figure(f"fill, {name}", lambda f=family, s=share_s: _filled(f, setting, s))
+        if number == 0:
+            student = make_model(family.baseline(), family.dataset())
+            part.figure("evaluate, resnet8", lambda m=student, f=family: _evaluated(m, f, setting))
+        part.figure(f"evaluate, {name}", lambda f=family: _evaluated(f.teacher_model(True), f, setting))
+
+
+def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
+    """Parts of a cache, one after another; the first warms up. Writing to disk is in it."""
+    compute = choose(setting.device, family.student.precision)
+    began, rates = time.perf_counter(), []
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
+        fill = filling(family, family.dataset(), Path(folder), compute, MOST_PARTS)
+        ready_s = time.perf_counter() - began
+        while len(rates) <= (1 if setting.toy else MOST_PARTS - 1):
+            if len(rates) > FEWEST_PARTS and time.perf_counter() - began > most_s:
+                break
+            rates.append(fill())
+    return {
+        "images_per_s": statistics.median(rates[1:]),
+        "slowest": min(rates[1:]),
+        "fastest": max(rates[1:]),
+        "first": rates[0],
+        "parts": len(rates) - 1,
+        "set_up_s": ready_s,
+    }
+
+
+def _evaluated(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
+    """10,000 images, as many as CIFAR-10 has for tests, from the CPU's memory and from the device's."""
+    device = setting.device
+    prepare(device)
+    compute = choose(device, family.student.precision)
+    network = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    split = noise(64 if setting.toy else 10_000).train
+    there = type(split)(split.images.to(device), split.labels.to(device))
+    found = {}
+    for name, images in (("from_cpu", split), ("from_device", there)):
+        evaluate(network, images, compute)
+        seconds = []
+        for _ in range(3):
+            began = now(device)
+            evaluate(network, images, compute)
+            seconds.append(now(device) - began)
+        found[f"images_per_s_{name}"] = len(images) / statistics.median(seconds)
+    return found

@@ -1,0 +1,87 @@
+"""The loop over its bare steps, and the usual way over raykd's, within rounds in which all take turns."""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu_parts.report import Part
+from gpu_parts.setting import Setting
+from gpu_parts.timed_loop import free
+from raykd.bench.contenders import Contender, Round
+from raykd.bench.families import Family
+from raykd.bench.rounds import KINDS, contender_makers
+from raykd.training.compute import prepare
+
+ROUNDS = 5
+SHARED_BYTES = 256 << 20  # of /dev/shm, below which the usual way's workers are few
+FEW_WORKERS = 4
+
+
+def measure(part: Part, setting: Setting) -> None:
+    total_s = part.left()
+    for name, family, share in (("cnn", setting.cnn(200), 0.55), ("vit", setting.vit(50), 0.4)):
+        part.figure(name, lambda f=family, s=share * total_s: _rounds(f, setting, s), needs_s=3.0, limit_s=240.0)
+        free()
+
+
+def num_workers() -> int:
+    """DataLoader workers of the usual way: one for each CPU, fewer where their shared memory is small."""
+    cpus = len(os.sched_getaffinity(0))
+    is_small = Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free < SHARED_BYTES
+    return min(cpus, FEW_WORKERS) if is_small else cpus
+
+
+def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
+    """Medians over rounds; a contender that fails is left out of all, and its error recorded."""
+    prepare(setting.device)
+    until, workers = time.perf_counter() + most_s, 1 if setting.toy else num_workers()
+    errors: dict[str, str] = {}
+    taken: dict[str, list[Round]] = {}
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
+        contenders: dict[str, Contender] = {}
+        for name, make in contender_makers(family, setting.device, Path(folder), workers).items():
+            _guarded(name, errors, lambda n=name, m=make: contenders.update({n: m()}))
+        for number in range((1 if setting.toy else ROUNDS) + 1):
+            began = time.perf_counter()
+            for name, contender in contenders.items():
+                if name not in errors:
+                    _guarded(name, errors, lambda n=name, c=contender: taken.setdefault(n, []).append(c.round()))
+            if number and time.perf_counter() + (time.perf_counter() - began) > until:
+                break
+        contenders.clear()
+    counted = {name: rounds[1:] for name, rounds in taken.items() if name not in errors and len(rounds) > 1}
+    found = _figures(family, counted)
+    return {"workers_of_usual_way": workers, "steps": family.steps, **found, "errors": errors}
+
+
+def _figures(family: Family, taken: dict[str, list[Round]]) -> dict[str, Any]:
+    """Ratios within each round, then their medians; milliseconds of steps and seconds of epochs."""
+    found: dict[str, Any] = {"rounds": min((len(rounds) for rounds in taken.values()), default=0)}
+    found["ms_per_step"] = {
+        name: 1e3 * statistics.median(one.steps_s for one in rounds) / family.steps for name, rounds in taken.items()
+    }
+    found["epoch_s"] = {name: statistics.median(one.epoch_s for one in rounds) for name, rounds in taken.items()}
+    ratios: dict[str, float] = {}
+    for kind in KINDS:
+        bare, loop = taken.get(f"bare {kind}"), taken.get(f"loop {kind}")
+        if bare and loop:
+            pairs = zip(loop, bare, strict=False)
+            ratios[f"loop over bare step, {kind}"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)
+    for name, usual in ((name, rounds) for name, rounds in taken.items() if name.startswith("usual")):
+        for kind in ("table", "live"):
+            if loop := taken.get(f"loop {kind}"):
+                pairs = list(zip(usual, loop, strict=False))
+                ratios[f"{name} over loop {kind}, steps"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)
+                ratios[f"{name} over loop {kind}, epoch"] = statistics.median(a.epoch_s / b.epoch_s for a, b in pairs)
+    return found | {"ratios": ratios}
+
+
+def _guarded(name: str, errors: dict[str, str], act: Any) -> None:
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001  # the other contenders are measured all the same
+        errors[name] = f"{type(error).__name__}: {error}"[:1000]

@@ -1,0 +1,194 @@
+"""The report of one machine: parts, their figures, and what failed or was left out. Imports no torch.
+
+report.json   {"parts": {part: {"seconds", "figures", "failed", "left_out"}}, "in_progress": {...} or null}
+report.txt    the same as text
+
+Both files are rewritten after every figure, so that a killed process loses only the figure in progress. A process that
+starts again on the same folder continues after the last figure.
+"""
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+TRACEBACK_LINES = 14  # the last ones, kept of a failure
+LIMIT_S = 90.0  # a figure that takes longer hangs, unless it says otherwise
+REQUIRES_CUDA = "requires CUDA"
+NO_TIME = "no time left"
+
+
+class GpuLost(Exception):
+    """This process cannot use the GPU any longer; another one can."""
+
+
+class Report:
+    """The report below `folder`, read from there where one exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self._json, self._text = folder / "report.json", folder / "report.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.values: dict[str, Any] = {"parts": {}, "in_progress": None, "processes": 0}
+        if self._json.is_file():
+            self.values = json.loads(self._json.read_text())
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The record of each part that has begun, by its name."""
+        return self.values["parts"]
+
+    def figure(self, part: str, name: str) -> Any:
+        """Return a figure measured before; None where there is none."""
+        return self.parts.get(part, {}).get("figures", {}).get(name)
+
+    @property
+    def progress(self) -> int:
+        """Number of figures that were measured, failed or left out."""
+        kinds = ("figures", "failed", "left_out")
+        return sum(len(part[kind]) for part in self.parts.values() for kind in kinds)
+
+    def part(self, name: str) -> dict[str, Any]:
+        """Return the record of a part, begun now where it is new."""
+        empty = {"began": time.time(), "seconds": None, "figures": {}, "failed": {}, "left_out": {}, "took_s": {}}
+        return self.parts.setdefault(name, empty)
+
+    def save(self) -> None:
+        """Replace both files."""
+        _replace(self._json, json.dumps(self.values, indent=1, default=str) + "\n")
+        _replace(self._text, text_of(self.values))
+
+    def fail_in_progress(self, why: str) -> None:
+        """Record the figure in progress, whose process ended, as failed."""
+        if found := self.values["in_progress"]:
+            self.part(found["part"])["failed"][found["figure"]] = why
+        self.values["in_progress"] = None
+        self.save()
+
+
+class Part:
+    """One part in progress: measures figure after figure until its time is over."""
+
+    def __init__(
+        self,
+        report: Report,
+        name: str,
+        budget_s: float,
+        until: float,
+        has_cuda: bool,
+        is_usable: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """until: time.time() at which the whole report must be complete. is_usable: whether the GPU still answers."""
+        self.report, self.name, self._has_cuda, self._is_usable = report, name, has_cuda, is_usable
+        self._record = report.part(name)
+        self.until = min(self._record["began"] + budget_s, until)
+
+    def left(self) -> float:
+        """Seconds left in this part."""
+        return self.until - time.time()
+
+    def figure(
+        self, name: str, measure: Callable[[], Any], needs_s: float = 0.5, limit_s: float = LIMIT_S, cuda: bool = False
+    ) -> Any:
+        """Measure one figure, JSON-ready, and record it; return it, or None where it failed or was left out.
+
+        needs_s: leave the figure out where less time is left. limit_s: the process is killed when it takes longer.
+        cuda: whether it requires CUDA. An exception is recorded with the last lines of its traceback.
+        """
+        if name in self._record["figures"]:
+            return self._record["figures"][name]
+        if name in self._record["failed"]:
+            return None
+        if cuda and not self._has_cuda:
+            return self.leave_out(name, REQUIRES_CUDA)
+        if self.left() < needs_s:
+            return self.leave_out(name, NO_TIME)
+        self.report.values["in_progress"] = {
+            "part": self.name,
+            "figure": name,
+            "began": time.time(),
+            "limit_s": limit_s,
+        }
+        self.report.save()
+        began = time.perf_counter()
+        try:
+            found = measure()
+            self._record["figures"][name] = found
+            self._say(name, "; ".join(lines_of(found)) if isinstance(found, dict) else found)
+        except Exception as error:  # noqa: BLE001  # one figure must not lose the others
+            self.fail(name, error)
+        self._record["took_s"][name] = round(time.perf_counter() - began, 3)
+        self.report.values["in_progress"] = None
+        self.report.save()
+        if name in self._record["failed"] and self._has_cuda and not self._is_usable():
+            raise GpuLost
+        return self._record["figures"].get(name)
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Record what a figure raised, with the last lines of its traceback."""
+        lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
+        self._record["failed"][name] = {"error": f"{type(error).__name__}: {error}"[:2000], "traceback": lines}
+        self._say(name, "FAILED\n" + "\n".join(lines))
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Record why a figure is not measured."""
+        self._record["left_out"][name] = why
+        self._say(name, f"left out: {why}")
+
+    def end(self) -> None:
+        """Record the seconds of the whole part."""
+        self._record["seconds"] = time.time() - self._record["began"]
+        self.report.save()
+        self._say("seconds", self._record["seconds"])
+
+    def _say(self, name: str, value: Any) -> None:
+        print(f"[{self.name}] {name}: {shown(value)}"[:3000], flush=True)
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """Return the report as text: a line for each figure."""
+    lines = []
+    for name, part in values["parts"].items():
+        seconds = part["seconds"]
+        lines.append(f"== {name} ({'interrupted' if seconds is None else f'{seconds:.1f} s'})")
+        for figure, value in part["figures"].items():
+            found = lines_of(value) if isinstance(value, dict) else [shown(value)]
+            lines += [f"{figure:36} {found[0]}", *(f"{'':36} {line}" for line in found[1:])] if found else [figure]
+        for figure, failure in part["failed"].items():
+            shown_lines = failure["traceback"] if isinstance(failure, dict) else [str(failure)]
+            lines += [f"{figure:36} FAILED", *(f"    {line}" for line in shown_lines)]
+        for why in dict.fromkeys(part["left_out"].values()):
+            names = [figure for figure, reason in part["left_out"].items() if reason == why]
+            lines.append(f"left out, {why}: {'; '.join(names)}")
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def lines_of(values: Mapping[str, Any]) -> list[str]:
+    """Return one line for all plain values, and one for each value that has values itself."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict | list)}
+    lines = ["  ".join(f"{name} {shown(value)}" for name, value in plain.items())] if plain else []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines.append(f"{name}: " + "  ".join(f"{key} {shown(item)}" for key, item in value.items()))
+        elif isinstance(value, list):
+            nested = [lines_of(item)[0] if isinstance(item, dict) and item else shown(item) for item in value]
+            lines += [f"{name}: {line}" for line in nested] if any(isinstance(v, dict) for v in value) else []
+            if not any(isinstance(v, dict) for v in value):
+                lines.append(f"{name}: {', '.join(nested)}")
+    return lines
+
+
+def shown(value: Any) -> str:
+    """Return a figure as text; numbers with 4 digits."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def _replace(path: Path, content: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(content)
+    aside.replace(path)

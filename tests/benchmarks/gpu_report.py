@@ -1,0 +1,183 @@
+"""Everything about raykd on one GPU machine in a bounded time, with torch alone: no Ray, no Slurm, no network.
+
+    python tests/benchmarks/gpu_report.py --out DIR [--data-dir DIR] [--minutes 9] [--parts a,b,c]
+                                          [--device cuda|cpu] [--toy]
+
+Writes DIR/report.json and DIR/report.txt, rewritten after every figure. The parts share --minutes; what they leave is
+the lab's. This process only watches: the parts run in a child. A child that hangs or loses the GPU is replaced by
+another, which continues with the next figure; the figure itself counts as failed.
+"""
+
+import argparse
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from gpu_parts.report import GpuLost, Part, Report
+
+# Seconds of each part where all share 540.
+BUDGETS = {
+    "environment": 10,
+    "cuda_tests": 50,
+    "ceilings": 10,
+    "steps": 150,
+    "fill": 25,
+    "loop": 60,
+    "memory": 15,
+    "packing": 45,
+    "energy": 25,
+    "lab": 150,
+}
+LOST_GPU = 7  # exit status of a child whose CUDA context is unusable
+GRACE_S = 8.0  # for the part in progress, after the end of --minutes
+FEWEST_S = 10.0  # in which another child could still measure something
+DUMP_S = 1.5  # for the stacks of a child that hangs
+MOST_PROCESSES = 20
+
+
+def main() -> int:
+    arguments = parse()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    if arguments.until is not None:
+        return run_parts(arguments)
+    until = time.time() + 60 * arguments.minutes
+    for name in ("report.json", "report.txt"):
+        (out / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-u", __file__, *sys.argv[1:], "--until", repr(until), "--scratch", scratch]
+        for _ in range(MOST_PROCESSES):
+            before = Report(out).progress
+            status = watch(command, out, until)
+            if status == 0 or time.time() > until - FEWEST_S or Report(out).progress == before:
+                break
+    report = Report(out)
+    print(f"[gpu_report] {report.progress} figures in {out / 'report.txt'}; failed:", flush=True)
+    for name, part in report.parts.items():
+        print(*(f"  {name}: {figure}" for figure in part["failed"]), sep="\n", end="\n" if part["failed"] else "")
+    return 0 if report.parts and status == 0 else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--parts", default=",".join(BUDGETS))
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.parts = [name for name in arguments.parts.split(",") if name]
+    if unknown := [name for name in arguments.parts if name not in BUDGETS]:
+        parser.error(f"--parts: unknown {', '.join(unknown)}; known are {', '.join(BUDGETS)}")
+    return arguments
+
+
+def watch(command: list[str], out: Path, until: float) -> int:
+    """Run the child until it ends, hangs in a figure, or the time is over; returns its exit status.
+
+    The child leads a process group of its own, with all that it starts; no process of it outlives this call.
+    """
+    child = subprocess.Popen(command, start_new_session=True)
+    why = ""
+    try:
+        while child.poll() is None:
+            time.sleep(0.3)
+            figure = in_progress(out)
+            if time.time() > until + GRACE_S:
+                why = "the time of the whole report was over"
+            elif figure and time.time() > figure["began"] + figure["limit_s"]:
+                why = f"took longer than {figure['limit_s']:.0f} s"
+            if why:
+                child.send_signal(signal.SIGUSR1)  # it prints its stacks
+                time.sleep(DUMP_S)
+                break
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    status = child.returncode
+    if status != 0:
+        report = Report(out)
+        report.values["processes"] += 1
+        report.fail_in_progress(why or f"the process ended with status {status}")
+        print(f"[gpu_report] the child ended: {why or f'status {status}'}", flush=True)
+    return status
+
+
+def in_progress(out: Path) -> dict | None:
+    """Return the figure that the child measures now."""
+    try:
+        return json.loads((out / "report.json").read_text())["in_progress"]
+    except (OSError, ValueError):
+        return None
+
+
+def run_parts(arguments: argparse.Namespace) -> int:
+    """Run the parts that are not complete, in the child."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    _end_with_parent()
+    report = Report(arguments.out)
+    import torch
+    from gpu_parts.setting import Setting
+
+    setting = Setting(arguments.device, arguments.toy, arguments.data_dir, arguments.scratch)
+    if setting.has_cuda:
+        torch.cuda.init()
+    scale = 60 * arguments.minutes / sum(BUDGETS[name] for name in arguments.parts)
+    for name in (name for name in BUDGETS if name in arguments.parts):
+        if report.parts.get(name, {}).get("seconds") is not None:
+            continue
+        is_last = name == [part for part in BUDGETS if part in arguments.parts][-1]
+        budget_s = float("inf") if is_last or setting.toy else BUDGETS[name] * scale
+        part = Part(report, name, budget_s, arguments.until, setting.has_cuda, is_usable)
+        print(f"== {name}: {part.left():.0f} s", flush=True)
+        try:
+            importlib.import_module(f"gpu_parts.{name}").measure(part, setting)
+        except GpuLost:
+            print(f"== {name}: the GPU cannot be used by this process any longer", flush=True)
+            os._exit(LOST_GPU)  # at once: what holds the GPU's memory would raise in its turn
+        except Exception as error:  # noqa: BLE001  # the other parts are measured all the same
+            part.fail("part", error)
+        part.end()
+    return 0
+
+
+def is_usable() -> bool:
+    """Whether this process can still use the GPU: an illegal access, or a broken capture, ends that."""
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+        torch.ones(8, device="cuda").sum().item()
+    except Exception:  # noqa: BLE001  # whatever it is
+        return False
+    return True
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that watches it is gone."""
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
