@@ -51,7 +51,7 @@ class Family:
 
     def teacher_model(self, channels_last: bool) -> ImageModel:
         """With fresh weights."""
-        model = make_model(self.teacher_run(), self.dataset()).eval().requires_grad_(False)
+        model = make_model(self.teacher_run(), noise(NUM_CLASSES)).eval().requires_grad_(False)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 

@@ -19,9 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from gpu_parts.report import GpuLost, Part, Report
 
@@ -61,8 +60,10 @@ def main() -> int:
             status = watch(command, out, until)
             if status == 0 or time.time() > until - FEWEST_S or Report(out).progress == before:
                 break
-    print((out / "report.txt").read_text() if (out / "report.txt").is_file() else "no figures", flush=True)
     report = Report(out)
+    print(f"[gpu_report] {report.progress} figures in {out / 'report.txt'}; failed:", flush=True)
+    for name, part in report.parts.items():
+        print(*(f"  {name}: {figure}" for figure in part["failed"]), sep="\n", end="\n" if part["failed"] else "")
     return 0 if report.parts and status == 0 else 1
 
 
@@ -103,10 +104,8 @@ def watch(command: list[str], out: Path, until: float) -> int:
                 time.sleep(DUMP_S)
                 break
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         child.wait()
     status = child.returncode
     if status != 0:
@@ -142,7 +141,7 @@ def run_parts(arguments: argparse.Namespace) -> int:
         if report.parts.get(name, {}).get("seconds") is not None:
             continue
         is_last = name == [part for part in BUDGETS if part in arguments.parts][-1]
-        budget_s = float("inf") if is_last else BUDGETS[name] * scale
+        budget_s = float("inf") if is_last or setting.toy else BUDGETS[name] * scale
         part = Part(report, name, budget_s, arguments.until, setting.has_cuda, is_usable)
         print(f"== {name}: {part.left():.0f} s", flush=True)
         try:

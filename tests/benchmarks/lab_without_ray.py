@@ -3,8 +3,8 @@
     python tests/benchmarks/lab_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR --json FILE
                                                [--set FIELD=VALUE ...] [--minutes M]
 
-Cut off by --minutes or a kill, the same line goes on. Writes for each run its test and validation accuracy, seconds and
-images/s, and the hardware and versions; prints a line an epoch.
+Interrupted by --minutes or a kill, it resumes with the same command. Writes for each run its test and validation
+accuracy, seconds and images/s, and the hardware and versions; prints a line an epoch.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpu_parts.lab import print_epoch
+
 from raykd.bench.without_ray import train_plan
 from raykd.data.dataset import load
 from raykd.errors import Interrupted
@@ -21,7 +23,7 @@ from raykd.experiment_file import apply_settings, load_experiments
 from raykd.plan import Run, make_plan
 from raykd.runs import RunStore
 from raykd.training.compute import best_device, choose
-from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.hooks import Hooks
 from raykd.training.records import precision_of
 from raykd.training.testing import evaluate_on_test
 
@@ -37,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     until, device = time.monotonic() + 60 * arguments.minutes, best_device()
     store, found = RunStore(arguments.results), []
-    hooks = Hooks(_print, should_stop=lambda: time.monotonic() > until)
+    hooks = Hooks(print_epoch, should_stop=lambda: time.monotonic() > until)
     for experiment in apply_settings(load_experiments(arguments.file), arguments.settings):
         data = experiment.data
         dataset = load(data.name, arguments.data_dir, data.image_size, arguments.results / ".data")
@@ -64,14 +66,6 @@ def _figures(run: Run, store: RunStore) -> dict[str, Any]:
         "epochs": len(history),
         "images_per_s": statistics.median(row["images_per_s"] for row in history),
     }
-
-
-def _print(report: EpochReport) -> None:
-    print(
-        f"{report.run}  epoch {report.epoch + 1}/{report.epochs}  loss {report.terms['loss']:.3f}  "
-        f"val {report.val_top1:.2f} %  {report.images_per_s:,.0f} images/s  {report.seconds:.0f} s",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

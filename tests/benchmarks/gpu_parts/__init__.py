@@ -1,1 +1,9 @@
-"""The parts of gpu_report.py: one module a part, each with a function `measure(part, setting)`."""
+"""The parts of gpu_report.py: one module a part, each with a function `measure(part, setting)`.
+
+Importing this package makes raykd importable from its checkout, where it is not installed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[3])]

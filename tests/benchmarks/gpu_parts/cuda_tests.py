@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpu_parts import sync_checks
 from gpu_parts.report import Part
-from gpu_parts.setting import Setting, Small, small_dataset, teacher_network
+from gpu_parts.setting import BATCH_SIZE, Setting, Small, small_dataset, teacher_network
 from raykd.config import kinds
 from raykd.data.augmentation import Augmentation
 from raykd.data.counter_rng import hash64, permutation, uniform, uniform_int
@@ -49,7 +49,7 @@ AUGMENTATIONS = {
 WARM_EPOCH = 30  # where methods that warm up weigh all their terms
 MOST_LOSS_DIFFERENCE, MOST_UPDATE_DIFFERENCE = 1e-4, 1e-2  # relative, of float32 without TF32
 HALF_ROUNDING = 2.0**-10  # relative, of float16, twice half a unit
-RESUME_STEP = 8  # of 18: in the middle of the second epoch
+RESUME_EPOCHS, RESUME_STEP = 2, 8  # of 12 steps: within the second epoch
 
 
 def measure(part: Part, setting: Setting) -> None:
@@ -60,11 +60,15 @@ def measure(part: Part, setting: Setting) -> None:
         part.figure(f"augmentation {name}", lambda a=augmentation: augmented(device, dataset, a))
     part.figure("evaluate", lambda: evaluated(device, dataset))
     part.figure("fill", lambda: filled(device, dataset, setting.folder))
-    for method, source in method_sources():
-        part.figure(f"step {method.kind} {source}", lambda m=method, s=source: one_step(device, dataset, m, s))
     for precision in ("fp32", "bf16"):
         for step in ("eager", "graph"):
-            part.figure(f"resume {precision} {step}", lambda p=precision, s=step: resumed(device, dataset, p, s))
+            part.figure(
+                f"resume {precision} {step}",
+                lambda p=precision, s=step: resumed(device, dataset, p, s),
+                cuda=precision == "bf16" or step == "graph",
+            )
+    for method, source in method_sources():
+        part.figure(f"step {method.kind} {source}", lambda m=method, s=source: one_step(device, dataset, m, s))
     for step in ("eager", "graph"):
         for method, source in method_sources():
             small = Small(method, source, step=step)
@@ -126,7 +130,7 @@ def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation
             dataset.train.labels,
             rows,
             kind,
-            32,
+            BATCH_SIZE,
             0,
             place,
             augmentation=augmentation,
@@ -152,7 +156,7 @@ def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
 
 def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, Any]:
     """A small logit cache filled on the device, beside the same on the CPU; float32 without TF32."""
-    run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=1))
+    run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=0))
     assert run.teacher is not None
     wanted = WantedTable((run.teacher,), run.data, "fp32", (), True, 1)
     logits = []
@@ -216,7 +220,7 @@ def resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -
 
 
 def _resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
-    small = Small(KD(), "live", precision=precision, step=step)
+    small = Small(KD(), "live", precision=precision, step=step, epochs=RESUME_EPOCHS)
     run, ends = small.run(), []
     with tempfile.TemporaryDirectory() as folder:
         for number, is_interrupted in enumerate((False, False, True)):

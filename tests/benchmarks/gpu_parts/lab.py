@@ -155,9 +155,13 @@ def _expected(
 def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """Of a run, as far as it came; test accuracy where it is done."""
     folder, found = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
-    if found["status"] != "done":
+    if found["status"] == "not started":
         return found
     record, history = folder.record(), folder.history()
+    if history:
+        found["last_val_top1"] = history[-1]["val_top1"]
+    if found["status"] != "done":
+        return found | {"epochs": len(history)}
     compute = choose(device, precision_of(folder))
     tested = evaluate(load_trained(folder.best).to(device), dataset.test, compute)
     return found | {

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting, subject_named
 from gpu_parts.timed_loop import TimedLoop
@@ -24,7 +26,7 @@ def measure(part: Part, setting: Setting) -> None:
     counts, window_s = ((1, 2), 0.3) if setting.toy else ((1, 2, 4), max(1.5, min(4.0, part.left() / 14)))
     workers: list[Worker] = []
     try:
-        part.figure("start", lambda: _started(workers, counts[-1]), limit_s=START_S + 30)
+        part.figure("start", lambda: _started(workers, counts[-1], setting), limit_s=START_S + 30)
         for way in ("eager", "graph"):
             for count in counts:
 
@@ -42,13 +44,13 @@ def measure(part: Part, setting: Setting) -> None:
     part.leave_out("threads or streams in one process", "the loop owns its process")
 
 
-def _started(workers: list[Worker], count: int) -> dict[str, float]:
-    """Start `count` processes side by side; seconds until all have imported what they need."""
+def _started(workers: list[Worker], count: int, setting: Setting) -> dict[str, float]:
+    """Start `count` processes side by side; seconds until all can use the device."""
     began = time.perf_counter()
     new = [Worker() for _ in range(count)]
     workers += new
     for worker in new:
-        worker.send(time.time)
+        worker.send(start_device, setting)
     for worker in new:
         worker.result(START_S)
     return {"seconds": time.perf_counter() - began, "processes": count}
@@ -68,6 +70,11 @@ def _side_by_side(workers: list[Worker], setting: Setting, way: str, window_s: f
     counted_from = start + SETTLE_S
     rates = [batch * sum(counted_from <= stamp < end for stamp in stamps) / window_s for stamps, batch in found]
     return {"images_per_s": sum(rates), "slowest_run": min(rates), "fastest_run": max(rates), "window_s": window_s}
+
+
+def start_device(setting: Setting) -> None:
+    """In a worker: import torch, and start CUDA."""
+    torch.zeros(1, device=setting.device)
 
 
 def prepare(setting: Setting, way: str) -> None:

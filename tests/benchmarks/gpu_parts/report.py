@@ -52,7 +52,7 @@ class Report:
 
     def part(self, name: str) -> dict[str, Any]:
         """Return the record of a part, begun now where it is new."""
-        empty = {"began": time.time(), "seconds": None, "figures": {}, "failed": {}, "left_out": {}}
+        empty = {"began": time.time(), "seconds": None, "figures": {}, "failed": {}, "left_out": {}, "took_s": {}}
         return self.parts.setdefault(name, empty)
 
     def save(self) -> None:
@@ -112,12 +112,14 @@ class Part:
             "limit_s": limit_s,
         }
         self.report.save()
+        began = time.perf_counter()
         try:
             found = measure()
             self._record["figures"][name] = found
             self._say(name, "; ".join(lines_of(found)) if isinstance(found, dict) else found)
         except Exception as error:  # noqa: BLE001  # one figure must not lose the others
             self.fail(name, error)
+        self._record["took_s"][name] = round(time.perf_counter() - began, 3)
         self.report.values["in_progress"] = None
         self.report.save()
         if name in self._record["failed"] and self._has_cuda and not self._is_usable():
@@ -157,7 +159,9 @@ def text_of(values: Mapping[str, Any]) -> str:
         for figure, failure in part["failed"].items():
             shown_lines = failure["traceback"] if isinstance(failure, dict) else [str(failure)]
             lines += [f"{figure:36} FAILED", *(f"    {line}" for line in shown_lines)]
-        lines += [f"{figure:36} left out: {why}" for figure, why in part["left_out"].items()]
+        for why in dict.fromkeys(part["left_out"].values()):
+            names = [figure for figure, reason in part["left_out"].items() if reason == why]
+            lines.append(f"left out, {why}: {'; '.join(names)}")
         lines.append("")
     return "\n".join(lines) + "\n"
 

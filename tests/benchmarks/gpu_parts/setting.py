@@ -18,6 +18,7 @@ from raykd.training.teachers import LiveTeacher, TableTeacher, Teacher, no_teach
 from raykd.training.trained import images_of
 
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
+BATCH_SIZE, TEACHER_WIDTH = 16, 16  # of the checks
 NARROW_VIT = ViT(depth=2, width=48, heads=3, patch=8)
 WAYS = {
     "eager": {"compile": False, "step": "eager"},
@@ -29,7 +30,10 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """device: 'cuda' or 'cpu'. toy: tiny models and few steps. data_dir: folder of CIFAR-10, or None. folder: scratch."""
+    """device_name: 'cuda' or 'cpu'. toy: tiny models and few steps. folder: for files that are not kept.
+
+    data_dir: folder of CIFAR-10; None for none.
+    """
 
     device_name: str
     toy: bool
@@ -116,12 +120,12 @@ def random_cache(run: Run, dataset: Dataset, device: torch.device, embedding_wid
     """A logit cache of random rows, whole."""
     num_views = run.data.views.count
     shape = (len(dataset.train.labels) * num_views, dataset.num_classes + embedding_width)
-    return TableTeacher(torch.randn(shape, device=device).half(), num_views, "", embedding_width)
+    return TableTeacher(torch.randn(shape, device=device, dtype=torch.float16), num_views, "", embedding_width)
 
 
 @dataclass(frozen=True)
 class Small:
-    """A narrow training for checks, in float32 where not said otherwise: 6 batches of 32 images an epoch."""
+    """A narrow training for checks, in float32 where not said otherwise: 6 batches of BATCH_SIZE images an epoch."""
 
     method: Method
     source: str
@@ -131,15 +135,22 @@ class Small:
 
     def run(self, **changes: object) -> Run:
         base = cnn()
-        recipe = Recipe(self._student(), epochs=self.epochs, batch_size=32, precision=self.precision, step=self.step)  # type: ignore[arg-type]
-        family = replace(base, teacher=replace(recipe, model=ResNet(width=16)), student=recipe, steps=6)
+        recipe = Recipe(
+            self._student(), epochs=self.epochs, batch_size=BATCH_SIZE, precision=self.precision, step=self.step
+        )  # type: ignore[arg-type]
+        family = replace(
+            base,
+            teacher=replace(recipe, model=ResNet(blocks=(1, 1, 1, 1), width=TEACHER_WIDTH)),
+            student=recipe,
+            steps=6,
+        )
         run = family.baseline() if self.source == "none" else replace(family.distilled(), method=self.method)
         return with_recipe(run, **changes) if changes else run
 
     def _student(self) -> models.Model:
         if self.method.needs_distillation_token:
             return ViT(depth=2, width=48, heads=3, patch=8, distillation_token=True)
-        return ResNet(blocks=(1, 1, 1, 1), width=16)
+        return NARROW
 
     def teacher(self, run: Run, dataset: Dataset, device: torch.device) -> Teacher:
         """Equal on every device."""
@@ -148,7 +159,7 @@ class Small:
         model = teacher_network(run, dataset).to(device)
         if self.source == "live":
             return LiveTeacher(model)
-        width = 16 * 8 if "embedding" in run.method.needs else 0
+        width = TEACHER_WIDTH * 8 if "embedding" in run.method.needs else 0
         shape = (len(dataset.train.labels) * run.data.views.count, dataset.num_classes + width)
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(5)).half()
         return TableTeacher(rows.to(device), run.data.views.count, "", width)
@@ -161,7 +172,7 @@ def teacher_network(run: Run, dataset: Dataset) -> ImageModel:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def small_dataset(num_images: int = 224) -> Dataset:
+def small_dataset(num_images: int = 7 * BATCH_SIZE) -> Dataset:
     """Noise, equal in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -19,7 +19,7 @@ ROUNDS = 5
 FIRST_SHARE, PROFILE_SHARE = 0.45, 0.25  # of the part's time, for eager and graph, and for profiles
 COMPILE_S = 12.0  # at least, and with the steps
 COMPILE_LIMIT_S = 150.0
-WORKER_START_S = 60.0
+WORKER_START_S, PROFILE_S, PROFILE_LIMIT_S = 60.0, 30.0, 120.0
 FEWEST_S = 0.5
 
 
@@ -32,15 +32,15 @@ def measure(part: Part, setting: Setting) -> None:
         free()
     _arithmetic(part, setting, chosen)
     profiles_until = part.left() - PROFILE_SHARE * total_s
-    _profiles(part, setting, chosen, ("eager", "graph"), profiles_until)
+    _profiles(part, setting, chosen[:2] if setting.toy else chosen, ("eager", "graph"), profiles_until)
     for way in ("compile", "graph+compile"):
         for subject in chosen:
-            _timed(part, setting, subject, way, 3.0)
-            free(was_compiled=True)
+            if _timed(part, setting, subject, way, 3.0) is not None:
+                free(was_compiled=True)
     _busy(part, chosen)
 
 
-def _timed(part: Part, setting: Setting, subject: Subject, way: str, share_s: float) -> None:
+def _timed(part: Part, setting: Setting, subject: Subject, way: str, share_s: float) -> Any:
     is_compiled = "compile" in way
     rounds, rounds_s = (1, FEWEST_S) if setting.toy else (ROUNDS, max(FEWEST_S, min(5.0, 0.6 * share_s)))
 
@@ -49,15 +49,15 @@ def _timed(part: Part, setting: Setting, subject: Subject, way: str, share_s: fl
             return step_figures(subject, way, setting.device, Path(folder), rounds, rounds_s)
 
     needs_s, limit_s = (COMPILE_S, COMPILE_LIMIT_S) if is_compiled else (1.0, 60.0)
-    part.figure(f"{subject.name}, {way}", figures, needs_s, limit_s, cuda=is_compiled)
+    return part.figure(f"{subject.name}, {way}", figures, needs_s, limit_s, cuda=is_compiled)
 
 
 def _profiles(part: Part, setting: Setting, chosen: list[Subject], ways: tuple[str, ...], until_left_s: float) -> None:
     """In a process of its own: a profiler that was once switched on slows the launches that follow."""
     worker: Worker | None = None
     try:
-        for way in ways:
-            for subject in chosen:
+        for subject in chosen:
+            for way in ways:
                 name = f"profile {subject.name}, {way}"
                 if part.left() < until_left_s:
                     part.leave_out(name, "no time left for profiles")
@@ -69,13 +69,13 @@ def _profiles(part: Part, setting: Setting, chosen: list[Subject], ways: tuple[s
                         worker = Worker()
                         worker.call(WORKER_START_S, profile.warm_up, setting)
                     try:
-                        return worker.call(min(30.0, max(5.0, part.left())), profile.profiled, setting, name, way)
+                        return worker.call(PROFILE_S, profile.profiled, setting, name, way)
                     except WorkerFailed:
                         worker.end()
                         worker = None
                         raise
 
-                part.figure(name, profiled, 2.0)
+                part.figure(name, profiled, 2.0, PROFILE_LIMIT_S)
     finally:
         if worker is not None:
             worker.end()
@@ -88,7 +88,7 @@ def _arithmetic(part: Part, setting: Setting, chosen: list[Subject]) -> None:
         def figures(subject: Subject = subject) -> dict[str, Any]:
             device = setting.device
             dataset = subject.family.dataset()
-            flops = step_flops(subject.run, dataset, subject.teacher(dataset, device), device)
+            flops = step_flops(subject.launched("eager"), dataset, subject.teacher(dataset, device), device)
             precision = choose(device, subject.run.recipe.precision).precision
             ceiling = part.report.figure("ceilings", precision)
             found: dict[str, Any] = {"GFLOP_per_step": flops / 1e9, "precision": precision}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gpu_parts.setting import Small, small_dataset, with_recipe
+from gpu_parts.setting import BATCH_SIZE, Small, small_dataset, with_recipe
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.dataset import Dataset
 from raykd.errors import Interrupted
@@ -24,7 +24,6 @@ from raykd.training.loop import train_epochs
 from raykd.training.training import make_training
 
 WARM_UP, CHECKED, STEPS = 12, 6, 20
-BATCH_SIZE = 32
 FRAMES = 6
 
 

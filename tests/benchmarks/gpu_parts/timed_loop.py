@@ -4,6 +4,7 @@ import gc
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class TimedLoop:
         epoch_s = now(self._device) - began
         steps_s = self.steps * self.batch_size / report.images_per_s
         stamps = self._stamps
-        intervals = [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+        intervals = [later - earlier for earlier, later in pairwise(stamps)]
         first = intervals[: FIRST_STEPS - 1] or [steps_s]
         return Epoch(steps_s, epoch_s, statistics.median(first), sum(intervals) / max(1, len(intervals)))
 
