@@ -5,6 +5,7 @@ piece   = neighbouring images whose missing views take about PIECE_S
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,9 @@ from raykd.training.rows import rows_of
 PIECE_S = 10.0  # the work that a kill can cost
 PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
+# cuDNN searches for its fastest kernels anew for each batch size, which takes seconds; pieces end in any size.
+FIXED_SHAPE = {"cpu": False, "cuda": True}  # whether a batch is padded to the full size; a CPU would compute the padding
+IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
 
 
 class Filler:
@@ -62,31 +66,79 @@ class Filler:
         return done
 
     def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
-        """The views `missing` [n, V] of the images from `first` on."""
+        """Fill the views `missing`, bool [n, V], of the images from `first` on; return how many were filled.
+
+        Up to IN_FLIGHT batches are computed before the oldest one is read, so that a GPU does not wait for the CPU.
+        """
         rows = torch.zeros((*missing.shape, self._table.key.row_width), dtype=torch.float16)
         filled, stopped = torch.zeros_like(missing), False
+        in_flight: deque[_Batch] = deque()
+
+        def read_oldest() -> None:
+            batch = in_flight.popleft()
+            image, view = batch.entries.unbind(1)
+            rows[image, view] = batch.read()
+            filled[image, view] = True
+
         for entries in missing.nonzero().split(self._batch_size):
             if stopped := should_stop():
                 break
-            image, view = entries.unbind(1)
-            rows[image, view] = self._predict(image + first, view)
-            filled[image, view] = True
+            in_flight.append(self._launch(first, entries))
+            if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
+                read_oldest()
+        while in_flight:
+            read_oldest()
         self._table.write(first, rows, filled)
         if stopped:
             raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
         return int(filled.sum())
 
+    def _launch(self, first: int, entries: Tensor) -> "_Batch":
+        """Start the teacher on one batch. entries: int64 [B, 2], rows of (image - first, view)."""
+        device = self._compute.device
+        shown = _padded(entries, self._batch_size) if FIXED_SHAPE[device.type] else entries
+        if device.type == "cuda":
+            shown = shown.pin_memory()
+        image, view = shown.to(device, non_blocking=True).unbind(1)
+        return _Batch(entries, self._predict(image + first, view)[: len(entries)])
+
     @torch.no_grad()
     def _predict(self, index: Tensor, view: Tensor) -> Tensor:
-        """The table's rows, float16 [B, C + D], on the CPU."""
-        device = self._compute.device
+        """Return the cache's rows, float16 [B, C + D], on the device."""
         with self._compute.autocast():
-            outputs: Outputs = self._teacher(self._renderer.render(index.to(device), view.to(device)))
+            outputs: Outputs = self._teacher(self._renderer.render(index, view))
         parts = [outputs.logits]
         if self._table.key.embedding_width:
             assert outputs.embedding is not None
             parts.append(outputs.embedding)
-        return torch.cat([part.to(torch.float16) for part in parts], dim=1).cpu()
+        return torch.cat([part.to(torch.float16) for part in parts], dim=1)
+
+
+class _Batch:
+    """Rows that the teacher computes for `entries`, int64 [B, 2], on their way to the CPU.
+
+    From a GPU they are copied to pinned memory while the next batch is computed.
+    """
+
+    def __init__(self, entries: Tensor, rows: Tensor) -> None:
+        """rows: float16 [B, C + D], on any device."""
+        self.entries, self._rows, self._copied = entries, rows, None
+        if rows.device.type == "cuda":
+            self._rows = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            self._rows.copy_(rows, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(rows.device))
+
+    def read(self) -> Tensor:
+        """Wait for the rows, and return them: float16 [B, C + D], on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._rows
+
+
+def _padded(entries: Tensor, size: int) -> Tensor:
+    """Return `entries`, [B, 2] with 0 < B <= size, repeated from the first one on to [size, 2]."""
+    return entries[torch.arange(size) % len(entries)]
 
 
 def asked_of(wanted: WantedTable, dataset: Dataset) -> Tensor:
