@@ -244,7 +244,9 @@ def _do(
         say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs_on(slots), slots, options.results, options.data_folder, progress.show, should_stop, then)
+            return run_jobs(
+                jobs_on(slots), slots, options.results, options.data_folder, progress.show, should_stop, then
+            )
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:

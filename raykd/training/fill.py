@@ -7,6 +7,7 @@ piece   = neighbouring images whose missing views take about PIECE_S
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,17 @@ from raykd.outputs import Outputs
 from raykd.teacher_table import ITEM_BYTES, TeacherTable, visited
 from raykd.teaching import WantedTable
 from raykd.training.compute import Compute, prepare
+from raykd.training.fitting_batch import largest_that_fits
 from raykd.training.rows import rows_of
 
 PIECE_S = 10.0  # the work that a kill can cost
 PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
 # cuDNN searches for its fastest kernels anew for each batch size, which takes seconds; pieces end in any size.
-FIXED_SHAPE = {"cpu": False, "cuda": True}  # whether a batch is padded to the full size; a CPU would compute the padding
+FIXED_SHAPE = {
+    "cpu": False,
+    "cuda": True,
+}  # whether a batch is padded to the full size; a CPU would compute the padding
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
 
 
@@ -49,7 +54,7 @@ class Filler:
         """Fill what is missing of part number `part`, or of one worker's share of it; returns the images passed.
 
         Raises Interrupted when `should_stop` says so, once what was computed is kept; RunFailed for logits that
-        float16 cannot hold.
+        float16 cannot hold, and where the device has no memory for a single view.
         """
         rows = self._parts[part].tensor_split(world_size)[rank]
         if not len(rows):
@@ -80,10 +85,11 @@ class Filler:
             rows[image, view] = batch.read()
             filled[image, view] = True
 
-        for entries in missing.nonzero().split(self._batch_size):
-            if stopped := should_stop():
-                break
-            in_flight.append(self._launch(first, entries))
+        entries, start = missing.nonzero(), 0
+        while start < len(entries) and not (stopped := should_stop()):
+            launch = partial(self._launch, first, entries[start:])
+            in_flight.append(largest_that_fits(self._teacher, self._batch_size, launch))
+            start += len(in_flight[-1].entries)
             if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
                 read_oldest()
         while in_flight:
@@ -93,10 +99,10 @@ class Filler:
             raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
         return int(filled.sum())
 
-    def _launch(self, first: int, entries: Tensor) -> "_Batch":
-        """Start the teacher on one batch. entries: int64 [B, 2], rows of (image - first, view)."""
-        device = self._compute.device
-        shown = _padded(entries, self._batch_size) if FIXED_SHAPE[device.type] else entries
+    def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
+        """Start the teacher on the first `size` of `entries`, int64 [n, 2], each (image - first, view)."""
+        device, entries = self._compute.device, entries[:size]
+        shown = _padded(entries, size) if FIXED_SHAPE[device.type] else entries
         if device.type == "cuda":
             shown = shown.pin_memory()
         image, view = shown.to(device, non_blocking=True).unbind(1)

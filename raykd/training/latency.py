@@ -3,13 +3,14 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from raykd.models import ImageModel
 from raykd.timing import Timing
 from raykd.training.compute import Compute
+from raykd.training.fitting_batch import largest_that_fits
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,17 @@ def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Images a second in batches of 256; p10 is of the slow passes."""
-    seconds = _seconds(model, image_size, compute, THROUGHPUT)
-    return _timing([THROUGHPUT.batch_size / pass_s for pass_s in seconds], THROUGHPUT)
+    """Return images a second in batches of 256, or as many of them as fit; p10 is of the slow passes.
+
+    Raises RunFailed where the device has no memory for a single image.
+    """
+
+    def attempt(size: int) -> Timing:
+        passes = replace(THROUGHPUT, batch_size=size)
+        seconds = _seconds(model, image_size, compute, passes)
+        return _timing([size / pass_s for pass_s in seconds], passes)
+
+    return largest_that_fits(model, THROUGHPUT.batch_size, attempt)
 
 
 @torch.no_grad()
