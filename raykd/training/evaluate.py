@@ -10,6 +10,7 @@ from raykd.data.dataset import Split
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit
+from raykd.training.float32_head import head_in_float32
 from raykd.training.group import ALONE, Group
 
 
@@ -26,7 +27,8 @@ class Evaluation:
 def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = ALONE) -> Evaluation:
     """Evaluate in inference mode and give the model back in the mode in which it came.
 
-    split: this worker's images; the figures are of those of the whole group.
+    split: this worker's images; the figures are of those of the whole group. Logits are computed in float32 from the
+    embedding on (float32_head.py): logits rounded to bfloat16 tie, and a tie counts for the class that comes first.
 
     Raises RunFailed where the device has no memory for a single image.
     """
@@ -38,11 +40,12 @@ def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = A
         with compute.autocast():
             return model(split.images[part].to(compute.device)).logits.float()
 
-    for part, logits in batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of):
-        labels = split.labels[part].to(compute.device)
-        correct += (logits.argmax(1) == labels).sum()
-        nll += F.cross_entropy(logits, labels, reduction="sum")
-        num_images += len(labels)
+    with head_in_float32(model):
+        for part, logits in batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of):
+            labels = split.labels[part].to(compute.device)
+            correct += (logits.argmax(1) == labels).sum()
+            nll += F.cross_entropy(logits, labels, reduction="sum")
+            num_images += len(labels)
     model.train(was_training)
     correct, nll, num_images = group.gather(torch.stack([correct, nll, num_images])).sum(0).tolist()
     return Evaluation(100 * correct / num_images, nll / num_images, int(num_images))

@@ -22,6 +22,7 @@ from raykd.data.dataset import Split
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit
+from raykd.training.float32_head import head_in_float32
 
 NUM_BINS = 15
 TOP = 5
@@ -66,6 +67,8 @@ def measure(
 ) -> Measures:
     """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision.
 
+    The logits of both are computed in float32 from the embedding on (float32_head.py).
+
     Raises RunFailed where the device has no memory for a single image.
     """
     sums = _Sums(num_classes, compute.device, teacher is not None)
@@ -78,9 +81,10 @@ def measure(
             return model(images).logits, None if teacher is None else teacher(images).logits
 
     batches = batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of)
-    for part, (logits, target) in batches:
-        labels = split.labels[part].to(compute.device)
-        sums.add(logits.double(), labels, None if target is None else target.double())
+    with head_in_float32(*([model] if teacher is None else [model, teacher])):
+        for part, (logits, target) in batches:
+            labels = split.labels[part].to(compute.device)
+            sums.add(logits.double(), labels, None if target is None else target.double())
     model.train(was_training)
     return sums.measures()
 
