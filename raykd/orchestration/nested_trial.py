@@ -87,7 +87,9 @@ def _failure(folder: RunFolder, error: Exception) -> RunFailed | None:
         record = folder.record()
         reason = record.get("reason") or "no reason recorded"
         return (RunDiverged if is_of_configuration(record) else RunFailed)(reason)
-    if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
+    causes = _causes(error)
+    own = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL's also mean that another worker has failed
+    if outside := [cause for cause in own or causes if failure_of(cause) == "outside"]:
         return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
     return None
 

@@ -16,7 +16,8 @@ from raykd.messages import one_line
 from raykd.plan import Run
 
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
-LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")  # after these a process can use no GPU
+# After these a process can use no GPU, or can no longer communicate with the other workers of its run.
+LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
 _NO_MEMORY = ("out of memory", "allocate memory")  # of CUDA, of torch's CPU allocator, of the operating system
 # How libraries that raise no OSError report one: Rust's (safetensors), and torch's of files that it maps.
 _NO_FILE = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
