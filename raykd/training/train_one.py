@@ -19,7 +19,7 @@ from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
 from raykd.training.failure import out_of_memory_in_words
-from raykd.training.group import ALONE, Group
+from raykd.training.group import ALONE, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
 from raykd.training.taught import teacher_of
@@ -63,9 +63,10 @@ def train_one(
     table: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
     worker; files are written by the first one.
 
-    Raises what `fit` raises, RunFailed with a remedy where a step has no memory, and RunLocked in all workers where
-    another process writes the folder.
+    Raises what `fit` raises, ConfigError for several workers on MIG instances of one node, RunFailed with a remedy
+    where a step has no memory, and RunLocked in all workers where another process writes the folder.
     """
+    require_separate_gpus(group, device)
     with ExitStack() as held:
         held.enter_context(locked(folder, group))
         began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
