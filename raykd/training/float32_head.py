@@ -9,7 +9,7 @@ Used where a network is evaluated and where it teaches, live or through a logit 
 whose steps stay in the precision of its recipe. Without autocast no bit changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MethodType
 
@@ -44,7 +44,7 @@ def _heads(model: nn.Module) -> list[nn.Module]:
     return list({id(head): head for network in networks for head in _heads_of(network)}.values())
 
 
-def _heads_of(network: nn.Module) -> list[nn.Module]:
+def _heads_of(network: nn.Module) -> Sequence[nn.Module]:
     """Return what its `get_classifier` names, as in timm and in raykd's own networks; else its last linear layer."""
     if not hasattr(network, "get_classifier"):
         return [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
