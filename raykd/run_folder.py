@@ -221,7 +221,7 @@ def _require_kinds(record: Fields) -> None:
     for name in ("seed", "resumes", "parameters", "peak_memory_bytes"):
         record.optional(name, record.count)
     record.optional("seconds", lambda name: record.number(name, low=0))
-    for name in ("config", "versions", "hardware", "git"):
+    for name in ("config", "versions", "hardware", "git", "model_metrics"):
         record.optional(name, record.mapping)
     compute, best = record.part_if_there("compute"), record.part_if_there("best")
     for name in ("device", "precision", "teacher"):

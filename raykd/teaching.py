@@ -11,6 +11,7 @@ alpha or method, and there are V in all: 3 seeds of 200 epochs are 600 passes li
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -30,7 +31,10 @@ from raykd.teacher_table import TableKey, TeacherTable
 WORTH_IT = 0.9  # a table that leaves more than this share of the live passes is no gain
 NEARLY_ALL = 0.95  # from this share of the views on all are filled: the rest costs little and serves every later run
 MAX_TABLE_BYTES = 2 << 30  # every process that reads it may come to hold it; a GPU does
-PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a ResNet-18, a second of a large GPU
+PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a ResNet-18
+# 2.5 million passes, about 20 s of an H100 under a ResNet-18: a GPU takes 0.4 s for a CPU's part, and gives its memory
+# back after each job. A kill costs no more for it, since a part is written in pieces.
+PARTS_PER_GPU_PART = 50
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,18 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, em
         dataset.num_classes,
         embedding_width,
     )
+
+
+def parts_on(table: WantedTable, gpus: float, num_slots: int) -> WantedTable:
+    """Return `table` with the number of parts for workers of `gpus` GPUs, of which `num_slots` fill side by side.
+
+    table: as `decide` returns it, in parts for CPUs. On GPUs each slot fills equally many parts, of at most
+    PARTS_PER_GPU_PART parts for CPUs. So several GPUs share even a table that is one part's work.
+    """
+    if not gpus:
+        return table
+    parts_each = ceil(table.num_parts / (PARTS_PER_GPU_PART * num_slots))
+    return replace(table, num_parts=min(table.num_parts, parts_each * num_slots))
 
 
 def decide(

@@ -69,6 +69,29 @@ def test_work_of_several_teachers_is_shared_out_by_their_number(
     assert found is not None and found.table is not None and found.table.num_parts == 3
 
 
+@pytest.mark.parametrize(
+    ("parts", "gpus", "num_slots", "expected"),
+    [
+        (146, 0.0, 2, 146),  # a CPU's parts stay as they are
+        (146, 1.0, 1, 3),  # 7.3 million passes in parts of at most 2.5 million
+        (146, 1.0, 4, 4),  # four GPUs have one part each, and none two
+        (146, 0.5, 8, 8),
+        (500, 1.0, 4, 12),  # equally many for each
+        (3, 1.0, 4, 3),  # too small for a part for each
+        (1, 1.0, 1, 1),
+        (0, 1.0, 4, 0),  # it is filled
+    ],
+)
+def test_parts_are_sized_for_the_device_and_shared_equally(
+    parts: int, gpus: float, num_slots: int, expected: int, tmp_path: Path
+) -> None:
+    found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
+    assert found is not None and found.table is not None
+    table = replace(found.table, num_parts=parts)
+    sized = teaching.parts_on(table, gpus, num_slots)
+    assert sized == replace(table, num_parts=expected)
+
+
 def test_trials_of_a_search_share_their_views(tmp_path: Path) -> None:
     search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)

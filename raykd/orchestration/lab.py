@@ -20,9 +20,10 @@ from raykd.orchestration.progress import Progress, say
 from raykd.orchestration.queue import Job, JobStatus, State, at_once, jobs_of
 from raykd.orchestration.reporting import report
 from raykd.orchestration.session import ray_session
+from raykd.orchestration.slots import Slots
 from raykd.plan import Plan, Run, make_plan
 from raykd.runs import RunStore
-from raykd.teaching import Teaching, WantedTable, decide
+from raykd.teaching import Teaching, WantedTable, decide, parts_on
 from raykd.training.import_check import in_words
 from raykd.training.imported import findings, require_fit
 from raykd.training.networks import Networks
@@ -203,7 +204,13 @@ def bring_to_end(
     store = RunStore(options.results)
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if then or (run.name in trained and is_tested(store.folder(run)))}
-    jobs = jobs_of(runs, trained, evaluated, tables, half_done_live(runs, store))
+    live = half_done_live(runs, store)
+    jobs = jobs_of(runs, trained, evaluated, tables, live)
+
+    def jobs_on(slots: Slots) -> list[Job]:
+        """The same jobs, with the tables in parts for these slots."""
+        sized = [parts_on(table, slots.gpus, slots.count) for table in tables]
+        return jobs_of(runs, trained, evaluated, sized, live)
 
     def last_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
         assert then is not None
@@ -212,7 +219,8 @@ def bring_to_end(
         trained = {run.name for run in last if store.status(run) == "done"}
         return jobs_of(last, trained, {run.name for run in last if is_tested(store.folder(run))})
 
-    statuses = _do(jobs, workers, options, console, should_stop, last_jobs if then else None) if jobs else []
+    last = last_jobs if then else None
+    statuses = _do(jobs, jobs_on, workers, options, console, should_stop, last) if jobs else []
     _record_failures(statuses, store)
     require_imports_fit(runs, store)
     return statuses
@@ -220,12 +228,14 @@ def bring_to_end(
 
 def _do(
     jobs: list[Job],
+    jobs_on: Callable[[Slots], list[Job]],
     workers: Workers,
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
     then: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
+    """Do `jobs`, as `jobs_on` returns them for the slots that the cluster has room for; `then` as in `run_jobs`."""
     with ray_session() as dashboard:
         from raykd.orchestration.metrics import scrape_targets
         from raykd.orchestration.train_job import run_jobs, slots_of
@@ -234,7 +244,9 @@ def _do(
         say(console, f"{slots}; dashboard {dashboard or 'off'}")
         say(console, "workers start, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs, slots, options.results, options.data_folder, progress.show, should_stop, then)
+            return run_jobs(
+                jobs_on(slots), slots, options.results, options.data_folder, progress.show, should_stop, then
+            )
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:

@@ -22,7 +22,6 @@ from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
 from raykd.run_folder import RunFolder
 from raykd.study import SearchFolder
-from raykd.training.compute import device_of
 from raykd.training.failure import failure_of, is_of_configuration
 from raykd.training.group import STUCK, all_workers
 
@@ -48,8 +47,9 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         raise
     if folder.status() != "done" and should_stop():
         raise Interrupted("stopped; the same command goes on")
-    run, dataset = run_of(config, shared)
-    results = Results(run, dataset, shared.search.metrics, device_of(0))
+    run, _ = run_of(config, shared)
+    # Measured by the workers: this process has no GPU.
+    results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
     for row in folder.history():
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
@@ -87,7 +87,9 @@ def _failure(folder: RunFolder, error: Exception) -> RunFailed | None:
         record = folder.record()
         reason = record.get("reason") or "no reason recorded"
         return (RunDiverged if is_of_configuration(record) else RunFailed)(reason)
-    if outside := [cause for cause in _causes(error) if failure_of(cause) == "outside"]:
+    causes = _causes(error)
+    own = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL's also mean that another worker has failed
+    if outside := [cause for cause in own or causes if failure_of(cause) == "outside"]:
         return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
     return None
 

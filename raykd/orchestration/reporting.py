@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from raykd.atomic import replacing
@@ -18,12 +19,15 @@ from raykd.plan_file import PlanFile
 from raykd.run_folder import RunFolder, Status
 from raykd.stages import ROLES
 from raykd.training.compute import best_device, choose
-from raykd.training.records import precision_of, require_same_data
+from raykd.training.records import device_type_of, precision_of, require_same_data
 from raykd.training.testing import evaluate_on_test, is_tested
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
-    """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`."""
+    """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`.
+
+    A run that was trained on CPUs, as with workers.gpus=0, is evaluated on the CPU, any other on a GPU if there is one.
+    """
     for folder in _runs(results, "done"):
         if not is_tested(folder):
             config = folder.fields().part("config")  # not all of it is read: a method's own file may be gone
@@ -31,7 +35,8 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             say(console, f"evaluating {folder.path.name} on the test set")
             dataset = load(data.name, data_folder, data.image_size, results / ".data")
             require_same_data(folder.path.name, config.text("data_identity"), dataset)
-            evaluate_on_test(folder, dataset, choose(best_device(), precision_of(folder)))
+            device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
+            evaluate_on_test(folder, dataset, choose(device, precision_of(folder)))
     report(results, console, in_full=True)
 
 

@@ -65,7 +65,8 @@ def train_trial(
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
     folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_of(shared.gpus)
-    results = Results(run, dataset, shared.search.metrics, device)
+    fixed = group.first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
+    results = Results(run.recipe.epochs, fixed)
 
     def hear(row: Mapping[str, float]) -> None:
         result = results.after(row)
@@ -83,6 +84,8 @@ def train_trial(
         for row in group.first(folder.history):  # of an earlier command, or of a worker that died
             hear(row)
         train_one(run, folder, dataset, device, store, shared.table, hooks, group, logging)
+        if group.is_first:
+            folder.update(model_metrics=fixed)  # for a process elsewhere that reports the result
     return results.last
 
 
@@ -118,19 +121,27 @@ def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:
     return experiment
 
 
+def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: torch.device) -> dict[str, float]:
+    """Return those of `metrics` that are the same for any weights of the run's network: size, and speed on `device`."""
+    found: dict[str, float] = {}
+    if "parameters" in metrics:
+        found["parameters"] = sum(p.numel() for p in make_model(run, dataset).network.parameters())
+    if "latency_ms" in metrics:
+        model = make_model(run, dataset)
+        if run.recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found["latency_ms"] = latency_ms(model, dataset.image_size, choose(device, run.recipe.precision))
+    return found
+
+
 class Results:
     """What Tune hears of a trial: how far it is, and the search's metrics of its best epoch so far."""
 
-    def __init__(self, run: Run, dataset: Dataset, metrics: Collection[str], device: torch.device) -> None:
-        self._epochs = run.recipe.epochs
+    def __init__(self, epochs: int, fixed: Mapping[str, float]) -> None:
+        """epochs: of the whole run. fixed: its `model_metrics`."""
+        self._epochs, self._fixed = epochs, fixed
         self._best: Mapping[str, float] | None = None
-        self._fixed: dict[str, float] = {}
         self.last: dict[str, Any] = {}
-        if "parameters" in metrics:
-            self._fixed["parameters"] = sum(p.numel() for p in make_model(run, dataset).network.parameters())
-        if "latency_ms" in metrics:
-            compute = choose(device, run.recipe.precision)
-            self._fixed["latency_ms"] = latency_ms(make_model(run, dataset), dataset.image_size, compute)
 
     def after(self, row: Mapping[str, float]) -> dict[str, Any]:
         """The result after an epoch, given its row of a history. An epoch that is trained again changes nothing."""

@@ -30,7 +30,7 @@ from raykd.plan import Run
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
 from raykd.training.compute import choose, device_of, release_memory
-from raykd.training.failure import loses_gpu
+from raykd.training.failure import is_out_of_memory, loses_gpu
 from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
@@ -43,6 +43,7 @@ from raykd.training.train_one import Logging, RunLocked, train_one
 
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
 RAY_REPORT_EVERY_S = 30.0
+_out_of_memory: set[str] = set()  # names of jobs that had no memory on a shared GPU
 SHARES = 16  # of a part of a table: some seconds of work for each of several workers
 
 
@@ -106,6 +107,8 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
         state, reason = State.FAILED, str(error)
+        if group.size == 1 and _may_fit_later(job, error, worker.gpus):
+            state = State.WAITING
     except Exception as error:
         reason = reason_of(error)
         if group.size > 1 or loses_gpu(error):
@@ -118,6 +121,17 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         link.finish(job, state, reason)
     if state is State.FAILED and group.size > 1:
         raise RunFailed(reason)
+
+
+def _may_fit_later(job: Job, error: RaykdError, gpus: float) -> bool:
+    """Whether to try a run again that had no memory on a GPU that it shares: another run may have taken it.
+
+    Once in each worker's process, after the jobs that are ready.
+    """
+    if not 0 < gpus < 1 or job.name in _out_of_memory or not is_out_of_memory(error):
+        return False
+    _out_of_memory.add(job.name)
+    return True
 
 
 def reason_of(error: Exception) -> str:

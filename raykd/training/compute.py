@@ -1,6 +1,7 @@
 """Where and how a run computes: decided once, when it starts, and kept when it is taken up again."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
@@ -90,6 +91,14 @@ def device_of(gpus: float) -> torch.device:
             "CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
         )
     return torch.device("cuda" if gpus else "cpu")
+
+
+def is_mig_instance(device: torch.device) -> bool:
+    """Return whether `device` is a MIG instance, one of the parts of a divided GPU. CUDA shows a process only one."""
+    if device.type != "cuda":
+        return False
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    return visible.startswith("MIG-") or " MIG " in torch.cuda.get_device_name(device)
 
 
 def best_device() -> torch.device:

@@ -24,7 +24,8 @@ from raykd.training.latency import latency, throughput
 def costs_beside(family: Path, model: Model, network: ImageModel, images: Images, compute: Compute) -> dict[str, Any]:
     """The content of costs.json: as a run of the folder `family` has it of this model on such a device, or measured.
 
-    network: of `model`, on any device; it is moved to `compute`'s and left in evaluation mode.
+    network: of `model`, on any device, in the memory format in which it was trained; it is moved to `compute`'s device
+    and left in evaluation mode.
     """
     where = {
         "device": device_name(compute.device),
@@ -33,7 +34,14 @@ def costs_beside(family: Path, model: Model, network: ImageModel, images: Images
         "image_size": images.size,
         "torch": versions()["torch"],
     }
-    shape = fingerprint({"model": to_dict(model), "num_classes": images.num_classes, **where})
+    shape = fingerprint(
+        {
+            "model": to_dict(model),
+            "num_classes": images.num_classes,
+            "channels_last": _is_channels_last(network),
+            **where,
+        }
+    )
     for path in sorted(family.glob("*/costs.json")):
         with suppress(DamagedFile):  # the report names it; here the model is measured once more
             if (known := read_json(path)).get("shape") == shape:
@@ -46,6 +54,15 @@ def costs_beside(family: Path, model: Model, network: ImageModel, images: Images
         "latency_ms": asdict(latency(network, images.size, compute)),
         "images_per_s": asdict(throughput(network, images.size, compute)),
     }
+
+
+def _is_channels_last(network: ImageModel) -> bool:
+    """Return whether the weights of its convolutions lie channels-last, which decides its speed."""
+    return any(
+        weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        for weight in network.parameters()
+        if weight.dim() == 4
+    )
 
 
 @torch.no_grad()

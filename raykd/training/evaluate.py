@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from raykd.data.dataset import Split
-from raykd.data.loader import eval_batches
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
+from raykd.training.fitting_batch import batches_that_fit
+from raykd.training.float32_head import head_in_float32
 from raykd.training.group import ALONE, Group
 
 
@@ -25,18 +27,25 @@ class Evaluation:
 def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = ALONE) -> Evaluation:
     """Evaluate in inference mode and give the model back in the mode in which it came.
 
-    split: this worker's images; the figures are of those of the whole group.
+    split: this worker's images; the figures are of those of the whole group. Logits are computed in float32 from the
+    embedding on (float32_head.py): logits rounded to bfloat16 tie, and a tie counts for the class that comes first.
+
+    Raises RunFailed where the device has no memory for a single image.
     """
     was_training = model.training
     model.eval()
     correct, nll, num_images = torch.zeros(3, dtype=torch.float64, device=compute.device)
-    for images, some_labels in eval_batches(split.images, split.labels, EVALUATION_BATCH[compute.device.type]):
-        labels = some_labels.to(compute.device)
+
+    def logits_of(part: slice) -> Tensor:
         with compute.autocast():
-            logits = model(images.to(compute.device)).logits.float()
-        correct += (logits.argmax(1) == labels).sum()
-        nll += F.cross_entropy(logits, labels, reduction="sum")
-        num_images += len(labels)
+            return model(split.images[part].to(compute.device)).logits.float()
+
+    with head_in_float32(model):
+        for part, logits in batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of):
+            labels = split.labels[part].to(compute.device)
+            correct += (logits.argmax(1) == labels).sum()
+            nll += F.cross_entropy(logits, labels, reduction="sum")
+            num_images += len(labels)
     model.train(was_training)
     correct, nll, num_images = group.gather(torch.stack([correct, nll, num_images])).sum(0).tolist()
     return Evaluation(100 * correct / num_images, nll / num_images, int(num_images))

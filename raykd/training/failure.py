@@ -12,9 +12,12 @@ import torch
 from safetensors import SafetensorError
 
 from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged
+from raykd.messages import one_line
+from raykd.plan import Run
 
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
-LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")  # after these a process can use no GPU
+# After these a process can use no GPU, or can no longer communicate with the other workers of its run.
+LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
 _NO_MEMORY = ("out of memory", "allocate memory")  # of CUDA, of torch's CPU allocator, of the operating system
 # How libraries that raise no OSError report one: Rust's (safetensors), and torch's of files that it maps.
 _NO_FILE = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
@@ -39,6 +42,22 @@ def failure_of(error: BaseException) -> Failure:
 def loses_gpu(error: BaseException) -> bool:
     """Whether this process can train nothing more on its GPU after `error`."""
     return any(words in str(error) for words in LOST_GPU)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that a GPU or the machine has no memory left; not so for a lost GPU."""
+    return failure_of(error) == "out of memory"
+
+
+def out_of_memory_in_words(run: Run, error: BaseException) -> str:
+    """Return one line for an out-of-memory error in the training of `run`, with the fields that need less."""
+    whose, recipe = "teacher" if run.stage == "teacher" else "student", run.recipe
+    lower = "" if recipe.precision == "bf16" else f", set {whose}.precision=bf16"
+    detail = ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
+    return (
+        f"out of memory with {whose}.batch_size = {recipe.batch_size}: lower it{lower}, or use a GPU with more memory "
+        f"({detail})"
+    )
 
 
 @contextmanager

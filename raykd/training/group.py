@@ -9,6 +9,8 @@ Methods that relate the images of a batch (`Method.relates_images`) get the outp
 `Group.join`. Small messages go over gloo (CPU), so that no step waits for a GPU to learn who stops.
 """
 
+import socket
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,6 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from raykd.errors import ConfigError
+from raykd.training.compute import is_mig_instance
 
 Value = TypeVar("Value")
 STUCK = timedelta(minutes=30)  # torch's own limit for a message between workers; Ray notices a dead one in seconds
@@ -134,6 +139,22 @@ class _Join(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,), group = gradients, ctx.group
         return gradient.chunk(group.size)[group.rank] * group.size, None
+
+
+def require_separate_gpus(group: Group, device: torch.device) -> None:
+    """Raise ConfigError in all workers of `group` where two of them compute on MIG instances of one node.
+
+    CUDA shows a process one instance, and NCCL refuses two workers on one GPU. All workers call this.
+    """
+    if group.size == 1:
+        return
+    node = zlib.crc32(socket.gethostname().encode()) if is_mig_instance(device) else 0
+    nodes = [found for found in group.gather(torch.tensor([node])).flatten().tolist() if found]
+    if len(set(nodes)) < len(nodes):
+        raise ConfigError(
+            f"workers.count = {group.size}: several workers of one run cannot train on MIG instances of one node; "
+            "set workers.count=1, or request whole GPUs"
+        )
 
 
 def all_workers(may_shrink: bool = False) -> Group:

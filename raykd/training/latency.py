@@ -3,18 +3,24 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from raykd.models import ImageModel
 from raykd.timing import Timing
 from raykd.training.compute import Compute
+from raykd.training.fitting_batch import largest_that_fits
+
+WARM_UP_S = {"cpu": 0.0, "cuda": 0.5}  # a GPU raises its clock within tenths of a second, and cuDNN tries its kernels
 
 
 @dataclass(frozen=True)
 class Passes:
-    """`most` passes of batch_size images after warm_up others; once limit_s are spent, `fewest` have to do."""
+    """`most` passes of batch_size images after `warm_up` others or more, see WARM_UP_S.
+
+    Once they have taken limit_s seconds, `fewest` of them are enough.
+    """
 
     batch_size: int
     warm_up: int
@@ -29,39 +35,50 @@ THROUGHPUT = Passes(batch_size=256, warm_up=1, most=20, fewest=3, limit_s=3.0)
 
 
 def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
-    """Median milliseconds for an image of `image_size` pixels on a side, its way to the device not counted."""
+    """Return the median milliseconds for an image of `image_size` pixels on a side that is on the device already.
+
+    model: in the memory format in which it is trained.
+    """
     return latency(model, image_size, compute).median
 
 
 def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Milliseconds a pass of one image."""
-    seconds = _seconds(model, image_size, compute, LATENCY)
+    """Return the milliseconds of a pass of one image. Raises RunFailed where the device has no memory for it."""
+    seconds = largest_that_fits(model, 1, lambda _: _seconds(model, image_size, compute, LATENCY))
     return _timing([1000 * pass_s for pass_s in seconds], LATENCY)
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Images a second in batches of 256; p10 is of the slow passes."""
-    seconds = _seconds(model, image_size, compute, THROUGHPUT)
-    return _timing([THROUGHPUT.batch_size / pass_s for pass_s in seconds], THROUGHPUT)
+    """Return images a second in batches of 256, or as many of them as fit; p10 is of the slow passes.
+
+    Raises RunFailed where the device has no memory for a single image.
+    """
+
+    def attempt(size: int) -> Timing:
+        passes = replace(THROUGHPUT, batch_size=size)
+        seconds = _seconds(model, image_size, compute, passes)
+        return _timing([size / pass_s for pass_s in seconds], passes)
+
+    return largest_that_fits(model, THROUGHPUT.batch_size, attempt)
 
 
 @torch.no_grad()
 def _seconds(model: ImageModel, image_size: int, compute: Compute, passes: Passes) -> list[float]:
-    """Of each pass that counts."""
-    model = model.to(compute.device).eval()
-    images = torch.zeros(passes.batch_size, 3, image_size, image_size, dtype=torch.uint8, device=compute.device)
+    """Return the seconds of each pass after the warm-up. The images are channels-last, as a loader's are."""
+    model, device = model.to(compute.device).eval(), compute.device
+    pixels = torch.zeros(passes.batch_size, 3, image_size, image_size, dtype=torch.uint8, device=device)
+    images = pixels.contiguous(memory_format=torch.channels_last)
+    warm_up: list[float] = []
     seconds: list[float] = []
-    for _ in range(passes.warm_up + passes.most):
+    while len(seconds) < passes.most and not (len(seconds) >= passes.fewest and sum(seconds) >= passes.limit_s):
         began = time.perf_counter()
         with compute.autocast():
             model(images)
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize(compute.device)
-        seconds.append(time.perf_counter() - began)
-        counted = seconds[passes.warm_up :]
-        if len(counted) >= passes.fewest and sum(counted) >= passes.limit_s:
-            break
-    return seconds[passes.warm_up :]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        is_warm = len(warm_up) >= passes.warm_up and sum(warm_up) >= WARM_UP_S[device.type]
+        (seconds if is_warm else warm_up).append(time.perf_counter() - began)
+    return seconds
 
 
 def _timing(values: Sequence[float], passes: Passes) -> Timing:

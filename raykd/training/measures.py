@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.data.dataset import Split
-from raykd.data.loader import eval_batches
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
+from raykd.training.fitting_batch import batches_that_fit
+from raykd.training.float32_head import head_in_float32
 
 NUM_BINS = 15
 TOP = 5
@@ -64,16 +65,26 @@ class Measures:
 def measure(
     model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Measures:
-    """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision."""
+    """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision.
+
+    The logits of both are computed in float32 from the embedding on (float32_head.py).
+
+    Raises RunFailed where the device has no memory for a single image.
+    """
     sums = _Sums(num_classes, compute.device, teacher is not None)
     was_training = model.training
     model.eval()
-    for some_images, some_labels in eval_batches(split.images, split.labels, EVALUATION_BATCH[compute.device.type]):
-        images, labels = some_images.to(compute.device), some_labels.to(compute.device)
+
+    def logits_of(part: slice) -> tuple[Tensor, Tensor | None]:
+        images = split.images[part].to(compute.device)
         with compute.autocast():
-            logits = model(images).logits
-            target = None if teacher is None else teacher(images).logits
-        sums.add(logits.double(), labels, None if target is None else target.double())
+            return model(images).logits, None if teacher is None else teacher(images).logits
+
+    batches = batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of)
+    with head_in_float32(*([model] if teacher is None else [model, teacher])):
+        for part, (logits, target) in batches:
+            labels = split.labels[part].to(compute.device)
+            sums.add(logits.double(), labels, None if target is None else target.double())
     model.train(was_training)
     return sums.measures()
 

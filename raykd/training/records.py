@@ -117,6 +117,11 @@ def precision_of(folder: RunFolder) -> str:
     return folder.fields().part("compute").text("precision")
 
 
+def device_type_of(folder: RunFolder) -> str:
+    """Return what the run in `folder` was trained on, which `workers.gpus` decided: 'cpu' or 'cuda'."""
+    return torch.device(folder.fields().part("compute").text("device")).type
+
+
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: Mapping[str, Any]) -> None:
     if earlier.get("teacher_sha256", teacher.identity) != teacher.identity:
         raise RunFailed(

@@ -16,6 +16,7 @@ from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable, weights_of
 from raykd.training.compute import choose
 from raykd.training.fill import Filler, asked_of
+from raykd.training.float32_head import keep_head_in_float32
 from raykd.training.teachers import LiveTeacher, MeanLogits, Teacher, damage_in_words, no_teacher, read_table
 from raykd.training.trained import load_trained
 
@@ -71,7 +72,8 @@ def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
 
 
 def _model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
-    """Channels last, as the loader's images are."""
+    """Return the network, or the mean of several: channels-last, as the loader's images are, its head in float32."""
     models = [load_trained(folder.best).to(device) for folder in folders]
     model = models[0] if len(models) == 1 else MeanLogits(models)
+    keep_head_in_float32(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

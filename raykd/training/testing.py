@@ -9,6 +9,8 @@ the test set is not read. Remove it to evaluate the run again.
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from raykd.checksums import file_sha256
 from raykd.data.dataset import Dataset, Split
 from raykd.json_fields import read_json, write_record
@@ -40,6 +42,8 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
         return
     run, weights_sha256 = recorded_run_of(folder), folder.weights_sha256()
     model = load_trained(folder.best).to(compute.device)
+    if run.recipe.channels_last:  # as it was validated in training
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = _teacher_of(run, folder, compute)
     origin = {
         "classes": list(dataset.class_names),

@@ -6,7 +6,7 @@ The steps: lock the folder, choose the teacher, train, and write TensorBoard fil
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from raykd.plan import Run
 from raykd.run_folder import RunFolder
 from raykd.runs import RunStore
 from raykd.teaching import WantedTable
-from raykd.training.group import ALONE, Group
+from raykd.training.failure import out_of_memory_in_words
+from raykd.training.group import ALONE, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
 from raykd.training.taught import teacher_of
@@ -62,8 +63,10 @@ def train_one(
     table: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
     worker; files are written by the first one.
 
-    Raises what `fit` raises, and RunLocked in all workers where another process writes the folder.
+    Raises what `fit` raises, ConfigError for several workers on MIG instances of one node, RunFailed with a remedy
+    where a step has no memory, and RunLocked in all workers where another process writes the folder.
     """
+    require_separate_gpus(group, device)
     with ExitStack() as held:
         held.enter_context(locked(folder, group))
         began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
@@ -78,7 +81,24 @@ def train_one(
         if logging.gpus is not None:
             is_begun = group.is_first and folder.checkpoint.is_file()
             held.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_begun))
-        fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
+        with _out_of_memory_explained(run, folder, group):
+            fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
+
+
+@contextmanager
+def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
+    """Raise RunFailed with a remedy for a training step that has no memory, and leave that in run.json.
+
+    The first worker writes run.json; of another worker only the error is left.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = out_of_memory_in_words(run, error)
+        if group.is_first:
+            with suppress(OSError):  # on a full disk; the error says enough
+                folder.update(status="failed", reason=reason, failure="out of memory")
+        raise RunFailed(reason) from error
 
 
 @contextmanager

@@ -9,8 +9,9 @@ trained when its usage was first written (a full disk, a damaged file) has "sinc
 piece: their sum is not the run's, and the report leaves it out.
 
 Energy is NVML's total counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a
-share of a GPU or a MIG instance, and where another process computes on it, for their energy would be counted too;
-without a GPU or an NVML that answers, too. A thread writes it down every WRITE_EVERY_S, which is what a kill can cost.
+share of a GPU or a MIG instance, and where another process was seen to compute on it, for their energy would be counted
+too; without a GPU or an NVML that answers, too. A thread reads the counter, looks for other processes and writes both
+down every WRITE_EVERY_S, which is what a kill can cost.
 """
 
 import threading
@@ -28,6 +29,9 @@ from raykd.errors import ConfigError
 from raykd.json_fields import Fields, write_record
 from raykd.run_folder import now
 from raykd.timing import WRITE_EVERY_S
+from raykd.training.compute import is_mig_instance
+
+MIG = "a MIG instance, and the counter is of the whole GPU"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Piece:
 
 class NoEnergy(Exception):
     """Why the run's own energy cannot be known."""
+
+
+class GpuIsShared(NoEnergy):
+    """Other processes compute on the GPU: the energy so far is not the run's alone, even when they have ended."""
 
 
 @contextmanager
@@ -106,10 +114,13 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
         counter, reason = None, str(error)
 
     def piece_so_far() -> Piece:
+        nonlocal reason
         seconds, joules, why = time.monotonic() - began, None, reason
-        if counter is not None:
+        if counter is not None and reason is None:
             try:
                 joules = counter() - joules_before
+            except GpuIsShared as error:
+                reason = why = str(error)
             except NoEnergy as error:
                 why = str(error)
         if joules is not None and joules < 0:
@@ -120,11 +131,16 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
 
 
 def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
-    """Joules that the GPU took since its driver was loaded. Raises NoEnergy where they would not be the run's alone."""
+    """Return a function that reads the joules which the GPU took since its driver was loaded.
+
+    Both raise NoEnergy where the joules would not be the run's alone.
+    """
     if device.type != "cuda":
         raise NoEnergy("no GPU")
     if gpus < 1:
         raise NoEnergy(f"the run has {gpus:g} of the GPU, and the counter is of the whole")
+    if is_mig_instance(device):  # NVML has no counter for it, and does not find it as a GPU
+        raise NoEnergy(MIG)
     try:
         import pynvml
     except ImportError:
@@ -134,19 +150,27 @@ def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         if _is_divided(handle):
-            raise NoEnergy("a MIG instance, and the counter is of the whole GPU")
-        if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
-            raise NoEnergy(f"{num_processes} processes compute on the GPU")
+            raise NoEnergy(MIG)
+        _require_alone(handle)
     except pynvml.NVMLError as error:
         raise NoEnergy(f"NVML: {error}") from None
 
     def joules() -> float:
         try:
+            _require_alone(handle)
             return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
         except pynvml.NVMLError as error:
             raise NoEnergy(f"NVML: {error}") from None
 
     return joules
+
+
+def _require_alone(handle: object) -> None:
+    """Raise GpuIsShared where another process than this one computes on the GPU."""
+    import pynvml
+
+    if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
+        raise GpuIsShared(f"{num_processes} processes compute on the GPU")
 
 
 def _is_divided(handle: object) -> bool:

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from raykd.experiment import Workers
 from raykd.orchestration import lab
 from raykd.orchestration.lab import STOP_SIGNALS, run_lab
 from raykd.orchestration.options import Options
-from raykd.orchestration.queue import JobStatus, RunQueue, State, jobs_of
+from raykd.orchestration.queue import Job, JobStatus, RunQueue, State, jobs_of
+from raykd.orchestration.slots import Slots
 from raykd.plan import make_plan
+from raykd.teaching import WantedTable
 
 SMALL = experiment()
 
@@ -33,6 +36,28 @@ def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(
     with pytest.raises(ConfigError, match=message):
         run_lab([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
     assert not results.exists()
+
+
+def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = make_plan(SMALL, lab.load("digits", None, 8), Path("no-weights")).runs
+    table = WantedTable((runs[0],), SMALL.data, "fp32", (), True, 146)
+    found: dict[Slots, list[Job]] = {}
+
+    def do(jobs: list[Job], jobs_on: Callable[[Slots], list[Job]], *_: object) -> list[JobStatus]:
+        assert sum(job.kind == "fill" for job in jobs) == 146, "with fewer, fewer slots would be planned"
+        found.update({slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))})
+        return []
+
+    monkeypatch.setattr(lab, "_do", do)
+    options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
+    lab.bring_to_end(runs, [table], SMALL.workers, options, console, lambda: False)
+    fills = [[job for job in jobs if job.kind == "fill"] for jobs in found.values()]
+    assert [len(parts) for parts in fills] == [146, 3, 4]
+    for parts, jobs in zip(fills, found.values(), strict=True):
+        (distilled,) = (job for job in jobs if job.kind == "train" and job.run.stage == "distilled")
+        assert set(distilled.needs) == {job.name for job in parts} and distilled.table == parts[0].table
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)

@@ -88,6 +88,25 @@ def test_report_evaluates_what_is_not_yet_evaluated_and_leaves_the_rest(trained:
     assert figures == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
 
 
+@pytest.mark.parametrize(("trained_on", "evaluated_on"), [("cpu", "cpu"), ("cuda", "cuda"), ("cuda:0", "cuda")])
+def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_also_where_there_is_a_gpu(
+    trained_on: str, evaluated_on: str, trained: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, used = tmp_path / "results", set[str]()
+    shutil.copytree(trained[0], results)
+    for run in trained[1].runs:
+        folder = RunStore(results).folder(run)
+        folder.test.unlink(missing_ok=True)
+        folder.update(compute=folder.record()["compute"] | {"device": trained_on})
+    monkeypatch.setattr("raykd.orchestration.reporting.best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("raykd.orchestration.reporting.report", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "raykd.orchestration.reporting.evaluate_on_test", lambda folder, data, compute: used.add(compute.device.type)
+    )
+    report_results(results, find_folder(None, {}), quiet())
+    assert used == {evaluated_on}
+
+
 def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> None:
     others = replace(digits(), identity="of other digits")
     plan = make_plan(experiment(), others, NO_WEIGHTS, ("baseline",))

@@ -13,6 +13,7 @@ from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, 
 from small_runs import recipe
 
 from raykd.recipe import SGD
+from raykd.run_folder import RunFolder
 from raykd.search import Search, choice, uniform
 from raykd.study import Study, Trial
 from raykd.training.failure import failure_of
@@ -108,6 +109,18 @@ def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
     wrapped = {rank: UserExceptionWithTraceback(cause, "...") for rank, cause in enumerate((missed, locked))}
     assert [failure_of(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
     assert _causes(ValueError("none of Ray's")) == []
+
+
+def test_a_mistake_in_the_code_of_one_worker_is_no_lost_gpu_of_the_others(tmp_path: Path) -> None:
+    """They report an error of NCCL, which alone would be one."""
+    from ray.train import WorkerGroupError
+
+    from raykd.orchestration.nested_trial import _failure  # here: it imports ray, which needs its token first
+
+    lost, mistake = RuntimeError("NCCL communicator was aborted on rank 0"), ValueError("a custom method's mistake")
+    folder = RunFolder(tmp_path)
+    assert _failure(folder, WorkerGroupError("...", {0: lost, 1: mistake})) is None
+    assert "NCCL" in str(_failure(folder, WorkerGroupError("...", {0: lost})))
 
 
 def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ class Link:
 
 
 def do(
-    kind: str, results: Path, group: Group = ALONE, link: Link | None = None, queue: object = None
+    kind: str, results: Path, group: Group = ALONE, link: Link | None = None, queue: object = None, gpus: float = 0
 ) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 
-    config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=0, may_shrink=False)
+    config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=gpus, may_shrink=False)
     link = link or Link()
     _do(Job(kind, RUN), config, group, link)  # type: ignore[arg-type]
     (ended,) = link.ended
@@ -79,6 +79,25 @@ def test_full_gpu_is_the_runs_failure_and_a_lost_gpu_the_workers(fails) -> None:
     assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "states"),
+    [
+        (0.5, [State.WAITING, State.FAILED]),
+        (1.0, [State.FAILED, State.FAILED]),
+        (0.0, [State.FAILED, State.FAILED]),
+    ],
+)
+def test_run_without_memory_on_a_shared_gpu_is_tried_once_more(
+    gpus: float, states: list[State], cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train(*_: object) -> None:
+        raise RunFailed("out of memory with student.batch_size = 512: lower it")
+
+    monkeypatch.setattr("raykd.orchestration.worker._out_of_memory", set())
+    monkeypatch.setattr("raykd.orchestration.worker._train", train)
+    assert [do("train", tmp_path, gpus=gpus)[0] for _ in states] == states
 
 
 def test_every_epoch_is_told_to_the_queue_and_to_prometheus(

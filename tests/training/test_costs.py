@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small_runs import CPU, digits
 
 from raykd import models
@@ -109,6 +110,35 @@ def test_a_searchs_latency_is_the_median(clock: list[float]) -> None:
     clock += [5.0] * latency.LATENCY.warm_up + [0.002] * latency.LATENCY.most
     model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
     assert latency.latency_ms(model, 8, COMPUTE) == pytest.approx(2.0)
+
+
+def test_a_gpu_is_warmed_up_for_half_a_second_whatever_the_number_of_passes(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert latency.WARM_UP_S == {"cpu": 0.0, "cuda": 0.5}
+    monkeypatch.setitem(latency.WARM_UP_S, "cpu", 0.5)
+    slow_at_first = [0.0625] * 8
+    clock += slow_at_first + [0.001] * latency.LATENCY.most
+    model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
+    found = latency.latency(model, 8, COMPUTE)
+    assert (found.p90, found.passes) == (pytest.approx(1.0), 50)
+
+
+def test_images_are_channels_last_as_a_loader_makes_them(clock: list[float]) -> None:
+    clock += [0.001] * 100
+    model, seen = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0), set[bool]()
+    model.register_forward_pre_hook(
+        lambda _, given: seen.add(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    latency.throughput(model, 8, COMPUTE)
+    assert seen == {True}
+
+
+def test_costs_of_another_memory_format_are_measured_anew(tmp_path: Path) -> None:
+    model = ResNet((1, 1, 1, 1), 8)
+    plain = beside(tmp_path, model)
+    network = models.build(model, images_of(digits()), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert costs_beside(tmp_path, model, network, images_of(digits()), COMPUTE)["shape"] != plain["shape"]
 
 
 def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> dict[str, object]:

@@ -11,7 +11,7 @@ from small_runs import CPU, digits, recipe, run_of
 from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
 from raykd.recipe import SGD
 from raykd.run_folder import RunFolder
-from raykd.training.failure import failure_of, is_of_configuration, rejecting_configuration
+from raykd.training.failure import failure_of, is_of_configuration, loses_gpu, rejecting_configuration
 from raykd.training.loop import fit
 from raykd.training.train_one import RunLocked
 
@@ -38,11 +38,21 @@ from raykd.training.train_one import RunLocked
         (ConfigError("torch cannot use the GPU"), "outside"),
         (DataError("the images are gone"), "outside"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "outside"),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "outside"),
+        (
+            RuntimeError("NCCL error in: NCCLUtils.cpp:94, remote process exited"),
+            "outside",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__} {value}"[:40],
 )
 def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> None:
     assert failure_of(error) == failure
+
+
+@pytest.mark.parametrize("text", ["CUDA error: x", "Triton Error [CUDA]: x", "NCCL communicator was aborted on rank 1"])
+def test_after_errors_of_a_gpu_or_of_its_communication_the_process_is_replaced(text: str) -> None:
+    assert loses_gpu(RuntimeError(text)) and not loses_gpu(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 def test_a_config_error_of_what_is_made_rejects_the_configuration_and_one_of_data_does_not() -> None:

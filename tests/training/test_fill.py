@@ -22,7 +22,7 @@ from raykd.run_folder import RunFolder
 from raykd.teacher_table import TeacherTable
 from raykd.teaching import WantedTable, decide
 from raykd.training.compute import choose
-from raykd.training.fill import BATCH_SIZE, Filler
+from raykd.training.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler, _Batch
 from raykd.training.rows import rows_of
 from raykd.training.teachers import LiveTeacher, read_table
 from raykd.training.trained import images_of
@@ -166,6 +166,47 @@ def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: p
     monkeypatch.setattr(filling.teacher, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
     filling.filler.fill(2)
     assert max(sizes) == 7 and sum(sizes) == 66 * NUM_VIEWS
+
+
+def test_where_a_new_batch_size_costs_a_search_for_kernels_the_teacher_sees_one_size(
+    filling: Filling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FIXED_SHAPE == {"cpu": False, "cuda": True}
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 64)
+    plain = TeacherTable(tmp_path / "plain", filling.table.key)
+    assert Filler(filling.wanted, digits(), plain, Counting(), choose(CPU, "fp32")).fill(0) == 67 * NUM_VIEWS
+    monkeypatch.setitem(FIXED_SHAPE, "cpu", True)
+    sizes: list[int] = []
+    forward = filling.teacher.forward
+    monkeypatch.setattr(filling.teacher, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
+    assert filling.filler.fill(0) == 67 * NUM_VIEWS, "padding is not counted"
+    assert set(sizes) == {64} and sum(sizes) > 67 * NUM_VIEWS
+    assert torch.equal(filling.table.filled(), plain.filled())
+    torch.testing.assert_close(filling.table.rows(), plain.rows(), rtol=2**-10, atol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "order"), [(1, "lrlrlr"), (2, "llrlrr")])
+def test_a_batch_is_read_once_the_next_ones_are_launched(
+    depth: int, order: str, filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert IN_FLIGHT == {"cpu": 1, "cuda": 2}
+    monkeypatch.setitem(IN_FLIGHT, "cpu", depth)
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 2 * NUM_VIEWS)
+    events: list[str] = []
+    forward, read = filling.teacher.forward, _Batch.read
+    monkeypatch.setattr(filling.teacher, "forward", lambda images: (events.append("l"), forward(images))[1])
+    monkeypatch.setattr(_Batch, "read", lambda batch: (events.append("r"), read(batch))[1])
+    filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: False)
+    assert "".join(events) == order and filling.table.filled()[:6].all()
+
+
+def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IN_FLIGHT, "cpu", 2)
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 2 * NUM_VIEWS)
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: next(asked))
+    assert filling.table.filled()[:4].all() and filling.table.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
 
 
 @pytest.mark.parametrize("embedding_width", [0, 64])

@@ -1,7 +1,8 @@
 """Several workers on one run: the steps of one worker, cut off and taken up exactly, one in charge of the files."""
 
 import json
-from dataclasses import replace
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,83 @@ from group_stories import RUNS, train
 from resume_cases import TIMINGS
 from safetensors.torch import load_file
 from several_processes import end, start
-from small_runs import CPU, digits
+from small_runs import CPU, digits, run_of
+from torch import Tensor
 
-from raykd.errors import RunFailed
+from raykd.errors import ConfigError, RunFailed
 from raykd.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.runs import RunStore
+from raykd.training.compute import choose, is_mig_instance
 from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
-from raykd.training.group import ALONE, Group
+from raykd.training.group import ALONE, Group, require_separate_gpus
+from raykd.training.train_one import train_one
 from raykd.training.trained import load_trained
 from raykd.training.training import validation_of
+
+
+@dataclass(frozen=True)
+class OnNodes(Group):
+    """A worker of which the others report these node numbers. Messages go nowhere."""
+
+    others: tuple[int, ...] = ()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.stack([tensor, *(torch.tensor([node]) for node in self.others)])
+
+
+@pytest.mark.parametrize(
+    ("is_mig", "size", "others", "refused"),
+    [
+        (True, 2, ("here",), True),
+        (True, 3, ("there", "there"), True),
+        (True, 2, ("there",), False),  # an instance each on two nodes
+        (True, 1, (), False),
+        (False, 2, (None,), False),  # whole GPUs, or CPUs
+        (False, 3, (None, "there"), False),
+    ],
+)
+def test_several_workers_on_mig_instances_of_one_node_are_refused_before_training(
+    is_mig: bool, size: int, others: tuple[str | None, ...], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: is_mig)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    nodes = tuple(zlib.crc32(node.encode()) if node else 0 for node in others)
+    group = OnNodes(0, size, others=nodes)
+    if refused:
+        with pytest.raises(ConfigError, match=f"^workers.count = {size}: .* MIG instances .*; set workers.count=1, or"):
+            require_separate_gpus(group, CPU)
+    else:
+        require_separate_gpus(group, CPU)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "name", "is_mig"),
+    [
+        ("cpu", "MIG-1", "", False),
+        ("cuda", "MIG-1", "NVIDIA H100", True),
+        ("cuda", "0", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", True),
+        ("cuda", "0", "NVIDIA H100 80GB HBM3", False),
+    ],
+)
+def test_a_mig_instance_is_known_by_what_cuda_shows(
+    device: str, visible: str, name: str, is_mig: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert is_mig_instance(torch.device(device)) is is_mig
+
+
+def test_workers_that_cannot_train_are_refused_before_anything_is_written(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: True)
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    group = OnNodes(0, 2, others=(zlib.crc32(b"here"),))
+    store = RunStore(run_folder.path.parent)
+    with pytest.raises(ConfigError, match="MIG instances"):
+        train_one(run_of("baseline"), run_folder, digits(), CPU, store, None, group=group)
+    assert not run_folder.path.exists()
 
 
 @pytest.fixture(scope="module")

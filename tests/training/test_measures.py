@@ -201,7 +201,7 @@ def test_model_is_measured_in_evaluation_mode_and_given_back_in_its_own() -> Non
 
 
 def test_bf16_is_measured_as_the_loop_evaluates_it() -> None:
-    """Logits are rounded by autocast; all that follows is not."""
+    """The embedding is rounded by autocast; the logits and all that follows are not."""
     from small_runs import run_of
 
     from raykd.training.teachers import no_teacher

@@ -114,6 +114,32 @@ def test_a_gpu_that_others_compute_on_has_no_joules_of_the_runs_own(nvml: Nvml, 
         pass
 
 
+def test_a_gpu_that_others_came_to_compute_on_has_no_joules_even_once_they_are_gone(nvml: Nvml, tmp_path: Path) -> None:
+    with without_joules(tmp_path / "0.json", GPU, 1, "3 processes"):
+        nvml.processes = 3  # they are there when the run ends
+    nvml.processes = 1
+    piece_so_far = usage._meter(GPU, 1.0)
+    assert piece_so_far().joules == 0.0
+    nvml.processes = 2
+    assert piece_so_far().joules is None
+    nvml.processes = 1
+    assert piece_so_far().joules is None and piece_so_far().no_joules_because == "2 processes compute on the GPU"
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [("MIG-5c2d1f0e-aaaa-bbbb-cccc-ddddeeeeffff", "NVIDIA H100"), ("0", "NVIDIA H100 80GB HBM3 MIG 1g.10gb")],
+)
+def test_a_mig_instance_that_cuda_shows_is_known_without_asking_for_a_gpu_of_its_uuid(
+    visible: str, name: str, nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="of-the-instance"))
+    with without_joules(tmp_path / "0.json", GPU, 1, "a MIG instance, and the counter is of the whole GPU"):
+        pass
+
+
 def test_a_mig_instance_has_no_joules_and_a_gpu_without_such_a_mode_has(nvml: Nvml, tmp_path: Path) -> None:
     nvml.mig = 1
     with without_joules(tmp_path / "0.json", GPU, 1, "MIG"):

@@ -1,0 +1,66 @@
+"""A trial's size and latency are those of the worker that trains it, wherever its result is reported."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lab_runs import NO_DATA
+from search_runs import EXPERIMENT
+from small_runs import recipe, teacher_of
+
+from raykd.models import ImageModel
+from raykd.orchestration.options import Options
+from raykd.search import Search, choice
+from raykd.study import SearchFolder
+from raykd.training.compute import Compute
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+SEARCH = Search(
+    {"method.alpha": choice(0.1, 0.9)},
+    sampler="grid",
+    scheduler="none",
+    trials=2,
+    metric=("val_top1", "parameters", "latency_ms"),
+    mode=("max", "min", "min"),
+    confirm=0,
+)
+ASKED = replace(EXPERIMENT, student=recipe(epochs=2, batch_size=20), teacher_source="live", search=SEARCH)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
+    channels_last: bool, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from raykd.orchestration import nested_trial, trial_loop  # here: they import Ray, which `cluster` must do first
+    from raykd.orchestration.searcher import NUMBER, SETTING, TOLD
+
+    measured: list[tuple[str, bool]] = []
+
+    def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
+        weight = next(weight for weight in model.parameters() if weight.dim() == 4)
+        measured.append((str(compute.device), weight.is_contiguous(memory_format=torch.channels_last)))
+        return 7.5 if inside else 99.0
+
+    asked = replace(ASKED, student=replace(ASKED.student, channels_last=channels_last))
+    options = Options(tmp_path, NO_DATA)
+    shared = trial_loop.TrialConfig(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
+    config: dict[str, Any] = {NUMBER: 0, SETTING: {"method.alpha": 0.1}, TOLD: 0}
+    inside, told = [], list[dict[str, Any]]()
+
+    class Trainer:
+        def fit(self) -> None:
+            inside.append(True)
+            trial_loop.train_trial(config, shared, told.append, lambda: False)
+            inside.clear()
+
+    monkeypatch.setattr(trial_loop, "latency_ms", latency_ms)
+    monkeypatch.setattr(trial_loop, "export", lambda *_: None)
+    monkeypatch.setattr("raykd.training.train_one.teacher_of", lambda run, *_: teacher_of(run))
+    monkeypatch.setattr(nested_trial, "_trainer", lambda *_: Trainer())
+    last = nested_trial.train_by_workers(config, shared, lambda: False)
+    assert measured == [("cpu", channels_last)], "once, by the worker"
+    assert last["latency_ms"] == told[0]["latency_ms"] == 7.5 and last["parameters"] > 0
+    assert SearchFolder(tmp_path / "search").run(0).status() == "done"
