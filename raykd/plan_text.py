@@ -6,7 +6,7 @@ from pathlib import Path
 from raykd.data.dataset import Dataset
 from raykd.experiment import Experiment
 from raykd.messages import plural
-from raykd.orchestration.lab import half_done_live, plans_of, teaching_of
+from raykd.orchestration.lab import data_lines, half_done_live, plans_of, teaching_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.space_check import check_search
 from raykd.plan import Plan, Run
@@ -34,7 +34,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     for plan, dataset in plans:
         search = plan.experiment.search
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
-        for line in dataset.description(plan.experiment.data.val_images):
+        for line in data_lines(plan, dataset):
             print(line)
         if search is not None:
             _print_search(search, store.results / plan.experiment.family)

@@ -62,8 +62,8 @@ def test_plan_shows_the_images_of_each_split_and_the_classes(tmp_path, capsys):
     assert cli.entry(["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == (
-        "digits: 1,000 train, 200 validation (held out of train), 597 test images of 16x16 pixels; "
-        "10 classes: 0, 1, 2, 3, 4, ..."
+        "digits: 1,000 train (students train on 100), 200 validation (held out of train), "
+        "597 test images of 16x16 pixels; 10 classes: 0, 1, 2, 3, 4, ..."
     )
 
 

@@ -72,11 +72,20 @@ class Dataset:
         """Pixels on a side."""
         return self.train.images.shape[-1]
 
-    def description(self, val_images: int) -> list[str]:
-        """What was read, for the plan and the log. val_images: how many training images are held out for validation."""
+    def description(
+        self, val_images: int, train_images: int | None = None, student_images: int | None = None
+    ) -> list[str]:
+        """Return the lines of the plan and the log that describe these data: counts, image size, classes, notes.
+
+        Args: val_images training images are held out for validation. train_images and student_images are how many of
+            the others the teacher and the students train on, as in `Data`; None stands for all of them.
+        """
         first = [" ".join(name.split())[:_MAX_SHOWN] for name in self.class_names[:_NUM_SHOWN]]
         named = ", ".join([*first, "..."] if self.num_classes > _NUM_SHOWN else first)
-        counts = f"{len(self.train) - val_images:,} train, {val_images:,} validation (held out of train)"
+        left = len(self.train) - val_images
+        train = f"{left:,} train" if train_images is None else f"{train_images:,} of {left:,} train"
+        students = "" if student_images is None else f" (students train on {student_images:,})"
+        counts = f"{train}{students}, {val_images:,} validation (held out of train)"
         size = f"{self.image_size}x{self.image_size} pixels"
         what = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {named}"
         return [what, *(f"{self.name}: {note}" for note in self.notes)]

@@ -175,10 +175,14 @@ def _say_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None
 
 def _say_data(console: Console, plans: Iterable[tuple[Plan, Dataset]]) -> None:
     """Print how many images and which classes were read, so that a wrong folder is noticed."""
-    for line in dict.fromkeys(
-        line for plan, data in plans for line in data.description(plan.experiment.data.val_images)
-    ):
+    for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
         say(console, line)
+
+
+def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
+    """Return the lines that describe the plan's data, with how many images of each part it uses."""
+    data = plan.experiment.data
+    return dataset.description(data.val_images, data.train_images, data.student_images)
 
 
 def filled(table: WantedTable) -> WantedTable:

@@ -58,6 +58,12 @@ def test_a_description_counts_the_images_of_each_split_and_names_the_first_class
         f"6 classes: ant, bee, cat, dog, {'e' * 40}, ...",
         "folder:zoo: 'val' is not read",
     ]
+    (parts, _) = data.description(100, train_images=1_050)
+    assert parts.startswith("folder:zoo: 1,050 of 1,100 train, 100 validation (held out of train), 30 test")
+    (parts, _) = data.description(100, student_images=20)
+    assert parts.startswith("folder:zoo: 1,100 train (students train on 20), 100 validation")
+    (parts, _) = data.description(100, train_images=1_050, student_images=20)
+    assert parts.startswith("folder:zoo: 1,050 of 1,100 train (students train on 20), 100 validation")
     two = Dataset("folder:zoo", split(20), split(3), names[:2], mean, mean, "ab")
     assert two.description(5)[-1].endswith("2 classes: ant, bee")
 

@@ -1,33 +1,40 @@
-"""One Ray for all tests of this folder that ask for `cluster`; two CPUs and no GPU on any machine."""
+"""One Ray for all tests of this folder that request `cluster`. A test that breaks it fails, and no other does."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_runs import environment
 from search_runs import Ended, run_search
-
-from raykd.orchestration.session import ray_session
-
-
-@pytest.fixture(scope="package")
-def cluster() -> Iterator[str]:
-    """A private Ray as a laptop gets one; gives its address. Ray is imported here, and not before."""
-    before, wanted = dict(os.environ), environment(cpus=2)
-    os.environ.clear()
-    os.environ.update(wanted)
-    with ray_session():
-        import ray
-
-        yield ray.get_runtime_context().gcs_address
-    os.environ.clear()
-    os.environ.update(before)
+from shared_ray import SharedRay
 
 
 @pytest.fixture(scope="package")
-def searched(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+def shared_ray() -> Iterator[SharedRay]:
+    """The Ray that all tests share. It runs once a test has requested `cluster`."""
+    made = SharedRay()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_ray: SharedRay) -> str:
+    """The address of the shared Ray, HOST:PORT. This imports Ray, which nothing may do before."""
+    return shared_ray.start()
+
+
+@pytest.fixture(autouse=True)
+def shared_ray_outlives_the_test(shared_ray: SharedRay) -> Iterator[None]:
+    """Fail the test that breaks the shared Ray, and start a new one for those after it."""
+    yield
+    if damage := shared_ray.damage():
+        shared_ray.restart()
+        pytest.fail(f"this test broke the Ray that all tests share: {damage}")
+
+
+@pytest.fixture(scope="package")
+def searched(shared_ray: SharedRay, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """The results of a search that nothing disturbed, and how it ended."""
+    shared_ray.start()
     results = tmp_path_factory.mktemp("search")
     return results, run_search(results)
 

@@ -148,7 +148,10 @@ def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
     again = run_here([GOOD], lab.results)
     assert again.exit_code == 0 and again.errors == []
     assert again.lines[0] == f"5 runs, 5 of them done before; results in {lab.results}"
-    assert again.lines[1].startswith("digits: ") and "597 test images of 16x16 pixels; 10 classes:" in again.lines[1]
+    assert again.lines[1] == (
+        "digits: 200 of 1,100 train, 100 validation (held out of train), 597 test images of 8x8 pixels; "
+        "10 classes: 0, 1, 2, 3, 4, ..."
+    )
     assert not any("at a time" in line for line in again.lines)
     assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
 

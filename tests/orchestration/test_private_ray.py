@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -142,24 +143,38 @@ def test_ray_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - began < 5
 
 
+class RayThatFails:
+    """Stands for the module `ray`, so that these tests neither import Ray nor shut down the one that tests share."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons, self.calls = list(reasons), []
+
+    def init(self, **_: object) -> None:
+        self.calls.append("init")
+        raise Exception(self.reasons.pop(0))  # Ray has no type of its own for it
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+
 def test_ray_that_a_loaded_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself gives up after 30 s. Anything else is an error at once."""
-    import ray
-
-    errors = [Exception("The current node timed out during startup."), Exception("the disk is full")]
-    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(errors.pop(0)))
+    ray = RayThatFails("The current node timed out during startup.", "the disk is full")
+    monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(Exception, match="the disk is full"):
         session._connect("local", {}, 180.0)
-    assert not errors
+    assert ray.calls == ["init", "shutdown", "init"]
 
 
 def test_ray_that_does_not_start_ends_a_command_as_one_to_be_repeated(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(session, "_SETTINGS", {})
+    monkeypatch.setattr(session, "_open", [])  # of this process, the tests' own may be open
     monkeypatch.setattr(session, "_private_ray", lambda: nullcontext({"_temp_dir": str(folder)}))
-    monkeypatch.setattr(session, "_connect", lambda *_: (_ for _ in ()).throw(OSError("no memory")))
-    with pytest.raises(RayNotStarted, match="Ray did not start") as caught, session.ray_session():
-        pass
+    monkeypatch.setitem(sys.modules, "ray", ray := RayThatFails("no memory"))
+    with mock.patch.dict(os.environ):  # which the session changes
+        os.environ.pop("RAY_ADDRESS", None)
+        with pytest.raises(RayNotStarted, match=r"Ray did not start \(no memory\)") as caught, session.ray_session():
+            pytest.fail("the session began without a Ray")
+    assert ray.calls == ["init"]
     assert caught.value.exit_code == Interrupted.exit_code

@@ -1,0 +1,28 @@
+"""The Ray that the tests share: what a test did to it is found, and those after it have a Ray all the same."""
+
+import pytest
+from shared_ray import TO_JOIN, SharedRay
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+
+@pytest.mark.parametrize("name", TO_JOIN)
+def test_changed_variable_is_found(
+    shared_ray: SharedRay, cluster: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shared_ray.damage() is None
+    monkeypatch.delenv(name)
+    assert f"'{name}': None" in str(shared_ray.damage())
+    monkeypatch.undo()
+    assert shared_ray.damage() is None
+
+
+def test_ray_that_was_shut_down_is_found_and_replaced(shared_ray: SharedRay, cluster: str) -> None:
+    import ray
+
+    ray.shutdown()
+    assert shared_ray.damage() == "it was shut down"
+    shared_ray.restart()
+    assert shared_ray.damage() is None
+    assert [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"]] == [2]
+    assert shared_ray.start() == ray.get_runtime_context().gcs_address != cluster
