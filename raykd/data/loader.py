@@ -148,15 +148,6 @@ class TrainLoader:
         return torch.add(self._first_places, step, alpha=self.batch_size)
 
 
-def eval_batches(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, labels) of a split in order, nothing left out: the last batch may be smaller.
-
-    Args: images uint8 [N, 3, H, W] and labels int64 [N], on any device; the batches are views of them.
-    """
-    for start in range(0, len(images), batch_size):
-        yield images[start : start + batch_size], labels[start : start + batch_size]
-
-
 def _check(num_images: int, rows: Tensor, batch_size: int, rank: int, world_size: int) -> None:
     if batch_size < 1 or batch_size % world_size:
         remedy = f"give a multiple of {world_size}"

@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from raykd.data.loader import Batch, TrainLoader, eval_batches
+from raykd.data.loader import Batch, TrainLoader
 from raykd.data.views import Views
 from raykd.errors import ConfigError
 
@@ -117,10 +117,3 @@ def test_settings_that_cannot_work_are_named(changes: dict, message: str) -> Non
 def test_a_step_outside_the_epoch_is_refused_at_the_call(first_step: int) -> None:
     with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch here has 5 steps"):
         loader().epoch(0, first_step)
-
-
-def test_evaluation_sees_every_image_once_in_order() -> None:
-    batches = list(eval_batches(IMAGES, LABELS, 32))
-    assert [len(labels) for _, labels in batches] == [32, 32, 32, 4]
-    assert torch.cat([images for images, _ in batches]).equal(IMAGES)
-    assert torch.cat([labels for _, labels in batches]).equal(LABELS)
