@@ -38,6 +38,7 @@ class Training:
     """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer.
 
     val: this worker's share. parallel: the objective as `group` trains it, once `go_parallel` was called.
+    casts_at_once: whether a captured step casts all weights to bfloat16 by one kernel; half_weights then does it.
     """
 
     run: Run
@@ -49,6 +50,7 @@ class Training:
     teacher: Teacher
     group: Group = ALONE
     parallel: nn.Module | None = None
+    casts_at_once: bool = True
     half_weights: HalfWeights | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Training:
         # Compiled before DDP wraps it: DDP then sees one module and overlaps its messages with the backward pass.
         module = _compiled(objective) if recipe.compile else objective
         self.parallel = self.group.wrap(module, self.compute.device)
-        if self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
+        if self.casts_at_once and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
 
     @property

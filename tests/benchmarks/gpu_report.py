@@ -27,15 +27,15 @@ from gpu_parts.report import GpuLost, Part, Report
 # Seconds of each part where all share 540.
 BUDGETS = {
     "environment": 10,
-    "cuda_tests": 50,
-    "ceilings": 10,
-    "steps": 150,
-    "fill": 25,
-    "loop": 60,
-    "memory": 15,
-    "packing": 45,
+    "cuda_tests": 45,
+    "ceilings": 8,
+    "steps": 200,
+    "fill": 20,
+    "loop": 30,
+    "memory": 12,
+    "packing": 60,
     "energy": 25,
-    "lab": 150,
+    "lab": 130,
 }
 LOST_GPU = 7  # exit status of a child whose CUDA context is unusable
 GRACE_S = 8.0  # for the part in progress, after the end of --minutes

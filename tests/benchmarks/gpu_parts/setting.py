@@ -20,9 +20,11 @@ from raykd.training.trained import images_of
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
 BATCH_SIZE, TEACHER_WIDTH = 16, 16  # of the checks
 NARROW_VIT = ViT(depth=2, width=48, heads=3, patch=8)
+ONE_BY_ONE = "graph, weights cast one by one"
 WAYS = {
     "eager": {"compile": False, "step": "eager"},
     "graph": {"compile": False, "step": "graph"},
+    ONE_BY_ONE: {"compile": False, "step": "graph"},
     "compile": {"compile": True, "step": "eager"},
     "graph+compile": {"compile": True, "step": "graph"},
 }
@@ -89,21 +91,21 @@ class Subject:
 
 
 def subjects(setting: Setting, steps: int = 200) -> list[Subject]:
-    """The trainings of the parts 'steps' and 'profile', the most important first."""
+    """Return the trainings of the parts 'steps' and 'profile', the most important first."""
     cnn_family, vit_family = setting.cnn(steps), setting.vit(steps)
     large = setting.vit(max(steps // 2, 1))
     distilled, vit6 = cnn_family.distilled(), vit_family.distilled()
     return [
-        Subject("resnet8 baseline", cnn_family, cnn_family.baseline(), "none"),
         Subject("resnet8 cache", cnn_family, distilled, "cache"),
-        Subject("resnet8 live", cnn_family, distilled, "live"),
         Subject("resnet18 training", cnn_family, cnn_family.teacher_run(), "none"),
-        Subject("vit_tiny training", large, large.teacher_run(), "none"),
-        Subject("vit6 baseline", vit_family, vit_family.baseline(), "none"),
         Subject("vit6 cache", vit_family, vit6, "cache"),
-        Subject("vit6 live", vit_family, vit6, "live"),
+        Subject("vit_tiny training", large, large.teacher_run(), "none"),
+        Subject("resnet8 live", cnn_family, distilled, "live"),
         Subject("rkd live", cnn_family, replace(distilled, method=RKD()), "live"),
         Subject("crd live", cnn_family, replace(distilled, method=CRD()), "live"),
+        Subject("resnet8 baseline", cnn_family, cnn_family.baseline(), "none"),
+        Subject("vit6 live", vit_family, vit6, "live"),
+        Subject("vit6 baseline", vit_family, vit_family.baseline(), "none"),
     ]
 
 

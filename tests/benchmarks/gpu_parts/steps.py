@@ -1,6 +1,6 @@
-"""Milliseconds of a training step of each subject, launched in each of the WAYS; then profiles and arithmetic.
+"""Milliseconds of a training step of each subject, launched in each of the WAYS; profiles; arithmetic.
 
-Eager and graph of all subjects first, then profiles, then torch.compile while time is left.
+In the order of what a decision hangs on, since time may be over at any of them.
 """
 
 import tempfile
@@ -9,14 +9,14 @@ from typing import Any
 
 from gpu_parts import profile
 from gpu_parts.report import Part
-from gpu_parts.setting import Setting, Subject, subjects
+from gpu_parts.setting import ONE_BY_ONE, Setting, Subject, subjects
 from gpu_parts.timed_loop import free, step_figures
 from gpu_parts.workers import Worker, WorkerFailed
 from raykd.bench.arithmetic import step_flops
 from raykd.training.compute import choose
 
-ROUNDS = 5
-FIRST_SHARE, PROFILE_SHARE = 0.45, 0.25  # of the part's time, for eager and graph, and for profiles
+ROUNDS, ROUNDS_S = 5, 2.5  # fewer where so many would take longer
+FIRST = 5  # subjects of which the most is measured
 COMPILE_S = 12.0  # at least, and with the steps
 COMPILE_LIMIT_S = 150.0
 WORKER_START_S, PROFILE_S, PROFILE_LIMIT_S = 60.0, 30.0, 120.0
@@ -24,25 +24,30 @@ FEWEST_S = 0.5
 
 
 def measure(part: Part, setting: Setting) -> None:
-    chosen, total_s = subjects(setting, 100 if part.left() < 90 else 200), part.left()
-    names = [(subject, way) for subject in chosen for way in ("eager", "graph")]
-    for number, (subject, way) in enumerate(names):
-        share_s = (part.left() - total_s * (1 - FIRST_SHARE)) / (len(names) - number)
-        _timed(part, setting, subject, way, share_s)
-        free()
+    chosen = subjects(setting, 100 if part.left() < 90 else 200)
+    first, rest = chosen[:FIRST], chosen[FIRST:]
+    _all_timed(part, setting, chosen, "graph")
+    _all_timed(part, setting, first, "eager")
+    _all_timed(part, setting, first, ONE_BY_ONE)
+    _profiles(part, setting, chosen[:2] if setting.toy else chosen, "graph")
+    _all_timed(part, setting, first, "graph+compile")
     _arithmetic(part, setting, chosen)
-    profiles_until = part.left() - PROFILE_SHARE * total_s
-    _profiles(part, setting, chosen[:2] if setting.toy else chosen, ("eager", "graph"), profiles_until)
-    for way in ("compile", "graph+compile"):
-        for subject in chosen:
-            if _timed(part, setting, subject, way, 3.0) is not None:
-                free(was_compiled=True)
+    _all_timed(part, setting, rest, "eager")
+    _profiles(part, setting, first[:2], "eager")
+    _all_timed(part, setting, rest, "graph+compile")
+    _all_timed(part, setting, chosen, "compile")
     _busy(part, chosen)
 
 
-def _timed(part: Part, setting: Setting, subject: Subject, way: str, share_s: float) -> Any:
+def _all_timed(part: Part, setting: Setting, chosen: list[Subject], way: str) -> None:
+    for subject in chosen:
+        if _timed(part, setting, subject, way) is not None:
+            free(was_compiled="compile" in way)
+
+
+def _timed(part: Part, setting: Setting, subject: Subject, way: str) -> Any:
     is_compiled = "compile" in way
-    rounds, rounds_s = (1, FEWEST_S) if setting.toy else (ROUNDS, max(FEWEST_S, min(5.0, 0.6 * share_s)))
+    rounds, rounds_s = (1, FEWEST_S) if setting.toy else (ROUNDS, ROUNDS_S)
 
     def figures() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
@@ -52,30 +57,25 @@ def _timed(part: Part, setting: Setting, subject: Subject, way: str, share_s: fl
     return part.figure(f"{subject.name}, {way}", figures, needs_s, limit_s, cuda=is_compiled)
 
 
-def _profiles(part: Part, setting: Setting, chosen: list[Subject], ways: tuple[str, ...], until_left_s: float) -> None:
+def _profiles(part: Part, setting: Setting, chosen: list[Subject], way: str) -> None:
     """In a process of its own: a profiler that was once switched on slows the launches that follow."""
     worker: Worker | None = None
     try:
         for subject in chosen:
-            for way in ways:
-                name = f"profile {subject.name}, {way}"
-                if part.left() < until_left_s:
-                    part.leave_out(name, "no time left for profiles")
-                    continue
 
-                def profiled(name: str = subject.name, way: str = way) -> dict[str, Any]:
-                    nonlocal worker
-                    if worker is None:
-                        worker = Worker()
-                        worker.call(WORKER_START_S, profile.warm_up, setting)
-                    try:
-                        return worker.call(PROFILE_S, profile.profiled, setting, name, way)
-                    except WorkerFailed:
-                        worker.end()
-                        worker = None
-                        raise
+            def profiled(name: str = subject.name) -> dict[str, Any]:
+                nonlocal worker
+                if worker is None:
+                    worker = Worker()
+                    worker.call(WORKER_START_S, profile.warm_up, setting)
+                try:
+                    return worker.call(PROFILE_S, profile.profiled, setting, name, way)
+                except WorkerFailed:
+                    worker.end()
+                    worker = None
+                    raise
 
-                part.figure(name, profiled, 2.0, PROFILE_LIMIT_S)
+            part.figure(f"profile {subject.name}, {way}", profiled, 2.0, PROFILE_LIMIT_S)
     finally:
         if worker is not None:
             worker.end()

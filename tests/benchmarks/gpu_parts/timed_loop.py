@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpu_parts.setting import Subject
+from gpu_parts.setting import ONE_BY_ONE, Subject
 from raykd.bench.contenders import now
 from raykd.data.dataset import Dataset
 from raykd.run_folder import RunFolder
@@ -44,6 +44,7 @@ class TimedLoop:
         run = subject.launched(way)
         compute = choose(device, run.recipe.precision)
         training = make_training(run, dataset, compute, subject.teacher(dataset, device))
+        training.casts_at_once = way != ONE_BY_ONE
         self.steps, self.batch_size = training.loader.steps_per_epoch, run.recipe.batch_size
         hooks = Hooks(should_stop=self._stamp, checkpoint_every_s=float("inf"))
         self._epochs = train_epochs(training, RunFolder(folder), hooks)
