@@ -66,7 +66,7 @@ def test_twenty_preemptions_lose_no_step(repository: Path, tmp_path: Path) -> No
         assert len(steps) == PREEMPTIONS + 1 and saves > PREEMPTIONS // 2, steps
         assert job.output.count("every run is saved") >= saves, "each save is the step at hand, not an earlier one"
         assert leftovers(bed) == []
-    assert entries() == before
+    assert entries() <= before, "nothing new is left; what other programs left may go meanwhile"
     small_lab.assert_undisturbed(run, results, tmp_path / "straight")
     print(f"{PREEMPTIONS} preemptions, {saves} of them in training; resumed {folder.record()['resumes']} times")
 
