@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from all_methods import all_methods
 from fake_gpu import on_fake_gpu
-from own_methods import own_methods
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
@@ -57,7 +57,7 @@ def training_of(run: Run, teacher: Teacher | None = None) -> Training:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("method", own_methods(), ids=lambda method: method.kind)
+@pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.kind)
 def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[Training], Any]) -> None:
     run = run_by(method)
     assert take_steps(training_of(run), way) > 0

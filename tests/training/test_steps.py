@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_methods import own_methods
+from all_methods import all_methods
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, recipe, run_of, train
 
@@ -47,7 +47,7 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
     return [outcome(folder / name) for name in ("python", "device")]
 
 
-@pytest.mark.parametrize("method", own_methods(), ids=lambda method: method.kind)
+@pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.kind)
 def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)
     assert python == device

@@ -238,7 +238,7 @@ def test_a_full_disk_is_said_and_is_no_error(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(usage, "write_record", full)
+    monkeypatch.setattr(usage, "write_dataclass", full)
     with metered(tmp_path / "0.json", CPU, 0):
         pass
     assert "no space left" in capsys.readouterr().out
