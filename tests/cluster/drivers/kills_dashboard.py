@@ -1,31 +1,47 @@
 """Kills processes of its own Ray by the end of their name (WORD), then sees whether Ray still works."""
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import ray
 
 ray.init(log_to_driver=False)
-folder = str(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent).encode()
-marker, word = Path(sys.argv[2]), sys.argv[1].encode()
+folder = str(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
+marker, word = Path(sys.argv[2]), sys.argv[1]
+
+
+def commands_of(process: psutil.Process | None) -> list[str]:
+    """Return the words of a process's command line; none where it has ended."""
+    try:
+        return process.cmdline() if process is not None else []
+    except psutil.Error:
+        return []
+
+
+def is_of_this_ray(process: psutil.Process) -> bool:
+    """Whether the process, or the one that started it, has a path of this Ray among its words.
+
+    An agent's words are its name alone, and its environment cannot be read in every job.
+    """
+    try:
+        words = [*commands_of(process), *commands_of(process.parent())]
+    except psutil.Error:
+        return False
+    return any(folder in part for part in words)
 
 
 def kill_named() -> bool:
     """Kill every process of this Ray that is called so; return whether there was one."""
     found = False
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-            is_own = folder in words or folder in (path.parent / "environ").read_bytes()
-        except OSError:  # it has just ended
-            continue
-        named = any(part.strip().endswith(word) for part in words.split(b"\0"))
-        if is_own and named and b"kills_dashboard" not in words:
-            os.kill(int(path.parent.name), signal.SIGKILL)
-            print("killed", words.rstrip(b"\0")[:80], flush=True)
+    for process in psutil.process_iter():
+        words = commands_of(process)
+        is_named = any(part.strip().endswith(word) for part in words)
+        if is_named and not any("kills_dashboard" in part for part in words) and is_of_this_ray(process):
+            process.kill()
+            print("killed", words[:2], flush=True)
             found = True
     return found
 
