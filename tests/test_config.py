@@ -262,7 +262,7 @@ def test_from_dict_fills_fields_that_came_later_with_their_defaults() -> None:
 
 def test_results_only_leaves_places_out() -> None:
     assert "cpus" in to_dict(Knobs()) and "cpus" not in to_dict(Knobs(), results_only=True)
-    assert to_dict(WeightsFile("ab", "/x"), results_only=True) == {"kind": "weights_file", "sha256": "ab"}
+    assert to_dict(WeightsFile("ab", "/x"), results_only=True) == {"kind": "weights_file", "sha256": "ab", "key": ""}
 
 
 def test_fingerprint_depends_on_content_and_not_on_order() -> None:
