@@ -85,7 +85,7 @@ def wait_for_life(bed: Testbed, job_id: int, number: int, checkpoint: Path, mome
     if moments.random() < 0.25:
         time.sleep(moments.uniform(0.5, 10))
         return
-    while bed.output(job_id).rpartition(lives)[2].count("  epoch  ") == 0:
+    while bed.output(job_id).rpartition(lives)[2].count("  epoch ") == 0:
         if bed.job(job_id)["JobState"] in ENDED:
             return
         assert time.monotonic() < deadline, bed.output(job_id)

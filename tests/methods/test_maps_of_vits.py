@@ -88,7 +88,7 @@ def test_pair_trains_through_the_loop(name: str, pair: str, tmp_path: Path) -> N
 
 def test_graph_of_a_vit_pair_can_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module, mode: compile_(module, backend="aot_eager", fullgraph=True))
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager", fullgraph=True))
     found = []
     for compiled in (False, True):
         run = run_with(FitNets(), PAIRS["vit to vit"], compile=compiled)

@@ -7,6 +7,7 @@ import children
 import pytest
 import torch
 from small_runs import CPU, recipe, run_of, train
+from torch._dynamo.testing import CompileCounter
 
 from raykd.errors import Interrupted
 from raykd.run_folder import RunFolder
@@ -95,15 +96,23 @@ def assert_compiled_is_the_same(tmp_path: Path) -> None:
 
 def test_compiled_run_has_the_losses_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph and its gradients as torch.compile captures them, without the minute that its code generator takes."""
-    compile_, captured = torch.compile, []
-
-    def capture(module: torch.nn.Module, mode: str) -> object:
-        captured.append(mode)
-        return compile_(module, backend="aot_eager")
-
-    monkeypatch.setattr(torch, "compile", capture)
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager"))
     assert_compiled_is_the_same(tmp_path)
-    assert captured == ["default"]
+
+
+def test_every_run_of_a_process_is_compiled_however_many_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamo compiles a function for eight modules, and runs it uncompiled for the ninth, without a word."""
+    compile_, counter = torch.compile, CompileCounter()
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend=counter))
+    counts = []
+    for number in range(10):
+        before = counter.frame_count
+        train(run_of("baseline", student=recipe(compile=True, epochs=1)), RunFolder(tmp_path / f"{number}"))
+        counts.append(counter.frame_count - before)
+    assert min(counts) > 0, counts
 
 
 @pytest.mark.soak

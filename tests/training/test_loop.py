@@ -211,6 +211,7 @@ def test_record_says_what_the_run_was(run_folder: RunFolder) -> None:
         "precision": "fp32",
         "channels_last": True,
         "compiled": False,
+        "step": "eager",
         "teacher": "live",
     }
     weights = sum(tensor.numel() for tensor in load_trained(run_folder.best).parameters())
