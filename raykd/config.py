@@ -25,12 +25,7 @@ FIND = "finds the object that a name stands for"
 
 def place(default: Any) -> Any:
     """A field that says where or how fast, not what: it stays out of fingerprints (a folder, a number of CPUs)."""
-    return field(default=default, metadata={_LEFT_OUT: lambda value: True})
-
-
-def later(default: Any) -> Any:
-    """A field that came when people had trained runs: at its default, what was before, no fingerprint has it."""
-    return field(default=default, metadata={_LEFT_OUT: lambda value: value == default})
+    return field(default=default, metadata={_LEFT_OUT: True})
 
 
 def by_name(default: Any, find: Callable[[Any], Any]) -> Any:
@@ -85,9 +80,8 @@ class Config(metaclass=_NamesChecked):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """As `to_dict` has it; a subclass may say more than its fields, or of a place only what decides the result."""
-        named = [(item.name, getattr(self, item.name), item.metadata.get(_LEFT_OUT)) for item in fields(self)]
-        kept = {name: own for name, own, left_out in named if not (results_only and left_out and left_out(own))}
-        return {"kind": self.kind} | {name: to_dict(own, results_only) for name, own in kept.items()}
+        stored = [item.name for item in fields(self) if not (results_only and item.metadata.get(_LEFT_OUT))]
+        return {"kind": self.kind} | {name: to_dict(getattr(self, name), results_only) for name in stored}
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -128,7 +122,7 @@ def kinds(base: type[Config]) -> dict[str, type[Any]]:
 
 
 def to_dict(value: Any, results_only: bool = False) -> Any:
-    """JSON-ready form. `results_only`: what decides the result, so no `place`, nor `later` at its default."""
+    """JSON-ready form. `results_only`: what decides the result, so no `place`."""
     if isinstance(value, Config):
         return value.stored(results_only)
     if isinstance(value, tuple | list):

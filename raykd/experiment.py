@@ -11,7 +11,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-from raykd.config import Config, later, place, type_hints
+from raykd.config import Config, place, type_hints
 from raykd.data import names
 from raykd.data.views import Views
 from raykd.field_types import AtMost, MaxLength, Seed, Seeds
@@ -119,9 +119,9 @@ class Experiment(Config):
     workers: Workers = Workers()
     search: Search | None = place(None)
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = place(())
-    teacher_seeds: Seeds = later(())
-    teacher_mean: tuple[float, ...] = later(())
-    teacher_std: tuple[float, ...] = later(())
+    teacher_seeds: Seeds = ()
+    teacher_mean: tuple[float, ...] = ()
+    teacher_std: tuple[float, ...] = ()
 
     def check(self) -> None:
         plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)

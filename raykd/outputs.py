@@ -1,8 +1,17 @@
-"""What every model returns, teacher and student alike, and what is known of the images that it was shown."""
+"""What every model returns, teacher and student alike, and what is known of the images that it was shown.
 
-from typing import NamedTuple
+Nothing is imported from torch at run time, so that packages without torch can read the names of the columns.
+"""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The columns of history.parquet, one row per epoch. Every other column is an unweighted loss term of the method.
+HISTORY_COLUMNS = ("epoch", "step", "loss", "train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds")
 
 
 class Outputs(NamedTuple):

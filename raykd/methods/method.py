@@ -13,23 +13,12 @@ from raykd.config import Config, fingerprint, to_dict
 from raykd.errors import ConfigError
 from raykd.messages import shown
 from raykd.methods import own_file
-from raykd.outputs import Outputs, Targets
+from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 from raykd.user_code import errors_of
 
 Need = Literal["logits", "embedding", "features"]
-# Columns of a run's history that are no term of its loss; 'top1' is where training keeps its own beside the terms.
-NO_TERMS = (
-    "epoch",
-    "step",
-    "loss",
-    "top1",
-    "train_top1",
-    "val_top1",
-    "val_loss",
-    "lr",
-    "images_per_s",
-    "seconds",
-)
+# What no term may be called: the other columns of a run's history, and what training measures beside the terms.
+NO_TERMS = (*HISTORY_COLUMNS, "top1")
 
 
 @dataclass(frozen=True)

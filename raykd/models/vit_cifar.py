@@ -10,7 +10,6 @@ Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each q
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import later
 from raykd.field_types import AtMost
 from raykd.messages import plural
 from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, Images, Model
@@ -31,7 +30,7 @@ class ViT(Model):
     patch: Annotated[int, AtMost(MAX_SIDE)] = 4
     dropout: float = 0.0
     weights: str = ""
-    distillation_token: bool = later(False)
+    distillation_token: bool = False
 
     def check(self) -> None:
         for name in ("depth", "width", "heads", "patch"):

@@ -20,7 +20,7 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
     own = {word: to_dict(method, results_only=True)["source"] for word, method in experiment.own_methods.items()}
     return {
         **settings,
-        **({"own_methods": own} if own else {}),
+        "own_methods": own,
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
         "teacher_run": teacher.fingerprint,

@@ -17,10 +17,12 @@ from raykd.errors import ConfigError
 from raykd.json_fields import Fields
 from raykd.messages import flattened
 from raykd.plan_file import PlanFile
-from raykd.report.measured import read_costs, read_score, read_usage
-from raykd.report.records import Best, Costs, Family, History, Record, RunResult, Score
+from raykd.report.measured import read_usage
+from raykd.report.records import Best, Family, History, Record, RunResult
 from raykd.run_folder import RunFolder
 from raykd.stages import STAGES, Stage
+from raykd.store.codec import read_dataclass
+from raykd.store.records import Costs, Metrics
 
 
 def collect(results: Path) -> tuple[Family, ...]:
@@ -68,9 +70,9 @@ def _read_run(folder: Path, stage: Stage) -> RunResult:
     return RunResult(folder.name, stage, record, history, score, val, costs, usage, tuple(cautions))
 
 
-def _of_weights(path: Path, record: Record, cautions: list[str]) -> Score | None:
+def _of_weights(path: Path, record: Record, cautions: list[str]) -> Metrics | None:
     """Return the scores in `path`; None, with a caution, where they are of other weights than the run left."""
-    score = read_score(path)
+    score = read_dataclass(Metrics, path)
     if score is None or record.weights_sha256 in (None, score.weights_sha256):
         return score
     cautions.append(str(damaged(path, "it is of other weights than those in run.json")))
@@ -79,7 +81,7 @@ def _of_weights(path: Path, record: Record, cautions: list[str]) -> Score | None
 
 def _of_model(path: Path, record: Record, cautions: list[str]) -> Costs | None:
     """Return the costs in `path`; None, with a caution, where they are of another model than the run's."""
-    costs = read_costs(path)
+    costs = read_dataclass(Costs, path)
     if costs is None or record.weights_sha256 is None or record.parameters in (None, costs.parameters):
         return costs
     cautions.append(str(damaged(path, f"it is of a model of {costs.parameters} parameters, not {record.parameters}")))

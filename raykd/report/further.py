@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from raykd.messages import flattened, plural
 from raykd.report import wording
 from raykd.report.measures import MEASURES
-from raykd.report.records import Costs
 from raykd.report.statistics import Spread
 from raykd.report.summary import FamilySummary, StageSummary
 from raykd.stages import Stage
+from raykd.store.records import Costs
 
 COSTS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COSTS_EXPLAINED = "latency: of one image, median [p10, p90]; images/s: in batches of 256; a multiply-add is 2 FLOPs"
@@ -33,11 +33,10 @@ class CostRow:
 
 
 def measure_rows(summary: FamilySummary) -> tuple[MeasureRow, ...]:
-    """The known measures first, in their order; then those that only the files name."""
+    """Return a row for each measure that a stage has."""
     if not any(stage.top1 for stage in summary.stages):
         return ()
-    unknown = dict.fromkeys(name for stage in summary.stages for name in stage.measures if name not in MEASURES)
-    rows = [_measure_row(summary, name) for name in (*MEASURES, *unknown)]
+    rows = [_measure_row(summary, name) for name in MEASURES]
     return tuple(row for row in rows if set(row.stages.values()) != {"-"})
 
 
@@ -60,12 +59,10 @@ def place_of(cost: Costs) -> str:
 
 
 def _measure_row(summary: FamilySummary, name: str) -> MeasureRow:
-    measure = MEASURES.get(name)
+    measure = MEASURES[name]
     spreads: dict[Stage, Spread | None] = {
         stage.stage: stage.top1 if name == "top1" else stage.measures.get(name) for stage in summary.stages
     }
-    if measure is None:
-        return MeasureRow(name, {stage: wording.measure(spread) for stage, spread in spreads.items()}, "-")
     label = f"{measure.label} ({measure.unit})" if measure.unit else measure.label
     cells: dict[Stage, str] = {stage: wording.rounded(spread, measure.digits) for stage, spread in spreads.items()}
     return MeasureRow(label, cells, wording.gain(summary.gains.get(name), measure.digits))

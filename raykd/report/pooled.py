@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from raykd.report.records import Reliability, RunResult, Score
+from raykd.messages import flattened
+from raykd.report.records import RunResult
 from raykd.report.statistics import Spread, spread_of
+from raykd.store.records import Metrics, Reliability
 
 
 def by_seed(runs: Iterable[RunResult], of: Callable[[RunResult], float | None]) -> dict[int, float]:
@@ -17,13 +19,13 @@ def on_test(name: str) -> Callable[[RunResult], float | None]:
     return lambda run: run.score.numbers.get(name) if run.score else None
 
 
-def classes_of(scores: Sequence[Score]) -> tuple[str, ...]:
-    """The classes' names, where all scores that name them agree; else ()."""
+def classes_of(scores: Sequence[Metrics]) -> tuple[str, ...]:
+    """Return the classes' names on one printable line each, where all scores that name them agree; else ()."""
     names = {score.classes for score in scores if score.classes}
-    return names.pop() if len(names) == 1 else ()
+    return tuple(map(flattened, names.pop())) if len(names) == 1 else ()
 
 
-def class_top1(scores: Sequence[Score]) -> tuple[Spread | None, ...]:
+def class_top1(scores: Sequence[Metrics]) -> tuple[Spread | None, ...]:
     """Of each class, over the scores that have it; () where none has, or they are of different classes."""
     found = [score.class_top1 for score in scores if score.class_top1]
     if len({len(by_class) for by_class in found}) != 1:
@@ -31,7 +33,7 @@ def class_top1(scores: Sequence[Score]) -> tuple[Spread | None, ...]:
     return tuple(spread_of([top1 for top1 in values if top1 is not None]) for values in zip(*found, strict=True))
 
 
-def confusion(scores: Sequence[Score]) -> tuple[tuple[int, ...], ...]:
+def confusion(scores: Sequence[Metrics]) -> tuple[tuple[int, ...], ...]:
     """[label][predicted]: images of all scores that have one; () as above."""
     found = [score.confusion for score in scores if score.confusion]
     if len({len(table) for table in found}) != 1:
@@ -42,7 +44,7 @@ def confusion(scores: Sequence[Score]) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def reliability(scores: Sequence[Score]) -> Reliability | None:
+def reliability(scores: Sequence[Metrics]) -> Reliability | None:
     """All scores' images in the same bins; None where none has bins, or they are not the same."""
     found = [score.reliability for score in scores if score.reliability]
     if len({len(bins.count) for bins in found}) != 1:

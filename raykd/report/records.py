@@ -8,17 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raykd.messages import flattened
+from raykd.outputs import HISTORY_COLUMNS
 from raykd.stages import Stage
-from raykd.timing import Timing
+from raykd.store.records import Costs, Metrics
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
 ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # trained to the last epoch
-
-# Every other number in history.parquet is an unweighted loss term: a new method's term needs no edit here.
-NOT_A_LOSS_TERM = frozenset(
-    {"epoch", "step", "loss", "train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds"}
-)
 
 
 @dataclass(frozen=True)
@@ -31,60 +27,7 @@ class History:
     @property
     def loss_terms(self) -> tuple[str, ...]:
         """The loss terms' names in the order of the file."""
-        return tuple(name for name in self.columns if name not in NOT_A_LOSS_TERM)
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """By bin of confidence, equal widths from 0 to 1: images, their mean confidence, the share that was right.
-
-    Fractions; None in a bin without images.
-    """
-
-    count: tuple[int, ...]
-    confidence: tuple[float | None, ...]
-    accuracy: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Score:
-    """test.json or val.json, see training/measures.py. `measures` holds every other number of the file.
-
-    What follows is empty, or None, in files of older versions. class_top1: percent, None of a class without images.
-    confusion[label][predicted]: images.
-    """
-
-    top1: float
-    nll: float
-    num_images: int
-    measures: Mapping[str, float] = field(default_factory=dict)
-    weights_sha256: str | None = None
-    classes: tuple[str, ...] = ()
-    class_top1: tuple[float | None, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
-    reliability: Reliability | None = None
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """All measures by name."""
-        return {"top1": self.top1, "nll": self.nll, **self.measures}
-
-
-@dataclass(frozen=True)
-class Costs:
-    """costs.json: what the model costs whoever uses it, on `device` in `precision`; threads: of a CPU.
-
-    shape: the same for models that cost the same there. flops: of one image forward, a multiply-add counting 2.
-    """
-
-    shape: str
-    device: str
-    precision: str
-    threads: int | None
-    parameters: int
-    flops: int
-    latency_ms: Timing
-    images_per_s: Timing
+        return tuple(name for name in self.columns if name not in HISTORY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -141,8 +84,8 @@ class RunResult:
     stage: Stage
     record: Record | None = None
     history: History | None = None
-    score: Score | None = None
-    val: Score | None = None
+    score: Metrics | None = None
+    val: Metrics | None = None
     costs: Costs | None = None
     usage: Usage | None = None
     cautions: tuple[str, ...] = ()

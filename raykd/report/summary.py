@@ -8,9 +8,10 @@ from raykd.report import pooled
 from raykd.report.comparison import Comparison, compare
 from raykd.report.measures import COMPARED, MEASURES
 from raykd.report.provenance import cautions_of
-from raykd.report.records import Costs, Family, Record, Reliability, RunResult, Score
+from raykd.report.records import Family, Record, RunResult
 from raykd.report.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.stages import REPORT_KEYS, STAGES, Stage
+from raykd.store.records import Costs, Metrics, Reliability
 
 Value = TypeVar("Value")
 
@@ -147,11 +148,9 @@ def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
     )
 
 
-def _spreads(scores: list[Score]) -> dict[str, Spread]:
-    """Of each measure over the scores that have it: those that are known first, in their order."""
-    found = {name for score in scores for name in score.numbers}
-    names = [*(name for name in MEASURES if name in found), *sorted(found - MEASURES.keys())]
-    values = {name: [score.numbers[name] for score in scores if name in score.numbers] for name in names}
+def _spreads(scores: list[Metrics]) -> dict[str, Spread]:
+    """Return the spread of each measure over the scores that have it."""
+    values = {name: [score.numbers[name] for score in scores if name in score.numbers] for name in MEASURES}
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 

@@ -23,13 +23,6 @@ def rounded(spread: Spread | None, digits: int) -> str:
     return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
 
 
-def measure(spread: Spread | None) -> str:
-    """'0.4127 ± 0.0034': four significant digits of the mean, for measures whose unit we do not know."""
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.4g}" + ("" if spread.std is None else f" ± {spread.std:.2g}")
-
-
 def points(value: float) -> str:
     """'+1.23' or '-0.40': percentage points with their sign."""
     return f"{value:+.2f}"

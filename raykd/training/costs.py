@@ -5,7 +5,6 @@ where a multiply-add counts 2. Norms, activations and resizing are not in it. Pa
 """
 
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint, to_dict
 from raykd.damage import DamagedFile
-from raykd.json_fields import read_json
 from raykd.models import ImageModel, Images, Model
 from raykd.provenance import hardware, versions
+from raykd.store.codec import read_dataclass
+from raykd.store.records import Costs
 from raykd.training.compute import Compute
 from raykd.training.latency import latency, throughput
 
 
-def costs_beside(family: Path, model: Model, network: ImageModel, images: Images, compute: Compute) -> dict[str, Any]:
-    """The content of costs.json: as a run of the folder `family` has it of this model on such a device, or measured.
+def costs_beside(family: Path, model: Model, network: ImageModel, images: Images, compute: Compute) -> Costs:
+    """Return the costs of `model`: those that a run of the folder `family` has on such a device, or newly measured.
 
     network: of `model`, on any device, in the memory format in which it was trained; it is moved to `compute`'s device
     and left in evaluation mode.
     """
-    where = {
+    where: dict[str, Any] = {
         "device": device_name(compute.device),
         "precision": compute.precision,
         "threads": compute.threads if compute.device.type == "cpu" else None,
@@ -44,16 +44,16 @@ def costs_beside(family: Path, model: Model, network: ImageModel, images: Images
     )
     for path in sorted(family.glob("*/costs.json")):
         with suppress(DamagedFile):  # the report names it; here the model is measured once more
-            if (known := read_json(path)).get("shape") == shape:
+            if (known := read_dataclass(Costs, path)) and known.shape == shape:
                 return known
-    return {
-        "shape": shape,
+    return Costs(
+        shape=shape,
         **where,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "flops": flops(network, images.size, compute.device),
-        "latency_ms": asdict(latency(network, images.size, compute)),
-        "images_per_s": asdict(throughput(network, images.size, compute)),
-    }
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        flops=flops(network, images.size, compute.device),
+        latency_ms=latency(network, images.size, compute),
+        images_per_s=throughput(network, images.size, compute),
+    )
 
 
 def _is_channels_last(network: ImageModel) -> bool:

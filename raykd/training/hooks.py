@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from raykd.outputs import HISTORY_COLUMNS
+
 CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch takes about a second
-_COLUMNS = ("train_top1", "val_top1", "val_loss", "lr", "images_per_s", "seconds")  # of a history
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class EpochReport:
     compute: str = ""
 
     def row(self, steps_per_epoch: int) -> dict[str, float]:
-        """The epoch's row in history.parquet."""
-        numbers = {name: getattr(self, name) for name in _COLUMNS}
-        return {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch, **self.terms, **numbers}
+        """Return the epoch's row in history.parquet: HISTORY_COLUMNS and the loss terms."""
+        counts = {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch}
+        row = {**counts, **self.terms}
+        return row | {name: getattr(self, name) for name in HISTORY_COLUMNS if name not in row}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from raykd.models import ImageModel
-from raykd.timing import Timing
+from raykd.store.records import Timing
 from raykd.training.compute import Compute
 from raykd.training.fitting_batch import largest_that_fits
 

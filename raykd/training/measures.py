@@ -12,14 +12,13 @@ and calibration error against torchmetrics, whose import would take 3 s and 270 
 error differs in one thing: its bins are closed on the left, and images of c = 1 end up in one more.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.data.dataset import Split
 from raykd.models import ImageModel
+from raykd.store.records import Metrics, Reliability
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit
 from raykd.training.float32_head import head_in_float32
@@ -28,43 +27,10 @@ NUM_BINS = 15
 TOP = 5
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """By bin of confidence, from 0 to 1 in equal widths: images, their mean confidence and the share that was right.
-
-    Both are fractions, and None in a bin without images.
-    """
-
-    count: tuple[int, ...]
-    confidence: tuple[float | None, ...]
-    accuracy: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Measures:
-    """top1, top5, agreement and class_top1 in percent; nll and teacher_kl in nats an image; ece in [0, 1].
-
-    top5: None where all of at most 5 classes are among them. agreement, teacher_kl: None without a teacher.
-    class_top1: of each class's own images, None where there are none. confusion[label][predicted]: images.
-    """
-
-    top1: float
-    nll: float
-    num_images: int
-    top5: float | None
-    ece: float
-    brier: float
-    agreement: float | None
-    teacher_kl: float | None
-    class_top1: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    reliability: Reliability
-
-
 @torch.no_grad()
 def measure(
     model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
-) -> Measures:
+) -> Metrics:
     """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision.
 
     The logits of both are computed in float32 from the embedding on (float32_head.py).
@@ -118,12 +84,12 @@ class _Sums:
             self._kl += F.kl_div(log_p, target.log_softmax(1), reduction="sum", log_target=True)
             self._agreement += (predicted == target.argmax(1)).sum()
 
-    def measures(self) -> Measures:
+    def measures(self) -> Metrics:
         """Of all images that were added."""
         confusion = self._confusion
         right, of_class, num_images = confusion.diagonal(), confusion.sum(1), int(confusion.sum())
         bins = self._bins.tolist()
-        return Measures(
+        return Metrics(
             top1=100 * int(right.sum()) / num_images,
             nll=float(self._nll) / num_images,
             num_images=num_images,

@@ -43,7 +43,7 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
     # An attempt that failed before its first checkpoint leaves no state to agree with, and may have had other hardware.
     began = earlier.get("compute", {}) if folder.checkpoint.is_file() else {}
     compute = choose(device, began.get("precision") or run.recipe.precision, began.get("threads"))
-    workers = _workers(run, group, began.get("workers", [1]) if began else [])
+    workers = _workers(run, group, began["workers"] if began else [])
     folder.update(
         name=run.name,
         family=run.family,

@@ -64,6 +64,6 @@ class EpochSums:
         return {"names": list(self.names), "sums": self._group.gather(self._sums).tolist()}
 
     def restore(self, payload: dict) -> None:
-        """Go on from `to_json`; another number of workers, each from the mean of those that were."""
-        sums = torch.tensor(payload["sums"], dtype=torch.float64).view(-1, len(self.names))
+        """Resume from `to_json`. Another number of workers than wrote it each begin with the mean of those workers."""
+        sums = torch.tensor(payload["sums"], dtype=torch.float64)
         self._sums.copy_(sums[self._group.rank] if len(sums) == self._group.size else sums.mean(0))

@@ -6,17 +6,17 @@ test.json is written last: where it is there and of the weights that run.json na
 the test set is not read. Remove it to evaluate the run again.
 """
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from raykd.checksums import file_sha256
 from raykd.data.dataset import Dataset, Split
-from raykd.json_fields import read_json, write_record
 from raykd.plan import Run
 from raykd.provenance import identity_of
 from raykd.run_folder import RunFolder
+from raykd.store.codec import read_dataclass, write_dataclass
+from raykd.store.records import Metrics
 from raykd.training.compute import Compute
 from raykd.training.costs import costs_beside
 from raykd.training.measures import measure
@@ -29,8 +29,8 @@ from raykd.training.training import validation_of
 
 def is_tested(folder: RunFolder) -> bool:
     """Return whether test.json is there and of the weights that the finished run left. Raises DamagedFile."""
-    tested = read_json(folder.test).get("weights_sha256")
-    return tested is not None and tested == folder.record().get("weights_sha256")
+    tested = read_dataclass(Metrics, folder.test)
+    return tested is not None and tested.weights_sha256 == folder.record().get("weights_sha256")
 
 
 def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
@@ -45,19 +45,19 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
     if run.recipe.channels_last:  # as it was validated in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = _teacher_of(run, folder, compute)
-    origin = {
-        "classes": list(dataset.class_names),
-        "weights_sha256": weights_sha256,
-        "teacher_sha256": teacher.identity if teacher else None,
-    }
 
-    def figures(split: Split) -> dict[str, Any]:
+    def metrics(split: Split) -> Metrics:
         found = measure(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
-        return asdict(found) | origin
+        return replace(
+            found,
+            classes=dataset.class_names,
+            weights_sha256=weights_sha256,
+            teacher_sha256=teacher.identity if teacher else None,
+        )
 
-    write_record(folder.val, figures(validation_of(run.data, dataset, compute.device)))
-    write_record(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
-    write_record(folder.test, figures(dataset.test))
+    write_dataclass(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
+    write_dataclass(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_dataclass(folder.test, metrics(dataset.test))
 
 
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:

@@ -18,34 +18,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from raykd.damage import DamagedFile
 from raykd.errors import ConfigError
-from raykd.json_fields import Fields, write_record
 from raykd.run_folder import now
-from raykd.timing import WRITE_EVERY_S
+from raykd.store.codec import read_dataclass, write_dataclass
+from raykd.store.records import UsageFile, UsagePiece
 from raykd.training.compute import is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
 
-
-@dataclass(frozen=True)
-class Piece:
-    """One time that a worker was at the run. gpus: that it had, maybe a share of one. gpu: its name.
-
-    joules: None where they are not known, and then `no_joules_because` says why.
-    """
-
-    seconds: float
-    gpus: float
-    gpu: str | None
-    joules: float | None
-    no_joules_because: str | None
+WRITE_EVERY_S = 30.0  # so what a kill can cost
 
 
 class NoEnergy(Exception):
@@ -62,15 +49,12 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
 
     is_begun: whether the run was half done before; of several workers only the first can tell.
     """
-    before, ended = _earlier(path, is_begun), threading.Event()
+    earlier, ended = _earlier(path, is_begun), threading.Event()
     piece_so_far = _meter(device, gpus)
 
     def write() -> None:
         try:
-            write_record(
-                path,
-                {"run": path.parents[1].name, **before, "pieces": [*before.get("pieces", []), asdict(piece_so_far())]},
-            )
+            write_dataclass(path, replace(earlier, pieces=(*earlier.pieces, piece_so_far())))
         except (OSError, ConfigError) as error:  # a quota, say, or a folder in its place: the run itself is sound
             print(f"raykd: what the run takes is not written to '{path}': {error}")
 
@@ -89,21 +73,17 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
         write()
 
 
-def _earlier(path: Path, is_begun: bool) -> dict[str, Any]:
+def _earlier(path: Path, is_begun: bool) -> UsageFile:
     """Return the content of the file so far. A damaged one is replaced: the usage of the run is then unknown."""
+    run = path.parents[1].name
     try:
-        fields = Fields.read_if_there(path)
-        if fields is None:
-            return {"since": now()} if is_begun else {}
-        if not isinstance(fields.values.get("pieces"), list):
-            fields.refuse("field 'pieces' is not a list")
-        return dict(fields.values)
+        return read_dataclass(UsageFile, path) or UsageFile(run, since=now() if is_begun else None)
     except DamagedFile as error:
         print(f"raykd: the run's usage is counted anew and left out of the report: {error}")
-        return {"since": now()}
+        return UsageFile(run, since=now())
 
 
-def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
+def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
     """Starts to count; what it returns tells the piece so far."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     began, joules_before, counter, reason = time.monotonic(), 0.0, None, None
@@ -113,7 +93,7 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
     except NoEnergy as error:
         counter, reason = None, str(error)
 
-    def piece_so_far() -> Piece:
+    def piece_so_far() -> UsagePiece:
         nonlocal reason
         seconds, joules, why = time.monotonic() - began, None, reason
         if counter is not None and reason is None:
@@ -125,7 +105,7 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], Piece]:
                 why = str(error)
         if joules is not None and joules < 0:
             joules, why = None, "the GPU's counter began anew"
-        return Piece(seconds, gpus, gpu, joules, why)
+        return UsagePiece(seconds, gpus, gpu, joules, why)
 
     return piece_so_far
 

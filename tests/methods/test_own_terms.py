@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from raykd.errors import ConfigError
 from raykd.methods import KD, Method
 from raykd.methods.method import NO_TERMS, Need
-from raykd.outputs import Outputs, Targets
-from raykd.report.records import NOT_A_LOSS_TERM
+from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 from raykd.run_folder import RunFolder
 
 
@@ -74,7 +73,7 @@ def test_columns_are_those_of_a_history_and_of_the_report(tmp_path: Path) -> Non
     run, folder = run_of("distilled", method=Named(term="gap")), RunFolder(tmp_path / "run")
     train(run, folder)
     columns = set(folder.history()[0]) - {"ce", "gap"}
-    assert columns == NOT_A_LOSS_TERM == set(NO_TERMS) - {"top1"}
+    assert columns == set(HISTORY_COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["ce", "top1", "loss"])

@@ -126,11 +126,6 @@ def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
         require_same(command.folder, identity(edited))
 
 
-def test_a_search_of_raykds_own_methods_is_the_one_that_it_was() -> None:
-    made = experiment(search=Search({"method": choice("kd", "dkd")}))
-    assert "own_methods" not in identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())
-
-
 def test_a_path_that_leads_nowhere_is_refused_when_the_search_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

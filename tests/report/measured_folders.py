@@ -1,4 +1,4 @@
-"""Run folders with everything that is measured of a run, as today's version writes it."""
+"""Run folders with everything that is measured of a run."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ COSTS = {
     "device": "NVIDIA H100",
     "precision": "bf16",
     "threads": None,
+    "image_size": 32,
+    "torch": "2.15.0",
     "parameters": 78_042,
     "flops": 506_865_664,
     "latency_ms": TIMING,
@@ -35,10 +37,10 @@ def measures(top1: float, **changes: Any) -> dict[str, Any]:
 
 
 def measured(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
-    """A run with all files that a version of today writes."""
+    """Return the name of a run that has all files."""
     name = results.run(family, stage, seed, top1, measures=measures(top1, **changes))
     results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **measures(top1)})
     results.write(f"{family}/{name}/costs.json", COSTS)
     piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100", "joules": 12_000.0 + seed, "no_joules_because": None}
-    results.write(f"{family}/{name}/usage/0.json", {"pieces": [piece, piece]})
+    results.write(f"{family}/{name}/usage/0.json", {"run": name, "pieces": [piece, piece]})
     return name

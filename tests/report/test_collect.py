@@ -22,7 +22,7 @@ def test_a_run_is_read_as_it_was_written(results):
     assert (run.record.model, run.record.method, run.record.seed) == ("resnet8", "kd", 2)
     assert (run.record.best.epoch, run.record.best.val_top1) == (2, 89.0)
     assert (run.score.top1, run.score.nll, run.score.num_images) == (88.5, 0.5, 10_000)
-    assert run.score.measures == {"ece": 0.02}
+    assert run.score.numbers == {"top1": 88.5, "nll": 0.5, "ece": 0.02}
     assert run.history.epochs == (0, 1, 2)
     assert run.history.loss_terms == ("ce",)
 

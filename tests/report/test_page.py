@@ -33,7 +33,7 @@ def test_hostile_names_are_text_and_never_tags(page):
     tags = {tag for tag, _ in Tags(page).tags}
     assert tags.isdisjoint({"script", "img", "i", "u", "s", "iframe", "object", "link"})
     text = Tags(page).text
-    for hostile in ("v<i>t", "<script>alert(1)</script> & [31mred second line", "<u>ece", "<b>2</b>", "<img src=x>"):
+    for hostile in ("v<i>t", "<script>alert(1)</script> & [31mred second line", "<b>2</b>", "<img src=x>"):
         assert hostile in text
     assert "\x1b" not in page
 

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ from raykd.models import Images, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
+from raykd.store.records import Costs
 from raykd.training import costs, latency
 from raykd.training.compute import choose
 from raykd.training.costs import costs_beside, flops
@@ -138,10 +139,10 @@ def test_costs_of_another_memory_format_are_measured_anew(tmp_path: Path) -> Non
     model = ResNet((1, 1, 1, 1), 8)
     plain = beside(tmp_path, model)
     network = models.build(model, images_of(digits()), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert costs_beside(tmp_path, model, network, images_of(digits()), COMPUTE)["shape"] != plain["shape"]
+    assert costs_beside(tmp_path, model, network, images_of(digits()), COMPUTE).shape != plain.shape
 
 
-def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> dict[str, object]:
+def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> Costs:
     images = replace(images_of(digits()), **changes)
     return costs_beside(family, model, models.build(model, images, 0), images, choose(CPU, precision))
 
@@ -151,26 +152,25 @@ def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeyp
     monkeypatch.setattr(costs, "flops", lambda *_: measured.append("flops") or 1)
     small = ResNet((1, 1, 1, 1), 8)
     first = beside(tmp_path, small)
-    assert measured == ["flops"] and first["parameters"] == 78_002
+    assert measured == ["flops"] and first.parameters == 78_002
     (tmp_path / "baseline-s0").mkdir()
-    (tmp_path / "baseline-s0" / "costs.json").write_text(json.dumps(first))
+    (tmp_path / "baseline-s0" / "costs.json").write_text(json.dumps(asdict(first)))
     assert beside(tmp_path, small) == first and len(measured) == 1, "other weights, the same costs"
     for other in (
         beside(tmp_path, ResNet((1, 1, 1, 1), 16)),
         beside(tmp_path, small, "bf16"),
         beside(tmp_path, small, num_classes=7),
     ):
-        assert other["shape"] != first["shape"]
+        assert other.shape != first.shape
     assert len(measured) == 4
     monkeypatch.setattr(costs, "device_name", lambda _: "another machine")
-    assert beside(tmp_path, small)["device"] == "another machine" and len(measured) == 5
+    assert beside(tmp_path, small).device == "another machine" and len(measured) == 5
 
 
 def test_costs_say_where_and_how_they_were_measured(tmp_path: Path) -> None:
     found = beside(tmp_path, ResNet((1, 1, 1, 1), 8))
-    assert found["device"] and found["torch"] == versions()["torch"] and found["precision"] == "fp32"
-    assert (found["threads"], found["image_size"]) == (COMPUTE.threads, 8)
+    assert found.device and found.torch == versions()["torch"] and found.precision == "fp32"
+    assert (found.threads, found.image_size) == (COMPUTE.threads, 8)
     for name, batch_size in (("latency_ms", 1), ("images_per_s", 256)):
-        timing = found[name]
-        assert isinstance(timing, dict)
-        assert 0 < timing["p10"] <= timing["median"] <= timing["p90"] and timing["batch_size"] == batch_size
+        timing = getattr(found, name)
+        assert 0 < timing.p10 <= timing.median <= timing.p90 and timing.batch_size == batch_size

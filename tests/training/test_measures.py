@@ -12,9 +12,10 @@ from torch import Tensor
 from raykd.data.dataset import Split
 from raykd.models import ImageModel, Images
 from raykd.outputs import Outputs
+from raykd.store.records import Metrics
 from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import evaluate
-from raykd.training.measures import NUM_BINS, Measures, measure
+from raykd.training.measures import NUM_BINS, measure
 
 NUM_IMAGES = 400
 COMPUTE = choose(CPU, "fp32")
@@ -46,7 +47,7 @@ class Case:
         images[:, 0, 0, 0], images[:, 0, 0, 1] = (numbers // 256).byte(), (numbers % 256).byte()
         return Split(images, self.labels)
 
-    def measured(self) -> Measures:
+    def measured(self) -> Metrics:
         return measure(Says(self.logits), self.split, COMPUTE, self.logits.shape[1], Says(self.target))
 
 

@@ -199,13 +199,13 @@ def test_a_machine_with_the_package_and_no_driver_is_null_and_no_error(
 def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, written = tmp_path / "0.json", threading.Event()
     monkeypatch.setattr(usage, "WRITE_EVERY_S", 0.01)
-    write_record = usage.write_record
+    write = usage.write_dataclass
 
     def noted(*arguments: Any) -> None:
-        write_record(*arguments)
+        write(*arguments)
         written.set()
 
-    monkeypatch.setattr(usage, "write_record", noted)
+    monkeypatch.setattr(usage, "write_dataclass", noted)
     with metered(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()
@@ -222,7 +222,7 @@ def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(t
             pass
     found = {path: json.loads(path.read_text()) for path in (old, new)}
     assert [len(file["pieces"]) for file in found.values()] == [2, 2]
-    assert "since" not in found[new] and found[old]["since"].startswith("20")
+    assert found[new]["since"] is None and found[old]["since"].startswith("20")
 
 
 def test_a_run_that_is_killed_in_its_first_seconds_is_not_taken_for_one_without_usage(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_full_disk_is_said_and_is_no_error(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(usage, "write_record", full)
+    monkeypatch.setattr(usage, "write_dataclass", full)
     with metered(tmp_path / "0.json", CPU, 0):
         pass
     assert "no space left" in capsys.readouterr().out

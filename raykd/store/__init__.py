@@ -1,0 +1,1 @@
+"""What is on disk: the schema of every file below a results folder."""
