@@ -8,7 +8,7 @@ The checksum covers the values of all other fields. A file without one was writt
 import json
 import math
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeGuard, TypeVar
@@ -16,7 +16,6 @@ from typing import Any, NoReturn, Self, TypeGuard, TypeVar
 from raykd.atomic import write_json
 from raykd.checksums import json_checksum
 from raykd.damage import damaged
-from raykd.messages import flattened
 
 Value = TypeVar("Value")
 CHECKSUM = "checksum"
@@ -102,11 +101,6 @@ class Fields:
         if is_number(value) and low <= value <= high:
             return float(value)
         return self._refuse_kind(name, f"a finite number in [{low:g}, {high:g}]")
-
-    def other_numbers(self, known: Collection[str]) -> dict[str, float]:
-        """Return every field outside `known` that is a finite number; other fields are left out."""
-        others = {flattened(name): value for name, value in self.values.items() if name not in known}
-        return {name: float(value) for name, value in others.items() if is_number(value)}
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         """Return a JSON object."""

@@ -1,1 +1,1 @@
-"""What is on disk: the schema of every file below a results folder."""
+"""The schema of the files in a run folder, and the codec that writes and checks them."""

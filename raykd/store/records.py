@@ -11,14 +11,15 @@ from raykd.store.codec import Between
 
 Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]
-Positive = Annotated[float, Between(0)]
+NonNegative = Annotated[float, Between(0)]
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bins of confidence of equal width from 0 to 1: images, their mean confidence, the fraction that was right.
+    """A reliability diagram with bins of confidence of equal width from 0 to 1.
 
-    The fractions are None in a bin without images.
+    Each bin has its number of images, their mean confidence and the fraction that was right; both are None in a bin
+    without images.
     """
 
     count: tuple[int, ...]
@@ -42,11 +43,11 @@ class Metrics:
     """
 
     top1: Percent
-    nll: Positive
+    nll: NonNegative
     num_images: int
     top5: Percent | None = None
-    ece: Positive | None = None
-    brier: Positive | None = None
+    ece: NonNegative | None = None
+    brier: NonNegative | None = None
     agreement: Percent | None = None
     teacher_kl: float | None = None
     class_top1: tuple[Percent | None, ...] = ()
@@ -77,9 +78,9 @@ class Metrics:
 class Timing:
     """Median, 10th and 90th percentile over `passes` of `batch_size` images each."""
 
-    median: Positive
-    p10: Positive
-    p90: Positive
+    median: NonNegative
+    p10: NonNegative
+    p90: NonNegative
     passes: int
     batch_size: int
 
@@ -110,10 +111,10 @@ class UsagePiece:
     joules: None where they are not known, for the reason in `no_joules_because`.
     """
 
-    seconds: Positive
-    gpus: Positive
+    seconds: NonNegative
+    gpus: NonNegative
     gpu: str | None
-    joules: Positive | None
+    joules: NonNegative | None
     no_joules_because: str | None
 
 

@@ -25,11 +25,9 @@ from raykd.training.rows import rows_of
 PIECE_S = 10.0  # the work that a kill can cost
 PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
-# cuDNN searches for its fastest kernels anew for each batch size, which takes seconds; pieces end in any size.
-FIXED_SHAPE = {
-    "cpu": False,
-    "cuda": True,
-}  # whether a batch is padded to the full size; a CPU would compute the padding
+# Whether a batch is padded to the full size. For each batch size cuDNN searches for its fastest kernels anew, which
+# takes seconds, and pieces end in any size. A CPU would compute the padding.
+FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
 
 

@@ -75,8 +75,15 @@ class Training:
     def how(self) -> str:
         """How it computes, for a person: 'bf16, 2 threads, teacher from a table'."""
         teacher = {"live": ", teacher live", "table": ", teacher from a table"}.get(self.teacher.source, "")
-        step = ", a CUDA graph a step" if self.is_graph else ""
-        return f"{self.compute}{teacher}{step}"
+        return f"{self.compute}{teacher}{self._step_in_words()}"
+
+    def _step_in_words(self) -> str:
+        """Return how a step is launched; '' where a CPU or the user leaves no choice."""
+        asked, why_not = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        if not why_not:
+            return ", one CUDA graph per step"
+        has_choice = asked == "graph" or (asked == "auto" and self.compute.device.type == "cuda")
+        return f", no CUDA graph: {why_not}" if has_choice else ""
 
     def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
         """One update; returns the unweighted terms and the loss, still on the device.

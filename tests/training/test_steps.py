@@ -87,3 +87,11 @@ def test_a_step_is_captured_where_every_step_does_the_same_work(
 ) -> None:
     found = why_not_graph(run_of("baseline", student=recipe(**changes)), compute, num_workers)
     assert reason in found if reason else not found
+
+
+def test_a_run_that_asked_for_a_graph_and_gets_none_says_why(tmp_path: Path) -> None:
+    asked, usual = (
+        train(run_of("baseline", student=recipe(epochs=1, step=step)), RunFolder(tmp_path / step))[0].compute
+        for step in ("graph", "auto")
+    )
+    assert asked.endswith(", no CUDA graph: CUDA graphs require a GPU") and "graph" not in usual

@@ -53,7 +53,7 @@ def _torch() -> dict[str, Any]:
 
 
 def precision_flags() -> dict[str, Any]:
-    """As they are, each read by itself: torch refuses to read some where old and new names are mixed."""
+    """Return torch's precision flags. Each is read alone: torch refuses some where old and new names are mixed."""
     readers: dict[str, Callable[[], Any]] = {
         "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
         "cudnn.allow_tf32": lambda: torch.backends.cudnn.allow_tf32,

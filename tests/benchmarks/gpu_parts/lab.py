@@ -153,7 +153,7 @@ def _expected(
 
 
 def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """Of a run, as far as it came; test accuracy where it is done."""
+    """Return the figures of a run so far, and its test accuracy where it is done."""
     folder, found = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
     if found["status"] == "not started":
         return found

@@ -27,7 +27,7 @@ NAME_CHARACTERS = 90
 
 def warm_up(setting: Setting) -> None:
     """Start CUDA and the profiler."""
-    # As torch does where its compiler uses CUDA graphs: the profiler's library is not restarted between profiles.
+    # torch sets this too where its compiler uses CUDA graphs. The profiler's library then starts only once.
     os.environ["DISABLE_CUPTI_LAZY_REINIT"], os.environ["TEARDOWN_CUPTI"] = "1", "0"
     profiler = _profiler(setting.device)
     profiler.start()
