@@ -7,9 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raykd.cli import main as main
+    from raykd.cli.parser import main as main
     from raykd.data.augmentation import Augmentation
-    from raykd.experiment import Data, Experiment, Workers
     from raykd.methods import (
         CRD,
         DIST,
@@ -35,15 +34,16 @@ if TYPE_CHECKING:
     from raykd.models.timm_model import Timm
     from raykd.models.vit_cifar import ViT
     from raykd.outputs import Outputs, Targets
-    from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
-    from raykd.search import Search, choice, integer, loguniform, uniform
+    from raykd.spec.experiment import Data, Experiment, Workers
+    from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+    from raykd.spec.search import Search, choice, integer, loguniform, uniform
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "raykd.cli": ("main",),
+    "raykd.cli.parser": ("main",),
     "raykd.data.augmentation": ("Augmentation",),
-    "raykd.experiment": ("Data", "Experiment", "Workers"),
+    "raykd.spec.experiment": ("Data", "Experiment", "Workers"),
     "raykd.methods": (
         "AttentionTransfer",
         "CRD",
@@ -69,8 +69,8 @@ _HOMES = {
     "raykd.models.timm_model": ("Timm",),
     "raykd.models.vit_cifar": ("ViT",),
     "raykd.outputs": ("Outputs", "Targets"),
-    "raykd.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
-    "raykd.search": ("Search", "choice", "integer", "loguniform", "uniform"),
+    "raykd.spec.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
+    "raykd.spec.search": ("Search", "choice", "integer", "loguniform", "uniform"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -123,5 +123,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
     found = getattr(import_module(_HOME[name]), name)
     if name == "main":
-        import_module("raykd.cli").report_mistakes_in_one_line()
+        import_module("raykd.cli.parser").report_mistakes_in_one_line()
     return found

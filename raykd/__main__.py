@@ -2,6 +2,6 @@
 
 import sys
 
-from raykd.cli import entry
+from raykd.cli.parser import entry
 
 sys.exit(entry())

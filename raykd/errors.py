@@ -1,13 +1,71 @@
 """Errors that raykd raises, their exit codes, and the 'did you mean' of their messages.
 
 Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 75 cut off (the same command goes on).
+
+Wording that messages share: counts with their noun, values in one short line, and the reason of an error.
+
+Experiment files and custom methods: whatever they raise becomes one line, with the line of the file.
+
+with errors_of("experiment file 'mine.py'", "mine.py"):
+    runpy.run_path("mine.py")
 """
 
 import errno
-from collections.abc import Iterable
+import stat
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
 
-from raykd.messages import one_line
+MAX_SHOWN = 100  # characters of a value in a message: a line on a terminal stays readable
+MAX_REASON = 300  # characters of another library's message
+
+
+def plural(count: float, noun: str, nouns: str = "") -> str:
+    """'1 run', '1,200 runs', '0.5 GPUs'; `nouns` where s is not enough: plural(2, 'pass', 'passes')."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:.4g}"
+    return f"{number} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def one_line(text: str) -> str:
+    """`text` with each character that cannot be printed, such as a line break, replaced by its escape sequence."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def flattened(text: str, most: int = MAX_REASON) -> str:
+    """Return `text` for the report: white space and unprintable characters become single spaces, and a long end "...".
+
+    `one_line` keeps such characters readable as escape sequences, for messages about a value; a table needs the width.
+    """
+    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return flat if len(flat) <= most else f"{flat[: most - 3]}..."
+
+
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
+    """`text`, or its beginning where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def shown(value: Any) -> str:
+    """`repr(value)` in one short line; some values, such as integers of 5,000 digits, have no repr."""
+    try:
+        return one_line(shortened(repr(value)))
+    except Exception:  # noqa: BLE001 - a custom class may raise anything
+        return f"a value of type {type(value).__name__} that cannot be printed"
+
+
+def reason_of(error: BaseException) -> str:
+    """The error's type and the first line of its message: 'ValueError: too few values'."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001 - a custom error may raise anything
+        lines = []
+    return f"{type(error).__name__}: {one_line(shortened(lines[0], MAX_REASON)) if lines else 'no reason given'}"
+
 
 # What the machine, a disk, a quota or a network does to a correct program. All other OSErrors, such as a missing file
 # that the code expected, are mistakes in the code, and keep their traceback.
@@ -92,3 +150,81 @@ def is_environment_error(error: BaseException) -> bool:
     if error.errno is None and isinstance(cause, OSError):
         return is_environment_error(cause)
     return isinstance(error, ConnectionError | TimeoutError) or (error.errno or 0) in _ENVIRONMENT
+
+
+_being_read: list[str] = []  # files, the innermost last
+
+
+@contextmanager
+def errors_of(what: str, path: str = "") -> Iterator[None]:
+    """Raise ConfigError, with the line of the file `path` where it has one, for whatever the block raises.
+
+    what: the subject of the message. Errors of raykd pass, and so does a KeyboardInterrupt, the user's ctrl-C.
+    """
+    try:
+        yield
+    except RaykdError:
+        raise
+    except SystemExit as error:
+        at = _at_line(path, error)
+        raise ConfigError(
+            f"{what} ends the process{at} (sys.exit, code {shown(error.code)}); remove that line"
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's code may raise, such as asyncio.CancelledError
+        raise ConfigError(f"{what} fails{_at_line(path, error)} with {reason_of(error)}") from error
+
+
+@contextmanager
+def reading(what: str, path: str) -> Iterator[None]:
+    """`errors_of` for a block that runs the file `path`. A ConfigError raised there gets the file and its line too."""
+    _being_read.append(path)
+    try:
+        with errors_of(what, path):
+            yield
+    except ConfigError as error:
+        if what in str(error) or path in str(error):
+            raise
+        line = _line_in(path, error)
+        raise type(error)(f"{what}{f', line {line}' if line else ''}: {error}") from error
+    finally:
+        _being_read.pop()
+
+
+def is_being_read() -> bool:
+    """Whether a user's file is being read now, so that nothing must be started."""
+    return bool(_being_read)
+
+
+def require_file(what: str, file: str | Path, remedy: str) -> Path:
+    """The path of a regular file. Raises ConfigError where there is none: a folder, or a pipe, which would block.
+
+    what: such as 'experiment file'. remedy: the end of the message.
+    """
+    path, named = Path(file), f"{what} '{one_line(shortened(str(file)))}'"
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{named} does not exist; {remedy}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{named} cannot be read ({reason}); {remedy}") from None
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"{named} is a folder; {remedy}")
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{named} is a pipe, socket or device and not a regular file; {remedy}")
+    return path
+
+
+def _at_line(path: str, error: BaseException) -> str:
+    line = _line_in(path, error)
+    return f" at line {line}" if line else ""
+
+
+def _line_in(path: str, error: BaseException) -> int:
+    """The line of the file `path` that raised `error`, or that is no Python; 0 where it has no part in it."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno or 0
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return (lines[-1] or 0) if lines else 0

@@ -1,11 +1,17 @@
-"""Where a result came from: versions of packages, hardware, the code."""
+"""Where a result came from: versions of packages, hardware, the code.
+
+Checksums of files and of JSON values: how raykd notices that a file was damaged or exchanged. Imports no torch.
+"""
 
 import hashlib
+import json
 import platform
-from collections.abc import Sequence
-from functools import cache
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from raykd.config import fingerprint
 
@@ -68,3 +74,31 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+AT_REST_S = 2.0  # a file that changed less than this ago may change again without another time of change
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes, 64 hex digits. A file that has not changed is hashed once per process."""
+    found = path.stat()
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if time.time() - max(found.st_mtime, found.st_ctime) < AT_REST_S:
+        return _file_sha256(path)
+    return _cached_sha256(path.absolute(), state)
+
+
+@lru_cache(maxsize=4096)
+def _cached_sha256(path: Path, state: tuple[int, ...]) -> str:
+    return _file_sha256(path)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_checksum(content: Mapping[str, Any]) -> str:
+    """Return a checksum of a JSON object's values, whatever the order of its fields and the white space of its file."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from raykd.run_folder import RunFolder
+    from raykd.store.run_folder import RunFolder
 
 # Tests run side by side: one thread each, and two that share a core do not spin. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> "RunFolder":
     """The folder of a run that has not started."""
-    from raykd.run_folder import RunFolder  # here: torch comes with it, and the report's tests need none
+    from raykd.store.run_folder import RunFolder  # here: torch comes with it, and the report's tests need none
 
     return RunFolder(tmp_path / "run")

@@ -17,15 +17,16 @@ from typing import Any
 from small_runs import CPU, NO_WEIGHTS
 
 from raykd.bench.without_ray import train_plan
-from raykd.data.dataset import Dataset, load
-from raykd.experiment_file import load_experiment
-from raykd.json_fields import read_json, write_record
-from raykd.plan import Plan, make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.stages import STAGES, Stage
+from raykd.cli.experiment_file import load_experiment
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
+from raykd.spec.plan import Plan, make_plan
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.codec import read_json, write_record
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
-from raykd.training.testing import evaluate_on_test
+from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.usage import metered
 
 EXPERIMENT = """
@@ -57,7 +58,7 @@ def original() -> Path:
 
 @cache
 def dataset() -> Dataset:
-    return load("digits", None, image_size=8)
+    return load_dataset("digits", None, image_size=8)
 
 
 def plan_of(folder: Path, stages: Iterable[Stage] = STAGES, **changes: Any) -> Plan:

@@ -10,7 +10,7 @@ from pathlib import Path
 from small_runs import run_of, train
 
 from raykd.orchestration.worker import reason_of
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 
 folder, run = Path(sys.argv[1]), run_of("baseline")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=True)

@@ -13,11 +13,11 @@ from small_runs import WIDTH, digits, experiment, recipe, run_of, train
 from torch import Tensor
 
 from raykd import models
-from raykd.experiment import Data, Experiment
 from raykd.models.resnet_cifar import ResNet
-from raykd.recipe import SGD
-from raykd.run_folder import RunFolder
-from raykd.training.trained import images_of
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.recipe import SGD
+from raykd.store.run_folder import RunFolder
+from raykd.training.model_file import images_of
 
 DATA = Data("digits", val_images=200, image_size=8, crop_padding=0, flip=False)
 MODEL = ResNet(blocks=(1, 1, 1, 1), width=2 * WIDTH)

@@ -12,7 +12,7 @@ import several_processes
 import small_lab
 from small_runs import CPU, digits
 
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.group import all_workers
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from small_runs import CPU, NO_WEIGHTS, digits, taught_by
 
-from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiments
-from raykd.plan import Run, make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.stages import STAGES, Stage
+from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
 
 # Of experiments/digits.py: one seed, an epoch in some hundredths of a second.

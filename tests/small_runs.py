@@ -11,21 +11,22 @@ from typing import Any
 import torch
 
 from raykd import models
-from raykd.data.dataset import Dataset, load
-from raykd.experiment import Data, Experiment
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
 from raykd.methods import KD
 from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
-from raykd.plan import Run, make_plan
-from raykd.recipe import SGD, Cosine, Recipe
-from raykd.run_folder import RunFolder
-from raykd.stages import Stage
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import key_of
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import SGD, Cosine, Recipe
+from raykd.spec.stages import Stage
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
-from raykd.training.taught import teacher_from
-from raykd.training.teachers import LiveTeacher, Teacher, no_teacher, read_table
-from raykd.training.trained import images_of
+from raykd.training.model_file import images_of
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import key_of
+from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher, read_cache
 
 CPU = torch.device("cpu")
 IMAGE_SIZE = 8  # the digits as they are stored
@@ -36,7 +37,7 @@ NO_WEIGHTS = Path("no-weights-here")
 @cache
 def digits() -> Dataset:
     """1,200 and 597 images of 8x8."""
-    return load("digits", None, image_size=IMAGE_SIZE)
+    return load_dataset("digits", None, image_size=IMAGE_SIZE)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -77,11 +78,11 @@ def taught_by(run: Run, trained: RunFolder, tables: Path) -> Teacher:
         return no_teacher
     live = teacher_from([trained], CPU)
     key = key_of(run.data, run.recipe.precision, digits(), live.identity)
-    return read_table(run, digits(), TeacherTable(tables, key), CPU) if TeacherTable.exists(tables, key) else live
+    return read_cache(run, digits(), LogitCache(tables, key), CPU) if LogitCache.exists(tables, key) else live
 
 
 def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:
     """Train from where the folder stands, with `Hooks(**hooks)`; what `on_epoch` heard."""
-    heard: list[EpochReport] = []
-    fit(run, digits(), folder, CPU, teacher or teacher_of(run), Hooks(heard.append, **hooks))
-    return heard
+    reports: list[EpochReport] = []
+    fit(run, digits(), folder, CPU, teacher or teacher_of(run), Hooks(reports.append, **hooks))
+    return reports

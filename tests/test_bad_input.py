@@ -13,7 +13,7 @@ import torch
 from bad_inputs.case import EXPERIMENT
 from PIL import Image
 
-from raykd import cli
+from raykd.cli import parser
 from raykd.models import Images, build, find
 from raykd.models.weights import save_weights
 
@@ -32,12 +32,12 @@ def fails(tmp_path: Path, monkeypatch, capsys):
     def no_ray():
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("raykd.orchestration.lab.ray_session", no_ray)
+    monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", no_ray)
     results = tmp_path / "results"
 
     def call(*words: str | Path) -> str:
         before = sorted(tmp_path.rglob("*"))
-        code = cli.entry([*map(str, words), "--results", str(results)])
+        code = parser.entry([*map(str, words), "--results", str(results)])
         said = capsys.readouterr()
         assert code == 2, said.err
         assert said.err.startswith("raykd: ") and said.err.count("\n") == 1, said.err
@@ -88,7 +88,7 @@ def test_a_results_folder_that_is_a_file_is_named(experiment_file, tmp_path, cap
         "--set",
         "student.batch_size=64",
     ]
-    assert cli.entry([*words, "--results", str(tmp_path / "taken" / "results")]) == 2
+    assert parser.entry([*words, "--results", str(tmp_path / "taken" / "results")]) == 2
     assert "--results" in capsys.readouterr().err
 
 
@@ -142,10 +142,10 @@ def test_pretrained_weights_that_are_not_there_name_prefetch(experiment_file, fa
 
 
 def test_a_report_of_nothing_says_what_to_run(tmp_path, capsys):
-    assert cli.entry(["report", "--results", str(tmp_path)]) == 2
+    assert parser.entry(["report", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_models_folder_without_models_is_named(tmp_path, capsys):
-    assert cli.entry(["report", "--models-dir", str(tmp_path)]) == 2
+    assert parser.entry(["report", "--models-dir", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err

@@ -12,7 +12,7 @@ import bad_inputs
 import pytest
 from bad_inputs.case import BadInput
 
-from raykd import cli
+from raykd.cli import parser
 
 AREAS = sorted(module.name for module in iter_modules(bad_inputs.__path__) if module.name != "case")
 CASES: list[BadInput] = [case for area in AREAS for case in import_module(f"bad_inputs.{area}").CASES]
@@ -23,7 +23,7 @@ def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tm
     def no_ray():
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("raykd.orchestration.lab.ray_session", no_ray)
+    monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", no_ray)
     monkeypatch.chdir(tmp_path)
     words = [str(word) for word in case.make(tmp_path)]
     for name, value in case.environ(tmp_path).items():
@@ -32,7 +32,7 @@ def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tm
         words += ["--results", str(tmp_path / "results")]
     before = _contents(tmp_path)
     capsys.readouterr()
-    code = cli.entry(words)
+    code = parser.entry(words)
     line = capsys.readouterr().err
     assert code == case.exit_code, line
     assert line.startswith("raykd: ") and line.count("\n") == 1, line

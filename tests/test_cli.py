@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd import cli
+from raykd.cli import parser
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("train-teacher", "train-student", "distill", "tune", "plan", "report", "prefetch", "export", "doctor")
@@ -31,9 +31,8 @@ def test_help_is_what_it_was():
 
 
 def test_help_imports_neither_torch_nor_ray_nor_numpy():
-    code = (
-        "import sys, raykd.cli as c; c._parser(); print(sorted({'torch', 'ray', 'numpy', 'rich'} & set(sys.modules)))"
-    )
+    code = "import sys, raykd.cli.parser as c; c._parser(); "
+    code += "print(sorted({'torch', 'ray', 'numpy', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -47,7 +46,7 @@ def test_every_public_name_is_there():
 
 
 def _plan(capsys, *words: str) -> list[str]:
-    assert cli.entry(list(words)) == 0
+    assert parser.entry(list(words)) == 0
     return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
 
 
@@ -59,7 +58,7 @@ def test_plan_shows_every_run_once_and_writes_nothing(tmp_path, capsys):
 
 
 def test_plan_shows_the_images_of_each_split_and_the_classes(tmp_path, capsys):
-    assert cli.entry(["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]) == 0
+    assert parser.entry(["plan", str(ROOT / "experiments" / "digits.py"), "--results", str(tmp_path / "r")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == (
         "digits: 1,000 train (students train on 100), 200 validation (held out of train), "
@@ -80,13 +79,14 @@ def test_the_single_stages_share_the_experiments_runs(tmp_path, capsys, monkeypa
     """train-teacher, train-student and distill plan the very runs that the experiment file plans."""
     planned = []
     monkeypatch.setattr(
-        "raykd.orchestration.lab.run_lab", lambda experiments, options, console: planned.append((experiments, options))
+        "raykd.orchestration.run_experiments.run_experiments",
+        lambda experiments, options, console: planned.append((experiments, options)),
     )
     words = ("--results", str(tmp_path / "r"))
-    assert cli.entry(["train-teacher", "--epochs", "12", *DIGITS, *words]) == 0
-    assert cli.entry(["train-student", "--epochs", "60", *DIGITS, *words]) == 0
-    assert cli.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *DIGITS, *words]) == 0
-    from raykd.orchestration.lab import plan_of
+    assert parser.entry(["train-teacher", "--epochs", "12", *DIGITS, *words]) == 0
+    assert parser.entry(["train-student", "--epochs", "60", *DIGITS, *words]) == 0
+    assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *DIGITS, *words]) == 0
+    from raykd.orchestration.run_experiments import plan_of
 
     stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in planned]
     whole = set(_plan(capsys, "plan", str(DIGITS[1]), "--results", str(tmp_path / "r")))
@@ -97,10 +97,11 @@ def test_the_single_stages_share_the_experiments_runs(tmp_path, capsys, monkeypa
 def test_feature_distill_keeps_alpha_and_temperature(tmp_path, capsys, monkeypatch):
     planned = []
     monkeypatch.setattr(
-        "raykd.orchestration.lab.run_lab", lambda experiments, options, console: planned.append(experiments[0])
+        "raykd.orchestration.run_experiments.run_experiments",
+        lambda experiments, options, console: planned.append(experiments[0]),
     )
     words = ["distill", "--feature-distill", "cosine", "--alpha", "0.3", "--results", str(tmp_path), *DIGITS]
-    assert cli.entry(words) == 0
+    assert parser.entry(words) == 0
     from raykd import FeatureKD
 
     assert planned[0].method == FeatureKD(alpha=0.3, temperature=4.0, distance="cosine")
@@ -108,13 +109,13 @@ def test_feature_distill_keeps_alpha_and_temperature(tmp_path, capsys, monkeypat
 
 def test_prefetch_says_what_is_there_and_downloads_nothing_then(tmp_path, capsys):
     """Data and weights in place: no network is asked. (Where they are not, it needs one.)"""
-    assert cli.entry(["prefetch", str(DIGITS[1]), "--data-dir", str(tmp_path / "data")]) == 0
+    assert parser.entry(["prefetch", str(DIGITS[1]), "--data-dir", str(tmp_path / "data")]) == 0
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "lab", "tune_cnn", "tune_vit"])
 def test_every_experiment_file_defines_what_it_runs(name):
-    from raykd.experiment_file import load_experiments
+    from raykd.cli.experiment_file import load_experiments
 
     experiments = load_experiments(ROOT / "experiments" / f"{name}.py")
     assert [experiment.family for experiment in experiments] == {
@@ -126,7 +127,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(capsys):
     def write():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ray_results/cnn/plan.json")
 
-    assert cli.guarded(write) == 1
+    assert parser.guarded(write) == 1
     said = capsys.readouterr().err
     assert "No space left on device: 'ray_results/cnn/plan.json'" in said and said.count("\n") == 1
 
@@ -149,7 +150,7 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
         "experiment = replace(experiment, search=Search({'method.alpha': uniform(0, 1)}, trials=7))\n"
         "if __name__ == '__main__':\n    main(experiment)\n"
     )
-    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
+    assert parser.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
     _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha, 0 ended" in trials and "best 3 and the experiment's own" in confirmed
     assert run.startswith("  teacher-")
@@ -169,7 +170,7 @@ def test_what_a_disk_does_is_one_line_that_names_the_path(number, tmp_path, caps
         with replacing(tmp_path / "run.json"):
             raise OSError(number, os.strerror(number))  # as a failed write has it, which names no file
 
-    assert cli.guarded(write) == 1
+    assert parser.guarded(write) == 1
     said = capsys.readouterr().err
     assert f"{os.strerror(number)}: '{tmp_path / 'run.json'}'; what was saved is kept; rerun" in said
     assert said.count("\n") == 1
@@ -181,4 +182,4 @@ def test_a_mistake_in_the_code_keeps_its_traceback(error):
         raise error
 
     with pytest.raises(OSError, match=str(error.strerror)):
-        cli.guarded(run)
+        parser.guarded(run)

@@ -9,13 +9,13 @@ from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.config import from_dict, to_dict
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
 from raykd.methods import KD, CrossEntropy, FeatureKD
-from raykd.overrides import override
-from raykd.plan import Plan, make_plan
-from raykd.runs import RunStore
-from raykd.search import Search, uniform
-from raykd.stages import STAGES, Stage
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import Plan, make_plan
+from raykd.spec.search import Search, uniform
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.run_store import RunStore
 
 OTHERS = (FeatureKD(), KD(alpha=0.1))
 

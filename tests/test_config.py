@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Literal
 import pytest
 from small_runs import experiment, recipe, run_of
 
-from raykd.config import Config, dotted, fingerprint, from_dict, kinds, place, to_dict
+from raykd.config import Config, dotted, fingerprint, from_dict, kinds, not_fingerprinted, to_dict
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import (
     CRD,
     DIST,
@@ -35,10 +34,11 @@ from raykd.methods import (
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.overrides import override, parse
-from raykd.plan import Run, WeightsFile
-from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
-from raykd.search import Choice, Integer, Search, Uniform
+from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.overrides import override, parse
+from raykd.spec.plan import Run, WeightsFile
+from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+from raykd.spec.search import Choice, Integer, Search, Uniform
 
 # One of each kind, every field unlike its default.
 SEARCH = Search(
@@ -109,7 +109,7 @@ class Knobs(Config):
     numbers: tuple[float, ...] = ()
     maybe: int | None = None
     inner: SGD | AdamW = SGD()
-    cpus: int = place(1)
+    cpus: int = not_fingerprinted(1)
 
 
 @pytest.mark.parametrize(

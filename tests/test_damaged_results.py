@@ -17,17 +17,17 @@ from small_runs import CPU, train
 from raykd.atomic import write_bytes
 from raykd.bench.without_ray import train_plan
 from raykd.errors import ConfigError, RunFailed
-from raykd.json_fields import read_json
-from raykd.orchestration import lab
 from raykd.orchestration.options import Options
-from raykd.report import tables
-from raykd.report.collect import collect
-from raykd.report.summary import summarize
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.training import testing
+from raykd.orchestration.run_experiments import run_experiments
+from raykd.report.read.collect import collect
+from raykd.report.render import files
+from raykd.report.stats.summary import summarize
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.training import evaluate_best
 from raykd.training.compute import choose
-from raykd.training.testing import evaluate_on_test, is_tested
+from raykd.training.evaluate_best import evaluate_on_test, is_tested
 
 
 def flip_bit(path: Path, seed: int) -> None:
@@ -60,7 +60,7 @@ def outcome(results: Path) -> tuple[bytes | None, str]:
     except ConfigError as error:
         assert "\n" not in str(error)
         return None, str(error)
-    return tables.report_json((summary,)), "\n".join((*summary.cautions, *summary.missing))
+    return files.report_json((summary,)), "\n".join((*summary.cautions, *summary.missing))
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(testing, "measure", lambda *_: pytest.fail("the test set was read"))
+    monkeypatch.setattr(evaluate_best, "measure", lambda *_: pytest.fail("the test set was read"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
         evaluate_on_test(store.folder(run), finished.dataset(), choose(CPU, "fp32"))
@@ -140,9 +140,12 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
     (path,) = {finished.run_in(results, "teacher").best}
     before, record = path.read_bytes(), read_json(path.parent / "run.json")
     finished.flip(path)
-    monkeypatch.setattr(lab, "ray_session", lambda: pytest.fail("Ray was started, and nothing is to be trained"))
-    monkeypatch.setattr(lab, "report", lambda *_: None)
-    lab.run_lab([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+    monkeypatch.setattr(
+        "raykd.orchestration.run_experiments.ray_session",
+        lambda: pytest.fail("Ray was started, though every run is trained"),
+    )
+    monkeypatch.setattr("raykd.orchestration.run_experiments.report", lambda *_: None)
+    run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
     assert path.read_bytes() == before and read_json(path.parent / "run.json") == record
     said = capsys.readouterr().out
     assert f"'{path}' was damaged" in said and "restored from the run's checkpoint" in said
@@ -189,12 +192,12 @@ def lab_fit(run, folder: RunFolder) -> None:
 
 
 def test_weights_are_hashed_once_in_a_command(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raykd import checksums
+    from raykd import provenance
 
     hashed: list[Path] = []
-    monkeypatch.setattr(checksums, "AT_REST_S", 0.0)
-    read = checksums._file_sha256
-    monkeypatch.setattr(checksums, "_file_sha256", lambda path: (hashed.append(path), read(path))[1])
+    monkeypatch.setattr(provenance, "AT_REST_S", 0.0)
+    read = provenance._file_sha256
+    monkeypatch.setattr(provenance, "_file_sha256", lambda path: (hashed.append(path), read(path))[1])
     best = finished.run_in(results, "teacher").best
     for _ in range(5):
         assert RunFolder(best.parent).status() == "done"
@@ -202,7 +205,7 @@ def test_weights_are_hashed_once_in_a_command(results: Path, monkeypatch: pytest
 
 
 def test_saved_models_that_are_damaged_are_refused(results: Path, tmp_path: Path) -> None:
-    from raykd.training.trained import load_trained
+    from raykd.training.model_file import load_trained
 
     path = tmp_path / "cnn_teacher.safetensors"
     content = bytearray(finished.run_in(results, "teacher").best.read_bytes())

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from small_runs import experiment, recipe
 
+from raykd.cli.experiment_file import apply_settings
 from raykd.config import Config
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Workers
-from raykd.experiment_file import apply_settings
 from raykd.methods import KD, CrossEntropy, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.overrides import override
-from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
-from raykd.search import Search, uniform
+from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.overrides import override
+from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+from raykd.spec.search import Search, uniform
 
 
 @pytest.mark.parametrize(

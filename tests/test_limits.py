@@ -10,18 +10,16 @@ import torch
 from small_runs import digits, experiment, recipe, run_of
 
 from raykd import models
-from raykd.config import Config, kinds
-from raykd.errors import ConfigError, did_you_mean
-from raykd.experiment import Data, Experiment
-from raykd.field_types import MAX_FLOAT, MAX_INT, MIN_FLOAT, AtMost
-from raykd.messages import plural
+from raykd.config import MAX_FLOAT, MAX_INT, MIN_FLOAT, AtMost, Config, kinds
+from raykd.errors import ConfigError, did_you_mean, plural
 from raykd.methods import KD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.search import Search, choice, integer
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.search import Search, choice, integer
 from raykd.training import networks
+from raykd.training.model_file import images_of
 from raykd.training.networks import Networks, require_memory
-from raykd.training.trained import images_of
 
 
 def test_every_number_of_every_kind_has_an_upper_limit() -> None:
@@ -117,7 +115,7 @@ def test_plurals() -> None:
 
 def test_many_trials_are_counted_in_no_time_of_their_square() -> None:
     """100,000 trials and 1,000 seeds: quadratic work would not end."""
-    from raykd.teaching import _by_seed
+    from raykd.training.teacher.choose import _by_seed
 
     assert _by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
 
@@ -125,7 +123,7 @@ def test_many_trials_are_counted_in_no_time_of_their_square() -> None:
 def test_importing_changes_neither_the_excepthook_nor_optunas_logging() -> None:
     program = (
         "import sys, optuna; before = sys.excepthook, optuna.logging.get_verbosity()\n"
-        "import raykd.cli, raykd.commands, raykd.study\n"
+        "import raykd.cli.parser, raykd.cli.commands, raykd.store.study\n"
         "assert (sys.excepthook, optuna.logging.get_verbosity()) == before\n"
         "from raykd import main; assert sys.excepthook is not before[0]\n"
     )

@@ -13,20 +13,21 @@ from PIL import Image
 from small_runs import digits
 from small_runs import experiment as small_experiment
 
+from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.config import to_dict
-from raykd.data.dataset import Dataset, load
-from raykd.experiment import Experiment
-from raykd.experiment_file import apply_settings, load_experiments
-from raykd.json_fields import read_json
-from raykd.overrides import override
-from raykd.plan import make_plan
-from raykd.runs import RunStore
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import make_plan
+from raykd.store.codec import read_json
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
+from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.taught import teacher_from
-from raykd.training.teachers import no_teacher
-from raykd.training.testing import evaluate_on_test
+from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.sources import no_teacher
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -91,7 +92,7 @@ def test_flowers_are_checked_trained_and_tested(tmp_path: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.count("not started") == 5 and not (tmp_path / "r").exists()
     (experiment,) = load_experiments(file)
-    dataset = load(experiment.data.name, tmp_path / "data", experiment.data.image_size)
+    dataset = load_dataset(experiment.data.name, tmp_path / "data", experiment.data.image_size)
     assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (tuple(COLOURS), 120, 30)
     ended = train(experiment, dataset, tmp_path / "r")
     assert ended["teacher"]["test_top1"] > 60, "three colours are learnt in two epochs"
@@ -107,7 +108,7 @@ def test_the_same_flowers_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
     (tmp_path / "data" / "flowers").rename(tmp_path / "garden")
     file.write_text(text.replace("folder:flowers", f"folder:{tmp_path / 'garden'}"))
     (there,) = load_experiments(file)
-    dataset = load(there.data.name, None, 16)
+    dataset = load_dataset(there.data.name, None, 16)
     names = [[run.name for run in make_plan(made, dataset, Path("none")).runs] for made in (here, there)]
     assert names[0] == names[1]
 

@@ -15,19 +15,19 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd import models
 from raykd.data.augmentation import Augmentation
-from raykd.data.dataset import Dataset, Split
+from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment, Workers
 from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.overrides import override
-from raykd.plan import Run, make_plan
-from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
-from raykd.search import Search, uniform
-from raykd.stages import STAGES, Stage
-from raykd.training.trained import images_of
+from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.overrides import override
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.spec.search import Search, uniform
+from raykd.spec.stages import STAGES, Stage
+from raykd.training.model_file import images_of
 
 # Of the experiment in small_runs.py. Another value means that every run in every lab's store is run anew: where that
 # is meant, say so in the commit and put the new value here; where results changed too, raise plan.RESULT_VERSION.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from raykd.private_folders import LOCK, UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
+from raykd.cluster.private_folders import LOCK, UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
 
 HOLDER = (
     "import pathlib, sys, time\n"
-    "from raykd.private_folders import claimed\n"
+    "from raykd.cluster.private_folders import claimed\n"
     "with claimed(pathlib.Path(sys.argv[1])):\n"
     "    print('claimed', flush=True)\n"
     "    time.sleep(60)\n"

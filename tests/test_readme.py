@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd import cli
+from raykd.cli import parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ray_results" / "README.md"]
@@ -49,7 +49,7 @@ def test_every_make_target_that_readme_names_exists():
 def test_every_python_command_parses(words, monkeypatch):
     if words[1] == "-m":
         assert words[2] == "raykd"
-        cli._parser().parse_args(words[3:])
+        parser._parser().parse_args(words[3:])
     else:
         _parse_script(words[1:], monkeypatch)
 
@@ -73,7 +73,7 @@ def _parse_script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_settings_that_readme_shows_are_accepted():
-    from raykd.experiment_file import apply_settings, load_experiments
+    from raykd.cli.experiment_file import apply_settings, load_experiments
 
     for words in [*_of("python"), *_of("sbatch")]:
         settings = [value for flag, value in pairwise(words) if flag == "--set"]
@@ -85,7 +85,7 @@ def test_the_settings_that_readme_shows_are_accepted():
 def test_the_example_experiment_is_accepted(tmp_path, capsys):
     path = tmp_path / "tiny.py"
     path.write_text(_example("experiment = Experiment("))
-    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
+    assert parser.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
     assert capsys.readouterr().out.count("not started") == 7
 
 
@@ -96,7 +96,7 @@ def test_the_example_search_is_accepted(tmp_path, capsys):
     experiment = "experiment = replace(digits, search=search, data=data)\n"
     path.write_text(_example("search = Search(") + imports + data + experiment)
     (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
-    assert cli.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
+    assert parser.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
     planned = capsys.readouterr().out
     assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in planned
     assert "with its seeds, and baselines with the winner's student recipe" in planned

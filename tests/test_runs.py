@@ -17,10 +17,10 @@ from small_runs import NO_WEIGHTS, digits, experiment, run_of
 from raykd.atomic import write_bytes
 from raykd.config import from_dict, to_dict
 from raykd.errors import ConfigError, RunFailed
-from raykd.json_fields import read_json
-from raykd.plan import Run, make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.spec.plan import Run, make_plan
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 
 NOBODY = 65_534
 

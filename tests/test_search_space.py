@@ -7,10 +7,10 @@ import pytest
 from small_runs import experiment
 
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
-from raykd.overrides import override
-from raykd.search import Search, Space, choice, integer, loguniform, uniform
-from raykd.search_words import words
+from raykd.report.render.search_wording import words
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
 
 SPACE: dict[str, Space] = {"method.alpha": uniform(0, 1)}
 
@@ -121,6 +121,6 @@ def test_setting_in_words() -> None:
 
 def test_own_setting_of_a_searched_method_is_the_word_for_it() -> None:
     plain = searched(space={"method": choice("dkd", "kd")})
-    assert plain.search is not None and plain.own_setting(plain.search) == {"method": "kd"}
+    assert plain.search is not None and plain.default_setting(plain.search) == {"method": "kd"}
     with pytest.raises(ConfigError, match="none that is the experiment's own"):
         searched(space={"method": choice("dkd", "dist")})

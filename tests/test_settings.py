@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from small_runs import experiment, recipe
 
-from raykd import cli
+from raykd.cli import parser
+from raykd.cli.experiment_file import Flag, apply_settings
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
-from raykd.experiment_file import Flag, apply_settings
 from raykd.methods import DKD, KD, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.overrides import override, override_all
-from raykd.recipe import SGD, AdamW, Cosine, MultiStep
-from raykd.search import Search, choice, uniform
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override, override_all
+from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep
+from raykd.spec.search import Search, choice, uniform
 
 SEARCHED = experiment(search=Search({"method.alpha": uniform(0, 1)}))
 LONG = experiment(student=recipe(epochs=300, schedule=MultiStep(milestones=(150, 225))))
@@ -157,9 +157,11 @@ def test_a_flag_and_a_setting_go_together_in_every_order_unless_they_set_the_sam
 )  # fmt: skip
 def test_flags_of_distill_are_settings(words: list[str], method: object, tmp_path, monkeypatch) -> None:
     given: list[Experiment] = []
-    monkeypatch.setattr("raykd.orchestration.lab.run_lab", lambda made, options, console: given.extend(made))
+    monkeypatch.setattr(
+        "raykd.orchestration.run_experiments.run_experiments", lambda made, options, console: given.extend(made)
+    )
     file = Path(__file__).parent.parent / "experiments" / "digits.py"
-    assert cli.entry(["distill", "--experiment", str(file), *words, "--results", str(tmp_path)]) == 0
+    assert parser.entry(["distill", "--experiment", str(file), *words, "--results", str(tmp_path)]) == 0
     assert [made.method for made in given] == [method]
 
 

@@ -12,24 +12,23 @@ from torch import Tensor
 
 from raykd import models
 from raykd.bench.without_ray import train_plan
-from raykd.checksums import file_sha256
+from raykd.cli.plan_text import print_plan
 from raykd.data.loader import TrainLoader
 from raykd.errors import Interrupted, RunFailed
 from raykd.models.resnet_cifar import ResNet
 from raykd.orchestration.options import Options
-from raykd.plan import Plan, Run, make_plan
-from raykd.plan_text import print_plan
-from raykd.provenance import identity_of
+from raykd.provenance import file_sha256, identity_of
 from raykd.report.build import build
-from raykd.report.text import render_text
-from raykd.runs import RunStore
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import decide
+from raykd.report.render.terminal import render_text
+from raykd.spec.plan import Plan, Run, make_plan
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
-from raykd.training.taught import teacher_of
-from raykd.training.teachers import MeanLogits, Teacher
-from raykd.training.testing import evaluate_on_test
-from raykd.training.trained import images_of, load_trained
+from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.model_file import images_of, load_trained
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import decide
+from raykd.training.teacher.load import teacher_of
+from raykd.training.teacher.sources import MeanLogits, Teacher
 
 SEEDS = (0, 1, 2)
 EPOCHS = 6
@@ -93,7 +92,7 @@ def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, re
     batch = next(loader.epoch(0))
     teacher = teacher_in(plan, store)
     if kind == "from_table":  # only views of images that are trained on are filled
-        filled = TeacherTable(store.tables, _key(plan, store)).filled()[batch.index, batch.view]
+        filled = LogitCache(store.tables, _key(plan, store)).filled()[batch.index, batch.view]
     else:
         filled = torch.ones(50, dtype=torch.bool)
     outputs = teacher(batch)
@@ -123,12 +122,12 @@ def test_run_that_was_cut_off_ends_with_the_same_bits(
 ) -> None:
     plan, store = request.getfixturevalue(kind)
     run, cut = plan.runs[-1], replace(store, results=tmp_path)
-    heard = 0
+    reports = 0
 
     def should_stop() -> bool:
-        nonlocal heard
-        heard += 1
-        return heard == 9
+        nonlocal reports
+        reports += 1
+        return reports == 9
 
     with pytest.raises(Interrupted):
         train(run, cut.folder(run), teacher_in(plan, store), should_stop=should_stop)

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from raykd.errors import RunFailed
-from raykd.search import Search, choice, integer, loguniform, uniform
-from raykd.study import SearchFolder, Study, Trial, best_first
+from raykd.spec.search import Search, choice, integer, loguniform, uniform
+from raykd.store.study import SearchFolder, Study, Trial, best_first
 
 SEARCH = Search({"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=20)
 OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
@@ -34,9 +34,9 @@ def run_out(
         if interrupt(folder, trial.number):
             study = study_in(folder, search)
             (unfinished,) = (trial for trial in study.trials() if trial.state == "begun")
-            trial = study.take_up(unfinished.number)
+            trial = study.resume_trial(unfinished.number)
         value = -((trial.setting["method.alpha"] - 0.3) ** 2)
-        study.hear(trial.number, 1, value)
+        study.report_value(trial.number, 1, value)
         study.end(trial.number, "stopped" if trial.number % 3 == 2 else "done", [value])
     return folder.trials()
 
@@ -132,15 +132,15 @@ def test_failed_trial_keeps_its_reason_and_counts_as_ended(folder: SearchFolder)
 def test_stopped_trial_is_a_pruned_one_of_optuna_with_its_last_value(folder: SearchFolder) -> None:
     study = study_in(folder)
     number = study.begin().number
-    study.hear(number, 1, 40.0)
-    study.hear(number, 2, 45.0)
+    study.report_value(number, 1, 40.0)
+    study.report_value(number, 2, 45.0)
     study.end(number, "stopped", [45.0])
     optunas = optuna.load_study(
         study_name="search",
         storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal))),
     )
     assert optunas.trials[0].state is optuna.trial.TrialState.PRUNED
-    assert folder.trials()[0].heard == {1: 40.0, 2: 45.0}
+    assert folder.trials()[0].intermediate_values == {1: 40.0, 2: 45.0}
 
 
 def test_second_command_is_kept_out(folder: SearchFolder) -> None:

@@ -13,12 +13,12 @@ from raykd.config import fingerprint
 from raykd.data.loader import TrainLoader
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.json_fields import read_json, write_record
-from raykd.run_folder import lock_at
-from raykd.teacher_table import TableKey, TeacherTable, visited
-from raykd.training.rows import rows_of
+from raykd.spec.plan import train_val_indices
+from raykd.store.codec import read_json, write_record
+from raykd.store.run_folder import lock_at
+from raykd.training.teacher.cache import CacheKey, LogitCache, visited
 
-KEY = TableKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)
+KEY = CacheKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)
 VIEWS = 18
 
 
@@ -32,15 +32,15 @@ def all_of(num_images: int) -> Tensor:
 
 
 def test_new_table_is_all_holes(tmp_path: Path) -> None:
-    table = TeacherTable(tmp_path, KEY)
+    table = LogitCache(tmp_path, KEY)
     assert not table.filled().any() and table.filled().shape == (20, VIEWS)
     assert table.logits().shape == (20 * VIEWS, 3) and table.logits().dtype == torch.float16
 
 
 def test_what_is_written_is_read_by_another_process_s_eyes(tmp_path: Path) -> None:
     written, filled = some(5), torch.rand(5, VIEWS, generator=torch.Generator().manual_seed(1)) < 0.5
-    TeacherTable(tmp_path, KEY).write(7, written, filled)
-    table = TeacherTable(tmp_path, KEY)
+    LogitCache(tmp_path, KEY).write(7, written, filled)
+    table = LogitCache(tmp_path, KEY)
     expected = torch.zeros(20, VIEWS, dtype=torch.bool)
     expected[7:12] = filled
     assert torch.equal(table.filled(), expected)
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_by_another_process_s_eyes(tmp_path: Path) -> No
 
 
 def test_what_is_filled_never_changes(tmp_path: Path) -> None:
-    table, first, second = TeacherTable(tmp_path, KEY), some(4, seed=1), some(4, seed=2)
+    table, first, second = LogitCache(tmp_path, KEY), some(4, seed=1), some(4, seed=2)
     half = all_of(4)
     half[:, ::2] = False
     table.write(3, first, half)
@@ -59,7 +59,7 @@ def test_what_is_filled_never_changes(tmp_path: Path) -> None:
 
 
 def test_neighbouring_pieces_leave_each_other_alone(tmp_path: Path) -> None:
-    table, whole = TeacherTable(tmp_path, KEY), some(20)
+    table, whole = LogitCache(tmp_path, KEY), some(20)
     for first in (8, 0, 4, 16, 12):
         table.write(first, whole[first : first + 4], all_of(4))
     assert table.filled().all() and torch.equal(table.logits().view(20, VIEWS, 3), whole)
@@ -81,7 +81,7 @@ def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
         "num_classes": 3,
         "embedding_width": 0,
     }
-    table = TeacherTable(tmp_path, KEY)
+    table = LogitCache(tmp_path, KEY)
     assert table.folder.name == fingerprint(written)[:16]
     assert read_json(table.folder / "table.json") == written | {"computed_in": "fp32"}
     assert {path.name for path in table.folder.iterdir()} == {"table.json", "logits.f16", "filled.bits", ".lock"}
@@ -90,51 +90,51 @@ def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
 def test_rows_with_an_embedding_hold_it_behind_the_logits(tmp_path: Path) -> None:
     key = replace(KEY, embedding_width=5)
     rows = torch.randn(4, VIEWS, 8, generator=torch.Generator().manual_seed(3)).half()
-    table = TeacherTable(tmp_path, key)
+    table = LogitCache(tmp_path, key)
     table.write(3, rows, all_of(4))
     assert torch.equal(table.rows().view(20, VIEWS, 8)[3:7], rows)
     assert torch.equal(table.logits().view(20, VIEWS, 3)[3:7], rows[..., :3])
     assert (table.folder / "outputs.f16").stat().st_size == key.size_bytes == 20 * VIEWS * 8 * 2
-    assert table.filled().sum() == 4 * VIEWS and not TeacherTable(tmp_path, KEY).filled().any()
+    assert table.filled().sum() == 4 * VIEWS and not LogitCache(tmp_path, KEY).filled().any()
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(TableKey)])
+@pytest.mark.parametrize("name", [field.name for field in fields(CacheKey)])
 def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> None:
     other = {"teacher_sha256": "ef" * 32, "data_identity": "01" * 32, "crop_padding": 2, "flip": False}
     other |= {"precision": "bf16", "num_images": 21, "num_classes": 4, "embedding_width": 5}
-    TeacherTable(tmp_path, KEY).write(0, some(1), all_of(1))
-    assert not TeacherTable(tmp_path, replace(KEY, **{name: other[name]})).filled().any()
-    assert TeacherTable(tmp_path, KEY).filled().any()
+    LogitCache(tmp_path, KEY).write(0, some(1), all_of(1))
+    assert not LogitCache(tmp_path, replace(KEY, **{name: other[name]})).filled().any()
+    assert LogitCache(tmp_path, KEY).filled().any()
 
 
 @pytest.mark.parametrize(("name", "value"), [("teacher_sha256", "ef" * 32), ("crop_padding", 2), ("precision", "bf16")])
 def test_table_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
-    path = TeacherTable(tmp_path, KEY).folder / "table.json"
+    path = LogitCache(tmp_path, KEY).folder / "table.json"
     write_record(path, read_json(path) | {name: value})
     with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
-        TeacherTable(tmp_path, KEY)
+        LogitCache(tmp_path, KEY)
 
 
 @pytest.mark.parametrize("name", ["logits.f16", "filled.bits"])
 def test_table_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
-    path = TeacherTable(tmp_path, KEY).folder / name
+    path = LogitCache(tmp_path, KEY).folder / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=rf"{name}' is not \d+ bytes long; remove"):
-        TeacherTable(tmp_path, KEY)
+        LogitCache(tmp_path, KEY)
 
 
 def test_table_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
-    table = TeacherTable(tmp_path, KEY)
+    table = LogitCache(tmp_path, KEY)
     (table.folder / "table.json").unlink()
-    assert not TeacherTable.exists(tmp_path, KEY)
-    TeacherTable(tmp_path, KEY).write(0, some(20), all_of(20))
-    assert TeacherTable.exists(tmp_path, KEY) and TeacherTable(tmp_path, KEY).filled().all()
+    assert not LogitCache.exists(tmp_path, KEY)
+    LogitCache(tmp_path, KEY).write(0, some(20), all_of(20))
+    assert LogitCache.exists(tmp_path, KEY) and LogitCache(tmp_path, KEY).filled().all()
 
 
 def test_visited_views_are_those_that_the_loader_shows() -> None:
     run = run_of("distilled", seeds=(3,))
     images, labels = digits().train.images, digits().train.labels
-    rows, _ = rows_of(run.data, labels)
+    rows, _ = train_val_indices(run.data, labels)
     shown = torch.zeros(len(labels), run.data.views.count, dtype=torch.bool)
     loader = TrainLoader(images, labels, rows, run.data.views, batch_size=20, seed=3, device=CPU)
     assert len(rows) % 20 == 0, "every image is shown in every epoch"
@@ -153,20 +153,20 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
 
 def test_table_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
     key = replace(KEY, precision="auto")
-    assert TeacherTable(tmp_path, key, "bf16").precision == "bf16"
-    assert TeacherTable(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"
-    assert TeacherTable(tmp_path, key).precision == "bf16"
+    assert LogitCache(tmp_path, key, "bf16").precision == "bf16"
+    assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"
+    assert LogitCache(tmp_path, key).precision == "bf16"
 
 
 def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykd.teacher_table.LOCK_WAIT_S", 0.05)
-    table = TeacherTable(tmp_path, KEY)
+    monkeypatch.setattr("raykd.training.teacher.cache.LOCK_WAIT_S", 0.05)
+    table = LogitCache(tmp_path, KEY)
     with lock_at(table.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
         table.write(0, some(1), all_of(1))
 
 
-def _filled_table(tmp_path: Path) -> TeacherTable:
-    table = TeacherTable(tmp_path, KEY)
+def _filled_table(tmp_path: Path) -> LogitCache:
+    table = LogitCache(tmp_path, KEY)
     half = all_of(20)
     half[10:, ::2] = False
     table.write(0, some(20), half)
@@ -194,22 +194,22 @@ def test_damaged_images_count_as_not_filled_and_are_filled_again(name: str, tmp_
     raw = bytearray((table.folder / file).read_bytes())
     damage(raw)
     (table.folder / file).write_bytes(raw)
-    filled, damaged = TeacherTable(tmp_path, KEY).check()
+    filled, damaged = LogitCache(tmp_path, KEY).check()
     assert 1 <= damaged.sum() <= 7 and not filled[damaged].any()
     assert torch.equal(filled[~damaged], before[~damaged]), "an intact image was given up"
     table.write(0, some(20), before)
-    again = TeacherTable(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     assert torch.equal(again.filled(), before) and not again.check()[1].any()
     assert torch.equal(again.logits().view(20, VIEWS, 3)[before], rows[before])
 
 
 def test_rows_and_bits_of_another_cache_are_noticed(tmp_path: Path) -> None:
     """Both files, which agree with each other: the checksum is of the key too."""
-    table, other = _filled_table(tmp_path), TeacherTable(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
+    table, other = _filled_table(tmp_path), LogitCache(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
     other.write(0, some(20, seed=7), all_of(20))
     for file in ("logits.f16", "filled.bits"):
         (table.folder / file).write_bytes((other.folder / file).read_bytes())
-    assert TeacherTable(tmp_path, KEY).check()[1].all()
+    assert LogitCache(tmp_path, KEY).check()[1].all()
 
 
 def test_zeroed_bits_are_images_to_fill_and_no_damage(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_rows_of_a_writer_that_was_killed_before_its_bits_are_no_damage(tmp_path
 def test_rows_that_are_not_finite_are_never_kept(value: float, tmp_path: Path) -> None:
     rows = some(2)
     rows[1, 3, 1] = value
-    table = TeacherTable(tmp_path, KEY)
+    table = LogitCache(tmp_path, KEY)
     with pytest.raises(RunFailed, match="check the teacher's weights"):
         table.write(0, rows, all_of(2))
     assert not table.filled().any()

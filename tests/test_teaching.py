@@ -8,23 +8,25 @@ import pytest
 import torch
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
-from raykd import teaching
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
-from raykd.experiment import Data, Experiment
 from raykd.methods import KD, VID, FeatureKD
-from raykd.plan import make_plan
-from raykd.run_folder import RunFolder
-from raykd.search import Search, choice, uniform
-from raykd.stages import STAGES
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import Teaching, decide
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.plan import make_plan
+from raykd.spec.search import Search, choice, uniform
+from raykd.spec.stages import STAGES
+from raykd.store.run_folder import RunFolder
+from raykd.training.teacher import choose
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import TeacherChoice, decide
 
 # 8x8 digits: 18 views, 200 of them trained on.
 NEW = RunFolder(Path("not-there"))
 
 
-def decided(tables: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any) -> Teaching | None:
+def decided(
+    tables: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any
+) -> TeacherChoice | None:
     plan = make_plan(experiment(**changes), digits(), NO_WEIGHTS, STAGES)
     names = [run.name for run in plan.runs if run.stage in trained]
     return decide(plan, digits(), names, tables, [teacher])
@@ -46,7 +48,7 @@ def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> No
 
 def test_table_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=3))
-    assert found == Teaching(None, "live, 3 passes an image: a table would leave 95% of them")
+    assert found == TeacherChoice(None, "live, 3 passes an image: a table would leave 95% of them")
 
 
 def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
     assert found is not None and found.table is not None and found.table.teachers == plan.runs[:3]
     assert found.reason.startswith("from a table, 60 passes an image of each of 3 teachers become")
     live = replace(plan, experiment=replace(plan.experiment, teacher_source="live"))
-    assert decide(live, digits(), (), tmp_path, 3 * [NEW]) == Teaching(
+    assert decide(live, digits(), (), tmp_path, 3 * [NEW]) == TeacherChoice(
         None, "live, 60 passes an image of each of 3 teachers: as was asked"
     )
 
@@ -63,7 +65,7 @@ def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
 def test_work_of_several_teachers_is_shared_out_by_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teaching, "PASSES_PER_PART", 200 * 18)
+    monkeypatch.setattr(choose, "PASSES_PER_PART", 200 * 18)
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
     assert found is not None and found.table is not None and found.table.num_parts == 3
@@ -88,7 +90,7 @@ def test_parts_are_sized_for_the_device_and_shared_equally(
     found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
     assert found is not None and found.table is not None
     table = replace(found.table, num_parts=parts)
-    sized = teaching.parts_on(table, gpus, num_slots)
+    sized = choose.parts_on(table, gpus, num_slots)
     assert sized == replace(table, num_parts=expected)
 
 
@@ -123,12 +125,12 @@ def test_methods_that_need_the_embedding_get_it_from_a_table_of_its_width(tmp_pa
 def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teaching, "MAX_TABLE_BYTES", 1 << 20)
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
-    assert found == Teaching(None, "live, 60 passes an image: a table with embeddings would take 6 MiB")
+    assert found == TeacherChoice(None, "live, 60 passes an image: a table with embeddings would take 6 MiB")
     assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.table is not None
-    monkeypatch.setattr(teaching, "MAX_TABLE_BYTES", 1 << 30)
-    monkeypatch.setattr(teaching, "_free_bytes", lambda folder: 1 << 20)
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 30)
+    monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.reason.endswith("a table with embeddings of 6 MiB has no room where results lie")
 
@@ -184,20 +186,20 @@ def test_table_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> N
 
 
 def test_table_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teaching, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1000)
     found = decided(tmp_path, student=recipe(epochs=60))
     assert found is not None and found.table is None and "a table would take 422 KiB" in found.reason
 
 
 def test_table_that_has_no_room_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teaching, "_free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1000)
     found = decided(tmp_path / "not" / "there", student=recipe(epochs=60))
     assert found is not None and found.table is None and "no room where results lie" in found.reason
 
 
 def test_asked_for_is_asked_for(tmp_path: Path) -> None:
     live = decided(tmp_path, student=recipe(epochs=60), teacher_source="live")
-    assert live == Teaching(None, "live, 60 passes an image: as was asked")
+    assert live == TeacherChoice(None, "live, 60 passes an image: as was asked")
     table = decided(tmp_path, student=recipe(epochs=3), teacher_source="table")
     assert table is not None and table.table is not None
 
@@ -219,7 +221,7 @@ def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> 
     teacher.best.write_bytes(b"weights")
     few = experiment(student=recipe(epochs=3))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is None
-    TeacherTable(tmp_path, teaching.key_of(few.data, "fp32", digits(), teaching._sha256([teacher])))
+    LogitCache(tmp_path, choose.key_of(few.data, "fp32", digits(), choose._sha256([teacher])))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is not None
 
 

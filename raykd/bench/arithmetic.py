@@ -7,11 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raykd.bench.contenders import now
 from raykd.bench.families import Family
-from raykd.data.dataset import Dataset
-from raykd.plan import Run
+from raykd.data.types import Dataset
+from raykd.spec.plan import Run
 from raykd.training.compute import Compute, choose
-from raykd.training.teachers import Teacher, no_teacher
-from raykd.training.training import make_training
+from raykd.training.state import make_training
+from raykd.training.teacher.sources import Teacher, no_teacher
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
 REPEATS = 7

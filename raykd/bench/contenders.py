@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from raykd.bench.usual import UsualWay
-from raykd.data.dataset import Dataset
 from raykd.data.loader import Batch
+from raykd.data.types import Dataset
 from raykd.outputs import Outputs
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
-from raykd.training.compute import GLIBCS_OWN, Compute, prepare, set_malloc
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
+from raykd.training.compute import GLIBC_DEFAULT, Compute, prepare, set_malloc
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.teachers import Teacher
-from raykd.training.training import make_training
+from raykd.training.state import make_training
+from raykd.training.teacher.sources import Teacher
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Usual:
         self._way, self._device = way, device
 
     def round(self) -> Round:
-        set_malloc(GLIBCS_OWN)
+        set_malloc(GLIBC_DEFAULT)
         began = now(self._device)
         self._way.epoch()
         steps_s = now(self._device) - began

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from raykd.data.dataset import Dataset, Split
-from raykd.experiment import Data
+from raykd.data.types import Dataset, Split
 from raykd.methods import KD, CrossEntropy
 from raykd.models import ImageModel
 from raykd.models.timm_model import Timm
-from raykd.plan import Run
-from raykd.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
-from raykd.training.training import make_model
+from raykd.spec.experiment import Data
+from raykd.spec.plan import Run
+from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
+from raykd.training.state import make_model
 
 NUM_CLASSES = 10
 VAL_SHARE = 9  # CIFAR-10's 45,000 : 5,000; a short epoch here has as much to validate

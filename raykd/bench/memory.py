@@ -9,13 +9,13 @@ import torch
 
 from raykd.bench.families import FAMILIES, noise
 from raykd.errors import Interrupted
-from raykd.run_folder import RunFolder
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.memory import peak_bytes
-from raykd.training.teachers import TableTeacher
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.sources import CachedTeacher
 
 NUM_IMAGES = 50_000
 STEPS = 20  # after so many a run has all that it will take
@@ -43,12 +43,12 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        table = TeacherTable(Path(folder), wanted.key(dataset, "of a run"))
+        wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
+        table = LogitCache(Path(folder), wanted.key(dataset, "of a run"))
         logits = table.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # touch every page, as a long run does
         steps = iter(range(STEPS))
-        teacher = TableTeacher(logits, table.key.num_views, "")
+        teacher = CachedTeacher(logits, table.key.num_views, "")
         try:
             hooks = Hooks(should_stop=lambda: next(steps, None) is None)
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)

@@ -15,12 +15,12 @@ import torch
 from raykd.bench.contenders import AtHand, BareSteps, Contender, Loop, Round, Usual, now
 from raykd.bench.families import Family
 from raykd.bench.usual import NUM_WORKERS, UsualWay
-from raykd.data.dataset import Dataset
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable, num_visited
+from raykd.data.types import Dataset
 from raykd.training.compute import Compute, choose, prepare
-from raykd.training.fill import BATCH_SIZE, Filler
-from raykd.training.teachers import LiveTeacher, TableTeacher, Teacher, no_teacher
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache, num_visited
+from raykd.training.teacher.fill import BATCH_SIZE, Filler
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, no_teacher
 
 STEPS_ON_A_GPU = 200
 KINDS = ("baseline", "table", "live")
@@ -105,7 +105,7 @@ def contender_makers(
     logits = table.logits().to(device)
     teachers: dict[str, Teacher] = {
         "baseline": no_teacher,
-        "table": TableTeacher(logits, table.key.num_views, ""),
+        "table": CachedTeacher(logits, table.key.num_views, ""),
         "live": LiveTeacher(teacher),
     }
     makers: dict[str, Callable[[], Contender]] = {}
@@ -130,8 +130,8 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
     views = family.data.views.count
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_fills, passes // PASSES[compute.device.type])
-    wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
-    table = TeacherTable(folder, wanted.key(dataset, "of the filling"))
+    wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
+    table = LogitCache(folder, wanted.key(dataset, "of the filling"))
     filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
 
@@ -142,10 +142,10 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
     return fill
 
 
-def _some_table(family: Family, dataset: Dataset, folder: Path) -> TeacherTable:
+def _some_table(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
     """All there, and what a live teacher would say elsewhere."""
-    wanted = WantedTable((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-    table = TeacherTable(folder, wanted.key(dataset, "of the runs"))
+    wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
+    table = LogitCache(folder, wanted.key(dataset, "of the runs"))
     shape = (table.key.num_images, table.key.num_views)
     table.write(0, torch.randn(*shape, table.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
     return table

@@ -9,9 +9,9 @@ from raykd.bench.arithmetic import achieved
 from raykd.bench.families import FAMILIES
 from raykd.bench.memory import peak_memory
 from raykd.bench.rounds import measure
-from raykd.bench.small_lab import SmallLab, compare
+from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.provenance import hardware, source, versions
-from raykd.run_folder import now
+from raykd.store.run_folder import now
 
 
 def benchmark(
@@ -35,4 +35,4 @@ def benchmark(
         step_s = found[name]["ms_per_step"]["bare baseline"] / 1e3
         found[name]["flops_per_s"] = achieved(family, device, step_s)
     say("a small lab, both ways")
-    return found | {"small_lab": compare(SmallLab(), device)}
+    return found | {"small_lab": compare(SmallExperiment(), device)}

@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.utils import data
 from torchvision import transforms
 
-from raykd.data.dataset import Dataset, Split
+from raykd.data.types import Dataset, Split
 from raykd.methods.kd import distillation_loss
 from raykd.models import ImageModel
-from raykd.plan import Run
+from raykd.spec.plan import Run, train_val_indices
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
-from raykd.training.rows import rows_of
-from raykd.training.training import make_model
+from raykd.training.state import make_model
 
 NUM_WORKERS = 2  # processes that make batches, by default; more were no faster on 2 cores
 
@@ -60,7 +59,7 @@ class UsualWay:
         self.student = make_model(run, dataset).to(device)
         self._teacher = teacher.to(device).eval() if teacher is not None else None
         self._optimizer = make_optimizer(self.student, run.recipe.optimizer)
-        kept, held_out = rows_of(run.data, dataset.train.labels)
+        kept, held_out = train_val_indices(run.data, dataset.train.labels)
         tensors = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         size, padding = dataset.image_size, run.data.crop_padding
         moved = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]

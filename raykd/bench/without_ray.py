@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import torch
 
-from raykd.data.dataset import Dataset
-from raykd.plan import Plan, Run
-from raykd.runs import RunStore
-from raykd.teaching import WantedTable, decide
+from raykd.data.types import Dataset
+from raykd.spec.plan import Plan, Run
+from raykd.store.run_store import RunStore
 from raykd.training.hooks import NO_HOOKS, Hooks
-from raykd.training.taught import filler_of
+from raykd.training.teacher.choose import PlannedCache, decide
+from raykd.training.teacher.load import filler_of
 from raykd.training.train_one import train_one
 
 
@@ -31,7 +31,7 @@ def train_plan(
         folder = store.folder(run)
         if folder.status() == "done":
             continue
-        reads_table = bool(run.teachers) and folder.began_under != "live"
+        reads_table = bool(run.teachers) and folder.teacher_source_at_start != "live"
         table = _filled(run, plan, dataset, device, store, hooks, on_filled) if reads_table else None
         train_one(run, folder, dataset, device, store, table, hooks)
 
@@ -44,7 +44,7 @@ def _filled(
     store: RunStore,
     hooks: Hooks,
     on_filled: Callable[[int, float], None],
-) -> WantedTable | None:
+) -> PlannedCache | None:
     """The table that the plan wants, filled by the first run that asks for it; None for a live teacher."""
     trained = [other.name for other in plan.runs if store.status(other) == "done"]
     teachers = [store.folder(teacher) for teacher in run.teachers]

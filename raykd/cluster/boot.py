@@ -22,22 +22,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raykd import job_note
+from raykd.cluster import progress_record
 from raykd.cluster.driver import Signals, exit_code, run_driver
-from raykd.cluster.experiment_command import experiment_command
-from raykd.cluster.folder import JobFolder, job_folder
 from raykd.cluster.job_details import differences, read_details
+from raykd.cluster.job_folder import JobFolder, job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, fingerprint
 from raykd.cluster.ray_cluster import Job, RayCluster
 from raykd.cluster.ray_start import driver_environment, here, ray_environment
+from raykd.cluster.ray_variables import start_timeout_s
 from raykd.cluster.requeue import SCONTROL_TIMEOUT_S, max_requeues, requeue
 from raykd.cluster.slurm import Allocation, hostnames, read_allocation
 from raykd.cluster.slurm_job import running_job
 from raykd.cluster.staging import Staging, planned_staging
+from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
-from raykd.start_timeout import start_timeout_s
 
 MAX_RAY_RESTARTS = 3  # in one job, after the loss of an agent
 
@@ -141,7 +141,7 @@ def _run_on_cluster(driver: Sequence[str], job: Job, clock: Clock, signals: Sign
     for left in range(MAX_RAY_RESTARTS, -1, -1):
         with RayCluster(job, clock.say) as cluster:
             address = cluster.wait_until_up(signals.check)
-            environment = driver_environment(job.environment, address) | {job_note.VARIABLE: str(note)}
+            environment = driver_environment(job.environment, address) | {progress_record.VARIABLE: str(note)}
             command = driver or _keeper_command(job.allocation)
             _announce(job, command, clock)
             try:
@@ -154,7 +154,7 @@ def _run_on_cluster(driver: Sequence[str], job: Job, clock: Clock, signals: Sign
                 continue
             end.was_killed = code < 0
             end.code = exit_code(code, cut_off=bool(signals.received))
-            end.lost_nodes, end.results = bool(cluster.lost), job_note.noted_results(note)
+            end.lost_nodes, end.results = bool(cluster.lost), progress_record.noted_results(note)
             clock.say(f"driver ended {{after}} with exit code {end.code}")
             break
     clock.say("Ray down {after}")

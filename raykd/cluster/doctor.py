@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from raykd.cluster.folder import job_folder
+from raykd.cluster.job_folder import job_folder
 from raykd.cluster.partition import NoCluster, default_partition, kinds_of_nodes
 from raykd.cluster.ports import find_ports
 from raykd.errors import ConfigError, RaykdError
-from raykd.run_folder import lock_at
+from raykd.store.run_folder import lock_at
 
 PROGRAM_TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch from 2.11 on is built

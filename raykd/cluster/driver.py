@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from raykd.cluster.process import stop
+from raykd.cluster.ray_process import stop
 from raykd.errors import Interrupted, RaykdError
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR2)

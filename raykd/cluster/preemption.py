@@ -10,12 +10,11 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 
-from raykd.cluster.process import stop
+from raykd.cluster.ray_process import STOP_TIMEOUT_S, stop
 from raykd.cluster.ray_start import srun
-from raykd.cluster.ray_step import STOP_TIMEOUT_S
 from raykd.cluster.slurm import Node, without_step_requests
 from raykd.cluster.slurm_job import ask, show_job
-from raykd.cluster.step import END_SIGNAL
+from raykd.cluster.subreaper import END_SIGNAL
 from raykd.errors import ConfigError
 
 TERMINATED = 128 + 15  # how srun reports a step that SIGTERM ended

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from raykd.cluster.folder import JobFolder
-from raykd.cluster.member import member_command
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.nodes import RayNode, mismatch, parse_nodes
 from raykd.cluster.ports import Ports
-from raykd.cluster.process import stop
+from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayStep, stop
 from raykd.cluster.ray_start import here, start_head
-from raykd.cluster.ray_step import STOP_TIMEOUT_S, RayStep
 from raykd.cluster.slurm import Allocation
 from raykd.cluster.slurm_job import ask
 from raykd.cluster.staging import Staging
-from raykd.cluster.step import END_SIGNAL
+from raykd.cluster.subreaper import END_SIGNAL
+from raykd.cluster.worker_node import member_command
 from raykd.errors import ConfigError, RaykdError, RayNotStarted
 
 HEAD_END_S = 5  # step.py notices a lost process within a second

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from raykd.cluster.folder import JobFolder
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
+from raykd.cluster.ray_variables import without_ray
 from raykd.cluster.slurm import MEBIBYTE, Node, without_step_requests
-from raykd.ray_variables import without_ray
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory: Ray's own default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75

@@ -2,11 +2,14 @@
 
 Ray is asked on that node only (jobs_api.py). What the experiments print is read from the node's disk, where Ray writes
 it: it may be large, and any bytes.
+
+The command line of an experiment: words that no shell sees.
 """
 
 import re
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +17,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from raykd.cluster.experiment_command import experiment_command
-from raykd.cluster.folder import JobFolder
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import here
 from raykd.errors import ConfigError, Interrupted, RaykdError
+
+USAGE = "sbatch slurm/ray_cluster.slurm experiments/distill_cnn.py [ARGS...]"
+
+
+def experiment_command(words: Sequence[str], folder: Path) -> list[str]:
+    """`python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError when there is no such file."""
+    if not (folder / words[0]).is_file():
+        raise ConfigError(f"no experiment file '{words[0]}' in {folder}; submit with: {USAGE}")
+    return [sys.executable, *words]
+
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 MAX_STEM = 40  # of a name: letters of the experiment file's

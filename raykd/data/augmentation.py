@@ -9,8 +9,7 @@ docs/augmentation.md; each technique has a file of its own, and augmenter.py app
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import Config
-from raykd.field_types import AtMost
+from raykd.config import AtMost, Config
 
 MAX_MAGNITUDE = 30  # of RandAugment: where each operation is at its strongest
 MAX_ALPHA = 32.0  # of Beta(alpha, alpha): nearly all shares are then between 0.3 and 0.7

@@ -26,7 +26,7 @@ import torch
 
 from raykd.data import parquet, parquet_files, parquet_labels, pictures
 from raykd.data.cifar_classes import CIFARS, IMAGE_SIZE, Cifar
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 from raykd.errors import DataError
 
 _CONFIGURATIONS = ("plain_text", "data")  # in the data folder itself, where other data sets lie beside

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from raykd.atomic import write_bytes
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 
 _log = logging.getLogger(__name__)
 MAX_NAME = 60  # letters of a dataset's name in its file's

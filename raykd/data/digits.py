@@ -10,8 +10,8 @@ import hashlib
 import numpy as np
 import torch
 
-from raykd.data.dataset import Split
 from raykd.data.splits import stratified_holdout
+from raykd.data.types import Split
 
 CLASS_NAMES = tuple("0123456789")
 IMAGE_SIZE = 16

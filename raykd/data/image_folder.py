@@ -16,12 +16,10 @@ import numpy as np
 import torch
 
 from raykd.data import memory, pictures
-from raykd.data.dataset import Split
 from raykd.data.parts import PARTS, TRAIN, choose, has_both
 from raykd.data.plain_files import AGAIN, listed, require_file, walk
-from raykd.data.stored import Stored
-from raykd.errors import DataError, did_you_mean
-from raykd.messages import plural
+from raykd.data.types import Split, Stored
+from raykd.errors import DataError, did_you_mean, plural
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from raykd.data import pictures
-from raykd.data.dataset import Split
 from raykd.data.plain_files import AGAIN
+from raykd.data.types import Split
 from raykd.errors import DataError
 
 _IMAGE_COLUMNS = ("img", "image")

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from raykd.data.counter_rng import SPLIT, SUBSET, hash64
-from raykd.errors import DataError
-from raykd.messages import plural
+from raykd.errors import DataError, plural
 
 
 def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:

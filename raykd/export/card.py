@@ -10,13 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raykd.export import facts
 from raykd.export.done_run import DoneRun
-from raykd.export.form import Form
+from raykd.export.format import Form
 from raykd.export.sources import source_of
-from raykd.export.timm_form import architecture_of
+from raykd.export.timm_format import architecture_of
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.stages import Stage
+from raykd.spec.stages import Stage
 
 # How to build a network of this kind with others' packages alone, as a template.
 _NETWORKS: dict[type, str] = {ResNet: "network_resnet.py.j2", ViT: "network_vit.py.j2", Timm: "network_timm.py.j2"}

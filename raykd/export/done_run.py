@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.checksums import file_sha256
 from raykd.config import to_dict
 from raykd.data import names
 from raykd.errors import ConfigError
-from raykd.json_fields import read_json
 from raykd.models import ImageModel
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
-from raykd.training.records import recorded_run_of
-from raykd.training.testing import is_tested
-from raykd.training.trained import Header, load_trained, read_header
+from raykd.provenance import file_sha256
+from raykd.spec.plan import Run
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.training.evaluate_best import is_tested
+from raykd.training.model_file import Header, load_trained, read_header
+from raykd.training.run_record import recorded_run_of
 
 
 @dataclass(frozen=True)

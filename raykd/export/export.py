@@ -1,19 +1,28 @@
-"""One run's best weights in one format, with config.json and the model card beside them; compared before they stand."""
+"""One run's best weights in one format, with config.json and the model card beside them; compared before they stand.
+
+The formats by the name that --format takes.
+"""
 
 import json
 from pathlib import Path
 
 import torch
 
-from raykd.checksums import file_sha256
 from raykd.errors import RaykdError
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
 from raykd.export.facts import config_of
-from raykd.export.find import find_run
-from raykd.export.form import Deployed, Form, example_images
-from raykd.export.formats import FORMATS
-from raykd.export.place import filling, require_place
+from raykd.export.find_run import find_run
+from raykd.export.format import Deployed, Form, example_images
+from raykd.export.onnx_format import Onnx
+from raykd.export.output_folder import filling, require_place
+from raykd.export.safetensors_format import Safetensors
+from raykd.export.timm_format import TimmFolder
+from raykd.export.torch_export_format import TorchExport
+from raykd.provenance import file_sha256
+
+FORMATS: dict[str, Form] = {form.name: form for form in (Safetensors(), Onnx(), TorchExport(), TimmFolder())}
+
 
 CARD, CONFIG = "README.md", "config.json"
 FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}

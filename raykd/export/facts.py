@@ -6,12 +6,12 @@ from typing import Any
 
 from raykd.config import dotted, to_dict
 from raykd.export.done_run import DoneRun
-from raykd.export.form import Form
-from raykd.json_fields import Fields
-from raykd.plan import Run
+from raykd.export.format import Form
 from raykd.provenance import source, versions
-from raykd.run_folder import RunFolder
-from raykd.training.testing import is_tested
+from raykd.spec.plan import Run
+from raykd.store.codec import Fields
+from raykd.store.run_folder import RunFolder
+from raykd.training.evaluate_best import is_tested
 
 Rows = list[tuple[str, str]]
 

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from raykd.field_types import AtMost
+from raykd.config import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets

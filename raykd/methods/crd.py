@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raykd.config import AtMost
 from raykd.errors import ConfigError
-from raykd.field_types import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Memory
 from raykd.methods.precision import in_float32

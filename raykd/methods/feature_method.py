@@ -12,8 +12,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.errors import ConfigError
-from raykd.messages import plural
+from raykd.errors import ConfigError, plural
 from raykd.methods.kd import kd_loss
 from raykd.methods.method import Method, Need
 from raykd.outputs import Outputs, Targets

@@ -10,11 +10,9 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from torch import Tensor, nn
 
 from raykd.config import Config, fingerprint, to_dict
-from raykd.errors import ConfigError
-from raykd.messages import shown
-from raykd.methods import own_file
+from raykd.errors import ConfigError, errors_of, shown
+from raykd.methods import custom_file
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
-from raykd.user_code import errors_of
 
 Need = Literal["logits", "embedding", "features"]
 # What no term may be called: the other columns of a run's history, and what training measures beside the terms.
@@ -39,10 +37,10 @@ class Method(Config):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        own_file.note(cls)
+        custom_file.note(cls)
 
     def __post_init__(self) -> None:
-        own_file.require_sound(type(self), _below(Method), get_args(Need))
+        custom_file.require_sound(type(self), _below(Method), get_args(Need))
         with self.errors_of("one of its fields, or its check(),") if self._source else nullcontext():
             super().__post_init__()
         if self._source:
@@ -59,25 +57,25 @@ class Method(Config):
     @classmethod
     def from_text(cls, text: str) -> Self:
         """As for any field; a class of a person's own by its file too, 'my_method.py:MyMethod'."""
-        if not own_file.is_path(text):
+        if not custom_file.is_path(text):
             return super().from_text(text)
-        found = own_file.class_at(text, Method)
+        found = custom_file.class_at(text, Method)
         if required := [item.name for item in fields(found) if item.default is MISSING is item.default_factory]:
             raise ConfigError(f"{text} cannot be made: its field '{required[0]}' has no default; give it one")
-        source = own_file.source_of(found)
+        source = custom_file.source_of(found)
         with errors_of(f"method {text}", source.path if source else ""):
             return found()
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """A person's own method is known by its file's hash too."""
-        source = own_file.source_of(type(self))
+        source = custom_file.source_of(type(self))
         return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        source = own_file.source_of(type(self))
+        source = custom_file.source_of(type(self))
         if source is None or not source.travels:
             return super().__reduce_ex__(protocol)
-        return own_file.restored, (source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.restored, (source, {item.name: getattr(self, item.name) for item in fields(self)})
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
@@ -93,8 +91,8 @@ class Method(Config):
         return self._source is not None
 
     @property
-    def _source(self) -> own_file.Source | None:
-        return own_file.source_of(type(self))
+    def _source(self) -> custom_file.Source | None:
+        return custom_file.source_of(type(self))
 
     def require_sound_weights(self, epochs: int) -> None:
         """Raise ConfigError where weights(epoch) of one of `epochs` is no mapping of term names to finite numbers.

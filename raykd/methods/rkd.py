@@ -82,9 +82,9 @@ class _Angles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         total, gradient = student.new_zeros(()), torch.zeros_like(student)
-        at_once = CORNERS["cuda" if student.is_cuda else "cpu"]
-        for first in range(0, len(student), at_once):
-            corners = slice(first, first + at_once)
+        max_concurrent = CORNERS["cuda" if student.is_cuda else "cpu"]
+        for first in range(0, len(student), max_concurrent):
+            corners = slice(first, first + max_concurrent)
             ours, length = _sides(student, student[corners])
             theirs, _ = _sides(teacher, teacher[corners])
             off = torch.bmm(ours, ours.mT) - torch.bmm(theirs, theirs.mT)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.field_types import AtMost
+from raykd.config import AtMost
 from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, Images, Model
 from raykd.outputs import Outputs
 

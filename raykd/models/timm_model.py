@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
+from raykd.config import AtMost
 from raykd.errors import ConfigError, did_you_mean
-from raykd.field_types import AtMost
 from raykd.models.model import MAX_SIDE, ImageModel, Images, Model
 from raykd.outputs import Outputs
 

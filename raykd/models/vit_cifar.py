@@ -10,8 +10,8 @@ Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each q
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.field_types import AtMost
-from raykd.messages import plural
+from raykd.config import AtMost
+from raykd.errors import plural
 from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, Images, Model
 from raykd.models.timm_model import image_model
 

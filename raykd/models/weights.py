@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from raykd import user_code
+from raykd import errors
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import Wanted, choose
@@ -51,7 +51,7 @@ def split_key(text: str) -> tuple[Path, str]:
 def require_file(path: Path) -> None:
     """Raise ConfigError where `path` is no regular file."""
     require_no_folder(path)
-    user_code.require_file("weights file", path, "check the path, or leave it out to train")
+    errors.require_file("weights file", path, "check the path, or leave it out to train")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

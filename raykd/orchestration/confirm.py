@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raykd.damage import damaged
-from raykd.errors import Interrupted, RunFailed
-from raykd.json_fields import Fields, is_number, write_record
-from raykd.messages import plural
-from raykd.orchestration.lab import bring_to_end, plan_of, raise_for
-from raykd.orchestration.queue import JobStatus, State
-from raykd.orchestration.search_command import SearchCommand
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.search import Search
-from raykd.search_words import words
-from raykd.study import SearchFolder, Trial, num_ended
-from raykd.teaching import WantedTable
+from raykd.errors import Interrupted, RunFailed, plural
+from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_completion
+from raykd.orchestration.run_queue import JobStatus, State
+from raykd.orchestration.search_identity import SearchCommand
+from raykd.report.render.search_wording import words
+from raykd.spec.plan import Run
+from raykd.spec.search import Search
+from raykd.store.codec import Fields, is_number, write_record
+from raykd.store.damage import damaged
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.store.study import SearchFolder, Trial, num_ended
 from raykd.training.failure import is_of_configuration
+from raykd.training.teacher.choose import PlannedCache
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Candidate:
 
 
 def confirm(
-    command: SearchCommand, best: Sequence[Trial], table: WantedTable | None, should_stop: Callable[[], bool]
+    command: SearchCommand, best: Sequence[Trial], table: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Train the first distinct settings of `best` with the experiment's seeds, and return the winner's setting.
 
@@ -70,7 +69,7 @@ def confirm(
 
     runs = list({run.name: run for run in (*known, *distilled)}.values())
     tables = [table] if table else []
-    ended = bring_to_end(runs, tables, experiment.workers, options, command.console, should_stop, last_runs)
+    ended = run_to_completion(runs, tables, experiment.workers, options, command.console, should_stop, last_runs)
     raise_for(_unexplained(ended, store))
     row = _write(command, candidates)
     who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
@@ -194,7 +193,7 @@ def is_confirmed(command: SearchCommand) -> bool:
     """Whether nothing is left to train for `confirm`. Raises ConfigError where confirmed.json is damaged."""
     if not command.settings.confirm:
         return True
-    found = Fields.read_if_there(command.folder.confirmed)
+    found = Fields.read_if_exists(command.folder.confirmed)
     if found is None or any(found.values.get(name) != value for name, value in _asked(command).items()):
         return False
     rows = [row for row in (*found.parts("candidates"), found.part("baseline")) if not row.optional_text("failed")]

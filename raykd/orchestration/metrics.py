@@ -15,7 +15,7 @@ import torch
 from ray.util.metrics import Gauge
 
 from raykd.atomic import write_json
-from raykd.plan import Run
+from raykd.spec.plan import Run
 from raykd.training.hooks import EpochReport
 
 TAGS = ("family", "stage", "run")

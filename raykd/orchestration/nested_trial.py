@@ -16,12 +16,12 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.queue import MAX_ATTEMPTS
+from raykd.orchestration.run_queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
-from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
-from raykd.run_folder import RunFolder
-from raykd.study import SearchFolder
+from raykd.orchestration.worker_link import StopLink
+from raykd.store.run_folder import RunFolder
+from raykd.store.study import SearchFolder
 from raykd.training.failure import failure_of, is_of_configuration
 from raykd.training.group import STUCK, all_workers
 

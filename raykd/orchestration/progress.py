@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from raykd.orchestration.queue import JobStatus, State
+from raykd.orchestration.run_queue import JobStatus, State
 
 LOG_EVERY_S = 15.0  # a line for each run in training, at most this often; later ones come more rarely
 

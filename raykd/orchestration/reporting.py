@@ -9,18 +9,18 @@ from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.config import from_dict
-from raykd.damage import damaged
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.experiment import Data
-from raykd.json_fields import Fields
 from raykd.orchestration.progress import say
-from raykd.plan_file import PlanFile
-from raykd.run_folder import RunFolder, Status
-from raykd.stages import ROLES
+from raykd.spec.experiment import Data
+from raykd.spec.stages import ROLES
+from raykd.store.codec import Fields
+from raykd.store.damage import damaged
+from raykd.store.plan_file import PlanFile
+from raykd.store.run_folder import RunFolder, Status
 from raykd.training.compute import best_device, choose
-from raykd.training.records import device_type_of, precision_of, require_same_data
-from raykd.training.testing import evaluate_on_test, is_tested
+from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.run_record import device_type_of, precision_of, require_same_data
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
@@ -33,7 +33,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             config = folder.fields().part("config")  # not all of it is read: a method's own file may be gone
             data = _data_of(config)
             say(console, f"evaluating {folder.path.name} on the test set")
-            dataset = load(data.name, data_folder, data.image_size, results / ".data")
+            dataset = load_dataset(data.name, data_folder, data.image_size, results / ".data")
             require_same_data(folder.path.name, config.text("data_identity"), dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
             evaluate_on_test(folder, dataset, choose(device, precision_of(folder)))
@@ -43,7 +43,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 def report(results: Path, console: Console, in_full: bool = False) -> None:
     """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
     from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
-    from raykd.report.text import render_text
+    from raykd.report.render.terminal import render_text
 
     best_of = _best_of_each_role(results)
     built = build(results)  # it checks every file before anything is written

@@ -8,14 +8,14 @@ from rich.console import Console
 
 from raykd import models
 from raykd.atomic import write_json
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
 from raykd.orchestration.progress import say
-from raykd.stages import REPORT_KEYS, ROLES, STAGES, Stage
+from raykd.spec.experiment import Experiment
+from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
 from raykd.training.compute import best_device, choose
 from raykd.training.evaluate import evaluate
-from raykd.training.trained import images_of, load_model, load_trained, read_header
+from raykd.training.model_file import images_of, load_model, load_trained, read_header
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -54,10 +54,10 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     """Test accuracy as a fraction."""
     header = read_header(file)
     if header is not None:
-        dataset = load(header.data, data_folder, header.images.size)
+        dataset = load_dataset(header.data, data_folder, header.images.size)
         model = load_trained(file)
     else:
-        dataset = load(experiment.data.name, data_folder, experiment.data.image_size)
+        dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
         model = load_model(file, models.find(recipe.model), images_of(dataset))
     compute = choose(best_device(), "fp32")  # a file of weights says nothing of precision

@@ -7,8 +7,8 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from raykd.orchestration.searcher import EPOCHS_DONE, NUMBER, settled
-from raykd.search import Search
-from raykd.study import Trial
+from raykd.spec.search import Search
+from raykd.store.study import Trial
 
 MEDIAN_OF = 3  # trials that must have come so far before one is compared with their median
 
@@ -26,10 +26,10 @@ def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialS
         inner = MedianStoppingRule(**settings, min_samples_required=MEDIAN_OF)
     else:
         inner = ASHAScheduler(**settings, max_t=epochs, reduction_factor=search.reduction_factor)
-    return ToldOnce(inner, search.metrics[0], past)
+    return DeduplicatingScheduler(inner, search.metrics[0], past)
 
 
-class ToldOnce(TrialScheduler):
+class DeduplicatingScheduler(TrialScheduler):
     """Passes to `inner` what it has not heard yet.
 
     A trial that goes on from a checkpoint trains epochs again that were told before, and tells them again. And a
@@ -43,12 +43,12 @@ class ToldOnce(TrialScheduler):
         self._unfinished: dict[int, Mapping[int, float]] = {}
         for trial in past:
             if trial.state in ("done", "stopped"):
-                self._tell(_Past(f"past-{trial.number}"), trial.heard, ended=True)
+                self._tell(_Past(f"past-{trial.number}"), trial.intermediate_values, ended=True)
             elif trial.state == "begun":
-                self._unfinished[trial.number] = settled(trial.heard)
+                self._unfinished[trial.number] = settled(trial.intermediate_values)
 
-    def _tell(self, trial: Any, heard: Mapping[int, float], ended: bool) -> None:
-        results = [{EPOCHS_DONE: epochs, self._metric_name: value} for epochs, value in heard.items()]
+    def _tell(self, trial: Any, intermediate_values: Mapping[int, float], ended: bool) -> None:
+        results = [{EPOCHS_DONE: epochs, self._metric_name: value} for epochs, value in intermediate_values.items()]
         no_controller: Any = None
         if ended:
             self._inner.on_trial_add(no_controller, trial)
@@ -59,9 +59,9 @@ class ToldOnce(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._inner.on_trial_add(tune_controller, trial)
-        heard = self._unfinished.pop(trial.config[NUMBER], {})
-        self._tell(trial, heard, ended=False)
-        self._heard[trial.config[NUMBER]] = max(heard, default=0)
+        intermediate_values = self._unfinished.pop(trial.config[NUMBER], {})
+        self._tell(trial, intermediate_values, ended=False)
+        self._heard[trial.config[NUMBER]] = max(intermediate_values, default=0)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, epochs = trial.config[NUMBER], result.get(EPOCHS_DONE, 0)

@@ -1,14 +1,50 @@
-"""What a search is, so that another is not mixed with it: its settings, its experiment's, its data and its teacher."""
+"""What a search is, so that another is not mixed with it: its settings, its experiment's, its data and its teacher.
+
+What all steps of a search are told: the experiment, where things are, who is spoken to.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from raykd.config import to_dict
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
-from raykd.plan import RESULT_VERSION, Plan
-from raykd.study import SearchFolder
+from raykd.orchestration.options import Options
+from raykd.orchestration.progress import say
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import RESULT_VERSION, Plan
+from raykd.spec.search import Search
+from raykd.store.study import SearchFolder
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """One command that searches, for an experiment that has a search."""
+
+    experiment: Experiment
+    options: Options
+    console: Console
+
+    @property
+    def settings(self) -> Search:
+        assert self.experiment.search is not None
+        return self.experiment.search
+
+    @property
+    def folder(self) -> SearchFolder:
+        return SearchFolder(self.options.results / self.experiment.family / self.settings.name)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The experiment's own value of each field that is searched, by dotted path."""
+        return self.experiment.default_setting(self.settings)
+
+    def say(self, text: str) -> None:
+        """A line for a person."""
+        say(self.console, text)
 
 
 def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:
@@ -17,10 +53,10 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
     del settings["seeds"]
     assert experiment.search is not None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
-    own = {word: to_dict(method, results_only=True)["source"] for word, method in experiment.own_methods.items()}
+    own = {word: to_dict(method, results_only=True)["source"] for word, method in experiment.custom_methods.items()}
     return {
         **settings,
-        "own_methods": own,
+        "custom_methods": own,
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
         "teacher_run": teacher.fingerprint,

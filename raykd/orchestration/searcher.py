@@ -10,8 +10,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raykd.search import Search
-from raykd.study import Study
+from raykd.spec.search import Search
+from raykd.store.study import Study
 
 NUMBER, SETTING, TOLD = "number", "setting", "told"  # of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # of a trial's result; beside them the search's metrics
@@ -43,16 +43,16 @@ class StudySearcher(Searcher):
         if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
         if self._unfinished:
-            heard = self._unfinished[0].heard
-            trial = self._study.take_up(self._unfinished.pop(0).number)
+            intermediate_values = self._unfinished[0].intermediate_values
+            trial = self._study.resume_trial(self._unfinished.pop(0).number)
         else:
-            heard, trial = {}, self._study.begin()
+            intermediate_values, trial = {}, self._study.begin()
         self._numbers[trial_id] = trial.number
-        return {NUMBER: trial.number, SETTING: dict(trial.setting), TOLD: len(settled(heard))}
+        return {NUMBER: trial.number, SETTING: dict(trial.setting), TOLD: len(settled(intermediate_values))}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if len(self._metrics) == 1 and self._metrics[0] in result:
-            self._study.hear(self._numbers[trial_id], result[EPOCHS_DONE], result[self._metrics[0]])
+            self._study.report_value(self._numbers[trial_id], result[EPOCHS_DONE], result[self._metrics[0]])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number, result = self._numbers[trial_id], result or {}
@@ -79,8 +79,8 @@ class StudySearcher(Searcher):
         return {}
 
 
-def settled(heard: Mapping[int, float]) -> dict[int, float]:
+def settled(intermediate_values: Mapping[int, float]) -> dict[int, float]:
     """Of what was heard of an unfinished trial, that which was acted upon: a command may be killed after it has heard
     an epoch and before it has stopped the trial for it, so the last one is told and judged once more.
     """
-    return dict(list(heard.items())[:-1])
+    return dict(list(intermediate_values.items())[:-1])

@@ -1,6 +1,6 @@
 """A Ray for one command: the cluster that RAY_ADDRESS names, such as the job's own, else a private one on this machine.
 
-All other RAY_* variables of the shell are ignored (raykd/ray_variables.py).
+All other RAY_* variables of the shell are ignored (raykd/cluster/ray_variables.py).
 """
 
 import logging
@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raykd import ray_variables
+from raykd.cluster import ray_variables
+from raykd.cluster.private_folders import claimed, remove_abandoned_below
+from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
-from raykd.private_folders import claimed, remove_abandoned_below
-from raykd.start_timeout import start_timeout_s
 
 _SETTINGS = {
     # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from raykd.errors import ConfigError
-from raykd.experiment import Workers
-from raykd.messages import plural
+from raykd.errors import ConfigError, plural
+from raykd.spec.experiment import Workers
 
 # Runs side by side gain all of a core, threads of one run less: two runs of one thread each do 1.08 times as many steps
 # as one run of two (ResNet-8 at 32x32), 1.8 times at 8x8. Beyond this many threads a step of these models only waits.
@@ -36,18 +35,18 @@ class Slots:
         return f"{self.count} at a time, {workers}{each} each"
 
 
-def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs: int, at_once: int) -> Slots:
+def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
     """Share out the cluster. `nodes` are the resources of each node, {'CPU': 8, 'GPU': 2}.
 
-    num_jobs: that want a slot. at_once: how many runs can train side by side. A worker has its GPU to itself, with an
-    equal share of the node's CPUs; without GPUs the CPUs are shared by the runs that go side by side. `workers` may
-    say otherwise.
+    num_jobs: that want a slot. max_concurrent: how many runs can train side by side. A worker has its GPU to itself,
+    with an equal share of the node's CPUs. Without GPUs, runs that train side by side share the CPUs. `workers`
+    overrides this.
     Raises ConfigError when not one run fits.
     """
     nodes = list(nodes)
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     able = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
-    share = -(-at_once * workers.count // max(1, len(able)))
+    share = -(-max_concurrent * workers.count // max(1, len(able)))
     cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus, share) for node in able), default=1))
     fits = room(nodes, cpus, gpus)
     fewest = workers.min_count or workers.count

@@ -17,15 +17,15 @@ from operator import attrgetter
 from typing import Any
 
 from raykd.config import Config
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
-from raykd.orchestration.lab import checked_plan
 from raykd.orchestration.options import Options
+from raykd.orchestration.run_experiments import checked_plan
 from raykd.orchestration.search_identity import identity_of, require_same
-from raykd.plan import Plan
-from raykd.search import Space
-from raykd.study import SearchFolder
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Plan
+from raykd.spec.search import Space
+from raykd.store.study import SearchFolder
 from raykd.training.networks import Networks
 
 MAX_TRIED = 2_000  # combinations of fields that decide shapes
@@ -57,7 +57,7 @@ def check_space(experiment: Experiment, plan: Plan, dataset: Dataset, options: O
     for whose in ("method", "student"):
         _tried(experiment, space, whose)  # a space that is too large is refused before the first network is built
     for path, values in space.items():
-        for value in values.corners:
+        for value in values.probe_values:
             try:
                 checked_plan(experiment.with_setting({path: value}), dataset, students, networks)
             except ConfigError as error:
@@ -96,7 +96,7 @@ def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> Ma
 
     Raises ConfigError where they make more combinations than can be checked.
     """
-    ends = {path: values.corners for path, values in space.items() if path.split(".")[0] == whose}
+    ends = {path: values.probe_values for path, values in space.items() if path.split(".")[0] == whose}
     tried = {path: values if _decides(experiment, path, values[0]) else values[:1] for path, values in ends.items()}
     if (count := prod(map(len, tried.values()))) > MAX_TRIED:
         several = ", ".join(path for path, values in tried.items() if len(values) > 1)

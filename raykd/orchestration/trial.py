@@ -16,8 +16,8 @@ from ray.exceptions import RayError
 from raykd.errors import Interrupted, RaykdError
 from raykd.orchestration.nested_trial import train_by_workers
 from raykd.orchestration.searcher import CUT_OFF, FAILED, OUTSIDE
-from raykd.orchestration.stop_flag import StopLink
 from raykd.orchestration.trial_loop import TrialConfig, train_trial
+from raykd.orchestration.worker_link import StopLink
 from raykd.training.compute import release_memory
 from raykd.training.failure import failure_of, loses_gpu
 

@@ -7,25 +7,24 @@ from typing import Any
 
 import torch
 
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RejectedConfiguration
-from raykd.experiment import Experiment
-from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
-from raykd.orchestration.options import Options
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
-from raykd.overrides import override
-from raykd.plan import Plan, Run, make_plan
-from raykd.runs import RunStore
-from raykd.search import Search
-from raykd.study import SearchFolder
-from raykd.teaching import WantedTable
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.search import Search
+from raykd.store.run_store import RunStore
+from raykd.store.study import SearchFolder
 from raykd.training.compute import choose, device_of
 from raykd.training.group import ALONE, Group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency_ms
+from raykd.training.state import make_model
+from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
-from raykd.training.training import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at the trial
 
@@ -45,7 +44,7 @@ class TrialConfig:
     threads: int
     gpus: float
     workers: int
-    table: WantedTable | None
+    table: PlannedCache | None
     stop: Any
     started_in: Path
 
@@ -68,7 +67,7 @@ def train_trial(
     fixed = group.first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     results = Results(run.recipe.epochs, fixed)
 
-    def hear(row: Mapping[str, float]) -> None:
+    def report_value(row: Mapping[str, float]) -> None:
         result = results.after(row)
         if config[TOLD] < result[EPOCHS_DONE] < result[EPOCHS]:
             tell(result)
@@ -76,13 +75,13 @@ def train_trial(
     def on_epoch(report: EpochReport) -> None:
         if group.is_first:
             export(run, report, device)
-        hear(report.row(steps_per_epoch=0))
+        report_value(report.row(steps_per_epoch=0))
 
     logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.first(folder.history):  # of an earlier command, or of a worker that died
-            hear(row)
+            report_value(row)
         train_one(run, folder, dataset, device, store, shared.table, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # for a process elsewhere that reports the result

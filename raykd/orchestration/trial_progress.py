@@ -11,9 +11,9 @@ from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable, duration
 from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, OUTSIDE, SETTING
-from raykd.search import Search
-from raykd.search_words import UNITS, in_units, number, short, words
-from raykd.study import Trial
+from raykd.report.render.search_wording import UNITS, in_units, number, short, words
+from raykd.spec.search import Search
+from raykd.store.study import Trial
 
 LOST = {FAILED: "its worker died, again and again"}
 

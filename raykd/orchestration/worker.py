@@ -21,24 +21,23 @@ import ray.train
 import torch
 
 from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
-from raykd.orchestration.datasets import dataset_of
 from raykd.orchestration.metrics import export
-from raykd.orchestration.options import Options
-from raykd.orchestration.queue import Job, State
-from raykd.orchestration.queue_link import ANSWER_S, QueueLink
-from raykd.plan import Run
-from raykd.runs import RunStore
-from raykd.teaching import WantedTable
+from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.run_queue import Job, State
+from raykd.orchestration.worker_link import ANSWER_S, QueueLink
+from raykd.spec.plan import Run
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose, device_of, release_memory
+from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.failure import is_out_of_memory, loses_gpu
-from raykd.training.fill import Filler
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.import_check import in_words
-from raykd.training.imported import findings
-from raykd.training.records import precision_of, require_same_data
-from raykd.training.taught import filler_of
-from raykd.training.testing import evaluate_on_test
+from raykd.training.run_record import precision_of, require_same_data
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.fill import Filler
+from raykd.training.teacher.import_check import in_words
+from raykd.training.teacher.imported import findings
+from raykd.training.teacher.load import filler_of
 from raykd.training.train_one import Logging, RunLocked, train_one
 
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
@@ -163,7 +162,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 
 
 @lru_cache(maxsize=1)
-def _filler(table: WantedTable, options: Options, gpus: float) -> Filler:
+def _filler(table: PlannedCache, options: Options, gpus: float) -> Filler:
     """For all parts that this worker fills one after another."""
     return filler_of(table, RunStore(options.results), dataset_of(table.data, options), device_of(gpus))
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.atomic import write_bytes
-from raykd.report import tables
-from raykd.report.collect import collect
-from raykd.report.html import render_page
-from raykd.report.provenance import taught
-from raykd.report.records import Family
-from raykd.report.search_page import files_of
-from raykd.report.search_records import SearchSummary
-from raykd.report.search_summary import summaries_of_searches
-from raykd.report.summary import FamilySummary, summarize
+from raykd.report.read.collect import collect
+from raykd.report.read.provenance import taught
+from raykd.report.read.records import Family
+from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_summary import summaries_of_searches
+from raykd.report.render import files
+from raykd.report.render.page import render_page
+from raykd.report.render.search_page import files_of
+from raykd.report.stats.summary import FamilySummary, summarize
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def build(results: Path) -> Report:
     """
     searches = summaries_of_searches(results)
     summaries = tuple(summarize(family, cautions_of(searches, family)) for family in collect(results))
-    runs = tables.runs_table(summaries)
+    runs = files.runs_table(summaries)
     page = results / "report" / "index.html"
     contents = {
-        results / "report.json": tables.report_json(summaries),
-        page.with_name("summary.json"): tables.summary_json(summaries),
-        page.with_name("confusion.parquet"): tables.parquet_bytes(tables.confusion_table(summaries)),
-        page.with_name("runs.parquet"): tables.parquet_bytes(runs),
-        page.with_name("runs.csv"): tables.csv_bytes(runs),
+        results / "report.json": files.report_json(summaries),
+        page.with_name("summary.json"): files.summary_json(summaries),
+        page.with_name("confusion.parquet"): files.parquet_bytes(files.confusion_table(summaries)),
+        page.with_name("runs.parquet"): files.parquet_bytes(runs),
+        page.with_name("runs.csv"): files.csv_bytes(runs),
         page: render_page(summaries, searches),
     }
     for search in searches:

@@ -2,9 +2,9 @@
 
 import re
 
-from raykd.messages import plural
-from raykd.report.significance import LEVEL, fewest_pairs
-from raykd.report.statistics import PairedGain, Spread
+from raykd.errors import plural
+from raykd.report.stats.significance import LEVEL, fewest_pairs
+from raykd.report.stats.statistics import PairedGain, Spread
 
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
-from raykd.plan import Run
-from raykd.training.rows import rows_of
+from raykd.spec.plan import Run, train_val_indices
 
 NUM_SHOWN = 2  # to show shapes
 
@@ -22,7 +21,7 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
 
     labels: int64 [N], of the dataset's whole training part. student, teacher: of NUM_SHOWN images, on any device.
     """
-    rows, _ = rows_of(run.data, labels)
+    rows, _ = train_val_indices(run.data, labels)
     taught = given_to(run.method, teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)

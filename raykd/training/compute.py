@@ -1,4 +1,7 @@
-"""Where and how a run computes: decided once, when it starts, and kept when it is taken up again."""
+"""Where and how a run computes: decided once, when it starts, and kept when it is taken up again.
+
+Whether the steps of a run are captured as one CUDA graph, and why not where they are not.
+"""
 
 import ctypes
 import os
@@ -12,13 +15,14 @@ from pathlib import Path
 import torch
 
 from raykd.errors import ConfigError
+from raykd.spec.plan import Run
 
 # For mallopt(3), in bytes. Without this each step of a CNN gives its activations back to the kernel and has their pages
 # cleared again: 6 % of a step in bf16, 10 to 20 % of one in fp32 (docs/performance.md).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 KEEP_MEMORY = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 64 << 20}
 # Where glibc's own, moving limits come to rest in a process that uses large tensors.
-GLIBCS_OWN = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
+GLIBC_DEFAULT = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
 EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # no activations are kept; more gains nothing on 2 cores
 
@@ -70,7 +74,7 @@ def set_malloc(settings: Mapping[int, int]) -> None:
     if libc := _glibc():
         for option, value in settings.items():
             if not libc.mallopt(option, value):  # before glibc 2.35 no mmap threshold may be larger
-                libc.mallopt(option, GLIBCS_OWN[option])
+                libc.mallopt(option, GLIBC_DEFAULT[option])
 
 
 def release_memory() -> None:
@@ -119,3 +123,23 @@ def _cpu_flags() -> frozenset[str]:
             if line.startswith(("flags", "Features")):
                 return frozenset(line.split(":", 1)[1].split())
     return frozenset()
+
+
+def why_not_graph(run: Run, compute: Compute, num_workers: int) -> str:
+    """Return why the steps of `run` are launched from Python; '' where they are captured as a CUDA graph.
+
+    A graph repeats what it recorded. So code that does other work in some steps must not be captured, and of a method
+    that a user wrote nobody knows that.
+    """
+    asked = run.recipe.step
+    if asked == "eager":
+        return "as was asked"
+    if compute.device.type != "cuda":
+        return "CUDA graphs require a GPU"
+    if num_workers > 1:
+        return "several workers exchange gradients"
+    if run.recipe.augmentation.randaugment:
+        return "RandAugment gathers images by lists that the CPU makes"
+    if run.method.is_custom and asked == "auto":
+        return "a custom method may do other work in some steps; --set student.step=graph says that it does not"
+    return ""

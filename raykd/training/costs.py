@@ -12,10 +12,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint, to_dict
-from raykd.damage import DamagedFile
 from raykd.models import ImageModel, Images, Model
 from raykd.provenance import hardware, versions
 from raykd.store.codec import read_dataclass
+from raykd.store.damage import DamagedFile
 from raykd.store.records import Costs
 from raykd.training.compute import Compute
 from raykd.training.latency import latency, throughput

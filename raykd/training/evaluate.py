@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit

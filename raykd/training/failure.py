@@ -11,9 +11,8 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged
-from raykd.messages import one_line
-from raykd.plan import Run
+from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged, one_line
+from raykd.spec.plan import Run
 
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
 # After these a process can use no GPU, or can no longer communicate with the other workers of its run.

@@ -7,6 +7,8 @@ The result equals one worker's up to rounding, with these exceptions: batch norm
 images unless the recipe has sync_batch_norm, and dropout and CRD's negatives are drawn by each worker for itself.
 Methods that relate the images of a batch (`Method.relates_images`) get the outputs for all B images on every worker, by
 `Group.join`. Small messages go over gloo (CPU), so that no step waits for a GPU to learn who stops.
+
+What several workers of a run do differently from one worker, beyond rounding.
 """
 
 import socket
@@ -21,9 +23,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from raykd.errors import ConfigError
+from raykd.spec.plan import Run
 from raykd.training.compute import is_mig_instance
 
 Value = TypeVar("Value")
@@ -168,3 +173,22 @@ def all_workers(may_shrink: bool = False) -> Group:
 def _processes(size: int) -> Any:
     """torch's group of the first `size`; all processes make it, members or not."""
     return dist.new_group(range(size), timeout=STUCK)
+
+
+BATCH_NORM = "batch norm statistics"
+
+
+def per_worker(run: Run, *modules: nn.Module) -> tuple[str, ...]:
+    """Return what each of several workers of `run` computes or draws for itself, in words.
+
+    modules: the networks that are trained: the model and, where there is one, the method's adapter.
+    """
+    layers = [layer for module in modules for layer in module.modules()]
+    parts = []
+    if not run.recipe.sync_batch_norm and any(isinstance(layer, _BatchNorm) for layer in layers):
+        parts.append(BATCH_NORM)
+    if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in layers):
+        parts.append("dropout")
+    if run.method.drawn_per_worker:
+        parts.append(run.method.drawn_per_worker)
+    return tuple(parts)

@@ -14,25 +14,24 @@ from math import isfinite
 
 import torch
 
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import prepare
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.failure import failure_of, rejecting_configuration
-from raykd.training.group import ALONE, Group
+from raykd.training.group import ALONE, Group, per_worker
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
-from raykd.training.imported import take_over
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
-from raykd.training.per_worker import per_worker
-from raykd.training.records import finish, note_per_worker, require_same_data, start
+from raykd.training.run_record import finish, note_per_worker, require_same_data, start
+from raykd.training.state import Training, make_training
 from raykd.training.steps import Steps, steps_of
-from raykd.training.teachers import Teacher, no_teacher
-from raykd.training.training import Training, make_training
+from raykd.training.teacher.imported import import_teacher
+from raykd.training.teacher.sources import Teacher, no_teacher
 
 WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 
@@ -69,7 +68,7 @@ def fit(
                     note_per_worker(folder, per_worker(run, training.objective))
                 _train(training, dataset, folder, hooks)
             elif group.is_first:
-                take_over(run, dataset, folder, compute)
+                import_teacher(run, dataset, folder, compute)
 
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:

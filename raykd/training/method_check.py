@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import ConfigError
-from raykd.messages import plural, shown
+from raykd.errors import ConfigError, plural, shown
 from raykd.methods import Method
 from raykd.outputs import Outputs, Targets
-from raykd.plan import Run
+from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import given_to
 from raykd.training.objective import MEASURED_HERE
-from raykd.training.rows import rows_of
 
 NUM_TRIED = 8  # images, or a batch where that is smaller: terms may compare images, and two are few for that
 
@@ -25,7 +23,7 @@ def require_sound_terms(
 
     labels: int64 [N], of the data set's training part. student, teacher: outputs of a few images, on the CPU.
     """
-    method, rows = run.method, rows_of(run.data, labels)[0][: min(NUM_TRIED, run.recipe.batch_size)]
+    method, rows = run.method, train_val_indices(run.data, labels)[0][: min(NUM_TRIED, run.recipe.batch_size)]
     num_images, targets = len(rows), Targets(labels[rows], rows)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)

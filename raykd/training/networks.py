@@ -3,20 +3,19 @@
 import torch
 from torch import nn
 
-from raykd.data.dataset import Dataset
 from raykd.data.memory import available_bytes
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.methods.feature_method import require_maps
 from raykd.models import num_parameters
 from raykd.outputs import Outputs, Targets
-from raykd.plan import Run
+from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
-from raykd.training.imported import load_imported
 from raykd.training.method_check import require_sound_terms
-from raykd.training.rows import rows_of
-from raykd.training.trained import images_of
-from raykd.training.training import make_model
+from raykd.training.model_file import images_of
+from raykd.training.state import make_model
+from raykd.training.teacher.imported import load_imported
 
 PARAMETER_BYTES = 4
 _GB = 1e9
@@ -88,7 +87,7 @@ class Networks:
         student, teacher = (self.of(model, with_features) for model in (run, run.teacher))
         adapter = self._adapter(run, student, teacher)
         if adapter is not None:
-            rows, _ = rows_of(run.data, self._dataset.train.labels)
+            rows, _ = train_val_indices(run.data, self._dataset.train.labels)
             targets = Targets(self._dataset.train.labels[rows[:1]], rows[:1])
             run.method.terms(_first(student), _first(teacher), targets, adapter)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from raykd.recipe import SGD, AdamW, Recipe
+from raykd.spec.recipe import SGD, AdamW, Recipe
 
 _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 

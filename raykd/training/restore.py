@@ -1,13 +1,13 @@
 """The best weights of a finished run, written again from its last checkpoint when their file was damaged."""
 
-from raykd.checksums import file_sha256
-from raykd.damage import DamagedFile
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import RunFailed
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
+from raykd.provenance import file_sha256
+from raykd.spec.plan import Run
+from raykd.store.damage import DamagedFile
+from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import Checkpoint, read_checkpoint
-from raykd.training.trained import save_trained
+from raykd.training.model_file import save_trained
 
 WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 

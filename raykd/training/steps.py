@@ -14,11 +14,10 @@ from typing import Protocol
 import torch
 
 from raykd.data.loader import Batch, EpochOrder
-from raykd.errors import RunFailed
-from raykd.messages import one_line
+from raykd.errors import RunFailed, one_line
 from raykd.training.optim import learning_rate, set_learning_rate
+from raykd.training.state import Training
 from raykd.training.sums import EpochSums
-from raykd.training.training import Training
 
 # Real steps of the run before its graph is captured: cuDNN tries its kernels, the optimizer makes its state, Inductor
 # compiles. None of these can be captured.

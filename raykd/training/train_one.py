@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import RunFailed
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.teaching import WantedTable
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.failure import out_of_memory_in_words
 from raykd.training.group import ALONE, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
-from raykd.training.taught import teacher_of
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.load import teacher_of
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.usage import metered
 
@@ -53,7 +53,7 @@ def train_one(
     dataset: Dataset,
     device: torch.device,
     store: RunStore,
-    table: WantedTable | None,
+    table: PlannedCache | None,
     hooks: Hooks = NO_HOOKS,
     group: Group = ALONE,
     logging: Logging = NO_LOGGING,
@@ -69,8 +69,10 @@ def train_one(
     require_separate_gpus(group, device)
     with ExitStack() as held:
         held.enter_context(locked(folder, group))
-        began_under = group.first(lambda: folder.began_under)  # another node may have an older file in memory
-        teacher = teacher_of(run, began_under, table, store, dataset, device)
+        teacher_source_at_start = group.first(
+            lambda: folder.teacher_source_at_start
+        )  # another node may have an older file in memory
+        teacher = teacher_of(run, teacher_source_at_start, table, store, dataset, device)
         board = held.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
         def on_epoch(report: EpochReport) -> None:
@@ -79,8 +81,8 @@ def train_one(
             hooks.on_epoch(report)
 
         if logging.gpus is not None:
-            is_begun = group.is_first and folder.checkpoint.is_file()
-            held.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_begun))
+            is_started = group.is_first and folder.checkpoint.is_file()
+            held.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_started))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 

@@ -1,6 +1,6 @@
 """What a worker of a run took: seconds, GPUs, and the joules that its GPU counted meanwhile.
 
-    with metered(folder.usage(rank), device, gpus=1.0, is_begun=folder.checkpoint.is_file()):
+    with metered(folder.usage(rank), device, gpus=1.0, is_started=folder.checkpoint.is_file()):
         fit(...)
 
 <run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 
-from raykd.damage import DamagedFile
 from raykd.errors import ConfigError
-from raykd.run_folder import now
 from raykd.store.codec import read_dataclass, write_dataclass
+from raykd.store.damage import DamagedFile
 from raykd.store.records import UsageFile, UsagePiece
+from raykd.store.run_folder import now
 from raykd.training.compute import is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
@@ -44,12 +44,12 @@ class GpuIsShared(NoEnergy):
 
 
 @contextmanager
-def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = False) -> Iterator[None]:
+def metered(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
     """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error.
 
-    is_begun: whether the run was half done before; of several workers only the first can tell.
+    is_started: whether the run was half done before; of several workers only the first can tell.
     """
-    earlier, ended = _earlier(path, is_begun), threading.Event()
+    earlier, ended = _earlier(path, is_started), threading.Event()
     piece_so_far = _meter(device, gpus)
 
     def write() -> None:
@@ -73,11 +73,11 @@ def metered(path: Path, device: torch.device, gpus: float, is_begun: bool = Fals
         write()
 
 
-def _earlier(path: Path, is_begun: bool) -> UsageFile:
+def _earlier(path: Path, is_started: bool) -> UsageFile:
     """Return the content of the file so far. A damaged one is replaced: the usage of the run is then unknown."""
     run = path.parents[1].name
     try:
-        return read_dataclass(UsageFile, path) or UsageFile(run, since=now() if is_begun else None)
+        return read_dataclass(UsageFile, path) or UsageFile(run, since=now() if is_started else None)
     except DamagedFile as error:
         print(f"raykd: the run's usage is counted anew and left out of the report: {error}")
         return UsageFile(run, since=now())

@@ -76,9 +76,9 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
     """A logit cache that was begun, and a student that is to read it."""
 
     def make(folder: Path) -> Sequence[str | Path]:
-        from raykd.runs import RunStore
-        from raykd.teacher_table import TeacherTable
-        from raykd.teaching import key_of, weights_of
+        from raykd.store.run_store import RunStore
+        from raykd.training.teacher.cache import LogitCache
+        from raykd.training.teacher.choose import key_of, weights_of
 
         store = RunStore(finished.copy_to(folder))
         plan = finished.plan_of(folder, ("teacher", "distilled"), seeds=(0, 1, 2), teacher_source="table")
@@ -86,7 +86,7 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
         run = plan.runs[-1]
         teacher = weights_of([store.folder(teacher) for teacher in run.teachers])
         key = key_of(run.data, run.recipe.precision, finished.dataset(), teacher)
-        damage(TeacherTable(store.tables, key).folder / "table.json")
+        damage(LogitCache(store.tables, key).folder / "table.json")
         return [*_words("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=table"]
 
     return make

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bad_inputs.case import EXPERIMENT, BadInput, experiment_file
-from raykd.search import Search, choice
-from raykd.study import SearchFolder, Study
+from raykd.spec.search import Search, choice
+from raykd.store.study import SearchFolder, Study
 
 SEARCH = "space={'method.alpha': uniform(0, 1)}, trials=1"
 

@@ -211,7 +211,10 @@ SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a range of NaN": (searched("{'method.alpha': uniform(0, float('nan'))}"), ("high = nan", "finite")),
     "10**9 trials": (searched("{'method.alpha': uniform(0, 1)}", ", trials=10**9"), ("must be at most 100,000",)),
     "10**9 trials side by side": (
-        searched("{'method.alpha': uniform(0, 1)}", ", at_once=10**9"), ("at_once = 1000000000", "at most 100,000")
+        searched("{'method.alpha': uniform(0, 1)}", ", max_concurrent=10**9"), (
+            "max_concurrent = 1000000000",
+            "at most 100,000",
+        )
     ),
     "a search named with 300 letters": (
         searched("{'method.alpha': uniform(0, 1)}", ", name='a' * 300"), ("name = 'aaa", "at most 64 characters")
@@ -283,7 +286,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         "def f():\n    return f()\n\nf()\n", ("tiny.py' fails at line 2 with RecursionError",)
     ),
     "a file that reads itself": (
-        "from raykd.experiment_file import load_experiments\nload_experiments(__file__)\n", ("RecursionError",)
+        "from raykd.cli.experiment_file import load_experiments\nload_experiments(__file__)\n", ("RecursionError",)
     ),
     "a file that imports itself by its name": (
         "from tiny import experiment\n", ("fails at line 1 with ImportError", "circular import")

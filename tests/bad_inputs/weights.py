@@ -108,16 +108,16 @@ def in_a_folder(*names: str) -> Words:
 
 def evaluated(folder: Path) -> Sequence[str | Path]:
     """A teacher that an earlier command has found to guess."""
-    from raykd.data.dataset import load
-    from raykd.experiment_file import load_experiment
-    from raykd.plan import make_plan
-    from raykd.runs import RunStore
+    from raykd.cli.experiment_file import load_experiment
+    from raykd.data.load import load_dataset
+    from raykd.spec.plan import make_plan
+    from raykd.store.run_store import RunStore
 
     path = folder / "teacher.pth"
     path.write_bytes(torch_bytes(fitting()))
     text = experiment_file(folder).read_text().replace("seeds=(0,)", f"seeds=(0,), teacher_checkpoint={str(path)!r}")
     experiment = load_experiment(experiment_file(folder, text))
-    run = make_plan(experiment, load("digits", None), folder, ("teacher",)).runs[0]
+    run = make_plan(experiment, load_dataset("digits", None), folder, ("teacher",)).runs[0]
     found = RunStore(folder / "results").folder(run)
     found.path.mkdir(parents=True)
     found.update(imported={"val_top1": 9.0, "num_images": 200, "refused": "it guesses: 9.0 %", "cautions": []})

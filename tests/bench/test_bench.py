@@ -9,15 +9,15 @@ import pytest
 import torch
 from small_runs import CPU
 
-from raykd import cli
 from raykd.bench import memory, run
 from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
 from raykd.bench.rounds import KINDS, figures, measure
-from raykd.bench.small_lab import SmallLab, compare
+from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
+from raykd.cli import parser
 from raykd.methods.kd import distillation_loss
 from raykd.models.resnet_cifar import ResNet
-from raykd.plan import Run
+from raykd.spec.plan import Run
 
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
 # Seconds of two rounds; 9 steps of 128 images each.
@@ -104,7 +104,7 @@ def test_usual_way_sees_normalised_crops_and_learns_them() -> None:
 
 
 def test_small_lab_is_timed_both_ways() -> None:
-    found = compare(SmallLab(num_images=128 + 128, epochs=2, width=8), CPU)
+    found = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
     assert found["ratio"] == pytest.approx(found["usual_s"] / found["raykd_s"]) and found["raykd_s"] > 0
 
 
@@ -117,7 +117,7 @@ def test_command_prints_and_writes_what_it_measured(
     monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
     monkeypatch.setattr(run, "compare", lambda size, device: {"usual_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
     threads = torch.get_num_threads()
-    assert cli.entry(["bench", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
+    assert parser.entry(["bench", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
     assert torch.get_num_threads() == threads
     found: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
     for name in ("cnn", "vit"):
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line_and_nothing_is_measured(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(run, "benchmark", lambda *_: pytest.fail("it measured"))
-    assert cli.entry(["bench", *words]) == 2
+    assert parser.entry(["bench", *words]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -17,16 +17,17 @@ import torch
 
 from raykd.bench.usual import UsualWay
 from raykd.bench.without_ray import train_plan
-from raykd.data.dataset import Dataset, load
-from raykd.experiment import Data, Experiment
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
-from raykd.plan import Run, make_plan
-from raykd.recipe import SGD, Cosine, Recipe
-from raykd.runs import RunStore
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import SGD, Cosine, Recipe
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
-from raykd.training.trained import load_trained
+from raykd.training.model_file import load_trained
 
 CPU = torch.device("cpu")
 TEACHER = Recipe(ResNet(width=32), epochs=10, optimizer=SGD(lr=0.1), schedule=Cosine(), precision="fp32")
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = tuple(range(parser.parse_args().seeds))
-    dataset = load("cifar10", Path(os.environ["RAYKD_DATA"]), DATA.image_size)
+    dataset = load_dataset("cifar10", Path(os.environ["RAYKD_DATA"]), DATA.image_size)
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
         found = {

@@ -17,15 +17,15 @@ from typing import Any
 from gpu_parts.lab import print_epoch
 
 from raykd.bench.without_ray import train_plan
-from raykd.data.dataset import load
+from raykd.cli.experiment_file import apply_settings, load_experiments
+from raykd.data.load import load_dataset
 from raykd.errors import Interrupted
-from raykd.experiment_file import apply_settings, load_experiments
-from raykd.plan import Run, make_plan
-from raykd.runs import RunStore
+from raykd.spec.plan import Run, make_plan
+from raykd.store.run_store import RunStore
 from raykd.training.compute import best_device, choose
+from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
-from raykd.training.records import precision_of
-from raykd.training.testing import evaluate_on_test
+from raykd.training.run_record import precision_of
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     hooks = Hooks(print_epoch, should_stop=lambda: time.monotonic() > until)
     for experiment in apply_settings(load_experiments(arguments.file), arguments.settings):
         data = experiment.data
-        dataset = load(data.name, arguments.data_dir, data.image_size, arguments.results / ".data")
+        dataset = load_dataset(data.name, arguments.data_dir, data.image_size, arguments.results / ".data")
         plan = make_plan(experiment, dataset, arguments.data_dir / "weights")
         try:
             train_plan(plan, dataset, device, store, hooks)

@@ -16,15 +16,15 @@ from typing import Any
 
 from rich.console import Console
 
-from raykd.experiment import Experiment
-from raykd.experiment_file import EXPERIMENTS, apply_settings, load_experiment
-from raykd.json_fields import read_json
+from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiment
 from raykd.orchestration.options import Options
+from raykd.orchestration.run_search import search
 from raykd.orchestration.session import ray_session
-from raykd.orchestration.tune_job import search
-from raykd.report.statistics import spread_of
-from raykd.run_folder import RunFolder
-from raykd.study import SearchFolder, best_first
+from raykd.report.stats.statistics import spread_of
+from raykd.spec.experiment import Experiment
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.store.study import SearchFolder, best_first
 
 SMALL = {
     "data.image_size": 16,

@@ -53,15 +53,15 @@ def _measure(trials: int, plain: bool) -> float:
     import optuna
     from rich.console import Console
 
-    from raykd.experiment_file import EXPERIMENTS, load_experiment
+    from raykd.cli.experiment_file import EXPERIMENTS, load_experiment
     from raykd.orchestration.options import Options
+    from raykd.orchestration.run_search import search
     from raykd.orchestration.session import ray_session
-    from raykd.orchestration.tune_job import search
-    from raykd.search import Search, loguniform, uniform
-    from raykd.study import STUDY, SearchFolder, storage_of
+    from raykd.spec.search import Search, loguniform, uniform
+    from raykd.store.study import STUDY, SearchFolder, storage_of
 
     space = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
-    asked = Search(space, trials=trials, scheduler="none", at_once=1, confirm=0)
+    asked = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
     digits = load_experiment(EXPERIMENTS / "digits.py")
     experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=asked)
     with tempfile.TemporaryDirectory() as folder, ray_session():

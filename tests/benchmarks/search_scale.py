@@ -20,12 +20,12 @@ from typing import Any
 
 from rich.console import Console
 
-from raykd.experiment import Experiment
 from raykd.orchestration.options import Options
 from raykd.orchestration.session import ray_session
-from raykd.recipe import Recipe
-from raykd.search import Search, loguniform, uniform
-from raykd.study import Study
+from raykd.spec.experiment import Experiment
+from raykd.spec.recipe import Recipe
+from raykd.spec.search import Search, loguniform, uniform
+from raykd.store.study import Study
 
 EPOCHS = 3
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
@@ -63,13 +63,13 @@ def nothing(config: Mapping[str, Any]) -> None:
 
 
 def _measure(trials: int) -> dict[str, float]:
-    search = Search(SPACE, trials=trials, scheduler="none", at_once=1)
+    search = Search(SPACE, trials=trials, scheduler="none", max_concurrent=1)
     with tempfile.TemporaryDirectory() as folder, ray_session():
         from ray import tune
 
-        from raykd.orchestration.search_command import SearchCommand
+        from raykd.orchestration.search_identity import SearchCommand
         from raykd.orchestration.slots import Slots
-        from raykd.orchestration.trials import try_all
+        from raykd.orchestration.tuner import try_all
 
         student = Recipe("resnet8", epochs=EPOCHS)
         command = SearchCommand(

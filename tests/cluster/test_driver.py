@@ -12,7 +12,7 @@ import pytest
 
 from raykd.cluster import boot, driver
 from raykd.cluster.driver import Signals, exit_code, run_driver
-from raykd.cluster.experiment_command import experiment_command
+from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
 WAITS = "import time; time.sleep(30)"

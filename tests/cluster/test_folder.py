@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.folder import job_folder
+from raykd.cluster.job_folder import job_folder
 from raykd.errors import ConfigError
 
 

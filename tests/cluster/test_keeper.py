@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster import keeper as keeper_module
-from raykd.cluster.keeper import Keeper, keep
+from raykd.cluster import serve as keeper_module
+from raykd.cluster.serve import Keeper, keep
 from raykd.cluster.submissions import Submission
 from raykd.errors import RaykdError
 

@@ -9,7 +9,7 @@ from run_by_several import train_by_two
 from slurm_jobs import SCRIPT, leftovers, start_now
 from testbed import HERE, Testbed, missing
 
-from raykd.runs import RunStore
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

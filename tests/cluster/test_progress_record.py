@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from raykd.cluster.progress_record import ProgressRecord, fingerprint
-from raykd.search import Search, uniform
-from raykd.study import SearchFolder, Study
+from raykd.spec.search import Search, uniform
+from raykd.store.study import SearchFolder, Study
 from raykd.training.checkpoint import Progress, save_checkpoint
 
 
@@ -43,14 +43,14 @@ def test_search_that_is_resumed_makes_progress_with_each_epoch_and_each_trial_al
     before, size = fingerprint(tmp_path), folder.journal.stat().st_size
 
     resumed = Study(folder, search, own)
-    resumed.take_up(number)
+    resumed.resume_trial(number)
     assert fingerprint(tmp_path) == before and folder.journal.stat().st_size > size
-    resumed.hear(number, 1, 50.0)
-    heard = fingerprint(tmp_path)
-    resumed.hear(number, 1, 50.0)  # the last epoch is judged once more
-    assert heard != before and fingerprint(tmp_path) == heard
+    resumed.report_value(number, 1, 50.0)
+    after_last_epoch = fingerprint(tmp_path)
+    resumed.report_value(number, 1, 50.0)  # the last epoch is judged once more
+    assert after_last_epoch != before and fingerprint(tmp_path) == after_last_epoch
     resumed.end(number, "done", [50.0])
-    assert fingerprint(tmp_path) != heard
+    assert fingerprint(tmp_path) != after_last_epoch
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from raykd.cluster.folder import MAX_PATH_CHARACTERS, JobFolder
-from raykd.cluster.member import member_command
+from raykd.cluster.job_folder import MAX_PATH_CHARACTERS, JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
 from raykd.cluster.slurm import Node
+from raykd.cluster.worker_node import member_command
 
 GIBIBYTE = 1024**3
 FOLDER = JobFolder(Path("/tmp/rk-1000-4711"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.ray_step import RayStep, likely_reason
+from raykd.cluster.ray_process import RayStep, likely_reason
 
 
 def step(program: str, path: Path, secret: str = "") -> RayStep:

@@ -10,7 +10,7 @@ from run_by_several import train_by_two
 from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
 from testbed import Testbed
 
-from raykd.runs import RunStore
+from raykd.store.run_store import RunStore
 
 pytestmark = pytest.mark.slurm
 

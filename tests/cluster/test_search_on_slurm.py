@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from raykd.data.dataset import find_folder
-from raykd.report.collect import collect
-from raykd.report.summary import summarize
-from raykd.study import SearchFolder
+from raykd.data.load import find_folder
+from raykd.report.read.collect import collect
+from raykd.report.stats.summary import summarize
+from raykd.store.study import SearchFolder
 
 SMALL = {
     "seeds": "0,1",

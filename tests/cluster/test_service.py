@@ -15,7 +15,7 @@ import small_lab
 from slurm_jobs import DRIVERS, SCRIPT, leftovers
 from testbed import Job, Testbed
 
-from raykd.runs import RunStore
+from raykd.store.run_store import RunStore
 
 pytestmark = pytest.mark.slurm
 

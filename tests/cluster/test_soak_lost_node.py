@@ -8,8 +8,8 @@ import small_lab
 from slurm_jobs import ONE_CPU_EACH, SCRIPT, left_by_lost_node
 from testbed import Testbed
 
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ import pytest
 from slurm_jobs import ONE_CPU_EACH, SCRIPT, left_by_lost_node
 from testbed import Testbed
 
-from raykd.study import SearchFolder, Trial
+from raykd.store.study import SearchFolder, Trial
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -20,7 +20,7 @@ from dataclasses import replace
 from digits import experiment as digits
 from raykd import Search, loguniform, main, uniform
 space = {{"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}}
-search = Search(space, trials={trials}, grace_epochs=6, confirm=0, at_once={at_once})
+search = Search(space, trials={trials}, grace_epochs=6, confirm=0, max_concurrent={max_concurrent})
 experiment = replace(digits, search=search, seeds=(0,), student=replace(digits.student, epochs=180))
 if __name__ == "__main__":
     main(experiment)
@@ -30,8 +30,10 @@ if __name__ == "__main__":
 TWO_CPUS = ("--cpus-per-task=2", "--no-requeue")
 
 
-def write(file: Path, repository: Path, at_once: int) -> Path:
-    file.write_text(EXPERIMENT.format(experiments=str(repository / "experiments"), trials=TRIALS, at_once=at_once))
+def write(file: Path, repository: Path, max_concurrent: int) -> Path:
+    file.write_text(
+        EXPERIMENT.format(experiments=str(repository / "experiments"), trials=TRIALS, max_concurrent=max_concurrent)
+    )
     return file
 
 
@@ -46,7 +48,7 @@ def trials_in(results: Path) -> list[Trial]:
 def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    file = write(tmp_path / "tune_digits.py", repository, at_once=1)
+    file = write(tmp_path / "tune_digits.py", repository, max_concurrent=1)
     peace = slurm.wait(slurm.sbatch(words(file, tmp_path / "peace"), repository), 300)
     assert peace.exit_code == 0, peace.output
     wanted, kills = trials_in(tmp_path / "peace"), 0
@@ -71,7 +73,7 @@ def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
 
 
 def test_search_goes_on_without_a_node_that_is_lost(breakable: Testbed, repository: Path, tmp_path: Path) -> None:
-    file, results = write(tmp_path / "tune_digits.py", repository, at_once=2), tmp_path / "results"
+    file, results = write(tmp_path / "tune_digits.py", repository, max_concurrent=2), tmp_path / "results"
     job_id = breakable.sbatch(words(file, results, ONE_CPU_EACH), repository)
     deadline = time.monotonic() + 120
     while (lost := trial_on(results, "cn2")) is None and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ import small_lab
 from slurm_jobs import SCRIPT, leftovers, start_now
 from testbed import ENDED, Testbed
 
-from raykd.runs import RunStore
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(1800)]
 

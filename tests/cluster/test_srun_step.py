@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.step import END_SIGNAL
+from raykd.cluster.subreaper import END_SIGNAL
 
-STEP = [sys.executable, "-m", "raykd.cluster.step"]
+STEP = [sys.executable, "-m", "raykd.cluster.subreaper"]
 # A process that has left its parent, session and process group, as daemons do.
 DAEMON = "(setsid sleep 60 & echo $! >{file}); until [ -s {file} ]; do :; done; "
 

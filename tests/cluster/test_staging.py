@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from raykd.cluster.private_folders import LOCK
 from raykd.cluster.slurm import Allocation, Node
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError
-from raykd.private_folders import LOCK
 from raykd.provenance import git_revision
 
 
@@ -20,7 +20,12 @@ def allocation(repository: Path, restarts: int = 0) -> Allocation:
 def repository(tmp_path: Path) -> Path:
     """One with code, a commit, data, and much else."""
     made = tmp_path / "repository"
-    for name in ("raykd/cli.py", "raykd/__pycache__/cli.pyc", "experiments/digits.py", "ray_results/cnn/run.json"):
+    for name in (
+        "raykd/cli/parser.py",
+        "raykd/__pycache__/cli.pyc",
+        "experiments/digits.py",
+        "ray_results/cnn/run.json",
+    ):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text(name)
     for name in ("cifar10/train.parquet", "weights/vit.safetensors", "imagenet/much.tar"):
@@ -48,7 +53,7 @@ def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository:
         assert files(staging.folder) == [
             "code/.git/HEAD",
             "code/experiments/digits.py",
-            "code/raykd/cli.py",
+            "code/raykd/cli/parser.py",
             "data/cifar10/train.parquet",
             "data/weights/vit.safetensors",
         ]

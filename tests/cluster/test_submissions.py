@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.folder import JobFolder
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.submissions import Submissions
 from raykd.errors import RaykdError
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from raykd.cluster import jobs_api
-from raykd.cluster.folder import JobFolder, folder_path
+from raykd.cluster.job_folder import JobFolder, folder_path
 from raykd.cluster.jobs_api import JobsApi
+from raykd.cluster.ray_variables import address_in, clear, without_ray
 from raykd.errors import ConfigError, RaykdError
-from raykd.ray_variables import address_in, clear, without_ray
 
 ROOT = Path(__file__).parents[2]
 JOB_ID = 4711
@@ -93,7 +93,7 @@ def job(tmp_path: Path) -> Callable[[Listener], JobFolder]:
 
 def client(folder: JobFolder, action: str, arguments: dict, **variables: str) -> subprocess.CompletedProcess[str]:
     """The process that a step of the job runs on the head's node."""
-    command = [sys.executable, "-m", "raykd.cluster.client", str(JOB_ID), action, json.dumps(arguments)]
+    command = [sys.executable, "-m", "raykd.cluster.head_client", str(JOB_ID), action, json.dumps(arguments)]
     environ = dict(os.environ) | {"RAYKD_TMP": str(folder.path.parent)} | variables
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
@@ -151,7 +151,7 @@ def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
     """It looks every two seconds, until it is told to stop and nothing runs any more."""
     with listener(body=[]) as dashboard, listener() as stranger:
         folder = job(dashboard)
-        command = [sys.executable, "-m", "raykd.cluster.keeper", str(JOB_ID), str(tmp_path / "log")]
+        command = [sys.executable, "-m", "raykd.cluster.serve", str(JOB_ID), str(tmp_path / "log")]
         environ = dict(os.environ) | {"RAYKD_TMP": str(tmp_path)} | leftovers(stranger, tmp_path)
         keeper = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
         assert keeper.stdout is not None

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.augmenter import Augmenter, Draws
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.data.loader import Batch, TrainLoader
 from raykd.data.views import Views
 
-DIGITS = load("digits", None)
+DIGITS = load_dataset("digits", None)
 IMAGES, LABELS = DIGITS.train.images[:200], DIGITS.train.labels[:200]
 ROWS = torch.arange(20, 180)
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0)

@@ -12,7 +12,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from raykd.data import cifar
 from raykd.data.cifar_classes import CIFARS
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
 NAMES = [*CIFARS["cifar10"].class_names]
@@ -26,7 +26,7 @@ def expected_images(*seeds: int) -> torch.Tensor:
 
 
 def test_unpacked_batches_are_read_in_order(python_batches: Path) -> None:
-    data = load("cifar10", python_batches)
+    data = load_dataset("cifar10", python_batches)
     assert data.train.images.equal(expected_images(1, 2, 3, 4, 5))
     assert data.test.images.equal(expected_images(6))
     assert data.train.labels[:5].tolist() == [1, 2, 3, 4, 2]
@@ -36,7 +36,7 @@ def test_unpacked_batches_are_read_in_order(python_batches: Path) -> None:
 def test_archive_equals_the_unpacked_batches_and_shares_their_identity(
     python_archive: Path, python_batches: Path
 ) -> None:
-    packed, unpacked = load("cifar10", python_archive), load("cifar10", python_batches)
+    packed, unpacked = load_dataset("cifar10", python_archive), load_dataset("cifar10", python_batches)
     assert packed.identity == unpacked.identity
     assert packed.train.images.equal(unpacked.train.images)
     assert packed.test.labels.equal(unpacked.test.labels)
@@ -45,7 +45,7 @@ def test_archive_equals_the_unpacked_batches_and_shares_their_identity(
 def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Path) -> None:
     before = sorted(python_archive.rglob("*"))
     python_archive.chmod(0o500)
-    load("cifar10", python_archive)
+    load_dataset("cifar10", python_archive)
     python_archive.chmod(0o700)
     assert sorted(python_archive.rglob("*")) == before
 
@@ -64,7 +64,7 @@ def test_names_of_batches_and_archive_are_those_of_torchvision() -> None:
 
 
 def test_parquet_is_read(parquet_folder: Path) -> None:
-    data = load("cifar10", parquet_folder)
+    data = load_dataset("cifar10", parquet_folder)
     assert data.train.images.equal(torch.from_numpy(random_pixels(20)).permute(0, 3, 1, 2))
     assert data.test.labels.tolist() == [*range(10)]
     assert data.class_names[3] == "cat"
@@ -94,9 +94,9 @@ def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": names}}
         metadata = {"huggingface": json.dumps({"info": {"features": features if names else {}}})}
-        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
+        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
     with pytest.raises(DataError, match=message):
-        load("cifar10", parquet_folder)
+        load_dataset("cifar10", parquet_folder)
 
 
 def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parquet_folder: Path) -> None:
@@ -104,8 +104,8 @@ def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parqu
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": ["air plane", *NAMES[1:]]}}
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
-    assert load("cifar10", parquet_folder).class_names == tuple(NAMES)
+        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
+    assert load_dataset("cifar10", parquet_folder).class_names == tuple(NAMES)
 
 
 @pytest.mark.parametrize("layout", ["python_batches", "python_archive", "parquet_folder"])
@@ -113,27 +113,27 @@ def test_layouts_are_found_in_cifar10_below_the_folder_too(
     layout: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue(layout)
-    expected = load("cifar10", folder).identity
+    expected = load_dataset("cifar10", folder).identity
     (tmp_path / "data").mkdir()
     folder.rename(tmp_path / "data" / "cifar10")
-    assert load("cifar10", tmp_path / "data").identity == expected
+    assert load_dataset("cifar10", tmp_path / "data").identity == expected
 
 
 def test_missing_folder_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder; give --data-dir or RAYKD_DATA"):
-        load("cifar10", tmp_path / "nowhere")
+        load_dataset("cifar10", tmp_path / "nowhere")
 
 
 def test_folder_without_a_known_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"looked for cifar-10-batches-py/, cifar-10-python.tar.gz, .*parquet"):
-        load("cifar10", tmp_path)
+        load_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
 def test_one_part_without_the_other_is_named(parquet_folder: Path, missing: str) -> None:
     (parquet_folder / f"{missing}.parquet").unlink()
     with pytest.raises(DataError, match=f"as Parquet but not {missing}; put {missing}.parquet beside it"):
-        load("cifar10", parquet_folder)
+        load_dataset("cifar10", parquet_folder)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
@@ -143,20 +143,20 @@ def test_damaged_batch_is_named_and_not_unpickled(
     monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
     damage(python_batches / CIFAR10.base_folder / name, -1)
     with pytest.raises(DataError, match=f"{name}: cut short or changed"):
-        load("cifar10", python_batches)
+        load_dataset("cifar10", python_batches)
 
 
 def test_missing_batch_is_named(python_batches: Path) -> None:
     (python_batches / CIFAR10.base_folder / "data_batch_5").unlink()
     with pytest.raises(DataError, match="data_batch_5: missing from the unpacked batches"):
-        load("cifar10", python_batches)
+        load_dataset("cifar10", python_batches)
 
 
 def test_archive_cut_short_is_named(python_archive: Path) -> None:
     archive = python_archive / CIFAR10.filename
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: cut short or changed"):
-        load("cifar10", python_archive)
+        load_dataset("cifar10", python_archive)
 
 
 def test_full_temporary_folder_is_named(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,11 +165,11 @@ def test_full_temporary_folder_is_named(python_archive: Path, monkeypatch: pytes
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(DataError, match=r"tar\.gz: could not unpack it .*No space left.* set TMPDIR"):
-        load("cifar10", python_archive)
+        load_dataset("cifar10", python_archive)
 
 
 def test_real_cifar10_has_its_sizes_and_equal_classes(real_folder: Path, tmp_path: Path) -> None:
-    data = load("cifar10", real_folder, cache=tmp_path)
+    data = load_dataset("cifar10", real_folder, cache=tmp_path)
     assert data.train.images.shape == (50_000, 3, 32, 32)
     assert data.test.images.shape == (10_000, 3, 32, 32)
     assert data.train.labels.bincount().tolist() == [5_000] * 10
@@ -177,6 +177,6 @@ def test_real_cifar10_has_its_sizes_and_equal_classes(real_folder: Path, tmp_pat
     pixels = data.train.images[::7].float() / 255
     assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(data.mean, abs=5e-3)
     assert pixels.std((0, 2, 3)).tolist() == pytest.approx(data.std, abs=5e-3)
-    mapped = load("cifar10", real_folder, cache=tmp_path)
+    mapped = load_dataset("cifar10", real_folder, cache=tmp_path)
     assert mapped.train.images.equal(data.train.images)
     assert mapped.test.labels.equal(data.test.labels)

@@ -12,8 +12,8 @@ from small_cifar10 import random_pixels
 from small_pictures import encoded, write_parquet
 from torchvision.datasets import CIFAR100
 
-from raykd.data.dataset import load
 from raykd.data.inventory import inventory
+from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -46,7 +46,7 @@ def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_batches_are_read_with_fine_labels_unless_coarse_ones_are_asked_for(
     batches: Path, name: str, labels: list[int], classes: int
 ) -> None:
-    data = load(name, batches)
+    data = load_dataset(name, batches)
     assert data.train.images.equal(torch.from_numpy(random_pixels(4, seed=1)).permute(0, 3, 1, 2))
     assert (data.train.labels.tolist(), data.test.labels.tolist(), data.num_classes) == (labels, labels, classes)
 
@@ -60,9 +60,9 @@ def test_archive_equals_the_batches_and_coarse_labels_are_another_identity(
         tar.add(batches / "cifar-100-python", "cifar-100-python")
     monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5((packed / CIFAR100.filename).read_bytes()).hexdigest())
     for name in ("cifar100", "cifar100-coarse"):
-        one, other = load(name, packed), load(name, batches)
+        one, other = load_dataset(name, packed), load_dataset(name, batches)
         assert one.identity == other.identity and one.train.labels.equal(other.train.labels)
-    assert load("cifar100", packed).identity != load("cifar100-coarse", packed).identity
+    assert load_dataset("cifar100", packed).identity != load_dataset("cifar100-coarse", packed).identity
 
 
 def test_parquet_of_the_hub_has_both_labels(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_parquet_of_the_hub_has_both_labels(tmp_path: Path) -> None:
     for part in ("train", "test"):
         path = tmp_path / "cifar100" / f"{part}-00000-of-00001.parquet"
         write_parquet(path, pictures, {"fine_label": FINE, "coarse_label": COARSE})
-    fine, coarse = load("cifar100", tmp_path), load("cifar100-coarse", tmp_path)
+    fine, coarse = load_dataset("cifar100", tmp_path), load_dataset("cifar100-coarse", tmp_path)
     assert (fine.train.labels.tolist(), coarse.train.labels.tolist()) == (FINE, COARSE)
     assert fine.identity != coarse.identity and fine.class_names[42] == "leopard"
     assert inventory(tmp_path) == ("cifar100",)
@@ -81,8 +81,8 @@ def test_a_label_of_another_dataset_and_a_folder_of_another_are_named(tmp_path: 
     for part in ("train", "test"):
         write_parquet(tmp_path / f"{part}.parquet", pictures, {"fine_label": [0, 1, 100, 2]})
     with pytest.raises(DataError, match=r"train\.parquet: row 2 has label 100; CIFAR-100's go from 0 to 99"):
-        load("cifar100", tmp_path)
+        load_dataset("cifar100", tmp_path)
     with pytest.raises(DataError, match=r"has the columns 'image'.*, 'fine_label': int64; wanted .* 'label': int64"):
-        load("cifar10", tmp_path)
+        load_dataset("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"no CIFAR-100 here or in cifar100/ below; looked for cifar-100-python/, .*"):
-        load("cifar100", tmp_path / "..")
+        load_dataset("cifar100", tmp_path / "..")

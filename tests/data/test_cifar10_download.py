@@ -10,7 +10,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from raykd.data import cifar
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
 
@@ -29,7 +29,7 @@ def remote(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 def test_download_gives_a_folder_that_loads(remote: Path, tmp_path: Path) -> None:
     batches = cifar.download("cifar10", tmp_path / "new")
     assert batches == tmp_path / "new" / "cifar-10-batches-py"
-    assert len(load("cifar10", tmp_path / "new").train) == 20
+    assert len(load_dataset("cifar10", tmp_path / "new").train) == 20
 
 
 def test_what_is_there_is_not_fetched_again(remote: Path, tmp_path: Path) -> None:

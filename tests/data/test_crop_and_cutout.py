@@ -10,12 +10,12 @@ from torchvision.transforms import RandomResizedCrop
 
 from raykd.data.counter_rng import AUGMENT, hash64
 from raykd.data.cutout import Cutout
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.data.random_crop import RandomCrop
 
 NUM = 20_000
 KEYS = hash64(AUGMENT, 0, 0, torch.arange(NUM))
-DIGITS = load("digits", None).train.images.permute(0, 2, 3, 1).contiguous()
+DIGITS = load_dataset("digits", None).train.images.permute(0, 2, 3, 1).contiguous()
 
 
 @pytest.mark.parametrize("least_area", [0.05, 0.5])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.data import dataset
-from raykd.data.dataset import Dataset, Split, find_folder, load
+from raykd.data.load import find_folder, load_dataset
 from raykd.data.names import without_path
+from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError, DataError
 
 
@@ -21,18 +21,18 @@ def test_folder_is_the_option_else_the_environment_else_data() -> None:
 
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown dataset name 'cifar-10': .*did you mean 'cifar10'"):
-        load("cifar-10", None)
+        load_dataset("cifar-10", None)
 
 
 def test_cifar10_without_a_folder_says_how_to_give_one() -> None:
     with pytest.raises(DataError, match="cifar10 is read from a folder: give --data-dir, or set RAYKD_DATA"):
-        load("cifar10", None)
+        load_dataset("cifar10", None)
 
 
 @pytest.mark.parametrize("size", [16, 8, 4])
 def test_smaller_images_are_means_of_blocks(parquet_folder: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "_AVERAGE_CHUNK", 7)
-    full, small = load("cifar10", parquet_folder), load("cifar10", parquet_folder, image_size=size)
+    monkeypatch.setattr("raykd.data.load._AVERAGE_CHUNK", 7)
+    full, small = load_dataset("cifar10", parquet_folder), load_dataset("cifar10", parquet_folder, image_size=size)
     block = 32 // size
     mean = torch.nn.functional.avg_pool2d(full.train.images.double(), block)
     assert small.train.images.equal((mean + 0.5).floor().to(torch.uint8))
@@ -44,7 +44,7 @@ def test_smaller_images_are_means_of_blocks(parquet_folder: Path, size: int, mon
 @pytest.mark.parametrize("size", [0, -4, 5, 64])
 def test_size_that_does_not_divide_is_refused(parquet_folder: Path, size: int) -> None:
     with pytest.raises(ConfigError, match=f"image_size {size} does not divide the 32 pixels of cifar10"):
-        load("cifar10", parquet_folder, image_size=size)
+        load_dataset("cifar10", parquet_folder, image_size=size)
 
 
 def test_a_description_counts_the_images_of_each_split_and_names_the_first_classes() -> None:

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from raykd.data import cifar, decoded_cache
-from raykd.data.dataset import Dataset, Split, load
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset, Split
 
 
 def assert_equal(left: Dataset, right: Dataset) -> None:
@@ -42,17 +43,17 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.Source]:
 def test_cached_load_equals_decoding_and_does_not_decode(
     parquet_folder: Path, tmp_path: Path, decodings: list, image_size: int | None
 ) -> None:
-    decoded = load("cifar10", parquet_folder, image_size, tmp_path / "cache")
-    cached = load("cifar10", parquet_folder, image_size, tmp_path / "cache")
+    decoded = load_dataset("cifar10", parquet_folder, image_size, tmp_path / "cache")
+    cached = load_dataset("cifar10", parquet_folder, image_size, tmp_path / "cache")
     assert_equal(decoded, cached)
     assert len(decodings) == 1
 
 
 def test_changed_data_and_other_sizes_are_other_files(parquet_folder: Path, tmp_path: Path, decodings: list) -> None:
-    load("cifar10", parquet_folder, None, tmp_path / "cache")
-    load("cifar10", parquet_folder, 16, tmp_path / "cache")
+    load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
+    load_dataset("cifar10", parquet_folder, 16, tmp_path / "cache")
     (parquet_folder / "train.parquet").write_bytes((parquet_folder / "test.parquet").read_bytes())
-    assert len(load("cifar10", parquet_folder, None, tmp_path / "cache").train) == 10
+    assert len(load_dataset("cifar10", parquet_folder, None, tmp_path / "cache").train) == 10
     assert len(decodings) == 3
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
@@ -66,11 +67,11 @@ def test_damaged_file_is_rebuilt(
     position: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    expected = load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     damage(only_file(tmp_path / "cache"), position)
-    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert_equal(load_dataset("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
     assert "damaged" in caplog.text
-    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert_equal(load_dataset("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
     assert len(decodings) == 2
 
 
@@ -112,29 +113,29 @@ def test_swapped_and_zeroed_images_and_labels_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 5, 1_000, -1])
 def test_file_cut_short_is_rebuilt(parquet_folder: Path, tmp_path: Path, kept: int) -> None:
-    expected = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    expected = load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     file = only_file(tmp_path / "cache")
     file.write_bytes(file.read_bytes()[:kept])
-    assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+    assert_equal(load_dataset("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
     assert decoded_cache.read(file, expected.identity) is not None
 
 
 def test_file_of_another_identity_is_not_taken(parquet_folder: Path, tmp_path: Path) -> None:
-    data = load("cifar10", parquet_folder, None, tmp_path / "cache")
+    data = load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     file = only_file(tmp_path / "cache")
     assert decoded_cache.read(file, data.identity) is not None
     assert decoded_cache.read(file, data.identity[:16] + "0" * 48) is None
 
 
 def test_changing_loaded_images_leaves_the_file_alone(parquet_folder: Path, tmp_path: Path) -> None:
-    load("cifar10", parquet_folder, None, tmp_path / "cache")
+    load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     before = only_file(tmp_path / "cache").read_bytes()
-    load("cifar10", parquet_folder, None, tmp_path / "cache").train.images.zero_()
+    load_dataset("cifar10", parquet_folder, None, tmp_path / "cache").train.images.zero_()
     assert only_file(tmp_path / "cache").read_bytes() == before
 
 
 def test_others_can_read_the_file(parquet_folder: Path, tmp_path: Path) -> None:
-    load("cifar10", parquet_folder, None, tmp_path / "cache")
+    load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     (tmp_path / "plain").touch()  # what the umask gives
     assert only_file(tmp_path / "cache").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -146,10 +147,10 @@ def test_cache_that_cannot_be_written_is_done_without(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    expected = load("cifar10", parquet_folder)
+    expected = load_dataset("cifar10", parquet_folder)
     with monkeypatch.context() as patched:
         patched.setattr(step, full)
-        assert_equal(load("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
+        assert_equal(load_dataset("cifar10", parquet_folder, None, tmp_path / "cache"), expected)
     assert "No space left" in caplog.text
     assert not list(tmp_path.glob("cache/*"))
 

@@ -4,22 +4,22 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
 
 
 def test_digits_are_split_once_for_all_with_equal_shares() -> None:
-    digits = load("digits", None)
+    digits = load_dataset("digits", None)
     assert (len(digits.train), len(digits.test)) == (1_200, 597)
     both = digits.train.labels.bincount() + digits.test.labels.bincount()
     assert ((digits.test.labels.bincount() - both * 597 / 1_797).abs() < 1).all()
-    assert digits.identity == load("digits", None).identity
+    assert digits.identity == load_dataset("digits", None).identity
     assert digits.num_classes == 10
     assert digits.image_size == 16
 
 
 def test_every_stored_digit_is_there_and_averages_back_to_itself() -> None:
-    small = load("digits", None, image_size=8)
+    small = load_dataset("digits", None, image_size=8)
     stored, _ = load_digits(return_X_y=True)
     expected = torch.from_numpy(stored * 255 / 16).round().to(torch.uint8).tolist()
     for channel in range(3):
@@ -28,19 +28,19 @@ def test_every_stored_digit_is_there_and_averages_back_to_itself() -> None:
 
 
 def test_mean_and_std_are_those_of_the_training_images() -> None:
-    digits = load("digits", None)
+    digits = load_dataset("digits", None)
     pixels = digits.train.images.double() / 255
     assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(digits.mean, abs=5e-5)
     assert pixels.std((0, 2, 3), correction=0).tolist() == pytest.approx(digits.std, abs=5e-5)
 
 
 def test_identity_tells_sizes_apart() -> None:
-    assert len({load("digits", None, size).identity for size in (16, 8, 4)}) == 3
-    assert load("digits", None, 16).identity == load("digits", None).identity
+    assert len({load_dataset("digits", None, size).identity for size in (16, 8, 4)}) == 3
+    assert load_dataset("digits", None, 16).identity == load_dataset("digits", None).identity
 
 
 def test_size_that_does_not_divide_is_named_with_those_that_do() -> None:
     with pytest.raises(
         ConfigError, match="image_size 12 does not divide the 16 pixels of digits; give one of 1, 2, 4, 8, 16"
     ):
-        load("digits", None, image_size=12)
+        load_dataset("digits", None, image_size=12)

@@ -16,7 +16,7 @@ from PIL import Image
 from small_pictures import CLASSES, encoded, write_folder
 
 from raykd.data import memory
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
 
@@ -30,7 +30,7 @@ def read(path: Path) -> torch.Tensor:
 
 
 def test_every_picture_is_read_once_with_the_label_of_its_folder(place: Path) -> None:
-    data = load("folder:insects", place.parent)
+    data = load_dataset("folder:insects", place.parent)
     files = sorted((place / "train").rglob("*.png"))
     assert data.train.images.equal(torch.stack([read(file) for file in files]))
     assert data.train.labels.tolist() == [CLASSES.index(file.parent.name) for file in files]
@@ -42,34 +42,34 @@ def test_every_picture_is_read_once_with_the_label_of_its_folder(place: Path) ->
 
 
 def test_an_absolute_path_needs_no_data_folder(place: Path) -> None:
-    assert load(f"folder:{place}", None).identity == load("folder:insects", place.parent).identity
+    assert load_dataset(f"folder:{place}", None).identity == load_dataset("folder:insects", place.parent).identity
     with pytest.raises(DataError, match="folder:insects is read from a folder: give --data-dir"):
-        load("folder:insects", None)
+        load_dataset("folder:insects", None)
 
 
 def test_identity_is_of_the_bytes_and_classes_and_not_of_names_or_places(place: Path, tmp_path: Path) -> None:
-    before = load("folder:insects", tmp_path)
+    before = load_dataset("folder:insects", tmp_path)
     place.rename(tmp_path / "moved")
     (tmp_path / "moved/train/ant/000.png").rename(tmp_path / "moved/train/ant/00.png")
-    assert load("folder:moved", tmp_path).identity == before.identity
-    others = {before.identity, load("folder:moved", tmp_path, 12).identity}
+    assert load_dataset("folder:moved", tmp_path).identity == before.identity
+    others = {before.identity, load_dataset("folder:moved", tmp_path, 12).identity}
     for change in ("train/ant/00.png", "test/wasp/001.png"):
         (tmp_path / "moved" / change).write_bytes(encoded(77))
-        others.add(load("folder:moved", tmp_path).identity)
+        others.add(load_dataset("folder:moved", tmp_path).identity)
     for part in ("train", "test"):
         (tmp_path / "moved" / part / "ant").rename(tmp_path / "moved" / part / "aphid")
-    others.add(load("folder:moved", tmp_path).identity)
+    others.add(load_dataset("folder:moved", tmp_path).identity)
     assert len(others) == 5
 
 
 def test_decoded_cache_gives_the_same_without_decoding(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = load(f"folder:{place}", None, 16, tmp_path / "cache")
+    decoded = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     assert file.name.endswith(f"insects-16-{decoded.identity[:16]}.safetensors") and len(file.name) < 110
     monkeypatch.setattr("raykd.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
-    mapped = load(f"folder:{place}", None, 16, tmp_path / "cache")
+    mapped = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
     assert mapped.train.images.equal(decoded.train.images) and mapped.test.labels.equal(decoded.test.labels)
     assert (mapped.mean, mapped.std, mapped.class_names) == (decoded.mean, decoded.std, decoded.class_names)
 
@@ -78,14 +78,14 @@ def test_pictures_of_other_sizes_are_their_middle_square_resized(place: Path) ->
     wide = np.zeros((20, 40, 3), dtype=np.uint8)  # its middle square is columns 10 to 29; bicubic looks at some more
     wide[:, 7:33] = (200, 100, 50)
     Image.fromarray(wide).save(place / "train/ant/000.png")
-    data = load("folder:insects", place.parent, 16)
+    data = load_dataset("folder:insects", place.parent, 16)
     assert (data.train.images.shape, data.test.images.shape) == ((18, 3, 16, 16), (6, 3, 16, 16))
     assert data.train.images[0].flatten(1).unique(dim=1).T.tolist() == [[200, 100, 50]]
 
 
 def test_one_size_is_the_pictures_own_unless_another_is_asked_for(place: Path) -> None:
-    same = load("folder:insects", place.parent, 24)
-    assert same.train.images.equal(load("folder:insects", place.parent).train.images)
+    same = load_dataset("folder:insects", place.parent, 24)
+    assert same.train.images.equal(load_dataset("folder:insects", place.parent).train.images)
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_other_modes_become_rgb_as_pillow_makes_it(place: Path, mode: str, kind:
     content = encoded(3, kind=kind, mode=mode)
     (place / "train/ant/000.png").write_bytes(content)
     wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGB"))
-    assert np.array_equal(load("folder:insects", place.parent).train.images[0].permute(1, 2, 0), wanted)
+    assert np.array_equal(load_dataset("folder:insects", place.parent).train.images[0].permute(1, 2, 0), wanted)
 
 
 def test_cmyk_becomes_rgb(place: Path) -> None:
     Image.new("CMYK", (24, 24), (0, 255, 255, 0)).save(place / "train/ant/000.jpg", "JPEG", quality=100)
     (place / "train/ant/000.png").unlink()
-    assert load("folder:insects", place.parent).train.images[0].flatten(1).float().mean(1).tolist() == pytest.approx(
-        [255, 0, 0], abs=3
-    )
+    assert load_dataset("folder:insects", place.parent).train.images[0].flatten(1).float().mean(
+        1
+    ).tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
 def test_grey_of_16_bits_keeps_its_upper_8(place: Path) -> None:
     Image.fromarray(np.full((24, 24), 200 * 256 + 17, dtype=np.uint16)).save(place / "train/ant/000.png")
-    assert load("folder:insects", place.parent).train.images[0].unique().tolist() == [200]
+    assert load_dataset("folder:insects", place.parent).train.images[0].unique().tolist() == [200]
 
 
 def test_pictures_are_turned_as_their_exif_says(place: Path) -> None:
@@ -116,7 +116,7 @@ def test_pictures_are_turned_as_their_exif_says(place: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: a quarter clockwise
     picture.save(place / "train/ant/000.png", exif=exif)
-    turned = load("folder:insects", place.parent).train.images[0]
+    turned = load_dataset("folder:insects", place.parent).train.images[0]
     assert np.array_equal(turned.permute(1, 2, 0), np.rot90(np.asarray(picture), -1))
 
 
@@ -281,50 +281,50 @@ def test_what_is_bad_is_named_in_one_line_and_nothing_is_kept(
 ) -> None:
     spoil(place)
     with pytest.raises(DataError, match=BAD[spoil]) as caught:
-        load("folder:insects", place.parent, None, tmp_path / "cache")
+        load_dataset("folder:insects", place.parent, None, tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
 
 def test_leftovers_of_file_managers_and_archives_are_passed_over(place: Path) -> None:
-    before = load("folder:insects", place.parent)
+    before = load_dataset("folder:insects", place.parent)
     for name in ("train/ant/Thumbs.db", "train/Desktop.ini", "test/bee/desktop.ini"):
         (place / name).write_text("[.ShellClassInfo]")
     (place / "train/__MACOSX/ant").mkdir(parents=True)
     (place / "train/__MACOSX/ant/._000.png").write_bytes(b"x")
-    after = load("folder:insects", place.parent)
+    after = load_dataset("folder:insects", place.parent)
     assert (after.identity, after.class_names, len(after.train)) == (before.identity, before.class_names, 18)
 
 
 def test_a_class_has_one_name_in_both_unicode_forms(tmp_path: Path) -> None:
     place = write_folder(tmp_path / "drinks", classes=("caf\u00e9", "tea"))
-    before = load("folder:drinks", tmp_path)
+    before = load_dataset("folder:drinks", tmp_path)
     (place / "test/caf\u00e9").rename(place / "test/cafe\u0301")
-    after = load("folder:drinks", tmp_path)
+    after = load_dataset("folder:drinks", tmp_path)
     assert (after.class_names, after.identity) == (("caf\u00e9", "tea"), before.identity)
     assert after.test.labels.tolist() == before.test.labels.tolist()
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
 def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(place: Path, name: str) -> None:
-    before = load("folder:insects", place.parent)
+    before = load_dataset("folder:insects", place.parent)
     (place / "test").rename(place / name)
-    after = load("folder:insects", place.parent)
+    after = load_dataset("folder:insects", place.parent)
     assert after.notes == (f"'{name}' is the test set, because there is no 'test'",)
     assert after.test.images.equal(before.test.images) and after.identity == before.identity and not before.notes
 
 
 def test_a_validation_part_beside_test_is_not_read_and_that_is_said(place: Path) -> None:
-    before = load("folder:insects", place.parent)
+    before = load_dataset("folder:insects", place.parent)
     shutil.copytree(place / "train", place / "val")
-    after = load("folder:insects", place.parent)
+    after = load_dataset("folder:insects", place.parent)
     assert after.notes == ("'val' is not read: 'test' is the test set, and validation images are taken from 'train'",)
     assert after.identity == before.identity
 
 
 def test_test_images_that_are_trained_on_are_said(place: Path) -> None:
     shutil.copy(place / "train/ant/000.png", place / "test/bee/900.png")
-    (note,) = load("folder:insects", place.parent).notes
+    (note,) = load_dataset("folder:insects", place.parent).notes
     assert note == f"1 of 7 test images are also training images, such as {place / 'test/bee/900.png'}"
 
 
@@ -334,7 +334,7 @@ def test_a_channel_of_one_value_is_named_and_can_be_divided_by(place: Path, chan
         pixels = np.asarray(Image.open(file)).copy()
         pixels[..., channel] = 77
         Image.fromarray(pixels).save(file)
-    data = load("folder:insects", place.parent)
+    data = load_dataset("folder:insects", place.parent)
     color = ("red", "green", "blue")[channel]
     assert data.notes == (f"the {color} channel is 77 in every pixel of every training image",)
     assert data.std[channel] == 1 and data.mean[channel] == pytest.approx(77 / 255)
@@ -344,32 +344,32 @@ def test_a_channel_of_one_value_is_named_and_can_be_divided_by(place: Path, chan
 def test_grey_pictures_have_three_equal_channels_and_no_note(place: Path) -> None:
     for file in place.rglob("*.png"):
         Image.open(file).convert("L").save(file)
-    data = load("folder:insects", place.parent)
+    data = load_dataset("folder:insects", place.parent)
     assert len(set(data.std)) == 1 and not data.notes
 
 
 def test_png_and_jpeg_are_known_by_their_content_and_not_by_their_name(place: Path) -> None:
-    before = load("folder:insects", place.parent)
+    before = load_dataset("folder:insects", place.parent)
     (place / "train/ant/000.png").rename(place / "train/ant/000.jpg")
-    assert load("folder:insects", place.parent).train.images.equal(before.train.images)
+    assert load_dataset("folder:insects", place.parent).train.images.equal(before.train.images)
 
 
 def test_hidden_files_are_passed_over_and_a_class_may_be_missing_from_test(place: Path) -> None:
     (place / "train/ant/.DS_Store").write_text("")
     (place / "train/.cache").mkdir()
     shutil.rmtree(place / "test/bee")
-    data = load("folder:insects", place.parent)
+    data = load_dataset("folder:insects", place.parent)
     assert (len(data.train), data.num_classes, data.test.labels.unique().tolist()) == (18, 3, [0, 2])
 
 
 def test_what_does_not_fit_into_memory_is_said_with_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
-    load("folder:insects", place.parent, 83)
+    load_dataset("folder:insects", place.parent, 83)
     with pytest.raises(
         DataError,
         match=r"insects: 24 images of 500x500 take 0\.0 GB of memory, and 0\.0 GB while .* --set data.image_size=83",
     ):
-        load("folder:insects", place.parent, 500)
+        load_dataset("folder:insects", place.parent, 500)
 
 
 def test_memory_left_is_the_least_of_machine_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_pictures import encoded, write_folder, write_parquet
 
-from raykd import cli
+from raykd.cli import parser
 from raykd.data.inventory import inventory
 from raykd.errors import DataError
 
@@ -43,7 +43,7 @@ def test_nothing_at_all_names_what_was_looked_for(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_network")
 def test_prefetch_looks_at_own_data_and_fetches_nothing(own: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["prefetch", str(DIGITS), "--data-dir", str(own), "--set"]
-    assert cli.entry([*words, "data.name=folder:insects"]) == 0
+    assert parser.entry([*words, "data.name=folder:insects"]) == 0
     assert f"folder:insects is in {own}/insects" in capsys.readouterr().out.replace("\n", "")
-    assert cli.entry([*words, "data.name=folder:birds"]) == 2
+    assert parser.entry([*words, "data.name=folder:birds"]) == 2
     assert "birds: no such folder" in capsys.readouterr().err

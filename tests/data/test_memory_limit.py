@@ -17,7 +17,7 @@ LOAD = """
 import resource, sys
 from pathlib import Path
 from raykd.data import memory
-from raykd.data.dataset import load
+from raykd.data.load import load
 from raykd.errors import DataError
 
 name, asked = f"folder:{sys.argv[1]}", memory.available_bytes

@@ -16,7 +16,7 @@ from PIL import Image
 from small_pictures import encoded, write_parquet
 
 from raykd.data import parquet, pictures
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
 NAMES = ("oak", "ash", "elm")
@@ -36,20 +36,20 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_shards_are_one_part_and_classes_have_the_names_of_the_metadata(place: Path) -> None:
-    data = load("parquet:trees", place.parent)
+    data = load_dataset("parquet:trees", place.parent)
     assert data.train.labels.tolist() == LABELS + LABELS
     assert (data.class_names, data.image_size, len(data.test)) == (NAMES, 24, 3)
-    assert data.name == "parquet:trees" and data.identity == load(f"parquet:{place}", None).identity
+    assert data.name == "parquet:trees" and data.identity == load_dataset(f"parquet:{place}", None).identity
 
 
 def test_without_metadata_classes_are_called_by_their_numbers(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write_parquet(tmp_path / f"{part}.parquet", [encoded(row) for row in range(8)], {"label": LABELS})
-    assert load("parquet:.", tmp_path).class_names == ("0", "1", "2")
+    assert load_dataset("parquet:.", tmp_path).class_names == ("0", "1", "2")
 
 
 def test_a_size_that_is_asked_for_resizes_and_is_another_identity(place: Path) -> None:
-    small, whole = load("parquet:trees", place.parent, 12), load("parquet:trees", place.parent)
+    small, whole = load_dataset("parquet:trees", place.parent, 12), load_dataset("parquet:trees", place.parent)
     assert small.train.images.shape == (16, 3, 12, 12) and small.identity != whole.identity
 
 
@@ -61,7 +61,7 @@ def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -
     place.mkdir()
     for part in ("train", "test"):
         (place / f"{part}.parquet").symlink_to(folder / "test.parquet")
-    data = load("parquet:mine", tmp_path)
+    data = load_dataset("parquet:mine", tmp_path)
     wanted = parquet.Wanted(pictures.Wanted(32, "no other size"), 10, "0 to 9")
     assert data.train.images.equal(parquet.read((folder / "test.parquet",), wanted).images)
     assert (data.num_classes, data.train.labels.bincount().tolist()) == (10, [1_000] * 10)
@@ -82,7 +82,7 @@ def test_labels_that_cannot_be_are_named(tmp_path: Path, part: str, labels: list
         given = labels if name == part else LABELS
         write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": given})
     with pytest.raises(DataError, match=message):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 def test_a_class_of_the_metadata_without_images_is_named(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_class_of_the_metadata_without_images_is_named(tmp_path: Path) -> None
     for name in ("train", "test"):
         write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": LABELS}, names)
     with pytest.raises(DataError, match=r"no training image has label 3 \('yew'\), of 4 classes"):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> Non
     pictures[5] = encoded(5, (24, 30))
     write_parquet(tmp_path / "train.parquet", pictures, {"label": LABELS})
     with pytest.raises(DataError, match=r"row 5 is 24x30 pixels; the first is 24x24.*data\.image_size=24"):
-        load("parquet:.", tmp_path)
-    assert load("parquet:.", tmp_path, 24).train.images.dtype == torch.uint8
+        load_dataset("parquet:.", tmp_path)
+    assert load_dataset("parquet:.", tmp_path, 24).train.images.dtype == torch.uint8
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_missing_files_are_named(place: Path, missing: list[str], message: str) 
     for name in missing:
         (place / "data" / f"{name}.parquet").unlink()
     with pytest.raises(DataError, match=message):
-        load("parquet:trees", place.parent)
+        load_dataset("parquet:trees", place.parent)
 
 
 def write_parts(
@@ -144,7 +144,7 @@ TEXTS = [NAMES[label] for label in LABELS]
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
 def test_labels_that_are_text_are_classes_sorted_by_name(tmp_path: Path, kind: pa.DataType) -> None:
     write_parts(tmp_path, pa.array(TEXTS).cast(kind), pa.array(["oak", "elm"]).cast(kind))
-    data = load("parquet:.", tmp_path)
+    data = load_dataset("parquet:.", tmp_path)
     assert data.class_names == ("ash", "elm", "oak")
     assert [data.class_names[label] for label in data.train.labels] == TEXTS
     assert data.test.labels.tolist() == [2, 1]
@@ -162,14 +162,14 @@ def test_text_is_numbered_alike_in_all_files(tmp_path: Path) -> None:
         pq.write_table(
             pa.table({"image": rows, "label": pa.array([*texts]).dictionary_encode()}), tmp_path / f"{name}.parquet"
         )
-    data = load("parquet:.", tmp_path)
+    data = load_dataset("parquet:.", tmp_path)
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([1, 0, 2, 2, 0, 1], [2, 1])
 
 
 @pytest.mark.parametrize("column", ["labels", "species"])
 def test_the_only_column_of_class_labels_is_read(tmp_path: Path, column: str) -> None:
     write_parts(tmp_path, LABELS, LABELS[:3], column, (NAMES, NAMES))
-    assert load("parquet:.", tmp_path).class_names == NAMES
+    assert load_dataset("parquet:.", tmp_path).class_names == NAMES
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_files_that_number_their_classes_otherwise_are_refused(
 ) -> None:
     write_parts(tmp_path, LABELS, LABELS, names=names)
     with pytest.raises(DataError, match=message):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 def test_shards_that_number_their_classes_otherwise_are_refused(place: Path) -> None:
     pictures = [encoded(500 + row) for row in range(8)]
     write_parquet(place / "data/train-00001-of-00002.parquet", pictures, {"label": LABELS}, ("ash", "oak", "elm"))
     with pytest.raises(DataError, match=r"label 0 is 'ash' in .*train-00001-.*, and 'oak' in .*train-00000-"):
-        load("parquet:trees", place.parent)
+        load_dataset("parquet:trees", place.parent)
 
 
 @pytest.mark.parametrize(
@@ -214,55 +214,55 @@ def test_labels_of_other_types_are_refused_with_the_cast(tmp_path: Path, labels:
     with pytest.raises(
         DataError, match=rf"train\.parquet: has the columns .*'label': {str(labels.type)[:4]}.*; {remedy}"
     ):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 def test_labels_are_found_or_the_columns_named(tmp_path: Path) -> None:
     write_parts(tmp_path / "other", LABELS, LABELS, "fine_label")
     with pytest.raises(DataError, match=r"'fine_label': int64; wanted .*; rename the column with the labels"):
-        load("parquet:other", tmp_path)
+        load_dataset("parquet:other", tmp_path)
     features = {name: {"names": list(NAMES), "_type": "ClassLabel"} for name in ("fine", "coarse")}
     for part in ("train", "test"):
-        table = pq.read_table(tmp_path / "other" / f"{part}.parquet").rename_columns(["image", "fine"])
+        table = pq.read_cache(tmp_path / "other" / f"{part}.parquet").rename_columns(["image", "fine"])
         table = table.append_column("coarse", table["fine"])
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         pq.write_table(table, tmp_path / "other" / f"{part}.parquet")
     with pytest.raises(DataError, match=r"has several columns of labels, 'fine', 'coarse'; rename the one to learn to"):
-        load("parquet:other", tmp_path)
+        load_dataset("parquet:other", tmp_path)
 
 
 def test_text_of_the_test_set_that_train_lacks_is_named_with_its_row(tmp_path: Path) -> None:
     write_parts(tmp_path, pa.array(TEXTS), pa.array(["oak", "yew"]))
     with pytest.raises(DataError, match=r"test\.parquet: row 1 has label yew; train's are ash to oak"):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
     write_parts(tmp_path, pa.array(TEXTS), LABELS)
     with pytest.raises(DataError, match=r"test\.parquet: has the columns .*'label': int64; wanted .*'label': string"):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b"[" * 100_000, b'{"info": {"features": []}}', b'{"info": null}'])
 def test_metadata_of_others_is_passed_over(tmp_path: Path, metadata: bytes) -> None:
     write_parts(tmp_path, LABELS, LABELS)
     for part in ("train", "test"):
-        table = pq.read_table(tmp_path / f"{part}.parquet").replace_schema_metadata({"huggingface": metadata})
+        table = pq.read_cache(tmp_path / f"{part}.parquet").replace_schema_metadata({"huggingface": metadata})
         pq.write_table(table, tmp_path / f"{part}.parquet")
-    assert load("parquet:.", tmp_path).class_names == ("0", "1", "2")
+    assert load_dataset("parquet:.", tmp_path).class_names == ("0", "1", "2")
 
 
 def test_equal_files_of_one_part_are_refused_and_shared_ones_are_said(place: Path) -> None:
     data = place / "data"
     shutil.copy(data / "train-00000-of-00002.parquet", data / "test-00000-of-00001.parquet")
-    (note,) = load("parquet:trees", place.parent).notes
+    (note,) = load_dataset("parquet:trees", place.parent).notes
     assert note.startswith("test-00000-of-00001.parquet of the test set is also trained on")
     shutil.copy(data / "train-00000-of-00002.parquet", data / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: has the same content as train-00000-of-00002"):
-        load("parquet:trees", place.parent)
+        load_dataset("parquet:trees", place.parent)
 
 
 def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(place: Path) -> None:
-    before = load("parquet:trees", place.parent)
+    before = load_dataset("parquet:trees", place.parent)
     (place / "data/test-00000-of-00001.parquet").rename(place / "data/validation-00000-of-00001.parquet")
-    after = load("parquet:trees", place.parent)
+    after = load_dataset("parquet:trees", place.parent)
     assert after.notes == ("'validation' is the test set, because there is no 'test'",)
     assert after.identity == before.identity and not before.notes
 
@@ -271,13 +271,13 @@ def test_what_lies_there_instead_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "default/partial-train/0000.parquet", [encoded(0)], {"label": [0]})
     message = r"has no Parquet of train; wants .*; there are: default/partial-train/0000\.parquet"
     with pytest.raises(DataError, match=message):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)
 
 
 def test_a_pointer_of_git_lfs_is_named(place: Path) -> None:
     (place / "data/test-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12")
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet: .*it is a Git LFS pointer .*git lfs pull"):
-        load("parquet:trees", place.parent)
+        load_dataset("parquet:trees", place.parent)
 
 
 def test_12_bits_in_16_are_refused_with_the_row(tmp_path: Path) -> None:
@@ -289,4 +289,4 @@ def test_12_bits_in_16_are_refused_with_the_row(tmp_path: Path) -> None:
             tmp_path / f"{part}.parquet", [*pictures[:3], stream.getvalue(), *pictures[4:]], {"label": LABELS}
         )
     with pytest.raises(DataError, match=r"train\.parquet: row 3: its values of 16 bits go up to 3,000 at most"):
-        load("parquet:.", tmp_path)
+        load_dataset("parquet:.", tmp_path)

@@ -12,7 +12,7 @@ from PIL import Image
 from small_cifar10 import png, random_pixels, write_parquet
 
 from raykd.data import parquet, parquet_files, pictures
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 from raykd.errors import DataError
 
 PICTURES = [png(image) for image in random_pixels(20)]

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as transforms
 from torchvision.transforms.autoaugment import _apply_op  # the operations of its RandAugment, without its drawing
 
 from raykd.data.counter_rng import AUGMENT, hash64
-from raykd.data.dataset import load
+from raykd.data.load import load_dataset
 from raykd.data.rand_augment import OPERATIONS, RandAugment
 
 SIDE = 32
@@ -24,7 +24,9 @@ NEARLY_ALL = 0.999
 @cache
 def colour_digits(num_images: int = 60) -> Tensor:
     """uint8 [n, 32, 32, 3]: a digit in each channel, twice as wide as stored; two channels reach neither end."""
-    images = load("digits", None).train.images[: 3 * num_images, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    images = (
+        load_dataset("digits", None).train.images[: 3 * num_images, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    )
     pixels = images.view(num_images, 3, SIDE, SIDE).permute(0, 2, 3, 1)
     return (pixels * torch.tensor([1.0, 0.6, 0.8]) + torch.tensor([0.0, 40.0, 10.0])).to(torch.uint8).contiguous()
 

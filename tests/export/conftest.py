@@ -7,7 +7,7 @@ import pytest
 from export_runs import train_on_own_pictures, train_students
 
 from raykd.export.export import export_run
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 
 
 @pytest.fixture(scope="package")

@@ -7,21 +7,21 @@ from PIL import Image
 from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, taught_by, train
 from torch import Tensor
 
-from raykd.data.dataset import load
-from raykd.experiment import Data
+from raykd.data.load import load_dataset
 from raykd.methods import KD, DeiT, Method
 from raykd.models import Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.plan import make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.spec.experiment import Data
+from raykd.spec.plan import make_plan
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
+from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.loop import fit
-from raykd.training.teachers import no_teacher
-from raykd.training.testing import evaluate_on_test
-from raykd.training.trained import load_trained
+from raykd.training.model_file import load_trained
+from raykd.training.teacher.sources import no_teacher
 
 MODELS: dict[str, Model] = {
     "resnet": ResNet(blocks=(1, 2, 1, 1), width=WIDTH),
@@ -55,7 +55,7 @@ def train_on_own_pictures(root: Path) -> RunFolder:
     """A ViT that was trained on digits in folders by class, which are named by an absolute path below `root`."""
     place = write_digits(root / PRIVATE / "flowers")
     data = Data(f"folder:{place}", val_images=3, image_size=IMAGE_SIZE, crop_padding=1)
-    dataset = load(data.name, None, IMAGE_SIZE)
+    dataset = load_dataset(data.name, None, IMAGE_SIZE)
     student = recipe(model=ViT(depth=1, width=16, heads=2), epochs=1, batch_size=5)
     plan = make_plan(experiment(data=data, teacher=student, student=student), dataset, NO_WEIGHTS, ["baseline"])
     folder = RunFolder(root / "results" / "small" / plan.runs[0].name)

@@ -15,11 +15,11 @@ from export_runs import CASES, FORMATS_OF, MODELS, logits_of, off, pictures
 from safetensors.torch import load_file
 from small_runs import IMAGE_SIZE, digits
 
-from raykd.checksums import file_sha256
-from raykd.cli import EXPORT_FORMATS
+from raykd.cli.parser import EXPORT_FORMATS
 from raykd.export.done_run import read_done
-from raykd.export.formats import FORMATS
-from raykd.training.trained import load_trained
+from raykd.export.export import FORMATS
+from raykd.provenance import file_sha256
+from raykd.training.model_file import load_trained
 
 KINDS = tuple(MODELS)
 IN_TIMM = [kind for kind in KINDS if "timm" in FORMATS_OF[kind]]

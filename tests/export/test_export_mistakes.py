@@ -12,12 +12,12 @@ import pytest
 from export_runs import MODELS
 from small_runs import run_of, train
 
-from raykd import cli
+from raykd.cli import parser
 from raykd.errors import Interrupted
-from raykd.export.formats import FORMATS
-from raykd.export.onnx_form import Onnx
-from raykd.json_fields import read_json, write_record
-from raykd.run_folder import RunFolder
+from raykd.export.export import FORMATS
+from raykd.export.onnx_format import Onnx
+from raykd.store.codec import read_json, write_record
+from raykd.store.run_folder import RunFolder
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -31,7 +31,7 @@ def export(results, students, capsys):
     """Type `export`; gives the exit code and what it said."""
 
     def call(*words: str | Path) -> tuple[int, str]:
-        code = cli.entry(["export", *map(str, words), "--results", str(results)])
+        code = parser.entry(["export", *map(str, words), "--results", str(results)])
         said = capsys.readouterr()
         return code, said.out + said.err
 
@@ -83,7 +83,7 @@ def test_an_unknown_run_is_named_with_the_nearest(refused, students):
 
 
 def test_results_without_runs_say_so(tmp_path, capsys):
-    assert cli.entry(["export", "x", "--format", "onnx", "--results", str(tmp_path)]) == 2
+    assert parser.entry(["export", "x", "--format", "onnx", "--results", str(tmp_path)]) == 2
     assert "train one first" in capsys.readouterr().err and not [*tmp_path.iterdir()]
 
 
@@ -91,7 +91,7 @@ def test_a_name_in_two_families_is_asked_for_with_its_family(students, tmp_path,
     for family in ("a", "b"):
         (tmp_path / family / "run").mkdir(parents=True)
         os.link(students["resnet"].path / "run.json", tmp_path / family / "run" / "run.json")
-    assert cli.entry(["export", "run", "--format", "onnx", "--results", str(tmp_path)]) == 2
+    assert parser.entry(["export", "run", "--format", "onnx", "--results", str(tmp_path)]) == 2
     assert "name one of a/run, b/run" in capsys.readouterr().err
 
 
@@ -206,7 +206,7 @@ def test_an_export_through_a_link_fills_what_it_leads_to(export, students, tmp_p
 
 @pytest.mark.parametrize("missing", ONNX_PACKAGES)
 def test_a_package_that_is_missing_is_named_with_its_remedy(missing, refused, students, monkeypatch, tmp_path):
-    monkeypatch.setattr("raykd.export.form.find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr("raykd.export.format.find_spec", lambda name: None if name == missing else object())
     line = refused(students["vit"].path, "--format", "onnx", "--output", tmp_path / "out")
     assert line == f"raykd: --format onnx wants what is not installed: pip install {missing}\n"
 

@@ -11,10 +11,9 @@ from export_runs import CASES, PRIVATE, write_digits
 from safetensors.torch import load_file
 
 import raykd
-from raykd.data.dataset import load
-from raykd.export.export import export_run
-from raykd.export.formats import FORMATS
-from raykd.training.trained import images_of, load_trained, read_header
+from raykd.data.load import load_dataset
+from raykd.export.export import FORMATS, export_run
+from raykd.training.model_file import images_of, load_trained, read_header
 
 CODE = Path(raykd.__file__).parents[1]
 
@@ -61,7 +60,7 @@ def test_exported_weights_find_their_images_again_below_another_data_folder(own_
     header = read_header(tmp_path / "out" / "model.safetensors")
     assert header is not None
     write_digits(tmp_path / "elsewhere" / "flowers")
-    dataset = load(header.data, tmp_path / "elsewhere", header.images.size)
+    dataset = load_dataset(header.data, tmp_path / "elsewhere", header.images.size)
     assert (dataset.class_names, images_of(dataset)) == (header.classes, header.images)
     with torch.no_grad():
         images = dataset.test.images

@@ -14,17 +14,16 @@ from safetensors.torch import load_file
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
-from raykd.checksums import file_sha256
 from raykd.data.names import NAMES
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
-from raykd.export.export import export_run
-from raykd.export.formats import FORMATS
+from raykd.export.export import FORMATS, export_run
 from raykd.export.sources import source_of
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import save_weights
-from raykd.run_folder import RunFolder
-from raykd.training.trained import images_of
+from raykd.provenance import file_sha256
+from raykd.store.run_folder import RunFolder
+from raykd.training.model_file import images_of
 
 LIMIT = 1e-5
 FORM = FORMATS["safetensors"]

@@ -13,10 +13,10 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.methods import CRD, DIST, PKT, RKD, VID, CorrelationCongruence, FitNets, Method, SimilarityPreserving
 from raykd.models.vit_cifar import ViT
-from raykd.recipe import SGD
+from raykd.spec.recipe import SGD
 from raykd.training.compute import choose
 from raykd.training.group import ALONE, Group, all_workers
-from raykd.training.training import make_training
+from raykd.training.state import make_training
 
 STEPS = 3
 # At FitNets' own weight of 100 three steps make rounding large enough to see.

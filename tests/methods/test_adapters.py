@@ -14,10 +14,10 @@ from raykd.methods.crd import Contrast
 from raykd.methods.fitnets import regressor
 from raykd.methods.vid import Prediction
 from raykd.outputs import Outputs, Targets
-from raykd.recipe import SGD
+from raykd.spec.recipe import SGD
 from raykd.training.compute import choose
 from raykd.training.networks import Networks
-from raykd.training.training import Training, make_training
+from raykd.training.state import Training, make_training
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -14,11 +14,11 @@ from raykd.errors import Interrupted
 from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
 from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs, Targets
-from raykd.overrides import override
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
+from raykd.spec.overrides import override
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
 from raykd.training.networks import Networks
-from raykd.training.teachers import LiveTeacher, TableTeacher
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 
 LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
 EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
@@ -47,8 +47,8 @@ def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, An
 def test_method_trains_and_one_that_is_cut_off_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     run, straight, cut = run_with(name), RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "cut")
     Networks(digits()).require_method_fits(run)
-    heard = train(run, straight)
-    assert set(heard[-1].terms) == {*run.method.weights(0), "loss"}
+    reports = train(run, straight)
+    assert set(reports[-1].terms) == {*run.method.weights(0), "loss"}
     left = iter([False] * (STOP_AFTER - 1) + [True])
     with pytest.raises(Interrupted):
         train(run, cut, should_stop=lambda: next(left))
@@ -105,8 +105,8 @@ def test_method_needs_no_more_than_it_says(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_method_takes_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
-    heard = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH)), RunFolder(tmp_path))
-    assert len(heard) == 2
+    reports = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH)), RunFolder(tmp_path))
+    assert len(reports) == 2
 
 
 def test_needs_are_logits_and_at_most_one_thing_more() -> None:
@@ -119,7 +119,7 @@ def test_method_on_logits_alone_is_taught_from_a_table(name: str, tmp_path: Path
     run = run_with(name)
     num_views = run.data.views.count
     logits = torch.randn(len(digits().train.labels) * num_views, 10, generator=torch.Generator().manual_seed(0)).half()
-    assert len(train(run, RunFolder(tmp_path), TableTeacher(logits, num_views, "0" * 64))) == 2
+    assert len(train(run, RunFolder(tmp_path), CachedTeacher(logits, num_views, "0" * 64))) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,9 +12,9 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teac
 from torch import Tensor
 
 from raykd import models
+from raykd.cli.experiment_file import load_experiment
 from raykd.config import kinds
 from raykd.errors import ConfigError
-from raykd.experiment_file import load_experiment
 from raykd.methods import KD, FitNets, Method, StageMethod
 from raykd.methods.fitnets import hint_loss, regressor
 from raykd.models import Images, Model
@@ -22,13 +22,13 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm, stages_of
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
-from raykd.overrides import override
-from raykd.plan import Run, make_plan
-from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder
+from raykd.spec.overrides import override
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import AdamW
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
 from raykd.training.networks import Networks
-from raykd.training.training import Training, make_training
+from raykd.training.state import Training, make_training
 
 MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
 RESNET, WIDE_RESNET = (ResNet((1, 1, 1, 1), width) for width in (8, 16))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from small_runs import experiment, run_of
 
+from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.config import to_dict
 from raykd.errors import ConfigError
-from raykd.experiment_file import apply_settings, load_experiments
 from raykd.methods import KD, Method
-from raykd.overrides import override
+from raykd.spec.overrides import override
 
 TEXT = """
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from raykd.errors import ConfigError
 from raykd.methods import KD, Method
 from raykd.methods.method import NO_TERMS, Need
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from torch import Tensor, nn
 
 from raykd import models
-from raykd.checksums import file_sha256
 from raykd.errors import ConfigError
 from raykd.models import Images
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
-from raykd.plan import make_plan
-from raykd.training.training import make_model
+from raykd.provenance import file_sha256
+from raykd.spec.plan import make_plan
+from raykd.training.state import make_model
 
 IMAGES = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TINY = ResNet((1, 1, 1, 1), width=8)

@@ -28,12 +28,14 @@ class Disturbed:
         self.lines += ended.lines
         return ended
 
-    def heard(self, number: int, epochs: int) -> None:
+    def wait_until_reported(self, number: int, epochs: int) -> None:
         """Wait until the search has heard so many epochs of a trial, or has seen it end."""
 
         def has() -> bool:
             trials = trials_in(self.results)
-            return number < len(trials) and (trials[number].is_ended or max(trials[number].heard, default=0) >= epochs)
+            return number < len(trials) and (
+                trials[number].is_ended or max(trials[number].intermediate_values, default=0) >= epochs
+            )
 
         wait_until(has, f"epoch {epochs} of trial {number}")
 

@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 from small_runs import digits, taught_by
 
-from raykd.cli import guarded
-from raykd.experiment import Experiment
-from raykd.orchestration.lab import run_lab
+from raykd.cli.parser import guarded
 from raykd.orchestration.options import Options
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
-from raykd.stages import STAGES, Stage
+from raykd.orchestration.run_experiments import run_experiments
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Run
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 
@@ -57,7 +57,7 @@ def run_here(
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):
-        code = guarded(lambda: run_lab(experiments, options, Console(file=log, width=80)))
+        code = guarded(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
     return Ended(code, log.getvalue().splitlines(), errors.getvalue().splitlines())
 
 

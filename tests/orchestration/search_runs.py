@@ -13,12 +13,12 @@ from lab_runs import NO_DATA
 from rich.console import Console
 from small_runs import experiment, recipe
 
-from raykd.cli import guarded, main
-from raykd.experiment import Data, Experiment, Workers
+from raykd.cli.parser import guarded, main
 from raykd.orchestration.options import Options
-from raykd.orchestration.tune_job import search
-from raykd.search import Search, loguniform, uniform
-from raykd.study import SearchFolder, Trial
+from raykd.orchestration.run_search import search
+from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.search import Search, loguniform, uniform
+from raykd.store.study import SearchFolder, Trial
 
 FILE = Path(__file__)
 TRIALS, EPOCHS = 6, 9
@@ -28,7 +28,7 @@ EXPERIMENT = experiment(
     student=recipe(epochs=EPOCHS, batch_size=20),
     workers=Workers(cpus=1),
     seeds=(0, 1),
-    search=Search(space=SPACE, trials=TRIALS, grace_epochs=1, confirm=1, at_once=1),
+    search=Search(space=SPACE, trials=TRIALS, grace_epochs=1, confirm=1, max_concurrent=1),
 )
 
 

@@ -9,7 +9,7 @@ from lab_runs import ROOT, Ended, command
 
 from raykd.methods import KD, FeatureMethod
 from raykd.methods.method import Method
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -46,7 +46,7 @@ def compared(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def methods() -> tuple[Method, ...]:
-    from raykd.experiment_file import load_experiment
+    from raykd.cli.experiment_file import load_experiment
 
     return load_experiment(ROOT / "experiments" / "compare_methods.py").methods
 

@@ -16,16 +16,16 @@ from search_runs import EXPERIMENT
 from small_runs import recipe
 
 from raykd.errors import ConfigError, RunFailed
-from raykd.json_fields import write_record
 from raykd.orchestration import confirm as confirmation
 from raykd.orchestration.confirm import Candidate, candidates_of, confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.queue import Job, JobStatus, State
-from raykd.orchestration.search_command import SearchCommand
-from raykd.plan import Run
-from raykd.runs import RunStore
-from raykd.search import Search, choice, uniform
-from raykd.study import Trial
+from raykd.orchestration.run_queue import Job, JobStatus, State
+from raykd.orchestration.search_identity import SearchCommand
+from raykd.spec.plan import Run
+from raykd.spec.search import Search, choice, uniform
+from raykd.store.codec import write_record
+from raykd.store.run_store import RunStore
+from raykd.store.study import Trial
 
 LR = "student.optimizer.lr"
 ALPHAS = {"method.alpha": uniform(0.1, 0.9)}
@@ -52,7 +52,7 @@ class Lab:
         self.trained: list[list[str]] = []
         self.last: list[Run] = []
 
-    def bring_to_end(self, runs: Sequence[Run], *_: Any) -> list[JobStatus]:
+    def run_to_completion(self, runs: Sequence[Run], *_: Any) -> list[JobStatus]:
         statuses = [self._train(run) for run in runs if self._store.status(run) != "done"]
         self.trained.append([self._key(run) for run in runs])
         self.last = list(_[-1](statuses))
@@ -80,7 +80,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def confirmed(tops: Mapping[str, Sequence[float | str]]) -> tuple[Lab, dict[str, Any]]:
         asked, made = command(tmp_path, RATES), Lab(tmp_path, tops)
-        monkeypatch.setattr(confirmation, "bring_to_end", made.bring_to_end)
+        monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
         confirm(asked, trials({LR: 0.2}, {LR: 0.05}), None, lambda: False)
         return made, json.loads(asked.folder.confirmed.read_text())
 
@@ -115,7 +115,7 @@ def test_baselines_that_all_candidates_share_are_trained_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, made = command(tmp_path, ALPHAS), Lab(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
-    monkeypatch.setattr(confirmation, "bring_to_end", made.bring_to_end)
+    monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
     confirm(asked, trials({"method.alpha": 0.7}), None, lambda: False)
     assert made.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
 

@@ -20,12 +20,12 @@ from lab_runs import Command, Ended, assert_same_bits, command, curve, environme
 from small_runs import experiment
 
 from raykd.errors import Interrupted
-from raykd.experiment import Workers
-from raykd.plan import Run
 from raykd.report.build import build
-from raykd.report.text import render_text
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.report.render.terminal import render_text
+from raykd.spec.experiment import Workers
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -167,7 +167,7 @@ def test_token_of_a_killed_command_goes_with_the_next_command(story: Story) -> N
 
 
 def test_signal_while_trainers_start_ends_the_command_well(cluster: str, tmp_path: Path) -> None:
-    from raykd.orchestration.train_job import END_S  # imports ray, which the cluster's token must precede
+    from raykd.orchestration.trainers import END_S  # imports ray, which the cluster's token must precede
 
     log, sent = io.StringIO(), []
 

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raykd.data import dataset
-from raykd.experiment import Data
-from raykd.orchestration import datasets
-from raykd.orchestration.options import Options
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
+from raykd.orchestration.options import Options, dataset_of
+from raykd.spec.experiment import Data
 
 DATA = Data("digits", val_images=100)
 
@@ -17,10 +18,15 @@ def test_images_are_loaded_once_whatever_else_of_the_data_differs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loads = []
-    monkeypatch.setattr(datasets, "load", lambda *asked, cache: loads.append((asked, cache)) or dataset.load(*asked))
+
+    def load(*asked: Any, cache: Path) -> Dataset:
+        loads.append((asked, cache))
+        return load_dataset(*asked)
+
+    monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
     options = Options(tmp_path / "results", tmp_path / "data")
-    first = datasets.dataset_of(DATA, options)
-    assert datasets.dataset_of(replace(DATA, val_images=50, flip=True), options) is first
-    assert datasets.dataset_of(replace(DATA, image_size=8), options).image_size == 8
+    first = dataset_of(DATA, options)
+    assert dataset_of(replace(DATA, val_images=50, flip=True), options) is first
+    assert dataset_of(replace(DATA, image_size=8), options).image_size == 8
     asked = [("digits", tmp_path / "data", size) for size in (DATA.image_size, 8)]
     assert loads == [(one, options.decoded) for one in asked]

@@ -13,13 +13,12 @@ from search_runs import EXPERIMENT, run_search
 from small_runs import NO_WEIGHTS, digits, recipe
 
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment, Workers
-from raykd.orchestration import lab
-from raykd.orchestration.lab import run_lab
 from raykd.orchestration.options import Options
-from raykd.orchestration.queue import jobs_of
-from raykd.plan import make_plan
-from raykd.runs import RunStore
+from raykd.orchestration.run_experiments import run_experiments
+from raykd.orchestration.run_queue import jobs_of
+from raykd.spec.experiment import Experiment, Workers
+from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
 
 ONE_CPU = Workers(cpus=1)
 
@@ -54,7 +53,7 @@ def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(clu
         "distilled": "not started",
     }
     assert not (results / "report.json").exists()
-    monkeypatch.setattr(lab, "ray_session", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", lambda: pytest.fail("Ray was started"))
     again = run_here([experiment], results)
     assert again.exit_code == 2 and again.errors == first.errors
 
@@ -91,7 +90,7 @@ def test_a_refusal_that_is_recorded_is_raised_by_the_plan_too(tmp_path) -> None:
     folder.path.mkdir(parents=True)
     folder.update(imported={"val_top1": 1.0, "num_images": 9, "refused": "it does not fit", "cautions": ["beware"]})
     with pytest.raises(ConfigError, match=r"misfit\.safetensors: it does not fit; beware"):
-        run_lab([experiment], options, Console(file=io.StringIO()))
+        run_experiments([experiment], options, Console(file=io.StringIO()))
 
 
 def test_every_run_waits_for_every_imported_teacher(tmp_path) -> None:

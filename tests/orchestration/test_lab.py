@@ -15,12 +15,12 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raykd.errors import Interrupted
-from raykd.experiment import Experiment, Workers
 from raykd.models.resnet_cifar import ResNet
-from raykd.plan import Run, make_plan
-from raykd.recipe import SGD
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.spec.experiment import Experiment, Workers
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import SGD
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.hooks import Hooks
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]

@@ -11,15 +11,21 @@ import pytest
 from rich.console import Console
 from small_runs import experiment
 
+from raykd.data.load import load_dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
-from raykd.experiment import Workers
-from raykd.orchestration import lab
-from raykd.orchestration.lab import STOP_SIGNALS, run_lab
 from raykd.orchestration.options import Options
-from raykd.orchestration.queue import Job, JobStatus, RunQueue, State, jobs_of
+from raykd.orchestration.run_experiments import (
+    STOP_SIGNALS,
+    raise_for,
+    run_experiments,
+    run_to_completion,
+    stop_signals,
+)
+from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, jobs_of
 from raykd.orchestration.slots import Slots
-from raykd.plan import make_plan
-from raykd.teaching import WantedTable
+from raykd.spec.experiment import Workers
+from raykd.spec.plan import make_plan
+from raykd.training.teacher.choose import PlannedCache
 
 SMALL = experiment()
 
@@ -34,15 +40,15 @@ SMALL = experiment()
 def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
     results = tmp_path / "results"
     with pytest.raises(ConfigError, match=message):
-        run_lab([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
+        run_experiments([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
     assert not results.exists()
 
 
 def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = make_plan(SMALL, lab.load("digits", None, 8), Path("no-weights")).runs
-    table = WantedTable((runs[0],), SMALL.data, "fp32", (), True, 146)
+    runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
+    table = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
     found: dict[Slots, list[Job]] = {}
 
     def do(jobs: list[Job], jobs_on: Callable[[Slots], list[Job]], *_: object) -> list[JobStatus]:
@@ -50,9 +56,9 @@ def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
         found.update({slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))})
         return []
 
-    monkeypatch.setattr(lab, "_do", do)
+    monkeypatch.setattr("raykd.orchestration.run_experiments._do", do)
     options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
-    lab.bring_to_end(runs, [table], SMALL.workers, options, console, lambda: False)
+    run_to_completion(runs, [table], SMALL.workers, options, console, lambda: False)
     fills = [[job for job in jobs if job.kind == "fill"] for jobs in found.values()]
     assert [len(parts) for parts in fills] == [146, 3, 4]
     for parts, jobs in zip(fills, found.values(), strict=True):
@@ -63,7 +69,7 @@ def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with lab.stop_signals() as stopped:
+    with stop_signals() as stopped:
         assert not stopped.is_set()
         os.kill(os.getpid(), number)
         assert stopped.is_set()
@@ -73,15 +79,15 @@ def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Sign
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "SAME_SIGNAL_S", 0.0)
-    with pytest.raises(KeyboardInterrupt), lab.stop_signals():
+    monkeypatch.setattr("raykd.orchestration.run_experiments.SAME_SIGNAL_S", 0.0)
+    with pytest.raises(KeyboardInterrupt), stop_signals():
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), number)
 
 
 def statuses(*ends: State) -> list[JobStatus]:
     """The jobs of a teacher and a baseline, as they ended."""
-    plan = make_plan(SMALL, lab.load("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
+    plan = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
     made = RunQueue(jobs_of(plan.runs, set(), set())).statuses()
     for status, end in zip(made, ends, strict=True):
         status.state, status.reason = end, "a reason" if end in (State.FAILED, State.SKIPPED) else ""
@@ -90,7 +96,7 @@ def statuses(*ends: State) -> list[JobStatus]:
 
 def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
     with pytest.raises(RunFailed) as raised:
-        lab.raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
+        raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
     first, *lines = str(raised.value).splitlines()
     assert first == "2 of 4 jobs failed; the others are kept:"
     assert [line.split("-")[0] for line in lines] == ["  train teacher", "  evaluate baseline"]
@@ -101,11 +107,11 @@ def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
 def test_run_that_is_not_at_its_end_means_cut_off(end: State) -> None:
     with pytest.raises(Interrupted, match="the same command goes on from here"):
-        lab.raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
+        raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
     assert Interrupted.exit_code == 75
 
 
 def test_failure_counts_more_than_cut_off() -> None:
     with pytest.raises(RunFailed):
-        lab.raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
-    lab.raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))
+        raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
+    raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))

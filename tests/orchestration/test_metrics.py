@@ -17,7 +17,7 @@ import pytest
 from lab_runs import ROOT, wait_until
 from small_runs import run_of
 
-from raykd.plan import Run
+from raykd.spec.plan import Run
 from raykd.training.hooks import EpochReport
 
 pytestmark = [

@@ -9,12 +9,12 @@ from lab_runs import run_here
 from PIL import Image
 from small_runs import experiment, recipe
 
-from raykd.data.dataset import load
-from raykd.experiment import Data
-from raykd.json_fields import read_json
-from raykd.overrides import override
-from raykd.plan import make_plan
-from raykd.runs import RunStore
+from raykd.data.load import load_dataset
+from raykd.spec.experiment import Data
+from raykd.spec.overrides import override
+from raykd.spec.plan import make_plan
+from raykd.store.codec import read_json
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -62,7 +62,7 @@ def test_own_images_and_a_method_by_its_path_go_through_the_lab_without_the_meth
     file.unlink()
     ended = run_here([made], tmp_path / "results")
     assert (ended.exit_code, ended.errors) == (0, [])
-    plan = make_plan(made, load(data.name, None, 8), Path("none"))
+    plan = make_plan(made, load_dataset(data.name, None, 8), Path("none"))
     distilled = next(run for run in plan.runs if run.stage == "distilled")
     folder = RunStore(tmp_path / "results").folder(distilled)
     record = folder.record()

@@ -19,7 +19,7 @@ from lab_runs import run_here, wait_until
 from small_runs import experiment, recipe
 
 from raykd.errors import Interrupted
-from raykd.experiment import Workers
+from raykd.spec.experiment import Workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -11,9 +11,9 @@ from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
 from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
-from raykd.orchestration.queue import Job, JobStatus, State
-from raykd.teaching import WantedTable
+from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.training.hooks import EpochReport
+from raykd.training.teacher.choose import PlannedCache
 
 RUN = run_of("teacher")
 EPOCH_S = 4.0
@@ -159,7 +159,7 @@ def test_duration_is_short(seconds: float, text: str) -> None:
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     """Each part takes 30 s, one after another."""
-    table = WantedTable((RUN,), RUN.data, "fp32", (), True, num_parts)
+    table = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
     jobs = [Job("fill", RUN, (), table, part) for part in range(num_parts)]
     return [
         JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
@@ -183,7 +183,7 @@ def test_table_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
 
 
 def test_table_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, table = screen(monkeypatch), WantedTable((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
+    shown, table = screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
     done = JobStatus(Job("fill", RUN, (), table), State.DONE, times={"began": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
         progress.show([done])

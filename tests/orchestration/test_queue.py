@@ -9,11 +9,20 @@ from dataclasses import replace
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
 
-from raykd.orchestration import queue as queue_module
-from raykd.orchestration.queue import HELD_RETRY_S, LOST_AFTER_S, MAX_ATTEMPTS, Job, RunQueue, State, at_once, jobs_of
-from raykd.plan import Run, make_plan
-from raykd.teaching import WantedTable
+from raykd.orchestration import run_queue as queue_module
+from raykd.orchestration.run_queue import (
+    HELD_RETRY_S,
+    LOST_AFTER_S,
+    MAX_ATTEMPTS,
+    Job,
+    RunQueue,
+    State,
+    jobs_of,
+    max_concurrent,
+)
+from raykd.spec.plan import Run, make_plan
 from raykd.training.hooks import EpochReport
+from raykd.training.teacher.choose import PlannedCache
 
 
 class Clock:
@@ -295,7 +304,7 @@ def test_every_random_graph_comes_to_its_end_and_no_job_is_given_twice(seed: int
 
 
 def test_queue_imports_no_torch_which_every_controller_would_wait_for() -> None:
-    program = "import sys, raykd.orchestration.queue; sys.exit('torch' in sys.modules)"
+    program = "import sys, raykd.orchestration.run_queue; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
 
 
@@ -332,10 +341,10 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
     assert failed.reason == "teacher's file is damaged"
 
 
-def tables_of(*runs: Run) -> tuple[WantedTable, ...]:
+def tables_of(*runs: Run) -> tuple[PlannedCache, ...]:
     """One in 3 parts, of the runs' teacher."""
     teacher = next(run for run in runs if run.stage == "teacher")
-    return (WantedTable((teacher,), teacher.data, "fp32", (), True, 3),)
+    return (PlannedCache((teacher,), teacher.data, "fp32", (), True, 3),)
 
 
 def test_table_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
@@ -375,7 +384,7 @@ def test_table_of_a_teacher_that_is_there_waits_for_nobody() -> None:
 def test_table_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_has_them_live() -> None:
     runs = planned(teacher_seeds=(0, 1))
     teachers = runs[:2]
-    table = WantedTable(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
+    table = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
     both = tuple(f"train {teacher.name}" for teacher in teachers)
     fills = [job for job in jobs_of(runs, set(), set(), [table]) if job.kind == "fill"]
     assert [job.needs for job in fills] == [both, both]
@@ -399,8 +408,8 @@ def test_run_that_goes_on_live_waits_for_no_table() -> None:
 
 def test_runs_that_go_side_by_side_are_counted() -> None:
     runs = planned()
-    assert at_once(jobs_of(runs, set(), set())) == 3, "a teacher and two baselines"
-    assert at_once(jobs_of(runs[:1], set(), set())) == 1
-    assert at_once(jobs_of(runs, {runs[0].name}, set(), tables_of(*runs))) == 2
-    assert at_once(jobs_of([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
-    assert at_once([]) == 1
+    assert max_concurrent(jobs_of(runs, set(), set())) == 3, "a teacher and two baselines"
+    assert max_concurrent(jobs_of(runs[:1], set(), set())) == 1
+    assert max_concurrent(jobs_of(runs, {runs[0].name}, set(), tables_of(*runs))) == 2
+    assert max_concurrent(jobs_of([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
+    assert max_concurrent([]) == 1

@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.config import from_dict
-from raykd.data.dataset import find_folder
+from raykd.data.load import find_folder
 from raykd.errors import ConfigError
-from raykd.json_fields import read_json, write_record
 from raykd.orchestration.reporting import report, report_results
-from raykd.plan import Plan, Run, make_plan
 from raykd.report.build import build
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.spec.plan import Plan, Run, make_plan
+from raykd.store.codec import read_json, write_record
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.teachers import LiveTeacher, no_teacher
-from raykd.training.trained import load_trained
+from raykd.training.model_file import load_trained
+from raykd.training.teacher.sources import LiveTeacher, no_teacher
 
 CPU = torch.device("cpu")
 NO_DATA = Path("no-data-here")

@@ -12,16 +12,16 @@ from small_runs import IMAGE_SIZE, digits, experiment, recipe
 
 from raykd import models
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
 from raykd.orchestration.saved_models import report_models
-from raykd.plan import Run
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Run
 from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
-from raykd.training.trained import images_of, save_trained
+from raykd.training.model_file import images_of, save_trained
 
 CPU = torch.device("cpu")
 NO_DATA = Path("no-data-here")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raykd.search import Search, uniform
-from raykd.study import Trial
+from raykd.spec.search import Search, uniform
+from raykd.store.study import Trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -62,8 +62,8 @@ def value(number: int, epochs: int) -> float:
 
 def past_of(number: int, epochs: int, state: str) -> Trial:
     """A trial as the study of an earlier command has it."""
-    heard = {epoch: value(number, epoch) for epoch in range(1, epochs + 1)}
-    return Trial(number, state, {}, (), heard, "")
+    num_reported = {epoch: value(number, epoch) for epoch in range(1, epochs + 1)}
+    return Trial(number, state, {}, (), num_reported, "")
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -78,15 +78,17 @@ def test_second_command_decides_as_one_that_was_never_cut_off(cluster: str, name
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("heard", range(1, EPOCHS))
-def test_trial_that_goes_on_is_judged_as_if_it_had_never_paused(cluster: str, name: str, heard: int) -> None:
+@pytest.mark.parametrize("num_reported", range(1, EPOCHS))
+def test_trial_that_goes_on_is_judged_as_if_it_had_never_paused(cluster: str, name: str, num_reported: int) -> None:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
     ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "stopped") for n in range(7)]
-    second = Command(name, [*ended, past_of(7, heard, "begun")])
+    second = Command(name, [*ended, past_of(7, num_reported, "begun")])
     assert second.run(7, first=1) == wanted[7], "it tells all of its epochs again"
-    third = Command(name, [*ended, past_of(7, heard, "begun")])
-    assert third.run(7, first=heard) == wanted[7], "it tells the last one again, which may not have been acted upon"
+    third = Command(name, [*ended, past_of(7, num_reported, "begun")])
+    assert third.run(7, first=num_reported) == wanted[7], (
+        "it tells the last one again, which may not have been acted upon"
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -11,10 +11,10 @@ from lab_runs import curve, train_directly
 from search_runs import EXPERIMENT, SPACE, TRIALS, Ended, changed, confirmed_in, folder_in, run_search, trials_in
 from small_runs import NO_WEIGHTS, digits
 
-from raykd.plan import make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.search import loguniform
+from raykd.spec.plan import make_plan
+from raykd.spec.search import loguniform
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -59,8 +59,8 @@ def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_
             folder_in(results).run(trial.number),
             directly(trial.setting, results, tmp_path),
         )
-        heard = [row["best_val_top1"] for row in running_best(wanted)][: len(trial.heard)]
-        assert list(trial.heard.values()) == heard
+        expected = [row["best_val_top1"] for row in running_best(wanted)][: len(trial.intermediate_values)]
+        assert list(trial.intermediate_values.values()) == expected
         if state == "done":
             assert found.best.read_bytes() == wanted.best.read_bytes()
             assert curve(found) == curve(wanted)
@@ -80,8 +80,8 @@ def test_search_that_is_done_starts_no_ray_and_changes_nothing(results: Path, mo
     def refuse() -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("raykd.orchestration.tune_job.ray_session", refuse)
-    monkeypatch.setattr("raykd.orchestration.lab.ray_session", refuse)
+    monkeypatch.setattr("raykd.orchestration.run_search.ray_session", refuse)
+    monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", refuse)
     before = trials_in(results)
     weights = {
         path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors") if "models_saved" not in str(path)

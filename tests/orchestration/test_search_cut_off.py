@@ -9,7 +9,7 @@ from disturbed_search import Disturbed
 from lab_runs import wait_until
 from search_runs import TRIALS, folder_in, trials_in, with_its_teacher
 
-from raykd.study import Trial
+from raykd.store.study import Trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -21,15 +21,15 @@ def disturbed(searched: tuple[Path, object], cluster: str, tmp_path_factory: pyt
     with_its_teacher(searched[0], found.results)
 
     def lose_worker_then_driver(pid: int) -> None:
-        found.heard(0, 3)
+        found.wait_until_reported(0, 3)
         killed = found.worker_of(0)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: found.worker_of(0) != killed, "another worker")
-        found.heard(0, 6)
+        found.wait_until_reported(0, 6)
         os.kill(pid, signal.SIGKILL)
 
     def warn(pid: int) -> None:
-        found.heard(1, 1)
+        found.wait_until_reported(1, 1)
         os.kill(pid, signal.SIGUSR2)
 
     assert found.run(lose_worker_then_driver).exit_code == -signal.SIGKILL

@@ -12,17 +12,19 @@ import pytest
 from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, trials_in
 from small_runs import recipe
 
-from raykd.recipe import SGD
-from raykd.run_folder import RunFolder
-from raykd.search import Search, choice, uniform
-from raykd.study import Study, Trial
+from raykd.spec.recipe import SGD
+from raykd.spec.search import Search, choice, uniform
+from raykd.store.run_folder import RunFolder
+from raykd.store.study import Study, Trial
 from raykd.training.failure import failure_of
 from raykd.training.train_one import RunLocked
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 LR = "student.optimizer.lr"
-SEARCH = Search(space={LR: choice(0.001, 0.05)}, sampler="grid", scheduler="none", trials=2, confirm=1, at_once=1)
+SEARCH = Search(
+    space={LR: choice(0.001, 0.05)}, sampler="grid", scheduler="none", trials=2, confirm=1, max_concurrent=1
+)
 STUDENT = recipe(epochs=3, batch_size=20, optimizer=SGD(lr=0.001))
 ASKED = replace(EXPERIMENT, student=STUDENT, teacher_source="table", search=SEARCH)
 

@@ -11,15 +11,14 @@ from rich.console import Console
 from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
 from raykd.models.weights import save_weights
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_command import SearchCommand
-from raykd.orchestration.search_identity import identity_of, require_same
-from raykd.overrides import override
-from raykd.plan import Run, make_plan
-from raykd.search import Search, choice, uniform
-from raykd.training.training import make_model
+from raykd.orchestration.search_identity import SearchCommand, identity_of, require_same
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.search import Search, choice, uniform
+from raykd.training.state import make_model
 
 if TYPE_CHECKING:
     from raykd.orchestration.trial_loop import TrialConfig
@@ -106,7 +105,7 @@ def test_a_file_that_is_edited_meanwhile_changes_no_trial(searched: Experiment, 
     assert searched.with_setting({"method": "mine.py:Mine"}).method == before
     assert searched.with_setting({"method": "mine.py:Mine", "method.weight": 3.0}).method.weights(0)["mine"] == 3.0
     copied = pickle.loads(pickle.dumps(searched))  # noqa: S301 - its own
-    assert searched.needs == {"logits"} and copied.own_methods == searched.own_methods
+    assert searched.needs == {"logits"} and copied.custom_methods == searched.custom_methods
 
 
 def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
@@ -122,7 +121,9 @@ def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
     require_same(command.folder, identity(again))
     Path("mine.py").write_text(METHOD.format(kind=kind, weight=2.0))
     edited = experiment(search=searched.search)
-    with pytest.raises(ConfigError, match=r"holds another search: own_methods\.mine\.py:Mine\.sha256 was .*, and is "):
+    with pytest.raises(
+        ConfigError, match=r"holds another search: custom_methods\.mine\.py:Mine\.sha256 was .*, and is "
+    ):
         require_same(command.folder, identity(edited))
 
 

@@ -7,8 +7,8 @@ import pytest
 from search_runs import EXPERIMENT, Ended, folder_in, run_search, trials_in, with_its_teacher
 from small_runs import recipe
 
-from raykd.search import Search, choice
-from raykd.study import best_first
+from raykd.spec.search import Search, choice
+from raykd.store.study import best_first
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from lab_runs import ROOT, command
 
-from raykd.data.dataset import find_folder
-from raykd.study import SearchFolder
+from raykd.data.load import find_folder
+from raykd.store.study import SearchFolder
 
 SMALL = {
     "seeds": "0,1",

@@ -11,9 +11,9 @@ import pytest
 from lab_runs import run_here, wait_until
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
-from raykd.experiment import Workers
-from raykd.plan import make_plan
-from raykd.runs import RunStore
+from raykd.spec.experiment import Workers
+from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from raykd.errors import ConfigError
-from raykd.experiment import Workers
 from raykd.orchestration.slots import Slots, plan_slots
+from raykd.spec.experiment import Workers
 
 LAPTOP = {"CPU": 2.0, "memory": 8e9}
 HEAD = {"CPU": 0.0}
@@ -37,7 +37,7 @@ SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
     ],
 )
 def test_cluster_is_shared_out(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
-    assert plan_slots(nodes, workers, num_jobs=100, at_once=100) == slots
+    assert plan_slots(nodes, workers, num_jobs=100, max_concurrent=100) == slots
 
 
 def test_no_more_slots_than_runs_but_one_at_least() -> None:
@@ -46,7 +46,7 @@ def test_no_more_slots_than_runs_but_one_at_least() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "at_once", "slots"),
+    ("nodes", "workers", "max_concurrent", "slots"),
     [
         ([CPU_NODE], Workers(), 4, Slots(4, 16, 0)),
         ([CPU_NODE], Workers(), 1, Slots(4, 16, 0)),
@@ -57,9 +57,9 @@ def test_no_more_slots_than_runs_but_one_at_least() -> None:
     ],
 )
 def test_runs_side_by_side_share_the_cpus_and_no_run_has_more_threads_than_help_it(
-    nodes: list[dict[str, float]], workers: Workers, at_once: int, slots: Slots
+    nodes: list[dict[str, float]], workers: Workers, max_concurrent: int, slots: Slots
 ) -> None:
-    assert plan_slots(nodes, workers, 100, at_once) == slots
+    assert plan_slots(nodes, workers, 100, max_concurrent) == slots
     assert slots.count * slots.workers * slots.cpus <= sum(node["CPU"] for node in nodes)
 
 

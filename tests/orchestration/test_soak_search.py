@@ -12,7 +12,7 @@ import pytest
 from disturbed_search import Disturbed
 from search_runs import TRIALS, changed, folder_in, run_search, trials_in, with_its_teacher
 
-from raykd.experiment import Workers
+from raykd.spec.experiment import Workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1800)]
 

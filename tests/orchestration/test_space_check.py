@@ -11,15 +11,14 @@ from rich.console import Console
 from small_runs import experiment, recipe
 
 from raykd.errors import ConfigError
-from raykd.experiment import Experiment
 from raykd.methods import AttentionTransfer, FeatureKD
 from raykd.models.vit_cifar import ViT
-from raykd.orchestration import lab, tune_job
+from raykd.orchestration import run_experiments, run_search
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_command import SearchCommand
-from raykd.orchestration.search_identity import identity_of
-from raykd.recipe import SGD
-from raykd.search import Search, Space, choice, integer, loguniform, uniform
+from raykd.orchestration.search_identity import SearchCommand, identity_of
+from raykd.spec.experiment import Experiment
+from raykd.spec.recipe import SGD
+from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
 from raykd.training import networks
 
 VIT = ViT(depth=1, width=24, heads=2, patch=2)
@@ -35,13 +34,13 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin() -> None:
         raise RayStarts
 
-    for module in (lab, tune_job):
+    for module in (run_experiments, run_search):
         monkeypatch.setattr(module, "ray_session", begin)
 
 
 def search(space: dict[str, Space], results: Path, **changes: Any) -> None:
     made: Experiment = experiment(**changes)
-    tune_job.search(replace(made, search=Search(space)), Options(results, Path("none")), Console(file=io.StringIO()))
+    run_search.search(replace(made, search=Search(space)), Options(results, Path("none")), Console(file=io.StringIO()))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
@@ -100,7 +99,7 @@ def test_search_that_was_begun_goes_on_with_what_fails_as_a_failed_trial(tmp_pat
     """As older versions began it; its space is its own for ever."""
     changes, space, _ = REFUSED["a token that not all students have"]
     made, options = replace(experiment(**changes), search=Search(space)), Options(tmp_path / "results", Path("none"))
-    plan, dataset = lab.plan_of(made, options)
+    plan, dataset = run_experiments.plan_of(made, options)
     command = SearchCommand(made, options, Console(file=io.StringIO()))
     command.folder.update(identity=identity_of(made, plan, dataset))
     with pytest.raises(RayStarts):

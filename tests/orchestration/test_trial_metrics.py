@@ -12,8 +12,8 @@ from small_runs import recipe, teacher_of
 
 from raykd.models import ImageModel
 from raykd.orchestration.options import Options
-from raykd.search import Search, choice
-from raykd.study import SearchFolder
+from raykd.spec.search import Search, choice
+from raykd.store.study import SearchFolder
 from raykd.training.compute import Compute
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]

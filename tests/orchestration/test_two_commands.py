@@ -10,9 +10,9 @@ import pytest
 from lab_runs import run_here, train_directly, wait_until
 from small_runs import NO_WEIGHTS, digits, experiment
 
-from raykd.experiment import Workers
-from raykd.plan import make_plan
-from raykd.runs import RunStore
+from raykd.spec.experiment import Workers
+from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
 from raykd.training.hooks import EpochReport, Hooks
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]

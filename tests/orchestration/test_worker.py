@@ -10,8 +10,8 @@ import pytest
 from small_runs import digits, run_of
 
 from raykd.errors import Interrupted, RunFailed
-from raykd.orchestration.queue import Job, State
-from raykd.runs import RunStore
+from raykd.orchestration.run_queue import Job, State
+from raykd.store.run_store import RunStore
 from raykd.training.group import ALONE, Group
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]

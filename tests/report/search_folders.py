@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd.config import to_dict
-from raykd.report.search_records import SearchSummary
-from raykd.report.search_summary import summarize_search
-from raykd.search import Search, choice, loguniform, uniform
-from raykd.study import SearchFolder, Study, Trial
+from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_summary import summarize_search
+from raykd.spec.search import Search, choice, loguniform, uniform
+from raykd.store.study import SearchFolder, Study, Trial
 
 OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
@@ -129,7 +129,7 @@ def make_search(
         outcome = outcome_of(trial)
         for epoch, value in enumerate(outcome.curve, start=1):
             if len(search.metrics) == 1:
-                study.hear(trial.number, epoch, value)
+                study.report_value(trial.number, epoch, value)
         _write_run(folder, trial.number, outcome, epochs)
         if outcome.state != "begun":
             values = outcome.values or list(outcome.curve[-1:])

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raykd.errors import ConfigError, RaykdError
-from raykd.report.collect import collect
-from raykd.run_folder import RunFolder
+from raykd.report.read.collect import collect
+from raykd.store.run_folder import RunFolder
 
 
 def test_a_run_is_read_as_it_was_written(results):

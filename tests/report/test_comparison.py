@@ -9,10 +9,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from raykd.report.build import build
-from raykd.report.comparison_text import lines_under
-from raykd.report.plain import WIDTH
-from raykd.report.significance import holm
-from raykd.report.text import render_text
+from raykd.report.render.terminal import WIDTH, lines_under, render_text
+from raykd.report.stats.significance import holm
 from raykd.report.wording import p_value
 
 
@@ -32,7 +30,7 @@ def compared(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
     results.plan("cnn", baseline=baseline, distilled=first, comparison=named)
 
 
-def rows_of(results: Any) -> dict[str, Any]:
+def train_val_indices(results: Any) -> dict[str, Any]:
     build(results.root)
     found = json.loads((results.root / "report" / "summary.json").read_text())["cnn"]["comparison"]
     return {row["method"]: row for row in found["methods"]}
@@ -40,7 +38,7 @@ def rows_of(results: Any) -> dict[str, Any]:
 
 def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
     compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (90.0, 91.2, 92.0)})
-    rows = rows_of(results)
+    rows = train_val_indices(results)
     assert list(rows) == ["dkd", "kd"]
     assert [row["rank"] for row in rows.values()] == ["1", "2"]
     assert abs(rows["dkd"]["gain"]["spread"]["mean"] - (10 + 10.2 + 10) / 3) < 1e-9
@@ -50,13 +48,13 @@ def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
 
 def test_methods_that_seeds_cannot_tell_apart_share_ranks(results):
     compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.05)})
-    assert [row["rank"] for row in rows_of(results).values()] == ["1-2", "1-2"]
+    assert [row["rank"] for row in train_val_indices(results).values()] == ["1-2", "1-2"]
     assert "no method is distinguishable from another at n = 3" in render_text(build(results.root))
 
 
 def test_method_without_a_result_stands_last_and_its_runs_are_missing(results):
     compared(results, {"kd": (81.0, 82.1, 83.0), "crd": (None, None, None)})
-    rows = rows_of(results)
+    rows = train_val_indices(results)
     assert list(rows) == ["kd", "crd"] and rows["crd"]["rank"] is None and rows["crd"]["gain"] is None
     assert not build(results.root).is_complete
     assert "| crd " in render_text(build(results.root))
@@ -83,7 +81,7 @@ def test_p_stands_beside_holms_for_all_methods_in_json_terminal_and_page(results
     """Three gains whose t-tests are scipy's; Holm by hand: the least p times 3, the next times 2, the last as it is."""
     tops = {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.5), "sp": (80.0, 82.5, 81.0)}
     compared(results, tops)
-    rows = rows_of(results)
+    rows = train_val_indices(results)
     raw = {name: ttest_rel(values, (80.0, 81.0, 82.0)).pvalue for name, values in tops.items()}
     assert {name: row["p"] for name, row in rows.items()} == pytest.approx(raw, rel=1e-6)
     assert raw["kd"] < raw["dkd"] < raw["sp"] < 1
@@ -102,7 +100,7 @@ def test_a_gain_that_stands_out_alone_may_not_stand_out_among_fifteen(results):
     compared(results, good | {"m00": noise["m00"]})
     assert "Holm p: of the paired t-test, corrected for all 2 methods; below 0.05 are, better: kd" in said_of(results)
     compared(results, good | noise)
-    row = rows_of(results)["kd"]
+    row = train_val_indices(results)["kd"]
     assert row["gain"]["is_distinguishable"] and row["p"] < 0.05 < row["p_holm"]
     assert row["p_holm"] == pytest.approx(15 * row["p"])
     assert "Holm p: of the paired t-test, corrected for all 15 methods; none is below 0.05" in said_of(results)
@@ -150,7 +148,7 @@ def test_one_seed_has_gains_and_no_intervals_and_says_so(results):
         for method, top1 in {"kd": 81.0, "dkd": 82.0}.items()
     }
     results.plan("cnn", named, baseline=[baseline], distilled=named["kd"])
-    row = rows_of(results)["dkd"]
+    row = train_val_indices(results)["dkd"]
     assert (row["rank"], row["p"], row["p_holm"], row["gain"]["interval"]) == ("1-2", None, None, None)
     assert said_of(results)[1:] == [
         "one seed: no interval and no test, so nothing tells a gain from chance",
@@ -162,7 +160,7 @@ def test_one_seed_has_gains_and_no_intervals_and_says_so(results):
 def test_a_seed_that_is_missing_makes_no_pair_and_is_named(results):
     """dkd has no seed 1, its best mean is of others, and no baseline has seed 3."""
     compared(results, {"kd": (81.0, 82.1, 83.0, 84.0), "dkd": (81.0, None, 83.6, 84.6)})
-    rows = rows_of(results)
+    rows = train_val_indices(results)
     assert {pair["seed"] for pair in rows["kd"]["gain"]["pairs"]} == {0, 1, 2}
     assert {pair["seed"] for pair in rows["dkd"]["gain"]["pairs"]} == {0, 2}
     said = said_of(results)
@@ -173,18 +171,18 @@ def test_a_seed_that_is_missing_makes_no_pair_and_is_named(results):
 def test_methods_stand_in_the_order_of_their_ranks_also_where_seeds_are_missing(results):
     """kd's mean is the best, as it lacks the seed that is hard for all; of the seeds that both have dkd's is."""
     compared(results, {"kd": (None, 85.0, 86.0), "dkd": (70.0, 86.1, 87.0)})
-    assert list(rows_of(results)) == ["dkd", "kd"]
+    assert list(train_val_indices(results)) == ["dkd", "kd"]
 
 
 def test_no_seed_of_all_methods_is_no_ranking_and_says_so(results):
     compared(results, {"kd": (81.0, None, None), "dkd": (None, 82.0, 83.0)})
-    assert [row["rank"] for row in rows_of(results).values()] == [None, None]
+    assert [row["rank"] for row in train_val_indices(results).values()] == [None, None]
     assert "no ranks: no seed has a result of each of these methods yet" in said_of(results)
 
 
 def test_all_that_tie_with_the_best_are_named_also_where_they_are_worse_than_another(results):
     compared(results, {"kd": (95.0, 85.0, 90.5), "dkd": (90.0, 90.1, 90.05), "sp": (89.0, 89.1, 89.04)})
-    assert [row["rank"] for row in rows_of(results).values()] == ["1-3", "1-2", "2-3"]
+    assert [row["rank"] for row in train_val_indices(results).values()] == ["1-3", "1-2", "2-3"]
     assert said_of(results)[-1] == "not distinguishable from kd at n = 3: dkd, sp"
 
 

@@ -3,10 +3,10 @@
 import pytest
 from measured_folders import COSTS, measured
 
-from raykd.report.collect import collect
-from raykd.report.measure_plots import MAX_CLASSES, draw_measures
-from raykd.report.summary import summarize
-from raykd.report.tradeoff_plots import draw_tradeoffs
+from raykd.report.figures.metrics import MAX_CLASSES, draw_measures
+from raykd.report.figures.tradeoff import draw_tradeoffs
+from raykd.report.read.collect import collect
+from raykd.report.stats.summary import summarize
 
 
 def summaries_of(results):

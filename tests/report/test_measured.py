@@ -10,9 +10,9 @@ from measured_folders import measured
 
 from raykd.errors import RaykdError
 from raykd.report.build import build
-from raykd.report.collect import collect
-from raykd.report.html import render_page
-from raykd.report.text import render_text
+from raykd.report.read.collect import collect
+from raykd.report.render.page import render_page
+from raykd.report.render.terminal import render_text
 
 
 @pytest.fixture(autouse=True)

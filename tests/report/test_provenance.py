@@ -6,9 +6,9 @@ import pytest
 
 from raykd.errors import RaykdError
 from raykd.provenance import identity_of
-from raykd.report.collect import collect
-from raykd.report.provenance import cautions_of, flatten, origins_of, settings_of
-from raykd.report.summary import summarize
+from raykd.report.read.collect import collect
+from raykd.report.read.provenance import cautions_of, flatten, origins_of, settings_of
+from raykd.report.stats.summary import summarize
 
 
 def family_of(results, baseline=None, distilled=None):

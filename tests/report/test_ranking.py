@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from raykd.report.ranking import rank
+from raykd.report.stats.ranking import rank
 
 
 def by_seed(*values: float) -> dict[int, float]:

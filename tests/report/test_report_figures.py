@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from raykd.report.collect import collect
-from raykd.report.curves import comparable_histories, curve_of
-from raykd.report.plots import draw_all
-from raykd.report.records import History
-from raykd.report.summary import summarize
+from raykd.report.figures.stages import draw_all
+from raykd.report.read.collect import collect
+from raykd.report.read.records import History
+from raykd.report.stats.curves import comparable_histories, curve_of
+from raykd.report.stats.summary import summarize
 
 
 def summary_of(results):

@@ -49,7 +49,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_aside(tmp_path, monk
 
 def test_the_report_imports_neither_torch_nor_ray():
     code = (
-        "import json, sys, raykd.report.build, raykd.report.text\n"
+        "import json, sys, raykd.report.build, raykd.report.render.terminal\n"
         "print(json.dumps(sorted({'torch', 'ray', 'pandas', 'matplotlib.pyplot'} & set(sys.modules))))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

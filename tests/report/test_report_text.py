@@ -4,9 +4,8 @@ import pytest
 
 from raykd.report import wording
 from raykd.report.build import build
-from raykd.report.plain import WIDTH
-from raykd.report.statistics import Pair, paired_gain
-from raykd.report.text import render_text
+from raykd.report.render.terminal import WIDTH, render_text
+from raykd.report.stats.statistics import Pair, paired_gain
 
 
 def test_the_whole_text_of_a_small_family(results):

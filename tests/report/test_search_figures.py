@@ -5,11 +5,10 @@ import re
 import pytest
 from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
 
-from raykd.report.importances import importances_of
-from raykd.report.search_marks import window_of
-from raykd.report.search_plane import groups_of
-from raykd.report.search_plots import draw_search
-from raykd.search import Search, choice, integer, loguniform
+from raykd.report.figures.search import draw_search, groups_of
+from raykd.report.figures.trial_marks import window_of
+from raykd.report.stats.importances import importances_of
+from raykd.spec.search import Search, choice, integer, loguniform
 
 HEADINGS = ["Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters"]
 

@@ -11,8 +11,8 @@ from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_sear
 from test_page import Tags
 
 from raykd.report.build import build
-from raykd.report.search_page import files_of
-from raykd.search import Search, choice, uniform
+from raykd.report.render.search_page import files_of
+from raykd.spec.search import Search, choice, uniform
 
 
 @pytest.fixture(scope="module")

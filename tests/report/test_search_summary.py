@@ -11,12 +11,12 @@ import pytest
 from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_table
 
 from raykd.errors import RaykdError
-from raykd.report.importances import importances_of
-from raykd.report.search_summary import summaries_of_searches
-from raykd.report.search_wording import certainty
-from raykd.report.statistics import least_gain
-from raykd.search import Search, choice, loguniform, uniform
-from raykd.study import SearchFolder
+from raykd.report.read.search_summary import summaries_of_searches
+from raykd.report.render.search_wording import certainty
+from raykd.report.stats.importances import importances_of
+from raykd.report.stats.statistics import least_gain
+from raykd.spec.search import Search, choice, loguniform, uniform
+from raykd.store.study import SearchFolder
 
 
 def all_done(root, **changes) -> Made:
@@ -39,12 +39,12 @@ def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
     done = {trial.number: trial.values[0] for trial in summary.trials if trial.state == "done"}
     assert list(summary.best) == sorted(done, key=lambda number: -done[number])
     assert all(trial.values == () for trial in summary.trials if trial.state != "done")
-    assert summary.trial_of_own.number == 0
+    assert summary.default_trial.number == 0
 
 
 def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
-    gain = finished(tmp_path).summary().confirmation.over_own
+    gain = finished(tmp_path).summary().confirmation.over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
     half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
@@ -56,16 +56,16 @@ def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(t
     made = finished(tmp_path)
     own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_own.verdict == "the winner is better at n = 3"
+    assert made.summary().confirmation.over_default.verdict == "the winner is better at n = 3"
     made.confirm({None: own, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_own.verdict == "not distinguishable at n = 3"
+    assert made.summary().confirmation.over_default.verdict == "not distinguishable at n = 3"
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
     """The experiment's own setting could have been picked too: three candidates, two of which were found."""
     confirmation = finished(tmp_path).summary().confirmation
     assert [pair.gain for pair in confirmation.over_baseline.pairs] == [6.0, 5.5, 6.5]
-    assert (confirmation.over_baseline.comparisons, confirmation.over_own.comparisons) == (3, 2)
+    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
 
 
 def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_path):
@@ -73,9 +73,9 @@ def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_pa
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = made.summary()
     assert summary.winner.trial is None
-    assert summary.confirmation.over_own is None
+    assert summary.confirmation.over_default is None
     assert summary.confirmation.over_baseline.comparisons == 3
-    assert summary.trial_of_winner is summary.trial_of_own
+    assert summary.trial_of_winner is summary.default_trial
 
 
 def test_an_own_setting_that_was_confirmed_alone_was_not_picked(tmp_path):
@@ -116,8 +116,10 @@ def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path
 
         counts = np.where(is_own, own_won.over_baseline.comparisons, other_won.over_baseline.comparisons)
         over_baseline = is_better(winning - baseline, counts)
-        over_own = ~is_own & is_better(winning - values[:, 0], np.full(num_searches, other_won.over_own.comparisons))
-        for found in (over_baseline, over_own, over_baseline[is_own]):
+        over_default = ~is_own & is_better(
+            winning - values[:, 0], np.full(num_searches, other_won.over_default.comparisons)
+        )
+        for found in (over_baseline, over_default, over_baseline[is_own]):
             error = sqrt(0.025 * 0.975 / len(found))
             assert 0.001 < found.mean() <= 0.025 + 3 * error, (num_seeds, found.mean())
 
@@ -178,7 +180,7 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
     made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
     summary = made.summary()
     confirmation = summary.confirmation
-    assert (confirmation.over_baseline.comparisons, confirmation.over_own.comparisons) == (3, 2)
+    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
     assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
         summary
     )
@@ -189,7 +191,7 @@ def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
     confirmation = made.summary().confirmation
-    assert (confirmation.over_own, confirmation.over_baseline, confirmation.winner.trial) == (None, None, 3)
+    assert (confirmation.over_default, confirmation.over_baseline, confirmation.winner.trial) == (None, None, 3)
     lines = certainty(made.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
     assert "The setting of the experiment's own failed, and so cannot win (seed 0: out of memory)." in lines
@@ -201,7 +203,7 @@ def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
     made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
     summary = made.summary()
     assert summary.best == (2, 1, 0)
-    assert [pair.gain for pair in summary.confirmation.over_own.pairs] == pytest.approx([0.1, 0.1, 0.2])
+    assert [pair.gain for pair in summary.confirmation.over_default.pairs] == pytest.approx([0.1, 0.1, 0.2])
 
 
 def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
@@ -435,7 +437,7 @@ def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
 def test_a_report_without_a_search_loads_no_optuna(tmp_path):
     code = (
         "import sys; from pathlib import Path; import raykd.report.build; "
-        "from raykd.report.search_summary import summaries_of_searches; "
+        "from raykd.report.read.search_summary import summaries_of_searches; "
         f"assert summaries_of_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

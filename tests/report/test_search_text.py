@@ -4,10 +4,9 @@ import pytest
 from search_folders import SPACE, Outcome, climb, finished, make_search
 
 from raykd.report.build import build
-from raykd.report.search_text import render_search
-from raykd.report.text import render_text
-from raykd.search import Search, choice
-from raykd.study import SearchFolder
+from raykd.report.render.terminal import render_search, render_text
+from raykd.spec.search import Search, choice
+from raykd.store.study import SearchFolder
 
 
 def test_the_whole_text_of_a_small_search(tmp_path):

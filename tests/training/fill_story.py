@@ -12,15 +12,16 @@ import torch
 from small_runs import CPU
 
 from raykd import models
-from raykd.data.dataset import Dataset, load
-from raykd.experiment import Data
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
 from raykd.models.resnet_cifar import ResNet
-from raykd.plan import Run
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable
-from raykd.training import fill
+from raykd.spec.experiment import Data
+from raykd.spec.plan import Run
 from raykd.training.compute import choose
-from raykd.training.trained import images_of
+from raykd.training.model_file import images_of
+from raykd.training.teacher import fill
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache
 
 SHA = "5a" * 32
 
@@ -37,16 +38,16 @@ class Story:
     embedding_width: int = 0
 
     @property
-    def wanted(self) -> WantedTable:
+    def wanted(self) -> PlannedCache:
         teachers = (Run(stage="teacher"),)
-        return WantedTable(teachers, self.data, self.precision, (), True, self.num_parts, self.embedding_width)
+        return PlannedCache(teachers, self.data, self.precision, (), True, self.num_parts, self.embedding_width)
 
     def dataset(self) -> Dataset:
         folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None
-        return load(self.data.name, folder, self.data.image_size)
+        return load_dataset(self.data.name, folder, self.data.image_size)
 
-    def table(self, folder: Path, dataset: Dataset) -> TeacherTable:
-        return TeacherTable(folder, self.wanted.key(dataset, SHA))
+    def table(self, folder: Path, dataset: Dataset) -> LogitCache:
+        return LogitCache(folder, self.wanted.key(dataset, SHA))
 
 
 DIGITS = Story(Data("digits", 100, 200, None, 8, 1, True), "fp32", 3, piece_s=1e-3, pause_s=0.02)

@@ -16,9 +16,9 @@ from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
 from raykd.methods import FeatureKD
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.spec.recipe import AdamW
+from raykd.store.run_folder import RunFolder
 from raykd.training.group import Group, all_workers
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
@@ -42,14 +42,14 @@ STOP_AT = 6  # steps, of 12: in the middle of the second epoch
 
 def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Of all workers at once; what the epochs were, in a file of each worker's."""
-    heard: list[EpochReport] = []
+    reports: list[EpochReport] = []
     run = RUNS[name]
     torch.set_num_threads(1)
     try:
-        fit(run, digits(), folder, CPU, teacher_of(run), Hooks(heard.append, should_stop), group)
+        fit(run, digits(), folder, CPU, teacher_of(run), Hooks(reports.append, should_stop), group)
     finally:
         with (folder.path.parent / f"heard-{folder.path.name}-{group.rank}.jsonl").open("a") as file:
-            file.writelines(json.dumps([report.epoch, report.terms, report.val_top1]) + "\n" for report in heard)
+            file.writelines(json.dumps([report.epoch, report.terms, report.val_top1]) + "\n" for report in reports)
 
 
 def cut_off(name: str, folder: RunFolder, group: Group) -> str:

@@ -18,11 +18,11 @@ from raykd.data.augmentation import Augmentation
 from raykd.methods import KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import SGD, AdamW, Cosine, MultiStep
-from raykd.run_folder import RunFolder
-from raykd.stages import Stage
-from raykd.training import loop, training
+from raykd.spec.plan import Run
+from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep
+from raykd.spec.stages import Stage
+from raykd.store.run_folder import RunFolder
+from raykd.training import loop, state
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit
 
@@ -125,8 +125,8 @@ def _half(original: Callable[..., Any], path: Path) -> None:
 
 # Where a kill can strike: whose function, its name, and how much of it is still done.
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
-    "before a step": (training.Training, "step", _before),
-    "after a step": (training.Training, "step", _after),
+    "before a step": (state.Training, "step", _before),
+    "after a step": (state.Training, "step", _after),
     "before a checkpoint": (loop, "save_checkpoint", _before),
     "half a file": (raykd.atomic, "_flush", _half),
     "before a flush": (os, "fsync", _before),

@@ -14,16 +14,16 @@ from raykd.methods import Method
 from raykd.methods.method import Need
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
-from raykd.plan import Run, make_plan
-from raykd.run_folder import RunFolder
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import decide
+from raykd.spec.plan import Run, make_plan
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
-from raykd.training.fill import Filler
 from raykd.training.group import Group
 from raykd.training.networks import Networks
-from raykd.training.teachers import LiveTeacher, Teacher, read_table
-from raykd.training.training import make_training
+from raykd.training.state import make_training
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import decide
+from raykd.training.teacher.fill import Filler
+from raykd.training.teacher.sources import LiveTeacher, Teacher, read_cache
 
 SEEN: list[tuple[Outputs, Outputs, Targets]] = []
 
@@ -100,9 +100,9 @@ def from_table(run: Run, tables: Path) -> Teacher:
     plan = make_plan(experiment(method=run.method, teacher_source="table"), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tables, [RunFolder(tables)])
     assert found is not None and found.table is not None
-    table = TeacherTable(tables, found.table.key(digits(), ""))
+    table = LogitCache(tables, found.table.key(digits(), ""))
     Filler(found.table, digits(), table, live.model, choose(CPU, "fp32")).fill(0)
-    return read_table(run, digits(), table, CPU)
+    return read_cache(run, digits(), table, CPU)
 
 
 def shapes(outputs: Outputs) -> list[tuple[int, ...]]:

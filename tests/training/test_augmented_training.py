@@ -14,14 +14,14 @@ from raykd.data.augmentation import Augmentation
 from raykd.data.loader import Batch
 from raykd.methods import KD
 from raykd.outputs import Outputs
-from raykd.plan import Run
-from raykd.recipe import SGD, AdamW
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.spec.recipe import SGD, AdamW
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
 from raykd.training.group import ALONE, Group
-from raykd.training.taught import teacher_from
-from raykd.training.teachers import TableTeacher, Teacher
-from raykd.training.training import Training, make_training
+from raykd.training.state import Training, make_training
+from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.sources import CachedTeacher, Teacher
 
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=3, mixup=0.8, cutmix=1.0)
 
@@ -98,7 +98,7 @@ def test_augmented_run_is_not_trained_from_a_table() -> None:
     run = run_of("distilled", student=recipe(augmentation=Augmentation(cutout=3)))
     logits = torch.zeros(1_200 * run.data.views.count, 10, dtype=torch.float16)
     with pytest.raises(AssertionError, match="a table knows views"):
-        training_of(run, TableTeacher(logits, run.data.views.count, "ab" * 32))
+        training_of(run, CachedTeacher(logits, run.data.views.count, "ab" * 32))
 
 
 def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> None:
@@ -119,6 +119,6 @@ def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> 
     taught = train(teacher, RunFolder(tmp_path / "teacher"))
     assert taught[-1].best_val_top1 > 90
     live = teacher_from([RunFolder(tmp_path / "teacher")], CPU)
-    heard = train(distilled, RunFolder(tmp_path / "student"), live)
-    assert heard[-1].terms["loss"] == heard[-1].terms["kd"] < heard[0].terms["kd"] / 4
-    assert heard[-1].best_val_top1 > 88
+    reports = train(distilled, RunFolder(tmp_path / "student"), live)
+    assert reports[-1].terms["loss"] == reports[-1].terms["kd"] < reports[0].terms["kd"] / 4
+    assert reports[-1].best_val_top1 > 88

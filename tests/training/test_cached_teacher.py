@@ -10,20 +10,20 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teac
 from raykd.errors import Interrupted, RunFailed
 from raykd.methods import KD, FeatureKD
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run, make_plan
-from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import decide
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import AdamW
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
-from raykd.training.fill import Filler
-from raykd.training.teachers import LiveTeacher, TableTeacher, read_table
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import decide
+from raykd.training.teacher.fill import Filler
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, read_cache
 
 EPOCHS = 12
 VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=AdamW(lr=3e-3), epochs=EPOCHS)
 
 
-def cached(run: Run, tables: Path) -> TableTeacher:
+def cached(run: Run, tables: Path) -> CachedTeacher:
     """What the live teacher of `run` says, from a table."""
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
@@ -31,9 +31,9 @@ def cached(run: Run, tables: Path) -> TableTeacher:
     plan = make_plan(made, digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tables, [RunFolder(tables)])
     assert found is not None and found.table is not None
-    table = TeacherTable(tables, found.table.key(digits(), ""))
+    table = LogitCache(tables, found.table.key(digits(), ""))
     Filler(found.table, digits(), table, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
-    return read_table(run, digits(), table, CPU)
+    return read_cache(run, digits(), table, CPU)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_run_that_was_cut_off_under_a_table_of_embeddings_ends_with_the_same_bit
 
 def test_record_says_which_teacher_it_was(tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
-    heard = train(run, folder, cached(run, tmp_path))
-    assert folder.record()["compute"]["teacher"] == "table" and heard[0].compute.endswith("teacher from a table")
+    reports = train(run, folder, cached(run, tmp_path))
+    assert folder.record()["compute"]["teacher"] == "table" and reports[0].compute.endswith("teacher from a table")
 
 
 @pytest.mark.parametrize("began", ["live", "table"])

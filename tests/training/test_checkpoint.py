@@ -13,13 +13,13 @@ from torch import Tensor
 from raykd.errors import Interrupted, RunFailed
 from raykd.methods import FeatureKD
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import SGD, AdamW
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.spec.recipe import SGD, AdamW
+from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Checkpoint, Progress, read_checkpoint, save_checkpoint
 from raykd.training.compute import choose
-from raykd.training.training import Training, make_training
+from raykd.training.state import Training, make_training
 
 RUNS = {
     "sgd": run_of("distilled", method=FeatureKD()),

@@ -10,17 +10,17 @@ import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
 
 from raykd.errors import ConfigError, Interrupted, RunFailed
-from raykd.experiment import Experiment
 from raykd.methods import KD, VID, FeatureKD
-from raykd.orchestration.lab import half_done_live, teaching_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.queue import Job, jobs_of
-from raykd.overrides import override
-from raykd.plan import Plan, Run, make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.teaching import Teaching
-from raykd.training.taught import filler_of, teacher_of
+from raykd.orchestration.run_experiments import half_done_live, teacher_choice_of
+from raykd.orchestration.run_queue import Job, jobs_of
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import Plan, Run, make_plan
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.training.teacher.choose import TeacherChoice
+from raykd.training.teacher.load import filler_of, teacher_of
 
 ALONE = experiment(
     method=FeatureKD(), teacher_source="table", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
@@ -36,11 +36,11 @@ def named(plan: Plan, method: type, seed: int = 0) -> Run:
     return next(run for run in plan.runs if type(run.method) is method and run.seed == seed)
 
 
-def asked(plan: Plan, results: Path) -> tuple[Teaching | None, list[Job]]:
+def asked(plan: Plan, results: Path) -> tuple[TeacherChoice | None, list[Job]]:
     """How the plan's runs are taught, and the jobs left of them."""
     store = RunStore(results)
     trained, live = {run.name for run in plan.runs if store.status(run) == "done"}, half_done_live(plan.runs, store)
-    teaching = teaching_of(plan, digits(), trained | live, Options(results, Path("no-data")))
+    teaching = teacher_choice_of(plan, digits(), trained | live, Options(results, Path("no-data")))
     return teaching, jobs_of(plan.runs, trained, trained, teaching.tables if teaching else (), live)
 
 
@@ -52,7 +52,7 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
         assert fill.table is not None
         filler_of(fill.table, store, digits(), CPU).fill(fill.part)
     folder = store.folder(run)
-    teacher = teacher_of(run, folder.began_under, job.table, store, digits(), CPU)
+    teacher = teacher_of(run, folder.teacher_source_at_start, job.table, store, digits(), CPU)
     train(run, folder, teacher, **hooks)
     return folder.record()["compute"]["teacher"]
 
@@ -136,7 +136,7 @@ def test_table_that_is_gone_is_made_again_for_it(results: Path) -> None:
         steps = iter(range(2))
         with pytest.raises(Interrupted):
             go_on(run, plan, results, should_stop=lambda steps=steps: next(steps, None) is None)
-        assert RunStore(results).folder(run).began_under == "table"
+        assert RunStore(results).folder(run).teacher_source_at_start == "table"
 
 
 def test_table_asked_for_in_words_is_refused_with_what_works(results: Path) -> None:

@@ -10,9 +10,9 @@ from small_runs import CPU, recipe, run_of, train
 from torch._dynamo.testing import CompileCounter
 
 from raykd.errors import Interrupted
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training import compute
-from raykd.training.compute import GLIBCS_OWN, KEEP_MEMORY, choose, set_malloc
+from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose, set_malloc
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_half_done_run_goes_on_in_the_precision_that_it_began_in(
     with pytest.raises(Interrupted):
         train(run, run_folder, should_stop=lambda: True)
     monkeypatch.setattr(compute, "has_bf16", lambda device: False)
-    heard = train(run, run_folder)
+    reports = train(run, run_folder)
     assert run_folder.record()["compute"]["precision"] == "bf16"
-    assert heard[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    assert reports[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
 
 
 def test_bf16_is_another_result_and_auto_says_which(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def page_faults(settings: dict[int, int]) -> int:
 def test_memory_that_is_kept_is_not_cleared_by_the_kernel_again() -> None:
     pages = 64 * 2**20 // resource.getpagesize()
     with children.context().Pool(1, maxtasksperchild=1) as pool:
-        kept, given_back = (pool.apply(page_faults, (settings,)) for settings in (KEEP_MEMORY, GLIBCS_OWN))
+        kept, given_back = (pool.apply(page_faults, (settings,)) for settings in (KEEP_MEMORY, GLIBC_DEFAULT))
     assert kept < 2 * pages and given_back > 10 * pages
 
 

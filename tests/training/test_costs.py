@@ -19,7 +19,7 @@ from raykd.store.records import Costs
 from raykd.training import costs, latency
 from raykd.training.compute import choose
 from raykd.training.costs import costs_beside, flops
-from raykd.training.trained import images_of
+from raykd.training.model_file import images_of
 
 CIFAR = Images(10, 32, (0.5,) * 3, (0.5,) * 3)
 COMPUTE = choose(CPU, "fp32")

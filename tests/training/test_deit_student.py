@@ -12,19 +12,18 @@ from torch import Tensor
 
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted
-from raykd.json_fields import read_json
 from raykd.methods import DeiT
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
-from raykd.plan import make_plan
-from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.spec.plan import make_plan, train_val_indices
+from raykd.spec.recipe import AdamW
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
-from raykd.training.rows import rows_of
-from raykd.training.testing import evaluate_on_test
-from raykd.training.trained import load_trained
-from raykd.training.training import make_training
+from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.model_file import load_trained
+from raykd.training.state import make_training
 
 EPOCHS = 30
 TOKEN = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=True)
@@ -58,7 +57,7 @@ def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
     assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "table"
     for term in ("ce", "token"):
         assert history[-1][term] < 0.6 * history[0][term], term
-    rows, _ = rows_of(SAME_VIEW, digits().train.labels)
+    rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
     images, labels = digits().train.images[rows], digits().train.labels[rows]
     student, taught = outputs_of(distilled, images), outputs_of(teacher, images).logits.argmax(1)
     for head, wanted in zip(student.heads, (labels, taught), strict=True):

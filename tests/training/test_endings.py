@@ -14,11 +14,11 @@ from raykd.data.loader import Batch
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
-from raykd.plan import Run
-from raykd.recipe import SGD
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.spec.recipe import SGD
+from raykd.store.run_folder import RunFolder
 from raykd.training import loop
-from raykd.training.teachers import LiveTeacher, NoTeacher
+from raykd.training.teacher.sources import LiveTeacher, NoTeacher
 
 
 class Bad:
@@ -76,8 +76,8 @@ def test_failed_run_starts_again_from_its_last_good_step_and_ends_as_if_it_never
     run = run_of("distilled")
     with pytest.raises(RunFailed):
         train(run, run_folder, Bad(run, 1, 2, math.nan), checkpoint_every_s=0)
-    heard = train(run, run_folder)
-    assert [report.epoch for report in heard] == [1, 2]
+    reports = train(run, run_folder)
+    assert [report.epoch for report in reports] == [1, 2]
     assert run_folder.status() == "done" and run_folder.record()["reason"] is None
     straight = RunFolder(tmp_path / "straight")
     train(run, straight)
@@ -157,9 +157,9 @@ def test_jumping_clock_changes_no_result(
     train(run, straight)
     jumps = iter([0.0, 1e9, -1e9, 5.0, 1e12] * 100)
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(jumps))
-    monkeypatch.setattr("raykd.training.records.now", lambda: "1970-01-01T00:00:00+00:00")
-    heard = train(run, run_folder)
-    assert all(math.isfinite(report.images_per_s) for report in heard)
+    monkeypatch.setattr("raykd.training.run_record.now", lambda: "1970-01-01T00:00:00+00:00")
+    reports = train(run, run_folder)
+    assert all(math.isfinite(report.images_per_s) for report in reports)
     assert straight.best.read_bytes() == run_folder.best.read_bytes()
 
 

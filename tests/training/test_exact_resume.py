@@ -11,7 +11,7 @@ import pytest
 from resume_cases import CASES, FAST_CASES, PLACES, Kill, outcome, train, train_in_child
 
 from raykd.errors import Interrupted, RunFailed
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 
 SOAK_ROUNDS = 20

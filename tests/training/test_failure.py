@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from small_runs import CPU, digits, recipe, run_of
 
 from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
-from raykd.recipe import SGD
-from raykd.run_folder import RunFolder
+from raykd.spec.recipe import SGD
+from raykd.store.run_folder import RunFolder
 from raykd.training.failure import failure_of, is_of_configuration, loses_gpu, rejecting_configuration
 from raykd.training.loop import fit
 from raykd.training.train_one import RunLocked

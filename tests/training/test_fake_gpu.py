@@ -10,16 +10,16 @@ from fake_gpu import on_fake_gpu
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
-from raykd.experiment import IN_A_TABLE
 from raykd.methods import KD, RKD, Method
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import AdamW
+from raykd.spec.experiment import CACHEABLE
+from raykd.spec.plan import Run
+from raykd.spec.recipe import AdamW
 from raykd.training.compute import Compute
+from raykd.training.state import Training, make_training
 from raykd.training.steps import DeviceSteps, EagerSteps
-from raykd.training.teachers import TableTeacher, Teacher
-from raykd.training.training import Training, make_training
+from raykd.training.teacher.sources import CachedTeacher, Teacher
 
 WAYS = (EagerSteps, DeviceSteps)
 MOST_LAUNCHES = {"kd": 200, "rkd": 250}
@@ -36,7 +36,7 @@ def cached(run: Run) -> Teacher:
     """Return a logit cache of random rows, with embeddings where the method of `run` needs them."""
     width = 128 if "embedding" in run.method.needs else 0
     num_views, num_images = run.data.views.count, len(digits().train.labels)
-    return TableTeacher(torch.randn(num_images * num_views, 10 + width).half(), num_views, "", width)
+    return CachedTeacher(torch.randn(num_images * num_views, 10 + width).half(), num_views, "", width)
 
 
 def take_steps(training: Training, way: Callable[[Training], Any], precision: str = "bf16") -> int:
@@ -61,7 +61,7 @@ def training_of(run: Run, teacher: Teacher | None = None) -> Training:
 def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[Training], Any]) -> None:
     run = run_by(method)
     assert take_steps(training_of(run), way) > 0
-    if run.teacher is not None and method.needs <= IN_A_TABLE:
+    if run.teacher is not None and method.needs <= CACHEABLE:
         assert take_steps(training_of(run, cached(run)), way) > 0
 
 

@@ -17,15 +17,14 @@ from raykd.errors import Interrupted, RunFailed
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
-from raykd.plan import make_plan
-from raykd.run_folder import RunFolder
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable, decide
+from raykd.spec.plan import make_plan, train_val_indices
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
-from raykd.training.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler, _Batch
-from raykd.training.rows import rows_of
-from raykd.training.teachers import LiveTeacher, read_table
-from raykd.training.trained import images_of
+from raykd.training.model_file import images_of
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache, decide
+from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler, _Batch
+from raykd.training.teacher.sources import LiveTeacher, read_cache
 
 SHA = "5a" * 32
 NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
@@ -35,8 +34,8 @@ NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
 class Filling:
     """A table of the small experiment, and a teacher that counts the images it is shown."""
 
-    wanted: WantedTable
-    table: TeacherTable
+    wanted: PlannedCache
+    table: LogitCache
     teacher: "Counting"
 
     @property
@@ -45,7 +44,7 @@ class Filling:
 
     def expected(self) -> Tensor:
         """bool [N, V]"""
-        rows, _ = rows_of(self.wanted.data, digits().train.labels)
+        rows, _ = train_val_indices(self.wanted.data, digits().train.labels)
         found = torch.zeros(len(digits().train.labels), NUM_VIEWS, dtype=torch.bool)
         found[rows] = True
         return found
@@ -69,7 +68,7 @@ def filling(tmp_path: Path) -> Filling:
     found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.table is not None and found.table.whole
     wanted = replace(found.table, num_parts=3)
-    return Filling(wanted, TeacherTable(tmp_path, wanted.key(digits(), SHA)), Counting())
+    return Filling(wanted, LogitCache(tmp_path, wanted.key(digits(), SHA)), Counting())
 
 
 def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> None:
@@ -85,7 +84,7 @@ def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> No
 
 def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, tmp_path: Path) -> None:
     wanted = replace(filling.wanted, embedding_width=64)
-    table = TeacherTable(tmp_path, wanted.key(digits(), SHA))
+    table = LogitCache(tmp_path, wanted.key(digits(), SHA))
     filler = Filler(wanted, digits(), table, filling.teacher, choose(CPU, "fp32"))
     assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
     index, view = filling.expected().nonzero().unbind(1)
@@ -102,10 +101,10 @@ def test_partial_table_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> 
     plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="table"), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.table is not None and not found.table.whole
-    table = TeacherTable(tmp_path, found.table.key(digits(), SHA))
+    table = LogitCache(tmp_path, found.table.key(digits(), SHA))
     passes = Filler(found.table, digits(), table, Counting(), choose(CPU, "fp32")).fill(0)
     assert passes == table.filled().sum() < 4 * 200
-    assert read_table(run, digits(), table, CPU).identity == SHA
+    assert read_cache(run, digits(), table, CPU).identity == SHA
 
 
 def test_second_fill_asks_the_teacher_nothing(filling: Filling) -> None:
@@ -156,7 +155,7 @@ def test_table_with_holes_is_refused_with_their_number(filling: Filling) -> None
         filling.filler.fill(part)
     run = run_of("distilled", student=recipe(epochs=100))
     with pytest.raises(RunFailed, match=r"lacks 1200 of the 3\d\d\d views .*; the same command fills them"):
-        read_table(run, digits(), filling.table, CPU)
+        read_cache(run, digits(), filling.table, CPU)
 
 
 def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +172,7 @@ def test_where_a_new_batch_size_costs_a_search_for_kernels_the_teacher_sees_one_
 ) -> None:
     assert FIXED_SHAPE == {"cpu": False, "cuda": True}
     monkeypatch.setitem(BATCH_SIZE, "cpu", 64)
-    plain = TeacherTable(tmp_path / "plain", filling.table.key)
+    plain = LogitCache(tmp_path / "plain", filling.table.key)
     assert Filler(filling.wanted, digits(), plain, Counting(), choose(CPU, "fp32")).fill(0) == 67 * NUM_VIEWS
     monkeypatch.setitem(FIXED_SHAPE, "cpu", True)
     sizes: list[int] = []
@@ -234,7 +233,7 @@ def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace
 def test_pieces_span_no_more_of_the_table_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few of its entries are missing: a partial table's neighbours lie far apart."""
     entry = filling.table.key.num_classes * 2
-    monkeypatch.setattr("raykd.training.fill.PIECE_BYTES", 5 * NUM_VIEWS * entry)
+    monkeypatch.setattr("raykd.training.teacher.fill.PIECE_BYTES", 5 * NUM_VIEWS * entry)
     spans: list[int] = []
     write = filling.table.write
     monkeypatch.setattr(
@@ -255,9 +254,9 @@ def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling
     raw[index * NUM_VIEWS * 20 + 7] ^= 1
     path.write_bytes(raw)
     with pytest.raises(RunFailed, match=r"logit cache '.*' is damaged: 1 images do not .*; rerun the same command"):
-        read_table(run, digits(), filling.table, CPU)
+        read_cache(run, digits(), filling.table, CPU)
     assert sum(filling.filler.fill(part) for part in range(3)) == NUM_VIEWS == filling.teacher.seen - seen
-    assert torch.equal(filling.table.rows(), rows) and read_table(run, digits(), filling.table, CPU).identity == SHA
+    assert torch.equal(filling.table.rows(), rows) and read_cache(run, digits(), filling.table, CPU).identity == SHA
 
 
 def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:

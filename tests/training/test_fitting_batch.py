@@ -14,20 +14,20 @@ from raykd.errors import RunFailed
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training import latency
 from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import evaluate
 from raykd.training.failure import failure_of, is_of_configuration
-from raykd.training.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler
 from raykd.training.fitting_batch import batch_that_fits, batches_that_fit, largest_that_fits
 from raykd.training.latency import throughput
-from raykd.training.measures import measure
+from raykd.training.metrics import measure
+from raykd.training.model_file import images_of
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler
 from raykd.training.train_one import Logging, train_one
-from raykd.training.trained import images_of
 
 COMPUTE = choose(CPU, "fp32")
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB. See documentation"
@@ -86,11 +86,11 @@ def test_filling_in_halved_batches_fills_the_same(
     monkeypatch.setitem(FIXED_SHAPE, "cpu", fixed)
     monkeypatch.setitem(IN_FLIGHT, "cpu", depth)
     run = run_of("distilled")
-    wanted = WantedTable(run.teachers, run.data, "fp32", (), True, 1)
-    tables: list[TeacherTable] = []
+    wanted = PlannedCache(run.teachers, run.data, "fp32", (), True, 1)
+    tables: list[LogitCache] = []
     for name, room, size in (("plain", 64, 64), ("halved", 100, 512)):
         monkeypatch.setitem(BATCH_SIZE, "cpu", size)
-        teacher, table = Small(room), TeacherTable(tmp_path / name, wanted.key(digits(), "5a" * 32))
+        teacher, table = Small(room), LogitCache(tmp_path / name, wanted.key(digits(), "5a" * 32))
         assert Filler(wanted, digits(), table, teacher, COMPUTE).fill(0) == 200 * 18
         assert [size for size in teacher.sizes if size > room] == ([] if name == "plain" else [512, 256, 128])
         assert not fixed or set(teacher.sizes) <= {512, 256, 128, 64}, "a smaller batch is padded to its own full size"
@@ -139,7 +139,7 @@ def test_a_training_step_without_memory_fails_in_one_line_with_the_fields_to_cha
     def step(*_: object) -> None:
         raise torch.OutOfMemoryError(NO_MEMORY)
 
-    monkeypatch.setattr("raykd.training.training.Training.step", step)
+    monkeypatch.setattr("raykd.training.state.Training.step", step)
     run = run_of(stage, student=recipe(precision=precision))  # type: ignore[arg-type]
     with pytest.raises(RunFailed) as raised:
         train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, logging=Logging())

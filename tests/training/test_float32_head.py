@@ -9,20 +9,20 @@ from small_runs import CPU, digits, recipe, run_of, train
 from torch import Tensor, nn
 
 from raykd import models
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 from raykd.models import ImageModel, Images, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
 from raykd.training.float32_head import head_in_float32, keep_head_in_float32
-from raykd.training.measures import measure
-from raykd.training.taught import teacher_from
-from raykd.training.teachers import MeanLogits
-from raykd.training.trained import images_of
+from raykd.training.metrics import measure
+from raykd.training.model_file import images_of
+from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.sources import MeanLogits
 
 BF16 = choose(CPU, "bf16")
 SMALL = ResNet((1, 1, 1, 1), 8)

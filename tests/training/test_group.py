@@ -17,15 +17,15 @@ from small_runs import CPU, digits, run_of
 from torch import Tensor
 
 from raykd.errors import ConfigError, RunFailed
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose, is_mig_instance
 from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
 from raykd.training.group import ALONE, Group, require_separate_gpus
+from raykd.training.model_file import load_trained
+from raykd.training.state import validation_of
 from raykd.training.train_one import train_one
-from raykd.training.trained import load_trained
-from raykd.training.training import validation_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def curve(folder: RunFolder) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]
 
 
-def heard(folder: Path, name: str, rank: int) -> list[Any]:
+def reports(folder: Path, name: str, rank: int) -> list[Any]:
     return [json.loads(line) for line in (folder / f"heard-{name}-{rank}.jsonl").read_text().splitlines()]
 
 
@@ -122,7 +122,7 @@ def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: 
 
 def test_all_workers_hear_the_same_of_each_epoch(together: Path) -> None:
     for name in RUNS:
-        assert heard(together, name, 0) == heard(together, name, 1) != []
+        assert reports(together, name, 0) == reports(together, name, 1) != []
 
 
 def test_first_worker_alone_stops_all_at_one_step(together: Path) -> None:
@@ -175,7 +175,7 @@ def test_batch_that_does_not_split_is_done_by_fewer(together: Path) -> None:
 
 def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from raykd.training import loop
-    from raykd.training.teachers import LiveTeacher
+    from raykd.training.teacher.sources import LiveTeacher
 
     second = Group(rank=1, size=2)
     monkeypatch.setattr(Group, "first", lambda self, make: "a" * 64)

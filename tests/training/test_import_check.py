@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raykd.training.import_check import LEVEL, chance_of, is_near_chance, permuted
+from raykd.training.teacher.import_check import LEVEL, chance_of, is_near_chance, permuted
 
 
 def drawn(shares: Tensor, num_images: int, seed: int, label_shares: Tensor | None = None) -> Tensor:

@@ -15,20 +15,20 @@ from small_runs import CPU, NO_WEIGHTS, digits, recipe, train
 from torch import Tensor
 
 from raykd import models
-from raykd.damage import DamagedFile
-from raykd.data.dataset import Dataset
+from raykd.cli.plan_text import print_plan
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
-from raykd.experiment import Experiment
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.orchestration.options import Options
-from raykd.plan import Run, make_plan
-from raykd.plan_text import print_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
-from raykd.training.imported import findings, header_cautions, load_imported, require_fit
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Run, make_plan
+from raykd.store.damage import DamagedFile
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.trained import images_of, load_trained, read_header, save_under
+from raykd.training.model_file import images_of, load_trained, read_header, save_under
+from raykd.training.teacher.imported import findings, header_cautions, load_imported, require_fit
 
 
 def teacher(experiment: Experiment, dataset: Dataset | None = None) -> Run:

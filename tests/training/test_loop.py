@@ -12,20 +12,20 @@ from safetensors.torch import load_file
 from small_runs import CPU, digits, experiment, recipe, run_of, teacher_of, train
 from torch import Tensor
 
-from raykd.data.dataset import Dataset, Split
 from raykd.data.loader import Batch
+from raykd.data.types import Dataset, Split
 from raykd.methods import FeatureKD
-from raykd.recipe import SGD, AdamW, Constant, Cosine, MultiStep
-from raykd.run_folder import RunFolder
+from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import Evaluation, evaluate
+from raykd.training.evaluate_best import evaluate_on_test, is_tested
 from raykd.training.hooks import EpochReport
 from raykd.training.loop import fit
-from raykd.training.teachers import no_teacher
-from raykd.training.testing import evaluate_on_test, is_tested
-from raykd.training.trained import load_trained
-from raykd.training.training import Training, make_training
+from raykd.training.model_file import load_trained
+from raykd.training.state import Training, make_training
+from raykd.training.teacher.sources import no_teacher
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
 
@@ -42,19 +42,19 @@ def golden_lines() -> Iterator[tuple[str, int, dict[str, float]]]:
 def test_losses_are_the_golden_ones(stage: Any, run_folder: RunFolder) -> None:
     """The file says why the tolerance is 1e-4. To renew it after a change that is meant: print(golden_of(...))."""
     method = {"method": FeatureKD(alpha=0.3, feature_weight=0.5)} if stage == "distilled" else {}
-    heard = train(run_of(stage, **method), run_folder)
+    reports = train(run_of(stage, **method), run_folder)
     golden = {epoch: terms for name, epoch, terms in golden_lines() if name == stage}
-    assert len(golden) == len(heard) == 3
-    for report in heard:
+    assert len(golden) == len(reports) == 3
+    for report in reports:
         found = report.terms | {"val": report.val_loss}
         assert found == pytest.approx(golden[report.epoch], rel=1e-4), f"epoch {report.epoch}"
 
 
-def golden_of(stage: str, heard: list[EpochReport]) -> str:
+def golden_of(stage: str, reports: list[EpochReport]) -> str:
     """Lines for golden_losses.txt."""
     return "\n".join(
         " ".join([stage, str(r.epoch), *(f"{n}={v:.8f}" for n, v in (r.terms | {"val": r.val_loss}).items())])
-        for r in heard
+        for r in reports
     )
 
 
@@ -67,18 +67,18 @@ def test_training_learns(run_folder: RunFolder) -> None:
 
 def test_every_epoch_is_reported_and_noted_once(run_folder: RunFolder) -> None:
     run = run_of("distilled")
-    heard, history = train(run, run_folder), run_folder.history()
-    assert [report.epoch for report in heard] == [row["epoch"] for row in history] == [0, 1, 2]
+    reports, history = train(run, run_folder), run_folder.history()
+    assert [report.epoch for report in reports] == [row["epoch"] for row in history] == [0, 1, 2]
     assert [row["step"] for row in history] == [4, 8, 12]
-    for report, row in zip(heard, history, strict=True):
+    for report, row in zip(reports, history, strict=True):
         assert report.run == run.name and report.epochs == 3
         assert set(report.terms) == {"ce", "kd", "loss"}
         assert report.terms["loss"] == pytest.approx(0.5 * report.terms["ce"] + 0.5 * report.terms["kd"], rel=1e-5)
         same = {name: getattr(report, name) for name in ("train_top1", "val_top1", "val_loss", "lr", "images_per_s")}
         assert {**report.terms, **same} == {name: row[name] for name in (*report.terms, *same)}
         assert 0 <= report.train_top1 <= 100 and report.images_per_s > 0
-    assert heard[-1].best_val_top1 == max(report.val_top1 for report in heard)
-    assert [r.seconds for r in heard] == sorted(r.seconds for r in heard)
+    assert reports[-1].best_val_top1 == max(report.val_top1 for report in reports)
+    assert [r.seconds for r in reports] == sorted(r.seconds for r in reports)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_every_epoch_is_reported_and_noted_once(run_folder: RunFolder) -> None:
 def test_reported_rate_is_that_of_the_epochs_last_step(
     schedule: Any, rates: list[float], run_folder: RunFolder
 ) -> None:
-    heard = train(run_of("baseline", student=recipe(schedule=schedule)), run_folder)
-    assert [report.lr for report in heard] == pytest.approx(rates)
+    reports = train(run_of("baseline", student=recipe(schedule=schedule)), run_folder)
+    assert [report.lr for report in reports] == pytest.approx(rates)
 
 
 def test_each_step_trains_at_the_schedules_rate(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +123,11 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
         return Evaluation(next(scores), 1.0, len(split))
 
     monkeypatch.setattr(loop, "evaluate", scripted)
-    heard = train(run_of("baseline", student=recipe(epochs=4)), run_folder)
+    reports = train(run_of("baseline", student=recipe(epochs=4)), run_folder)
     best = load_file(run_folder.best)
     assert all(torch.equal(best[name], states[1][name]) for name in states[1]), "not the first of the best"
     assert run_folder.record()["best"] == {"epoch": 1, "val_top1": 80.0}
-    assert [report.best_val_top1 for report in heard] == [50.0, 80.0, 80.0, 80.0]
+    assert [report.best_val_top1 for report in reports] == [50.0, 80.0, 80.0, 80.0]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import torch
 from small_runs import CPU, digits
 from torch import Tensor
 
-from raykd.data.dataset import Split
+from raykd.data.types import Split
 from raykd.models import ImageModel, Images
 from raykd.outputs import Outputs
 from raykd.store.records import Metrics
 from raykd.training.compute import EVALUATION_BATCH, choose
 from raykd.training.evaluate import evaluate
-from raykd.training.measures import NUM_BINS, measure
+from raykd.training.metrics import NUM_BINS, measure
 
 NUM_IMAGES = 400
 COMPUTE = choose(CPU, "fp32")
@@ -205,8 +205,8 @@ def test_bf16_is_measured_as_the_loop_evaluates_it() -> None:
     """The embedding is rounded by autocast; the logits and all that follows are not."""
     from small_runs import run_of
 
-    from raykd.training.teachers import no_teacher
-    from raykd.training.training import make_training
+    from raykd.training.state import make_training
+    from raykd.training.teacher.sources import no_teacher
 
     compute = choose(CPU, "bf16")
     model = make_training(run_of("baseline"), digits(), compute, no_teacher).objective.student

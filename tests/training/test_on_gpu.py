@@ -8,22 +8,22 @@ from small_runs import digits, recipe, run_of, teacher_of
 
 from raykd.errors import Interrupted
 from raykd.methods import FeatureKD
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
-from raykd.training.teachers import LiveTeacher
+from raykd.training.teacher.sources import LiveTeacher
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
 def train(run: Run, folder: RunFolder, device: str, **hooks: Any) -> list[EpochReport]:
-    heard: list[EpochReport] = []
+    reports: list[EpochReport] = []
     teacher = teacher_of(run)
     if isinstance(teacher, LiveTeacher):
         teacher.model.to(device)
-    fit(run, digits(), folder, torch.device(device), teacher, Hooks(heard.append, **hooks))
-    return heard
+    fit(run, digits(), folder, torch.device(device), teacher, Hooks(reports.append, **hooks))
+    return reports
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

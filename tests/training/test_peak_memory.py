@@ -5,7 +5,7 @@ import mmap
 import torch
 from small_runs import run_of, train
 
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.memory import peak_bytes, reset_peak
 
 CPU = torch.device("cpu")

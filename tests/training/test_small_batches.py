@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from small_runs import digits, experiment, recipe, run_of, train
 
+from raykd.cli.plan_text import _by_several_workers
 from raykd.config import kinds
 from raykd.errors import ConfigError, RunFailed
-from raykd.experiment import Data
 from raykd.methods import CRD, DKD, Method
 from raykd.models.vit_cifar import ViT
-from raykd.plan_text import _by_several_workers
-from raykd.run_folder import RunFolder
+from raykd.spec.experiment import Data
+from raykd.store.run_folder import RunFolder
 from raykd.training.networks import Networks
 from raykd.training.sums import EpochSums
 
@@ -64,8 +64,8 @@ def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:
 def test_plan_says_what_each_of_several_workers_has_for_itself(method: Method, named: list[str]) -> None:
     from dataclasses import replace
 
-    from raykd.experiment import Workers
-    from raykd.plan import make_plan
+    from raykd.spec.experiment import Workers
+    from raykd.spec.plan import make_plan
 
     made = experiment(method=method, workers=Workers(count=2))
     lines = _by_several_workers(make_plan(made, digits(), Path("none")), digits())

@@ -10,7 +10,7 @@ import pytest
 import small_lab
 from run_by_several import start_two, train_by_two
 
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 

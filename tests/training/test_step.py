@@ -16,14 +16,13 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
-from raykd.plan import Run
-from raykd.recipe import SGD, AdamW
+from raykd.spec.plan import Run, train_val_indices
+from raykd.spec.recipe import SGD, AdamW
 from raykd.training.compute import choose
+from raykd.training.model_file import images_of
 from raykd.training.optim import make_optimizer
-from raykd.training.rows import rows_of
-from raykd.training.teachers import LiveTeacher, Teacher, no_teacher
-from raykd.training.trained import images_of
-from raykd.training.training import Training, make_training
+from raykd.training.state import Training, make_training
+from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher
 
 SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 
@@ -179,8 +178,8 @@ def test_students_of_two_seeds_differ_in_weights_and_views() -> None:
 def test_validation_images_are_never_trained_on_and_are_the_same_for_all() -> None:
     data = replace(experiment().data, student_images=60)
     labels = digits().train.labels
-    rows, held_out = rows_of(data, labels)
-    teachers_rows, teachers_held_out = rows_of(replace(data, student_images=None), labels)
+    rows, held_out = train_val_indices(data, labels)
+    teachers_rows, teachers_held_out = train_val_indices(replace(data, student_images=None), labels)
     assert len(rows) == 60 and len(teachers_rows) == 200 and len(held_out) == 100
     assert torch.equal(held_out, teachers_held_out)
     assert set(rows.tolist()) <= set(teachers_rows.tolist()) and not set(rows.tolist()) & set(held_out.tolist())

@@ -14,12 +14,11 @@ from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
 from raykd.methods import KD, Method
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import AdamW
-from raykd.run_folder import RunFolder
-from raykd.training import steps, training
-from raykd.training.capture import why_not_graph
-from raykd.training.compute import choose
+from raykd.spec.plan import Run
+from raykd.spec.recipe import AdamW
+from raykd.store.run_folder import RunFolder
+from raykd.training import state, steps
+from raykd.training.compute import choose, why_not_graph
 
 GPU = replace(choose(CPU, "fp32"), device=torch.device("cuda"))
 
@@ -32,7 +31,7 @@ def _run_by(method: Method) -> Run:
 
 
 def _use_device_steps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(training, "why_not_graph", lambda *_: "")
+    patch.setattr(state, "why_not_graph", lambda *_: "")
 
 
 def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

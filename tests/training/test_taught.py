@@ -9,11 +9,11 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, teacher_of, 
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted, RunFailed
 from raykd.methods import FeatureKD
-from raykd.plan import Run, make_plan
-from raykd.runs import RunStore
-from raykd.teaching import WantedTable, decide
-from raykd.training import taught as teachers
-from raykd.training.teachers import no_teacher
+from raykd.spec.plan import Run, make_plan
+from raykd.store.run_store import RunStore
+from raykd.training.teacher import load as teachers
+from raykd.training.teacher.choose import PlannedCache, decide
+from raykd.training.teacher.sources import no_teacher
 
 EPOCHS = 6
 
@@ -30,7 +30,7 @@ def planned() -> tuple[Run, ...]:
     return make_plan(experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1)), digits(), NO_WEIGHTS).runs
 
 
-def wanted(store: RunStore) -> WantedTable:
+def wanted(store: RunStore) -> PlannedCache:
     asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="table")
     plan = make_plan(asked, digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), store.tables, [store.folder(plan.runs[0])])
@@ -38,8 +38,8 @@ def wanted(store: RunStore) -> WantedTable:
     return found.table
 
 
-def source(run: Run, store: RunStore, table: WantedTable | None) -> str:
-    return teachers.teacher_of(run, store.folder(run).began_under, table, store, digits(), CPU).source
+def source(run: Run, store: RunStore, table: PlannedCache | None) -> str:
+    return teachers.teacher_of(run, store.folder(run).teacher_source_at_start, table, store, digits(), CPU).source
 
 
 def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:

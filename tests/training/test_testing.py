@@ -13,17 +13,17 @@ import pytest
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.bench.without_ray import train_plan
-from raykd.checksums import file_sha256
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.methods import FeatureKD
-from raykd.plan import Plan, make_plan
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.provenance import file_sha256
+from raykd.spec.plan import Plan, make_plan
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
-from raykd.training.measures import measure
-from raykd.training.testing import evaluate_on_test, is_tested
-from raykd.training.trained import load_trained
-from raykd.training.training import validation_of
+from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.metrics import measure
+from raykd.training.model_file import load_trained
+from raykd.training.state import validation_of
 
 COMPUTE = choose(CPU, "fp32")
 SCALARS = ("top1", "top5", "nll", "ece", "brier", "agreement", "teacher_kl")
@@ -169,7 +169,7 @@ def test_an_evaluation_that_was_cut_off_is_done_again_whole(tmp_path: Path, monk
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr("raykd.training.testing.costs_beside", killed)
+        patched.setattr("raykd.training.evaluate_best.costs_beside", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_on_test(folder, digits(), COMPUTE)
     assert folder.val.is_file() and not folder.costs.is_file() and not is_tested(folder)

@@ -9,8 +9,8 @@ import pytest
 from small_runs import CPU, digits, run_of
 from test_trained import scalars
 
-from raykd.run_folder import RunFolder
-from raykd.runs import RunStore
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.train_one import Logging, RunLocked, locked, train_one
 

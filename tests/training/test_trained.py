@@ -15,11 +15,11 @@ from raykd.models import Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
+from raykd.training.model_file import images_of, load_trained, read_header, save_trained
 from raykd.training.tensorboard import TensorBoard
-from raykd.training.trained import images_of, load_trained, read_header, save_trained
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_has_every_epoch_once_even_after_a_resume(run_folder: RunFolder) -> None:
-    run, heard = run_of("distilled"), list[EpochReport]()
+    run, reports = run_of("distilled"), list[EpochReport]()
 
     def train(stop_at: int) -> None:
         steps = iter(range(1, 100))
@@ -93,7 +93,7 @@ def test_tensorboard_has_every_epoch_once_even_after_a_resume(run_folder: RunFol
 
             def on_epoch(report: EpochReport) -> None:
                 board.add(report)
-                heard.append(report)
+                reports.append(report)
 
             fit(run, digits(), run_folder, CPU, teacher_of(run), Hooks(on_epoch, lambda: next(steps) == stop_at))
 
@@ -103,5 +103,5 @@ def test_tensorboard_has_every_epoch_once_even_after_a_resume(run_folder: RunFol
     written = scalars(run_folder.tensorboard)
     assert [step for step, _ in written["top1/val"]] == [0, 1, 2]
     assert {"loss/ce", "loss/kd", "loss/loss", "loss/val", "top1/train", "lr", "images_per_s"} < written.keys()
-    by_epoch = {report.epoch: report for report in heard}
+    by_epoch = {report.epoch: report for report in reports}
     assert dict(written["loss/kd"]) == pytest.approx({e: report.terms["kd"] for e, report in by_epoch.items()})

@@ -217,8 +217,8 @@ def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monke
 
 def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(tmp_path: Path) -> None:
     old, new = tmp_path / "old" / "0.json", tmp_path / "new" / "0.json"
-    for path, is_begun in ((old, True), (new, False), (old, True), (new, True)):
-        with metered(path, CPU, 0, is_begun):
+    for path, is_started in ((old, True), (new, False), (old, True), (new, True)):
+        with metered(path, CPU, 0, is_started):
             pass
     found = {path: json.loads(path.read_text()) for path in (old, new)}
     assert [len(file["pieces"]) for file in found.values()] == [2, 2]

@@ -20,22 +20,22 @@ from gpu_parts.setting import BATCH_SIZE, Setting, Small, small_dataset, teacher
 from raykd.config import kinds
 from raykd.data.augmentation import Augmentation
 from raykd.data.counter_rng import hash64, permutation, uniform, uniform_int
-from raykd.data.dataset import Dataset
 from raykd.data.loader import TrainLoader
+from raykd.data.types import Dataset
 from raykd.data.views import ViewRenderer, Views
 from raykd.errors import Interrupted
-from raykd.experiment import IN_A_TABLE
 from raykd.methods import KD, CrossEntropy, Method
-from raykd.run_folder import RunFolder
-from raykd.teacher_table import TeacherTable
-from raykd.teaching import WantedTable
+from raykd.spec.experiment import CACHEABLE
+from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint
 from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
-from raykd.training.fill import Filler
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.training import make_training
+from raykd.training.state import make_training
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.fill import Filler
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = {
@@ -90,7 +90,7 @@ def method_sources() -> Iterator[tuple[Method, str]]:
             continue
         method = cls()
         yield method, "live"
-        if method.needs <= IN_A_TABLE:
+        if method.needs <= CACHEABLE:
             yield method, "cache"
 
 
@@ -158,12 +158,12 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
     """A small logit cache filled on the device, beside the same on the CPU; float32 without TF32."""
     run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=0))
     assert run.teacher is not None
-    wanted = WantedTable((run.teacher,), run.data, "fp32", (), True, 1)
+    wanted = PlannedCache((run.teacher,), run.data, "fp32", (), True, 1)
     logits = []
     with exact_float32():
         for name, place in (("cpu", CPU), ("device", device)):
             with tempfile.TemporaryDirectory(dir=folder) as tables:
-                table = TeacherTable(Path(tables), wanted.key(dataset, name))
+                table = LogitCache(Path(tables), wanted.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
                 images = Filler(wanted, dataset, table, teacher, choose(place, "fp32")).fill(0)
                 logits.append(table.logits().clone().float())

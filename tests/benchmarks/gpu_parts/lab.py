@@ -17,19 +17,20 @@ from gpu_parts.report import Part
 from gpu_parts.setting import NARROW, Setting, subject_named
 from gpu_parts.timed_loop import step_figures
 from raykd.bench.without_ray import train_plan
-from raykd.data.dataset import Dataset, load
+from raykd.cli.experiment_file import EXPERIMENTS, load_experiment
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
 from raykd.errors import Interrupted
-from raykd.experiment import Experiment
-from raykd.experiment_file import EXPERIMENTS, load_experiment
-from raykd.plan import Run, make_plan
-from raykd.recipe import Recipe
-from raykd.runs import RunStore
-from raykd.teaching import num_visited
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.recipe import Recipe
+from raykd.store.run_store import RunStore
 from raykd.training.compute import choose
 from raykd.training.evaluate import evaluate
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.records import precision_of
-from raykd.training.trained import load_trained
+from raykd.training.model_file import load_trained
+from raykd.training.run_record import precision_of
+from raykd.training.teacher.choose import num_visited
 
 TEACHER_EPOCHS, STUDENT_EPOCHS, SEEDS = 30, 20, (0, 1)
 SCALES = (10.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -56,7 +57,7 @@ def _loaded(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, Any]:
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        found = load("cifar10", folder, None, cache)
+        found = load_dataset("cifar10", folder, None, cache)
         seconds.append(time.perf_counter() - began)
     loaded.append(found)
     return {"decode_s": seconds[0], "read_decoded_s": seconds[1], "train": len(found.train), "test": len(found.test)}
@@ -78,7 +79,7 @@ def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
 
 
 def _lab(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, cache: Path) -> dict[str, Any]:
-    dataset = loaded[0] if loaded else load("cifar10", data_dir, None, cache)
+    dataset = loaded[0] if loaded else load_dataset("cifar10", data_dir, None, cache)
     paces = part.report.figure("lab", "steps")
     if paces is None:
         raise RuntimeError("the time of a step is not known")

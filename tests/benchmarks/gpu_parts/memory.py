@@ -9,7 +9,7 @@ from gpu_parts.setting import Setting, Subject, subjects
 from gpu_parts.timed_loop import free, memory_since, reset_memory
 from raykd.bench.families import noise
 from raykd.errors import Interrupted
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.memory import peak_bytes, reset_peak

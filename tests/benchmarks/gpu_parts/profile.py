@@ -14,11 +14,11 @@ from gpu_parts.setting import Setting, subject_named
 from gpu_parts.timed_loop import free
 from raykd.bench.contenders import now
 from raykd.errors import Interrupted
-from raykd.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose, prepare
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.training import make_training
+from raykd.training.state import make_training
 
 WARM_UP, PROFILED, STEPS = 15, 20, 40
 MOST_EXPENSIVE = 15

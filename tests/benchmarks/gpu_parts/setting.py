@@ -7,15 +7,15 @@ import torch
 
 from raykd import models
 from raykd.bench.families import Family, cnn, noise, vit
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.methods import CRD, RKD, Method
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.plan import Run
-from raykd.recipe import Recipe
-from raykd.training.teachers import LiveTeacher, TableTeacher, Teacher, no_teacher
-from raykd.training.trained import images_of
+from raykd.spec.plan import Run
+from raykd.spec.recipe import Recipe
+from raykd.training.model_file import images_of
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, no_teacher
 
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
 BATCH_SIZE, TEACHER_WIDTH = 16, 16  # of the checks
@@ -118,11 +118,11 @@ def with_recipe(run: Run, **changes: object) -> Run:
     return replace(run, recipe=replace(run.recipe, **changes))
 
 
-def random_cache(run: Run, dataset: Dataset, device: torch.device, embedding_width: int = 0) -> TableTeacher:
+def random_cache(run: Run, dataset: Dataset, device: torch.device, embedding_width: int = 0) -> CachedTeacher:
     """A logit cache of random rows, whole."""
     num_views = run.data.views.count
     shape = (len(dataset.train.labels) * num_views, dataset.num_classes + embedding_width)
-    return TableTeacher(torch.randn(shape, device=device, dtype=torch.float16), num_views, "", embedding_width)
+    return CachedTeacher(torch.randn(shape, device=device, dtype=torch.float16), num_views, "", embedding_width)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Small:
         width = TEACHER_WIDTH * 8 if "embedding" in run.method.needs else 0
         shape = (len(dataset.train.labels) * run.data.views.count, dataset.num_classes + width)
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(5)).half()
-        return TableTeacher(rows.to(device), run.data.views.count, "", width)
+        return CachedTeacher(rows.to(device), run.data.views.count, "", width)
 
 
 def teacher_network(run: Run, dataset: Dataset) -> ImageModel:

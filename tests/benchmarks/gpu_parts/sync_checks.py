@@ -14,14 +14,14 @@ import torch
 
 from gpu_parts.setting import BATCH_SIZE, Small, small_dataset, with_recipe
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
-from raykd.data.dataset import Dataset
+from raykd.data.types import Dataset
 from raykd.errors import Interrupted
-from raykd.plan import Run
-from raykd.run_folder import RunFolder
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose, prepare
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.training import make_training
+from raykd.training.state import make_training
 
 WARM_UP, CHECKED, STEPS = 12, 6, 20
 FRAMES = 6

@@ -12,12 +12,12 @@ import torch
 
 from gpu_parts.setting import ONE_BY_ONE, Subject
 from raykd.bench.contenders import now
-from raykd.data.dataset import Dataset
-from raykd.run_folder import RunFolder
+from raykd.data.types import Dataset
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose, prepare
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.training import make_training
+from raykd.training.state import make_training
 
 FIRST_STEPS = 5  # of an epoch: so few launches fit into the GPU's queue (1,024), so the host does not wait in them
 

@@ -1,0 +1,64 @@
+"""A small lab from its first line to its last model, the usual way and raykd's: teacher, baselines, distilled students.
+
+Narrow models, 3 seeds, 16 epochs each, on images of noise; both get the same images, epochs and validation.
+"""
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from raykd.bench.families import noise
+from raykd.bench.usual import UsualWay
+from raykd.bench.without_ray import train_plan
+from raykd.data.types import Dataset
+from raykd.models.resnet_cifar import ResNet
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.plan import Plan, make_plan
+from raykd.spec.recipe import SGD, Cosine, Recipe
+from raykd.store.run_store import RunStore
+from raykd.training.compute import GLIBC_DEFAULT, set_malloc
+
+
+@dataclass(frozen=True)
+class SmallExperiment:
+    """Its size."""
+
+    num_images: int = 768
+    epochs: int = 16
+    width: int = 16
+
+    def plan(self, dataset: Dataset) -> Plan:
+        recipe = Recipe(ResNet(width=self.width), epochs=self.epochs, optimizer=SGD(lr=0.05), schedule=Cosine())
+        student = replace(recipe, model=ResNet(blocks=(1, 1, 1, 1), width=self.width))
+        data = Data("cifar10", val_images=128)
+        return make_plan(Experiment(family="small", data=data, teacher=recipe, student=student), dataset, Path("none"))
+
+
+def compare(size: SmallExperiment, device: torch.device) -> dict[str, float]:
+    """Seconds of both, and their ratio; once, after an epoch that warms each up."""
+    if size.epochs > 1:
+        compare(replace(size, epochs=1), device)
+    dataset = noise(size.num_images)
+    plan = size.plan(dataset)
+    set_malloc(GLIBC_DEFAULT)
+    began = time.perf_counter()
+    _usual(plan, dataset, device)
+    usual_s = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        train_plan(plan, dataset, device, RunStore(Path(folder)))
+        raykd_s = time.perf_counter() - began
+    return {"usual_s": usual_s, "raykd_s": raykd_s, "ratio": usual_s / raykd_s}
+
+
+def _usual(plan: Plan, dataset: Dataset, device: torch.device) -> None:
+    teacher = None
+    for run in plan.runs:
+        way = UsualWay(run, dataset, teacher if run.stage == "distilled" else None, device)
+        for _ in range(run.recipe.epochs):
+            way.epoch()
+            way.validate()
+        teacher = way.student.requires_grad_(False) if run.stage == "teacher" else teacher

@@ -1,0 +1,63 @@
+"""Data and pretrained weights, fetched where there is a network; nothing else in raykd downloads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd.data import cifar
+from raykd.data.cifar_classes import CIFARS
+from raykd.data.load import find
+from raykd.data.names import OWN, kind_of, place_of
+from raykd.errors import ConfigError, DataError
+from raykd.models import Model
+from raykd.models.timm_model import Timm
+from raykd.models.weights import save_weights
+from raykd.spec.experiment import Experiment
+
+
+def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
+    """Everything that `experiments` read: what is there already stays as it is."""
+    experiments = list(experiments)
+    for name in dict.fromkeys(experiment.data.name for experiment in experiments):
+        _fetch_data(name, data_folder, console)
+    recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
+    models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
+    for model in models.values():
+        if isinstance(model, Timm) and model.weights == "pretrained":
+            _fetch_weights(model, weights_folder, console)
+
+
+def _fetch_data(name: str, folder: Path, console: Console) -> None:
+    """A person's own are looked at only: where they come from is the person's to know."""
+    if name == "digits":
+        return
+    if kind_of(name) in OWN:
+        find(name, folder)
+        console.print(f"{name} is in {place_of(name, folder)}", highlight=False)
+        return
+    title = CIFARS[name].title
+    try:
+        cifar.find(name, folder)
+        console.print(f"{title} is in {folder}", highlight=False)
+    except DataError:
+        console.print(f"downloading {title} to {folder} (170 MB)", highlight=False)
+        cifar.download(name, folder)
+
+
+def _fetch_weights(model: Timm, folder: Path, console: Console) -> None:
+    path = folder / f"{model.label}.safetensors"
+    if path.is_file():
+        console.print(f"weights of {model.name} are in {path}", highlight=False)
+        return
+    import timm
+
+    console.print(f"downloading weights of {model.name} to {path}", highlight=False)
+    try:
+        network = timm.create_model(model.name, pretrained=True)
+    except Exception as error:  # the hub's client raises errors of several packages
+        raise ConfigError(
+            f"weights of '{model.name}' could not be downloaded ({str(error).splitlines()[0]}); "
+            "run this where there is a network, or name a file with --set teacher.model.weights=FILE"
+        ) from error
+    save_weights(path, network.state_dict())

@@ -1,0 +1,69 @@
+"""A node's part of the job: its own private folder with the job's token, and in it Ray, joined to the head.
+
+    python -m raykd.cluster.worker_node NODE_JSON NODE_NUMBER JOB_ID HEAD:PORT TIMEOUT_S STAGING_JSON
+
+Runs under srun with the token on standard input, and first prints the number of its step.
+
+Ends with Ray, and leaves nothing on the node. SIGTERM, which Slurm sends before it ends the job, ends it only once the
+head is gone: until then training may still be saved. Exit code: Ray's, 128 + number when a signal ended it.
+"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+
+from raykd.cluster import subreaper
+from raykd.cluster.job_folder import job_folder
+from raykd.cluster.ports import find_ports
+from raykd.cluster.ray_start import WORKER_SETTINGS, folder_environment, here, srun, start_worker
+from raykd.cluster.slurm import Node
+from raykd.cluster.staging import Staging
+from raykd.errors import RaykdError
+
+ANSWER_S = 3.0  # of a head that is there; one that is gone refuses at once
+
+
+def member_command(
+    node: Node, node_number: int, job_id: int, address: str, staging: Staging | None, timeout_s: float = 0.0
+) -> list[str]:
+    """What the head's node runs to have `node`, from 1 the `node_number`-th, join at `address` within `timeout_s`."""
+    staged = staging.to_json() if staging else ""
+    words = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staged]
+    return [*srun(node, f"ray-{node.name}"), *here("member"), *words]
+
+
+def main(words: Sequence[str]) -> int:
+    """Join, stay until Ray or the job ends, and clean up."""
+    node, (node_number, job_id), address = Node(**json.loads(words[0])), map(int, words[1:3]), words[3]
+    subreaper.hold_signals()
+    print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
+    token = sys.stdin.read()
+    staged = Staging.from_json(words[5]).filled() if words[5] else nullcontext()
+    try:
+        with job_folder(job_id, os.environ, token, node_number) as folder, staged:
+            os.environ |= WORKER_SETTINGS | folder_environment(folder)
+            free_shm_bytes = shutil.disk_usage("/dev/shm").free
+            command = start_worker(address, node, find_ports(job_id), folder, free_shm_bytes)
+            return subreaper.main(command, float(words[4]), lambda: not _answers(address))
+    except RaykdError as error:
+        print(f"raykd: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _answers(address: str) -> bool:
+    """Whether the head's control store, HOST:PORT, still accepts connections."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

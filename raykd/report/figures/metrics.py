@@ -1,0 +1,174 @@
+"""What was measured on the test set, in figures: calibration, each class, confusion.
+
+A figure is left out where no run has what it shows, as runs of older versions have not.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from raykd.errors import flattened
+from raykd.report import wording
+from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
+from raykd.report.figures.stages import MARKERS
+from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLOURS, inline_svg, page_style
+from raykd.report.read.records import MEASURES
+from raykd.report.stats.summary import FamilySummary, StageSummary
+
+MIN_IMAGES = 10  # of a bin: its accuracy is otherwise a matter of one or two images
+MAX_CLASSES = 12  # more would not be legible on a phone
+
+
+def draw_measures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+    """The figures by the heading they stand under; `key` starts their ids and is unique on the page."""
+    with page_style():
+        found = {
+            "Reliability diagram": _draw_reliability(summary, f"{key}-reliability"),
+            "Top1 of each class": _draw_classes(summary, f"{key}-classes"),
+            "Confusion": _draw_confusion(summary, f"{key}-confusion"),
+        }
+    return {heading: drawing for heading, drawing in found.items() if drawing}
+
+
+def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
+    """Accuracy over confidence in the bins of the calibration error, a line a stage, and the diagonal."""
+    figure, axes = plain_axes()
+    axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.4, zorder=1)
+    shown = []
+    for stage in summary.stages:
+        points = _bins(stage)
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color=STAGE_COLOURS[stage.stage], marker=MARKERS[stage.stage], label=stage.stage)
+            shown.append(stage)
+    if not shown:
+        return None
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("confidence (%)")
+    axes.set_ylabel("accuracy (%)")
+    add_legend(figure, num_columns=3)
+    errors = [
+        f"{stage.stage} {wording.rounded(stage.measures['ece'], MEASURES['ece'].digits)}"
+        for stage in shown
+        if "ece" in stage.measures
+    ]
+    described = "; ".join(errors) or ", ".join(stage.stage for stage in shown)
+    svg = inline_svg(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.")
+    caption = (
+        "On the diagonal a model is right as often as it says, below it less often. Images of all seeds in the bins of "
+        f"the calibration error; bins of fewer than {MIN_IMAGES} images are left out."
+    )
+    return Drawing(svg, caption)
+
+
+def _bins(stage: StageSummary) -> list[tuple[float, float]]:
+    """(confidence, accuracy) in percent of the bins with enough images."""
+    if stage.reliability is None:
+        return []
+    bins = zip(stage.reliability.count, stage.reliability.confidence, stage.reliability.accuracy, strict=True)
+    return [
+        (100 * confidence, 100 * accuracy)
+        for count, confidence, accuracy in bins
+        if count >= MIN_IMAGES and confidence is not None and accuracy is not None
+    ]
+
+
+def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
+    """A row a class, a dot a stage: the mean over seeds."""
+    stages = [stage for stage in summary.stages if stage.class_top1]
+    if not stages or len({len(stage.class_top1) for stage in stages}) > 1:
+        return None
+    classes = _hardest(stages[-1])
+    names = _class_names(stages[-1])
+    figure, axes = rows_axes([names[label] for label in classes])
+    for stage in stages:
+        spreads = [(stage.class_top1[label], row) for row, label in enumerate(classes)]
+        values = [(spread.mean, row) for spread, row in spreads if spread]
+        x, rows = zip(*values, strict=True) if values else ((), ())
+        add_dots(axes, x, rows, STAGE_COLOURS[stage.stage], MARKERS[stage.stage])
+        axes.lines[-1].set_label(stage.stage)
+    axes.set_xlabel("test top1 of the class (%)")
+    add_legend(figure, num_columns=3)
+    described = "; ".join(
+        f"{names[label]} " + ", ".join(f"{stage.stage} {wording.percent(stage.class_top1[label])}" for stage in stages)
+        for label in classes
+    )
+    caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_of_how_many(stages[-1])}"
+    return Drawing(inline_svg(figure, key, "Test top1 of each class, in percent", f"{described}."), caption)
+
+
+def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
+    """The last stage's: of each class (a row) the share, in percent, that was taken for each (a column)."""
+    stages = [stage for stage in summary.stages if stage.confusion]
+    if not stages:
+        return None
+    stage = stages[-1]
+    classes = sorted(_hardest(stage))
+    every = _class_names(stage)
+    names = [every[label] for label in classes]
+    figure, axes = plain_axes()
+    figure.set_figheight(1.1 + 0.85 * ROW_HEIGHT * max(len(classes), 3))
+    for row, label in enumerate(classes):
+        total = sum(stage.confusion[label])
+        for column, predicted in enumerate(classes):
+            share = stage.confusion[label][predicted] / total if total else 0.0
+            _add_cell(axes, column, row, share, is_right=label == predicted)
+    mistakes = [
+        (count / sum(row), f"{every[label]} as {every[predicted]} {100 * count / sum(row):.1f} %")
+        for label, row in enumerate(stage.confusion)
+        for predicted, count in enumerate(row)
+        if count and predicted != label
+    ]
+    _name_both_axes(axes, names)
+    worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
+    svg = inline_svg(figure, key, f"Confusion of the {stage.stage}, in percent of a class", f"Most common: {worst}.")
+    caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Most common mistakes: {worst}."
+    return Drawing(svg, caption + _of_how_many(stage))
+
+
+def _add_cell(axes: Axes, column: int, row: int, share: float, is_right: bool) -> None:
+    """Mistakes have a colour of their own and a scale that shows small ones; the number is legible on both."""
+    alpha = 0.5 * share if is_right else 0.6 * share**0.5
+    colour = STAGE_COLOURS["distilled"] if is_right else BAD
+    if share:
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=round(alpha, 3), linewidth=0))
+    if share >= 0.005:
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=INK)
+
+
+def _name_both_axes(axes: Axes, names: Sequence[str]) -> None:
+    places = range(len(names))
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(places, names)
+    is_long = max(map(len, names)) > 3
+    axes.set_xticks(places, names, rotation=45 if is_long else 0, ha="right" if is_long else "center")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("class")
+    axes.grid(False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _hardest(stage: StageSummary) -> list[int]:
+    """The classes with the lowest top1, the lowest first: all of them where they are few."""
+    top1 = {label: spread.mean if spread else float("inf") for label, spread in enumerate(stage.class_top1)}
+    return sorted(top1 or range(len(stage.confusion)), key=lambda label: (top1.get(label, 0.0), label))[:MAX_CLASSES]
+
+
+def _class_names(stage: StageSummary) -> list[str]:
+    count = len(stage.class_top1) or len(stage.confusion)
+    return [flattened(name, 12) for name in stage.classes] or [str(label) for label in range(count)]
+
+
+def _of_how_many(stage: StageSummary) -> str:
+    """What the caption says where classes are left out."""
+    count = len(stage.class_top1) or len(stage.confusion)
+    if count <= MAX_CLASSES:
+        return ""
+    return (
+        f" {MAX_CLASSES} of {count} classes, those with the lowest top1; all are in summary.json and confusion.parquet."
+    )

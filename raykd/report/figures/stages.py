@@ -1,0 +1,157 @@
+"""The page's four figures of a family: test top1, gain of each seed, validation curves, loss terms.
+
+A stage has one colour and one marker throughout, a loss term one dash pattern, so that nothing is told by
+colour alone. A figure without data is None; the page then says so.
+"""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from raykd.errors import flattened
+from raykd.report import wording
+from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
+from raykd.report.figures.svg import INK, STAGE_COLOURS, inline_svg, page_style
+from raykd.report.read.records import ENDED
+from raykd.report.stats.curves import Curve, comparable_histories, curve_of
+from raykd.report.stats.summary import FamilySummary
+from raykd.spec.stages import STAGES, Stage
+
+MARKERS: dict[Stage, str] = {"teacher": "s", "baseline": "o", "distilled": "D"}
+DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2.5), (2.5, 2.5))
+
+
+def draw_all(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
+    """The figures by the heading they stand under; `key` starts their ids and is unique on the page."""
+    with page_style():
+        return {
+            "Test top1": _draw_top1(summary, f"{key}-top1"),
+            "Gain of each seed": _draw_gain(summary, f"{key}-gain"),
+            "Validation top1": _draw_validation(summary, f"{key}-val"),
+            "Loss terms": _draw_loss_terms(summary, f"{key}-loss"),
+        }
+
+
+def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
+    """A dot for each seed's test top1 and a stroke for the mean, a row a stage."""
+    stages = [stage for stage in summary.stages if stage.top1]
+    if not stages:
+        return None
+    figure, axes = rows_axes([stage.stage for stage in stages])
+    for row, stage in enumerate(stages):
+        scores = [run.score.top1 for run in summary.family.stage(stage.stage) if run.score]
+        _dots(axes, scores, [row] * len(scores), stage.stage)
+        if stage.top1 and stage.top1.num_runs > 1:
+            axes.plot([stage.top1.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
+    axes.set_xlabel("test top1 (%)")
+    means = "; ".join(f"{stage.stage} {wording.percent(stage.top1)}" for stage in stages)
+    caption = "A dot is a seed, the stroke their mean."
+    return Drawing(inline_svg(figure, key, "Test top1 by stage, in percent", f"{means}."), caption)
+
+
+def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
+    """Distilled minus baseline: a dot for each seed, and the mean with its 95 % interval."""
+    gain = summary.gain
+    if gain is None:
+        return None
+    figure, axes = rows_axes([*(f"seed {pair.seed}" for pair in gain.pairs), "mean"])
+    axes.axvline(0, color=INK, linewidth=1.0)
+    _dots(axes, [pair.gain for pair in gain.pairs], range(len(gain.pairs)), "distilled")
+    row = len(gain.pairs)
+    if gain.interval:
+        axes.plot(gain.interval, [row, row], color=INK, linewidth=1.4, marker="|", markersize=9)
+    axes.plot([gain.spread.mean], [row], "D", color=INK, markersize=6)
+    axes.set_xlabel("distilled - baseline (percentage points)".replace("-", "\N{MINUS SIGN}"))
+    seeds = "; ".join(f"seed {pair.seed} {wording.points(pair.gain)}" for pair in gain.pairs)
+    mean = f"{wording.points(gain.spread.mean)} {wording.interval(gain)}".rstrip()
+    description = f"{seeds}; mean {mean}; {gain.verdict}."
+    caption = "Right of 0 the distilled student is better. The bar is the 95 % interval of the mean."
+    if gain.interval is None:
+        caption = f"Right of 0 the distilled student is better. {wording.capital(gain.verdict)}."
+    return Drawing(inline_svg(figure, key, "Gain of distilling by seed", description), caption)
+
+
+def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
+    """Validation top1 over epochs, a line a stage."""
+    shown: list[tuple[Stage, Curve]] = [
+        (stage, curve) for stage in STAGES if (curve := _stage_curve(summary, stage, "val_top1"))
+    ]
+    if not shown:
+        return None
+    figure, axes = curves_axes()
+    for stage, curve in shown:
+        _draw_curve(axes, curve, stage, stage, ())
+    axes.set_ylabel("validation top1 (%)")
+    axes.set_ylim(bottom=_floor_of([curve for _, curve in shown]))
+    add_legend(figure, num_columns=3)
+    ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
+    svg = inline_svg(figure, key, "Validation top1 by epoch, in percent", f"Last epoch: {ends}.")
+    return Drawing(svg, _curve_caption(summary))
+
+
+def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
+    """Each stage's unweighted loss terms over epochs; a log axis when they span more than a factor of 30."""
+    histories = [run.history for run in summary.family.runs if run.history]
+    terms = list(dict.fromkeys(term for history in histories for term in history.loss_terms))
+    shown: list[tuple[Stage, str, Curve]] = [
+        (stage, term, curve) for stage in STAGES for term in terms if (curve := _stage_curve(summary, stage, term))
+    ]
+    if not shown:
+        return None
+    figure, axes = curves_axes(num_legend_rows=math.ceil(len(shown) / 2))
+    for stage, term, curve in shown:
+        dashes = DASHES[terms.index(term) % len(DASHES)]
+        _draw_curve(axes, curve, stage, f"{stage}: {flattened(term, 24)}", dashes)
+    values = [value for _, _, curve in shown for value in curve.mean]
+    if min(values) > 0 and max(values) > 30 * min(values):
+        use_log(axes, "y")
+    axes.set_ylabel("training loss term, unweighted")
+    add_legend(figure, num_columns=2)
+    ends = "; ".join(f"{stage} {term} {curve.mean[-1]:.3g}" for stage, term, curve in shown)
+    svg = inline_svg(figure, key, "Loss terms by epoch, unweighted", f"Last epoch: {ends}.")
+    return Drawing(svg, "Averaged over the training batches of an epoch, before the terms are weighted.")
+
+
+def _stage_curve(summary: FamilySummary, stage: Stage, column: str) -> Curve | None:
+    return curve_of(comparable_histories(summary.family.stage(stage)), column)
+
+
+def _dots(axes: Axes, values: Sequence[float], rows: Sequence[int], stage: Stage) -> None:
+    add_dots(axes, values, rows, STAGE_COLOURS[stage], MARKERS[stage])
+
+
+def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tuple[float, ...]) -> None:
+    colour = STAGE_COLOURS[stage]
+    line = axes.plot(
+        curve.epochs,
+        curve.mean,
+        color=colour,
+        label=label,
+        marker=MARKERS[stage],
+        markersize=4.5,
+        markevery=(0, max(1, len(curve.epochs) // 6)),
+    )[0]
+    if dashes:
+        line.set_dashes(dashes)
+    axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _floor_of(curves: Sequence[Curve]) -> float | None:
+    """Where the axis starts: the first fifth of the epochs climbs from chance and would flatten the rest."""
+    settled = [min(curve.low[len(curve.low) // 5 :]) for curve in curves]
+    highest = max(max(curve.high) for curve in curves)
+    return min(settled) - 0.03 * (highest - min(settled) + 1)
+
+
+def _curve_caption(summary: FamilySummary) -> str:
+    """The sentence under the validation curves, with the number of runs in each."""
+    counts = {stage: comparable_histories(summary.family.stage(stage)) for stage in STAGES}
+    runs = ", ".join(f"{stage} {len(histories)}" for stage, histories in counts.items() if histories)
+    unfinished = [
+        stage
+        for stage in STAGES
+        if counts[stage] and not any(run.state in ENDED for run in summary.family.stage(stage))
+    ]
+    note = f" Not finished yet: {', '.join(unfinished)}." if unfinished else ""
+    return f"Line: mean over seeds; band: lowest to highest seed. Runs: {runs}.{note}"

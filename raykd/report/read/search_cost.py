@@ -1,0 +1,87 @@
+"""What a search took, and what stopping early and sharing the teacher's table left out.
+
+    device seconds   seconds of training x GPUs of a trial, or its CPUs where it has no GPU
+    stopped early    (epochs - epochs trained) x seconds an epoch, over the trials that were stopped
+    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a table
+
+A number that nothing on disk tells is None, and the page says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raykd.report.read.search_records import Cost, Teaching, TrialSummary
+from raykd.store.codec import Fields
+
+TABLES = ".tables"  # the folder of logit caches, below the results
+CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
+
+
+def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mapping[str, Any]], results: Path) -> Cost:
+    """record: search.json. runs: the trials' run.json, {} of those that did not begin."""
+    gpus = record.optional("gpus", record.number) or 0.0
+    cpus = record.optional("cpus", record.number)
+    timed = [trial for trial in trials if trial.seconds is not None]
+    is_timed = cpus is not None and bool(timed)
+    per_trial = gpus or cpus or 0.0
+    stopped = [trial for trial in trials if trial.state == "stopped"]
+    saved = [pace * (trial.epochs - trial.epochs_trained) for trial in stopped if (pace := _pace(trial)) is not None]
+    epochs_trained = sum(trial.epochs_trained for trial in trials)
+    return Cost(
+        device=None if cpus is None else "GPU" if gpus else "CPU",
+        devices_of_trial=per_trial,
+        epochs_trained=epochs_trained,
+        device_seconds=sum(trial.seconds or 0.0 for trial in timed) * per_trial if is_timed else None,
+        num_timed=len(timed),
+        num_estimated=sum(trial.is_estimated for trial in timed),
+        saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in stopped),
+        saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(stopped) else None,
+        teaching=_teaching(record, epochs_trained, [run for run in runs if run], results),
+    )
+
+
+def _pace(trial: TrialSummary) -> float | None:
+    """Seconds an epoch."""
+    return trial.seconds / trial.epochs_trained if trial.seconds is not None and trial.epochs_trained else None
+
+
+def _teaching(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> Teaching:
+    sources = {_teacher_of(run) for run in runs} - {None}
+    source = "table" if "table" in sources else "live" if "live" in sources else None
+    views = _mean_views(record, results) if source == "table" else None
+    return Teaching(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
+
+
+def _teacher_of(run: Mapping[str, Any]) -> Any:
+    """'table', 'live' or None, from a trial's run.json."""
+    compute = run.get("compute")
+    return compute.get("teacher") if isinstance(compute, Mapping) else None
+
+
+def _mean_views(record: Fields, results: Path) -> float | None:
+    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
+
+    search.json names the cache: the search that reads it is the only one that builds its key.
+    """
+    name = record.optional("table", record.text)
+    if name is None:
+        return None
+    if Path(name).name != name:
+        record.refuse(f"table is '{name}', not the name of a folder")
+    cache = Fields.read_if_exists(results / TABLES / name / "table.json")
+    return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
+
+
+def _mean_of_bits(path: Path, num_images: int) -> float | None:
+    """Return the mean number of bits in a row of the file, over rows that have one; a row ends with a checksum."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        return None
+    if not num_images or content.size % num_images:
+        return None
+    counts = np.unpackbits(content.reshape(num_images, -1)[:, :-CHECKSUM_BYTES], axis=1).sum(axis=1)
+    return float(counts[counts > 0].mean()) if counts.any() else None

@@ -1,0 +1,110 @@
+"""The trials of a search: what its study knows of each, and what the folder of the run that it made adds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
+
+from raykd.report.read.search_records import TrialSummary
+from raykd.spec.search import Search
+from raykd.store.codec import Fields, is_number
+
+if TYPE_CHECKING:
+    from raykd.store.study import SearchFolder, Trial
+
+
+def studied_trials(folder: "SearchFolder") -> list["Trial"]:
+    """All that began; none where the study itself has just begun. The rest of a grid waits, maybe for ever."""
+    return [trial for trial in folder.trials() if trial.state != "waiting"]
+
+
+def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[Mapping[str, Any]]:
+    """Each trial's run.json; {} of one that did not begin."""
+    found = (Fields.read_if_exists(folder.run(trial.number).path / "run.json") for trial in trials)
+    return [run.values if run else {} for run in found]
+
+
+def summarize_trials(
+    folder: "SearchFolder",
+    trials: Sequence["Trial"],
+    runs: Sequence[Mapping[str, Any]],
+    search: Search,
+    most_epochs: int,
+) -> tuple[TrialSummary, ...]:
+    """By number. most_epochs: of the longest trial."""
+    pairs = zip(trials, runs, strict=True)
+    return _with_estimates([_summarize(folder, trial, run, search, most_epochs) for trial, run in pairs])
+
+
+def _summarize(
+    folder: "SearchFolder", trial: "Trial", run: Mapping[str, Any], search: Search, most_epochs: int
+) -> TrialSummary:
+    history = _history(folder, trial.number) if run else []
+    epochs = _epochs_of(run, most_epochs)
+    if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
+        curve = tuple(trial.intermediate_values.items())
+    else:
+        tops = accumulate((row["val_top1"] for row in history), max)
+        curve = tuple((row["epoch"] + 1, top) for row, top in zip(history, tops, strict=True))
+    trained = max([epoch for epoch, _ in curve] + [len(history)] + [epochs] * (trial.state == "done"), default=0)
+    seconds, is_estimated = _seconds(trial, run, history, trained)
+    return TrialSummary(
+        trial.number,
+        cast(Any, trial.state),
+        dict(trial.setting),
+        trial.values if trial.state == "done" else (),
+        tuple((epoch, value) for epoch, value in curve if math.isfinite(value)),
+        trained,
+        epochs,
+        seconds,
+        is_estimated,
+        trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is no UTF-8
+    )
+
+
+def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
+    """Rows that have their epoch, top1 and seconds. The run's writer may be at it: it renames a whole file."""
+    rows = folder.run(number).history()
+    return [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
+
+
+def _epochs_of(run: Mapping[str, Any], most_epochs: int) -> int:
+    """Of this trial's student: its epochs may be searched."""
+    config = run.get("config")
+    recipe = config.get("recipe") if isinstance(config, Mapping) else None
+    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
+    return epochs if isinstance(epochs, int) else most_epochs
+
+
+def _seconds(
+    trial: "Trial", run: Mapping[str, Any], history: Sequence[Mapping[str, Any]], trained: int
+) -> tuple[float | None, bool]:
+    """Seconds of training, and whether they are an estimate. The study notes those of a trial that ended. Of others a
+    run notes the seconds of each epoch with its checkpoints, so the epochs since the last are taken at the same pace.
+    """
+    if trial.seconds is not None:
+        return trial.seconds, False
+    noted = run.get("seconds")
+    if is_number(noted) and noted > 0:
+        return float(noted), False
+    if not history:
+        return None, False
+    last = history[-1]
+    rows = int(last["epoch"]) + 1
+    return last["seconds"] * max(trained, rows) / rows, trained > rows
+
+
+def _with_estimates(trials: Sequence[TrialSummary]) -> tuple[TrialSummary, ...]:
+    """A trial that noted no time is taken to have had the pace of the others' median epoch."""
+    paces = [t.seconds / t.epochs_trained for t in trials if t.seconds is not None and t.epochs_trained]
+    if not paces:
+        return tuple(trials)
+    pace = median(paces)
+    return tuple(
+        replace(trial, seconds=pace * trial.epochs_trained, is_estimated=True)
+        if trial.seconds is None and trial.epochs_trained
+        else trial
+        for trial in trials
+    )

@@ -1,0 +1,84 @@
+"""The sentences under a comparison of methods: what its numbers are of, and what they can show."""
+
+from collections.abc import Iterable, Iterator
+
+from raykd.errors import flattened
+from raykd.report import wording
+from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.ranking import Ranking
+from raykd.report.stats.significance import LEVEL, fewest_pairs, smallest_p
+from raykd.report.stats.statistics import least_gain
+
+
+def lines_under(comparison: Comparison) -> list[str]:
+    """What the table cannot say: what each number is of, and what so many seeds of so many methods can show."""
+    lines = []
+    if comparison.baseline is not None:
+        lines.append(f"gain, time and memory: over the baseline's, {wording.percent(comparison.baseline)} %")
+    return [*lines, *_about_gains(comparison), *_about_ranks(comparison)]
+
+
+def _about_gains(comparison: Comparison) -> Iterator[str]:
+    num_seeds = max((len(method.gain.pairs) for method in comparison.methods if method.gain), default=0)
+    if num_seeds == 0:
+        return
+    if alone := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
+        yield f"gains leave out seeds without a baseline: {_listed(sorted(alone))}"
+    if num_seeds == 1:
+        yield "one seed: no interval and no test, so nothing tells a gain from chance"
+        return
+    count = len(comparison.methods)
+    yield (
+        f"an interval is of its method by itself: of {count} methods that change nothing, {LEVEL / 2 * count:.2g} "
+        "would look better than the baseline by chance, and as many worse"
+    )
+    yield f"Holm p: of the paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
+    yield (
+        f"what n = {num_seeds} can show: the largest gain stands out among {count} methods from "
+        f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs on, and from {least_gain(num_seeds):.1f} "
+        f"by itself; exact tests say no less than p = {wording.p_value(smallest_p(num_seeds))}, and take "
+        f"{fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
+    )
+
+
+def _standing_out(comparison: Comparison) -> str:
+    """Which methods differ from the baseline, and in which direction."""
+    differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
+    sides = {
+        "better": [name for name, gain in differing if gain.spread.mean > 0],
+        "worse": [name for name, gain in differing if gain.spread.mean < 0],
+    }
+    found = [f"{word}: {_listed(names)}" for word, names in sides.items() if names]
+    return f"below {LEVEL:g} are, {'; '.join(found)}" if found else f"none is below {LEVEL:g}"
+
+
+def _about_ranks(comparison: Comparison) -> Iterator[str]:
+    ranking, found = comparison.ranking, [set(method.by_seed) for method in comparison.methods if method.by_seed]
+    if ranking is None:
+        if len(found) > 1:
+            yield "no ranks: no seed has a result of each of these methods yet"
+        return
+    if set(ranking.seeds) != set.union(*found):
+        yield f"ranks are over the seeds that each method with a result has: {_listed(ranking.seeds)}"
+    if len(ranking.seeds) == 1:
+        yield "one seed ranks nobody"
+        return
+    yield (
+        "a rank as 2-4 is one of these: above it stand the methods shown to be better, below it those shown to be "
+        "worse, by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
+    )
+    yield _about_the_best(ranking)
+
+
+def _about_the_best(ranking: Ranking) -> str:
+    best, at = flattened(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
+    tied = [one.worse for one in ranking.compared if one.better == ranking.methods[0].name and one.is_tie]
+    if all(one.is_tie for one in ranking.compared):
+        return f"no method is distinguishable from another {at}"
+    return (
+        f"not distinguishable from {best} {at}: {_listed(tied)}" if tied else f"{best} is better than every other {at}"
+    )
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(flattened(str(name)) for name in names)

@@ -1,0 +1,226 @@
+"""The report's numbers for other programs: a row a run (Parquet, CSV), confusions (Parquet), the summary as JSON."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from raykd.report.read.provenance import flatten
+from raykd.report.read.records import RunResult
+from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.statistics import PairedGain, Spread
+from raykd.report.stats.summary import FamilySummary, StageSummary, headline
+
+# top1 in percent, seconds of training over all resumes, best_epoch from 0; null where not known yet. Costs are of the
+# model on `device`: flops of an image forward, a multiply-add counting 2; latency at batch 1, images_per_s at 256.
+RUN_COLUMNS: dict[str, pa.DataType] = {
+    "family": pa.string(),
+    "stage": pa.string(),
+    "name": pa.string(),
+    "model": pa.string(),
+    "method": pa.string(),
+    "seed": pa.int64(),
+    "fingerprint": pa.string(),
+    "state": pa.string(),
+    "reason": pa.string(),
+    "num_epochs": pa.int64(),
+    "best_epoch": pa.int64(),
+    "best_val_top1": pa.float64(),
+    "test_top1": pa.float64(),
+    "test_nll": pa.float64(),
+    "test_num_images": pa.int64(),
+    "parameters": pa.int64(),
+    "flops": pa.int64(),
+    "device": pa.string(),
+    "latency_ms": pa.float64(),
+    "latency_ms_p10": pa.float64(),
+    "latency_ms_p90": pa.float64(),
+    "images_per_s": pa.float64(),
+    "images_per_s_p10": pa.float64(),
+    "images_per_s_p90": pa.float64(),
+    "seconds": pa.float64(),
+    "gpu_seconds": pa.float64(),
+    "joules": pa.float64(),
+    "started": pa.string(),
+    "ended": pa.string(),
+    "git_revision": pa.string(),
+}
+CONFUSION_COLUMNS: dict[str, pa.DataType] = {
+    "family": pa.string(),
+    "stage": pa.string(),
+    "label": pa.int64(),
+    "predicted": pa.int64(),
+    "label_name": pa.string(),
+    "predicted_name": pa.string(),
+    "images": pa.int64(),
+}
+COPIED = ("model", "method", "seed", "fingerprint", "reason", "parameters", "seconds", "started", "ended")
+
+
+def report_json(summaries: tuple[FamilySummary, ...]) -> bytes:
+    """report.json, the headline."""
+    return json_bytes(headline(summaries))
+
+
+def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
+    """report/summary.json: spreads, paired gains, what is missing. top1 in percent, gains in points.
+
+    A spread is {"mean", "std", "num_runs", "interval"}, the last Student's 95 % of the mean; std and interval are null
+    of one run, and the interval of equal ones too. "gain" is that of top1, once more among "gains". Confusions are in
+    confusion.parquet.
+    """
+    return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
+
+
+def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
+    """A row a run of the plans. Further measures of test.json and val.json are columns test_<name> and val_<name>."""
+    rows = [_row(summary.name, run) for summary in summaries for run in summary.family.all_runs]
+    measures = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
+    schema = pa.schema(RUN_COLUMNS | dict.fromkeys(measures, pa.float64()))
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
+    """A row for each stage, label and predicted class that any test image fell to; `images` of all its runs."""
+    rows = [
+        {
+            "family": summary.name,
+            "stage": stage.stage,
+            "label": label,
+            "predicted": predicted,
+            "label_name": stage.classes[label] if stage.classes else None,
+            "predicted_name": stage.classes[predicted] if stage.classes else None,
+            "images": images,
+        }
+        for summary in summaries
+        for stage in summary.stages
+        for label, row in enumerate(stage.confusion)
+        for predicted, images in enumerate(row)
+        if images
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(CONFUSION_COLUMNS))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """`table` as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def csv_bytes(table: pa.Table) -> bytes:
+    """`table` as CSV with a header; null is an empty field."""
+    buffer = io.BytesIO()
+    pa_csv.write_csv(table, buffer)
+    return buffer.getvalue()
+
+
+def _row(family: str, run: RunResult) -> dict[str, Any]:
+    row: dict[str, Any] = {"family": family, "stage": run.stage, "name": run.name, "state": run.state}
+    if run.record:
+        row |= {name: getattr(run.record, name) for name in COPIED}
+        row["git_revision"] = flatten(run.record.git or {}).get("revision")
+        if run.record.best:
+            row |= {"best_epoch": run.record.best.epoch, "best_val_top1": run.record.best.val_top1}
+    if run.history:
+        row["num_epochs"] = len(run.history.epochs)
+    if run.costs:
+        row |= {"flops": run.costs.flops, "device": run.costs.device}
+        for name in ("latency_ms", "images_per_s"):
+            timing = getattr(run.costs, name)
+            row |= {name: timing.median, f"{name}_p10": timing.p10, f"{name}_p90": timing.p90}
+    if run.usage:
+        row |= {"gpu_seconds": run.usage.gpu_seconds, "joules": run.usage.joules}
+    if run.val:
+        row |= {f"val_{name}": value for name, value in run.val.numbers.items()}
+    if run.score:
+        row |= {f"test_{name}": value for name, value in run.score.numbers.items()}
+        row["test_num_images"] = run.score.num_images
+    return row
+
+
+def _summary_of(summary: FamilySummary) -> dict[str, Any]:
+    return {
+        "stages": {stage.stage: _stage_of(stage) for stage in summary.stages},
+        "gain": None if summary.gain is None else gain_of(summary.gain),
+        "gains": {name: gain_of(gain) for name, gain in summary.gains.items()},
+        "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
+        "missing": summary.missing,
+        "cautions": summary.cautions,
+    }
+
+
+def _comparison_of(comparison: Comparison) -> dict[str, Any]:
+    """Methods, the best first, and by `pairs` what the ranks are from: all of them compared.
+
+    p is of the paired t-test, p_holm corrected for all methods against the baseline, or for all pairs.
+    """
+    methods = [
+        {
+            "method": method.name,
+            "rank": method.rank,
+            "top1": plain(method.top1),
+            "gain": None if method.gain is None else gain_of(method.gain),
+            "p": method.p,
+            "p_holm": method.p_holm,
+            "time": method.time,
+            "memory": method.memory,
+        }
+        for method in comparison.methods
+    ]
+    pairs = comparison.ranking.compared if comparison.ranking else ()
+    return {
+        "methods": methods,
+        "pairs": [
+            {
+                "better": pair.better,
+                "worse": pair.worse,
+                "mean": pair.gain.spread.mean,
+                "interval": pair.gain.interval,
+                "p": pair.p,
+                "p_holm": pair.p_holm,
+                "verdict": pair.verdict,
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def _stage_of(stage: StageSummary) -> dict[str, Any]:
+    return {name: value for name, value in plain(stage).items() if name != "confusion"}
+
+
+def plain(value: Any) -> Any:
+    """`value` of dataclasses, mappings and tuples as JSON has them; a spread with its interval."""
+    if is_dataclass(value):
+        found = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return found | {"interval": value.interval} if isinstance(value, Spread) else found
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def gain_of(gain: PairedGain) -> dict[str, Any]:
+    """The gain as summary.json has it. p-values are two-sided; the exact ones are never below smallest_p."""
+    return {
+        "pairs": [{"seed": pair.seed, "baseline": pair.reference, "distilled": pair.value} for pair in gain.pairs],
+        "spread": plain(gain.spread),
+        "interval": gain.interval,
+        "t_test_p": gain.t_test_p,
+        "sign_test_p": gain.sign_test_p,
+        "permutation_p": gain.permutation_p,
+        "smallest_p": gain.smallest_p,
+        "num_in_favour": gain.num_in_favour,
+        "is_distinguishable": gain.is_distinguishable,
+        "verdict": gain.verdict,
+    }
+
+
+def json_bytes(values: Any) -> bytes:
+    """`values` as indented JSON. Raises ValueError for NaN, which JSON does not have."""
+    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

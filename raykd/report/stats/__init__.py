@@ -1,0 +1,1 @@
+"""The report's statistics: spread over seeds, paired gains, tests, rankings, importances."""

@@ -1,0 +1,50 @@
+"""A stage's learning curve: mean over its seeds at each epoch, and the range from worst to best seed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raykd.report.read.records import ENDED, History, RunResult
+from raykd.report.stats.statistics import spread_of
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One value an epoch, from 1 on. low and high are the smallest and largest seed: of three seeds, all there is."""
+
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    num_runs: int
+
+
+def comparable_histories(runs: Sequence[RunResult]) -> tuple[History, ...]:
+    """The histories of the done runs; of the unfinished ones when none is done.
+
+    Mixing both would make the mean jump at the epoch where an unfinished run ends.
+    """
+    with_history = [run for run in runs if run.history and run.record]
+    done = [run for run in with_history if run.state in ENDED]
+    return tuple(run.history for run in done or with_history if run.history)
+
+
+def curve_of(histories: Sequence[History], column: str) -> Curve | None:
+    """Column over seeds; at each epoch, the seeds that have a finite value there. None where none has."""
+    having = [history for history in histories if column in history.columns]
+    by_epoch: dict[int, list[float]] = {}
+    for history in having:
+        for epoch, value in zip(history.epochs, history.columns[column], strict=True):
+            if math.isfinite(value):
+                by_epoch.setdefault(epoch, []).append(value)
+    if not by_epoch:
+        return None
+    epochs = tuple(sorted(by_epoch))
+    spreads = [spread_of(by_epoch[epoch]) for epoch in epochs]
+    return Curve(
+        tuple(epoch + 1 for epoch in epochs),
+        tuple(spread.mean for spread in spreads if spread),
+        tuple(min(by_epoch[epoch]) for epoch in epochs),
+        tuple(max(by_epoch[epoch]) for epoch in epochs),
+        num_runs=len(having),
+    )

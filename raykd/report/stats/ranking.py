@@ -1,0 +1,109 @@
+"""k methods in order, with the ranks that each could have: 1, or 1-3 where three cannot be told apart.
+
+All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that all methods have, corrected by Holm
+(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that a - b's interval includes 0.
+
+    first rank of a = 1 + number of methods that are better than a and do not tie with it
+    last rank of a  = k - number of methods that are worse than a and do not tie with it
+
+With 95 % confidence all k true ranks lie in these ranges at once (Mogstad, Romano, Shaikh and Wilhelm 2024, Review of
+Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from pairwise comparisons that hold together). Ties are
+not transitive: a and b may tie, b and c too, and a still be better than c; or a have the best mean and tie with both,
+and b be better than c. What is better is transitive, but where a - c is the same at every seed and so has no test:
+deviations of a - b and b - c add at most, so the t of a - c is never below both of theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from raykd.report.stats.significance import LEVEL, holm
+from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`better` against `worse`, by their means. p: of the paired t-test; p_holm: for all pairs together.
+
+    Both are None of one seed, and of equal differences, of which nothing can be said.
+    """
+
+    better: str
+    worse: str
+    gain: PairedGain
+    p: float | None
+    p_holm: float | None
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the two cannot be told apart."""
+        return self.p_holm is None or self.p_holm >= LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """In words, as of one gain."""
+        num_seeds = len(self.gain.pairs)
+        if not self.is_tie:
+            return f"{self.better} is better than {self.worse} at n = {num_seeds}"
+        return self.gain.verdict if self.p is None else f"not distinguishable at n = {num_seeds}"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A method and the ranks, from 1, that it could have."""
+
+    name: str
+    spread: Spread
+    first: int
+    last: int
+
+    @property
+    def rank(self) -> str:
+        """'1' or '1-3'."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods, the best mean first, and what was compared; over `seeds`, those that all have."""
+
+    seeds: tuple[int, ...]
+    methods: tuple[Ranked, ...]
+    compared: tuple[Compared, ...]
+
+
+def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False) -> Ranking | None:
+    """Rank methods by {name: {seed: value}}; None where fewer than two methods, or no seed that all have."""
+    seeds = sorted(set.intersection(*(set(of_seed) for of_seed in values.values()))) if len(values) > 1 else []
+    if not seeds:
+        return None
+    common = {name: {seed: of_seed[seed] for seed in seeds} for name, of_seed in values.items()}
+    spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
+    order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
+    compared = _compare(common, order, less_is_better)
+    methods = tuple(
+        Ranked(
+            name,
+            spreads[name],
+            first=1 + sum(one.worse == name and not one.is_tie for one in compared),
+            last=len(order) - sum(one.better == name and not one.is_tie for one in compared),
+        )
+        for name in order
+    )
+    return Ranking(tuple(seeds), methods, compared)
+
+
+def _compare(
+    values: Mapping[str, Mapping[int, float]], order: Sequence[str], less_is_better: bool
+) -> tuple[Compared, ...]:
+    """All pairs."""
+    gains: list[tuple[str, str, PairedGain]] = []
+    for better, worse in combinations(order, 2):
+        gain = paired_gain(pairs_of(values[worse], values[better], less_is_better), better)
+        assert gain is not None
+        gains.append((better, worse, gain))
+    adjusted = holm([gain.t_test_p for _, _, gain in gains])
+    return tuple(
+        Compared(better, worse, gain, gain.t_test_p, p_holm)
+        for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
+    )

@@ -1,0 +1,129 @@
+"""Fields of a configuration set by dotted path and text, as --set and a search do.
+
+    override(experiment, "method.alpha", "0.3")
+    override_all(experiment, [("method.temperature", "2"), ("method", "dkd")])      DKD, at temperature 2
+
+Whole objects are set first, then the fields in them; of one path the last setting counts; and each object is checked
+once, when all its fields are in place. So the order of settings with different paths does not matter.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin
+
+from raykd.config import FIND, Config, describe, kinds, options_of, type_hints
+from raykd.errors import ConfigError, did_you_mean, shortened
+
+Setting = tuple[str, Any]  # a dotted path, and the text of a value or the Config itself
+
+
+def override(config: Any, path: str, value: Any) -> Any:
+    """`override_all` of one setting."""
+    return override_all(config, [(path, value)])
+
+
+def override_all(config: Any, settings: Iterable[Setting]) -> Any:
+    """A copy of `config` with each field at a dotted path set: whole objects first, then the fields in them.
+
+    Values are read from text by their fields' types. Of one path the last setting counts; otherwise their order does
+    not matter, since each object is checked once, with all its fields in place.
+
+    Raises ConfigError, which names the settings to blame, for an unknown field or values that do not fit.
+    """
+    last = dict(settings)
+    try:
+        return _changed(config, last)
+    except _Unreadable as error:
+        raise ConfigError(str(error)) from None
+    except ConfigError as error:
+        blamed = [path for path in last if not _fails_alike(config, last, path, str(error))] or list(last)
+        named = [f"{path}={shortened(str(last[path]))}" for path in blamed if path not in str(error)]
+        raise ConfigError(": ".join((*([", ".join(named)] if named else []), str(error)))) from None
+
+
+class _Unreadable(ConfigError):
+    """A setting that fails by itself, and names itself."""
+
+
+def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
+    """A copy of `config`, which stands at the path `above`, with `settings` by their paths from there."""
+    known = {item.name: item for item in fields(config)} if is_dataclass(config) else {}
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(path.partition(".")[0] for path in settings):
+        deeper = {path[len(name) + 1 :]: value for path, value in settings.items() if path.startswith(f"{name}.")}
+        if name not in known:
+            path = f"{above}{name}" + (f".{next(iter(deeper))}" if name not in settings else "")
+            raise _Unreadable(f"unknown config field '{path}': {_has(config, known)}{did_you_mean(name, known)}")
+        value = getattr(config, name)
+        if name in settings:
+            value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
+        if deeper:
+            find = known[name].metadata.get(FIND, lambda found: found)
+            value = _changed(find(value), deeper, f"{above}{name}.")
+        changes[name] = value
+    return replace(config, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def _has(config: Any, known: Iterable[str]) -> str:
+    kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
+    return f"{kind} has {', '.join(known) or 'no fields'}"
+
+
+def _read(value: Any, hint: Any, path: str) -> Any:
+    if isinstance(value, Config):
+        return value
+    try:
+        return parse(value, hint)
+    except ConfigError as error:
+        reason = str(error)
+        raise _Unreadable(reason if path in reason else f"{path}={shortened(value)}: {reason}") from None
+
+
+def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, message: str) -> bool:
+    """Whether the same error comes without the setting `left_out`, which is then not to blame."""
+    try:
+        _changed(config, {path: value for path, value in settings.items() if path != left_out})
+    except ConfigError as error:
+        return str(error) == message
+    return False
+
+
+def parse(text: str, hint: Any) -> Any:
+    """`text` as a value of type `hint`: bool, int, float, str, Literal, tuple[T, ...], a Config by name, T | None."""
+    options = options_of(hint)
+    if type(None) in options and text.lower() in ("none", "null", ""):
+        return None
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Config):
+            return _config_from_text(text, [o for o in options if isinstance(o, type) and issubclass(o, Config)])
+        if (value := _scalar(text, option)) is not None:
+            return value
+    raise ConfigError(f"'{shortened(text)}' is not {describe(hint)}")
+
+
+def _config_from_text(text: str, options: list[type[Config]]) -> Config:
+    known = {kind: member for option in options for kind, member in kinds(option).items()}
+    if len(options) == 1:
+        return options[0].from_text(text)
+    if text.lower() not in known:
+        raise ConfigError(f"'{text}' is not one of {', '.join(known)}{did_you_mean(text, known)}")
+    return known[text.lower()]()
+
+
+def _scalar(text: str, hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        item, listed = get_args(hint)[0], text.strip("()[] ").removesuffix(",")
+        parts = [part.strip() for part in listed.split(",")] if listed else []
+        is_config = isinstance(item, type) and issubclass(item, Config)
+        values = [item.from_text(part) if is_config else _scalar(part, item) for part in parts]
+        return None if None in values else tuple(values)
+    if get_origin(hint) is Literal:
+        return next((choice for choice in get_args(hint) if str(choice) == text), None)
+    if hint is bool:
+        return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}.get(text.lower())
+    if hint in (int, float):
+        try:
+            return hint(text) if text.isascii() else None
+        except ValueError:
+            return None
+    return text if hint is str else None

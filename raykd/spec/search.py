@@ -1,0 +1,246 @@
+"""What a search tries: fields by dotted path, over which values, how often, judged by what.
+
+Search(space={"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=32)
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import log, prod
+from typing import Annotated, ClassVar, Literal
+
+from raykd.config import AtMost, Config, MaxLength, Seed, not_fingerprinted
+from raykd.errors import did_you_mean
+
+# What a trial can be judged by, and which way is better. All of validation or of the model; the test set is not here.
+METRICS: dict[str, Literal["max", "min"]] = {
+    "val_top1": "max",  # percent, of the best epoch so far, which is the one whose weights are kept
+    "val_loss": "min",  # nats, of that epoch
+    "parameters": "min",
+    "latency_ms": "min",  # of one image through the student, on the trial's device
+}
+MAX_GRID = 10_000
+MAX_TRIALS = 100_000
+MAX_FIELDS = 100
+
+
+@dataclass(frozen=True)
+class Space(Config):
+    """The values that one field may take."""
+
+    @property
+    def probe_values(self) -> tuple[str | int | float | bool, ...]:
+        """Values that the field has to accept for all others to be possible."""
+        raise NotImplementedError
+
+    @property
+    def points(self) -> Sequence[str | int | float | bool] | None:
+        """All values, in no memory of their own; None where there is no end of them."""
+        return None
+
+    def holds(self, value: object) -> bool:
+        """Whether a trial could draw `value`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Range(Space):
+    """All between two ends."""
+
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+
+    def check(self) -> None:
+        self.require(self.low < self.high, "high", f"must exceed low = {self.low}")
+        self.require(not self.log or self.low > 0, "low", "must be above 0 on a log scale")
+
+    @property
+    def probe_values(self) -> tuple[float, ...]:
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class Uniform(_Range):
+    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
+
+    kind: ClassVar[str] = "uniform"
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{'log' if self.log else ''}uniform({self.low:g}, {self.high:g})"
+
+
+@dataclass(frozen=True)
+class Integer(_Range):
+    """A whole number from low to high, both included; `log` as of Uniform."""
+
+    kind: ClassVar[str] = "integer"
+    low: int = 0
+    high: int = 1
+
+    @property
+    def points(self) -> range:
+        return range(self.low, self.high + 1)
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"integer({self.low}, {self.high}{', log' if self.log else ''})"
+
+
+@dataclass(frozen=True)
+class Choice(Space):
+    """One of `values`, numbers or the words that `--set` takes."""
+
+    kind: ClassVar[str] = "choice"
+    values: Annotated[tuple[str | int | float | bool, ...], MaxLength(1000)] = ()
+
+    def check(self) -> None:
+        self.require(len(self.values) >= 1, "values", "wants at least one")
+        self.require(len(set(map(str, self.values))) == len(self.values), "values", "names a value twice")
+
+    @property
+    def probe_values(self) -> tuple[str | int | float | bool, ...]:
+        return self.values
+
+    @property
+    def points(self) -> tuple[str | int | float | bool, ...]:
+        return self.values
+
+    def holds(self, value: object) -> bool:
+        return value in self.values
+
+    def __str__(self) -> str:
+        return f"choice({', '.join(map(str, self.values))})"
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """Search a field between low and high."""
+    return Uniform(low, high)
+
+
+def loguniform(low: float, high: float) -> Uniform:
+    """Search a field between low and high on a log scale."""
+    return Uniform(low, high, log=True)
+
+
+def integer(low: int, high: int, log: bool = False) -> Integer:
+    """Search a field over the whole numbers from low to high."""
+    return Integer(low, high, log)
+
+
+def choice(*values: str | int | float | bool) -> Choice:
+    """Search a field over these values."""
+    return Choice(values)
+
+
+@dataclass(frozen=True)
+class Search(Config):
+    """A search over the distilled student's fields; picked by validation, never by test.
+
+    Every trial trains with `trial_seed`: the same first weights, and the same views in the same order, so that trials
+    differ by their settings alone. The best `confirm` settings, and the experiment's own, are then trained with the
+    experiment's seeds, which no trial has seen.
+
+    metric: of METRICS; several, for settings of which none is better in all. mode: 'max' or 'min', which each has
+    anyway. sampler: which settings are tried. scheduler: which trials are stopped early. grace_epochs: what is left to
+    each trial before that; None for a tenth of the student's epochs. reduction_factor: of ASHA; one trial in so many
+    goes on at each of its rungs. max_concurrent: trials side by side, None for as many as there is room
+    for; one at a time, each trial is drawn and judged by the same earlier trials whenever the search is run. name: of
+    the search's folder; two searches of one family need two names.
+    """
+
+    kind: ClassVar[str] = "search"
+    space: Mapping[str, Space] = field(default_factory=dict)
+    trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)
+    metric: str | tuple[str, ...] = "val_top1"
+    mode: str | tuple[str, ...] | None = None
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "median", "none"] = "asha"
+    grace_epochs: int | None = None
+    reduction_factor: int = 3
+    seed: Seed = 0
+    trial_seed: Seed = 1000
+    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)
+    max_concurrent: Annotated[int | None, AtMost(MAX_TRIALS)] = not_fingerprinted(None)
+    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")
+
+    def check(self) -> None:
+        for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():
+            self.require(getattr(self, name) >= least, name, f"must be at least {least}")
+        for name in ("grace_epochs", "max_concurrent"):
+            value = getattr(self, name)
+            self.require(value is None or value >= 1, name, "must be at least 1, or none")
+        plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
+        self.require(plain, "name", "wants a short name of a-z, 0-9, _ and -: it becomes a folder")
+        example = "name at least one field, such as 'method.alpha': uniform(0, 1)"
+        self.require(len(self.space) >= 1, "space", example)
+        self.require(len(self.space) <= MAX_FIELDS, "space", f"must name at most {MAX_FIELDS} fields")
+        for path in self.space:
+            ours = path.split(".")[0] in ("method", "student")
+            shared = f"names '{path}': trials share data and teacher, so only method.* and student.* can be searched"
+            self.require(ours, "space", shared)
+        self._check_metrics()
+        self._check_grid()
+
+    def _check_metrics(self) -> None:
+        for metric in self.metrics:
+            known = f"known are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
+            self.require(metric in METRICS, "metric", known)
+        self.require(len(set(self.metrics)) == len(self.metrics), "metric", "names one twice")
+        modes = tuple(METRICS[metric] for metric in self.metrics)
+        asked = modes if self.mode is None else _parts(self.mode)
+        self.require(asked == modes, "mode", f"wants {', '.join(modes)} for {', '.join(self.metrics)}; leave it out")
+        one_of_validation = len(self.metrics) == 1 and self.metrics[0].startswith("val_")
+        early = "stops trials by one figure of validation; --set search.scheduler=none for these metrics"
+        self.require(one_of_validation or self.scheduler == "none", "scheduler", early)
+
+    def _check_grid(self) -> None:
+        if self.sampler != "grid":
+            return
+        for path, space in self.space.items():
+            listed = f"is a grid, and '{path}' is {space}; list its values: choice(0.1, 0.5, 0.9)"
+            self.require(space.points is not None, "sampler", listed)
+        size = prod(len(space.points or ()) for space in self.space.values())
+        self.require(size <= MAX_GRID, "sampler", f"is a grid of {size:,} settings; use random, or fewer values")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return _parts(self.metric)
+
+    @property
+    def directions(self) -> tuple[Literal["max", "min"], ...]:
+        """Which way is better, for each of `metrics`."""
+        return tuple(METRICS[metric] for metric in self.metrics)
+
+    @property
+    def grid(self) -> list[dict[str, str | int | float | bool]]:
+        """Every setting of a grid, the last field turning fastest."""
+        points = [space.points or () for space in self.space.values()]
+        return [dict(zip(self.space, values, strict=True)) for values in product(*points)]
+
+    @property
+    def num_trials(self) -> int:
+        """Settings to try: a grid has no more than its points."""
+        return min(self.trials, len(self.grid)) if self.sampler == "grid" else self.trials
+
+    def grace_of(self, epochs: int) -> int:
+        """Epochs that are left to each trial of a student of `epochs`."""
+        return min(self.grace_epochs or max(1, epochs // 10), epochs)
+
+    def rungs_of(self, epochs: int) -> tuple[int, ...]:
+        """After which epochs ASHA compares the trials of a student of `epochs`."""
+        first = self.grace_of(epochs)
+        count = int(log(epochs / first) / log(self.reduction_factor) + 1e-9) + 1
+        rungs = (first * self.reduction_factor**step for step in range(count))
+        return tuple(rung for rung in rungs if rung < epochs)
+
+
+def _parts(words: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Of 'val_top1,parameters', as the command line has it, or of a tuple."""
+    return tuple(part.strip() for part in words.split(",")) if isinstance(words, str) else words

@@ -1,0 +1,139 @@
+"""A trained model on disk: safetensors whose header says how to build the network that the weights fit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from raykd import models
+from raykd.config import from_dict, to_dict
+from raykd.data.types import Dataset
+from raykd.errors import ConfigError, one_line, shortened
+from raykd.models import ImageModel, Images, Model
+from raykd.models.weights import load_weights, read_metadata, save_weights
+from raykd.spec.plan import Run
+
+_KEY = "raykd"  # in the metadata of the safetensors file
+
+
+def images_of(dataset: Dataset) -> Images:
+    """What a network must know of `dataset`."""
+    return Images(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Which of the `num_images` images of the training part trained the weights; the rest are fields of `Data`."""
+
+    data_identity: str
+    num_images: int
+    val_images: int
+    train_images: int | None
+    student_images: int | None
+    split_seed: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file of raykd's says of its weights: the model, the images it takes, the data and run it came from.
+
+    images: with the mean and std that the network was trained with. trained_on: None where that is not known.
+    """
+
+    model: Model
+    images: Images
+    data: str
+    classes: tuple[str, ...]
+    run: str
+    trained_on: TrainedOn | None = None
+
+
+def header_of(run: Run, dataset: Dataset) -> Header:
+    """The header of `run`, trained on `dataset`."""
+    data = run.data
+    images = run.model.normalized(images_of(dataset))
+    split = (data.val_images, data.train_images, data.student_images, data.split_seed)
+    trained_on = TrainedOn(dataset.identity, len(dataset.train.labels), *split)
+    return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
+
+
+def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
+    """Weights of `run`'s network under a header from which `load_trained` builds it again."""
+    save_under(path, state, header_of(run, dataset))
+
+
+def save_under(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
+    """The same under a header that there is."""
+    trained_on = asdict(header.trained_on) if header.trained_on else None
+    parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
+    fields = vars(header) | parts
+    save_weights(path, state, {_KEY: json.dumps(fields)})
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a file that raykd wrote; None for any other. Raises ConfigError for one that is damaged."""
+    metadata = read_metadata(path)
+    if _KEY not in metadata:
+        return None
+    try:
+        content = json.loads(metadata[_KEY])
+        shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
+        model = from_dict(Model, content["model"])
+        trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
+        classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
+        header = Header(model, Images(**shape), content["data"], classes, content["run"], trained_on)
+        _require_sound(header)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"weights file '{path}' was written by another version of raykd, or its header is damaged "
+            f"({one_line(shortened(str(error)))}); copy it again, or give its tensors alone"
+        ) from None
+    return header
+
+
+def _require_sound(header: Header) -> None:
+    """Raise ValueError, which names the field, where a value cannot be what raykd wrote."""
+    images, trained_on = header.images, header.trained_on
+    required = {
+        "classes": all(isinstance(name, str) for name in header.classes) and bool(header.classes),
+        "images.num_classes": _is_count(images.num_classes, 1),
+        "images.size": _is_count(images.size, 1),
+        "images.mean": len(images.mean) == 3 and all(_is_within(value, 0.0) for value in images.mean),
+        "images.std": len(images.std) == 3 and all(_is_within(value, 1e-9) for value in images.std),
+        "data": isinstance(header.data, str),
+        "run": isinstance(header.run, str),
+    }
+    if trained_on is not None:
+        parts = (trained_on.train_images, trained_on.student_images)
+        is_split = _is_count(trained_on.num_images, 1) and _is_count(trained_on.val_images, 1)
+        is_split = is_split and all(part is None or _is_count(part, 1) for part in parts)
+        is_split = is_split and _is_count(trained_on.split_seed, 0)
+        required["trained_on"] = is_split and trained_on.val_images < trained_on.num_images
+    if wrong := next((name for name, holds in required.items() if not holds), ""):
+        raise ValueError(f"its field '{wrong}' has a value that raykd does not write")
+
+
+def _is_count(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_within(value: object, low: float) -> bool:
+    """Whether `value` is a number from `low` to 1; pixels lie in [0, 1], so means and standard deviations do."""
+    return isinstance(value, int | float) and low <= value <= 1
+
+
+def load_trained(path: Path) -> ImageModel:
+    """The network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
+    header = read_header(path)
+    if header is None:
+        raise ConfigError(f"weights file '{path}' does not say which model it is of; give one that raykd wrote")
+    return load_model(path, header.model, header.images)
+
+
+def load_model(path: Path, model: Model, images: Images) -> ImageModel:
+    """`model` with the weights of any .safetensors or .pth. Raises ConfigError when they do not fit."""
+    network = models.build(model, images, seed=0)
+    load_weights(network.network, path)
+    return network

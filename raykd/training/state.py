@@ -1,0 +1,193 @@
+"""What one run holds while it trains: its parts built from a Run, and the single step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from raykd import models
+from raykd.data.loader import Batch, TrainLoader
+from raykd.data.types import Dataset, Split
+from raykd.errors import RunFailed
+from raykd.methods.method import Memory
+from raykd.models import ImageModel
+from raykd.models.weights import load_weights
+from raykd.outputs import Outputs, Targets
+from raykd.spec.experiment import Data
+from raykd.spec.plan import Run, train_val_indices
+from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.checkpoint import Progress
+from raykd.training.compute import Compute, why_not_graph
+from raykd.training.group import ALONE, Group
+from raykd.training.half_weights import HalfWeights
+from raykd.training.model_file import images_of
+from raykd.training.objective import Objective
+from raykd.training.optim import make_optimizer
+from raykd.training.sync_batch_norm import synchronise
+from raykd.training.teacher.sources import LiveTeacher, Teacher
+
+
+@dataclass
+class Training:
+    """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer.
+
+    val: this worker's share. parallel: the objective as `group` trains it, once `go_parallel` was called.
+    casts_at_once: whether a captured step casts all weights to bfloat16 by one kernel; half_weights then does it.
+    """
+
+    run: Run
+    compute: Compute
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    loader: TrainLoader
+    val: Split
+    teacher: Teacher
+    group: Group = ALONE
+    parallel: nn.Module | None = None
+    casts_at_once: bool = True
+    half_weights: HalfWeights | None = None
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def go_parallel(self) -> None:
+        """From here on all workers hold what the first one holds now, and a step computes as it will to the end."""
+        recipe, objective = self.run.recipe, self.objective
+        if recipe.sync_batch_norm and self.group.size > 1:
+            synchronise(objective, self.group.processes)
+        # Compiled before DDP wraps it: DDP then sees one module and overlaps its messages with the backward pass.
+        module = _compiled(objective) if recipe.compile else objective
+        self.parallel = self.group.wrap(module, self.compute.device)
+        if self.casts_at_once and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
+            self.half_weights = HalfWeights(objective.student, "student")
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether a step is one CUDA graph."""
+        return not why_not_graph(self.run, self.compute, self.group.size)
+
+    @property
+    def how(self) -> str:
+        """How it computes, for a person: 'bf16, 2 threads, teacher from a table'."""
+        teacher = {"live": ", teacher live", "table": ", teacher from a table"}.get(self.teacher.source, "")
+        return f"{self.compute}{teacher}{self._step_in_words()}"
+
+    def _step_in_words(self) -> str:
+        """Return how a step is launched; '' where a CPU or the user leaves no choice."""
+        asked, why_not = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        if not why_not:
+            return ", one CUDA graph per step"
+        has_choice = asked == "graph" or (asked == "auto" and self.compute.device.type == "cuda")
+        return f", no CUDA graph: {why_not}" if has_choice else ""
+
+    def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+        """One update; returns the unweighted terms and the loss, still on the device.
+
+        weights: of each term of the loss; a number, or float32 [] on the device.
+        """
+        with self.compute.autocast():
+            teacher = self.teacher(batch)
+            terms = self._terms(batch.images, Targets(batch.labels, batch.index, batch.mixed), teacher)
+        loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.run.recipe.clip_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
+        self.optimizer.step()
+        if isinstance(self.objective.adapter, Memory):
+            self.objective.adapter.remember(self.group.gather)
+        return terms | {"loss": loss}
+
+    def _terms(self, *inputs: Any) -> dict[str, Tensor]:
+        if self.half_weights is not None:
+            return functional_call(self.objective, self.half_weights.cast(), inputs)
+        return (self.objective if self.parallel is None else self.parallel)(*inputs)
+
+
+def _compiled(objective: Objective) -> nn.Module:
+    """Return `objective` by torch.compile; it raises where it would silently go on uncompiled.
+
+    A process may train many runs, each with shapes and a method of its own, and dynamo compiles a function eight times.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return cast(nn.Module, torch.compile(objective))
+
+
+def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Split:
+    """This worker's share of the held-out images, on the device."""
+    held_out = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
+    return Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
+
+
+def make_model(run: Run, dataset: Dataset) -> ImageModel:
+    """The run's network before its first step, on the CPU."""
+    model = models.build(run.model, images_of(dataset), run.seed)
+    if run.initial is not None:
+        load_weights(model.network, Path(run.initial.path), new_head=True, key=run.initial.key)
+    return model
+
+
+def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = ALONE) -> Training:
+    """Everything in its place for epoch 0, step 0."""
+    student, device = make_model(run, dataset), compute.device
+    _ask_for_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
+    rows, _ = train_val_indices(run.data, dataset.train.labels)
+    loader = _make_loader(run, dataset, rows, teacher, device, group)
+    adapter = None
+    if run.method.needs:
+        batch = _shown(next(loader.epoch(0)))
+        taught = teacher(batch)
+        assert taught is not None
+        _require_finite(taught, teacher)
+        adapter = make_adapter(run, dataset.train.labels, outputs_of(student, batch.images), taught)
+    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
+    if run.recipe.channels_last:
+        objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    val = validation_of(run.data, dataset, device, group)
+    optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
+    return Training(run, compute, objective, optimizer, loader, val, teacher, group)
+
+
+def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
+    """Raise RunFailed for a teacher that is broken: in training it would look like a learning rate that is too high."""
+    if not outputs.logits.isfinite().all():
+        where = "the logit cache that it is read from" if teacher.source == "table" else "its weights"
+        raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
+
+
+def _ask_for_features(run: Run, *models: nn.Module) -> None:
+    """Of student and teacher alike, where the run's method reads them, and nowhere else."""
+    for model in models:
+        if isinstance(model, ImageModel):
+            model.with_features = "features" in run.method.needs
+
+
+def _make_loader(
+    run: Run, dataset: Dataset, rows: Tensor, teacher: Teacher, device: torch.device, group: Group
+) -> TrainLoader:
+    augmentation = run.recipe.augmentation
+    assert not (augmentation.techniques and teacher.source == "table"), "a table knows views, and no other pixels"
+    return TrainLoader(
+        dataset.train.images,
+        dataset.train.labels,
+        rows,
+        run.data.views,
+        run.recipe.batch_size,
+        run.seed,
+        device,
+        group.rank,
+        group.size,
+        augmentation,
+        dataset.mean,
+    )
+
+
+def _shown(batch: Batch) -> Batch:
+    """NUM_SHOWN images of it; of a worker whose share is one image that one, again."""
+    rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)
+    images, labels, index, view = (x[rows] for x in (batch.images, batch.labels, batch.index, batch.view))
+    return replace(batch, images=images, labels=labels, index=index, view=view, mixed=None)

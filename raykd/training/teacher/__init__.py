@@ -1,0 +1,1 @@
+"""The teacher of a run: live or from the logit cache, trained by raykd or imported."""

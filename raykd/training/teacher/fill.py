@@ -1,0 +1,154 @@
+"""Fills a teacher's table: large batches of views, no gradients, a piece at a time on disk.
+
+missing = visited & ~filled         so a start after a kill resumes there; images that were damaged are filled again
+piece   = neighbouring images whose missing views take about PIECE_S
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from raykd.data.types import Dataset
+from raykd.data.views import ViewRenderer
+from raykd.errors import Interrupted
+from raykd.outputs import Outputs
+from raykd.spec.plan import train_val_indices
+from raykd.training.compute import Compute, prepare
+from raykd.training.fitting_batch import largest_that_fits
+from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited
+from raykd.training.teacher.choose import PlannedCache
+
+PIECE_S = 10.0  # the work that a kill can cost
+PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
+BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
+# Whether a batch is padded to the full size. For each batch size cuDNN searches for its fastest kernels anew, which
+# takes seconds, and pieces end in any size. A CPU would compute the padding.
+FIXED_SHAPE = {"cpu": False, "cuda": True}
+IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
+
+
+class Filler:
+    """A teacher on its device, with the images that it is to see: fills any part of one table."""
+
+    def __init__(
+        self, wanted: PlannedCache, dataset: Dataset, table: LogitCache, teacher: nn.Module, compute: Compute
+    ) -> None:
+        """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
+        prepare(compute.device)
+        self._table, self._teacher, self._compute = table, teacher.eval(), compute
+        self._batch_size = BATCH_SIZE[compute.device.type]
+        rows, _ = train_val_indices(wanted.data, dataset.train.labels)
+        self._parts = rows.tensor_split(wanted.num_parts)
+        self._visited = asked_of(wanted, dataset)
+        self._renderer = ViewRenderer(dataset.train.images, wanted.data.views, compute.device)
+
+    def fill(
+        self, part: int, rank: int = 0, world_size: int = 1, should_stop: Callable[[], bool] = lambda: False
+    ) -> int:
+        """Fill what is missing of part number `part`, or of one worker's share of it; returns the images passed.
+
+        Raises Interrupted when `should_stop` says so, once what was computed is kept; RunFailed for logits that
+        float16 cannot hold, and where the device has no memory for a single view.
+        """
+        rows = self._parts[part].tensor_split(world_size)[rank]
+        if not len(rows):
+            return 0
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        missing = self._visited[first:end] & ~self._table.filled(first, end)
+        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.row_width * ITEM_BYTES))
+        ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
+        began, done, start, size = time.monotonic(), 0, 0, self._batch_size
+        while done < int(ends[-1]):
+            stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + most, len(ends))
+            done += self._piece(first + start, missing[start:stop], should_stop)
+            start, size = stop, max(self._batch_size, int(done / (time.monotonic() - began) * PIECE_S))
+        return done
+
+    def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
+        """Fill the views `missing`, bool [n, V], of the images from `first` on; return how many were filled.
+
+        Up to IN_FLIGHT batches are computed before the oldest one is read, so that a GPU does not wait for the CPU.
+        """
+        rows = torch.zeros((*missing.shape, self._table.key.row_width), dtype=torch.float16)
+        filled, stopped = torch.zeros_like(missing), False
+        in_flight: deque[_Batch] = deque()
+
+        def read_oldest() -> None:
+            batch = in_flight.popleft()
+            image, view = batch.entries.unbind(1)
+            rows[image, view] = batch.read()
+            filled[image, view] = True
+
+        entries, start = missing.nonzero(), 0
+        while start < len(entries) and not (stopped := should_stop()):
+            launch = partial(self._launch, first, entries[start:])
+            in_flight.append(largest_that_fits(self._teacher, self._batch_size, launch))
+            start += len(in_flight[-1].entries)
+            if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
+                read_oldest()
+        while in_flight:
+            read_oldest()
+        self._table.write(first, rows, filled)
+        if stopped:
+            raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+        return int(filled.sum())
+
+    def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
+        """Start the teacher on the first `size` of `entries`, int64 [n, 2], each (image - first, view)."""
+        device, entries = self._compute.device, entries[:size]
+        shown = _padded(entries, size) if FIXED_SHAPE[device.type] else entries
+        if device.type == "cuda":
+            shown = shown.pin_memory()
+        image, view = shown.to(device, non_blocking=True).unbind(1)
+        return _Batch(entries, self._predict(image + first, view)[: len(entries)])
+
+    @torch.no_grad()
+    def _predict(self, index: Tensor, view: Tensor) -> Tensor:
+        """Return the cache's rows, float16 [B, C + D], on the device."""
+        with self._compute.autocast():
+            outputs: Outputs = self._teacher(self._renderer.render(index, view))
+        parts = [outputs.logits]
+        if self._table.key.embedding_width:
+            assert outputs.embedding is not None
+            parts.append(outputs.embedding)
+        return torch.cat([part.to(torch.float16) for part in parts], dim=1)
+
+
+class _Batch:
+    """Rows that the teacher computes for `entries`, int64 [B, 2], on their way to the CPU.
+
+    From a GPU they are copied to pinned memory while the next batch is computed.
+    """
+
+    def __init__(self, entries: Tensor, rows: Tensor) -> None:
+        """rows: float16 [B, C + D], on any device."""
+        self.entries, self._rows, self._copied = entries, rows, None
+        if rows.device.type == "cuda":
+            self._rows = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            self._rows.copy_(rows, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(rows.device))
+
+    def read(self) -> Tensor:
+        """Wait for the rows, and return them: float16 [B, C + D], on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._rows
+
+
+def _padded(entries: Tensor, size: int) -> Tensor:
+    """Return `entries`, [B, 2] with 0 < B <= size, repeated from the first one on to [size, 2]."""
+    return entries[torch.arange(size) % len(entries)]
+
+
+def asked_of(wanted: PlannedCache, dataset: Dataset) -> Tensor:
+    """bool [N, V]: the views that `wanted` is to hold."""
+    rows, _ = train_val_indices(wanted.data, dataset.train.labels)
+    asked = visited(wanted.data.views, rows, len(dataset.train.labels), dict(wanted.epochs))
+    if wanted.whole:
+        asked[rows] = True
+    return asked
