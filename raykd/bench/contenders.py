@@ -16,6 +16,7 @@ from raykd.data.loader import Batch
 from raykd.data.types import Dataset
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
+from raykd.store.records import TeacherSource
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import GLIBC_DEFAULT, Compute, prepare, set_malloc
 from raykd.training.hooks import Hooks
@@ -41,7 +42,8 @@ class Contender(Protocol):
 class AtHand:
     """A teacher that has the batch's logits before it is asked."""
 
-    identity, source = "", "table"
+    identity = ""
+    source: TeacherSource = "table"
 
     def __init__(self, logits: Tensor) -> None:
         self._outputs = Outputs(logits)

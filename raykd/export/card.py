@@ -59,7 +59,7 @@ def model_card(done: DoneRun, form: Form, files: dict[str, str], difference: flo
 
 
 def _tags(done: DoneRun) -> list[str]:
-    distilled = ["knowledge-distillation", done.record["method"]] if done.run.teacher else []
+    distilled = ["knowledge-distillation", done.record.method] if done.run.teacher else []
     return ["image-classification", *distilled, done.header.model.label, "raykd"]
 
 

@@ -1,7 +1,6 @@
 """A run that is done, as an export sees it: what was trained, how, and the weights that validation picked."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +13,12 @@ from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
-from raykd.store.codec import read_json
+from raykd.store.codec import read_record
+from raykd.store.records import Metrics, RunRecord
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
 from raykd.training.model_file import Header, load_trained, read_header
-from raykd.training.run_record import recorded_run_of
+from raykd.training.run_record import recorded_run
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DoneRun:
 
     folder: RunFolder
     run: Run
-    record: Mapping[str, Any]
+    record: RunRecord
     header: Header
     weights_sha256: str
 
@@ -55,12 +55,13 @@ class DoneRun:
     @property
     def settings(self) -> dict[str, Any]:
         """What decided the result; of a method of a person's own as run.json has it."""
-        return to_dict(self.run, results_only=True) | {"method": self.record["config"]["method"]}
+        return to_dict(self.run, results_only=True) | {"method": self.record.config["method"]}
 
     @cached_property
     def tested(self) -> dict[str, Any]:
         """test.json; {} where these weights have not been evaluated on the test set."""
-        return read_json(self.folder.test) if is_tested(self.folder) else {}
+        metrics = read_record(Metrics, self.folder.test) if is_tested(self.folder) else None
+        return asdict(metrics) if metrics else {}
 
 
 def read_done(folder: RunFolder) -> DoneRun:
@@ -71,14 +72,12 @@ def read_done(folder: RunFolder) -> DoneRun:
     if status != "done":
         remedy = "wait for its end" if status == "running" else "type its command again and let it end"
         raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
-    run = recorded_run_of(folder)
+    run = recorded_run(folder)
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not say which model it is of; train the run anew")
     header = replace(header, data=names.without_path(header.data))
-    record = folder.fields()
-    record.text("fingerprint")
-    return DoneRun(folder, run, record.values, header, file_sha256(folder.best))
+    return DoneRun(folder, run, folder.require_record(), header, file_sha256(folder.best))
 
 
 def _fractions(pixels: Tensor) -> list[float]:

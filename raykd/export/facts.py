@@ -1,6 +1,7 @@
 """What is known of an exported model: for config.json, and as rows of the model card's tables."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from raykd.export.done_run import DoneRun
 from raykd.export.format import Form
 from raykd.provenance import source, versions
 from raykd.spec.plan import Run
-from raykd.store.codec import Fields
+from raykd.store.codec import read_record
+from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
 
@@ -43,10 +45,10 @@ def config_of(done: DoneRun, form: Form) -> dict[str, Any]:
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(classes)]},
         "classes": list(classes),
         "run": done.folder.path.name,
-        "fingerprint": done.record["fingerprint"],
+        "fingerprint": done.record.fingerprint,
         "weights_sha256": done.weights_sha256,
         "settings": done.settings,
-        "validation": done.record.get("best", {}),
+        "validation": asdict(done.record.best) if done.record.best else {},
         "test": done.tested,
     }
 
@@ -62,11 +64,12 @@ def teacher_settings_of(done: DoneRun) -> Rows:
 
 def validation_of(done: DoneRun) -> Rows:
     """The best epoch's figures on the images that picked it."""
-    best = done.record.get("best", {})
-    rows = done.folder.history() if best.get("epoch") is not None else []
-    epoch: Mapping[str, Any] = next((row for row in rows if row.get("epoch") == best["epoch"]), {})
-    measured = {name: value for name, value in epoch.items() if name.startswith("val_")} | best
-    return [*_measures({name: value for name, value in measured.items() if name != "epoch"})]
+    best = done.record.best
+    assert best is not None
+    rows = done.folder.history() if best.epoch is not None else []
+    epoch: Mapping[str, Any] = next((row for row in rows if row.get("epoch") == best.epoch), {})
+    val_metrics = {name: value for name, value in epoch.items() if name.startswith("val_")}
+    return [*_measures(val_metrics | {"val_top1": best.val_top1})]
 
 
 def test_of(done: DoneRun) -> Rows:
@@ -81,25 +84,23 @@ def teacher_of(done: DoneRun) -> str:
 
 def _teacher_in_words(family: Path, teacher: Run) -> str:
     text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
-    if not is_tested(folder):
-        return text
-    return f"{text}, test top-1 {_figure('top1', Fields.read(folder.test).number('top1', low=0, high=100))}"
+    metrics = read_record(Metrics, folder.test) if is_tested(folder) else None
+    return f"{text}, test top-1 {_figure('top1', metrics.top1)}" if metrics else text
 
 
 def provenance_of(done: DoneRun, files: Mapping[str, str]) -> Rows:
     """files: SHA-256 by name of what lies beside the card."""
-    record, git = done.record, done.record.get("git") or {}
-    hardware = [value for value in record.get("hardware", {}).values() if value]
-    compute = record.get("compute", {})
+    record = done.record
+    hardware = [value for value in record.hardware.values() if value]
     return [
         ("run", done.folder.path.name),
-        ("fingerprint", done.record["fingerprint"]),
-        ("trained", f"{record.get('started')} to {record.get('ended')}, {record.get('seconds', 0):.0f} s"),
-        ("computed in", f"{compute.get('precision')} on {', '.join(hardware)}; the weights are float32"),
-        ("git revision", _text(git.get("revision"))),
-        ("SHA-256 of raykd's source", _text(git.get("source_sha256"))),
+        ("fingerprint", done.record.fingerprint),
+        ("trained", f"{record.started} to {record.ended}, {record.seconds:.0f} s"),
+        ("computed in", f"{record.compute.precision} on {', '.join(hardware)}; the weights are float32"),
+        ("git revision", _text(record.git.get("revision"))),
+        ("SHA-256 of raykd's source", _text(record.git.get("source_sha256"))),
         ("the same when it was exported", _text(source()["source_sha256"])),
-        ("versions it was trained with", _listed(record.get("versions", {}))),
+        ("versions it was trained with", _listed(record.versions)),
         ("versions it was exported with", _listed(versions())),
         ("SHA-256 of the run's best weights", done.weights_sha256),
         *((f"SHA-256 of {name}", digest) for name, digest in files.items()),

@@ -22,7 +22,7 @@ from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_t
 from raykd.orchestration.worker_link import StopLink
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder
-from raykd.training.failure import failure_of, is_of_configuration
+from raykd.training.failure import failure_of
 from raykd.training.group import STUCK, all_workers
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
@@ -49,7 +49,7 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
         raise Interrupted("stopped; the same command goes on")
     run, _ = run_of(config, shared)
     # Measured by the workers: this process has no GPU.
-    results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
+    results = Results(run.recipe.epochs, folder.require_record().model_metrics)
     for row in folder.history():
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
@@ -84,9 +84,9 @@ def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
 def _failure(folder: RunFolder, error: Exception) -> RunFailed | None:
     """Return what the trial fails with: what its workers left in run.json, else their own error; None for neither."""
     if folder.status() == "failed":
-        record = folder.record()
-        reason = record.get("reason") or "no reason recorded"
-        return (RunDiverged if is_of_configuration(record) else RunFailed)(reason)
+        record = folder.require_record()
+        reason = record.reason or "no reason recorded"
+        return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
     causes = _causes(error)
     own = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL's also mean that another worker has failed
     if outside := [cause for cause in own or causes if failure_of(cause) == "outside"]:

@@ -66,30 +66,14 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
 
 def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
     """Raise ConfigError, with the difference, where the folder holds another search, or its search.json is damaged."""
-    before = _checked(folder).get("identity")
-    if before is not None and (changed := differences(before, identity)):
+    before = folder.record()
+    if before is not None and (changed := differences(before.identity, identity)):
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ConfigError(
             f"'{folder.path}' holds another search: {lines}{more}. Go on with its settings, or give this one a name of "
             "its own with --set search.name=NAME"
         )
-
-
-def _checked(folder: SearchFolder) -> dict[str, Any]:
-    """search.json, of which the fields that a search goes on from have the right types."""
-    record = folder.record()
-    expected: dict[str, tuple[type, ...]] = {
-        "identity": (Mapping,), "resumes": (int,), "fill_seconds": (int, float), "started": (str,), "table": (str,)
-    }  # fmt: skip
-    for name, types in expected.items():
-        value = record.get(name)
-        if value is not None and not isinstance(value, types):
-            raise ConfigError(
-                f"'{folder.path / 'search.json'}' is damaged (field '{name}' is {value!r:.80}); "
-                f"move '{folder.path}' away and search again"
-            )
-    return record
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -11,11 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from raykd.errors import ConfigError
 from raykd.spec.plan import Run
+from raykd.store.records import Precision
 
 # For mallopt(3), in bytes. Without this each step of a CNN gives its activations back to the kernel and has their pages
 # cleared again: 6 % of a step in bf16, 10 to 20 % of one in fp32 (docs/performance.md).
@@ -29,10 +31,10 @@ EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # no activations are kept; more g
 
 @dataclass(frozen=True)
 class Compute:
-    """precision: 'fp32' or 'bf16', of matrix products and convolutions. threads: of the CPU."""
+    """The device, the precision of matrix products and convolutions, and the number of CPU threads of a run."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     threads: int
 
     def autocast(self) -> torch.autocast:
@@ -48,7 +50,7 @@ def choose(device: torch.device, precision: str, threads: int | None = None) -> 
     """How to compute on `device`: 'auto' is bf16 where the hardware has it, else fp32. threads: None for torch's."""
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    return Compute(device, precision, threads or torch.get_num_threads())
+    return Compute(device, cast(Precision, precision), threads or torch.get_num_threads())
 
 
 def has_bf16(device: torch.device) -> bool:

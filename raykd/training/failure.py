@@ -4,17 +4,16 @@ A configuration that fails is a result of a search and is not tried again. After
 a damaged file, a folder that another process writes, a GPU that torch cannot use) the run is trained again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
 from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged, one_line
 from raykd.spec.plan import Run
+from raykd.store.records import Failure
 
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
 # After these a process can use no GPU, or can no longer communicate with the other workers of its run.
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
 _NO_MEMORY = ("out of memory", "allocate memory")  # of CUDA, of torch's CPU allocator, of the operating system
@@ -68,8 +67,3 @@ def rejecting_configuration() -> Iterator[None]:
         raise
     except ConfigError as error:
         raise RejectedConfiguration(str(error)) from error
-
-
-def is_of_configuration(record: Mapping[str, Any]) -> bool:
-    """Whether a run with this run.json failed because of its own configuration."""
-    return record.get("status") == "failed" and record.get("failure", "outside") != "outside"

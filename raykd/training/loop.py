@@ -17,6 +17,7 @@ import torch
 from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
+from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import prepare
@@ -85,8 +86,8 @@ def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
-        best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
         folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if is_counted else None)
+        best = Best(progress.best_epoch, progress.best_val_top1)
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 

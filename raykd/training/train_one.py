@@ -120,5 +120,5 @@ def _lock(folder: RunFolder, held: ExitStack, wait_s: float) -> str:
     try:
         held.enter_context(folder.writer(wait_s))
     except RunFailed:
-        return f"locked by {folder.record().get('writer', 'another process')}"
+        return f"locked by {folder.last_writer}"
     return ""

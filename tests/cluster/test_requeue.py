@@ -40,7 +40,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     assert leftovers(slurm) == []
     (teacher,) = small_lab.runs(("teacher",), BY_TWO)
     folder = RunStore(tmp_path / "results").folder(teacher)
-    assert (folder.record()["resumes"], folder.record()["compute"]["workers"]) == (1, [2])
+    assert (folder.require_record().resumes, folder.require_record().compute.workers) == (1, (2,))
     assert folder.best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
 
 

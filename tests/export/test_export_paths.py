@@ -30,7 +30,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(("kind", "form"), CASES)
 def test_no_path_of_the_machine_is_in_any_file(kind, form, students, results, exported):
     """Neither of the code, whose lines exporters of graphs note for each node, nor of runs, home or host."""
-    _, _, host = students[kind].record()["writer"].partition(" on ")
+    _, _, host = students[kind].require_record().writer.partition(" on ")
     telling = (CODE, sys.prefix, Path.home(), results, f" on {host}", "site-packages")
     for name, content in contents(exported(kind, form)):
         for word in map(str, telling):

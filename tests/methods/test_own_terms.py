@@ -81,7 +81,7 @@ def test_term_that_is_measured_for_every_method_is_not_overwritten(name: str, tm
     run, folder = run_of("distilled", method=Named(extra=name)), RunFolder(tmp_path / "run")
     with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) gives '{name}', which is measured for every"):
         train(run, folder)
-    assert folder.record()["status"] == "failed"
+    assert folder.require_record().status == "failed"
 
 
 def test_a_name_of_ones_own_is_kept() -> None:

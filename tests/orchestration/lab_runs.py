@@ -130,4 +130,4 @@ def assert_same_bits(found: RunFolder, wanted: RunFolder) -> None:
     """Best weights, their record and every epoch's figures."""
     assert found.best.read_bytes() == wanted.best.read_bytes(), f"{found.path.name}: other weights"
     assert curve(found) == curve(wanted)
-    assert found.record()["best"] == wanted.record()["best"]
+    assert found.require_record().best == wanted.require_record().best

@@ -91,7 +91,7 @@ def warn(story: Story, address: str) -> None:
         first.process.send_signal(signal.SIGUSR2)
         story.warned = first.end()
     teacher = story.run("teacher")
-    story.after_warning = {"status": teacher.status(), "record": teacher.record(), "history": teacher.history()}
+    story.after_warning = {"status": teacher.status(), "history": teacher.history()}
 
 
 def kill(story: Story) -> None:
@@ -137,7 +137,7 @@ def test_same_command_goes_on_and_ends_well(story: Story) -> None:
 
 
 def test_nothing_is_trained_twice(story: Story) -> None:
-    assert [story.run(stage).record()["resumes"] for stage in ("teacher", "distilled")] == [2, 0]
+    assert [story.run(stage).require_record().resumes for stage in ("teacher", "distilled")] == [2, 0]
     before = story.after_warning["history"]
     assert isinstance(before, list) and before
     # The clock's columns too: epochs from before the warning were not trained again.

@@ -63,8 +63,8 @@ def train_a_little(run: Run, results: Path) -> RunFolder:
 def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> None:
     """Once it has trained here for an epoch or more."""
     wait_until(lambda: f"{folder.path.name}  epoch" in log.getvalue(), "the teacher's first line")
-    found = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
-    assert found and int(found[1]) != os.getpid() and folder.record()["status"] == "running"
+    found = re.fullmatch(r"process (\d+) on \S+", folder.require_record().writer)
+    assert found and int(found[1]) != os.getpid() and folder.require_record().status == "running"
     os.kill(int(found[1]), signal.SIGKILL)
     killed.append(int(found[1]))
 
@@ -117,13 +117,13 @@ def test_results_are_those_of_the_loop_without_ray_to_the_bit(lab: Lab, tmp_path
     for name, run in runs_of(GOOD).items():
         directly = train_directly(run, tmp_path, tables=RunStore(lab.results).tables)
         assert_same_bits(lab.folder(run), directly)
-        assert lab.folder(run).record()["compute"] == directly.record()["compute"], name
+        assert lab.folder(run).require_record().compute == directly.require_record().compute, name
 
 
 def test_killed_worker_was_replaced_and_the_run_went_on_from_its_checkpoint(lab: Lab) -> None:
-    record = lab.folder(runs_of(GOOD)["teacher 0"]).record()
-    assert record["resumes"] == 2, "once for Ray, and once for the worker that took over"
-    assert str(lab.killed) not in record["writer"]
+    record = lab.folder(runs_of(GOOD)["teacher 0"]).require_record()
+    assert record.resumes == 2, "once for Ray, and once for the worker that took over"
+    assert str(lab.killed) not in record.writer
     first = lab.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
     assert first == lab.rows_before, "these epochs were trained again"
 

@@ -149,7 +149,7 @@ def test_settings_stand_side_by_side_with_the_seeds_in_one_cell(results):
 
 def test_a_run_without_git_is_not_recorded_rather_than_left_out(results):
     family_of(results)
-    results.run("cnn", "baseline", 0, git=None)
+    results.run("cnn", "baseline", 0, git={})
     (family,) = collect(results.root)
     revision = next(row for row in origins_of(family) if row.path == "git.revision")
     assert dict(revision.values) == {"not recorded": 1, "0123456789": 3}
@@ -181,13 +181,16 @@ def test_the_caution_of_a_weak_teacher_names_training_only_where_it_was_trained_
 
 
 def test_a_damaged_list_of_cautions_names_its_file(results):
-    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported={"cautions": [3]})])
+    results.plan(
+        "cnn", teacher=[results.run("cnn", "teacher", imported={"val_top1": 1.0, "num_images": 9, "cautions": [3]})]
+    )
     with pytest.raises(RaykdError, match=r"run\.json.*imported\.cautions"):
         collect(results.root)
 
 
 def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
-    shared = {"device": "cpu", "workers": [2], "per_worker": "batch norm statistics, negatives for CRD"}
+    per_worker = "batch norm statistics, negatives for CRD"
+    shared = {"device": "cpu", "precision": "fp32", "threads": 2, "workers": [2], "per_worker": per_worker}
     cautions = cautions_of(compared_of(results, crd={"compute": shared}))
     (line,) = [line for line in cautions if "negatives for CRD" in line]
     assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line

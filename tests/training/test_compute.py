@@ -48,7 +48,7 @@ def test_half_done_run_goes_on_in_the_precision_that_it_began_in(
         train(run, run_folder, should_stop=lambda: True)
     monkeypatch.setattr(compute, "has_bf16", lambda device: False)
     reports = train(run, run_folder)
-    assert run_folder.record()["compute"]["precision"] == "bf16"
+    assert run_folder.require_record().compute.precision == "bf16"
     assert reports[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
 
 
@@ -58,7 +58,7 @@ def test_bf16_is_another_result_and_auto_says_which(tmp_path, monkeypatch: pytes
         monkeypatch.setattr(compute, "has_bf16", lambda device, native=native: native)
         folder = RunFolder(tmp_path / str(native))
         losses[native] = train(run_of("baseline", student=recipe(precision="auto")), folder)[-1].terms["ce"]
-        assert folder.record()["compute"]["precision"] == ("bf16" if native else "fp32")
+        assert folder.require_record().compute.precision == ("bf16" if native else "fp32")
     assert losses[True] != losses[False] and losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
@@ -91,7 +91,7 @@ def losses(folder: RunFolder, compiled: bool) -> list[dict[str, float]]:
 def assert_compiled_is_the_same(tmp_path: Path) -> None:
     eager, compiled = losses(RunFolder(tmp_path / "eager"), False), losses(RunFolder(tmp_path / "compiled"), True)
     assert compiled == [pytest.approx(terms, rel=1e-3) for terms in eager]
-    assert RunFolder(tmp_path / "compiled").record()["compute"]["compiled"]
+    assert RunFolder(tmp_path / "compiled").require_record().compute.compiled
 
 
 def test_compiled_run_has_the_losses_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,23 +7,24 @@
 A number that nothing on disk tells is None, and the page says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from raykd.report.read.search_records import Cost, Teaching, TrialSummary
-from raykd.store.codec import Fields
+from raykd.store.codec import read_record
+from raykd.store.records import CacheRecord, RunRecord, SearchRecord
 
 TABLES = ".tables"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
-def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mapping[str, Any]], results: Path) -> Cost:
-    """record: search.json. runs: the trials' run.json, {} of those that did not begin."""
-    gpus = record.optional("gpus", record.number) or 0.0
-    cpus = record.optional("cpus", record.number)
+def cost_of(
+    record: SearchRecord, trials: Sequence[TrialSummary], runs: Sequence[RunRecord | None], results: Path
+) -> Cost:
+    """Return what the trials took. runs: the run.json of each trial, None if its training has not started."""
+    gpus, cpus = record.gpus or 0.0, record.cpus
     timed = [trial for trial in trials if trial.seconds is not None]
     is_timed = cpus is not None and bool(timed)
     per_trial = gpus or cpus or 0.0
@@ -39,7 +40,7 @@ def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mappi
         num_estimated=sum(trial.is_estimated for trial in timed),
         saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in stopped),
         saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(stopped) else None,
-        teaching=_teaching(record, epochs_trained, [run for run in runs if run], results),
+        teaching=_teaching(record, epochs_trained, runs, results),
     )
 
 
@@ -48,31 +49,21 @@ def _pace(trial: TrialSummary) -> float | None:
     return trial.seconds / trial.epochs_trained if trial.seconds is not None and trial.epochs_trained else None
 
 
-def _teaching(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> Teaching:
-    sources = {_teacher_of(run) for run in runs} - {None}
+def _teaching(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> Teaching:
+    sources = {run.compute.teacher for run in runs if run}
     source = "table" if "table" in sources else "live" if "live" in sources else None
-    views = _mean_views(record, results) if source == "table" else None
-    return Teaching(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
+    views = _mean_views(record.table, results) if source == "table" else None
+    return Teaching(source, passes, views, record.fill_seconds)
 
 
-def _teacher_of(run: Mapping[str, Any]) -> Any:
-    """'table', 'live' or None, from a trial's run.json."""
-    compute = run.get("compute")
-    return compute.get("teacher") if isinstance(compute, Mapping) else None
-
-
-def _mean_views(record: Fields, results: Path) -> float | None:
+def _mean_views(table: str | None, results: Path) -> float | None:
     """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
 
     search.json names the cache: the search that reads it is the only one that builds its key.
     """
-    name = record.optional("table", record.text)
-    if name is None:
-        return None
-    if Path(name).name != name:
-        record.refuse(f"table is '{name}', not the name of a folder")
-    cache = Fields.read_if_exists(results / TABLES / name / "table.json")
-    return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
+    folder = results / TABLES / table if table else None
+    cache = read_record(CacheRecord, folder / "table.json") if folder else None
+    return _mean_of_bits(folder / "filled.bits", cache.num_images) if folder and cache else None
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from raykd.report.read.provenance import cautions_of
-from raykd.report.read.records import COMPARED, MEASURES, Family, Record, RunResult
+from raykd.report.read.records import COMPARED, MEASURES, Family, RunResult
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import REPORT_KEYS, STAGES, Stage
-from raykd.store.records import Costs, Metrics, Reliability
+from raykd.store.records import Costs, Metrics, Reliability, RunRecord
 
 Value = TypeVar("Value")
 
@@ -153,7 +153,7 @@ def _spreads(scores: list[Metrics]) -> dict[str, Spread]:
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 
-def _the_one(records: list[Record], of: Callable[[Record], Value]) -> Value | None:
+def _the_one(records: list[RunRecord], of: Callable[[RunRecord], Value]) -> Value | None:
     values = {of(record) for record in records}
     return values.pop() if len(values) == 1 else None
 

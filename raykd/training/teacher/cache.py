@@ -35,7 +35,8 @@ from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.store.codec import Fields, write_record
+from raykd.store.codec import require_record, write_record
+from raykd.store.records import CacheRecord
 from raykd.store.run_folder import lock_at
 
 ITEM_BYTES = 2
@@ -193,7 +194,7 @@ class LogitCache:
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
                     file.truncate(size)
-            write_record(self.folder / "table.json", self.key.fields | {"computed_in": precision})
+            write_record(self.folder / "table.json", CacheRecord(**self.key.fields, computed_in=precision))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -205,14 +206,13 @@ class LogitCache:
             raise RunFailed(f"'{path}' was held by another for {LOCK_WAIT_S:g} s; look for who writes there") from None
 
     def _check(self) -> None:
-        fields = Fields.read(self.folder / "table.json")
-        found = fields.values
-        self.precision: str = fields.optional_text("computed_in") or self.key.precision
-        for name, wanted in self.key.fields.items():
-            if found.get(name) != wanted:
+        record = require_record(CacheRecord, self.folder / "table.json")
+        self.precision = record.computed_in
+        for name, expected in self.key.fields.items():
+            if (recorded := getattr(record, name)) != expected:
                 raise ConfigError(
-                    f"teacher's table '{self.folder}' was made with {name} {found.get(name)}, this run has {wanted}; "
-                    "remove the table, and it is made again"
+                    f"logit cache '{self.folder}' was made with {name} {recorded}, this run has {expected}; remove the "
+                    "folder, and the cache is filled again"
                 )
         for path, size in self._sizes.items():
             if not path.is_file() or path.stat().st_size != size:

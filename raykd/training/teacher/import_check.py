@@ -15,7 +15,6 @@ The first two refuse the teacher. Where few images validate, training images are
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from raykd.data.types import Dataset, Split
 from raykd.models import ImageModel
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
+from raykd.store.records import ImportFindings
 from raykd.training.compute import Compute
 from raykd.training.metrics import measure
 
@@ -40,27 +40,17 @@ REASONS = (
 )
 
 
-@dataclass(frozen=True)
-class Findings:
-    """val_top1: in percent of num_images, those that validate. refused: why it does not fit, or ''."""
-
-    val_top1: float
-    num_images: int
-    refused: str = ""
-    cautions: tuple[str, ...] = ()
-
-
-def accuracy_in_words(found: Findings) -> str:
+def accuracy_in_words(found: ImportFindings) -> str:
     """'validation top-1 98.5 % of 200 images'."""
     return f"validation top-1 {found.val_top1:.1f} % of {found.num_images} images"
 
 
-def in_words(found: Findings) -> str:
+def in_words(found: ImportFindings) -> str:
     """'imported, validation top-1 98.5 % of 200 images', and its cautions."""
     return f"imported, {accuracy_in_words(found)}{''.join(f'; beware: {caution}' for caution in found.cautions)}"
 
 
-def check(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Findings:
+def check(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> ImportFindings:
     """Evaluate an imported teacher on validation and judge whether it fits the data."""
     rows, held_out = train_val_indices(data, dataset.train.labels)
     confusion = _confusion(model, dataset, held_out, compute)
@@ -71,18 +61,18 @@ def check(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> 
         confusion += _confusion(model, dataset, more, compute)
     found = f"its accuracy on validation is {top1:.1f} % ({correct} of {num_images} images)"
     if moved := permuted(confusion):
-        return Findings(top1, num_images, f"{found}: {_order_in_words(moved, dataset.class_names)}")
+        return ImportFindings(top1, num_images, f"{found}: {_order_in_words(moved, dataset.class_names)}")
     if is_near_chance(confusion):
         chance = f"not clearly above chance ({100 * chance_of(confusion):.1f} %)"
-        return Findings(top1, num_images, f"{found}, {chance}: its weights load but do not fit; {REASONS}")
+        return ImportFindings(top1, num_images, f"{found}, {chance}: its weights load but do not fit; {REASONS}")
     simple = _nearest_mean_correct(dataset, rows, held_out)
     if correct > simple:
-        return Findings(top1, num_images)
+        return ImportFindings(top1, num_images)
     weak = (
         f"the imported teacher's validation accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
         f"pixels ({100 * simple / num_images:.1f} %); {REASONS}"
     )
-    return Findings(top1, num_images, cautions=(weak,))
+    return ImportFindings(top1, num_images, cautions=(weak,))
 
 
 def chance_of(confusion: Tensor) -> float:

@@ -6,7 +6,7 @@ none of this, so `import_check` judges by what the network predicts.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +19,12 @@ from raykd.models import ImageModel, Images, Model
 from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
+from raykd.store.records import Best, ImportFindings
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainedOn, header_of, images_of, read_header
 from raykd.training.run_record import finish
-from raykd.training.teacher.import_check import Findings, check
+from raykd.training.teacher.import_check import check
 
 _NO_EFFECT = ("kind", "weights", "dropout")  # fields of a model that change nothing once the weights are there
 
@@ -63,20 +64,16 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     imported = load_imported(run, dataset)
     found = check(imported.model.to(compute.device), run.data, dataset, compute)
     found = replace(found, cautions=(*imported.cautions, *found.cautions))
-    folder.update(imported=asdict(found), best={"epoch": None, "val_top1": found.val_top1})
+    best = Best(None, found.val_top1)
+    folder.update(imported=found, best=best)
     require_fit(run, folder)
-    state = imported.model.network.state_dict()
-    finish(run, folder, dataset, imported.model, state, 0.0, folder.record()["best"], imported.header)
+    finish(run, folder, dataset, imported.model, imported.model.network.state_dict(), 0.0, best, imported.header)
 
 
-def findings(folder: RunFolder) -> Findings | None:
+def findings(folder: RunFolder) -> ImportFindings | None:
     """Return what was found of the imported teacher in `folder`; None before it was evaluated. Raises DamagedFile."""
-    record = folder.fields()
-    if record.values.get("imported") is None:
-        return None
-    found = record.part("imported")
-    top1, num_images = found.number("val_top1", low=0, high=100), found.count("num_images")
-    return Findings(top1, num_images, found.text("refused"), tuple(found.texts("cautions")))
+    record = folder.record()
+    return record.imported if record else None
 
 
 def require_fit(run: Run, folder: RunFolder) -> None:

@@ -1,7 +1,7 @@
 """Where the teacher's outputs for a batch come from."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from raykd.errors import RunFailed
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run, train_val_indices
+from raykd.store.records import TeacherSource
 from raykd.training.teacher.cache import LogitCache, visited
 
 
@@ -26,7 +27,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def source(self) -> str:
+    def source(self) -> TeacherSource | Literal[""]:
         """'live', 'table', or '' for none. A run goes on with the one that it began with: they round otherwise."""
         ...
 
@@ -36,7 +37,8 @@ class Teacher(Protocol):
 class NoTeacher:
     """Of a baseline, and of a teacher's own training."""
 
-    identity = source = ""
+    identity = ""
+    source: Literal[""] = ""
 
     def __call__(self, batch: Batch) -> None:
         return
@@ -65,7 +67,7 @@ class MeanLogits(nn.Module):
 class LiveTeacher:
     """Runs the teacher's network on the student's own view; evaluation mode, no gradients."""
 
-    source = "live"
+    source: TeacherSource = "live"
 
     def __init__(self, model: nn.Module, identity: str = "") -> None:
         """model: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
@@ -80,7 +82,7 @@ class LiveTeacher:
 class CachedTeacher:
     """Looks up what the teacher gave for each image's view; see teacher_table.py."""
 
-    source = "table"
+    source: TeacherSource = "table"
 
     def __init__(self, rows: Tensor, num_views: int, identity: str, embedding_width: int = 0) -> None:
         """rows: float16 [N * V, C + D], logits and, where D = `embedding_width` > 0, embeddings; where batches are."""
