@@ -115,7 +115,7 @@ def test_best_models_are_laid_out_by_role(lab: Lab) -> None:
 
 def test_results_are_those_of_the_loop_without_ray_to_the_bit(lab: Lab, tmp_path: Path) -> None:
     for name, run in runs_of(GOOD).items():
-        directly = train_directly(run, tmp_path, tables=RunStore(lab.results).tables)
+        directly = train_directly(run, tmp_path, caches=RunStore(lab.results).logit_caches)
         assert_same_bits(lab.folder(run), directly)
         assert lab.folder(run).record()["compute"] == directly.record()["compute"], name
 
