@@ -113,13 +113,13 @@ def test_prefetch_says_what_is_there_and_downloads_nothing_then(tmp_path, capsys
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "lab", "tune_cnn", "tune_vit"])
+@pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "cnn_and_vit", "tune_cnn", "tune_vit"])
 def test_every_experiment_file_defines_what_it_runs(name):
     from raykd.cli.experiment_file import load_experiments
 
     experiments = load_experiments(ROOT / "experiments" / f"{name}.py")
     assert [experiment.family for experiment in experiments] == {
-        "digits": ["digits"], "lab": ["cnn", "vit"],
+        "digits": ["digits"], "cnn_and_vit": ["cnn", "vit"],
     }.get(name, [name.split("_")[-1]])  # fmt: skip
 
 

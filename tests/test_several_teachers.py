@@ -84,14 +84,14 @@ def teacher_in(plan: Plan, store: RunStore) -> Teacher:
     return teacher_of(plan.runs[-1], "", found.cache, store, digits(), CPU)
 
 
-@pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_table", 2**-11)])
+@pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_cache", 2**-11)])
 def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, request: pytest.FixtureRequest) -> None:
     plan, store = request.getfixturevalue(kind)
     images, labels = digits().train.images, digits().train.labels
     loader = TrainLoader(images, labels, torch.arange(200), plan.runs[-1].data.views, 50, seed=0, device=CPU)
     batch = next(loader.epoch(0))
     teacher = teacher_in(plan, store)
-    if kind == "from_table":  # only views of images that are trained on are filled
+    if kind == "from_cache":  # only views of images that are trained on are filled
         filled = LogitCache(store.logit_caches, _key(plan, store)).filled()[batch.index, batch.view]
     else:
         filled = torch.ones(50, dtype=torch.bool)
@@ -116,7 +116,7 @@ def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
     assert [row["kd"] for row in other] == pytest.approx([row["kd"] for row in one], rel=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["live", "from_table"])
+@pytest.mark.parametrize("kind", ["live", "from_cache"])
 def test_run_that_was_cut_off_ends_with_the_same_bits(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

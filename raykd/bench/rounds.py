@@ -75,7 +75,7 @@ def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
 
 
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
-    """The usual way's lab over raykd's, the logit cache's filling counted: `seeds` distilled runs of `epochs`."""
+    """The usual way's time over raykd's, the logit cache's filling counted: `seeds` distilled runs of `epochs`."""
     epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
     passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
     columns = zip(rounds["usual, epoch"], rounds["loop cache, epoch"], rounds["fill, images/s"], strict=True)

@@ -14,11 +14,11 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     for name in (name for name in ("cnn", "vit") if name in figures):
         _steps(name, figures[name], console)
         _ratios(name, figures[name], console)
-    if "small_lab" in figures:
-        lab = figures["small_lab"]
+    if "small_experiment" in figures:
+        total = figures["small_experiment"]
         console.print(
-            f"a small lab from its first line to its last model, once: usual way {lab['usual_s']:.0f} s, "
-            f"raykd {lab['raykd_s']:.0f} s, {lab['ratio']:.1f} times",
+            f"a small experiment from its first line to its last model, once: usual way {total['usual_s']:.0f} s, "
+            f"raykd {total['raykd_s']:.0f} s, {total['ratio']:.1f} times",
             soft_wrap=True,
         )
 
@@ -48,7 +48,7 @@ def _ratios(name: str, found: Mapping[str, Any], console: Console) -> None:
         row(f"bare step / real loop, {kind}", "loop_efficiency", kind)
     row("distilled with logit cache / baseline", "cache_over_baseline")
     row(f"usual way, fp32 / raykd, {found['precision']}, cache full", "usual_over_raykd", "full_cache")
-    row("usual way / raykd, filling counted over the lab", "usual_over_raykd", "with_fill")
+    row("usual way / raykd, filling counted over the experiment", "usual_over_raykd", "with_fill")
     console.print(table)
     memory, arithmetic = found.get("memory"), found.get("flops_per_s")
     if memory:

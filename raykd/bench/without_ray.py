@@ -1,4 +1,4 @@
-"""A plan in this process alone, run after run: what the lab does on Ray, where there is only torch."""
+"""A plan in this process alone, run after run: what `run_experiments` does on Ray, with torch alone."""
 
 import time
 from collections.abc import Callable

@@ -173,7 +173,7 @@ def _add_service(commands: Any) -> None:
 
 
 def _add_stages(commands: Any) -> None:
-    """The stages of the lab, one by one."""
+    """The commands that run one stage of the experiments."""
     teacher = _add_command(commands, "train-teacher", "train a teacher alone")
     teacher.add_argument("--model", help="default: the recipe's, resnet18")
     student = _add_command(commands, "train-student", "train student baselines, without a teacher")

@@ -70,7 +70,7 @@ def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free
 
 def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
     return [
-        *("--disable-usage-stats", "--log-color=false"),  # not --block: step.py watches Ray's processes
+        *("--disable-usage-stats", "--log-color=false"),  # not --block: subreaper.py watches Ray's processes
         f"--node-name={node.name}",
         f"--dashboard-agent-listen-port={ports.agent}",
         f"--temp-dir={folder.ray_path}",

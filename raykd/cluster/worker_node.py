@@ -34,7 +34,7 @@ def member_command(
     """What the head's node runs to have `node`, from 1 the `node_number`-th, join at `address` within `timeout_s`."""
     staged = staging.to_json() if staging else ""
     words = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staged]
-    return [*srun(node, f"ray-{node.name}"), *here("member"), *words]
+    return [*srun(node, f"ray-{node.name}"), *here("worker_node"), *words]
 
 
 def main(words: Sequence[str]) -> int:

@@ -128,7 +128,7 @@ def _known_baselines(candidates: Sequence[Candidate], command: SearchCommand) ->
 def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
     """Training that did not end: for a cause outside of the run's configuration, or because it was stopped.
 
-    Evaluations that failed are left out: the lab that follows evaluates again.
+    Evaluations that failed are left out: the experiment that follows evaluates again.
     """
     return [
         status

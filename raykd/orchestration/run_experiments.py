@@ -1,4 +1,4 @@
-"""The lab: an experiment's plan, checked, trained on Ray, evaluated and reported. One call, one exit code."""
+"""Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
 
 import signal
 import threading

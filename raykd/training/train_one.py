@@ -1,4 +1,4 @@
-"""Train one run in its folder: what a worker of a lab, a trial of a search and a plan without Ray have in common.
+"""Train one run in its folder: shared by a Ray Train worker, a trial of a search and the plan without Ray.
 
     train_one(run, folder, dataset, device, RunStore(results), logit_cache, Hooks(on_epoch, should_stop))
 

@@ -81,15 +81,15 @@ def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:
 
 def test_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     environ = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_TOKEN": "another", "PYTHONPATH": "/lib/mine", "HOME": "/root"}
-    shared = ray_environment(environ, FOLDER, Path("/lab/ada/raykd"))
+    shared = ray_environment(environ, FOLDER, Path("/home/ada/raykd"))
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & set(shared)
     assert (shared["RAY_AUTH_MODE"], shared["RAY_AUTH_TOKEN_PATH"]) == ("token", "/tmp/rk-1000-4711/token")
-    assert shared["PYTHONPATH"].split(os.pathsep) == ["/lab/ada/raykd", "/lib/mine"]
+    assert shared["PYTHONPATH"].split(os.pathsep) == ["/home/ada/raykd", "/lib/mine"]
     assert shared["HOME"] == "/root"
 
 
 def test_driver_has_the_heads_environment_and_its_address() -> None:
-    shared = ray_environment({}, FOLDER, Path("/lab/ada/raykd"))
+    shared = ray_environment({}, FOLDER, Path("/home/ada/raykd"))
     environment = driver_environment(shared, "10.0.0.2:20000")
     assert environment["RAY_ADDRESS"] == "10.0.0.2:20000"
     assert shared.items() <= environment.items()

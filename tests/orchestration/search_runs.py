@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab_runs import NO_DATA
+from experiment_runs import NO_DATA
 from rich.console import Console
 from small_runs import experiment, recipe
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab_runs import ROOT, Ended, command
+from experiment_runs import ROOT, Ended, command
 
 from raykd.methods import KD, FeatureMethod
 from raykd.methods.method import Method

@@ -18,7 +18,7 @@ from unittest import mock
 
 import psutil
 import pytest
-from lab_runs import Command, command, environment, wait_until
+from experiment_runs import Command, command, environment, wait_until
 
 from raykd.errors import ConfigError, Interrupted, RayNotStarted
 from raykd.orchestration import session

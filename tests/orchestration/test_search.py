@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_runs import curve, train_directly
+from experiment_runs import curve, train_directly
 from search_runs import EXPERIMENT, SPACE, TRIALS, Ended, changed, confirmed_in, folder_in, run_search, trials_in
 from small_runs import NO_WEIGHTS, digits
 

@@ -1,4 +1,4 @@
-"""What a lab refuses before anything starts, and what it makes of signals; without Ray."""
+"""What `run_experiments` refuses before anything starts, and how it handles signals; without Ray."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Labs for tests: run in this process, or as a command in another; and runs trained without Ray to compare with."""
+"""Run experiments in this process or as a command, and train single runs without Ray for comparison."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def environment(cpus: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a lab ended, and what it printed."""
+    """How an experiment ended, and what it printed."""
 
     exit_code: int
     lines: list[str]
@@ -53,7 +53,7 @@ class Ended:
 def run_here(
     experiments: Sequence[Experiment], results: Path, stages: Sequence[Stage] = STAGES, log: io.StringIO | None = None
 ) -> Ended:
-    """A lab as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
+    """An experiment as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):
@@ -111,7 +111,7 @@ def wait_until(found: Callable[[], Any], what: str) -> Any:
 def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
     """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray.
 
-    caches: of a lab; the teacher, which has the same bits there, then teaches from its logit cache.
+    caches: of an experiment; the teacher, which has the same bits there, then teaches from its logit cache.
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder

@@ -15,8 +15,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-import small_lab
-from lab_runs import Command, Ended, assert_same_bits, command, curve, environment, run_here, train_directly, wait_until
+import small_experiment
+from experiment_runs import (
+    Command,
+    Ended,
+    assert_same_bits,
+    command,
+    curve,
+    environment,
+    run_here,
+    train_directly,
+    wait_until,
+)
 from small_runs import experiment
 
 from raykd.errors import Interrupted
@@ -29,7 +39,7 @@ from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-SETTINGS = (*small_lab.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
+SETTINGS = (*small_experiment.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
 END_OF_RAY_S = 30.0
 AGENTS = (
     "ray::DashboardAgent",
@@ -53,7 +63,7 @@ OWN_LINES = (
 
 def planned() -> dict[str, Run]:
     """By stage, one each."""
-    return {run.stage: run for run in small_lab.runs(settings=SETTINGS)}
+    return {run.stage: run for run in small_experiment.runs(settings=SETTINGS)}
 
 
 @dataclass

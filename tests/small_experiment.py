@@ -1,4 +1,4 @@
-"""A lab on the digits of some seconds a run, submitted as a job, and what it must come to."""
+"""An experiment on the digits of some seconds a run, submitted as a job, and what it must come to."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def words(results: Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
 
 
 def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS) -> tuple[Run, ...]:
-    """Of the lab, teacher first."""
+    """Of the experiment, teacher first."""
     (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), settings)
     return make_plan(experiment, digits(), NO_WEIGHTS, stages).runs
 
