@@ -39,6 +39,6 @@ def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
     """Its weights in `results` are, to the bit, those of a training without Slurm and Ray, done in `folder`."""
     straight = RunFolder(folder / run.name)
     store = RunStore(results)
-    teacher = taught_by(run, store.folder(run.teacher or run), store.tables)
+    teacher = taught_by(run, store.folder(run.teacher or run), store.logit_caches)
     fit(run, digits(), straight, CPU, teacher)
     assert store.folder(run).best.read_bytes() == straight.best.read_bytes(), run.name

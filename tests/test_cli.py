@@ -154,7 +154,9 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
     _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha, 0 ended" in trials and "best 3 and the experiment's own" in confirmed
     assert run.startswith("  teacher-")
-    assert teacher == "teacher of digits: from a table, 1,620 passes an image become all of its 9 views (211 KiB)"
+    assert (
+        teacher == "teacher of digits: logit cache with all 9 views per image instead of 1,620 teacher passes (211 KiB)"
+    )
     done = subprocess.run(
         [sys.executable, str(path), "--stage", "teacher", "--results", str(tmp_path / "r")],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,

@@ -108,14 +108,14 @@ def wait_until(found: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
 
 
-def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), tables: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
+def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
     """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray.
 
-    tables: of an experiment; the teacher, which has the same bits there, then teaches from its table.
+    caches: of an experiment; the teacher, which has the same bits there, then teaches from its logit cache.
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder
-    teacher = taught_by(run, trained, tables or results / "none")
+    teacher = taught_by(run, trained, caches or results / "none")
     torch.set_num_threads(1)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder

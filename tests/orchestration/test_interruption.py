@@ -50,8 +50,8 @@ OWN_LINES = (
     r"3 runs, \d of them done before; results in \S+",
     r"digits: 200 of 1,000 train \(students train on 100\), 200 validation \(held out of train\), "
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
-    r"teacher of digits: from a table, [\d,]+ passes an image become .* of its 9 views \(\d+ KiB\)",
-    r"\[\d:\d\d:\d\d\] \S+  table of its logits filled in \d+ s",
+    r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
+    r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+ s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
     r"workers start, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
@@ -156,7 +156,7 @@ def test_nothing_is_trained_twice(story: Story) -> None:
 
 def test_bits_are_those_of_runs_that_nobody_disturbed(story: Story, tmp_path: Path) -> None:
     for stage, run in planned().items():
-        directly = train_directly(run, tmp_path, tables=RunStore(story.results).tables)
+        directly = train_directly(run, tmp_path, caches=RunStore(story.results).logit_caches)
         assert len(curve(directly)) == run.recipe.epochs
         assert_same_bits(story.run(stage), directly)
 

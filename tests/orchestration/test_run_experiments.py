@@ -115,7 +115,7 @@ def test_best_models_are_laid_out_by_role(finished: FinishedExperiments) -> None
 
 def test_results_are_those_of_the_loop_without_ray_to_the_bit(finished: FinishedExperiments, tmp_path: Path) -> None:
     for name, run in runs_of(GOOD).items():
-        directly = train_directly(run, tmp_path, tables=RunStore(finished.results).tables)
+        directly = train_directly(run, tmp_path, caches=RunStore(finished.results).logit_caches)
         assert_same_bits(finished.folder(run), directly)
         assert finished.folder(run).record()["compute"] == directly.record()["compute"], name
 

@@ -59,7 +59,7 @@ def experiment_folders(results: Path, dataset: Dataset, plan: Plan) -> Iterator[
         yield store.folder(run)
 
 
-@pytest.mark.parametrize("source", ["live", "table"])
+@pytest.mark.parametrize("source", ["live", "cache"])
 def test_a_lab_asks_for_the_test_set_once_a_run_and_training_never(source: Any, tmp_path: Path) -> None:
     plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
     reads.clear()

@@ -131,7 +131,7 @@ def _shortened(whole: Experiment, scale: float, toy: bool) -> Experiment:
     if toy:
         teacher, student = (replace(recipe, model=NARROW, epochs=1) for recipe in (teacher, student))
         data = replace(data, train_images=256, val_images=100, crop_padding=1)
-    return replace(whole, data=data, teacher=teacher, student=student, seeds=SEEDS, teacher_source="table")
+    return replace(whole, data=data, teacher=teacher, student=student, seeds=SEEDS, teacher_source="cache")
 
 
 def _epochs(scale: float) -> tuple[int, int]:
