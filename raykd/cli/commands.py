@@ -33,8 +33,8 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
     from raykd.orchestration.run_experiments import require_together
 
     require_together(experiments)
-    if without_search := [experiment for experiment in experiments if experiment.search is None]:
-        _run(without_search, arguments, stages)
+    if plain := [experiment for experiment in experiments if experiment.search is None]:
+        _run(plain, arguments, stages)
     for experiment in searches:
         _search(experiment, arguments)
 

@@ -22,7 +22,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 a mistake in the request; 75 interrupted, rerun the same command to resume"
 )
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
-TEACHER_SOURCES = ("auto", "live", "table")
+TEACHER_SOURCES = ("auto", "live", "cache")
 _MAIN_GUARD = "if __name__ == '__main__':"
 _TEACHER_CHECKPOINT = "import this teacher instead of training one"
 
@@ -251,7 +251,7 @@ def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         choices=TEACHER_SOURCES,
-        help="run the teacher at every step (live), or cache its logits of every view (table); default: the cheaper",
+        help="run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper",
     )
 
 
