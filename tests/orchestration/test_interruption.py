@@ -53,7 +53,7 @@ OWN_LINES = (
     r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
     r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+ s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
-    r"workers start, which takes 10 to 20 seconds",
+    r"starting workers, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
     r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+",
@@ -132,7 +132,7 @@ def story(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 def test_warned_command_saves_and_exits_75(story: Story) -> None:
     assert story.warned is not None
     assert story.warned.exit_code == Interrupted.exit_code
-    assert story.warned.errors == ["raykd: stopped; every run is saved, and the same command goes on from here"]
+    assert story.warned.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
     assert story.after_warning["status"] == "interrupted"
     assert story.run("teacher").checkpoint.is_file()
 

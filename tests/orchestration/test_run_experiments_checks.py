@@ -21,10 +21,12 @@ from raykd.orchestration.run_experiments import (
     run_to_completion,
     stop_signals,
 )
-from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, jobs_of
+from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.slots import Slots
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import PlannedCache
 
 SMALL = experiment()
@@ -33,7 +35,7 @@ SMALL = experiment()
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (SMALL, "two experiments are of one family"),
+        (SMALL, "two experiments of one family"),
         (replace(SMALL, family="other", workers=Workers(cpus=1)), "workers differ between experiments"),
     ],
 )
@@ -51,14 +53,15 @@ def test_caches_are_filled_in_parts_for_the_slots_that_there_are(
     cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
     found: dict[Slots, list[Job]] = {}
 
-    def do(jobs: list[Job], jobs_on: Callable[[Slots], list[Job]], *_: object) -> list[JobStatus]:
-        assert sum(job.kind == "fill" for job in jobs) == 146, "with fewer, fewer slots would be planned"
+    def run(jobs_on: Callable[[Slots | None], list[Job]], *_: object) -> list[JobStatus]:
+        assert sum(job.kind == "fill" for job in jobs_on(None)) == 146, "with fewer, fewer slots would be planned"
         found.update({slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))})
         return []
 
-    monkeypatch.setattr("raykd.orchestration.run_experiments._do", do)
+    monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
     options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
-    run_to_completion(runs, [cache], SMALL.workers, options, console, lambda: False)
+    states = RunStates.read(runs, RunStore(tmp_path))
+    run_to_completion(runs, states, [cache], SMALL.workers, options, console, lambda: False)
     fills = [[job for job in jobs if job.kind == "fill"] for jobs in found.values()]
     assert [len(parts) for parts in fills] == [146, 3, 4]
     for parts, jobs in zip(fills, found.values(), strict=True):
@@ -88,7 +91,7 @@ def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pyte
 def statuses(*ends: State) -> list[JobStatus]:
     """The jobs of a teacher and a baseline, as they ended."""
     plan = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
-    made = RunQueue(jobs_of(plan.runs, set(), set())).statuses()
+    made = RunQueue(plan_jobs(plan.runs, set(), set())).statuses()
     for status, end in zip(made, ends, strict=True):
         status.state, status.reason = end, "a reason" if end in (State.FAILED, State.SKIPPED) else ""
     return made
@@ -106,7 +109,7 @@ def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
 
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
 def test_run_that_is_not_at_its_end_means_cut_off(end: State) -> None:
-    with pytest.raises(Interrupted, match="the same command goes on from here"):
+    with pytest.raises(Interrupted, match="rerun the same command to resume"):
         raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
     assert Interrupted.exit_code == 75
 

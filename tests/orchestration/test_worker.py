@@ -29,7 +29,7 @@ class Link:
     def finish(self, job: Job, state: State, reason: str) -> None:
         self.ended.append((state, reason))
 
-    def note(self, job: Job, reason: str) -> None:
+    def note_error(self, job: Job, reason: str) -> None:
         self.noted.append(reason)
 
     def should_stop(self) -> bool:
