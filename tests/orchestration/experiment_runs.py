@@ -111,7 +111,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
     """Train `run` and its teacher with the loop alone on one thread, as a worker with one CPU does, without Ray.
 
-    caches: the folder of the logit caches of an experiment, whose teacher has the same weights; None for a live teacher.
+    caches: the logit caches of an experiment whose teacher has the same weights; None for a live teacher.
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder
