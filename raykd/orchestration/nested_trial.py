@@ -46,7 +46,7 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
             raise known from error
         raise
     if folder.status() != "done" and should_stop():
-        raise Interrupted("stopped; the same command goes on")
+        raise Interrupted("stopped; rerun the same command to resume")
     run, _ = run_of(config, shared)
     # Measured by the workers: this process has no GPU.
     results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
