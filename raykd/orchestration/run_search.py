@@ -131,7 +131,8 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     ended = num_ended(trials)
     if ended < settings.num_trials:
         raise Interrupted(
-            f"search interrupted with {ended} of {plural(settings.num_trials, 'trial')} ended; rerun the same command to resume"
+            f"search interrupted after {ended} of {plural(settings.num_trials, 'trial')}; "
+            "rerun the same command to resume"
         )
     done = [trial for trial in trials if trial.state == "done"]
     if not done:
