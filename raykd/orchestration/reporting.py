@@ -1,4 +1,4 @@
-"""The end of a command: test figures, the best weights laid out by role, report.json, the page, the table."""
+"""The end of a command: test metrics, the best weights of each role, report.json, the page and the table."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.data.load import load_dataset
-from raykd.orchestration.progress import say
+from raykd.orchestration.progress import log
 from raykd.spec.stages import ROLES
 from raykd.store.damage import damaged
 from raykd.store.records import read_plan
@@ -20,14 +20,14 @@ from raykd.training.run_record import device_type_of, recorded_run, require_same
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
-    """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`.
+    """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
-    A run that was trained on CPUs, as with workers.gpus=0, is evaluated on the CPU, any other on a GPU if there is one.
+    A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
     for folder in _runs(results, "done"):
         if not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
-            say(console, f"evaluating {name} on the test set")
+            log(console, f"evaluating {name} on the test set")
             dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
             require_same_data(name, run.data_identity, dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
@@ -38,22 +38,22 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 
 def report(results: Path, console: Console, in_full: bool = False) -> None:
     """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
-    from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
+    from raykd.report.build import build  # here: it imports matplotlib, for which no run should wait
     from raykd.report.render.terminal import render_text
 
-    best_of = _best_of_each_role(results)
-    built = build(results)  # it checks every file before anything is written
-    for role, folder in best_of.items():
-        if why := folder.weights_damage():
-            say(console, f"models_saved/{role}.safetensors is left as it is: {damaged(folder.best, why)}")
+    best_runs = _best_of_each_role(results)
+    built = build(results)  # checks every file before anything is written
+    for role, folder in best_runs.items():
+        if damage := folder.weights_damage():
+            log(console, f"models_saved/{role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / "models_saved" / f"{role}.safetensors") as aside:
-            shutil.copyfile(folder.best, aside)
-    say(console, render_text(built, in_full))
+        with replacing(results / "models_saved" / f"{role}.safetensors") as new_file:
+            shutil.copyfile(folder.best, new_file)
+    log(console, render_text(built, in_full))
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
-    """Return the finished run with the best validation top1 by '<family>_<role>', without methods compared."""
+    """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods."""
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in sorted(results.glob("*/plan.json")):
         for stage, names in read_plan(path).stages.items():
@@ -67,7 +67,7 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
 
 
 def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
-    """Return the runs of all plans that have this status, each once."""
+    """Yield the folders of all planned runs that have this status."""
     for path in sorted(results.glob("*/plan.json")):
         for folder in (RunFolder(path.parent / name) for name in sorted(read_plan(path).names)):
             if folder.status() == status:

@@ -3,7 +3,7 @@
     run.json        RunRecord            plan.json        PlanRecord
     val.json        Metrics              search.json      SearchRecord
     test.json       Metrics              confirmed.json   ConfirmationRecord
-    costs.json      Costs                table.json       CacheRecord
+    costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile
 
 Accuracies are in percent, times in seconds, epochs count from 0. A `problem()` returns why fields of a file cannot
@@ -23,7 +23,7 @@ Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]
 NonNegative = Annotated[float, Between(0)]
 Precision = Literal["fp32", "bf16"]  # of matrix products and convolutions
-TeacherSource = Literal["live", "table"]
+TeacherSource = Literal["live", "cache"]
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
 
 
@@ -273,13 +273,13 @@ class SearchRecord:
     git: Mapping[str, str | None]
     resumes: int = 0
     fill_seconds: NonNegative = 0.0  # that this search spent on filling logit caches
-    table: str | None = None  # folder of the logit cache that the trials read; None for a live teacher
+    cache: str | None = None  # folder of the logit cache that the trials read; None for a live teacher
     cpus: NonNegative | None = None  # of one trial; None until trials have started
     gpus: NonNegative | None = None
 
     def problem(self) -> str:
-        is_folder = self.table is None or _is_folder_name(self.table)
-        return "" if is_folder else f"table is '{self.table}', not the name of a folder"
+        is_folder = self.cache is None or _is_folder_name(self.cache)
+        return "" if is_folder else f"cache is '{self.cache}', not the name of a folder"
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class ConfirmationRecord:
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """table.json of a logit cache: the fields of its `CacheKey`, and the precision that its teacher computes in."""
+    """cache.json of a logit cache: the fields of its `CacheKey`, and the precision that its teacher computes in."""
 
     teacher_sha256: str
     data_identity: str

@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def teacher_source_at_start(self) -> str:
-        """'live' or 'table' where the run is half done under such a teacher; else ''."""
+        """'live' or 'cache' if the run is partly trained with such a teacher, else ''."""
         record = self.record() if self.checkpoint.is_file() else None
         return (record.compute.teacher or "") if record else ""
 

@@ -127,7 +127,7 @@ def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier
         )
     before, source = earlier.compute.teacher, teacher.source or None
     if before != source:
-        # Never 'table', which a comparison refuses where embeddings are needed; 'auto' takes the table up again.
+        # Never 'cache', which a comparison refuses where embeddings are needed; 'auto' takes the logit cache up again.
         how = "live" if before == "live" else "auto"
         raise RunFailed(
             f"{run.name} is half done under a teacher that was {before}, and this would be {source}; go on "

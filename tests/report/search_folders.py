@@ -135,12 +135,12 @@ def write_plan(root: Path) -> None:
     (root / "cnn" / "plan.json").write_text(json.dumps({"family": "cnn", "stages": {"teacher": ["teacher-s0"]}}))
 
 
-def write_table(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
+def write_cache(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
     """A logit cache called `name` in which image i has `views[i]` views filled, of up to 8."""
-    folder = root / ".tables" / name
+    folder = root / ".logit_caches" / name
     folder.mkdir(parents=True)
     record = CacheRecord("aa", "bb", 1, True, "fp32", len(views), 10, embedding_width=0, computed_in="fp32")
-    write_record(folder / "table.json", replace(record, **key))
+    write_record(folder / "cache.json", replace(record, **key))
     filled = np.zeros((len(views), 8), bool)
     for image, count in enumerate(views):
         filled[image, :count] = True
@@ -155,7 +155,7 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
         "seconds": outcome.seconds,
         "teacher_sha256": "aa",
         "config": {"recipe": {"epochs": epochs}},
-        "compute": ComputeRecord("cpu", "fp32", 2, teacher="table"),
+        "compute": ComputeRecord("cpu", "fp32", 2, teacher="cache"),
     }
     run.write_record(run_record(**fields | dict(outcome.run)))
     if outcome.rows:

@@ -1,8 +1,8 @@
-"""What a search took, and what stopping early and sharing the teacher's table left out.
+"""What a search took, and what stopping early and sharing the teacher's logit cache left out.
 
     device seconds   seconds of training x GPUs of a trial, or its CPUs where it has no GPU
     stopped early    (epochs - epochs trained) x seconds an epoch, over the trials that were stopped
-    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a table
+    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a logit cache
 
 A number that nothing on disk tells is None, and the page says so.
 """
@@ -16,7 +16,7 @@ from raykd.report.read.search_records import Cost, Teaching, TrialSummary
 from raykd.store.codec import read_record
 from raykd.store.records import CacheRecord, RunRecord, SearchRecord
 
-TABLES = ".tables"  # the folder of logit caches, below the results
+CACHES = ".logit_caches"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
@@ -51,18 +51,18 @@ def _pace(trial: TrialSummary) -> float | None:
 
 def _teaching(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> Teaching:
     sources = {run.compute.teacher for run in runs if run}
-    source = "table" if "table" in sources else "live" if "live" in sources else None
-    views = _mean_views(record.table, results) if source == "table" else None
+    source = "cache" if "cache" in sources else "live" if "live" in sources else None
+    views = _mean_views(record.cache, results) if source == "cache" else None
     return Teaching(source, passes, views, record.fill_seconds)
 
 
-def _mean_views(table: str | None, results: Path) -> float | None:
+def _mean_views(name: str | None, results: Path) -> float | None:
     """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
 
     search.json names the cache: the search that reads it is the only one that builds its key.
     """
-    folder = results / TABLES / table if table else None
-    cache = read_record(CacheRecord, folder / "table.json") if folder else None
+    folder = results / CACHES / name if name else None
+    cache = read_record(CacheRecord, folder / "cache.json") if folder else None
     return _mean_of_bits(folder / "filled.bits", cache.num_images) if folder and cache else None
 
 

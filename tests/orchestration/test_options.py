@@ -1,0 +1,32 @@
+"""A process loads each data set once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
+from raykd.orchestration.options import Options, dataset_of
+from raykd.spec.experiment import Data
+
+DATA = Data("digits", val_images=100)
+
+
+def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loads = []
+
+    def load(*asked: Any, cache: Path) -> Dataset:
+        loads.append((asked, cache))
+        return load_dataset(*asked)
+
+    monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
+    options = Options(tmp_path / "results", tmp_path / "data")
+    first = dataset_of(DATA, options)
+    assert dataset_of(replace(DATA, val_images=50, flip=True), options) is first
+    assert dataset_of(replace(DATA, image_size=8), options).image_size == 8
+    asked = [("digits", tmp_path / "data", size) for size in (DATA.image_size, 8)]
+    assert loads == [(one, options.decoded) for one in asked]

@@ -1,0 +1,120 @@
+"""What `run_experiments` refuses before anything starts, and how it handles signals; without Ray."""
+
+import io
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_runs import experiment
+
+from raykd.data.load import load_dataset
+from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.orchestration.options import Options
+from raykd.orchestration.run_experiments import (
+    STOP_SIGNALS,
+    raise_for,
+    run_experiments,
+    run_to_completion,
+    stop_signals,
+)
+from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
+from raykd.orchestration.run_states import RunStates
+from raykd.orchestration.slots import Slots
+from raykd.spec.experiment import Workers
+from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
+from raykd.training.teacher.choose import PlannedCache
+
+SMALL = experiment()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (SMALL, "two experiments of one family"),
+        (replace(SMALL, family="other", workers=Workers(cpus=1)), "workers differ between experiments"),
+    ],
+)
+def test_experiments_that_cannot_run_together_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
+    results = tmp_path / "results"
+    with pytest.raises(ConfigError, match=message):
+        run_experiments([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
+    assert not results.exists()
+
+
+def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
+    cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
+    jobs_by_slots: dict[Slots, list[Job]] = {}
+
+    def run(jobs_on: Callable[[Slots | None], list[Job]], *_: object) -> list[JobStatus]:
+        assert sum(job.kind == "fill" for job in jobs_on(None)) == 146, "with fewer, fewer slots would be planned"
+        jobs_by_slots.update(
+            {slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))}
+        )
+        return []
+
+    monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
+    options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
+    states = RunStates.read(runs, RunStore(tmp_path))
+    run_to_completion(runs, states, [cache], SMALL.workers, options, console, lambda: False)
+    fills = [[job for job in jobs if job.kind == "fill"] for jobs in jobs_by_slots.values()]
+    assert [len(parts) for parts in fills] == [146, 3, 4]
+    for parts, jobs in zip(fills, jobs_by_slots.values(), strict=True):
+        (distilled,) = (job for job in jobs if job.kind == "train" and job.run.stage == "distilled")
+        assert set(distilled.needs) == {job.name for job in parts} and distilled.cache == parts[0].cache
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_signals() as stopped:
+        assert not stopped.is_set()
+        os.kill(os.getpid(), number)
+        assert stopped.is_set()
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.orchestration.run_experiments.SAME_SIGNAL_S", 0.0)
+    with pytest.raises(KeyboardInterrupt), stop_signals():
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), number)
+
+
+def statuses(*ends: State) -> list[JobStatus]:
+    """Return the statuses of the jobs of a teacher and a baseline that ended like this."""
+    plan = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
+    statuses = RunQueue(plan_jobs(plan.runs, set(), set())).statuses()
+    for status, end in zip(statuses, ends, strict=True):
+        status.state, status.reason = end, "a reason" if end in (State.FAILED, State.SKIPPED) else ""
+    return statuses
+
+
+def test_each_failure_is_one_line_and_skipped_jobs_are_not_listed() -> None:
+    with pytest.raises(RunFailed) as raised:
+        raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
+    first, *lines = str(raised.value).splitlines()
+    assert first == "2 of 4 jobs failed; the others are kept:"
+    assert [line.split("-")[0] for line in lines] == ["  train teacher", "  evaluate baseline"]
+    assert all(line.endswith(": a reason") for line in lines)
+    assert RunFailed.exit_code == 1
+
+
+@pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
+def test_unfinished_run_raises_interrupted(end: State) -> None:
+    with pytest.raises(Interrupted, match="rerun the same command to resume"):
+        raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
+    assert Interrupted.exit_code == 75
+
+
+def test_failure_takes_precedence_over_interruption() -> None:
+    with pytest.raises(RunFailed):
+        raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
+    raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))

@@ -1,0 +1,163 @@
+"""The private Ray of one command: it requires the token, only its user can read its files, and it ends cleanly."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import psutil
+import pytest
+from experiment_runs import Command, command, environment, wait_until
+
+from raykd.errors import ConfigError, Interrupted, RayNotStarted
+from raykd.orchestration import session
+
+# Ray starts in other processes here; a group, since they would slow each other down.
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+# Variables of another Ray in the shell of this command.
+LEFTOVERS = {
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    "RAY_AUTH_TOKEN": "e" * 64,
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 7}',
+    "RAY_NAMESPACE": "other",
+    "RAY_RUNTIME_ENV_HOOK": "no_such_module.hook",
+    "http_proxy": "http://127.0.0.1:9",
+}
+# The first request of ray.init, made directly because ray.init would retry for 20 s.
+CONNECT = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]); print('connected')"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Make a short RAYKD_TMP, as Ray's sockets require."""
+    made = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@dataclass(frozen=True)
+class Private:
+    """A command in training, and where its Ray is. folder: of the user's commands."""
+
+    command: Command
+    dashboard: str
+    token: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
+    results = tmp_path_factory.mktemp("results")
+    environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)} | LEFTOVERS
+    words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
+    with command(words, environ, results / "output") as made:
+        line = made.wait_for("at a time")
+        found = re.fullmatch(r"1 at a time, 1 CPU each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
+        assert found, line
+        yield Private(made, found[1], Path(found[2]), folder / f"raykd-{os.getuid()}")
+
+
+def status_of(url: str, token: str | None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_dashboard_requires_the_token(private: Private) -> None:
+    url = f"{private.dashboard}/nodes?view=summary"
+    assert status_of(url, None) == 401
+    assert status_of(url, "0" * 64) in (401, 403)
+    assert status_of(url, private.token.read_text()) == 200
+
+
+def gcs_port(private: Private) -> int:
+    (file,) = (private.folder / "ray" / "session_latest").glob("gcs_server_port_*")
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_cluster_requires_the_token(private: Private, has_token: bool) -> None:
+    environ = environment(cpus=1)
+    if has_token:
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(private.token)}
+    words = [sys.executable, "-c", CONNECT, f"127.0.0.1:{gcs_port(private)}"]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ("connected" in done.stdout) == (done.returncode == 0) == has_token
+    assert has_token or "AuthenticationError" in done.stderr
+
+
+def test_only_this_user_can_read_the_files(private: Private) -> None:
+    assert stat.S_IMODE(private.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(private.token.stat().st_mode) == 0o600
+    assert private.folder in private.token.parents
+
+
+def test_stopped_command_leaves_no_process_and_no_token(private: Private) -> None:
+    processes = psutil.Process(private.command.process.pid).children(recursive=True)
+    assert len(processes) > 5
+    private.command.process.terminate()
+    ended = private.command.end()
+    assert ended.exit_code == Interrupted.exit_code
+    assert ended.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
+    assert [path.name for path in private.folder.iterdir()] == ["ray"], "something but Ray's logs was left"
+    wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
+
+
+def test_address_without_a_ray_is_refused_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:9 .*unset it"):  # noqa: SIM117
+        with session._shared_ray("127.0.0.1:9"):
+            pass
+    assert time.monotonic() - began < 5
+
+
+class RayThatFails:
+    """A fake module `ray`, so that these tests neither import Ray nor shut down the one that tests share."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons, self.calls = list(reasons), []
+
+    def init(self, **_: object) -> None:
+        self.calls.append("init")
+        raise Exception(self.reasons.pop(0))  # Ray has no type of its own for it
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+
+def test_ray_that_a_busy_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself gives up after 30 s. Any other error is raised immediately."""
+    ray = RayThatFails("The current node timed out during startup.", "the disk is full")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(Exception, match="the disk is full"):
+        session._connect("local", {}, 180.0)
+    assert ray.calls == ["init", "shutdown", "init"]
+
+
+def test_command_whose_ray_does_not_start_ends_with_the_exit_code_of_an_interruption(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_open", [])  # the session of the shared Ray may be open
+    monkeypatch.setattr(session, "_private_ray", lambda: nullcontext({"_temp_dir": str(folder)}))
+    monkeypatch.setitem(sys.modules, "ray", ray := RayThatFails("no memory"))
+    with mock.patch.dict(os.environ):  # the session changes it
+        os.environ.pop("RAY_ADDRESS", None)
+        with pytest.raises(RayNotStarted, match=r"Ray did not start \(no memory\)") as caught, session.ray_session():
+            pytest.fail("the session began without a Ray")
+    assert ray.calls == ["init"]
+    assert caught.value.exit_code == Interrupted.exit_code
