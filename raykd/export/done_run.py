@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import to_dict
-from raykd.data import names
+from raykd.data import dataset_names
 from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
@@ -75,7 +75,7 @@ def read_done(folder: RunFolder) -> DoneRun:
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not say which model it is of; train the run anew")
-    header = replace(header, data=names.without_path(header.data))
+    header = replace(header, data=dataset_names.without_path(header.data))
     record = folder.fields()
     record.text("fingerprint")
     return DoneRun(folder, run, record.values, header, file_sha256(folder.best))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
-from raykd.data.names import NAMES
+from raykd.data.dataset_names import BUILT_IN
 from raykd.export.card import model_card
 from raykd.export.done_run import DoneRun, read_done
 from raykd.export.export import FORMATS, export_run
@@ -141,7 +141,7 @@ def test_what_a_class_is_called_does_not_break_the_card(students):
     assert "a\\|b, &lt;script>, two lines, ---" in text and "<script" not in text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_card_says_where_raykds_own_data_come_from_and_under_which_terms(name):
     """As far as is known: the authors of CIFAR state no licence."""
     source = source_of(name)
