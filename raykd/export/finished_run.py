@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import to_dict
-from raykd.data import names
+from raykd.data import dataset_names
 from raykd.errors import ConfigError, did_you_mean
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
@@ -111,7 +111,7 @@ def read_finished_run(folder: RunFolder) -> FinishedRun:
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not name its model; train the run again")
-    header = replace(header, data=names.without_path(header.data))
+    header = replace(header, data=dataset_names.without_path(header.data))
     record = folder.fields()
     record.text("fingerprint")
     return FinishedRun(folder, spec, record.values, header, file_sha256(folder.best))

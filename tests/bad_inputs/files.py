@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from bad_inputs.case import BadInput, experiment_file
-from raykd.models import Images, build, find
+from raykd.models import ImageSpec, build, find
 from raykd.models.weights import save_weights
 
 Words = Sequence[str | Path]
-DIGITS = Images(num_classes=10, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DIGITS = ImageSpec(num_classes=10, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def plan_data(name: str, write: Callable[[Path], None], data_dir: str = ".") -> Callable[[Path], Words]:
@@ -70,8 +70,8 @@ def weights_of_another_model(path: Path) -> None:
 
 
 def weights_of_other_classes(path: Path) -> None:
-    images = Images(num_classes=100, size=16, mean=DIGITS.mean, std=DIGITS.std)
-    save_weights(path, build(find("resnet18"), images, 0).network.state_dict())
+    spec = ImageSpec(num_classes=100, size=16, mean=DIGITS.mean, std=DIGITS.std)
+    save_weights(path, build(find("resnet18"), spec, 0).network.state_dict())
 
 
 def no_weights(path: Path) -> None:
