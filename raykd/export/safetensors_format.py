@@ -10,7 +10,7 @@ from typing import Any
 from raykd.export.done_run import DoneRun
 from raykd.export.format import Deployed, Form, Logits
 from raykd.models.weights import read_state
-from raykd.training.model_file import load_trained, read_header, save_under
+from raykd.training.model_file import load_model, read_header, save_with_header
 
 
 class Safetensors(Form):
@@ -25,8 +25,8 @@ class Safetensors(Form):
         if read_header(done.folder.best) == done.header:
             shutil.copyfile(done.folder.best, folder / self.file)
         else:
-            save_under(folder / self.file, read_state(done.folder.best), done.header)
+            save_with_header(folder / self.file, read_state(done.folder.best), done.header)
         return config
 
     def read(self, done: DoneRun, folder: Path) -> Logits:
-        return Deployed(load_trained(folder / self.file).eval())
+        return Deployed(load_model(folder / self.file).eval())

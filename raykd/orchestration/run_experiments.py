@@ -25,7 +25,7 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
-from raykd.training.restore import restore_weights
+from raykd.training.repair import repair_weights
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, decide, parts_on
 from raykd.training.teacher.import_check import in_words
 from raykd.training.teacher.imported import findings, require_fit
@@ -166,7 +166,7 @@ def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, con
         if run.imported is None:
             folder = store.folder(run)
             why = folder.weights_damage()
-            restore_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset)
             say(console, f"'{folder.best}' was damaged ({why}); it is restored from the run's checkpoint")
 
 

@@ -19,7 +19,7 @@ from raykd.cli.parser import EXPORT_FORMATS
 from raykd.export.done_run import read_done
 from raykd.export.export import FORMATS
 from raykd.provenance import file_sha256
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 
 KINDS = tuple(MODELS)
 IN_TIMM = [kind for kind in KINDS if "timm" in FORMATS_OF[kind]]
@@ -33,7 +33,7 @@ def test_the_command_line_names_every_format():
 @pytest.mark.parametrize("kind", KINDS)
 def test_safetensors_in_raykd_is_the_run_in_every_bit(kind, students, exported):
     images = digits().test.images
-    again = load_trained(exported(kind, "safetensors") / "model.safetensors").eval()
+    again = load_model(exported(kind, "safetensors") / "model.safetensors").eval()
     with torch.no_grad():
         assert torch.equal(again(images).logits, logits_of(students[kind], images))
 

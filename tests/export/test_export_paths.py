@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import raykd
 from raykd.data.load import load_dataset
 from raykd.export.export import FORMATS, export_run
-from raykd.training.model_file import images_of, load_trained, read_header
+from raykd.training.model_file import images_of, load_model, read_header
 
 CODE = Path(raykd.__file__).parents[1]
 
@@ -64,5 +64,5 @@ def test_exported_weights_find_their_images_again_below_another_data_folder(own_
     assert (dataset.class_names, images_of(dataset)) == (header.classes, header.images)
     with torch.no_grad():
         images = dataset.test.images
-        network, own = load_trained(tmp_path / "out" / "model.safetensors").eval(), load_trained(own_run.best).eval()
+        network, own = load_model(tmp_path / "out" / "model.safetensors").eval(), load_model(own_run.best).eval()
         assert torch.equal(network(images).logits, own(images).logits)
