@@ -2,7 +2,7 @@
 
     python -m raykd.cluster.boot -- experiments/distill_cnn.py [ARGS...]     (slurm/ray_cluster.slurm does)
 
-Without an experiment the cluster is kept for those that are sent to it (keeper.py).
+Without an experiment the cluster is kept for those that are sent to it (serve.py).
 
 Exit code: the experiment's own; 2 for a mistake in what was asked, 1 when Ray is lost, 75 when Ray does not start and
 when the job is interrupted: by SIGTERM, by SIGUSR2 (the warning before the time limit) or by SIGTERM to the job's steps
@@ -194,7 +194,7 @@ def _keeper_command(allocation: Allocation) -> list[str]:
     except ConfigError:  # Slurm is busy
         log = allocation.submit_dir / f"slurm-{allocation.job_id}.out"
     again = f"-{allocation.restart_count}" if allocation.restart_count else ""
-    return [*here("keeper"), str(allocation.job_id), f"{log.with_suffix('')}{again}"]
+    return [*here("serve"), str(allocation.job_id), f"{log.with_suffix('')}{again}"]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The commands for a running job, on its head's node, where its dashboard and its token are.
 
-python -m raykd.cluster.head_client JOB_ID submit|status|logs|stop|facts JSON        (remote.py does, with srun)
+python -m raykd.cluster.head_client JOB_ID submit|status|logs|stop|facts JSON        (login_client.py does, with srun)
 """
 
 import json

@@ -28,7 +28,7 @@ SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  #
 
 
 def ask(job_id: int, action: str, arguments: dict[str, Any], follow: bool = False) -> int:
-    """Do `action` of client.py on the head's node, its output ours; returns its exit code."""
+    """Do `action` of head_client.py on the head's node, its output ours; returns its exit code."""
     return _run(running_job(job_id), action, arguments, None if follow else TIMEOUT_S).returncode
 
 

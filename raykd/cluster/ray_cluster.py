@@ -19,7 +19,7 @@ from raykd.cluster.subreaper import END_SIGNAL
 from raykd.cluster.worker_node import member_command
 from raykd.errors import ConfigError, RaykdError, RayNotStarted
 
-HEAD_END_S = 5  # step.py notices a lost process within a second
+HEAD_END_S = 5  # subreaper.py notices a lost process within a second
 POLL_S = 0.05
 AGENT_FAILED = "one Ray agent failed"  # the raylet's own words
 
@@ -49,7 +49,7 @@ class RayCluster:
         self._nodes_path = job.folder.path / "nodes.jsonl"
         node, folder = job.allocation.head, job.folder
         start = start_head(node, job.ports, folder, shutil.disk_usage("/dev/shm").free)
-        command = [*here("step"), f"--timeout={job.start_timeout_s}", *start]
+        command = [*here("subreaper"), f"--timeout={job.start_timeout_s}", *start]
         self._head = RayStep("Ray's head", command, job.environment, folder.log_path(node.name))
         self._watcher = self._watch_nodes()
         self._detached: list[str] = []  # steps, JOB.STEP

@@ -30,7 +30,7 @@ def stop(process: subprocess.Popen, timeout_s: float) -> None:
 STOP_TIMEOUT_S = 10
 LOG_LINES = 15
 TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-STEP_ID = re.compile(r"^step=(\d+)$", re.MULTILINE)  # member.py prints it
+STEP_ID = re.compile(r"^step=(\d+)$", re.MULTILINE)  # worker_node.py prints it
 RAY_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \S+\s+[A-Z]+ \S+ -- *")
 
 
@@ -78,7 +78,7 @@ class RayStep:
         return "\n    ".join([f": {likely_reason(lines)}", *lines[-LOG_LINES:]])
 
     def notices(self) -> list[str]:
-        """What step.py has reported since the last call."""
+        """What subreaper.py has reported since the last call."""
         notices = self._notices()
         new = notices[self._num_notices :]
         self._num_notices = len(notices)

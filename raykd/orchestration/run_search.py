@@ -17,8 +17,9 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import filled, plan_of, run_experiments, stop_signals, teacher_choice_of
+from raykd.orchestration.run_experiments import as_filled, plan_of, run_experiments, stop_signals, teacher_choice_of
 from raykd.orchestration.run_queue import JobStatus
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.space_check import check_search
@@ -50,25 +51,26 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
     """The setting that won, once all is searched and confirmed."""
     settings, folder, options = command.settings, command.folder, command.options
     if not _is_work_left(command):
-        command.say(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
+        command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
         return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
     only_teacher = replace(options, stages=("teacher",))
     teachers = run_experiments([command.experiment], only_teacher, command.console, reports=False)
-    teaching = teacher_choice_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
-    table = filled(teaching.table) if teaching is not None and teaching.table is not None else None
+    states = RunStates.read(plan.runs, RunStore(options.results))
+    choice = teacher_choice_of(plan, dataset, states, options)
+    cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     with folder.lock(), stop_signals() as stopped:
-        _begin(command, identity, teachers, table and _name_of(table, plan, dataset, options))
+        _begin(command, identity, teachers, cache and _name_of(cache, plan, dataset, options))
         study = Study(folder, settings, command.own)
-        _try_until_done(command, study, table, stopped.is_set)
+        _try_until_done(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search cut off after its trials; the same command goes on")
-        command.say(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
-        return confirm(command, best, table, stopped.is_set)
+        command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
+        return confirm(command, best, cache, stopped.is_set)
 
 
 def _try_until_done(
-    command: SearchCommand, study: Study, table: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> None:
     """Run rounds of trials for as long as a round ends some of them.
 
@@ -78,7 +80,7 @@ def _try_until_done(
     before, outside, num_trials = -1, {}, command.settings.num_trials
     while before < (ended := num_ended(study.trials())) < num_trials and not should_stop():
         before = ended
-        outside = _try_all(command, study, table, should_stop)
+        outside = _try_all(command, study, cache, should_stop)
     if outside and ended < num_trials and not should_stop():
         (number, reason), *others = outside.items()
         more = f" (and {plural(len(others), 'more trial')})" if others else ""
@@ -89,7 +91,7 @@ def _try_until_done(
 
 
 def _try_all(
-    command: SearchCommand, study: Study, table: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
     """Run what is left of the trials once; see `trials.try_all`."""
     from ray import tune
@@ -105,15 +107,15 @@ def _try_all(
     left = settings.num_trials - num_ended(study.trials())
     num_at_once = min(left, settings.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_at_once, num_at_once)
-    command.say(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
-    command.say("workers start, which takes 5 to 10 seconds")
+    command.log(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
+    command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
     places = command.experiment, settings, whole, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, table, flag, Path.cwd())
+        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
@@ -140,21 +142,21 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return best_first(done, settings)
 
 
-def _name_of(table: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
+def _name_of(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
     """The folder's name of the logit cache that the trials read. The teachers are trained by now."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    return table.key(dataset, weights_of(teachers)).name
+    return cache.key(dataset, weights_of(teachers)).name
 
 
-def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], table: str | None) -> None:
+def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None) -> None:
     """Write search.json: of a new search, or of one that is resumed.
 
-    table: name of the logit cache that the trials read; None for a live teacher.
+    cache: name of the logit cache that the trials read; None for a live teacher.
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
-    fill_s = sum(times["ended"] - times["began"] for times in filled)
+    fill_s = sum(times["ended"] - times["started"] for times in filled)
     command.folder.update(
         family=experiment.family,
         name=command.settings.name,
@@ -166,7 +168,7 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
         started=earlier.get("started") or now(),
         resumes=earlier.get("resumes", -1) + 1,
         fill_seconds=earlier.get("fill_seconds", 0.0) + fill_s,
-        table=table or earlier.get("table"),
+        cache=cache or earlier.get("cache"),
         versions=versions(),
         hardware=hardware(None),
         git=source(),

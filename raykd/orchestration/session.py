@@ -1,4 +1,4 @@
-"""A Ray for one command: the cluster that RAY_ADDRESS names, such as the job's own, else a private one on this machine.
+"""The Ray of one command: the cluster that RAY_ADDRESS names, as in a Slurm job, or a private one on this machine.
 
 All other RAY_* variables of the shell are ignored (raykd/cluster/ray_variables.py).
 """
@@ -18,40 +18,42 @@ from pathlib import Path
 from typing import Any
 
 from raykd.cluster import ray_variables
-from raykd.cluster.private_folders import claimed, remove_abandoned_below
+from raykd.cluster.private_folders import remove_abandoned_below
+from raykd.cluster.private_ray import commands_folder, private_environment, private_folder
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
 
 _SETTINGS = {
-    # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
+    # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # For resources, not processes: they are there at once, or a node is gone and fewer workers are to be tried.
+    # The wait for resources, not for processes. They are free at once, unless a node is lost; then fewer workers start.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
-    # A process a trainer, and nobody asks it: a run hears of its stop from the queue.
+    # It would start one more process per trainer. Runs learn from the queue that they must stop.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's boxes
-    # A search's own files hold what Tune would write of it, and this command its signals.
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's framed tables
+    # The search writes its own files, and the command handles the signals.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-CODE = Path(__file__).parents[2]  # where this process has imported raykd from
+CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
-SLOW_START = "timed out during startup"  # in Ray's message
-MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
+SLOW_START = "timed out during startup"  # a part of Ray's message
 
-_open: list[str | None] = []  # where the dashboard is of the session that this process is in
+_open: list[str | None] = []  # the dashboard of the session that this process is in
 
 
 @contextmanager
 def ray_session() -> Iterator[str | None]:
-    """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
+    """Connect to Ray, yield the dashboard's address (None if there is none), and disconnect at the end.
+
+    A nested session uses the Ray of the outer one.
 
     Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray answers there, or RAYKD_START_TIMEOUT_S is not a time;
-    RayNotStarted when none can be started.
+    RayNotStarted when no Ray can be started.
     """
     if _open:
         yield _open[-1]
@@ -64,12 +66,10 @@ def ray_session() -> Iterator[str | None]:
 
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            with chdir(
-                CODE
-            ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
+            with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
                 context = _connect(address or "local", settings, timeout_s)
-            signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
-        except Exception as error:  # of any type, with pages of its log
+            signal.signal(signal.SIGTERM, handler)  # Ray's own handler would end without saving
+        except Exception as error:  # of any type; the message may hold pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
@@ -84,14 +84,14 @@ def ray_session() -> Iterator[str | None]:
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
-    """`ray.init`, repeated while there is time where Ray's own limit of 30 s ends it: a loaded machine needs longer."""
+    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself gives up after 30 s, too soon when busy."""
     import ray
 
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-        except Exception as error:  # of no type of its own
+        except Exception as error:  # Ray has no type of its own for this error
             if SLOW_START not in str(error) or time.monotonic() > deadline:
                 raise
             ray.shutdown()
@@ -99,7 +99,7 @@ def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
 
 @contextmanager
 def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
-    """Raises ConfigError when nobody listens at HOST:PORT: Ray itself would try for minutes, and then abort."""
+    """Raise ConfigError when nothing listens at HOST:PORT. Ray itself would try for minutes, and then abort."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
@@ -112,45 +112,24 @@ def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _private_ray() -> Iterator[dict[str, Any]]:
-    """A folder that nobody else can enter (Ray makes its own writable for all), and in it a token for this Ray.
+    """Make the folder and the token of a private Ray, and set the variables by which Ray finds them.
 
-    Its ports listen on all interfaces, and whoever reaches one without the token runs code as this user. Ray
-    reads its environment once, when it is imported: not before this.
+    Ray reads its environment once, when it is imported, so this must come first.
     """
     assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
-    folder = _own_folder()
-    temporary = tempfile.gettempdir()  # this process keeps what it asked for first
-    remove_abandoned_below(folder.parent)
-    command_folder = tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True)
-    with command_folder as own, claimed(Path(own)):
-        path = Path(own) / "token"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(_token())
-        # TMPDIR: the dashboard's processes meet at a socket there, which a long path would refuse them.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "TMPDIR": own}
+    commands = commands_folder(os.environ)
+    temporary = tempfile.gettempdir()  # cached here, so that this process keeps its own TMPDIR
+    remove_abandoned_below(commands.parent)
+    folder = commands / f"command-{secrets.token_hex(4)}"
+    with private_folder(folder, _token()):
+        os.environ |= private_environment(folder)
         try:
-            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(folder / "ray")}
+            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
         finally:
             os.environ["TMPDIR"] = temporary
 
 
 @cache
 def _token() -> str:
-    """One for this process's life: Ray keeps what it read, and a later session's has to be the same."""
+    """Return this process's token. Ray caches the token that it read, so all sessions of a process share one."""
     return secrets.token_hex(32)
-
-
-def _own_folder() -> Path:
-    """RAYKD_TMP/raykd-<uid> (RAYKD_TMP is /tmp unless set). Raises ConfigError when it is too long, or another's."""
-    base = os.environ.get("RAYKD_TMP") or "/tmp"
-    folder = Path(base) / f"raykd-{os.getuid()}"
-    if not folder.is_absolute() or len(str(folder / "ray")) > MAX_FOLDER:
-        raise ConfigError(f"RAYKD_TMP is '{base}': wants a short absolute path (Ray's sockets); unset it to use /tmp")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError as error:
-        raise ConfigError(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder") from error
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigError(f"{folder} is open to others than you; remove it, or set RAYKD_TMP to another folder")
-    return folder

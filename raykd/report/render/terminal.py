@@ -6,7 +6,7 @@ A comparison of methods for the terminal, or a Slurm log.
 
 A search for the terminal: how far it is, its trials, how sure the winner is, what it cost.
 
-What `python -m raykd report` says beyond a lab's short table: all measures, tests, costs.
+What `python -m raykd report` says beyond an experiment's short table: all measures, tests, costs.
 """
 
 import io
@@ -271,5 +271,5 @@ def _lines_under(summary: FamilySummary) -> list[str]:
             f"gain: {wording.points(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
             + f"; {gain.verdict}; {wording.in_favour(gain)}"
         )
-    lines += [f"beware: {caution}" for caution in summary.cautions]
+    lines += [f"caution: {caution}" for caution in summary.cautions]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
