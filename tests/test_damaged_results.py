@@ -123,7 +123,7 @@ def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(evaluate_best, "measure", lambda *_: pytest.fail("the test set was read"))
+    monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was read"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
         evaluate_on_test(store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))

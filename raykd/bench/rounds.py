@@ -111,7 +111,7 @@ def contender_makers(
     makers: dict[str, Callable[[], Contender]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
-        at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "cache" else source
+        at_hand = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
         makers[f"bare {kind}"] = partial(BareSteps, run, dataset, at_hand, compute)
         makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 

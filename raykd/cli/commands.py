@@ -130,7 +130,7 @@ def bench(arguments: Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: the folder does not exist; make it, or name another one")
-    device = device_of(arguments.device == "cuda")
+    device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     results = benchmark(

@@ -105,6 +105,6 @@ def _work(given: dict[str, Any]) -> None:
     config, shared = given["config"], given["shared"]
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
-            train_trial(config, shared, ray.train.report, stop.should_stop, all_workers())
+            train_trial(config, shared, ray.train.report, stop.should_stop, default_group())
         except Interrupted:
             return

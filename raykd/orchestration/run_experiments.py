@@ -175,7 +175,7 @@ def _restore_damaged(
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
-            restore_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset)
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states

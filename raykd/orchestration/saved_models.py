@@ -61,7 +61,7 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     else:
         dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
-        model = load_model(file, models.find(recipe.model), images_of(dataset))
-    compute = choose(best_device(), "fp32")  # a weights file does not record a precision
+        model = build_with_weights(file, models.find(recipe.model), images_of(dataset))
+    compute = choose_compute(best_device(), "fp32")  # a weights file does not record a precision
     log(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100

@@ -67,11 +67,11 @@ class WorkerConfig:
 
 def work(config: dict[str, Any]) -> None:
     """Do jobs until the queue is over. This is the `train_loop_per_worker` of every trainer."""
-    worker, everyone = WorkerConfig(**config), all_workers(config["may_shrink"])
+    worker, everyone = WorkerConfig(**config), default_group(config["may_shrink"])
     link = QueueLink(worker.queue, worker.slot)
     with link if everyone.is_first else nullcontext():
         while True:
-            job, is_over = everyone.first(link.next_job)
+            job, is_over = everyone.on_first(link.next_job)
             if job is not None:
                 _do(job, worker, everyone, link)
             elif is_over:
@@ -155,7 +155,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
         filler.fill(job.part, should_stop=link.should_stop)
         return
     for piece in range(PIECES):  # only the first worker polls whether to stop; the others learn it between two pieces
-        if group.agree(link.should_stop())[0]:
+        if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
@@ -164,7 +164,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
-    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_of(gpus))
+    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
@@ -216,7 +216,7 @@ class _RayReports:
 
     def _is_due(self, reported: float) -> bool:
         """Return the first worker's decision, because a report waits for those of all workers."""
-        return self._group.agree(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
+        return self._group.broadcast_flags(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
         """Wait up to ANSWER_S until the last report is sent. A report that fails does not fail the run."""

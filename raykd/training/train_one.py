@@ -70,7 +70,7 @@ def train_one(
     with ExitStack() as stack:
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the file system of another node may still show an older file.
-        source_at_start = group.first(lambda: folder.teacher_source_at_start)
+        source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
         teacher = teacher_of(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
@@ -81,7 +81,7 @@ def train_one(
 
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
-            stack.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_started))
+            stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
@@ -109,7 +109,7 @@ def locked(folder: RunFolder, group: Group = SINGLE_WORKER, wait_s: float = WRIT
     Raises RunLocked in all workers when another process still holds it after `wait_s` seconds.
     """
     with ExitStack() as stack:
-        if reason := group.first(lambda: _lock(folder, stack, wait_s)):
+        if reason := group.on_first(lambda: _lock(folder, stack, wait_s)):
             raise RunLocked(reason)
         yield
 

@@ -45,9 +45,9 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         teacher, done[kind] = store.folder(run.teacher), store.folder(run)
         if teacher.status() != "done":
             train(run.teacher, teacher)
-            evaluate_on_test(teacher, digits(), choose(CPU, "fp32"))
+            evaluate_on_test(teacher, digits(), choose_compute(CPU, "fp32"))
         train(run, done[kind], taught_by(run, teacher, store.logit_caches))
-        evaluate_on_test(done[kind], digits(), choose(CPU, "fp32"))
+        evaluate_on_test(done[kind], digits(), choose_compute(CPU, "fp32"))
     return done
 
 

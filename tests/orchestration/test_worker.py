@@ -37,7 +37,12 @@ class FakeLink:
 
 
 def do(
-    kind: str, results: Path, group: Group = ALONE, link: FakeLink | None = None, queue: object = None, gpus: float = 0
+    kind: str,
+    results: Path,
+    group: Group = SINGLE_WORKER,
+    link: FakeLink | None = None,
+    queue: object = None,
+    gpus: float = 0,
 ) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 

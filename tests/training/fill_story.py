@@ -69,6 +69,6 @@ def fill_all(story: Story, folder: Path) -> None:
     cache.write = slowly  # type: ignore[method-assign]
     teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
     model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    filler = fill.Filler(story.wanted, dataset, cache, model, choose(CPU, story.precision))
+    filler = fill.Filler(story.wanted, dataset, cache, model, choose_compute(CPU, story.precision))
     for part in range(story.num_parts):
         filler.fill(part)

@@ -101,7 +101,7 @@ def from_cache(run: Run, caches: Path) -> Teacher:
     found = decide(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
-    Filler(found.cache, digits(), cache, live.model, choose(CPU, "fp32")).fill(0)
+    Filler(found.cache, digits(), cache, live.model, choose_compute(CPU, "fp32")).fill(0)
     return read_cache(run, digits(), cache, CPU)
 
 
@@ -116,8 +116,8 @@ def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(b
     compute, worker = choose_compute(CPU, "fp32"), Group(3, 4)
     SEEN.clear()
     Networks(digits()).require_method_fits(run)
-    make_training(run, digits(), compute, teacher_of(run))
-    make_training(run, digits(), compute, from_cache(run, tmp_path))
+    make_train_state(run, digits(), compute, teacher_of(run))
+    make_train_state(run, digits(), compute, from_cache(run, tmp_path))
     if batch == 4:  # one image a worker
         make_train_state(run, digits(), compute, teacher_of(run), worker)
     first, *others = SEEN

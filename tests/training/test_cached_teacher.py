@@ -32,7 +32,7 @@ def cached(run: Run, caches: Path) -> CachedTeacher:
     found = decide(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
-    Filler(found.cache, digits(), cache, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
+    Filler(found.cache, digits(), cache, teacher.model, choose_compute(CPU, run.recipe.precision)).fill(0)
     return read_cache(run, digits(), cache, CPU)
 
 

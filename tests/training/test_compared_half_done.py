@@ -23,7 +23,7 @@ from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import TeacherChoice
 from raykd.training.teacher.load import filler_of, teacher_of
 
-ALONE = experiment(
+SINGLE_WORKER = experiment(
     method=FeatureKD(), teacher_source="cache", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
 )
 COMPARED = replace(SINGLE_WORKER, teacher_source="auto", compare=(KD(), VID()))
@@ -102,7 +102,7 @@ def test_it_is_kept_where_no_method_beside_it_reads_a_cache(results: Path) -> No
 
 def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> None:
     """Where a logit cache is not worth it they have a live teacher: the kept one's views are of other runs."""
-    alone = replace(ALONE, student=recipe(epochs=4), seeds=(0,))
+    alone = replace(SINGLE_WORKER, student=recipe(epochs=4), seeds=(0,))
     plan, steps = plan_of(alone), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
     with pytest.raises(Interrupted):
@@ -133,7 +133,7 @@ def test_what_a_live_teacher_is_refused_with_says_how_to_go_on(results: Path, co
 
 def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
     shutil.rmtree(RunStore(results).logit_caches)
-    for made in (COMPARED, replace(ALONE, teacher_source="auto", seeds=(0,))):
+    for made in (COMPARED, replace(SINGLE_WORKER, teacher_source="auto", seeds=(0,))):
         plan, run = plan_of(made), named(plan_of(made), FeatureKD)
         steps = iter(range(2))
         with pytest.raises(Interrupted):

@@ -38,7 +38,7 @@ class Filler:
         self, wanted: PlannedCache, dataset: Dataset, cache: LogitCache, teacher: nn.Module, compute: Compute
     ) -> None:
         """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
-        prepare(compute.device)
+        configure_process(compute.device)
         self._cache, self._teacher, self._compute = cache, teacher.eval(), compute
         self._batch_size = BATCH_SIZE[compute.device.type]
         rows, _ = train_val_indices(wanted.data, dataset.train.labels)

@@ -44,9 +44,9 @@ def teacher_of(
 
 def filler_of(wanted: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """What fills the parts of `wanted` on `device`."""
-    cache = _cache(wanted, store, dataset, choose(device, wanted.precision).precision)
+    cache = _cache(wanted, store, dataset, choose_compute(device, wanted.precision).precision)
     model = _model(_folders(wanted.teachers, store), device)
-    return Filler(wanted, dataset, cache, model, choose(device, cache.precision))
+    return Filler(wanted, dataset, cache, model, choose_compute(device, cache.precision))
 
 
 def is_full(wanted: PlannedCache, store: RunStore, dataset: Dataset, say: Callable[[str], None] = print) -> bool:

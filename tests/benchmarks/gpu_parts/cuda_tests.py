@@ -165,7 +165,7 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
             with tempfile.TemporaryDirectory(dir=folder) as caches:
                 cache = LogitCache(Path(caches), wanted.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
-                images = Filler(wanted, dataset, cache, teacher, choose(place, "fp32")).fill(0)
+                images = Filler(wanted, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
                 logits.append(cache.logits().clone().float())
     scale = logits[0].abs().max()
     difference = float((logits[0] - logits[1]).abs().max() / scale)
