@@ -113,13 +113,13 @@ def test_prefetch_says_what_is_there_and_downloads_nothing_then(tmp_path, capsys
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "lab", "tune_cnn", "tune_vit"])
+@pytest.mark.parametrize("name", ["digits", "distill_cnn", "distill_vit", "cnn_and_vit", "tune_cnn", "tune_vit"])
 def test_every_experiment_file_defines_what_it_runs(name):
     from raykd.cli.experiment_file import load_experiments
 
     experiments = load_experiments(ROOT / "experiments" / f"{name}.py")
     assert [experiment.family for experiment in experiments] == {
-        "digits": ["digits"], "lab": ["cnn", "vit"],
+        "digits": ["digits"], "cnn_and_vit": ["cnn", "vit"],
     }.get(name, [name.split("_")[-1]])  # fmt: skip
 
 
@@ -154,7 +154,9 @@ def test_a_search_has_no_stages_and_its_plan_says_how_many_trials(tmp_path, caps
     _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
     assert "7 trials over method.alpha, 0 ended" in trials and "best 3 and the experiment's own" in confirmed
     assert run.startswith("  teacher-")
-    assert teacher == "teacher of digits: from a table, 1,620 passes an image become all of its 9 views (211 KiB)"
+    assert (
+        teacher == "teacher of digits: logit cache with all 9 views per image instead of 1,620 teacher passes (211 KiB)"
+    )
     done = subprocess.run(
         [sys.executable, str(path), "--stage", "teacher", "--results", str(tmp_path / "r")],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,

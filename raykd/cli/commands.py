@@ -17,7 +17,7 @@ from raykd.spec.stages import STAGES, Stage
 
 
 def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """What an experiment file does when it is run: its labs together on one Ray, then its searches one by one."""
+    """Run an experiment file: its plain experiments together on one Ray, then its searches one by one."""
     chosen = set(getattr(arguments, "family", None) or [experiment.family for experiment in experiments])
     left_out = {experiment.family for experiment in experiments} - chosen
     experiments = [experiment for experiment in experiments if experiment.family in chosen]
@@ -33,8 +33,8 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
     from raykd.orchestration.run_experiments import require_together
 
     require_together(experiments)
-    if labs := [experiment for experiment in experiments if experiment.search is None]:
-        _run(labs, arguments, stages)
+    if plain := [experiment for experiment in experiments if experiment.search is None]:
+        _run(plain, arguments, stages)
     for experiment in searches:
         _search(experiment, arguments)
 

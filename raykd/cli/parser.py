@@ -25,7 +25,7 @@ EXIT_CODES = (
 _BENCH = "measure the loop on this machine, against its bare step and against the usual way to distill"
 _EXPORT = "take a run's best weights away, with a model card: safetensors, ONNX, torch.export, or a folder of timm's"
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
-TEACHER_SOURCES = ("auto", "live", "table")
+TEACHER_SOURCES = ("auto", "live", "cache")
 IN_MAIN = "if __name__ == '__main__':"
 TAKE_OVER = "take this teacher over instead of training one"
 
@@ -173,7 +173,7 @@ def _add_service(commands: Any) -> None:
 
 
 def _add_stages(commands: Any) -> None:
-    """The stages of the lab, one by one."""
+    """The commands that run one stage of the experiments."""
     teacher = _add_command(commands, "train-teacher", "train a teacher alone")
     teacher.add_argument("--model", help="default: the recipe's, resnet18")
     student = _add_command(commands, "train-student", "train student baselines, without a teacher")
@@ -207,7 +207,7 @@ def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         choices=TEACHER_SOURCES,
-        help="ask the teacher at every step (live), or once for each view, on disk (table); default: what is cheaper",
+        help="ask the teacher at every step (live), or once for each view, on disk (cache); default: what is cheaper",
     )
 
 

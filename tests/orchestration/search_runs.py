@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab_runs import NO_DATA
+from experiment_runs import NO_DATA
 from rich.console import Console
 from small_runs import experiment, recipe
 
@@ -69,8 +69,8 @@ def confirmed_in(results: Path) -> Mapping[str, Any]:
 
 
 def with_its_teacher(results: Path, other: Path) -> None:
-    """Give `other` the teacher and its table that are in `results`, so that a search begins with its trials."""
-    for path in (*results.glob("small/teacher-*"), results / ".tables"):
+    """Give `other` the teacher and its logit cache that are in `results`, so that a search begins with its trials."""
+    for path in (*results.glob("small/teacher-*"), results / ".logit_caches"):
         shutil.copytree(path, other / path.relative_to(results))
 
 

@@ -114,7 +114,7 @@ def _cautions_of_origin(row: OriginRow) -> list[str]:
 def _bears_on_results(path: str) -> bool:
     """A host's name or a job's number differs from run to run and means nothing; a processor's kind may.
 
-    Live or from a table, the teacher says the same up to float16's rounding.
+    Live or from a logit cache, the teacher says the same up to float16's rounding.
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")

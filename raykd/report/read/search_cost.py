@@ -1,8 +1,8 @@
-"""What a search took, and what stopping early and sharing the teacher's table left out.
+"""What a search took, and what stopping early and sharing the teacher's logit cache left out.
 
     device seconds   seconds of training x GPUs of a trial, or its CPUs where it has no GPU
     stopped early    (epochs - epochs trained) x seconds an epoch, over the trials that were stopped
-    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a table
+    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a logit cache
 
 A number that nothing on disk tells is None, and the page says so.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from raykd.report.read.search_records import Cost, Teaching, TrialSummary
 from raykd.store.codec import Fields
 
-TABLES = ".tables"  # the folder of logit caches, below the results
+CACHES = ".logit_caches"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
@@ -50,13 +50,13 @@ def _pace(trial: TrialSummary) -> float | None:
 
 def _teaching(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> Teaching:
     sources = {_teacher_of(run) for run in runs} - {None}
-    source = "table" if "table" in sources else "live" if "live" in sources else None
-    views = _mean_views(record, results) if source == "table" else None
+    source = "cache" if "cache" in sources else "live" if "live" in sources else None
+    views = _mean_views(record, results) if source == "cache" else None
     return Teaching(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
 
 
 def _teacher_of(run: Mapping[str, Any]) -> Any:
-    """'table', 'live' or None, from a trial's run.json."""
+    """'cache', 'live' or None, from a trial's run.json."""
     compute = run.get("compute")
     return compute.get("teacher") if isinstance(compute, Mapping) else None
 
@@ -66,12 +66,12 @@ def _mean_views(record: Fields, results: Path) -> float | None:
 
     search.json names the cache: the search that reads it is the only one that builds its key.
     """
-    name = record.optional("table", record.text)
+    name = record.optional("cache", record.text)
     if name is None:
         return None
     if Path(name).name != name:
-        record.refuse(f"table is '{name}', not the name of a folder")
-    cache = Fields.read_if_exists(results / TABLES / name / "table.json")
+        record.refuse(f"cache is '{name}', not the name of a folder")
+    cache = Fields.read_if_exists(results / CACHES / name / "cache.json")
     return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
 
 

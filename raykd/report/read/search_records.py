@@ -117,22 +117,22 @@ class Confirmation:
 class Teaching:
     """How the trials had their teacher. passes: of it for each image, had it been asked live: an epoch is one.
 
-    source: 'table', 'live', or None while no trial says. views: of an image that the table holds; None where it is
-    gone. fill_seconds: of a slot, spent by this search on filling it.
+    source: 'cache', 'live', or None while no trial says. views: of an image that the logit cache holds; None where it
+    is gone. fill_seconds: of a slot, spent by this search on filling it.
     """
 
-    source: Literal["table", "live"] | None
+    source: Literal["cache", "live"] | None
     passes: int
     views: float | None
     fill_seconds: float
 
     @property
     def live_seconds(self) -> float | None:
-        """Seconds of a slot that `passes` would have taken, at least; None where the table's filling tells no speed.
+        """Seconds of a slot that `passes` would have taken, at least; None where its filling tells no speed.
 
         At least: views that were there before, or came later, were not filled in `fill_seconds`.
         """
-        if self.source != "table" or not self.views or self.fill_seconds <= 0:
+        if self.source != "cache" or not self.views or self.fill_seconds <= 0:
             return None
         return self.passes * self.fill_seconds / self.views
 

@@ -213,10 +213,10 @@ def _teaching_lines(cost: Cost) -> list[str]:
     if teaching.source is None:
         return []
     if teaching.source == "live":
-        return [f"The teacher was asked live: {passes}, and no table was shared."]
+        return [f"The teacher was asked live: {passes}, and no logit cache was shared."]
     if teaching.views is None:
-        return [f"The teacher was read from a table; asked live, the trials would have made {passes}."]
-    held = f"The teacher was read from a table, which holds {plural(teaching.views, 'view')} of each image"
+        return [f"The teacher was read from a logit cache; asked live, the trials would have made {passes}."]
+    held = f"The teacher was read from a logit cache, which holds {plural(teaching.views, 'view')} of each image"
     line = f"{held}; asked live, the trials would have made {passes}."
     if teaching.live_seconds is None:
         return [line]

@@ -6,7 +6,7 @@ A comparison of methods for the terminal, or a Slurm log.
 
 A search for the terminal: how far it is, its trials, how sure the winner is, what it cost.
 
-What `python -m raykd report` says beyond a lab's short table: all measures, tests, costs.
+What `python -m raykd report` says beyond an experiment's short table: all measures, tests, costs.
 """
 
 import io

@@ -53,7 +53,7 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     The i-th smallest of m, from 0, times m - i; never below a smaller one's, never above 1. None, of what has no test
     yet, counts as 1 and stays None: whatever it comes to, it raises no other. That is of "they differ"; which one is
     better is wrong no more often where tests are independent (Shaffer 1980, Annals of Statistics 8, 1342-1347), and in
-    no simulated lab of ours.
+    none of our simulated experiments.
     """
     known = [1.0 if p is None else p for p in p_values]
     adjusted, highest = [0.0] * len(known), 0.0

@@ -11,8 +11,8 @@ on the same ones. The exact tests beside the interval, see significance.py, know
 
 Not a bootstrap: resampled means never leave the range of the n differences, so at n = 3 the percentile interval is that
 range, and covers 75 % and not 95 (see Hesterberg 2015, The American Statistician 69, 371-386). And no interval where
-all differences are equal: top1 moves in steps of an image, so two seeds agree by chance, in 1 lab of 15 with 600 test
-images and gains that spread by 0.7 points.
+all differences are equal: top1 moves in steps of an image, so two seeds agree by chance, in 1 experiment of 15 with 600
+test images and gains that spread by 0.7 points.
 """
 
 import math
