@@ -44,7 +44,7 @@ SERVICE_COMMANDS: dict[str, Callable[[Namespace], None]] = {
 
 def _job(arguments: Namespace) -> int:
     """The job that was named, or the only one."""
-    from raykd.cluster.slurm_job import only_job
+    from raykd.cluster.slurm_commands import only_job
 
     return arguments.job if arguments.job is not None else only_job()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
-from raykd.cluster.slurm_job import SCRIPT
+from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError
 
 SINFO_TIMEOUT_S = 60

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.cluster.slurm_job import SCRIPT
+from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError
 
 # sbatch's short options that take a value, by their long names.

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.cluster.allocation import Allocation
 from raykd.cluster.private_folders import claimed, remove_abandoned_below
-from raykd.cluster.slurm import Allocation
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 

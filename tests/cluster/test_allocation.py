@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.slurm import MEBIBYTE, Allocation, Node, read_allocation
+from raykd.cluster.allocation import MEBIBYTE, Allocation, Node, read_allocation
 from raykd.errors import ConfigError
 
 ENVIRON = {

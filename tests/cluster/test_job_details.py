@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from raykd.cluster.allocation import MEBIBYTE, read_allocation, without_step_requests
 from raykd.cluster.job_details import JobDetails, Share, differences, gpu_counts, parse_details
-from raykd.cluster.slurm import MEBIBYTE, read_allocation, without_step_requests
 from raykd.errors import ConfigError
 
 ONE = (

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
-from raykd.cluster.slurm import Node
 from raykd.cluster.worker_node import member_command
 
 GIBIBYTE = 1024**3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.slurm_job import RunningJob, only_job, running_job
+from raykd.cluster.slurm_commands import RunningJob, only_job, running_job
 from raykd.errors import ConfigError
 
 SHOWN = (

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.private_folders import LOCK
-from raykd.cluster.slurm import Allocation, Node
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from raykd.cluster.allocation import Node
 from raykd.cluster.preemption import StepWatch
-from raykd.cluster.slurm import Node
 
 NODE = Node("cn1", num_cpus=4, num_gpus=1, memory_bytes=None)
 # What sbatch's options leave in a job's environment. srun reads it as requests of the step: --mem=0 and a leftover
