@@ -43,10 +43,8 @@ class Signals:
         self._check_warning()
         first, numbers = self._num_returned, list(self.received)
         self._num_returned = len(numbers)
-        new = range(first, len(numbers))
-        return [
-            numbers[index] for index in new if numbers[index] == signal.SIGTERM or numbers[index] not in numbers[:index]
-        ]
+        new = list(enumerate(numbers))[first:]
+        return [number for index, number in new if number == signal.SIGTERM or number not in numbers[:index]]
 
     def check(self) -> None:
         """Raise Interrupted if a signal came before the driver was started."""

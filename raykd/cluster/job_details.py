@@ -122,6 +122,6 @@ def _leftovers(details: JobDetails, environ: Mapping[str, str], share: Share, al
     memory = [f"{share.memory_mib} MiB"] if share.memory_mib else []
     resources = ", ".join([plural(cpus, "CPU"), *memory, plural(share.gpus, "GPU")])
     return [
-        f"{', '.join(wrong)} in the environment: ignored, because this job has {resources} on this node; such variables "
-        "remain when sbatch is called in the shell of another job (salloc)"
+        f"{', '.join(wrong)} in the environment: ignored, because this job has {resources} on this node; such "
+        "variables remain when sbatch is called in the shell of another job (salloc)"
     ]

@@ -44,8 +44,8 @@ class JobFolder:
             return json.loads(self._facts_path.read_text())
         except OSError:
             raise ConfigError(
-                f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to its "
-                "value at sbatch"
+                f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to "
+                "its value at sbatch"
             ) from None
 
     @property

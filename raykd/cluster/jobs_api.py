@@ -20,7 +20,7 @@ HOST_IN_PROC = ("0100007F", "00000000")
 
 
 class JobsApi:
-    """Requests to the dashboard at `port`. `token` is sent only there, and only while a process of this user listens."""
+    """Requests to the dashboard at `port`. The token is sent only there, and only to a process of this user."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port, self._token = port, token

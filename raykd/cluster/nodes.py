@@ -1,10 +1,10 @@
 """The nodes that are alive in Ray's control store, printed whenever they change.
 
-    python -m raykd.cluster.nodes 127.0.0.1:24000        one line of JSON per change, until it or the head ends
+    python -m raykd.cluster.nodes 127.0.0.1:24000        one line of JSON per change, until the head ends
 
-The dashboard is not used: while it looks for a cloud's metadata service, even with usage statistics disabled, it answers
-no request for 2 to 12 s on a node without internet. This is a separate process, so that importing ray overlaps with the
-head's start, and because Ray's client ends its process when the head ends.
+The dashboard is not used: while it looks for a cloud's metadata service, even with usage statistics disabled, it
+answers no request for 2 to 12 s on a node without internet. This is a separate process, so that importing ray overlaps
+with the head's start, and because Ray's client ends its process when the head ends.
 """
 
 import json

@@ -81,7 +81,7 @@ def _step(checkpoint: Path) -> str:
 
 
 def _trial_progress(journal: Path) -> str:
-    """Return each epoch and each end of a trial once, because a resumed search writes some lines of the journal again."""
+    """Return each epoch and each end of a trial once, because a resumed search writes some lines again."""
     lines = set()
     for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):  # a damaged line: the search reports it

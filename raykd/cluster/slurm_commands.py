@@ -90,7 +90,7 @@ def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
         text = slurm_output(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
     except SlurmError as error:
         raise ConfigError(
-            f"job {job_id}: Slurm returned no record of it ({error}); run this on a machine of the cluster, with the id "
-            "of a job of yours"
+            f"job {job_id}: Slurm returned no record of it ({error}); run this on a machine of the cluster, with the "
+            "id of a job of yours"
         ) from None
     return dict(re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w/:]*=|\s*$)", text.strip()))

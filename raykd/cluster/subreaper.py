@@ -50,8 +50,8 @@ def hold_signals() -> None:
 def main(command: Sequence[str], timeout_s: float = 0.0, is_over: Callable[[], bool] = lambda: False) -> int:
     """Run `command`, supervise the processes that it leaves behind, and return the exit code.
 
-    The process must have no other children. timeout_s: how long a failing start may be repeated. is_over: whether to end
-    after a SIGTERM, called repeatedly.
+    The process must have no other children. timeout_s: how long a failing start may be repeated. is_over: called
+    repeatedly after a SIGTERM; whether to end.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -183,7 +183,7 @@ def _children() -> list[int]:
 
 
 def _kill_descendants() -> None:
-    """Kill all descendants, one generation after the other: the children of killed processes become children of this."""
+    """Kill all descendants, generation by generation: orphans become children of this process."""
     try:
         while True:
             for process in _children():
