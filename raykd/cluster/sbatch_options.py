@@ -26,17 +26,8 @@ SHORT = {
 }  # fmt: skip
 GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")  # the last one wins
 REPLACED = (*GPU_OPTIONS, "mem", "mem-per-cpu", "mem-per-gpu", "cpus-per-task", "cpus-per-gpu")
-# Options that are dropped for a job on one CPU without a GPU.
-GPU_ONLY = (
-    *REPLACED,
-    "gpus-per-socket",
-    "gpu-bind",
-    "gpu-freq",
-    "nodes",
-    "ntasks",
-    "ntasks-per-node",
-    "exclusive",
-)
+# Options that --without-gpus drops, for a job on one CPU.
+DROPPED = (*REPLACED, "gpus-per-socket", "gpu-bind", "gpu-freq", "nodes", "ntasks", "ntasks-per-node", "exclusive")
 SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)  # MiB without a unit
 MEBIBYTES = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
 
@@ -115,8 +106,8 @@ def _gres(options: Sequence[Option]) -> str | None:
     if option.name == "gpus":
         if count % nodes:
             raise ConfigError(
-                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request --gres=gpu:N, where "
-                "N is the number per node"
+                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request "
+                "--gres=gpu:N, where N is the number per node"
             )
         count //= nodes
     if option.name == "gpus-per-task":
@@ -151,7 +142,7 @@ def main(words: Sequence[str]) -> int:
     flags = list(words[: list(words).index("--")])
     options, _ = split(words[len(flags) + 1 :], only_options=True)
     if flags:  # --without-gpus
-        options = [option for option in options if option.name not in GPU_ONLY]
+        options = [option for option in options if option.name not in DROPPED]
     try:
         print(shlex.join(translate(options, script_defaults())))
     except ConfigError as error:
