@@ -78,9 +78,7 @@ def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_
     with staging.filled():
         with staging.filled():
             assert [path.name for path in (tmp_path / "scratch").iterdir()] == [staging.folder.name]
-        assert (staging.folder / "code" / "raykd" / "cli" / "parser.py").is_file(), (
-            "a node that ends takes it from no other"
-        )
+        assert (staging.folder / "code" / "raykd" / "cli" / "parser.py").is_file(), "another node uses it"
     assert list((tmp_path / "scratch").iterdir()) == []
 
 

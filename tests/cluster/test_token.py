@@ -162,10 +162,8 @@ def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
 
 def test_another_users_process_at_the_dashboards_port_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_api.os, "getuid", lambda: os.geteuid() + 1)  # then this process is the other user's
-    with (
-        listener() as stranger,
-        pytest.raises(RaykdError, match=r"another user listens at the dashboard's port \d+; the token was not sent$"),
-    ):
+    message = r"another user listens at the dashboard's port \d+; the token was not sent$"
+    with listener() as stranger, pytest.raises(RaykdError, match=message):
         JobsApi(stranger.port, TOKEN).list()
     assert stranger.requests == []
 
