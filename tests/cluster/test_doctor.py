@@ -11,7 +11,7 @@ from testbed import Testbed
 
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, Folders, examine, torch_finding
-from raykd.data.inventory import inventory
+from raykd.data.load import list_datasets
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
 NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
@@ -63,7 +63,7 @@ def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(unsupported,
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     data = tmp_path / "data"
-    return Folders(tmp_path / "results", data, data / "weights", lambda: inventory(data))
+    return Folders(tmp_path / "results", data, data / "weights", lambda: list_datasets(data))
 
 
 def bad(folders: Folders) -> dict[str, Finding]:
