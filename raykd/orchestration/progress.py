@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raykd.orchestration.run_queue import JobStatus, State
+from raykd.report.wording import duration
 
 LOG_EVERY_S = 15.0  # a line for each run in training, at most this often; later ones come more rarely
 
@@ -155,16 +156,6 @@ def seconds_left(status: JobStatus) -> float:
     # Before a second epoch there is no pace but the run's own clock.
     pace = (last.seconds - first.seconds) / seen if seen else last.seconds / (last.epoch + 1)
     return pace * (last.epochs - last.epoch - 1)
-
-
-def duration(seconds: float) -> str:
-    """'8 s', '4m10s', '3h05m'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole // 60 % 60:02d}m"
 
 
 def _table(statuses: Iterable[JobStatus]) -> Table:

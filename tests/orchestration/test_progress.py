@@ -105,7 +105,7 @@ def test_each_change_of_state_is_said_once(log: Screen) -> None:
     with Progress(log.console) as progress:
         for status in (waiting, started, done, done):
             progress.show([status])
-    assert log.lines() == [f"[0:00:00] {RUN.name}  done in 13m20s: best val 52.5 %"]
+    assert log.lines() == [f"[0:00:00] {RUN.name}  done in 13 min 20 s: best val 52.5 %"]
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(m
         progress._live.refresh()  # type: ignore[union-attr]  # four times a second by itself
         drawn = terminal.file.getvalue()
         progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
-    for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10m00s", "1 waiting"):
+    for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10 min 00 s", "1 waiting"):
         assert part in drawn
     assert "loss 1.250" not in drawn, "a terminal has the table, and no lines of epochs"
-    assert f"{RUN.name}  done in 13m20s" in terminal.file.getvalue()
+    assert f"{RUN.name}  done in 13 min 20 s" in terminal.file.getvalue()
 
 
 def test_path_is_said_as_it_is(log: Screen) -> None:
@@ -151,7 +151,7 @@ def test_path_is_said_as_it_is(log: Screen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1m00s"), (3_599.6, "1h00m"), (11_100, "3h05m")]
+    ("seconds", "text"), [(0.2, "0.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3_599.6, "1 h 00 min"), (11_100, "3 h 05 min")]
 )
 def test_duration_is_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -176,9 +176,9 @@ def test_table_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
             shown.time = at
             progress.show(fills(done))
     assert [text.split("  ", 1)[1] for text in shown.lines()] == [
-        "table of its logits   1/4 parts  left 1m30s",
-        "table of its logits   2/4 parts  left 1m00s",
-        "table of its logits filled in 2m00s",
+        "table of its logits   1/4 parts  left 1 min 30 s",
+        "table of its logits   2/4 parts  left 1 min 00 s",
+        "table of its logits filled in 2 min 00 s",
     ]
 
 

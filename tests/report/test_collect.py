@@ -21,8 +21,8 @@ def test_a_run_is_read_as_it_was_written(results):
     assert (family.name, run.name, run.stage, run.state) == ("cnn", name, "distilled", "evaluated")
     assert (run.record.model, run.record.method, run.record.seed) == ("resnet8", "kd", 2)
     assert (run.record.best.epoch, run.record.best.val_top1) == (2, 89.0)
-    assert (run.score.top1, run.score.nll, run.score.num_images) == (88.5, 0.5, 10_000)
-    assert run.score.numbers == {"top1": 88.5, "nll": 0.5, "ece": 0.02}
+    assert (run.test.top1, run.test.nll, run.test.num_images) == (88.5, 0.5, 10_000)
+    assert run.test.numbers == {"top1": 88.5, "nll": 0.5, "ece": 0.02}
     assert run.history.epochs == (0, 1, 2)
     assert run.history.loss_terms == ("ce",)
 

@@ -40,12 +40,12 @@ def test_a_runs_files_are_read_as_they_were_written(results):
     family(results)
     (found,) = collect(results.root)
     run = found.stage("distilled")[1]
-    assert run.score.numbers == pytest.approx(
+    assert run.test.numbers == pytest.approx(
         {"top1": 91.0, "nll": 0.09, "ece": 0.09, "brier": 0.18, "agreement": 81.0, "teacher_kl": 0.5}
     )
-    assert (run.val.top1, run.score.classes) == (92.0, ("cat", "dog"))
-    assert run.score.class_top1 == (91.0, None) and run.score.confusion == ((91, 9), (0, 0))
-    assert run.score.reliability.accuracy == (None, 0.91)
+    assert (run.val.top1, run.test.classes) == (92.0, ("cat", "dog"))
+    assert run.test.class_top1 == (91.0, None) and run.test.confusion == ((91, 9), (0, 0))
+    assert run.test.reliability.accuracy == (None, 0.91)
     assert (run.costs.flops, run.costs.latency_ms.p90, run.costs.images_per_s.batch_size) == (506_865_664, 3.0, 256)
     assert (run.usage.gpu_seconds, run.usage.joules) == (120.0, 24_002.0)
 

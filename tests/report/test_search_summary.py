@@ -12,7 +12,7 @@ from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, mak
 
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summaries_of_searches
-from raykd.report.render.search_wording import certainty
+from raykd.report.search_wording import certainty
 from raykd.report.stats.importances import importances_of
 from raykd.report.stats.statistics import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
