@@ -1,5 +1,5 @@
 # make env    the environment in .venv (uv, itself from pip)
-# make demo   the whole lab on handwritten digits, through Ray: a table, report.json, a page
+# make demo   a whole experiment on handwritten digits, through Ray: a table, report.json, a page
 # make test   lint, types and every test; installs Slurm's packages where it may (Debian, root)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

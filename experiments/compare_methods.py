@@ -21,7 +21,7 @@ experiment = Experiment(
         raykd.DIST(),
         raykd.LogitStandardization(),
         raykd.StandardizedDKD(),
-        raykd.HardLabels(),  # so far logits are enough, which a table holds; the others ask the teacher at every step
+        raykd.HardLabels(),  # the methods so far read the logit cache; those below run the teacher at every step
         raykd.FitNets(),
         raykd.AttentionTransfer(),
         raykd.SimilarityPreserving(),

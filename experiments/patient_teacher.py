@@ -2,7 +2,7 @@
 
 No labels (alpha 0; KL of the outputs as they are, temperature 1); teacher and student are shown one view, aggressively
 cropped and mixed with another image in a share that is uniform; AdamW, clipped, half a cosine, and many epochs. Such
-views are too many for a table: the teacher is asked live, at every step.
+views are too many for a logit cache: the teacher is asked live, at every step.
 
 Patience: the paper trains for 100 to 3,000 epochs on the 68,000 images of Food101, and the longest is the best. 1,000
 are a sensible night for CIFAR-10. `student.epochs` shortens it:

@@ -19,7 +19,7 @@ class Outputs(NamedTuple):
 
     Shapes: logits [B, C]; embedding [B, D], pooled, before the head; features, one [B, K, H, W] map a stage; heads, of
     a network with a distillation token, its class head's and its distillation head's [B, C], whose mean is `logits`.
-    Fields a source cannot give (a table of logits has no features), or was not asked for, are None or empty.
+    Fields a source cannot give (a logit cache has no features), or was not asked for, are None or empty.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""One run of the small lab by several workers, without Slurm and Ray: what a job's must come to.
+"""One run of the small experiment by several workers, without Slurm and Ray: what a job's must come to.
 
 python run_by_several.py RANK SIZE FOLDER EVERY_S SETTING...
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import several_processes
-import small_lab
+import small_experiment
 from small_runs import CPU, digits
 
 from raykd.store.run_folder import RunFolder
@@ -21,7 +21,7 @@ from raykd.training.loop import fit
 def start_two(
     folder: Path, settings: Sequence[str], every_s: float = CHECKPOINT_EVERY_S
 ) -> list[subprocess.Popen[bytes]]:
-    """Two processes at the teacher of the small lab with `settings`, in folder/run."""
+    """Two processes at the teacher of the small experiment with `settings`, in folder/run."""
     return several_processes.start(Path(__file__), folder, [str(every_s), *settings])
 
 
@@ -33,7 +33,7 @@ def train_by_two(folder: Path, settings: Sequence[str], every_s: float = CHECKPO
 
 def main(rank: int, size: int, folder: Path, every_s: float, settings: Sequence[str]) -> None:
     with several_processes.together(rank, size, folder):
-        (run,) = small_lab.runs(("teacher",), tuple(settings))
+        (run,) = small_experiment.runs(("teacher",), tuple(settings))
         hooks = Hooks(checkpoint_every_s=every_s)
         fit(run, digits(), RunFolder(folder / "run"), CPU, hooks=hooks, group=all_workers())
 

@@ -72,13 +72,13 @@ def teacher_of(run: Run) -> Teacher:
     return LiveTeacher(models.build(run.teacher.model, images_of(digits()), seed=99))
 
 
-def taught_by(run: Run, trained: RunFolder, tables: Path) -> Teacher:
-    """The trained teacher of `run`, from its table below `tables` where there is one, else live."""
+def taught_by(run: Run, trained: RunFolder, caches: Path) -> Teacher:
+    """The trained teacher of `run`, from its logit cache below `caches` where there is one, else live."""
     if run.teacher is None:
         return no_teacher
     live = teacher_from([trained], CPU)
     key = key_of(run.data, run.recipe.precision, digits(), live.identity)
-    return read_cache(run, digits(), LogitCache(tables, key), CPU) if LogitCache.exists(tables, key) else live
+    return read_cache(run, digits(), LogitCache(caches, key), CPU) if LogitCache.exists(caches, key) else live
 
 
 def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:

@@ -170,9 +170,9 @@ def test_a_damaged_checkpoint_is_never_resumed(mutation: str, results: Path) -> 
         MUTATIONS[mutation](folder.checkpoint, seed)
         folder.best.unlink(missing_ok=True)
         with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' is damaged .*remove it to train"):
-            lab_fit(run, folder)
+            fit_run(run, folder)
     folder.checkpoint.write_bytes(content)
-    lab_fit(run, folder)
+    fit_run(run, folder)
     assert folder.best.read_bytes() == weights
 
 
@@ -182,10 +182,10 @@ def test_the_checkpoint_of_another_seed_is_never_resumed(results: Path) -> None:
     finished.exchange(folder.checkpoint, other.checkpoint)
     folder.best.unlink()
     with pytest.raises(RunFailed, match=r"last\.safetensors' is of another run; remove it to train from the start"):
-        lab_fit(run, folder)
+        fit_run(run, folder)
 
 
-def lab_fit(run, folder: RunFolder) -> None:
+def fit_run(run, folder: RunFolder) -> None:
     from raykd.training.loop import fit
 
     fit(run, finished.dataset(), folder, CPU)

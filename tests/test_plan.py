@@ -29,7 +29,7 @@ from raykd.spec.search import Search, uniform
 from raykd.spec.stages import STAGES, Stage
 from raykd.training.model_file import images_of
 
-# Of the experiment in small_runs.py. Another value means that every run in every lab's store is run anew: where that
+# Of the experiment in small_runs.py. Another value means that every run in every results folder is run anew: where that
 # is meant, say so in the commit and put the new value here; where results changed too, raise plan.RESULT_VERSION.
 GOLDEN = {
     "teacher": "teacher-resnet8-w16-s0-5de7a171a720",

@@ -1,4 +1,4 @@
-"""Several teachers of one recipe: each a run of its own, and the mean of their logits teaches, live or from a table."""
+"""Several teachers of one recipe: each is a separate run, and students learn from the mean of their logits."""
 
 import json
 from dataclasses import replace
@@ -47,8 +47,8 @@ def trained(folder: Path, **changes: Any) -> tuple[Plan, RunStore]:
 
 
 @pytest.fixture(scope="module")
-def from_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunStore]:
-    return trained(tmp_path_factory.mktemp("table"), teacher_source="table")
+def from_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunStore]:
+    return trained(tmp_path_factory.mktemp("cache"), teacher_source="cache")
 
 
 @pytest.fixture(scope="module")
@@ -67,32 +67,32 @@ def mean_of_each(run: Run, store: RunStore, images: Tensor) -> Tensor:
         return torch.stack([network(images).logits.double() for network in networks]).mean(0)
 
 
-def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_table: tuple[Plan, RunStore]) -> None:
-    plan, store = from_table
+def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cache: tuple[Plan, RunStore]) -> None:
+    plan, store = from_cache
     distilled = plan.runs[-1]
     weights = sha256s(distilled, store)
     assert len(set(weights)) == 3 == len(distilled.teachers)
     record = store.folder(distilled).record()
-    assert record["teacher_sha256"] == identity_of(weights) and record["compute"]["teacher"] == "table"
+    assert record["teacher_sha256"] == identity_of(weights) and record["compute"]["teacher"] == "cache"
     assert record["teacher_sha256"] not in weights
 
 
 def teacher_in(plan: Plan, store: RunStore) -> Teacher:
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    found = decide(plan, digits(), (), store.tables, teachers)
+    found = decide(plan, digits(), (), store.logit_caches, teachers)
     assert found is not None
-    return teacher_of(plan.runs[-1], "", found.table, store, digits(), CPU)
+    return teacher_of(plan.runs[-1], "", found.cache, store, digits(), CPU)
 
 
-@pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_table", 2**-11)])
+@pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_cache", 2**-11)])
 def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, request: pytest.FixtureRequest) -> None:
     plan, store = request.getfixturevalue(kind)
     images, labels = digits().train.images, digits().train.labels
     loader = TrainLoader(images, labels, torch.arange(200), plan.runs[-1].data.views, 50, seed=0, device=CPU)
     batch = next(loader.epoch(0))
     teacher = teacher_in(plan, store)
-    if kind == "from_table":  # only views of images that are trained on are filled
-        filled = LogitCache(store.tables, _key(plan, store)).filled()[batch.index, batch.view]
+    if kind == "from_cache":  # only views of images that are trained on are filled
+        filled = LogitCache(store.logit_caches, _key(plan, store)).filled()[batch.index, batch.view]
     else:
         filled = torch.ones(50, dtype=torch.bool)
     outputs = teacher(batch)
@@ -102,21 +102,21 @@ def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, re
 
 
 def _key(plan: Plan, store: RunStore) -> Any:
-    found = decide(plan, digits(), (), store.tables, [store.folder(run) for run in plan.runs[-1].teachers])
-    assert found is not None and found.table is not None
-    return found.table.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
+    found = decide(plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers])
+    assert found is not None and found.cache is not None
+    return found.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
 
 
-def test_table_of_the_mean_equals_live_teachers_over_a_whole_run(
-    live: tuple[Plan, RunStore], from_table: tuple[Plan, RunStore]
+def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
+    live: tuple[Plan, RunStore], from_cache: tuple[Plan, RunStore]
 ) -> None:
-    one, other = (store.folder(plan.runs[-1]).history() for plan, store in (live, from_table))
+    one, other = (store.folder(plan.runs[-1]).history() for plan, store in (live, from_cache))
     assert len(one) == len(other) == EPOCHS
     assert other[0]["kd"] == pytest.approx(one[0]["kd"], rel=1e-4)
     assert [row["kd"] for row in other] == pytest.approx([row["kd"] for row in one], rel=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["live", "from_table"])
+@pytest.mark.parametrize("kind", ["live", "from_cache"])
 def test_run_that_was_cut_off_ends_with_the_same_bits(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -136,9 +136,9 @@ def test_run_that_was_cut_off_ends_with_the_same_bits(
 
 
 def test_half_done_run_is_refused_under_another_of_its_teachers(
-    from_table: tuple[Plan, RunStore], tmp_path: Path
+    from_cache: tuple[Plan, RunStore], tmp_path: Path
 ) -> None:
-    plan, store = from_table
+    plan, store = from_cache
     run, cut = plan.runs[-1], RunStore(tmp_path)
     teacher = teacher_in(plan, store)
     with pytest.raises(Interrupted):
@@ -149,8 +149,8 @@ def test_half_done_run_is_refused_under_another_of_its_teachers(
         train(run, cut.folder(run), teacher)
 
 
-def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_table: tuple[Plan, RunStore]) -> None:
-    plan, store = from_table
+def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_cache: tuple[Plan, RunStore]) -> None:
+    plan, store = from_cache
     for run in plan.runs:
         evaluate_on_test(store.folder(run), digits(), choose(CPU, "fp32"))
     store.write_plan(plan)
@@ -177,7 +177,7 @@ def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsy
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_softened_mean_is_the_geometric_mean_of_the_softened_outputs(temperature: float) -> None:
-    """Whatever the temperature; so one table serves all."""
+    """Whatever the temperature; so one logit cache serves all."""
     networks = [models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), seed).eval() for seed in SEEDS]
     images = digits().train.images[:5]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Live, or from a table: decided by counting the teacher's passes, with the reason in words."""
+"""Live, or from a logit cache: decided by counting the teacher's passes, with the reason in words."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,40 +25,42 @@ NEW = RunFolder(Path("not-there"))
 
 
 def decided(
-    tables: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any
+    caches: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any
 ) -> TeacherChoice | None:
     plan = make_plan(experiment(**changes), digits(), NO_WEIGHTS, STAGES)
     names = [run.name for run in plan.runs if run.stage in trained]
-    return decide(plan, digits(), names, tables, [teacher])
+    return decide(plan, digits(), names, caches, [teacher])
 
 
 def test_runs_that_visit_nearly_all_views_get_them_all(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
-    assert found is not None and found.table is not None
-    assert found.table.whole and found.table.epochs == () and found.table.num_parts == 1
-    assert found.reason == "from a table, 180 passes an image become all of its 18 views (422 KiB)"
+    assert found is not None and found.cache is not None
+    assert found.cache.whole and found.cache.epochs == () and found.cache.num_parts == 1
+    assert found.reason == "logit cache with all 18 views per image instead of 180 teacher passes (422 KiB)"
 
 
 def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=10), seeds=(0, 7))
-    assert found is not None and found.table is not None
-    assert not found.table.whole and found.table.epochs == ((0, 10), (7, 10))
-    assert found.reason == "from a table, 20 passes an image become 12 of its 18 views (422 KiB)"
+    assert found is not None and found.cache is not None
+    assert not found.cache.whole and found.cache.epochs == ((0, 10), (7, 10))
+    assert found.reason == "logit cache with 12 of 18 views per image instead of 20 teacher passes (422 KiB)"
 
 
-def test_table_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
+def test_cache_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=3))
-    assert found == TeacherChoice(None, "live, 3 passes an image: a table would leave 95% of them")
+    assert found == TeacherChoice(None, "live, 3 teacher passes per image: a logit cache would still need 95% of them")
 
 
 def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
-    assert found is not None and found.table is not None and found.table.teachers == plan.runs[:3]
-    assert found.reason.startswith("from a table, 60 passes an image of each of 3 teachers become")
+    assert found is not None and found.cache is not None and found.cache.teachers == plan.runs[:3]
+    assert found.reason.startswith(
+        "logit cache with all 18 views per image instead of 60 teacher passes for each of 3 teachers"
+    )
     live = replace(plan, experiment=replace(plan.experiment, teacher_source="live"))
     assert decide(live, digits(), (), tmp_path, 3 * [NEW]) == TeacherChoice(
-        None, "live, 60 passes an image of each of 3 teachers: as was asked"
+        None, "live, 60 teacher passes per image for each of 3 teachers: teacher_source = live"
     )
 
 
@@ -68,7 +70,7 @@ def test_work_of_several_teachers_is_shared_out_by_their_number(
     monkeypatch.setattr(choose, "PASSES_PER_PART", 200 * 18)
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
-    assert found is not None and found.table is not None and found.table.num_parts == 3
+    assert found is not None and found.cache is not None and found.cache.num_parts == 3
 
 
 @pytest.mark.parametrize(
@@ -88,24 +90,24 @@ def test_parts_are_sized_for_the_device_and_shared_equally(
     parts: int, gpus: float, num_slots: int, expected: int, tmp_path: Path
 ) -> None:
     found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
-    assert found is not None and found.table is not None
-    table = replace(found.table, num_parts=parts)
-    sized = choose.parts_on(table, gpus, num_slots)
-    assert sized == replace(table, num_parts=expected)
+    assert found is not None and found.cache is not None
+    cache = replace(found.cache, num_parts=parts)
+    sized = choose.parts_on(cache, gpus, num_slots)
+    assert sized == replace(cache, num_parts=expected)
 
 
 def test_trials_of_a_search_share_their_views(tmp_path: Path) -> None:
     search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
-    assert found is not None and found.table is not None and found.table.epochs == ((7, 3),)
-    assert "48 passes an image become 3 of its 18 views" in found.reason
+    assert found is not None and found.cache is not None and found.cache.epochs == ((7, 3),)
+    assert "3 of 18 views per image instead of 48 teacher passes" in found.reason
 
 
 def test_runs_that_confirm_a_search_count_with_their_seeds(tmp_path: Path) -> None:
     search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=2)
     found = decided(tmp_path, student=recipe(epochs=3), search=search, seeds=(0, 1))
-    assert found is not None and found.table is not None and found.table.epochs == ((0, 3), (1, 3), (7, 3))
-    assert "66 passes an image" in found.reason, "16 trials of 3 epochs, and 3 settings of 2 seeds"
+    assert found is not None and found.cache is not None and found.cache.epochs == ((0, 3), (1, 3), (7, 3))
+    assert "66 teacher passes" in found.reason, "16 trials of 3 epochs, and 3 settings of 2 seeds"
 
 
 def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
@@ -113,13 +115,13 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
     assert decided(tmp_path, trained=("baseline",), student=recipe(epochs=60)) is not None
 
 
-def test_methods_that_need_the_embedding_get_it_from_a_table_of_its_width(tmp_path: Path) -> None:
+def test_methods_that_need_the_embedding_get_it_from_a_cache_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
-    assert found is not None and found.table is not None and found.table.embedding_width == 8 * 16
+    assert found is not None and found.cache is not None and found.cache.embedding_width == 8 * 16
     assert found.reason.endswith("become all of its 18 views (6 MiB, embeddings included)")
-    assert found.table.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
+    assert found.cache.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
     plain = decided(tmp_path, student=recipe(epochs=60))
-    assert plain is not None and plain.table is not None and plain.table.embedding_width == 0
+    assert plain is not None and plain.cache is not None and plain.cache.embedding_width == 0
 
 
 def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
@@ -127,27 +129,31 @@ def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
 ) -> None:
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
-    assert found == TeacherChoice(None, "live, 60 passes an image: a table with embeddings would take 6 MiB")
-    assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.table is not None
+    assert found == TeacherChoice(
+        None, "live, 60 teacher passes per image: a logit cache with embeddings would need 6 MiB"
+    )
+    assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.cache is not None
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 30)
     monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
-    assert found is not None and found.reason.endswith("a table with embeddings of 6 MiB has no room where results lie")
+    assert found is not None and found.reason.endswith(
+        "a logit cache with embeddings of 6 MiB does not fit on the disk of the results"
+    )
 
 
 def test_methods_that_need_features_are_taught_live(tmp_path: Path) -> None:
     found = decided(tmp_path, method=VID(), student=recipe(epochs=60))
-    assert found is not None and found.table is None
-    assert found.reason.endswith("needs the teacher's features, and a table holds logits and embeddings")
+    assert found is not None and found.cache is None
+    assert found.reason.endswith("needs the teacher's features, and a logit cache holds only logits and embeddings")
 
 
-def test_table_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Path) -> None:
+def test_cache_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Path) -> None:
     search = Search({"method": choice("kd", "feature_kd")}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
-    assert found is not None and found.table is not None and found.table.embedding_width == 128
+    assert found is not None and found.cache is not None and found.cache.embedding_width == 128
     search = Search({"method": choice("kd", VID.kind)}, trials=16, trial_seed=7, confirm=0)
     found = decided(tmp_path, student=recipe(epochs=3), search=search)
-    assert found is not None and found.table is None and "needs the teacher's features" in found.reason
+    assert found is not None and found.cache is None and "needs the teacher's features" in found.reason
 
 
 AUGMENTED = recipe(epochs=60, augmentation=Augmentation(crop_area=0.3, mixup=1.0))
@@ -155,14 +161,16 @@ AUGMENTED = recipe(epochs=60, augmentation=Augmentation(crop_area=0.3, mixup=1.0
 
 def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
     found = decided(tmp_path, student=AUGMENTED)
-    assert found is not None and found.table is None
-    assert found.reason.endswith("60 passes an image: a table holds views, and students train under crop_area, mixup")
+    assert found is not None and found.cache is None
+    assert found.reason.endswith(
+        "60 teacher passes per image: a logit cache holds plain views, and students train with crop_area, mixup"
+    )
 
 
-def test_augmentation_of_the_teacher_alone_leaves_the_table(tmp_path: Path) -> None:
+def test_augmentation_of_the_teacher_alone_leaves_the_cache(tmp_path: Path) -> None:
     made = experiment(student=recipe(epochs=60), teacher=recipe(augmentation=Augmentation(mixup=0.2)))
     found = decide(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, [NEW])
-    assert found is not None and found.table is not None
+    assert found is not None and found.cache is not None
 
 
 @pytest.mark.parametrize("base", [Augmentation(), Augmentation(cutout=2)])
@@ -170,48 +178,48 @@ def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, 
     search = Search({"student.augmentation.mixup": uniform(0, 1)}, trials=16, trial_seed=7)
     student = recipe(epochs=60, augmentation=base)
     found = decided(tmp_path, student=student, search=search)
-    assert found is not None and found.table is None
+    assert found is not None and found.cache is None
     assert found.reason.endswith("students train under " + ", ".join((*base.techniques, "mixup")))
-    with pytest.raises(ConfigError, match=r"teacher_source = 'table' in Experiment: student\.augmentation has .*mixup"):
-        decided(tmp_path, student=student, search=search, teacher_source="table")
+    with pytest.raises(ConfigError, match=r"teacher_source = 'cache' in Experiment: student\.augmentation has .*mixup"):
+        decided(tmp_path, student=student, search=search, teacher_source="cache")
 
 
-def test_table_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_cache_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        decided(tmp_path, student=AUGMENTED, teacher_source="table")
+        decided(tmp_path, student=AUGMENTED, teacher_source="cache")
     assert str(caught.value) == (
-        "teacher_source = 'table' in Experiment: student.augmentation has crop_area, mixup, and a table holds views "
-        "alone; use live, or auto"
+        "teacher_source = 'cache' in Experiment: student.augmentation has crop_area, mixup, and a logit cache holds "
+        "only plain views; use live or auto"
     )
 
 
-def test_table_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1000)
     found = decided(tmp_path, student=recipe(epochs=60))
-    assert found is not None and found.table is None and "a table would take 422 KiB" in found.reason
+    assert found is not None and found.cache is None and "a logit cache would need 422 KiB" in found.reason
 
 
-def test_table_that_has_no_room_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_has_no_room_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1000)
     found = decided(tmp_path / "not" / "there", student=recipe(epochs=60))
-    assert found is not None and found.table is None and "no room where results lie" in found.reason
+    assert found is not None and found.cache is None and "does not fit on the disk of the results" in found.reason
 
 
 def test_asked_for_is_asked_for(tmp_path: Path) -> None:
     live = decided(tmp_path, student=recipe(epochs=60), teacher_source="live")
-    assert live == TeacherChoice(None, "live, 60 passes an image: as was asked")
-    table = decided(tmp_path, student=recipe(epochs=3), teacher_source="table")
-    assert table is not None and table.table is not None
+    assert live == TeacherChoice(None, "live, 60 teacher passes per image: teacher_source = live")
+    cache = decided(tmp_path, student=recipe(epochs=3), teacher_source="cache")
+    assert cache is not None and cache.cache is not None
 
 
-def test_table_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_cache_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="teacher_source = 'table' in Experiment: the method needs the teacher's features"
+        ConfigError, match="teacher_source = 'cache' in Experiment: the method needs the teacher's features"
     ):
-        decided(tmp_path, method=VID(), teacher_source="table")
+        decided(tmp_path, method=VID(), teacher_source="cache")
 
 
-def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:
+def test_cache_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:
     class Trained(RunFolder):
         def status(self) -> Any:
             return "done"
@@ -220,9 +228,9 @@ def test_table_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> 
     teacher.path.mkdir()
     teacher.best.write_bytes(b"weights")
     few = experiment(student=recipe(epochs=3))
-    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is None
+    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is None
     LogitCache(tmp_path, choose.key_of(few.data, "fp32", digits(), choose._sha256([teacher])))
-    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.table is not None
+    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is not None
 
 
 def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
@@ -234,11 +242,11 @@ def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
         family="cnn", data=Data("digits"), student=recipe(epochs=200, batch_size=128), teacher=recipe(), method=KD()
     )
     for epochs, words, parts in (
-        (200, "600 passes an image become all of its 162", 146),
-        (150, "450 passes an image become 152 of", 137),
+        (200, "all 162 views per image instead of 600 ", 146),
+        (150, "152 of 162 views per image instead of 450 ", 137),
     ):
         plan = make_plan(replace(asked, student=recipe(epochs=epochs)), many, NO_WEIGHTS)
         found = decide(plan, many, (), tmp_path, [NEW])
-        assert found is not None and found.table is not None
+        assert found is not None and found.cache is not None
         assert words in found.reason and "(154 MiB)" in found.reason
-        assert found.table.num_parts == parts
+        assert found.cache.num_parts == parts

@@ -1,4 +1,4 @@
-"""What takes turns in a benchmark: the bare step, the real loop, the usual way, the filling of a table.
+"""What takes turns in a benchmark: the bare step, the real loop, the usual way, the filling of a logit cache.
 
 Each does one round of the same number of steps when it is asked, and tells what that took.
 """
@@ -41,7 +41,7 @@ class Contender(Protocol):
 class AtHand:
     """A teacher that has the batch's logits before it is asked."""
 
-    identity, source = "", "table"
+    identity, source = "", "cache"
 
     def __init__(self, logits: Tensor) -> None:
         self._outputs = Outputs(logits)

@@ -22,7 +22,7 @@ VAL_SHARE = 9  # CIFAR-10's 45,000 : 5,000; a short epoch here has as much to va
 
 @dataclass(frozen=True)
 class Family:
-    """steps: of a round. epochs, seeds: of the lab that a table's filling is counted over, on `num_images`."""
+    """steps: of a round. epochs, seeds: of the experiment that filling is counted over, on `num_images`."""
 
     name: str
     teacher: Recipe

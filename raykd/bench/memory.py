@@ -1,4 +1,4 @@
-"""The most memory that a distilled run takes, all of CIFAR-10 and its whole table included, in a process of its own."""
+"""The peak memory of a distilled run, with all of CIFAR-10 and a whole logit cache, measured in a separate process."""
 
 import multiprocessing
 import tempfile
@@ -20,12 +20,12 @@ from raykd.training.teacher.sources import CachedTeacher
 NUM_IMAGES = 50_000
 STEPS = 20  # after so many a run has all that it will take
 ROWS_IN_HALF_A_PAGE = 100  # of 10 float16
-MOST_BYTES = 3 << 29  # 1.5 GiB beside images and table
+MOST_BYTES = 3 << 29  # 1.5 GiB beside images and logit cache
 TIMEOUT_S = 600.0
 
 
 def peak_memory(family: str, device: torch.device) -> dict[str, int]:
-    """Bytes: 'peak' of the run (of the GPU's memory on a GPU), its 'images' and 'table', and the 'limit' it keeps."""
+    """Bytes: 'peak' of the run (of the GPU's memory on a GPU), its 'images' and 'cache', and the 'limit' it keeps."""
     context = multiprocessing.get_context("spawn")  # a child of fork would begin with this process's memory
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_measure, args=(family, str(device), torch.get_num_threads(), sender), daemon=True)
@@ -44,20 +44,20 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        table = LogitCache(Path(folder), wanted.key(dataset, "of a run"))
-        logits = table.logits().to(device)
+        cache = LogitCache(Path(folder), wanted.key(dataset, "of a run"))
+        logits = cache.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # touch every page, as a long run does
         steps = iter(range(STEPS))
-        teacher = CachedTeacher(logits, table.key.num_views, "")
+        teacher = CachedTeacher(logits, cache.key.num_views, "")
         try:
             hooks = Hooks(should_stop=lambda: next(steps, None) is None)
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
         except Interrupted:
             pass
         images = dataset.train.images.numel() * (1 + _kept(family.data.crop_padding, dataset.image_size))
-        limit = int(images + table.key.size_bytes + MOST_BYTES)
+        limit = int(images + cache.key.size_bytes + MOST_BYTES)
         peak = peak_bytes(device)
-    sender.send({"peak": peak, "images": int(images), "table": table.key.size_bytes, "limit": limit})
+    sender.send({"peak": peak, "images": int(images), "cache": cache.key.size_bytes, "limit": limit})
 
 
 def _kept(padding: int, size: int) -> float:

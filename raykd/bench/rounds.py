@@ -23,7 +23,7 @@ from raykd.training.teacher.fill import BATCH_SIZE, Filler
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, no_teacher
 
 STEPS_ON_A_GPU = 200
-KINDS = ("baseline", "table", "live")
+KINDS = ("baseline", "cache", "live")
 PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # that a round fills
 Rounds = dict[str, list[float]]
 
@@ -53,14 +53,14 @@ def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
         return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
 
     efficiency = {kind: ratio(f"bare {kind}, steps", f"loop {kind}, steps") for kind in KINDS}
-    over = ratio("loop table, steps", "loop baseline, steps")
-    usual = {"full_table": ratio("usual, epoch", "loop table, epoch"), "with_fill": _with_fill(family, rounds)}
+    over = ratio("loop cache, steps", "loop baseline, steps")
+    usual = {"full_cache": ratio("usual, epoch", "loop cache, epoch"), "with_fill": _with_fill(family, rounds)}
     batch, steps = family.student.batch_size, family.steps
     names = [name for name in rounds if name.endswith(", steps")]
     step_s = {name.removesuffix(", steps"): [seconds / steps for seconds in rounds[name]] for name in names}
     found: dict[str, Any] = {
         "loop_efficiency": {kind: _median(values) for kind, values in efficiency.items()},
-        "table_over_baseline": _median(over),
+        "cache_over_baseline": _median(over),
         "usual_over_raykd": {name: _median(values) for name, values in usual.items()},
         "ms_per_step": {name: _median(values) * 1e3 for name, values in step_s.items()},
         "images_per_s": {name: batch / _median(values) for name, values in step_s.items()},
@@ -68,24 +68,24 @@ def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
     }
     found["spread"] = {
         "loop_efficiency": {kind: _quartiles(values) for kind, values in efficiency.items()},
-        "table_over_baseline": _quartiles(over),
+        "cache_over_baseline": _quartiles(over),
         "usual_over_raykd": {name: _quartiles(values) for name, values in usual.items()},
     }
     return found | {"rounds": rounds}
 
 
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
-    """The usual way's lab over raykd's, the table's filling counted: `seeds` distilled runs of `epochs`."""
+    """The usual way's time over raykd's, the logit cache's filling counted: `seeds` distilled runs of `epochs`."""
     epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
     passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
-    columns = zip(rounds["usual, epoch"], rounds["loop table, epoch"], rounds["fill, images/s"], strict=True)
+    columns = zip(rounds["usual, epoch"], rounds["loop cache, epoch"], rounds["fill, images/s"], strict=True)
     return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
 
 
 def _contenders(
     family: Family, device: torch.device, folder: Path, num_rounds: int
 ) -> tuple[dict[str, Contender], Callable[[], float]]:
-    """By name; and what fills a part of a table and tells images a second."""
+    """By name; and what fills a part of a logit cache and tells images a second."""
     workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
     contenders = {name: make() for name, make in contender_makers(family, device, folder, workers).items()}
     compute = choose(device, family.student.precision)
@@ -101,17 +101,17 @@ def contender_makers(
     """
     dataset, compute = family.dataset(), choose(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
-    table = _some_table(family, dataset, folder)
-    logits = table.logits().to(device)
+    cache = _some_cache(family, dataset, folder)
+    logits = cache.logits().to(device)
     teachers: dict[str, Teacher] = {
         "baseline": no_teacher,
-        "table": CachedTeacher(logits, table.key.num_views, ""),
+        "cache": CachedTeacher(logits, cache.key.num_views, ""),
         "live": LiveTeacher(teacher),
     }
     makers: dict[str, Callable[[], Contender]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
-        at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "table" else source
+        at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "cache" else source
         makers[f"bare {kind}"] = partial(BareSteps, run, dataset, at_hand, compute)
         makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 
@@ -131,8 +131,8 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_fills, passes // PASSES[compute.device.type])
     wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
-    table = LogitCache(folder, wanted.key(dataset, "of the filling"))
-    filler = Filler(wanted, dataset, table, family.teacher_model(channels_last=True).to(compute.device), compute)
+    cache = LogitCache(folder, wanted.key(dataset, "of the filling"))
+    filler = Filler(wanted, dataset, cache, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
 
     def fill() -> float:
@@ -142,13 +142,13 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
     return fill
 
 
-def _some_table(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
+def _some_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
     """All there, and what a live teacher would say elsewhere."""
     wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-    table = LogitCache(folder, wanted.key(dataset, "of the runs"))
-    shape = (table.key.num_images, table.key.num_views)
-    table.write(0, torch.randn(*shape, table.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
-    return table
+    cache = LogitCache(folder, wanted.key(dataset, "of the runs"))
+    shape = (cache.key.num_images, cache.key.num_views)
+    cache.write(0, torch.randn(*shape, cache.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
+    return cache
 
 
 def _flat(taken: dict[str, Round], rate: float) -> dict[str, float]:

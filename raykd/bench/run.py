@@ -1,4 +1,4 @@
-"""The whole benchmark: both families, a small lab, and on what it ran. No Ray, no download, nothing kept."""
+"""The whole benchmark: both families, a small experiment, and on what it ran. No Ray, no download, nothing kept."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,5 +34,5 @@ def benchmark(
         found[name] = measure(family, device, num_rounds, say) | {"memory": memory}
         step_s = found[name]["ms_per_step"]["bare baseline"] / 1e3
         found[name]["flops_per_s"] = achieved(family, device, step_s)
-    say("a small lab, both ways")
-    return found | {"small_lab": compare(SmallExperiment(), device)}
+    say("a small experiment, both ways")
+    return found | {"small_experiment": compare(SmallExperiment(), device)}

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-KINDS = ("baseline", "table", "live")
+KINDS = ("baseline", "cache", "live")
 
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
@@ -14,11 +14,11 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     for name in (name for name in ("cnn", "vit") if name in figures):
         _steps(name, figures[name], console)
         _ratios(name, figures[name], console)
-    if "small_lab" in figures:
-        lab = figures["small_lab"]
+    if "small_experiment" in figures:
+        total = figures["small_experiment"]
         console.print(
-            f"a small lab from its first line to its last model, once: usual way {lab['usual_s']:.0f} s, "
-            f"raykd {lab['raykd_s']:.0f} s, {lab['ratio']:.1f} times",
+            f"a small experiment from its first line to its last model, once: usual way {total['usual_s']:.0f} s, "
+            f"raykd {total['raykd_s']:.0f} s, {total['ratio']:.1f} times",
             soft_wrap=True,
         )
 
@@ -29,7 +29,7 @@ def _steps(name: str, found: Mapping[str, Any], console: Console) -> None:
         table.add_column(column, justify="left" if not column else "right")
     for which, milliseconds in found["ms_per_step"].items():
         table.add_row(which, f"{milliseconds:,.1f}", f"{found['images_per_s'][which]:,.0f}")
-    table.add_row("fill of a table", "", f"{found['fill_images_per_s']:,.0f}")
+    table.add_row("fill of the logit cache", "", f"{found['fill_images_per_s']:,.0f}")
     console.print(table)
 
 
@@ -46,16 +46,16 @@ def _ratios(name: str, found: Mapping[str, Any], console: Console) -> None:
 
     for kind in KINDS:
         row(f"bare step / real loop, {kind}", "loop_efficiency", kind)
-    row("distilled with table / baseline", "table_over_baseline")
-    row(f"usual way, fp32 / raykd, {found['precision']}, table full", "usual_over_raykd", "full_table")
-    row("usual way / raykd, filling counted over the lab", "usual_over_raykd", "with_fill")
+    row("distilled with logit cache / baseline", "cache_over_baseline")
+    row(f"usual way, fp32 / raykd, {found['precision']}, cache full", "usual_over_raykd", "full_cache")
+    row("usual way / raykd, filling counted over the experiment", "usual_over_raykd", "with_fill")
     console.print(table)
     memory, arithmetic = found.get("memory"), found.get("flops_per_s")
     if memory:
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
         console.print(
-            f"peak memory of a run: {mebibytes['peak']} MiB; images {mebibytes['images']}, table "
-            f"{mebibytes['table']}, and 1.5 GiB make {mebibytes['limit']}",
+            f"peak memory of a run: {mebibytes['peak']} MiB; images {mebibytes['images']}, logit cache "
+            f"{mebibytes['cache']}, and 1.5 GiB make {mebibytes['limit']}",
             soft_wrap=True,
         )
     if arithmetic:

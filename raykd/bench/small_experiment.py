@@ -1,4 +1,4 @@
-"""A small lab from its first line to its last model, the usual way and raykd's: teacher, baselines, distilled students.
+"""A small experiment from first line to last model, the usual way and raykd's: teacher, baselines, distilled students.
 
 Narrow models, 3 seeds, 16 epochs each, on images of noise; both get the same images, epochs and validation.
 """

@@ -1,4 +1,4 @@
-"""A plan in this process alone, run after run: what the lab does on Ray, where there is only torch."""
+"""A plan in this process alone, run after run: what `run_experiments` does on Ray, with torch alone."""
 
 import time
 from collections.abc import Callable
@@ -31,9 +31,9 @@ def train_plan(
         folder = store.folder(run)
         if folder.status() == "done":
             continue
-        reads_table = bool(run.teachers) and folder.teacher_source_at_start != "live"
-        table = _filled(run, plan, dataset, device, store, hooks, on_filled) if reads_table else None
-        train_one(run, folder, dataset, device, store, table, hooks)
+        reads_cache = bool(run.teachers) and folder.teacher_source_at_start != "live"
+        cache = _filled(run, plan, dataset, device, store, hooks, on_filled) if reads_cache else None
+        train_one(run, folder, dataset, device, store, cache, hooks)
 
 
 def _filled(
@@ -45,16 +45,16 @@ def _filled(
     hooks: Hooks,
     on_filled: Callable[[int, float], None],
 ) -> PlannedCache | None:
-    """The table that the plan wants, filled by the first run that asks for it; None for a live teacher."""
+    """The logit cache that the plan wants, filled by the first run that asks for it; None for a live teacher."""
     trained = [other.name for other in plan.runs if store.status(other) == "done"]
     teachers = [store.folder(teacher) for teacher in run.teachers]
-    teaching = decide(plan, dataset, trained, store.tables, teachers)
-    if teaching is None or teaching.table is None:
+    teaching = decide(plan, dataset, trained, store.logit_caches, teachers)
+    if teaching is None or teaching.cache is None:
         return None
-    filler = filler_of(teaching.table, store, dataset, device)
+    filler = filler_of(teaching.cache, store, dataset, device)
     began, images = time.monotonic(), 0
-    for part in range(teaching.table.num_parts):
+    for part in range(teaching.cache.num_parts):
         images += filler.fill(part, should_stop=hooks.should_stop)
     if images:
         on_filled(images, time.monotonic() - began)
-    return teaching.table
+    return teaching.cache

@@ -22,7 +22,7 @@ from raykd.store.run_folder import lock_at
 
 PROGRAM_TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch from 2.11 on is built
-MIN_FREE_GB = 5.0  # checkpoints and best weights of the lab's 14 runs, and decoded images
+MIN_FREE_GB = 5.0  # checkpoints and best weights of the experiment's 14 runs, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
 LARGEST_JOB = 2**26 - 1  # Slurm's highest job id: the longest name that a job's folder can have
 
@@ -195,7 +195,7 @@ def _results(results: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(folder).free / 1e9
     if free < MIN_FREE_GB:
-        yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"the lab wants {MIN_FREE_GB:g} GB; make room")
+        yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"needs {MIN_FREE_GB:g} GB; free some")
     else:
         yield Finding("ok", "results", f"{folder}: writable, locks, {free:,.0f} GB free")
     if skew > MAX_CLOCK_SKEW_S:

@@ -26,7 +26,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     """Replace the file `path` by `state` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = save(tensors, with_checksum(tensors, metadata or {}))
-    # Not save_file: it leaves a file that nobody else in the lab can read. And safetensors has its metadata in a random
+    # Not save_file: it leaves a file that no other user can read. And safetensors has its metadata in a random
     # order, where equal weights are to be equal bytes.
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()

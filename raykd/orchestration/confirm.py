@@ -41,7 +41,7 @@ class Candidate:
 
 
 def confirm(
-    command: SearchCommand, best: Sequence[Trial], table: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, best: Sequence[Trial], cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Train the first distinct settings of `best` with the experiment's seeds, and return the winner's setting.
 
@@ -68,8 +68,8 @@ def confirm(
         return () if winner is None else plan_of(experiment.with_setting(winner.setting), options)[0].runs
 
     runs = list({run.name: run for run in (*known, *distilled)}.values())
-    tables = [table] if table else []
-    ended = run_to_completion(runs, tables, experiment.workers, options, command.console, should_stop, last_runs)
+    caches = [cache] if cache else []
+    ended = run_to_completion(runs, caches, experiment.workers, options, command.console, should_stop, last_runs)
     raise_for(_unexplained(ended, store))
     row = _write(command, candidates)
     who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
@@ -128,7 +128,7 @@ def _known_baselines(candidates: Sequence[Candidate], command: SearchCommand) ->
 def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
     """Training that did not end: for a cause outside of the run's configuration, or because it was stopped.
 
-    Evaluations that failed are left out: the lab that follows evaluates again.
+    Evaluations that failed are left out: the experiment that follows evaluates again.
     """
     return [
         status

@@ -1,6 +1,6 @@
-"""Where a command reads and writes. Trials import it too, and would wait for what a lab needs besides.
+"""Where a command reads and writes. Trials import it too, and would wait for what an experiment needs besides.
 
-The images that a process trains and tests on: loaded once, however many runs, trials or parts of a table it does.
+The images that a process trains and tests on: loaded once, however many runs, trials or parts of a logit cache it does.
 """
 
 from dataclasses import dataclass

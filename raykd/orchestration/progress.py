@@ -60,7 +60,7 @@ class Progress(LiveTable):
         super().__init__(console)
         self._said: dict[str, tuple[State, int]] = {}
         self._said_at: dict[str, float] = {}
-        self._filled: dict[str, tuple[int, float]] = {}  # a table's parts that are done, and when that was said
+        self._filled: dict[str, tuple[int, float]] = {}  # a logit cache's parts that are done, and when that was said
 
     def show(self, statuses: list[JobStatus]) -> None:
         """Print what is new, and redraw the live table."""
@@ -70,17 +70,17 @@ class Progress(LiveTable):
                 self._said[status.job.name] = (status.state, _epoch(status))
                 self._said_at[status.job.name] = time.monotonic()
                 self.say(line(status))
-        self._show_tables([status for status in statuses if status.job.kind == "fill"])
+        self._show_caches([status for status in statuses if status.job.kind == "fill"])
         self.redraw(lambda: _table(training))
 
-    def _show_tables(self, fills: list[JobStatus]) -> None:
-        """A line for each teacher's table when one more of its parts is filled, at most every LOG_EVERY_S."""
+    def _show_caches(self, fills: list[JobStatus]) -> None:
+        """A line for each teacher's logit cache when one more of its parts is filled, at most every LOG_EVERY_S."""
         for name in dict.fromkeys(status.job.run.name for status in fills):
             parts = [status for status in fills if status.job.run.name == name]
             done, said = sum(part.state is State.DONE for part in parts), self._filled.get(name, (0, -LOG_EVERY_S))
             if done > said[0] and (done == len(parts) or time.monotonic() - said[1] >= LOG_EVERY_S):
                 self._filled[name] = (done, time.monotonic())
-                self.say(table_line(name, parts))
+                self.say(cache_line(name, parts))
 
     def _is_due(self, status: JobStatus) -> bool:
         """Every change of state, and that another command is at it.
@@ -129,18 +129,18 @@ def line(status: JobStatus) -> str:
     return f"{name}  {facts}  {report.images_per_s:,.0f} images/s{left}{how}"
 
 
-def table_line(name: str, parts: list[JobStatus]) -> str:
-    """A teacher's table in one line: parts filled, time left at the pace so far."""
+def cache_line(name: str, parts: list[JobStatus]) -> str:
+    """A teacher's logit cache in one line: parts filled, time left at the pace so far."""
     done = [part for part in parts if part.state is State.DONE]
-    table = parts[0].job.table
-    several = len(table.teachers) if table is not None else 1
-    whose = f"the mean logits of {several} teachers" if several > 1 else "its logits"
+    cache = parts[0].job.cache
+    several = len(cache.teachers) if cache is not None else 1
+    what = f"logit cache of the mean of {several} teachers" if several > 1 else "logit cache"
     began = min(part.times["began"] for part in parts if "began" in part.times)
     spent = max(part.times["ended"] for part in done) - began
     if len(done) == len(parts):
-        return f"{name}  table of {whose} filled in {duration(spent)}"
+        return f"{name}  {what} filled in {duration(spent)}"
     left = duration(spent / len(done) * (len(parts) - len(done)))
-    return f"{name}  table of {whose} {len(done):>3}/{len(parts)} parts  left {left}"
+    return f"{name}  {what} {len(done):>3}/{len(parts)} parts  left {left}"
 
 
 def _epoch(status: JobStatus) -> int:

@@ -1,4 +1,4 @@
-"""The lab: an experiment's plan, checked, trained on Ray, evaluated and reported. One call, one exit code."""
+"""Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
 
 import signal
 import threading
@@ -92,7 +92,7 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
 
 
 def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
-    """Names of those that began under a live teacher: they go on under it, and wait for no table."""
+    """Names of those that began under a live teacher: they go on under it, and wait for no logit cache."""
     return {run.name for run in runs if store.folder(run).teacher_source_at_start == "live"}
 
 
@@ -106,9 +106,9 @@ def teacher_choice_of(plan: Plan, dataset: Dataset, settled: Collection[str], op
     begun = {
         run.name
         for run in plan.runs
-        if store.folder(run).teacher_source_at_start == "table" and store.status(run) != "done"
+        if store.folder(run).teacher_source_at_start == "cache" and store.status(run) != "done"
     }
-    return decide(plan, dataset, settled, store.tables, teachers, begun) if teachers else None
+    return decide(plan, dataset, settled, store.logit_caches, teachers, begun) if teachers else None
 
 
 def run_experiments(
@@ -132,13 +132,13 @@ def run_experiments(
         if teaching is not None:
             say(console, f"teacher of {family}: {teaching.reason}")
     wanted = [(teachings[plan.experiment.family], dataset) for plan, dataset in plans]
-    tables = [
-        filled(table) if is_full(table, store, dataset, partial(say, console)) else table
+    caches = [
+        filled(cache) if is_full(cache, store, dataset, partial(say, console)) else cache
         for teaching, dataset in wanted
-        for table in (teaching.tables if teaching is not None else ())
+        for cache in (teaching.caches if teaching is not None else ())
     ]
     with stop_signals() as stopped:
-        statuses = run_to_completion(runs, tables, experiments[0].workers, options, console, stopped.is_set)
+        statuses = run_to_completion(runs, caches, experiments[0].workers, options, console, stopped.is_set)
         try:
             if reports:
                 report(options.results, console)
@@ -189,14 +189,14 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
     return dataset.description(data.val_images, data.train_images, data.student_images)
 
 
-def filled(table: PlannedCache) -> PlannedCache:
-    """`table` as one that no job has to fill."""
-    return replace(table, num_parts=0)
+def filled(cache: PlannedCache) -> PlannedCache:
+    """`cache` as one that no job has to fill."""
+    return replace(cache, num_parts=0)
 
 
 def run_to_completion(
     runs: Sequence[Run],
-    tables: Sequence[PlannedCache],
+    caches: Sequence[PlannedCache],
     workers: Workers,
     options: Options,
     console: Console,
@@ -205,7 +205,7 @@ def run_to_completion(
 ) -> list[JobStatus]:
     """Train what is left of `runs`, and evaluate each on the test set; how each job ended.
 
-    tables: what runs read their teachers from; those without one have it live.
+    caches: what runs read their teachers from; those without one have it live.
     then: called with how the jobs ended. The runs that it returns are evaluated instead of `runs`, and trained before
     where that is left; those that failed are left out.
     """
@@ -213,11 +213,11 @@ def run_to_completion(
     trained = {run.name for run in runs if store.status(run) == "done"}
     evaluated = {run.name for run in runs if then or (run.name in trained and is_tested(store.folder(run)))}
     live = half_done_live(runs, store)
-    jobs = jobs_of(runs, trained, evaluated, tables, live)
+    jobs = jobs_of(runs, trained, evaluated, caches, live)
 
     def jobs_on(slots: Slots) -> list[Job]:
-        """The same jobs, with the tables in parts for these slots."""
-        sized = [parts_on(table, slots.gpus, slots.count) for table in tables]
+        """The same jobs, with the logit caches in parts for these slots."""
+        sized = [parts_on(cache, slots.gpus, slots.count) for cache in caches]
         return jobs_of(runs, trained, evaluated, sized, live)
 
     def last_jobs(statuses: Sequence[JobStatus]) -> list[Job]:

@@ -39,22 +39,23 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """Train a run, evaluate a trained one on the test set, or fill a part of the table of the teacher `run`, of several
-    teachers the first.
+    """Train a run, evaluate a trained one on the test set, or fill a part of a logit cache.
 
-    needs: names of the jobs that come before. table: what a distilled run reads its teacher from; None for live.
+    run: of a fill job the first of the cache's teachers.
+
+    needs: names of the jobs that come before. cache: what a distilled run reads its teacher from; None for live.
     """
 
     kind: Literal["train", "evaluate", "fill"]
     run: Run
     needs: tuple[str, ...] = ()
-    table: PlannedCache | None = None
+    cache: PlannedCache | None = None
     part: int = 0
 
     @property
     def name(self) -> str:
-        which = f" {self.part + 1}/{self.table.num_parts}" if self.kind == "fill" and self.table else ""
-        more = " with embeddings" if which and self.table and self.table.embedding_width else ""
+        which = f" {self.part + 1}/{self.cache.num_parts}" if self.kind == "fill" and self.cache else ""
+        more = " with embeddings" if which and self.cache and self.cache.embedding_width else ""
         return f"{self.kind} {self.run.name}{which}{more}"
 
 
@@ -80,17 +81,17 @@ def jobs_of(
     runs: Iterable[Run],
     trained: set[str],
     evaluated: set[str],
-    tables: Iterable[PlannedCache] = (),
+    caches: Iterable[PlannedCache] = (),
     live: Collection[str] = (),
 ) -> list[Job]:
     """The jobs left of `runs`, given the names of those that are trained, of those evaluated on test, and of those
-    that read no table.
+    that read no logit cache.
 
-    Teachers come first, then their `tables`: they hold others up, of several families at once. Nothing is trained
+    Teachers come first, then their `caches`: they hold others up, of several families at once. Nothing is trained
     before every imported teacher was evaluated, since one that does not fit ends the command. A run is evaluated, in
     seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
     """
-    all_tables = [(_names(table.teachers), table) for table in tables]
+    all_caches = [(_names(cache.teachers), cache) for cache in caches]
     left = {run.name for run in runs if run.name not in trained}
     imports = [run for run in runs if run.imported is not None and run.name in left]
 
@@ -98,19 +99,19 @@ def jobs_of(
         return tuple(Job("train", run).name for run in before if run.name in left)
 
     fills = [
-        Job("fill", table.teachers[0], after(*table.teachers), table, part)
-        for _, table in all_tables
-        for part in range(table.num_parts)
+        Job("fill", cache.teachers[0], after(*cache.teachers), cache, part)
+        for _, cache in all_caches
+        for part in range(cache.num_parts)
     ]
     jobs = []
     for run in runs:
         taught_by = _names(run.teachers)
-        serving = (table for teachers, table in all_tables if teachers == taught_by and table.serves(run))
-        table = next(serving, None) if run.name not in live else None
+        serving = (cache for teachers, cache in all_caches if teachers == taught_by and cache.serves(run))
+        cache = next(serving, None) if run.name not in live else None
         if run.name in left:
-            needs = tuple(job.name for job in fills if job.table == table) if table else after(*run.teachers)
+            needs = tuple(job.name for job in fills if job.cache == cache) if cache else after(*run.teachers)
             waits = after(*imports) if run.imported is None else ()
-            jobs.append(Job("train", run, tuple(dict.fromkeys((*needs, *waits))), table))
+            jobs.append(Job("train", run, tuple(dict.fromkeys((*needs, *waits))), cache))
         if run.name not in evaluated:
             jobs.append(Job("evaluate", run, after(run)))
     first = [job for job in jobs if job.run.stage == "teacher"]

@@ -54,21 +54,23 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
         return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
     only_teacher = replace(options, stages=("teacher",))
     teachers = run_experiments([command.experiment], only_teacher, command.console, reports=False)
-    teaching = teacher_choice_of(plan, dataset, (), options)  # the table is there by now, where one was to be filled
-    table = filled(teaching.table) if teaching is not None and teaching.table is not None else None
+    teaching = teacher_choice_of(
+        plan, dataset, (), options
+    )  # the logit cache is there by now, where one was to be filled
+    cache = filled(teaching.cache) if teaching is not None and teaching.cache is not None else None
     with folder.lock(), stop_signals() as stopped:
-        _begin(command, identity, teachers, table and _name_of(table, plan, dataset, options))
+        _begin(command, identity, teachers, cache and _name_of(cache, plan, dataset, options))
         study = Study(folder, settings, command.own)
-        _try_until_done(command, study, table, stopped.is_set)
+        _try_until_done(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search cut off after its trials; the same command goes on")
         command.say(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
-        return confirm(command, best, table, stopped.is_set)
+        return confirm(command, best, cache, stopped.is_set)
 
 
 def _try_until_done(
-    command: SearchCommand, study: Study, table: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> None:
     """Run rounds of trials for as long as a round ends some of them.
 
@@ -78,7 +80,7 @@ def _try_until_done(
     before, outside, num_trials = -1, {}, command.settings.num_trials
     while before < (ended := num_ended(study.trials())) < num_trials and not should_stop():
         before = ended
-        outside = _try_all(command, study, table, should_stop)
+        outside = _try_all(command, study, cache, should_stop)
     if outside and ended < num_trials and not should_stop():
         (number, reason), *others = outside.items()
         more = f" (and {plural(len(others), 'more trial')})" if others else ""
@@ -89,7 +91,7 @@ def _try_until_done(
 
 
 def _try_all(
-    command: SearchCommand, study: Study, table: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
     """Run what is left of the trials once; see `trials.try_all`."""
     from ray import tune
@@ -113,7 +115,7 @@ def _try_all(
     places = command.experiment, settings, whole, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, table, flag, Path.cwd())
+        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
@@ -140,17 +142,17 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return best_first(done, settings)
 
 
-def _name_of(table: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
+def _name_of(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
     """The folder's name of the logit cache that the trials read. The teachers are trained by now."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    return table.key(dataset, weights_of(teachers)).name
+    return cache.key(dataset, weights_of(teachers)).name
 
 
-def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], table: str | None) -> None:
+def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None) -> None:
     """Write search.json: of a new search, or of one that is resumed.
 
-    table: name of the logit cache that the trials read; None for a live teacher.
+    cache: name of the logit cache that the trials read; None for a live teacher.
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
@@ -166,7 +168,7 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
         started=earlier.get("started") or now(),
         resumes=earlier.get("resumes", -1) + 1,
         fill_seconds=earlier.get("fill_seconds", 0.0) + fill_s,
-        table=table or earlier.get("table"),
+        cache=cache or earlier.get("cache"),
         versions=versions(),
         hardware=hardware(None),
         git=source(),

@@ -80,7 +80,7 @@ def _checked(folder: SearchFolder) -> dict[str, Any]:
     """search.json, of which the fields that a search goes on from have the right types."""
     record = folder.record()
     expected: dict[str, tuple[type, ...]] = {
-        "identity": (Mapping,), "resumes": (int,), "fill_seconds": (int, float), "started": (str,), "table": (str,)
+        "identity": (Mapping,), "resumes": (int,), "fill_seconds": (int, float), "started": (str,), "cache": (str,)
     }  # fmt: skip
     for name, types in expected.items():
         value = record.get(name)

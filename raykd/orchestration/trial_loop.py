@@ -31,7 +31,7 @@ LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at th
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What every trial shares. `table`: what they read their teacher from, or None. stop: the command's StopFlag.
+    """What every trial shares. `cache`: what they read their teacher from, or None. stop: the command's StopFlag.
 
     threads, gpus: of each of the trial's `workers`. started_in: what relative paths of the experiment's are below; Tune
     calls a trial in a working directory of its own.
@@ -44,7 +44,7 @@ class TrialConfig:
     threads: int
     gpus: float
     workers: int
-    table: PlannedCache | None
+    cache: PlannedCache | None
     stop: Any
     started_in: Path
 
@@ -82,7 +82,7 @@ def train_trial(
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.first(folder.history):  # of an earlier command, or of a worker that died
             report_value(row)
-        train_one(run, folder, dataset, device, store, shared.table, hooks, group, logging)
+        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # for a process elsewhere that reports the result
     return results.last

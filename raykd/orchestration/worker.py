@@ -43,7 +43,7 @@ from raykd.training.train_one import Logging, RunLocked, train_one
 ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
 RAY_REPORT_EVERY_S = 30.0
 _out_of_memory: set[str] = set()  # names of jobs that had no memory on a shared GPU
-SHARES = 16  # of a part of a table: some seconds of work for each of several workers
+SHARES = 16  # of a part of a logit cache: some seconds of work for each of several workers
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,23 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
-    """Fill a part of a teacher's table, each of several workers a share of it."""
-    assert job.table is not None
-    filler = _filler(job.table, worker.options, worker.gpus)
+    """Fill a part of a teacher's logit cache, each of several workers a share of it."""
+    assert job.cache is not None
+    filler = _filler(job.cache, worker.options, worker.gpus)
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
     for share in range(SHARES):  # the first worker alone hears of a stop, and the others between two shares
         if group.agree(link.should_stop())[0]:
-            raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+            raise Interrupted("stopped while the teacher's logit cache is filled; the same command goes on")
         filler.fill(job.part, share * group.size + group.rank, SHARES * group.size)
     group.gather(torch.zeros(1))  # a part is done when all have done theirs
 
 
 @lru_cache(maxsize=1)
-def _filler(table: PlannedCache, options: Options, gpus: float) -> Filler:
+def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     """For all parts that this worker fills one after another."""
-    return filler_of(table, RunStore(options.results), dataset_of(table.data, options), device_of(gpus))
+    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_of(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
@@ -183,7 +183,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             export(run, report, device)
 
     logging = Logging(tensorboard=True, gpus=worker.gpus)
-    train_one(run, folder, dataset, device, store, job.table, Hooks(on_epoch, link.should_stop), group, logging)
+    train_one(run, folder, dataset, device, store, job.cache, Hooks(on_epoch, link.should_stop), group, logging)
     to_ray.flush()
 
 

@@ -101,7 +101,7 @@ class Experiment(Config):
     teacher_checkpoint: a file of weights, FILE or FILE#KEY, that are imported instead of trained. teacher_mean,
     teacher_std: by channel, as fractions of 255, what an imported teacher's images are normalized by; () for what its
     file says, or timm for its name, or else the data's.
-    teacher_source: 'table' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
+    teacher_source: 'cache' keeps the teacher's logits for each view on disk, 'live' asks it at every step, 'auto' takes
     what costs fewer passes of it.
     """
 
@@ -114,7 +114,7 @@ class Experiment(Config):
     seeds: Seeds = (0, 1, 2)
     teacher_seed: Seed = 0
     teacher_checkpoint: str | None = None
-    teacher_source: Literal["auto", "live", "table"] = not_fingerprinted("auto")
+    teacher_source: Literal["auto", "live", "cache"] = not_fingerprinted("auto")
     workers: Workers = Workers()
     search: Search | None = not_fingerprinted(None)
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = not_fingerprinted(())
@@ -140,8 +140,8 @@ class Experiment(Config):
             wants = f"must be three numbers, one a channel, {low} up to 1: divide values of pixels by 255"
             self.require(len(values) in (0, 3) and inside, name, wants)
         augmented = ", ".join(self.augmented)
-        wants = f"student.augmentation has {augmented}, and a table holds views alone; use live, or auto"
-        self.require(not augmented or self.teacher_source != "table", "teacher_source", wants)
+        wants = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
+        self.require(not augmented or self.teacher_source != "cache", "teacher_source", wants)
         for who in ("teacher", "student"):
             recipe: Recipe = getattr(self, who)
             shared = recipe.batch_size % self.workers.count == 0
@@ -161,8 +161,8 @@ class Experiment(Config):
         self.require(not self.compare or self.search is None, "compare", both)
         more = ", ".join(sorted(self.needs.union(*(method.needs for method in self.compare)) - self.cached_needs))
         held = "logits" if self.compare else "logits and embeddings"
-        wants = f"the method needs the teacher's {more}, and a table holds {held}; use live, or auto"
-        self.require(not more or self.teacher_source != "table", "teacher_source", wants)
+        wants = f"the method needs the teacher's {more}, and a logit cache holds {held}; use live or auto"
+        self.require(not more or self.teacher_source != "cache", "teacher_source", wants)
 
     def _check_token(self) -> None:
         model = self.student.model
@@ -209,7 +209,7 @@ class Experiment(Config):
 
     @property
     def cached_needs(self) -> frozenset[Need]:
-        """What a table for its runs holds. For a comparison logits alone: embeddings would serve few of its methods."""
+        """What a logit cache holds: in a comparison only logits, since few methods would read embeddings."""
         is_whole = not self.compare and self.needs <= CACHEABLE
         logits: frozenset[Need] = frozenset({"logits"})
         return self.needs | logits if is_whole else logits

@@ -22,7 +22,7 @@ REMEDIES = {
     "search.json": _SEARCH_AGAIN,
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best settings again",
-    "table.json": "remove the folder '{folder}', and the logit cache is filled again",
+    "cache.json": "remove the folder '{folder}', and the logit cache is filled again",
 }
 
 

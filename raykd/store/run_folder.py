@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def teacher_source_at_start(self) -> str:
-        """'live' or 'table' where the run is half done under such a teacher; else ''."""
+        """'live' or 'cache' where the run is half done under such a teacher; else ''."""
         if not self.checkpoint.is_file():
             return ""
         return self.fields().optional_part("compute").optional_text("teacher") or ""

@@ -27,9 +27,9 @@ class RunStore:
     results: Path
 
     @property
-    def tables(self) -> Path:
-        """Where teachers' tables are kept, for every run and search on these results."""
-        return self.results / ".tables"
+    def logit_caches(self) -> Path:
+        """Return the folder of the logit caches, which all runs and searches on these results share."""
+        return self.results / ".logit_caches"
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)

@@ -1,8 +1,8 @@
 """A method's adapter, made of what both networks say of two images: before anything is trained, and then again.
 
 Both times alike, so that a method which passes the check passes later: NUM_SHOWN images whatever the batch, all tensors
-on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a table
-holds no more.
+on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a logit
+cache holds no more.
 """
 
 import torch

@@ -128,7 +128,7 @@ def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier
         )
     began, source = earlier.get("compute", {}), teacher.source or None
     if began.get("teacher", source) != source:
-        # Never 'table', which a comparison refuses where embeddings are needed; 'auto' takes the table up again.
+        # Never 'cache', which a comparison refuses where embeddings are needed; 'auto' takes the logit cache up again.
         how = "live" if began["teacher"] == "live" else "auto"
         raise RunFailed(
             f"{run.name} is half done under a teacher that was {began['teacher']}, and this would be {source}; go on "

@@ -71,8 +71,8 @@ class Training:
 
     @property
     def how(self) -> str:
-        """How it computes, for a person: 'bf16, 2 threads, teacher from a table'."""
-        teacher = {"live": ", teacher live", "table": ", teacher from a table"}.get(self.teacher.source, "")
+        """How it computes, for a person: 'bf16, 2 threads, cached teacher'."""
+        teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
         return f"{self.compute}{teacher}{self._step_in_words()}"
 
     def _step_in_words(self) -> str:
@@ -155,7 +155,7 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
 def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
     """Raise RunFailed for a teacher that is broken: in training it would look like a learning rate that is too high."""
     if not outputs.logits.isfinite().all():
-        where = "the logit cache that it is read from" if teacher.source == "table" else "its weights"
+        where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
         raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
 
 
@@ -170,7 +170,7 @@ def _make_loader(
     run: Run, dataset: Dataset, rows: Tensor, teacher: Teacher, device: torch.device, group: Group
 ) -> TrainLoader:
     augmentation = run.recipe.augmentation
-    assert not (augmentation.techniques and teacher.source == "table"), "a table knows views, and no other pixels"
+    assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache knows views, and no other pixels"
     return TrainLoader(
         dataset.train.images,
         dataset.train.labels,

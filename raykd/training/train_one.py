@@ -1,4 +1,4 @@
-"""Train one run in its folder: what a worker of a lab, a trial of a search and a plan without Ray have in common.
+"""Train one run in its folder: shared by a Ray Train worker, a trial of a search and the plan without Ray.
 
     train_one(run, folder, dataset, device, RunStore(results), logit_cache, Hooks(on_epoch, should_stop))
 
@@ -53,14 +53,14 @@ def train_one(
     dataset: Dataset,
     device: torch.device,
     store: RunStore,
-    table: PlannedCache | None,
+    cache: PlannedCache | None,
     hooks: Hooks = NO_HOOKS,
     group: Group = ALONE,
     logging: Logging = NO_LOGGING,
 ) -> None:
     """Train `run` in `folder` from where it stands to its end; all workers of `group` call this.
 
-    table: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
+    cache: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
     worker; files are written by the first one.
 
     Raises what `fit` raises, ConfigError for several workers on MIG instances of one node, RunFailed with a remedy
@@ -72,7 +72,7 @@ def train_one(
         teacher_source_at_start = group.first(
             lambda: folder.teacher_source_at_start
         )  # another node may have an older file in memory
-        teacher = teacher_of(run, teacher_source_at_start, table, store, dataset, device)
+        teacher = teacher_of(run, teacher_source_at_start, cache, store, dataset, device)
         board = held.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
         def on_epoch(report: EpochReport) -> None:

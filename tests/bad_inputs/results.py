@@ -81,13 +81,13 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
         from raykd.training.teacher.choose import key_of, weights_of
 
         store = RunStore(finished.copy_to(folder))
-        plan = finished.plan_of(folder, ("teacher", "distilled"), seeds=(0, 1, 2), teacher_source="table")
+        plan = finished.plan_of(folder, ("teacher", "distilled"), seeds=(0, 1, 2), teacher_source="cache")
         store.write_plan(plan)
         run = plan.runs[-1]
         teacher = weights_of([store.folder(teacher) for teacher in run.teachers])
         key = key_of(run.data, run.recipe.precision, finished.dataset(), teacher)
-        damage(LogitCache(store.tables, key).folder / "table.json")
-        return [*_words("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=table"]
+        damage(LogitCache(store.logit_caches, key).folder / "cache.json")
+        return [*_words("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=cache"]
 
     return make
 
@@ -319,10 +319,10 @@ CASES = [
         ("confirmed.json' is damaged", "winner is 9", "confirm"),
     ),
     BadInput(
-        "an empty table.json", _in_cache(finished.empty), ("table.json' is damaged", "logit cache is filled again")
+        "an empty cache.json", _in_cache(finished.empty), ("cache.json' is damaged", "logit cache is filled again")
     ),
     BadInput(
-        "a table.json of another teacher", _in_cache(finished.change(teacher_sha256="00")), ("teacher_sha256", "remove")
+        "a cache.json of another teacher", _in_cache(finished.change(teacher_sha256="00")), ("teacher_sha256", "remove")
     ),
-    BadInput("a folder called table.json", _in_cache(finished.to_folder), ("table.json' is damaged", "it is a folder")),
+    BadInput("a folder called cache.json", _in_cache(finished.to_folder), ("cache.json' is damaged", "it is a folder")),
 ]

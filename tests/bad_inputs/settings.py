@@ -46,8 +46,8 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "search=asha": ("search=asha: 'asha' cannot stand for Search", "which has the fields space"),
     "student.augmentation=none": ("'none' cannot stand for Augmentation", "which has the fields"),
     "student=none": ("'none' cannot stand for Recipe", "which has the fields"),
-    "teacher_source=cache": ("teacher_source=cache", "one of auto, live, table"),
-    ("teacher_source=table", "method=at"): ("teacher_source = 'table'", "use live, or auto"),
+    "teacher_source=disk": ("teacher_source=disk", "one of auto, live, cache"),
+    ("teacher_source=cache", "method=at"): ("teacher_source = 'cache'", "use live or auto"),
     ("teacher_seed=5", "teacher_seeds=0,1"): ("teacher_seed = 5", "leave one of both out"),
     ("teacher_checkpoint=a.pth", "teacher_seeds=0,1"): ("teacher_checkpoint = 'a.pth'", "leave one of both out"),
     ("student.model.width=8", "student.model=vit6"): ("width = 8 in ViT", "multiple of heads = 3"),
@@ -113,7 +113,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     # Settings that are none, or that have no effect.
     "nonsense": ("--set nonsense", "FIELD=VALUE"),
     "=1": ("--set =1", "FIELD=VALUE"),
-    "tiny=1": ("--set tiny=1", "wants a field of tiny"),
+    "tiny=1": ("--set tiny=1", "must name a field, such as tiny."),
     "cnn.seeds=1": ("unknown config field 'cnn.seeds'", "families here are tiny"),
     ("student.epochs=3", "student.schedule=multistep", "student.schedule.milestones=4,8"): (
         "student.epochs=3, student.schedule=multistep, student.schedule.milestones=4,8: milestones = (4.0, 8.0)",
@@ -172,8 +172,8 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
         ("unknown config field 'method.temperature': HardLabels has",),
     ),
     "a teacher's source as a flag and as a setting": (
-        command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=table"),
-        ("--teacher live and --set teacher_source=table set the same field",),
+        command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=cache"),
+        ("--teacher live and --set teacher_source=cache set the same field",),
     ),
     "a search that a setting removes": (
         command("tune", "FILE", "--set", "search=none", text=f"{EXPERIMENT}\nfrom dataclasses import replace\n"

@@ -39,10 +39,10 @@ def tiny(family: Family) -> Family:
 
 def test_figures_are_medians_of_ratios_within_a_round() -> None:
     found = figures(cnn(), ROUNDS)
-    assert found["loop_efficiency"] == {"baseline": 1.0, "table": 1.0, "live": 0.5}
-    assert found["table_over_baseline"] == 1.0
-    assert found["usual_over_raykd"]["full_table"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
-    assert found["spread"]["usual_over_raykd"]["full_table"] == pytest.approx([4.125, 4.375])
+    assert found["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
+    assert found["cache_over_baseline"] == 1.0
+    assert found["usual_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
+    assert found["spread"]["usual_over_raykd"]["full_cache"] == pytest.approx([4.125, 4.375])
     assert found["ms_per_step"]["usual"] == pytest.approx(5500 / 9)
     assert found["images_per_s"]["usual"] == pytest.approx(128 * 9 / 5.5)
     assert found["rounds"] == ROUNDS
@@ -62,7 +62,7 @@ def test_a_family_is_measured_from_end_to_end() -> None:
     assert {len(values) for values in found["rounds"].values()} == {2}
     assert all(value > 0 for values in found["rounds"].values() for value in values)
     assert set(found["loop_efficiency"]) == set(KINDS)
-    for name in ("usual", "loop table", "loop live", "loop baseline"):
+    for name in ("usual", "loop cache", "loop live", "loop baseline"):
         assert all(
             whole > steps
             for whole, steps in zip(found["rounds"][f"{name}, epoch"], found["rounds"][f"{name}, steps"], strict=True)
@@ -113,7 +113,7 @@ def test_command_prints_and_writes_what_it_measured(
 ) -> None:
     for name in ("cnn", "vit"):
         monkeypatch.setitem(FAMILIES, name, lambda: tiny(cnn()))
-    sizes = {"peak": 1 << 30, "images": 1 << 29, "table": 1 << 27, "limit": 1 << 31}
+    sizes = {"peak": 1 << 30, "images": 1 << 29, "cache": 1 << 27, "limit": 1 << 31}
     monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
     monkeypatch.setattr(run, "compare", lambda size, device: {"usual_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
     threads = torch.get_num_threads()
@@ -121,9 +121,9 @@ def test_command_prints_and_writes_what_it_measured(
     assert torch.get_num_threads() == threads
     found: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
     for name in ("cnn", "vit"):
-        assert set(found[name]["loop_efficiency"]) == {"baseline", "table", "live"}
-        assert set(found[name]["usual_over_raykd"]) == {"full_table", "with_fill"}
-        assert found[name]["table_over_baseline"] > 0 and found[name]["rounds"]
+        assert set(found[name]["loop_efficiency"]) == {"baseline", "cache", "live"}
+        assert set(found[name]["usual_over_raykd"]) == {"full_cache", "with_fill"}
+        assert found[name]["cache_over_baseline"] > 0 and found[name]["rounds"]
         assert found[name]["flops_per_s"]["share"] > 0
     words = capsys.readouterr().out
     for expected in ("cnn: a training step", "vit: ratios", "1,024 MiB", "raykd 3 s", "3.0 times", "TFLOP/s"):
@@ -150,11 +150,11 @@ def test_mistakes_are_one_line_and_nothing_is_measured(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_run_on_a_cpu_keeps_to_images_table_and_a_gigabyte_and_a_half(name: str) -> None:
+def test_run_on_a_cpu_keeps_to_images_cache_and_a_gigabyte_and_a_half(name: str) -> None:
     found = memory.peak_memory(name, CPU)
     print(name, found)
-    assert found["table"] == 162_000_000 and found["peak"] < found["limit"]
-    assert found["limit"] == found["images"] + found["table"] + 3 * 2**29
+    assert found["cache"] == 162_000_000 and found["peak"] < found["limit"]
+    assert found["limit"] == found["images"] + found["cache"] + 3 * 2**29
 
 
 def test_noise_is_not_the_same_image_again() -> None:

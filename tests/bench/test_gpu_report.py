@@ -33,9 +33,9 @@ def test_toy_report_has_figures_of_every_part_and_imports_neither_ray_nor_optuna
     parts: dict[str, Any] = json.loads((out / "report.json").read_text())["parts"]
     assert list(parts) == list(gpu_report.BUDGETS)
     assert {name: part["failed"] for name, part in parts.items()} == {name: {} for name in parts}
-    assert all(part["figures"] for name, part in parts.items() if name not in ("energy", "lab"))
+    assert all(part["figures"] for name, part in parts.items() if name not in ("energy", "experiment"))
     assert set(parts["energy"]["left_out"].values()) == {"requires CUDA"}
-    assert parts["lab"]["left_out"] == {"lab": "no --data-dir with CIFAR-10"}
+    assert parts["experiment"]["left_out"] == {"experiment": "no --data-dir with CIFAR-10"}
     checks = parts["cuda_tests"]["figures"]
     assert len(checks) > 30 and all(check["passed"] for check in checks.values())
     assert parts["steps"]["figures"]["resnet8 cache, graph"]["ms_per_step"] > 0

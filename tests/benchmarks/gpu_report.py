@@ -3,8 +3,8 @@
     python tests/benchmarks/gpu_report.py --out DIR [--data-dir DIR] [--minutes 9] [--parts a,b,c]
                                           [--device cuda|cpu] [--toy]
 
-Writes DIR/report.json and DIR/report.txt, rewritten after every figure. The parts share --minutes; what they leave is
-the lab's. This process only watches: the parts run in a child. A child that hangs or loses the GPU is replaced by
+Writes DIR/report.json and DIR/report.txt, rewritten after every figure. The parts share --minutes; the experiment
+gets the rest. This process only watches: the parts run in a child. A child that hangs or loses the GPU is replaced by
 another, which continues with the next figure; the figure itself counts as failed.
 """
 
@@ -35,7 +35,7 @@ BUDGETS = {
     "memory": 12,
     "packing": 60,
     "energy": 25,
-    "lab": 130,
+    "experiment": 130,
 }
 LOST_GPU = 7  # exit status of a child whose CUDA context is unusable
 GRACE_S = 8.0  # for the part in progress, after the end of --minutes

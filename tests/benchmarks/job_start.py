@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cluster")]
 
-import small_lab  # noqa: E402
+import small_experiment  # noqa: E402
 from testbed import Testbed  # noqa: E402
 
 
@@ -30,7 +30,7 @@ def main() -> None:
 def _first_step(slurm: Testbed) -> float:
     """Until the checkpoint of the first step is there; the job is cancelled then."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*small_lab.words(Path(folder)), "--stage", "teacher"]
+        words = [*small_experiment.words(Path(folder)), "--stage", "teacher"]
         options = ["--cpus-per-task=1", "--mem=6G", "slurm/ray_cluster.slurm"]
         job_id = slurm.sbatch([*options, *words], ROOT)
         slurm.wait_for_output(job_id, "starting Ray", timeout_s=30)

@@ -1,4 +1,4 @@
-"""What the lab adds around training, on this machine: seconds to the first training step, and per extra run.
+"""What the experiment adds around training, on this machine: seconds to the first training step, and per extra run.
 
     python tests/benchmarks/overheads.py [--rounds 3]
 

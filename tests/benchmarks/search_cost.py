@@ -1,11 +1,11 @@
-"""What a search costs with early stopping and the teacher's table, against every trial in full under a live teacher.
+"""The cost of a search with early stopping and a logit cache, against trials in full with a live teacher.
 
     python tests/benchmarks/search_cost.py --data-dir DIR [--trials 16] [--epochs 12]
 
 Two searches of the same seeds over alpha and temperature, for distill_cnn.py's student made small (CIFAR-10 at 16x16,
 10,000 images, a narrow ResNet-18 teaching a narrow ResNet-8): trials of 20 s and more, as many at once as there are
-cores. Cost is CPU seconds of the trials' training, and of filling the table. Both best settings are then trained with
-three fresh seeds and compared on validation, paired by seed.
+cores. Cost is CPU seconds of the trials' training, and of filling the logit cache. Both best settings are then trained
+with three fresh seeds and compared on validation, paired by seed.
 """
 
 import argparse
@@ -56,16 +56,16 @@ def main() -> None:
     asked = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
     found = {}
     with ray_session():
-        for name, source, scheduler in (("table", "table", "asha"), ("live", "live", "none")):
+        for name, source, scheduler in (("cache", "cache", "asha"), ("live", "live", "none")):
             made: Any = replace(asked, scheduler=scheduler, name=f"search-{name}")
             found[name] = _search(replace(experiment, search=made, teacher_source=source), options)
             print(json.dumps({name: found[name]}), flush=True)
-    differences = [a - b for a, b in zip(found["table"]["val_top1"], found["live"]["val_top1"], strict=True)]
+    differences = [a - b for a, b in zip(found["cache"]["val_top1"], found["live"]["val_top1"], strict=True)]
     spread = spread_of(differences)
     assert spread is not None
-    cost = found["table"]["training_s"] + found["table"]["filling_s"]
+    cost = found["cache"]["training_s"] + found["cache"]["filling_s"]
     print(json.dumps({"cost ratio": round(cost / found["live"]["training_s"], 3)}))
-    print(json.dumps({"val top1, table + ASHA less live": round(spread.mean, 2), "std": spread.std}))
+    print(json.dumps({"val top1, logit cache + ASHA less live": round(spread.mean, 2), "std": spread.std}))
 
 
 def _search(experiment: Experiment, options: Options) -> dict[str, Any]:

@@ -14,13 +14,13 @@ ENVIRON = {
     "SLURM_CPUS_ON_NODE": "8",
     "SLURM_GPUS_ON_NODE": "2",
     "SLURM_MEM_PER_NODE": "32768",
-    "SLURM_SUBMIT_DIR": "/lab/ada/raykd",
+    "SLURM_SUBMIT_DIR": "/home/ada/raykd",
 }
 
 
 def test_reads_a_job_of_one_node() -> None:
     node = Node("cn1", num_cpus=8, num_gpus=2, memory_bytes=32768 * MEBIBYTE)
-    assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/lab/ada/raykd"), restart_count=0)
+    assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/home/ada/raykd"), restart_count=0)
 
 
 def test_counts_restarts() -> None:

@@ -107,18 +107,18 @@ def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> 
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [
-        ([], ["--partition=lab", "--gres=gpu:h100:1"]),
+        ([], ["--partition=gpu", "--gres=gpu:h100:1"]),
         (["-p", "big"], ["--partition=big", "--gres=gpu:h100:1"]),
         (["--partition=big", "--time=5"], ["--partition=big", "--gres=gpu:h100:1", "--time=5"]),
-        (["--gpus=2"], ["--partition=lab", "--gres=gpu:a100:2"]),
-        (["-G", "2", "--mem-per-gpu=8G"], ["--partition=lab", "--gres=gpu:a100:2", "--mem=16384M"]),
-        (["--gres=gpu:2"], ["--partition=lab", "--gres=gpu:a100:2"]),
-        (["--gpus-per-node=v100:2"], ["--partition=lab", "--gres=gpu:v100:2"]),
-        (["--gres=none"], ["--partition=lab", "--gres=none"]),
+        (["--gpus=2"], ["--partition=gpu", "--gres=gpu:a100:2"]),
+        (["-G", "2", "--mem-per-gpu=8G"], ["--partition=gpu", "--gres=gpu:a100:2", "--mem=16384M"]),
+        (["--gres=gpu:2"], ["--partition=gpu", "--gres=gpu:a100:2"]),
+        (["--gpus-per-node=v100:2"], ["--partition=gpu", "--gres=gpu:v100:2"]),
+        (["--gres=none"], ["--partition=gpu", "--gres=none"]),
     ],
 )
 def test_users_own_options_are_followed(sinfo: Path, typed: list[str], wanted: list[str], capsys) -> None:
-    assert main(["--partition", "lab", "--rank", " ".join(RANK), "--", "--dry-run", *typed, __file__]) == 0
+    assert main(["--partition", "gpu", "--rank", " ".join(RANK), "--", "--dry-run", *typed, __file__]) == 0
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert words == ["sbatch", *wanted, "slurm/ray_cluster.slurm", __file__]
     if sinfo.exists():

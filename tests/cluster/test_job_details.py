@@ -17,7 +17,7 @@ ENVIRON = {
     "SLURM_JOB_NUM_NODES": "1",
     "SLURM_JOB_NODELIST": "cn1",
     "SLURM_CPUS_ON_NODE": "8",
-    "SLURM_SUBMIT_DIR": "/lab",
+    "SLURM_SUBMIT_DIR": "/home",
 }
 CN1 = "Nodes=cn1 CPU_IDs=0-7 Mem=32768 GRES=gpu:h100:1(IDX:0)"
 

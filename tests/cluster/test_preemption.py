@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from run_by_several import train_by_two
 from slurm_jobs import SCRIPT, leftovers, start_now
 from testbed import HERE, Testbed, missing
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
 BOOT_TIMEOUT_S = 240
-LONG = (*small_lab.SMALL, "teacher.epochs=600", "workers.cpus=1", "workers.gpus=0")
-BY_TWO = (*small_lab.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
+LONG = (*small_experiment.SMALL, "teacher.epochs=600", "workers.cpus=1", "workers.gpus=0")
+BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
 SAVED = "every run is saved"
 
 
@@ -32,7 +32,7 @@ def preempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
 
 def train(bed: Testbed, repository: Path, results: Path, *options: str, settings: tuple[str, ...] = LONG) -> int:
     """Submit the training of the teacher, and wait until it trains."""
-    words = [*small_lab.words(results, settings), "--stage", "teacher"]
+    words = [*small_experiment.words(results, settings), "--stage", "teacher"]
     job_id = bed.sbatch([*options, *ONE_CPU, SCRIPT, *words], repository)
     bed.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     return job_id
@@ -44,9 +44,9 @@ def preempt(bed: Testbed, num_nodes: int = 2) -> int:
 
 
 def assert_taken_up_once(results: Path, tmp_path: Path) -> None:
-    (teacher,) = small_lab.runs(("teacher",), LONG)
+    (teacher,) = small_experiment.runs(("teacher",), LONG)
     assert RunStore(results).folder(teacher).record()["resumes"] == 1
-    small_lab.assert_undisturbed(teacher, results, tmp_path / "straight")
+    small_experiment.assert_undisturbed(teacher, results, tmp_path / "straight")
 
 
 def test_job_preempted_with_grace_saves_is_requeued_and_ends_with_the_bits_of_an_undisturbed_run(
@@ -74,7 +74,7 @@ def test_job_preempted_where_slurm_cancels_saves_and_ends_with_75_and_the_line_t
     assert job.exit_code == 75, job.output
     assert SAVED in job.output and "cut off and not requeued: Slurm preempted it and cancels" in job.output
     assert preempting.wait(urgent, timeout_s=60).exit_code == 0
-    words = [*small_lab.words(results, LONG), "--stage", "teacher"]
+    words = [*small_experiment.words(results, LONG), "--stage", "teacher"]
     assert preempting.wait(preempting.sbatch([*ONE_CPU, SCRIPT, *words], repository), timeout_s=300).exit_code == 0
     assert_taken_up_once(results, tmp_path)
     assert leftovers(preempting) == []
@@ -92,7 +92,7 @@ def test_run_over_two_nodes_that_is_preempted_saves_on_both(
     job = preempting.wait(job_id, timeout_s=300)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert SAVED in job.output
-    (teacher,) = small_lab.runs(("teacher",), BY_TWO)
+    (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
     best = RunStore(tmp_path / "results").folder(teacher).best
     assert best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
     assert leftovers(preempting) == []

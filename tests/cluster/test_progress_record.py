@@ -54,7 +54,7 @@ def test_search_that_is_resumed_makes_progress_with_each_epoch_and_each_trial_al
 
 
 @pytest.mark.parametrize(
-    "name", ["run/test.json", "run/best.safetensors", "tables/a/filled.bits", "search/study.journal"]
+    "name", ["run/test.json", "run/best.safetensors", "logit_caches/a/filled.bits", "search/study.journal"]
 )
 def test_other_work_that_is_kept_is_progress(tmp_path: Path, name: str) -> None:
     before = fingerprint(tmp_path)

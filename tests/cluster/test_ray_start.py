@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from raykd.cluster.job_folder import MAX_PATH_CHARACTERS, JobFolder
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
+from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
 from raykd.cluster.slurm import Node
 from raykd.cluster.worker_node import member_command
@@ -76,20 +77,20 @@ def test_whole_node_is_measured_by_ray_itself() -> None:
 
 def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:
     longest = JobFolder(Path(f"/tmp/rk-{2**32 - 1}-{2**26 - 1}-9999"))
-    assert len(str(longest.ray_path)) <= MAX_PATH_CHARACTERS
+    assert len(str(longest.ray_path)) <= MAX_TEMP_DIR_CHARACTERS
 
 
 def test_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     environ = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_TOKEN": "another", "PYTHONPATH": "/lib/mine", "HOME": "/root"}
-    shared = ray_environment(environ, FOLDER, Path("/lab/ada/raykd"))
+    shared = ray_environment(environ, FOLDER, Path("/home/ada/raykd"))
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & set(shared)
     assert (shared["RAY_AUTH_MODE"], shared["RAY_AUTH_TOKEN_PATH"]) == ("token", "/tmp/rk-1000-4711/token")
-    assert shared["PYTHONPATH"].split(os.pathsep) == ["/lab/ada/raykd", "/lib/mine"]
+    assert shared["PYTHONPATH"].split(os.pathsep) == ["/home/ada/raykd", "/lib/mine"]
     assert shared["HOME"] == "/root"
 
 
 def test_driver_has_the_heads_environment_and_its_address() -> None:
-    shared = ray_environment({}, FOLDER, Path("/lab/ada/raykd"))
+    shared = ray_environment({}, FOLDER, Path("/home/ada/raykd"))
     environment = driver_environment(shared, "10.0.0.2:20000")
     assert environment["RAY_ADDRESS"] == "10.0.0.2:20000"
     assert shared.items() <= environment.items()

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from run_by_several import train_by_two
 from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
 from testbed import Testbed
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slurm
 
 ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
 BOOT_TIMEOUT_S = 60
-BY_TWO = (*small_lab.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
+BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
 
 
 def warn(slurm: Testbed, job_id: int) -> None:
@@ -27,7 +27,7 @@ def warn(slurm: Testbed, job_id: int) -> None:
 def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    words = [*small_lab.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
+    words = [*small_experiment.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
     job_id = slurm.sbatch(["--nodes=2", *ONE_CPU, SCRIPT, *words], repository)
     slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     warn(slurm, job_id)
@@ -38,7 +38,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     assert f"cut off: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
     assert leftovers(slurm) == []
-    (teacher,) = small_lab.runs(("teacher",), BY_TWO)
+    (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
     folder = RunStore(tmp_path / "results").folder(teacher)
     assert (folder.record()["resumes"], folder.record()["compute"]["workers"]) == (1, [2])
     assert folder.best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
@@ -79,7 +79,7 @@ def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     """As one whose time limit is shorter than the warning before it."""
-    words = [*small_lab.words(tmp_path / "results"), "--stage", "teacher"]
+    words = [*small_experiment.words(tmp_path / "results"), "--stage", "teacher"]
     job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
     for number in range(3):
         while slurm.output(job_id).count("starting Ray") <= number:

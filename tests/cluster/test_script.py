@@ -121,7 +121,7 @@ def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repo
 
 
 @pytest.fixture
-def lab(repository: Path, tmp_path: Path) -> Path:
+def checkout(repository: Path, tmp_path: Path) -> Path:
     """A repository whose submit scripts print sbatch's words with --dry-run."""
     shutil.copytree(repository / "slurm", tmp_path / "slurm")
     (tmp_path / "raykd").symlink_to(repository / "raykd")
@@ -129,10 +129,10 @@ def lab(repository: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dry_run(lab: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """The lab's jobs, a line of words each, on stderr."""
-    command = ["bash", str(lab / "slurm/submit_lab.sh"), "--dry-run", *words]
-    environ = {"PATH": os.environ["PATH"], "HOME": str(lab / "home")} | env
+def dry_run(checkout: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The experiments' jobs, a line of words each, on stderr."""
+    command = ["bash", str(checkout / "slurm/submit_experiments.sh"), "--dry-run", *words]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(checkout / "home")} | env
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
 
 
@@ -144,16 +144,16 @@ def jobs_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("words", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
-def test_report_of_the_graph_of_jobs_reads_where_the_others_write(lab: Path, words: list[str]) -> None:
-    done = dry_run(lab, "--", *words)
+def test_report_of_the_graph_of_jobs_reads_where_the_others_write(checkout: Path, words: list[str]) -> None:
+    done = dry_run(checkout, "--", *words)
     wrapped = jobs_of(done)["raykd-report"][-1]
     assert wrapped.rstrip().endswith("--results=/far\\ away")
     assert "it is /far away/report/index.html" in done.stdout
 
 
-def test_report_of_the_graph_of_jobs_takes_no_gpu_option(lab: Path) -> None:
+def test_report_of_the_graph_of_jobs_takes_no_gpu_option(checkout: Path) -> None:
     options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
-    jobs = jobs_of(dry_run(lab, *options, "-A", "me"))
+    jobs = jobs_of(dry_run(checkout, *options, "-A", "me"))
     wanted = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
     assert sorted(jobs["cnn-teacher"][3:-7]) == sorted(wanted)
     report = jobs["raykd-report"]
@@ -161,8 +161,8 @@ def test_report_of_the_graph_of_jobs_takes_no_gpu_option(lab: Path) -> None:
     assert not [word for word in report if "gpu" in word or "gres" in word or word == "--exclusive"]
 
 
-def test_option_that_cannot_be_translated_ends_the_lab_before_a_job(lab: Path) -> None:
-    done = dry_run(lab, "--gpus=3", "--nodes=2")
+def test_option_that_cannot_be_translated_ends_the_submission_before_a_job(checkout: Path) -> None:
+    done = dry_run(checkout, "--gpus=3", "--nodes=2")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("raykd: --gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N")
 
@@ -227,7 +227,7 @@ def test_python_of_another_installation_is_forgotten(copy: Path) -> None:
 
 
 def test_repository_is_where_chdir_says(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """sbatch --chdir=/lab/raykd /lab/raykd/slurm/ray_cluster.slurm, from the home directory."""
+    """sbatch --chdir=/home/raykd /home/raykd/slurm/ray_cluster.slurm, from the home directory."""
     home = tmp_path_factory.mktemp("home")
     (copy / "raykd/cluster/boot.py").write_text("import os; print(os.getcwd(), os.environ['SLURM_SUBMIT_DIR'])\n")
     assert run(copy, chdir=copy, SLURM_SUBMIT_DIR=str(home)).stdout.endswith(f"{copy} {copy}\n")

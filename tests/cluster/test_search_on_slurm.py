@@ -1,4 +1,4 @@
-"""A search through sbatch on real CIFAR-10, small, to a tuned student in report.json; the lab then shares its runs.
+"""A small search on CIFAR-10 through sbatch, to a tuned student in report.json; the plain experiment shares its runs.
 
     sbatch slurm/ray_cluster.slurm experiments/tune_cnn.py ...        python experiments/distill_cnn.py ...
 
@@ -71,7 +71,7 @@ def test_search_ends_with_a_tuned_student_that_its_teacher_helped(slurm, reposit
     assert accuracies["student_accuracy_with_kd"] > accuracies["student_accuracy_without_kd"] > 0.45
 
 
-def test_lab_with_the_experiments_own_setting_finds_its_runs_trained(results, repository):
+def test_experiment_with_the_default_setting_reuses_the_searchs_runs(results, repository):
     """On this machine: the search has confirmed its winner against these very runs."""
     command = [sys.executable, "experiments/distill_cnn.py", "--results", str(results), *SETTINGS]
     for _ in range(2):

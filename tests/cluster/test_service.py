@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from slurm_jobs import DRIVERS, SCRIPT, leftovers
 from testbed import Job, Testbed
 
@@ -33,7 +33,7 @@ LEFTOVERS = {
 }
 BOOT_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
-RUN = small_lab.runs(("teacher",))[0]
+RUN = small_experiment.runs(("teacher",))[0]
 
 
 @dataclass
@@ -121,7 +121,7 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 stopped", BOOT_TIMEOUT_S)
     status, dashboard = service.type("status"), service.type("dashboard", str(job_id))
     queue = slurm.run(["squeue", "--Format=All"]) + slurm.run(["scontrol", "show", "job", str(job_id)])
-    service.type("submit", *small_lab.words(folder / "results"), "--stage=teacher")
+    service.type("submit", *small_experiment.words(folder / "results"), "--stage=teacher")
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     while not RunStore(folder / "results").folder(RUN).checkpoint.is_file() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -11,8 +11,8 @@ from raykd.errors import ConfigError
 
 SHOWN = (
     "JobId=7 JobName=raykd UserId=ann(1000) JobState={state} Reason=None BatchHost=cn1 NumNodes=1 "
-    "TRES=cpu=2,mem=6G,node=1 Command=/lab/ann/my raykd/slurm/ray_cluster.slurm WorkDir=/lab/ann/my raykd "
-    "StdErr=/lab/ann/my raykd/slurm-7.out StdIn=/dev/null StdOut=/lab/ann/my raykd/slurm-7.out Power= \n"
+    "TRES=cpu=2,mem=6G,node=1 Command=/home/ann/my raykd/slurm/ray_cluster.slurm WorkDir=/home/ann/my raykd "
+    "StdErr=/home/ann/my raykd/slurm-7.out StdIn=/dev/null StdOut=/home/ann/my raykd/slurm-7.out Power= \n"
 )
 
 
@@ -33,17 +33,17 @@ def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_paths_with_spaces_stay_whole(slurm_says) -> None:
     slurm_says("scontrol", SHOWN.format(state="RUNNING"))
-    folder = Path("/lab/ann/my raykd")
+    folder = Path("/home/ann/my raykd")
     assert running_job(7) == RunningJob(7, "cn1", folder, folder / "slurm-7.out")
 
 
-@pytest.mark.parametrize("words", ["", " experiments/lab.py --results /tmp/x"])
+@pytest.mark.parametrize("words", ["", " experiments/cnn_and_vit.py --results /tmp/x"])
 def test_repository_is_the_scripts_where_the_job_was_sent_to_another_folder(slurm_says, tmp_path, words: str) -> None:
     """By sbatch --chdir=OUT; Slurm of some versions shows the script's arguments too."""
     (tmp_path / "slurm").mkdir()
     shown = SHOWN.format(state="RUNNING").replace("/slurm/ray_cluster.slurm", f"/slurm/ray_cluster.slurm{words}")
-    slurm_says("scontrol", shown.replace("WorkDir=/lab/ann/my raykd", f"WorkDir={tmp_path}"))
-    assert running_job(7).folder == Path("/lab/ann/my raykd")
+    slurm_says("scontrol", shown.replace("WorkDir=/home/ann/my raykd", f"WorkDir={tmp_path}"))
+    assert running_job(7).folder == Path("/home/ann/my raykd")
     (tmp_path / "slurm/ray_cluster.slurm").write_text("")
     assert running_job(7).folder == tmp_path, "--chdir may name another copy of the repository"
 

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from slurm_jobs import ONE_CPU_EACH, SCRIPT, left_by_lost_node
 from testbed import Testbed
 
@@ -30,7 +30,7 @@ def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
-    job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *small_lab.words(results)], repository)
+    job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *small_experiment.words(results)], repository)
     breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     deadline = time.monotonic() + 30
     while not (lost := run_on(results, "cn2")) and time.monotonic() < deadline:
@@ -40,21 +40,21 @@ def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
     job = breakable.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert "cn2 is lost after " in job.output and "; going on with 1 of 2 nodes" in job.output
-    plan = small_lab.runs()
+    plan = small_experiment.runs()
     (run,) = (run for run in plan if run.name == lost)
     assert RunStore(results).folder(run).record()["writer"].endswith(" on cn1"), "the lost run was taken over"
     for run in plan:
-        small_lab.assert_undisturbed(run, results, tmp_path / "straight")
+        small_experiment.assert_undisturbed(run, results, tmp_path / "straight")
     assert left_by_lost_node(breakable) == []
 
 
 def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_other(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    words = [*small_lab.words(tmp_path), "--stage=teacher", "--set=workers.count=2", "--set=workers.min_count=1"]
+    words = [*small_experiment.words(tmp_path), "--stage=teacher", "--set=workers.count=2", "--set=workers.min_count=1"]
     job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *words], repository)
     breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
-    (run,) = small_lab.runs(("teacher",))
+    (run,) = small_experiment.runs(("teacher",))
     folder = RunStore(tmp_path).folder(run)
     breakable.power_off("cn2")
     began = time.monotonic()
@@ -74,7 +74,7 @@ def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_
 def test_job_without_room_for_a_run_is_saved_and_goes_back_into_the_queue(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    words = [*small_lab.words(tmp_path), "--stage=teacher", "--set=workers.count=2"]
+    words = [*small_experiment.words(tmp_path), "--stage=teacher", "--set=workers.count=2"]
     job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *words], repository)
     breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     breakable.power_off("cn2")
@@ -85,6 +85,6 @@ def test_job_without_room_for_a_run_is_saved_and_goes_back_into_the_queue(
     while breakable.job(job_id)["JobState"] != "PENDING" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert breakable.job(job_id)["JobState"] == "PENDING"
-    (run,) = small_lab.runs(("teacher",))
+    (run,) = small_experiment.runs(("teacher",))
     assert RunStore(tmp_path).folder(run).status() == "interrupted"
     assert RunStore(tmp_path).folder(run).checkpoint.is_file()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from slurm_jobs import SCRIPT, leftovers, start_now
 from testbed import ENDED, HERE, Testbed, missing
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(6000)]
 
 PREEMPTIONS = int(os.environ.get("PREEMPTIONS", "20"))
 LATEST_S = 15.0  # after a life's first step; a start is interrupted too, about once in four times
-SETTINGS = (*small_lab.SMALL, "teacher.epochs={epochs}", "workers.cpus=1", "workers.gpus=0")
+SETTINGS = (*small_experiment.SMALL, "teacher.epochs={epochs}", "workers.cpus=1", "workers.gpus=0")
 WAIT_S = 240
 
 
@@ -42,10 +42,10 @@ def test_twenty_preemptions_lose_no_step(repository: Path, tmp_path: Path) -> No
         pytest.skip(reason)
     # Each life trains some seconds: enough epochs that the run outlives all preemptions.
     settings = tuple(setting.format(epochs=400 * PREEMPTIONS) for setting in SETTINGS)
-    (run,) = small_lab.runs(("teacher",), settings)
+    (run,) = small_experiment.runs(("teacher",), settings)
     results, moments = tmp_path / "results", random.Random(14)
     folder = RunStore(results).folder(run)
-    words = ["-p", "requeued", "--cpus-per-task=1", "--mem=6G", SCRIPT, *small_lab.words(results, settings)]
+    words = ["-p", "requeued", "--cpus-per-task=1", "--mem=6G", SCRIPT, *small_experiment.words(results, settings)]
     before = entries()
     with Testbed.start(tmp_path / "bed", num_nodes=1, settings=(HERE / "preemption.conf").read_text()) as bed:
         job_id, steps, saves = bed.sbatch([*words, "--stage", "teacher"], repository), [(0, 0)], 0
@@ -67,7 +67,7 @@ def test_twenty_preemptions_lose_no_step(repository: Path, tmp_path: Path) -> No
         assert job.output.count("every run is saved") >= saves, "each save is the step at hand, not an earlier one"
         assert leftovers(bed) == []
     assert entries() <= before, "nothing new is left; what other programs left may go meanwhile"
-    small_lab.assert_undisturbed(run, results, tmp_path / "straight")
+    small_experiment.assert_undisturbed(run, results, tmp_path / "straight")
     print(f"{PREEMPTIONS} preemptions, {saves} of them in training; resumed {folder.record()['resumes']} times")
 
 

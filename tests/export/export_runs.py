@@ -46,7 +46,7 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         if teacher.status() != "done":
             train(run.teacher, teacher)
             evaluate_on_test(teacher, digits(), choose(CPU, "fp32"))
-        train(run, done[kind], taught_by(run, teacher, store.tables))
+        train(run, done[kind], taught_by(run, teacher, store.logit_caches))
         evaluate_on_test(done[kind], digits(), choose(CPU, "fp32"))
     return done
 

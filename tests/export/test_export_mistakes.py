@@ -170,7 +170,7 @@ def test_a_place_that_is_no_folder_is_named(refused, students, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_place_where_nothing_can_be_made_is_named(number, refused, students, monkeypatch, tmp_path):
-    """Of a lab's results that only their owner may write to."""
+    """Of an experiment's results that only their owner may write to."""
 
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))

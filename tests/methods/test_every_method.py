@@ -115,7 +115,7 @@ def test_needs_are_logits_and_at_most_one_thing_more() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOGITS_ONLY))
-def test_method_on_logits_alone_is_taught_from_a_table(name: str, tmp_path: Path) -> None:
+def test_method_on_logits_alone_is_taught_from_a_cache(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     num_views = run.data.views.count
     logits = torch.randn(len(digits().train.labels) * num_views, 10, generator=torch.Generator().manual_seed(0)).half()

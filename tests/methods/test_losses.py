@@ -140,7 +140,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_a_teacher_of_another_float_type_is_taken() -> None:
-    """A table keeps the teacher's logits in float16."""
+    """A logit cache keeps the teacher's logits in float16."""
     drawn = draw(GOLDEN["cases"][0])
     half = drawn.teacher.half()
     assert torch.equal(kd_loss(drawn.student.float(), half, 4.0), kd_loss(drawn.student.float(), half.float(), 4.0))

@@ -118,11 +118,11 @@ def test_a_pickle_is_the_same_class_here_and_works_in_a_process_without_the_file
 def test_an_experiment_file_imports_it_and_both_ways_are_one_class(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"imported_{file.parent.name.replace('-', '_')}"
     file.rename(file.with_name(f"{name}.py"))
-    (file.parent / "lab.py").write_text(
+    (file.parent / "mine_experiment.py").write_text(
         f"from {name} import Mine\nfrom raykd import Experiment\n"
-        "experiment = Experiment(family='lab', method=Mine(weight=4.0))\n"
+        "experiment = Experiment(family='digits', method=Mine(weight=4.0))\n"
     )
-    (loaded,) = load_experiments(file.parent / "lab.py")
+    (loaded,) = load_experiments(file.parent / "mine_experiment.py")
     monkeypatch.delitem(sys.modules, name)
     assert loaded.method == replace(made(file.with_name(f"{name}.py")), weight=4.0)
     assert to_dict(loaded.method)["source"]["file"] == f"{name}.py"
@@ -131,7 +131,7 @@ def test_an_experiment_file_imports_it_and_both_ways_are_one_class(file: Path, m
 
 def test_a_class_in_the_experiment_file_itself_is_refused(file: Path, request: pytest.FixtureRequest) -> None:
     text = TEXT.format(scale=1, kind=kind_of(request))
-    file.write_text(f"{text}\nfrom raykd import Experiment\nexperiment = Experiment(family='lab', method=Mine())\n")
+    file.write_text(f"{text}\nfrom raykd import Experiment\nexperiment = Experiment(family='digits', method=Mine())\n")
     with pytest.raises(ConfigError, match="method Mine is made in the experiment file itself; put it into a file of"):
         load_experiments(file)
 

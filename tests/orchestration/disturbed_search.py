@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lab_runs import ROOT, Ended, command, wait_until
+from experiment_runs import ROOT, Ended, command, wait_until
 from search_runs import FILE, TRIALS, folder_in, trials_in
 
 

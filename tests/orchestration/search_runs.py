@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab_runs import NO_DATA
+from experiment_runs import NO_DATA
 from rich.console import Console
 from small_runs import experiment, recipe
 
-from raykd.cli.parser import guarded, main
+from raykd.cli.parser import main, run_reporting_errors
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.spec.experiment import Data, Experiment, Workers
@@ -46,7 +46,7 @@ def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
     log, error = io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA)
     with contextlib.redirect_stderr(error):
-        code = guarded(lambda: search(asked, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: search(asked, options, Console(file=log, width=80)))
     return Ended(code, log.getvalue().splitlines(), error.getvalue())
 
 
@@ -69,8 +69,8 @@ def confirmed_in(results: Path) -> Mapping[str, Any]:
 
 
 def with_its_teacher(results: Path, other: Path) -> None:
-    """Give `other` the teacher and its table that are in `results`, so that a search begins with its trials."""
-    for path in (*results.glob("small/teacher-*"), results / ".tables"):
+    """Give `other` the teacher and its logit cache that are in `results`, so that a search begins with its trials."""
+    for path in (*results.glob("small/teacher-*"), results / ".logit_caches"):
         shutil.copytree(path, other / path.relative_to(results))
 
 

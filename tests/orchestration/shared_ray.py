@@ -4,7 +4,7 @@ import os
 from contextlib import ExitStack
 from unittest import mock
 
-from lab_runs import environment
+from experiment_runs import environment
 
 from raykd.orchestration.session import ray_session
 

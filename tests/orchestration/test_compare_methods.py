@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab_runs import ROOT, Ended, command
+from experiment_runs import ROOT, Ended, command
 
 from raykd.methods import KD, FeatureMethod
 from raykd.methods.method import Method
@@ -71,12 +71,12 @@ def test_page_and_log_show_every_method(compared: tuple[Path, Ended]) -> None:
         assert f">{method.kind}</th>" in page and f"| {method.kind} " in log
 
 
-def test_methods_of_logits_read_the_table_and_others_ask_the_teacher(compared: tuple[Path, Ended]) -> None:
+def test_methods_of_logits_read_the_cache_and_others_ask_the_teacher(compared: tuple[Path, Ended]) -> None:
     results, _ = compared
     named = json.loads((results / "methods" / "plan.json").read_text())["comparison"]
     for method in methods():
         sources = {RunFolder(results / "methods" / name).record()["compute"]["teacher"] for name in named[method.kind]}
-        assert sources == {"live" if isinstance(method, FeatureMethod) else "table"}, method.kind
+        assert sources == {"live" if isinstance(method, FeatureMethod) else "cache"}, method.kind
 
 
 def test_report_json_is_of_the_experiments_own_method(compared: tuple[Path, Ended]) -> None:

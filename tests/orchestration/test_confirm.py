@@ -43,8 +43,8 @@ def trials(*settings: Mapping[str, Any]) -> list[Trial]:
     return [Trial(number, "done", setting, (80.0,), {}, "") for number, setting in enumerate(settings)]
 
 
-class Lab:
-    """Stands for the lab: ends each run as it is told, and remembers in which order runs were asked for."""
+class FakeRuns:
+    """Stands in for the training: ends each run as it is told, and remembers in which order runs were asked for."""
 
     def __init__(self, results: Path, tops: Mapping[str, Sequence[float | str]]) -> None:
         """tops: {stage and learning rate, or alpha: validation top1 a seed, or the failure that it ends with}."""
@@ -75,11 +75,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Confirm a search over learning rates, whose runs end with `tops`; gives the lab and confirmed.json."""
+def search_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Confirm a search over learning rates, whose runs end with `tops`; returns the fake runs and confirmed.json."""
 
-    def confirmed(tops: Mapping[str, Sequence[float | str]]) -> tuple[Lab, dict[str, Any]]:
-        asked, made = command(tmp_path, RATES), Lab(tmp_path, tops)
+    def confirmed(tops: Mapping[str, Sequence[float | str]]) -> tuple[FakeRuns, dict[str, Any]]:
+        asked, made = command(tmp_path, RATES), FakeRuns(tmp_path, tops)
         monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
         confirm(asked, trials({LR: 0.2}, {LR: 0.05}), None, lambda: False)
         return made, json.loads(asked.folder.confirmed.read_text())
@@ -102,8 +102,10 @@ def test_settings_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> 
     assert [candidate.setting["method"] for candidate in found] == ["kd", "DKD", "dist"]
 
 
-def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(lab) -> None:
-    made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83.2]})
+def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_confirmed) -> None:
+    made, confirmed = search_confirmed(
+        {"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83.2]}
+    )
     assert made.trained == [["distilled 0.05"] * 2 + ["distilled 0.2"] * 2, ["baseline 0.2"] * 2]
     assert confirmed["baseline"]["setting"] == {LR: 0.2} and confirmed["baseline"]["values"] == [82, 83.2]
     assert confirmed["winner"] == 1 and confirmed["candidates"][1]["setting"] == {LR: 0.2}
@@ -114,14 +116,18 @@ def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(lab) -> Non
 def test_baselines_that_all_candidates_share_are_trained_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, made = command(tmp_path, ALPHAS), Lab(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
+    asked, made = command(tmp_path, ALPHAS), FakeRuns(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
     monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
     confirm(asked, trials({"method.alpha": 0.7}), None, lambda: False)
     assert made.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
 
 
-def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(lab, tmp_path: Path) -> None:
-    _made, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]})
+def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(
+    search_confirmed, tmp_path: Path
+) -> None:
+    _made, confirmed = search_confirmed(
+        {"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]}
+    )
     own, other = confirmed["candidates"]
     assert (confirmed["winner"], own["values"], own["failed"]) == (0, [60, 61], None)
     assert (other["values"], other["failed"]) == ([], "seed 1: diverged!")
@@ -130,28 +136,30 @@ def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothi
     assert is_confirmed(asked), "the failure is a result and is not trained again"
 
 
-def test_a_baseline_that_diverges_is_recorded(lab) -> None:
-    _, confirmed = lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, "diverged"]})
+def test_a_baseline_that_diverges_is_recorded(search_confirmed) -> None:
+    _, confirmed = search_confirmed(
+        {"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, "diverged"]}
+    )
     assert confirmed["baseline"]["failed"] == "seed 1: diverged!" and confirmed["baseline"]["values"] == []
 
 
-def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(lab, tmp_path: Path) -> None:
+def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(search_confirmed, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="1 of 1 job failed"):
-        lab({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
+        search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
     asked = command(tmp_path, RATES)
     assert not asked.folder.confirmed.exists() and not is_confirmed(asked)
     assert not list(asked.folder.path.parent.glob("baseline-*")), "another winner may come of it"
 
 
-def test_where_all_settings_diverge_the_command_fails_with_the_reason(lab) -> None:
+def test_where_all_settings_diverge_the_command_fails_with_the_reason(search_confirmed) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
     with pytest.raises(RunFailed, match=r"none of 2 settings could be trained; .* own: seed 0: diverged!"):
-        lab(every)
+        search_confirmed(every)
 
 
 @pytest.mark.parametrize("damage", ["candidates", "baseline", "winner"])
-def test_a_damaged_confirmation_is_refused_in_one_line(lab, tmp_path: Path, damage: str) -> None:
-    lab({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
+def test_a_damaged_confirmation_is_refused_in_one_line(search_confirmed, tmp_path: Path, damage: str) -> None:
+    search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
     asked = command(tmp_path, RATES)
     path = asked.folder.confirmed
     write_record(path, {**json.loads(path.read_text()), damage: [7]})

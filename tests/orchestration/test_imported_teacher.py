@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from experiment_runs import Ended, run_here
 from imported_teachers import good_file, good_state, importing, permuted_head
-from lab_runs import Ended, run_here
 from rich.console import Console
 from safetensors.torch import save_file
 from search_runs import EXPERIMENT, run_search

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_runs import ROOT, wait_until
+from experiment_runs import ROOT, wait_until
 from small_runs import run_of
 
 from raykd.spec.plan import Run

@@ -1,11 +1,11 @@
-"""A lab of a person's own on Ray: own images, and a method by its path whose file is gone when the workers begin."""
+"""A user's images and a custom method on Ray; the method's file is removed before the workers start."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from lab_runs import run_here
+from experiment_runs import run_here
 from PIL import Image
 from small_runs import experiment, recipe
 

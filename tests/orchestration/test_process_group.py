@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from lab_runs import run_here, wait_until
+from experiment_runs import run_here, wait_until
 from small_runs import experiment, recipe
 
 from raykd.errors import Interrupted
@@ -83,7 +83,7 @@ def look(results: Path, log: io.StringIO, workers: int, seen: Seen) -> None:
     except BaseException as error:  # noqa: BLE001 - raised again by the test
         seen.error = error
     finally:
-        if callable(signal.getsignal(signal.SIGTERM)):  # the lab's own: it saves, and ends
+        if callable(signal.getsignal(signal.SIGTERM)):  # the command's handler: it saves, and ends
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -102,10 +102,10 @@ def look_at_workers(results: Path, log: io.StringIO, workers: int, seen: Seen) -
 
 def run_and_look(tmp_path: Path, workers: int) -> Seen:
     seen, log = Seen(), io.StringIO()
-    lab = replace(experiment(workers=Workers(count=workers), teacher=recipe(epochs=100_000)), seeds=(0,))
+    long = replace(experiment(workers=Workers(count=workers), teacher=recipe(epochs=100_000)), seeds=(0,))
     looking = threading.Thread(target=look, args=(tmp_path, log, workers, seen), daemon=True)
     looking.start()
-    ended = run_here([lab], tmp_path, stages=("teacher",), log=log)
+    ended = run_here([long], tmp_path, stages=("teacher",), log=log)
     looking.join(60)
     if seen.error:
         raise seen.error

@@ -159,8 +159,8 @@ def test_duration_is_short(seconds: float, text: str) -> None:
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     """Each part takes 30 s, one after another."""
-    table = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
-    jobs = [Job("fill", RUN, (), table, part) for part in range(num_parts)]
+    cache = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
+    jobs = [Job("fill", RUN, (), cache, part) for part in range(num_parts)]
     return [
         JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
         if part < done
@@ -169,30 +169,30 @@ def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     ]
 
 
-def test_table_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = screen(monkeypatch)
     with Progress(shown.console) as progress:
         for done, at in ((0, 1.0), (1, 31.0), (1, 50.0), (2, 61.0), (3, 65.0), (4, 66.0), (4, 99.0)):
             shown.time = at
             progress.show(fills(done))
     assert [text.split("  ", 1)[1] for text in shown.lines()] == [
-        "table of its logits   1/4 parts  left 1 min 30 s",
-        "table of its logits   2/4 parts  left 1 min 00 s",
-        "table of its logits filled in 2 min 00 s",
+        "logit cache   1/4 parts  left 1 min 30 s",
+        "logit cache   2/4 parts  left 1 min 00 s",
+        "logit cache filled in 2 min 00 s",
     ]
 
 
-def test_table_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, table = screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
-    done = JobStatus(Job("fill", RUN, (), table), State.DONE, times={"began": 0.0, "ended": 30.0})
+def test_cache_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, cache = screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
+    done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"began": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
         progress.show([done])
-    assert shown.lines()[0].endswith("  table of the mean logits of 3 teachers filled in 30 s")
+    assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30 s")
 
 
 def test_first_line_of_a_run_says_how_it_computes() -> None:
-    first = replace(report(0), compute="bf16, 2 threads, teacher from a table")
+    first = replace(report(0), compute="bf16, 2 threads, cached teacher")
     status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
-    assert line(status).endswith("  (bf16, 2 threads, teacher from a table)")
+    assert line(status).endswith("  (bf16, 2 threads, cached teacher)")
     later = replace(first, epoch=1)
     assert "bf16" not in line(JobStatus(Job("train", RUN), State.RUNNING, 0, report=later, first_report=first))

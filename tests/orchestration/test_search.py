@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_runs import curve, train_directly
+from experiment_runs import curve, train_directly
 from search_runs import EXPERIMENT, SPACE, TRIALS, Ended, changed, confirmed_in, folder_in, run_search, trials_in
 from small_runs import NO_WEIGHTS, digits
 
@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 
 def directly(setting: Mapping[str, Any], results: Path, elsewhere: Path) -> RunFolder:
-    """The run of a trial with `setting`, trained by the loop alone under the search's table."""
+    """The run of a trial with `setting`, trained by the loop alone under the search's logit cache."""
     assert EXPERIMENT.search is not None
     made = replace(EXPERIMENT.with_setting(setting), seeds=(EXPERIMENT.search.trial_seed,))
     run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
-    return train_directly(run, elsewhere, tables=RunStore(results).tables)
+    return train_directly(run, elsewhere, caches=RunStore(results).logit_caches)
 
 
 def test_search_ends_with_the_confirmed_setting_in_the_report(searched: tuple[Path, Ended]) -> None:

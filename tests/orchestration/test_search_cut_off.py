@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from disturbed_search import Disturbed
-from lab_runs import wait_until
+from experiment_runs import wait_until
 from search_runs import TRIALS, folder_in, trials_in, with_its_teacher
 
 from raykd.store.study import Trial

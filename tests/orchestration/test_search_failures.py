@@ -26,7 +26,7 @@ SEARCH = Search(
     space={LR: choice(0.001, 0.05)}, sampler="grid", scheduler="none", trials=2, confirm=1, max_concurrent=1
 )
 STUDENT = recipe(epochs=3, batch_size=20, optimizer=SGD(lr=0.001))
-ASKED = replace(EXPERIMENT, student=STUDENT, teacher_source="table", search=SEARCH)
+ASKED = replace(EXPERIMENT, student=STUDENT, teacher_source="cache", search=SEARCH)
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def baselines(results: Path) -> list[Path]:
 
 def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: Searched) -> None:
     results = searched_twice.results
-    name = folder_in(results).record()["table"]
-    assert (results / ".tables" / name / "table.json").is_file()
+    name = folder_in(results).record()["cache"]
+    assert (results / ".logit_caches" / name / "cache.json").is_file()
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
-    assert summary["cost"]["teaching"]["source"] == "table" and summary["cost"]["teaching"]["views"] > 0
+    assert summary["cost"]["teaching"]["source"] == "cache" and summary["cost"]["teaching"]["views"] > 0
 
 
 def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:

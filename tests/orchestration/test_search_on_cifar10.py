@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab_runs import ROOT, command
+from experiment_runs import ROOT, command
 
 from raykd.data.load import find_folder
 from raykd.store.study import SearchFolder

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from lab_runs import run_here, wait_until
+from experiment_runs import run_here, wait_until
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.spec.experiment import Workers
@@ -36,7 +36,7 @@ def kill_the_second(results: Path, log: io.StringIO, killed: list[int]) -> None:
     killed.append(others[0])
 
 
-def test_lab_of_runs_by_two_workers_survives_the_loss_of_one(cluster: str, tmp_path: Path) -> None:
+def test_runs_by_two_workers_survive_the_loss_of_one(cluster: str, tmp_path: Path) -> None:
     log, killed = io.StringIO(), []
     killer = threading.Thread(target=kill_the_second, args=(tmp_path, log, killed), daemon=True)
     killer.start()

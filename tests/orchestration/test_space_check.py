@@ -109,7 +109,7 @@ def test_search_that_was_begun_goes_on_with_what_fails_as_a_failed_trial(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "space"),
     [
-        ({"teacher_source": "table"}, {"method": choice("kd", "feature_kd")}),
+        ({"teacher_source": "cache"}, {"method": choice("kd", "feature_kd")}),
         ({"student": recipe(model=WITH_TOKEN)}, {"method": choice("kd", "deit", "feature_kd")}),
         ({}, {"method": choice("kd", "at", "nst", "crd"), "student.model.width": integer(8, 16)}),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab_runs import NO_DATA
+from experiment_runs import NO_DATA
 from search_runs import EXPERIMENT
 from small_runs import recipe, teacher_of
 

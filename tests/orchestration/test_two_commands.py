@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from lab_runs import run_here, train_directly, wait_until
+from experiment_runs import run_here, train_directly, wait_until
 from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.spec.experiment import Workers

@@ -142,12 +142,12 @@ def write_plan(root: Path) -> None:
     (root / "cnn" / "plan.json").write_text(json.dumps({"family": "cnn", "stages": {"teacher": ["teacher-s0"]}}))
 
 
-def write_table(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
+def write_cache(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
     """A logit cache called `name` in which image i has `views[i]` views filled, of up to 8."""
-    folder = root / ".tables" / name
+    folder = root / ".logit_caches" / name
     folder.mkdir(parents=True)
     written = {"teacher_sha256": "aa", "data_identity": "bb", "num_images": len(views), "num_classes": 10, **key}
-    (folder / "table.json").write_text(json.dumps(written))
+    (folder / "cache.json").write_text(json.dumps(written))
     filled = np.zeros((len(views), 8), bool)
     for image, count in enumerate(views):
         filled[image, :count] = True
@@ -167,7 +167,7 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
             "data": {"crop_padding": 1, "flip": True},
             "data_identity": "bb",
         },
-        "compute": {"device": "cpu", "threads": 2, "teacher": "table"},
+        "compute": {"device": "cpu", "threads": 2, "teacher": "cache"},
         **outcome.run,
     }
     (path / "run.json").write_text(json.dumps(record))

@@ -129,7 +129,7 @@ def test_text_says_how_many_methods_would_look_better_by_chance_and_what_three_s
 
 
 def test_holm_keeps_its_promise_where_no_method_changes_anything():
-    """500 labs of 15 methods and 5 seeds that share a baseline: by itself some method looks different in most labs."""
+    """500 experiments of 15 methods and 5 seeds that share a baseline: uncorrected, most show some difference."""
     generator = np.random.default_rng(11)
     raw = adjusted = 0
     for _ in range(500):

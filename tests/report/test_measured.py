@@ -212,7 +212,7 @@ def test_the_full_text_says_measures_tests_and_costs(results):
     assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
     assert "2 min 00 s" in text and "24.0 kJ" in text
     assert "measured on NVIDIA H100, bf16" in text
-    assert "sign p" not in render_text(build(results.root)), "a lab's table stays short"
+    assert "sign p" not in render_text(build(results.root)), "an experiment's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
 

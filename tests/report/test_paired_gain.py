@@ -69,11 +69,14 @@ def test_gains_that_are_equal_have_no_interval_and_no_test(pairs):
 
 
 def test_steps_of_few_test_images_make_no_gain_of_nothing():
-    """5,000 labs of two seeds and 597 test images, without a gain: no more than 5 % may say better or worse."""
+    """5,000 experiments of two seeds and 597 test images, without a gain: no more than 5 % may say better or worse."""
     generator = np.random.default_rng(3)
     step = 100 / 597
     gains = np.round(generator.normal(0.0, 0.7, (5000, 2)) / step) * step
-    found = [paired_gain([Pair(seed, 90.0, 90.0 + gain) for seed, gain in enumerate(lab)]) for lab in gains.tolist()]
+    found = [
+        paired_gain([Pair(seed, 90.0, 90.0 + gain) for seed, gain in enumerate(experiment)])
+        for experiment in gains.tolist()
+    ]
     assert np.mean([gain.is_distinguishable for gain in found]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 5000)
 
 

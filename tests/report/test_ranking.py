@@ -1,4 +1,4 @@
-"""Ranks of methods: by hand, with ties, and right at once in 95 of 100 simulated labs."""
+"""Ranks of methods: by hand, with ties, and right at once in 95 of 100 simulated experiments."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_best_mean_may_tie_with_a_method_that_is_not_the_best():
 
 
 def test_what_is_better_is_transitive():
-    """In 2,000 labs of three seeds, methods whose noise is shared, opposed, or their own."""
+    """In 2,000 experiments of three seeds, methods whose noise is shared, opposed, or their own."""
     generator, chains = np.random.default_rng(5), 0
     for _ in range(2000):
         noise = generator.normal(0, 0.2, (3, 3)) @ generator.normal(0, 1.0, (3, 3))
@@ -103,8 +103,8 @@ def test_nothing_to_compare_is_no_ranking(values):
     [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.8, 1.6), (0.0, 0.01, 9.0, 9.01)],
     ids=["all methods are equal", "two are equal", "pairs are nearly equal and far apart"],
 )
-def test_all_true_ranks_are_covered_at_once_in_95_of_100_labs(means):
-    """600 labs of 5 seeds, a seed's share of the noise common to its methods. An equal method may have either rank."""
+def test_all_true_ranks_are_covered_at_once_in_95_of_100_experiments(means):
+    """600 experiments of 5 seeds; methods share a part of each seed's noise. An equal method may have either rank."""
     generator, count = np.random.default_rng(7), 600
     covered = 0
     for _ in range(count):

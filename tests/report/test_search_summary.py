@@ -8,7 +8,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_table
+from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_cache
 
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summaries_of_searches
@@ -285,13 +285,13 @@ def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
     assert summary.cost.saved_epochs == 16
 
 
-def test_a_shared_table_is_weighed_against_the_passes_it_spared(tmp_path):
+def test_a_shared_cache_is_weighed_against_the_passes_it_spared(tmp_path):
     """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
     made = finished(tmp_path)
-    write_table(tmp_path, "logits", [6, 6, 3, 0])
-    made.update(fill_seconds=10.0, table="logits")
+    write_cache(tmp_path, "logits", [6, 6, 3, 0])
+    made.update(fill_seconds=10.0, cache="logits")
     teaching = made.summary().cost.teaching
-    assert (teaching.source, teaching.passes, teaching.views) == ("table", 51, 5.0)
+    assert (teaching.source, teaching.passes, teaching.views) == ("cache", 51, 5.0)
     assert teaching.live_seconds == pytest.approx(51 * 2.0)
 
 
@@ -299,9 +299,9 @@ def test_a_shared_table_is_weighed_against_the_passes_it_spared(tmp_path):
 def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, views):
     """Caches of one teacher and data, with embeddings and without: only their names tell them apart here."""
     made = finished(tmp_path)
-    write_table(tmp_path, "a-logits", [6, 6])
-    write_table(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
-    made.update(fill_seconds=10.0, table=read)
+    write_cache(tmp_path, "a-logits", [6, 6])
+    write_cache(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
+    made.update(fill_seconds=10.0, cache=read)
     teaching = made.summary().cost.teaching
     assert teaching.views == views
     assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
@@ -309,14 +309,14 @@ def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, v
 
 def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
     made = finished(tmp_path)
-    write_table(tmp_path, "logits", [6, 6, 3, 0])
-    made.update(table="logits")
+    write_cache(tmp_path, "logits", [6, 6, 3, 0])
+    made.update(cache="logits")
     assert made.summary().cost.teaching.views == 5.0
     assert made.summary().cost.teaching.live_seconds is None, "this search filled nothing"
-    made.update(fill_seconds=10.0, table="gone")
+    made.update(fill_seconds=10.0, cache="gone")
     assert made.summary().cost.teaching.views is None
-    made.update(table="../elsewhere")
-    with pytest.raises(RaykdError, match=r"table is '\.\./elsewhere', not the name of a folder"):
+    made.update(cache="../elsewhere")
+    with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', not the name of a folder"):
         made.summary()
 
 

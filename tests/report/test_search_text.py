@@ -53,7 +53,7 @@ It was picked among 2 settings on these seeds, the experiment's own included, so
 The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU a trial.
 Of 1 of 3 trials the time is an estimate, of epochs times a measured pace: they noted no end.
 Stopping trials early left out 6 epochs, about 60.0 GPU seconds.
-The teacher was read from a table; asked live, the trials would have made 21 passes of the teacher
+The teacher was read from a logit cache; asked live, the trials would have made 21 passes of the teacher
   for each image.
 to train it: --set method.alpha=0.1 --set method.temperature=2
 page: {summary.page}

@@ -1,4 +1,4 @@
-"""Exact tests and Holm's correction against scipy, by hand, and in what they promise over many simulated labs."""
+"""Exact tests and Holm's correction against scipy, by hand, and in many simulated experiments."""
 
 import math
 from itertools import product
@@ -119,17 +119,17 @@ def test_holm_is_between_no_correction_and_bonferronis():
 
 
 def test_exact_tests_reject_a_true_null_no_more_often_than_they_say():
-    """2,000 labs of 6 seeds whose differences are skewed in size and symmetric in sign: at most 5 % below 0.05."""
+    """2,000 experiments of 6 seeds; differences are skewed in size, symmetric in sign: at most 5 % below 0.05."""
     generator = np.random.default_rng(1)
-    labs = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
+    experiments = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
     tolerance = 3 * math.sqrt(0.05 * 0.95 / 2000)
     for test in (sign_test, permutation_test):
-        assert np.mean([test(lab) <= 0.05 for lab in labs.tolist()]) <= 0.05 + tolerance
+        assert np.mean([test(experiment) <= 0.05 for experiment in experiments.tolist()]) <= 0.05 + tolerance
 
 
 @pytest.mark.parametrize("num_runs", [2, 3, 5])
-def test_interval_of_a_mean_covers_it_in_95_of_100_labs(num_runs):
-    """4,000 labs of normal runs around 80: the share that covers lies within three standard errors of 0.95."""
+def test_interval_of_a_mean_covers_it_in_95_of_100_experiments(num_runs):
+    """4,000 experiments of normal runs around 80: the share that covers lies within three standard errors of 0.95."""
     generator = np.random.default_rng(num_runs)
     covered = 0
     for values in generator.normal(80.0, 0.3, (4000, num_runs)).tolist():

@@ -1,4 +1,4 @@
-"""A table that is filled by a process which may be killed: of the small digits, or of all of CIFAR-10.
+"""A logit cache that is filled by a process which may be killed: of the small digits, or of all of CIFAR-10.
 
 Imported by the child, so nothing in it needs pytest.
 """
@@ -46,7 +46,7 @@ class Story:
         folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None
         return load_dataset(self.data.name, folder, self.data.image_size)
 
-    def table(self, folder: Path, dataset: Dataset) -> LogitCache:
+    def cache(self, folder: Path, dataset: Dataset) -> LogitCache:
         return LogitCache(folder, self.wanted.key(dataset, SHA))
 
 
@@ -59,16 +59,16 @@ def fill_all(story: Story, folder: Path) -> None:
     torch.set_num_threads(1)
     fill.PIECE_S = story.piece_s
     dataset = story.dataset()
-    table = story.table(folder, dataset)
-    write = table.write
+    cache = story.cache(folder, dataset)
+    write = cache.write
 
     def slowly(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
         time.sleep(story.pause_s)
 
-    table.write = slowly  # type: ignore[method-assign]
+    cache.write = slowly  # type: ignore[method-assign]
     teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
     model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    filler = fill.Filler(story.wanted, dataset, table, model, choose(CPU, story.precision))
+    filler = fill.Filler(story.wanted, dataset, cache, model, choose(CPU, story.precision))
     for part in range(story.num_parts):
         filler.fill(part)

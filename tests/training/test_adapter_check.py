@@ -94,15 +94,15 @@ class Maps(Notes):
     adapter = Method.adapter
 
 
-def from_table(run: Run, tables: Path) -> Teacher:
+def from_cache(run: Run, caches: Path) -> Teacher:
     live = teacher_of(run)
     assert isinstance(live, LiveTeacher)
-    plan = make_plan(experiment(method=run.method, teacher_source="table"), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tables, [RunFolder(tables)])
-    assert found is not None and found.table is not None
-    table = LogitCache(tables, found.table.key(digits(), ""))
-    Filler(found.table, digits(), table, live.model, choose(CPU, "fp32")).fill(0)
-    return read_cache(run, digits(), table, CPU)
+    plan = make_plan(experiment(method=run.method, teacher_source="cache"), digits(), NO_WEIGHTS)
+    found = decide(plan, digits(), (), caches, [RunFolder(caches)])
+    assert found is not None and found.cache is not None
+    cache = LogitCache(caches, found.cache.key(digits(), ""))
+    Filler(found.cache, digits(), cache, live.model, choose(CPU, "fp32")).fill(0)
+    return read_cache(run, digits(), cache, CPU)
 
 
 def shapes(outputs: Outputs) -> list[tuple[int, ...]]:
@@ -111,13 +111,13 @@ def shapes(outputs: Outputs) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("batch", [50, 4])
-def test_check_live_training_table_and_a_workers_share_show_it_the_same_shapes(batch: int, tmp_path: Path) -> None:
+def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(batch: int, tmp_path: Path) -> None:
     run = run_of("distilled", method=Notes(), student=recipe(batch_size=batch))
     compute, worker = choose(CPU, "fp32"), Group(3, 4)
     SEEN.clear()
     Networks(digits()).require_method_fits(run)
     make_training(run, digits(), compute, teacher_of(run))
-    make_training(run, digits(), compute, from_table(run, tmp_path))
+    make_training(run, digits(), compute, from_cache(run, tmp_path))
     if batch == 4:  # one image a worker
         make_training(run, digits(), compute, teacher_of(run), worker)
     first, *others = SEEN

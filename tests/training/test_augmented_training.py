@@ -1,4 +1,4 @@
-"""Training under augmentation: mixed labels, one batch for teacher and student, no table, and it learns."""
+"""Training under augmentation: mixed labels, one batch for teacher and student, no logit cache, and it learns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +94,10 @@ def test_teacher_is_asked_about_exactly_the_students_pixels(rank: int) -> None:
     assert torch.equal(shown[0], whole.chunk(2)[rank])
 
 
-def test_augmented_run_is_not_trained_from_a_table() -> None:
+def test_augmented_run_is_not_trained_from_a_cache() -> None:
     run = run_of("distilled", student=recipe(augmentation=Augmentation(cutout=3)))
     logits = torch.zeros(1_200 * run.data.views.count, 10, dtype=torch.float16)
-    with pytest.raises(AssertionError, match="a table knows views"):
+    with pytest.raises(AssertionError, match="a logit cache knows views"):
         training_of(run, CachedTeacher(logits, run.data.views.count, "ab" * 32))
 
 

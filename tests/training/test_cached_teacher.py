@@ -23,17 +23,17 @@ EPOCHS = 12
 VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=AdamW(lr=3e-3), epochs=EPOCHS)
 
 
-def cached(run: Run, tables: Path) -> CachedTeacher:
-    """What the live teacher of `run` says, from a table."""
+def cached(run: Run, caches: Path) -> CachedTeacher:
+    """What the live teacher of `run` says, from a logit cache."""
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
-    made = experiment(student=run.recipe, method=run.method, teacher_source="table")
+    made = experiment(student=run.recipe, method=run.method, teacher_source="cache")
     plan = make_plan(made, digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tables, [RunFolder(tables)])
-    assert found is not None and found.table is not None
-    table = LogitCache(tables, found.table.key(digits(), ""))
-    Filler(found.table, digits(), table, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
-    return read_cache(run, digits(), table, CPU)
+    found = decide(plan, digits(), (), caches, [RunFolder(caches)])
+    assert found is not None and found.cache is not None
+    cache = LogitCache(caches, found.cache.key(digits(), ""))
+    Filler(found.cache, digits(), cache, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
+    return read_cache(run, digits(), cache, CPU)
 
 
 @pytest.mark.parametrize(
@@ -46,33 +46,33 @@ def cached(run: Run, tables: Path) -> CachedTeacher:
 def test_cached_teacher_equals_live_teacher_over_a_whole_run(student, rounding: float, tmp_path: Path) -> None:
     run = run_of("distilled", student=student, method=KD(alpha=0.1, temperature=4.0))
     live = train(run, RunFolder(tmp_path / "live"))
-    table = train(run, RunFolder(tmp_path / "table"), cached(run, tmp_path))
+    cache = train(run, RunFolder(tmp_path / "cache"), cached(run, tmp_path))
     assert len(live) == EPOCHS and live[-1].terms["kd"] < 0.8 * live[0].terms["kd"], "it learned"
-    for one, other in zip(live, table, strict=True):
+    for one, other in zip(live, cache, strict=True):
         assert other.terms == pytest.approx(one.terms, rel=rounding)
 
 
 def test_first_epoch_is_equal_to_a_part_in_ten_thousand(tmp_path: Path) -> None:
     run = run_of("distilled")
-    (live, *_), (table, *_) = (
+    (live, *_), (cache, *_) = (
         train(run, RunFolder(tmp_path / "a")),
         train(run, RunFolder(tmp_path / "b"), cached(run, tmp_path)),
     )
-    assert table.terms == pytest.approx(live.terms, rel=1e-4)
+    assert cache.terms == pytest.approx(live.terms, rel=1e-4)
 
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_cached_embeddings_equal_live_ones_over_a_whole_run(distance: Any, tmp_path: Path) -> None:
     run = run_of("distilled", student=VIT, method=FeatureKD(alpha=0.1, feature_weight=0.5, distance=distance))
     live = train(run, RunFolder(tmp_path / "live"))
-    table = train(run, RunFolder(tmp_path / "table"), cached(run, tmp_path))
+    cache = train(run, RunFolder(tmp_path / "cache"), cached(run, tmp_path))
     assert live[-1].terms["feature"] < 0.8 * live[0].terms["feature"], "it learned"
-    assert table[0].terms["feature"] == pytest.approx(live[0].terms["feature"], rel=1e-4)
-    for one, other in zip(live, table, strict=True):
+    assert cache[0].terms["feature"] == pytest.approx(live[0].terms["feature"], rel=1e-4)
+    for one, other in zip(live, cache, strict=True):
         assert other.terms == pytest.approx(one.terms, rel=1e-2)
 
 
-def test_run_that_was_cut_off_under_a_table_of_embeddings_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_run_that_was_cut_off_under_a_cache_of_embeddings_ends_with_the_same_bits(tmp_path: Path) -> None:
     run, folders = run_of("distilled", method=FeatureKD()), [RunFolder(tmp_path / name) for name in "ab"]
     train(run, folders[0], cached(run, tmp_path))
     steps = iter(range(6))
@@ -85,17 +85,17 @@ def test_run_that_was_cut_off_under_a_table_of_embeddings_ends_with_the_same_bit
 def test_record_says_which_teacher_it_was(tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
     reports = train(run, folder, cached(run, tmp_path))
-    assert folder.record()["compute"]["teacher"] == "table" and reports[0].compute.endswith("teacher from a table")
+    assert folder.record()["compute"]["teacher"] == "cache" and reports[0].compute.endswith("cached teacher")
 
 
-@pytest.mark.parametrize("began", ["live", "table"])
+@pytest.mark.parametrize("began", ["live", "cache"])
 def test_half_done_run_goes_on_under_the_teacher_that_it_began_with(began: str, tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
-    teachers = {"live": teacher_of(run), "table": cached(run, tmp_path)}
+    teachers = {"live": teacher_of(run), "cache": cached(run, tmp_path)}
     first, other = teachers.pop(began), teachers.popitem()[1]
     with pytest.raises(Interrupted):
         train(run, folder, first, should_stop=lambda: True)
-    how = {"live": "live", "table": "auto"}[began]
+    how = {"live": "live", "cache": "auto"}[began]
     with pytest.raises(RunFailed, match=rf"was {began}, and this would be {other.source}; go on with .*={how}, or rem"):
         train(run, folder, other)
     assert len(train(run, folder, first)) == 3

@@ -1,4 +1,4 @@
-"""A run that is half done under a table of embeddings goes on when other methods are compared with its own."""
+"""A run that is half done under a logit cache of embeddings goes on when other methods are compared with its own."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ from raykd.training.teacher.choose import TeacherChoice
 from raykd.training.teacher.load import filler_of, teacher_of
 
 ALONE = experiment(
-    method=FeatureKD(), teacher_source="table", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
+    method=FeatureKD(), teacher_source="cache", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
 )
 COMPARED = replace(ALONE, teacher_source="auto", compare=(KD(), VID()))
 
@@ -41,7 +41,7 @@ def asked(plan: Plan, results: Path) -> tuple[TeacherChoice | None, list[Job]]:
     store = RunStore(results)
     trained, live = {run.name for run in plan.runs if store.status(run) == "done"}, half_done_live(plan.runs, store)
     teaching = teacher_choice_of(plan, digits(), trained | live, Options(results, Path("no-data")))
-    return teaching, jobs_of(plan.runs, trained, trained, teaching.tables if teaching else (), live)
+    return teaching, jobs_of(plan.runs, trained, trained, teaching.caches if teaching else (), live)
 
 
 def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
@@ -49,10 +49,10 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
     store, (_, jobs) = RunStore(results), asked(plan, results)
     job = next(job for job in jobs if job.kind == "train" and job.run == run)
     for fill in (other for other in jobs if other.kind == "fill" and other.name in job.needs):
-        assert fill.table is not None
-        filler_of(fill.table, store, digits(), CPU).fill(fill.part)
+        assert fill.cache is not None
+        filler_of(fill.cache, store, digits(), CPU).fill(fill.part)
     folder = store.folder(run)
-    teacher = teacher_of(run, folder.teacher_source_at_start, job.table, store, digits(), CPU)
+    teacher = teacher_of(run, folder.teacher_source_at_start, job.cache, store, digits(), CPU)
     train(run, folder, teacher, **hooks)
     return folder.record()["compute"]["teacher"]
 
@@ -67,39 +67,39 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_goes_on_under_its_table_to_the_same_bits_and_others_as_in_any_comparison(results: Path) -> None:
+def test_it_goes_on_under_its_cache_to_the_same_bits_and_others_as_in_any_comparison(results: Path) -> None:
     plan, store = plan_of(COMPARED), RunStore(results)
     teaching, _ = asked(plan, results)
-    assert teaching is not None and teaching.table is not None and teaching.kept is not None
-    assert (teaching.table.embedding_width, teaching.kept.embedding_width) == (0, 64)
+    assert teaching is not None and teaching.cache is not None and teaching.kept is not None
+    assert (teaching.cache.embedding_width, teaching.kept.embedding_width) == (0, 64)
     assert teaching.reason.endswith(
         "; with embeddings, as one of them was begun, for 2 runs; live for 2 runs of methods that need more"
     )
     run, straight = named(plan, FeatureKD), RunFolder(results / "straight")
-    for method, source in ((FeatureKD, "table"), (KD, "table"), (VID, "live")):
+    for method, source in ((FeatureKD, "cache"), (KD, "cache"), (VID, "live")):
         assert go_on(named(plan, method), plan, results) == source
     train(run, straight, teacher_of(run, "", teaching.kept, store, digits(), CPU))
     assert straight.best.read_bytes() == store.folder(run).best.read_bytes()
-    assert len(list(store.tables.iterdir())) == 2
+    assert len(list(store.logit_caches.iterdir())) == 2
 
 
-def test_once_it_is_done_no_table_with_embeddings_is_asked_for(results: Path) -> None:
+def test_once_it_is_done_no_cache_with_embeddings_is_asked_for(results: Path) -> None:
     plan = plan_of(COMPARED)
     go_on(named(plan, FeatureKD), plan, results)
     teaching, jobs = asked(plan, results)
     assert teaching is not None and teaching.kept is None
-    assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).table is None
+    assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).cache is None
 
 
-def test_it_is_kept_where_no_method_beside_it_reads_a_table(results: Path) -> None:
+def test_it_is_kept_where_no_method_beside_it_reads_a_cache(results: Path) -> None:
     plan = plan_of(replace(COMPARED, compare=(VID(),)))
     teaching, _ = asked(plan, results)
-    assert teaching is not None and teaching.table is None and teaching.reason.startswith("with embeddings")
-    assert go_on(named(plan, FeatureKD), plan, results) == "table"
+    assert teaching is not None and teaching.cache is None and teaching.reason.startswith("logit cache with embeddings")
+    assert go_on(named(plan, FeatureKD), plan, results) == "cache"
 
 
-def test_methods_of_logits_never_read_the_table_that_is_kept(tmp_path: Path) -> None:
-    """Where a table of logits is not worth it they have a live teacher: the kept one's views are of other runs."""
+def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> None:
+    """Where a logit cache is not worth it they have a live teacher: the kept one's views are of other runs."""
     alone = replace(ALONE, student=recipe(epochs=4), seeds=(0,))
     plan, steps = plan_of(alone), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
@@ -107,13 +107,13 @@ def test_methods_of_logits_never_read_the_table_that_is_kept(tmp_path: Path) -> 
         go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
     plan = plan_of(replace(alone, teacher_source="auto", compare=(KD(),)))
     teaching, _ = asked(plan, tmp_path)
-    assert teaching is not None and teaching.table is None and teaching.kept is not None
-    assert teaching.reason.startswith("live, 4 passes an image")
+    assert teaching is not None and teaching.cache is None and teaching.kept is not None
+    assert teaching.reason.startswith("live, 4 teacher passes per image")
     assert go_on(named(plan, KD), plan, tmp_path) == "live"
-    assert go_on(named(plan, FeatureKD), plan, tmp_path) == "table"
+    assert go_on(named(plan, FeatureKD), plan, tmp_path) == "cache"
 
 
-def test_parts_of_both_tables_are_jobs_of_their_own(results: Path) -> None:
+def test_parts_of_both_caches_are_jobs_of_their_own(results: Path) -> None:
     _, jobs = asked(plan_of(COMPARED), results)
     fills = [job for job in jobs if job.kind == "fill"]
     assert len({job.name for job in fills}) == len(fills) == 2
@@ -122,23 +122,23 @@ def test_parts_of_both_tables_are_jobs_of_their_own(results: Path) -> None:
 @pytest.mark.parametrize("compare", [(), (KD(),)])
 def test_what_a_live_teacher_is_refused_with_says_how_to_go_on(results: Path, compare: Any) -> None:
     made = replace(COMPARED, teacher_source="live", compare=compare)
-    with pytest.raises(RunFailed, match="half done under a teacher that was table, and this would be live") as caught:
+    with pytest.raises(RunFailed, match="half done under a teacher that was cache, and this would be live") as caught:
         go_on(named(plan_of(made), FeatureKD), plan_of(made), results)
     (path, value), *_ = re.findall(r"--set (\w+)=(\w+)", str(caught.value))
     remedied = plan_of(override(made, path, value))
-    assert go_on(named(remedied, FeatureKD), remedied, results) == "table"
+    assert go_on(named(remedied, FeatureKD), remedied, results) == "cache"
 
 
-def test_table_that_is_gone_is_made_again_for_it(results: Path) -> None:
-    shutil.rmtree(RunStore(results).tables)
+def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
+    shutil.rmtree(RunStore(results).logit_caches)
     for made in (COMPARED, replace(ALONE, teacher_source="auto", seeds=(0,))):
         plan, run = plan_of(made), named(plan_of(made), FeatureKD)
         steps = iter(range(2))
         with pytest.raises(Interrupted):
             go_on(run, plan, results, should_stop=lambda steps=steps: next(steps, None) is None)
-        assert RunStore(results).folder(run).teacher_source_at_start == "table"
+        assert RunStore(results).folder(run).teacher_source_at_start == "cache"
 
 
-def test_table_asked_for_in_words_is_refused_with_what_works(results: Path) -> None:
-    with pytest.raises(ConfigError, match="a table holds logits; use live, or auto"):
-        replace(COMPARED, teacher_source="table")
+def test_cache_asked_for_in_words_is_refused_with_what_works(results: Path) -> None:
+    with pytest.raises(ConfigError, match="a logit cache holds logits; use live or auto"):
+        replace(COMPARED, teacher_source="cache")

@@ -42,19 +42,19 @@ def outputs_of(folder: RunFolder, images: Tensor) -> Outputs:
 
 @pytest.fixture(scope="module", params=[DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    """A teacher, a baseline and a distilled student, trained, the teacher in a table."""
-    made = experiment(**changes(method=request.param), teacher_source="table")
+    """A teacher, a baseline and a distilled student, trained, the teacher in a logit cache."""
+    made = experiment(**changes(method=request.param), teacher_source="cache")
     plan, store = make_plan(made, digits(), NO_WEIGHTS), RunStore(tmp_path_factory.mktemp("plan"))
     train_plan(plan, digits(), CPU, store)
-    (table,) = store.tables.iterdir()
-    assert (table / "logits.f16").is_file(), "a table of logits is enough"
+    (cache,) = store.logit_caches.iterdir()
+    assert (cache / "logits.f16").is_file(), "a logit cache is enough"
     return [store.folder(run) for run in plan.runs]
 
 
 def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
     teacher, baseline, distilled = folders
     history = distilled.history()
-    assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "table"
+    assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "cache"
     for term in ("ce", "token"):
         assert history[-1][term] < 0.6 * history[0][term], term
     rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
@@ -121,13 +121,13 @@ def test_run_that_was_cut_off_ends_with_the_same_bits(method: DeiT, tmp_path: Pa
     assert RunFolder(cut).best.read_bytes() == RunFolder(whole).best.read_bytes()
 
 
-def test_table_of_decisions_equals_a_live_teacher(tmp_path: Path) -> None:
+def test_cache_of_decisions_equals_a_live_teacher(tmp_path: Path) -> None:
     stores = {}
-    for source in ("live", "table"):
+    for source in ("live", "cache"):
         stores[source] = RunStore(tmp_path / source)
         made = experiment(**changes(student=replace(STUDENT, epochs=6)), teacher_source=source)  # type: ignore[arg-type]
         train_plan(make_plan(made, digits(), NO_WEIGHTS), digits(), CPU, stores[source])
     run = run_of("distilled", **changes(student=replace(STUDENT, epochs=6)))
-    live, table = (stores[source].folder(run) for source in ("live", "table"))
-    assert table.record()["compute"]["teacher"] == "table" and live.record()["compute"]["teacher"] == "live"
-    assert table.best.read_bytes() == live.best.read_bytes(), "a decision has no rounding"
+    live, cache = (stores[source].folder(run) for source in ("live", "cache"))
+    assert cache.record()["compute"]["teacher"] == "cache" and live.record()["compute"]["teacher"] == "live"
+    assert cache.best.read_bytes() == live.best.read_bytes(), "a decision has no rounding"

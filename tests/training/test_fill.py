@@ -1,4 +1,4 @@
-"""Filling a teacher's table: what the teacher says of each view, once, whatever cuts it off."""
+"""Filling a teacher's logit cache: what the teacher says of each view, once, whatever cuts it off."""
 
 import time
 from dataclasses import dataclass, replace
@@ -32,15 +32,15 @@ NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
 
 @dataclass
 class Filling:
-    """A table of the small experiment, and a teacher that counts the images it is shown."""
+    """A logit cache of the small experiment, and a teacher that counts the images it is shown."""
 
     wanted: PlannedCache
-    table: LogitCache
+    cache: LogitCache
     teacher: "Counting"
 
     @property
     def filler(self) -> Filler:
-        return Filler(self.wanted, digits(), self.table, self.teacher, choose(CPU, "fp32"))
+        return Filler(self.wanted, digits(), self.cache, self.teacher, choose(CPU, "fp32"))
 
     def expected(self) -> Tensor:
         """bool [N, V]"""
@@ -66,45 +66,45 @@ def filling(tmp_path: Path) -> Filling:
     """Of all views, in 3 parts."""
     plan = make_plan(experiment(student=recipe(epochs=100)), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
-    assert found is not None and found.table is not None and found.table.whole
-    wanted = replace(found.table, num_parts=3)
+    assert found is not None and found.cache is not None and found.cache.whole
+    wanted = replace(found.cache, num_parts=3)
     return Filling(wanted, LogitCache(tmp_path, wanted.key(digits(), SHA)), Counting())
 
 
 def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> None:
     assert sum(filling.filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS == filling.teacher.seen
-    assert torch.equal(filling.table.filled(), filling.expected())
+    assert torch.equal(filling.cache.filled(), filling.expected())
     renderer = ViewRenderer(digits().train.images, filling.wanted.data.views)
     index, view = filling.expected().nonzero().unbind(1)
     with torch.no_grad():
         live = filling.teacher(renderer.render(index[::7], view[::7])).logits
-    found = filling.table.logits()[(index * NUM_VIEWS + view)[::7]].float()
+    found = filling.cache.logits()[(index * NUM_VIEWS + view)[::7]].float()
     torch.testing.assert_close(found, live, rtol=2**-11, atol=1e-6)  # half a unit in float16's last place
 
 
 def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, tmp_path: Path) -> None:
     wanted = replace(filling.wanted, embedding_width=64)
-    table = LogitCache(tmp_path, wanted.key(digits(), SHA))
-    filler = Filler(wanted, digits(), table, filling.teacher, choose(CPU, "fp32"))
+    cache = LogitCache(tmp_path, wanted.key(digits(), SHA))
+    filler = Filler(wanted, digits(), cache, filling.teacher, choose(CPU, "fp32"))
     assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
     index, view = filling.expected().nonzero().unbind(1)
     images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
     with torch.no_grad():
         live: Outputs = filling.teacher(images)
     assert live.embedding is not None
-    found = table.rows()[(index * NUM_VIEWS + view)[::7]].float()
+    found = cache.rows()[(index * NUM_VIEWS + view)[::7]].float()
     torch.testing.assert_close(found, torch.cat([live.logits, live.embedding], dim=1), rtol=2**-11, atol=1e-6)
 
 
-def test_partial_table_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
+def test_partial_cache_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
     run = run_of("distilled", student=recipe(epochs=4))
-    plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="table"), digits(), NO_WEIGHTS)
+    plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="cache"), digits(), NO_WEIGHTS)
     found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
-    assert found is not None and found.table is not None and not found.table.whole
-    table = LogitCache(tmp_path, found.table.key(digits(), SHA))
-    passes = Filler(found.table, digits(), table, Counting(), choose(CPU, "fp32")).fill(0)
-    assert passes == table.filled().sum() < 4 * 200
-    assert read_cache(run, digits(), table, CPU).identity == SHA
+    assert found is not None and found.cache is not None and not found.cache.whole
+    cache = LogitCache(tmp_path, found.cache.key(digits(), SHA))
+    passes = Filler(found.cache, digits(), cache, Counting(), choose(CPU, "fp32")).fill(0)
+    assert passes == cache.filled().sum() < 4 * 200
+    assert read_cache(run, digits(), cache, CPU).identity == SHA
 
 
 def test_second_fill_asks_the_teacher_nothing(filling: Filling) -> None:
@@ -124,16 +124,16 @@ def test_what_was_computed_before_a_stop_is_kept(filling: Filling) -> None:
 
     with pytest.raises(Interrupted, match="the same command goes on"):
         filling.filler.fill(1, should_stop=should_stop)
-    kept = filling.table.filled().sum()
+    kept = filling.cache.filled().sum()
     assert kept == filling.teacher.seen and 0 < kept < 67 * NUM_VIEWS
     filling.filler.fill(1)
-    assert filling.teacher.seen == filling.table.filled().sum() == 67 * NUM_VIEWS, "nothing was computed twice"
+    assert filling.teacher.seen == filling.cache.filled().sum() == 67 * NUM_VIEWS, "nothing was computed twice"
 
 
 @pytest.mark.parametrize("workers", [2, 5])
 def test_workers_share_a_part(workers: int, filling: Filling) -> None:
     shares = [filling.filler.fill(0, rank, workers) for rank in range(workers)]
-    assert sum(shares) == 67 * NUM_VIEWS == filling.table.filled().sum()
+    assert sum(shares) == 67 * NUM_VIEWS == filling.cache.filled().sum()
     assert max(shares) - min(shares) <= NUM_VIEWS
 
 
@@ -147,15 +147,15 @@ def test_logits_that_float16_cannot_hold_fail_with_a_remedy(value: float, fillin
     nn.init.constant_(filling.teacher.network.fc.bias, value)  # type: ignore[arg-type, union-attr]
     with pytest.raises(RunFailed, match=r"65,504: .* --set teacher_source=live"):
         filling.filler.fill(0)
-    assert not filling.table.filled().any()
+    assert not filling.cache.filled().any()
 
 
-def test_table_with_holes_is_refused_with_their_number(filling: Filling) -> None:
+def test_cache_with_holes_is_refused_with_their_number(filling: Filling) -> None:
     for part in (0, 2):
         filling.filler.fill(part)
     run = run_of("distilled", student=recipe(epochs=100))
-    with pytest.raises(RunFailed, match=r"lacks 1200 of the 3\d\d\d views .*; the same command fills them"):
-        read_cache(run, digits(), filling.table, CPU)
+    with pytest.raises(RunFailed, match=r"lacks 1200 of the 3\d\d\d views .*; rerun the same command to fill them"):
+        read_cache(run, digits(), filling.cache, CPU)
 
 
 def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_where_a_new_batch_size_costs_a_search_for_kernels_the_teacher_sees_one_
 ) -> None:
     assert FIXED_SHAPE == {"cpu": False, "cuda": True}
     monkeypatch.setitem(BATCH_SIZE, "cpu", 64)
-    plain = LogitCache(tmp_path / "plain", filling.table.key)
+    plain = LogitCache(tmp_path / "plain", filling.cache.key)
     assert Filler(filling.wanted, digits(), plain, Counting(), choose(CPU, "fp32")).fill(0) == 67 * NUM_VIEWS
     monkeypatch.setitem(FIXED_SHAPE, "cpu", True)
     sizes: list[int] = []
@@ -180,8 +180,8 @@ def test_where_a_new_batch_size_costs_a_search_for_kernels_the_teacher_sees_one_
     monkeypatch.setattr(filling.teacher, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
     assert filling.filler.fill(0) == 67 * NUM_VIEWS, "padding is not counted"
     assert set(sizes) == {64} and sum(sizes) > 67 * NUM_VIEWS
-    assert torch.equal(filling.table.filled(), plain.filled())
-    torch.testing.assert_close(filling.table.rows(), plain.rows(), rtol=2**-10, atol=1e-5)
+    assert torch.equal(filling.cache.filled(), plain.filled())
+    torch.testing.assert_close(filling.cache.rows(), plain.rows(), rtol=2**-10, atol=1e-5)
 
 
 @pytest.mark.parametrize(("depth", "order"), [(1, "lrlrlr"), (2, "llrlrr")])
@@ -196,7 +196,7 @@ def test_a_batch_is_read_once_the_next_ones_are_launched(
     monkeypatch.setattr(filling.teacher, "forward", lambda images: (events.append("l"), forward(images))[1])
     monkeypatch.setattr(_Batch, "read", lambda batch: (events.append("r"), read(batch))[1])
     filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: False)
-    assert "".join(events) == order and filling.table.filled()[:6].all()
+    assert "".join(events) == order and filling.cache.filled()[:6].all()
 
 
 def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,16 +205,16 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
         filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: next(asked))
-    assert filling.table.filled()[:4].all() and filling.table.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
+    assert filling.cache.filled()[:4].all() and filling.cache.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
 
 
 @pytest.mark.parametrize("embedding_width", [0, 64])
-def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace(
+def test_fill_that_is_killed_again_and_again_ends_with_the_cache_of_one_in_peace(
     embedding_width: int, tmp_path: Path
 ) -> None:
     story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
     fill_story.fill_all(story, tmp_path / "peace")
-    peace, killed = story.table(tmp_path / "peace", dataset), story.table(tmp_path / "killed", dataset)
+    peace, killed = story.cache(tmp_path / "peace", dataset), story.cache(tmp_path / "killed", dataset)
     counts = [0]
     for _ in range(4):
         child = children.start(fill_story.fill_all, story, tmp_path / "killed")
@@ -230,33 +230,33 @@ def test_fill_that_is_killed_again_and_again_ends_with_the_table_of_one_in_peace
     torch.testing.assert_close(killed.rows(), peace.rows(), rtol=2**-10, atol=1e-5)
 
 
-def test_pieces_span_no_more_of_the_table_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few of its entries are missing: a partial table's neighbours lie far apart."""
-    entry = filling.table.key.num_classes * 2
+def test_pieces_span_no_more_of_the_cache_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few of its entries are missing: a partial logit cache's neighbours lie far apart."""
+    entry = filling.cache.key.num_classes * 2
     monkeypatch.setattr("raykd.training.teacher.fill.PIECE_BYTES", 5 * NUM_VIEWS * entry)
     spans: list[int] = []
-    write = filling.table.write
+    write = filling.cache.write
     monkeypatch.setattr(
-        filling.table, "write", lambda first, logits, filled: (spans.append(len(logits)), write(first, logits, filled))
+        filling.cache, "write", lambda first, logits, filled: (spans.append(len(logits)), write(first, logits, filled))
     )
     filling.filler.fill(0)
-    assert max(spans) == 5 and filling.table.filled().sum() == 67 * NUM_VIEWS
+    assert max(spans) == 5 and filling.cache.filled().sum() == 67 * NUM_VIEWS
 
 
 def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling) -> None:
     for part in range(3):
         filling.filler.fill(part)
-    rows, seen = filling.table.rows().clone(), filling.teacher.seen
+    rows, seen = filling.cache.rows().clone(), filling.teacher.seen
     run = run_of("distilled", student=recipe(epochs=100))
     index = int(filling.expected().any(1).nonzero()[3])
-    path = filling.table.folder / "logits.f16"
+    path = filling.cache.folder / "logits.f16"
     raw = bytearray(path.read_bytes())
     raw[index * NUM_VIEWS * 20 + 7] ^= 1
     path.write_bytes(raw)
     with pytest.raises(RunFailed, match=r"logit cache '.*' is damaged: 1 images do not .*; rerun the same command"):
-        read_cache(run, digits(), filling.table, CPU)
+        read_cache(run, digits(), filling.cache, CPU)
     assert sum(filling.filler.fill(part) for part in range(3)) == NUM_VIEWS == filling.teacher.seen - seen
-    assert torch.equal(filling.table.rows(), rows) and read_cache(run, digits(), filling.table, CPU).identity == SHA
+    assert torch.equal(filling.cache.rows(), rows) and read_cache(run, digits(), filling.cache, CPU).identity == SHA
 
 
 def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:

@@ -87,15 +87,15 @@ def test_filling_in_halved_batches_fills_the_same(
     monkeypatch.setitem(IN_FLIGHT, "cpu", depth)
     run = run_of("distilled")
     wanted = PlannedCache(run.teachers, run.data, "fp32", (), True, 1)
-    tables: list[LogitCache] = []
+    caches: list[LogitCache] = []
     for name, room, size in (("plain", 64, 64), ("halved", 100, 512)):
         monkeypatch.setitem(BATCH_SIZE, "cpu", size)
-        teacher, table = Small(room), LogitCache(tmp_path / name, wanted.key(digits(), "5a" * 32))
-        assert Filler(wanted, digits(), table, teacher, COMPUTE).fill(0) == 200 * 18
+        teacher, cache = Small(room), LogitCache(tmp_path / name, wanted.key(digits(), "5a" * 32))
+        assert Filler(wanted, digits(), cache, teacher, COMPUTE).fill(0) == 200 * 18
         assert [size for size in teacher.sizes if size > room] == ([] if name == "plain" else [512, 256, 128])
         assert not fixed or set(teacher.sizes) <= {512, 256, 128, 64}, "a smaller batch is padded to its own full size"
-        tables.append(table)
-    plain, halved = tables
+        caches.append(cache)
+    plain, halved = caches
     assert torch.equal(halved.rows(), plain.rows()) and torch.equal(halved.filled(), plain.filled())
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-import small_lab
+import small_experiment
 from run_by_several import start_two, train_by_two
 
 from raykd.store.run_folder import RunFolder
@@ -15,7 +15,7 @@ from raykd.store.run_folder import RunFolder
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 
 ROUNDS = 20
-SETTINGS = (*small_lab.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
+SETTINGS = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
 EVERY_S = 0.1
 MISSES_S = 20.0
 START_S = 4.0  # before the first step, on an idle machine

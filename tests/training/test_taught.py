@@ -1,4 +1,4 @@
-"""Who teaches a run: its table where one is wanted, live where it began live."""
+"""Who teaches a run: its logit cache where one is wanted, live where it began live."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,26 +31,26 @@ def planned() -> tuple[Run, ...]:
 
 
 def wanted(store: RunStore) -> PlannedCache:
-    asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="table")
+    asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="cache")
     plan = make_plan(asked, digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), store.tables, [store.folder(plan.runs[0])])
-    assert found is not None and found.table is not None
-    return found.table
+    found = decide(plan, digits(), (), store.logit_caches, [store.folder(plan.runs[0])])
+    assert found is not None and found.cache is not None
+    return found.cache
 
 
-def source(run: Run, store: RunStore, table: PlannedCache | None) -> str:
-    return teachers.teacher_of(run, store.folder(run).teacher_source_at_start, table, store, digits(), CPU).source
+def source(run: Run, store: RunStore, cache: PlannedCache | None) -> str:
+    return teachers.teacher_of(run, store.folder(run).teacher_source_at_start, cache, store, digits(), CPU).source
 
 
 def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:
     _, baseline, distilled = planned()
     assert teachers.teacher_of(baseline, "", None, store, digits(), CPU) is no_teacher
     assert source(distilled, store, None) == "live"
-    table = wanted(store)
+    cache = wanted(store)
     with pytest.raises(RunFailed, match="lacks"):
-        source(distilled, store, table)
-    teachers.filler_of(table, store, digits(), CPU).fill(0)
-    assert source(distilled, store, table) == "table"
+        source(distilled, store, cache)
+    teachers.filler_of(cache, store, digits(), CPU).fill(0)
+    assert source(distilled, store, cache) == "cache"
 
 
 def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunStore) -> None:
@@ -63,18 +63,18 @@ def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunS
 
 def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     *_, distilled = planned()
-    table = wanted(store)
-    teachers.filler_of(table, store, digits(), CPU).fill(0)
-    made = [teachers.teacher_of(distilled, "", t, store, digits(), CPU) for t in (None, table)]
+    cache = wanted(store)
+    teachers.filler_of(cache, store, digits(), CPU).fill(0)
+    made = [teachers.teacher_of(distilled, "", t, store, digits(), CPU) for t in (None, cache)]
     assert made[0].identity == made[1].identity != teacher_of(distilled).identity
 
 
-def test_plan_of_a_method_of_embeddings_reads_them_from_one_table(tmp_path: Path) -> None:
+def test_plan_of_a_method_of_embeddings_reads_them_from_one_cache(tmp_path: Path) -> None:
     made = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), method=FeatureKD(), seeds=(0, 1))
-    plan, store = make_plan(replace(made, teacher_source="table"), digits(), NO_WEIGHTS), RunStore(tmp_path)
+    plan, store = make_plan(replace(made, teacher_source="cache"), digits(), NO_WEIGHTS), RunStore(tmp_path)
     train_plan(plan, digits(), CPU, store)
-    (folder,) = store.tables.iterdir()
+    (folder,) = store.logit_caches.iterdir()
     assert (folder / "outputs.f16").stat().st_size == 1_200 * 18 * (10 + 64) * 2
     for run in plan.runs[-2:]:
         record = store.folder(run).record()
-        assert record["compute"]["teacher"] == "table" and record["status"] == "done"
+        assert record["compute"]["teacher"] == "cache" and record["status"] == "done"

@@ -1,4 +1,4 @@
-"""A trained run is measured once: over a whole small lab the test set is asked for once a run, and training never does.
+"""A trained run is evaluated once: in a small experiment the test set is read once per run, and never by training.
 
 Beside it: what val.json, test.json and costs.json hold, and what becomes of files of an older version.
 """
@@ -50,7 +50,7 @@ def plan_of(**changes: Any) -> Plan:
     return make_plan(experiment(**short, **changes), digits(), NO_WEIGHTS)
 
 
-def lab(results: Path, dataset: Dataset, plan: Plan) -> Iterator[RunFolder]:
+def experiment_folders(results: Path, dataset: Dataset, plan: Plan) -> Iterator[RunFolder]:
     """Train all of `plan`, then give the folder of each run as it is evaluated."""
     store = RunStore(results)
     train_plan(plan, dataset, CPU, store)
@@ -59,7 +59,7 @@ def lab(results: Path, dataset: Dataset, plan: Plan) -> Iterator[RunFolder]:
         yield store.folder(run)
 
 
-@pytest.mark.parametrize("source", ["live", "table"])
+@pytest.mark.parametrize("source", ["live", "cache"])
 def test_a_lab_asks_for_the_test_set_once_a_run_and_training_never(source: Any, tmp_path: Path) -> None:
     plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
     reads.clear()
@@ -77,9 +77,9 @@ def test_a_lab_asks_for_the_test_set_once_a_run_and_training_never(source: Any, 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
-    """A lab that was evaluated, a folder for each stage's first run. Read only."""
+    """An experiment that was evaluated, a folder for each stage's first run. Read only."""
     found: dict[str, RunFolder] = {}
-    for folder in lab(tmp_path_factory.mktemp("lab"), digits(), plan_of()):
+    for folder in experiment_folders(tmp_path_factory.mktemp("results"), digits(), plan_of()):
         found.setdefault(folder.record()["stage"], folder)
     return found
 
@@ -178,6 +178,6 @@ def test_an_evaluation_that_was_cut_off_is_done_again_whole(tmp_path: Path, monk
 
 
 def test_a_student_of_features_is_compared_with_its_teacher_too(tmp_path: Path) -> None:
-    *_, last = lab(tmp_path, digits(), plan_of(method=FeatureKD()))
+    *_, last = experiment_folders(tmp_path, digits(), plan_of(method=FeatureKD()))
     assert last.record()["method"] == "feature_kd"
     assert 0 <= read(last.test)["agreement"] <= 100 and read(last.test)["teacher_kl"] > 0

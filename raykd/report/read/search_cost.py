@@ -16,7 +16,7 @@ import numpy as np
 from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
 from raykd.store.codec import Fields
 
-TABLES = ".tables"  # the folder of logit caches, below the results
+CACHES = ".logit_caches"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
@@ -50,33 +50,33 @@ def _pace(trial: TrialSummary) -> float | None:
 
 def _teacher_cost(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> TeacherCost:
     sources = {_teacher_of(run) for run in runs} - {None}
-    source = "table" if "table" in sources else "live" if "live" in sources else None
-    views = _mean_views(record, results) if source == "table" else None
+    source = "cache" if "cache" in sources else "live" if "live" in sources else None
+    views = _mean_views(record, results) if source == "cache" else None
     return TeacherCost(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
 
 
 def _teacher_of(run: Mapping[str, Any]) -> Any:
-    """'table', 'live' or None, from a trial's run.json."""
+    """Return 'cache', 'live' or None, from a trial's run.json."""
     compute = run.get("compute")
     return compute.get("teacher") if isinstance(compute, Mapping) else None
 
 
 def _mean_views(record: Fields, results: Path) -> float | None:
-    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
+    """Return the mean number of cached views per image, over images with any; None without the cache.
 
-    search.json names the cache: the search that reads it is the only one that builds its key.
+    search.json has the cache's name, because only the search that reads the cache can build its key.
     """
-    name = record.optional("table", record.text)
+    name = record.optional("cache", record.text)
     if name is None:
         return None
     if Path(name).name != name:
-        record.refuse(f"table is '{name}', not the name of a folder")
-    cache = Fields.read_if_exists(results / TABLES / name / "table.json")
+        record.refuse(f"cache is '{name}', not the name of a folder")
+    cache = Fields.read_if_exists(results / CACHES / name / "cache.json")
     return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:
-    """Return the mean number of bits in a row of the file, over rows that have one; a row ends with a checksum."""
+    """Return the mean number of set bits per row, over rows with any; each row of the file ends with a checksum."""
     try:
         content = np.fromfile(path, np.uint8)
     except FileNotFoundError:

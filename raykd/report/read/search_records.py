@@ -112,7 +112,7 @@ class TeacherCost:
     cache. fill_seconds: seconds of one slot that this search spent on filling the cache.
     """
 
-    source: Literal["table", "live"] | None
+    source: Literal["cache", "live"] | None
     passes: int
     views: float | None
     fill_seconds: float
@@ -123,7 +123,7 @@ class TeacherCost:
 
         Views that were cached before or after this search took none of `fill_seconds`, hence the least.
         """
-        if self.source != "table" or not self.views or self.fill_seconds <= 0:
+        if self.source != "cache" or not self.views or self.fill_seconds <= 0:
             return None
         return self.passes * self.fill_seconds / self.views
 

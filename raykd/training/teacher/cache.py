@@ -4,12 +4,12 @@
     filled[index, view]   one bit each, and a checksum of each image: [N, ceil(V / 8) + 4] bytes
 
 For methods that ask for it, a row holds the pooled embedding behind the logits: outputs [N, V, C + D]. That is another
-table, in a folder of its own.
+logit cache, in a folder of its own.
 
 An image has a finite set of V views (data/views.py), so V passes of the teacher, or as many as planned runs will
 visit, serve every epoch, seed, temperature and alpha from memory: 50,000 images, 162 views and 10 classes are 162 MB.
 
-    <tables>/<16 digits of the key>/   table.json  logits.f16 (or outputs.f16)  filled.bits  .lock
+    <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or outputs.f16)  filled.bits  .lock
 
 Several processes may write at once, on several nodes: each its own images, the rows first and flushed, then their
 bits. So a bit never speaks of a row that is not there, and a kill loses no more than what was in hand.
@@ -46,10 +46,10 @@ LOCK_WAIT_S = 60.0  # held for one write of some MB
 
 @dataclass(frozen=True)
 class CacheKey:
-    """All that decides what stands in a table; a table of any other key is refused.
+    """Everything that determines the content of a logit cache; a cache with any other key is refused.
 
-    precision: as the runs' recipe has it; what 'auto' came to when the table was made is in table.json beside the key.
-    embedding_width: channels of the embedding in each row; 0 for a table of logits alone.
+    precision: as in the recipe of the runs. cache.json also records what 'auto' resolved to when the cache was created.
+    embedding_width: channels of the embedding in each row; 0 for logits alone.
     """
 
     teacher_sha256: str
@@ -68,7 +68,7 @@ class CacheKey:
 
     @property
     def name(self) -> str:
-        """Of the table's folder."""
+        """Of the logit cache's folder."""
         return fingerprint(self.fields)[:16]
 
     @property
@@ -86,31 +86,31 @@ class CacheKey:
 
 
 class LogitCache:
-    """One table's files. Rows are [N * V, C + D]: image `index` as `view` is row index * V + view."""
+    """One logit cache's files. Rows are [N * V, C + D]: image `index` as `view` is row index * V + view."""
 
-    def __init__(self, tables: Path, key: CacheKey, precision: str = "") -> None:
-        """The table of `key` below `tables`, empty where there is none yet.
+    def __init__(self, caches: Path, key: CacheKey, precision: str = "") -> None:
+        """The logit cache of `key` below `caches`, empty where there is none yet.
 
         precision: in which whoever makes it computes; all who fill it then do so in `self.precision`.
 
         Raises ConfigError where what lies there is of another key, or was cut short.
         """
         self.key = key
-        self.folder = tables / key.name
+        self.folder = caches / key.name
         self._bits_in_row = -(-key.num_views // 8)
         self._rows = self.folder / ("outputs.f16" if key.embedding_width else "logits.f16")
         self._filled = self.folder / "filled.bits"
         self._record_bytes = self._bits_in_row + CHECKSUM_BYTES
         self._image_bytes = key.num_views * key.row_width * ITEM_BYTES
         self._sizes = {self._rows: key.size_bytes, self._filled: key.num_images * self._record_bytes}
-        if not self.exists(tables, key):
+        if not self.exists(caches, key):
             self._make(precision or key.precision)
         self._check()
 
     @staticmethod
-    def exists(tables: Path, key: CacheKey) -> bool:
+    def exists(caches: Path, key: CacheKey) -> bool:
         """Whether somebody has begun to fill it."""
-        return (tables / key.name / "table.json").exists()
+        return (caches / key.name / "cache.json").exists()
 
     def filled(self, first: int = 0, end: int | None = None) -> Tensor:
         """Return bool [N, V], or of images first .. end - 1 alone: which rows are there and intact."""
@@ -185,15 +185,15 @@ class LogitCache:
         return np.concatenate([packed, checksums.view(np.uint8).reshape(-1, CHECKSUM_BYTES)], axis=1)
 
     def _make(self, precision: str) -> None:
-        """table.json comes last: who finds it finds the others."""
+        """cache.json comes last: who finds it finds the others."""
         make_folder(self.folder)
         with self._locked():
-            if (self.folder / "table.json").is_file():  # another was quicker
+            if (self.folder / "cache.json").is_file():  # another was quicker
                 return
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
                     file.truncate(size)
-            write_record(self.folder / "table.json", self.key.fields | {"computed_in": precision})
+            write_record(self.folder / "cache.json", self.key.fields | {"computed_in": precision})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -205,18 +205,18 @@ class LogitCache:
             raise RunFailed(f"'{path}' was held by another for {LOCK_WAIT_S:g} s; look for who writes there") from None
 
     def _check(self) -> None:
-        fields = Fields.read(self.folder / "table.json")
+        fields = Fields.read(self.folder / "cache.json")
         found = fields.values
         self.precision: str = fields.optional_text("computed_in") or self.key.precision
         for name, wanted in self.key.fields.items():
             if found.get(name) != wanted:
                 raise ConfigError(
-                    f"teacher's table '{self.folder}' was made with {name} {found.get(name)}, this run has {wanted}; "
-                    "remove the table, and it is made again"
+                    f"logit cache '{self.folder}' was made with {name} {found.get(name)}, this run has {wanted}; "
+                    "remove the folder to fill it again"
                 )
         for path, size in self._sizes.items():
             if not path.is_file() or path.stat().st_size != size:
-                raise ConfigError(f"teacher's table '{path}' is not {size} bytes long; remove '{self.folder}'")
+                raise ConfigError(f"teacher's logit cache '{path}' is not {size} bytes long; remove '{self.folder}'")
 
 
 def visited(views: Views, rows: Tensor, num_images: int, epochs: Mapping[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Where distilled runs get their teacher's logits: live, step by step, or from a table that is filled before.
+"""Where distilled runs get their teacher's logits: live, step by step, or from a logit cache that is filled before.
 
     live       sum of the runs' epochs                        passes of the teacher for each image
-    table      V (1 - (1 - 1/V)^E), at most V                 E: epochs with views of their own, by seed
+    logit cache      V (1 - (1 - 1/V)^E), at most V                 E: epochs with views of their own, by seed
 
 Of each teacher, where several teach by their mean. Runs of one seed see the same views, whatever their temperature,
 alpha or method, and there are V in all: 3 seeds of 200 epochs are 600 passes live, and 158 of the 162 views of padding
@@ -28,7 +28,7 @@ from raykd.spec.plan import Plan, Run
 from raykd.store.run_folder import RunFolder
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
-WORTH_IT = 0.9  # a table that leaves more than this share of the live passes is no gain
+WORTH_IT = 0.9  # a logit cache that leaves more than this share of the live passes is no gain
 NEARLY_ALL = 0.95  # from this share of the views on all are filled: the rest costs little and serves every later run
 MAX_CACHE_BYTES = 2 << 30  # every process that reads it may come to hold it; a GPU does
 PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a ResNet-18
@@ -39,7 +39,7 @@ PARTS_PER_GPU_PART = 50
 
 @dataclass(frozen=True)
 class PlannedCache:
-    """A table that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
+    """A logit cache that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
 
     teachers: of several, the mean. precision: the student recipe's, in which its teacher computes too. num_parts: jobs
     that fill it. embedding_width: of the teacher's embedding where the runs ask for it, else 0. least: what a run
@@ -67,23 +67,23 @@ class PlannedCache:
 
 @dataclass(frozen=True)
 class TeacherChoice:
-    """What was decided for the distilled runs of one plan, and why, in a sentence. table: None for a live teacher.
+    """What was decided for the distilled runs of one plan, and why, in a sentence. cache: None for a live teacher.
 
-    kept: of a comparison, the table with embeddings that a run is half done under: for methods that need them.
+    kept: of a comparison, the logit cache with embeddings that a run is half done under: for methods that need them.
     """
 
-    table: PlannedCache | None
+    cache: PlannedCache | None
     reason: str
     kept: PlannedCache | None = None
 
     @property
-    def tables(self) -> tuple[PlannedCache, ...]:
+    def caches(self) -> tuple[PlannedCache, ...]:
         """Of those that hold all that a run needs it reads the first."""
-        return tuple(table for table in (self.table, self.kept) if table is not None)
+        return tuple(cache for cache in (self.cache, self.kept) if cache is not None)
 
 
 def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> CacheKey:
-    """The key of the table that holds a teacher's logits for `data`, and its embedding where that has a width."""
+    """The key of the logit cache that holds a teacher's logits for `data`, and its embedding where that has a width."""
     return CacheKey(
         teacher_sha256,
         dataset.identity,
@@ -96,30 +96,30 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, em
     )
 
 
-def parts_on(table: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
-    """Return `table` with the number of parts for workers of `gpus` GPUs, of which `num_slots` fill side by side.
+def parts_on(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
+    """Return `cache` with the number of parts for workers of `gpus` GPUs, of which `num_slots` fill side by side.
 
-    table: as `decide` returns it, in parts for CPUs. On GPUs each slot fills equally many parts, of at most
-    PARTS_PER_GPU_PART parts for CPUs. So several GPUs share even a table that is one part's work.
+    cache: as `decide` returns it, in parts for CPUs. On GPUs each slot fills equally many parts, of at most
+    PARTS_PER_GPU_PART parts for CPUs. So several GPUs share even a logit cache that is one part's work.
     """
     if not gpus:
-        return table
-    parts_each = ceil(table.num_parts / (PARTS_PER_GPU_PART * num_slots))
-    return replace(table, num_parts=min(table.num_parts, parts_each * num_slots))
+        return cache
+    parts_each = ceil(cache.num_parts / (PARTS_PER_GPU_PART * num_slots))
+    return replace(cache, num_parts=min(cache.num_parts, parts_each * num_slots))
 
 
 def decide(
     plan: Plan,
     dataset: Dataset,
     trained: Collection[str],
-    tables: Path,
+    caches: Path,
     teachers: Sequence[RunFolder],
     in_progress_on_cache: Collection[str] = (),
 ) -> TeacherChoice | None:
     """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
 
-    tables: the folder of all tables. teachers: the run folders of the plan's teachers. in_progress_on_cache: names
-    of runs that are partly trained with a cache. They keep the cache where there can be one, whatever it saves.
+    caches: the folder of all logit caches. teachers: the run folders of the plan's teachers. in_progress_on_cache:
+    names of runs that are partly trained with a cache. They keep the cache where there can be one, whatever it saves.
     """
     experiment, left = plan.experiment, _distilled_left(plan, trained)
     begun = [run for run in left if run.name in in_progress_on_cache]
@@ -128,19 +128,20 @@ def decide(
         return TeacherChoice(None, _rest(experiment, left, kept), kept) if kept else None
     passes, by_seed = sum(count for _, count in epochs), _by_seed(epochs)
     visited = num_visited(experiment.data.views.count, sum(by_seed.values()))
-    table = _wanted(plan, dataset, by_seed, experiment.cached_needs)
-    key = table.key(dataset, _sha256(teachers))
+    cache = _wanted(plan, dataset, by_seed, experiment.cached_needs)
+    key = cache.key(dataset, _sha256(teachers))
     against = _impossible(experiment)
     if not (against or any(_could_read(experiment, run) for run in begun)):
-        against = _against(key, tables, visited / passes)
-    asked, each = experiment.teacher_source, f" of each of {len(teachers)} teachers" if len(teachers) > 1 else ""
+        against = _against(key, caches, visited / passes)
+    needed = plural(passes, "teacher pass", "teacher passes")
+    asked, each = experiment.teacher_source, f" for each of {len(teachers)} teachers" if len(teachers) > 1 else ""
     if asked == "live" or (asked == "auto" and against):
-        live = f"live, {plural(passes, 'pass', 'passes')} an image{each}: {against or 'as was asked'}"
+        live = f"live, {needed} per image{each}: {against or 'teacher_source = live'}"
         return TeacherChoice(None, f"{live}; {_rest(experiment, left, kept)}" if kept else live, kept)
     size = _words(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
-    share, views = "all" if table.whole else f"{visited:.0f}", plural(experiment.data.views.count, "view")
-    become = f"from a table, {plural(passes, 'pass', 'passes')} an image{each} become {share} of its {views} ({size})"
-    return TeacherChoice(table, "; ".join(filter(None, (become, _rest(experiment, left, kept)))), kept)
+    share, views = "all" if cache.whole else f"{visited:.0f} of", plural(experiment.data.views.count, "view")
+    saving = f"logit cache with {share} {views} per image instead of {needed}{each} ({size})"
+    return TeacherChoice(cache, "; ".join(filter(None, (saving, _rest(experiment, left, kept)))), kept)
 
 
 def num_visited(num_views: int, epochs: int) -> float:
@@ -166,12 +167,12 @@ def _distilled_left(plan: Plan, trained: Collection[str]) -> list[Run]:
 
 
 def _could_read(experiment: Experiment, run: Run) -> bool:
-    """Of a comparison, a run by a method that needs no more than a table holds."""
+    """Of a comparison, a run by a method that needs no more than a logit cache holds."""
     return not experiment.compare or run.method.needs <= experiment.cached_needs
 
 
 def _kept(plan: Plan, dataset: Dataset, left: Sequence[Run], begun: Sequence[Run]) -> PlannedCache | None:
-    """The table with embeddings that one of `begun` goes on under in a comparison, whose own holds none."""
+    """The logit cache with embeddings that one of `begun` goes on under in a comparison, whose own holds none."""
     experiment = plan.experiment
     if experiment.teacher_source == "live" or all(_could_read(experiment, run) for run in begun):
         return None
@@ -181,12 +182,12 @@ def _kept(plan: Plan, dataset: Dataset, left: Sequence[Run], begun: Sequence[Run
 
 
 def _rest(experiment: Experiment, left: Sequence[Run], kept: PlannedCache | None) -> str:
-    """Of a comparison, how runs are taught for which a table of logits is not enough; '' where there are none."""
+    """Of a comparison, how runs are taught for which a logit cache is not enough; '' where there are none."""
     others = [run for run in left if not _could_read(experiment, run)]
     with_embeddings = sum(kept.serves(run) for run in others) if kept else 0
     live = len(others) - with_embeddings
-    some = f"with embeddings, as one of them was begun, for {plural(with_embeddings, 'run')}"
-    rest = f"live for {plural(live, 'run')} of methods that need more"
+    some = f"logit cache with embeddings for {plural(with_embeddings, 'run')}, because one of them started with it"
+    rest = f"live for {plural(live, 'run')} whose methods need more"
     return "; ".join(([some] if with_embeddings else []) + ([rest] if live else []))
 
 
@@ -222,25 +223,26 @@ def _embedding_width(teacher: Run, dataset: Dataset) -> int:
 
 
 def _impossible(experiment: Experiment) -> str:
-    """Why no table can teach its runs, or ''."""
+    """Why no logit cache can teach its runs, or ''."""
     if (more := experiment.needs - CACHEABLE) and not experiment.compare:
-        return f"the method needs the teacher's {', '.join(sorted(more))}, and a table holds logits and embeddings"
+        needed = ", ".join(sorted(more))
+        return f"the method needs the teacher's {needed}, and a logit cache holds only logits and embeddings"
     if experiment.augmented:
-        return f"a table holds views, and students train under {', '.join(experiment.augmented)}"
+        return f"a logit cache holds plain views, and students train with {', '.join(experiment.augmented)}"
     return ""
 
 
-def _against(key: CacheKey, tables: Path, share: float) -> str:
-    """What speaks against a table that could be, or ''."""
-    if key.teacher_sha256 and LogitCache.exists(tables, key):
+def _against(key: CacheKey, caches: Path, share: float) -> str:
+    """What speaks against a logit cache that could be, or ''."""
+    if key.teacher_sha256 and LogitCache.exists(caches, key):
         return ""
-    table = "a table with embeddings" if key.embedding_width else "a table"
+    cache = "a logit cache with embeddings" if key.embedding_width else "a logit cache"
     if key.size_bytes > MAX_CACHE_BYTES:
-        return f"{table} would take {_words(key.size_bytes)}"
-    if key.size_bytes > _free_bytes(tables):
-        return f"{table} of {_words(key.size_bytes)} has no room where results lie"
+        return f"{cache} would need {_words(key.size_bytes)}"
+    if key.size_bytes > _free_bytes(caches):
+        return f"{cache} of {_words(key.size_bytes)} does not fit on the disk of the results"
     if share > WORTH_IT:
-        return f"{table} would leave {share:.0%} of them"
+        return f"{cache} would still need {share:.0%} of them"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Fills a teacher's table: large batches of views, no gradients, a piece at a time on disk.
+"""Fills a teacher's logit cache: large batches of views, no gradients, a piece at a time on disk.
 
 missing = visited & ~filled         so a start after a kill resumes there; images that were damaged are filled again
 piece   = neighbouring images whose missing views take about PIECE_S
@@ -23,7 +23,7 @@ from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited
 from raykd.training.teacher.choose import PlannedCache
 
 PIECE_S = 10.0  # the work that a kill can cost
-PIECE_BYTES = 64 << 20  # of the table that are written at a time, holes included
+PIECE_BYTES = 64 << 20  # of the logit cache that are written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
 # Whether a batch is padded to the full size. For each batch size cuDNN searches for its fastest kernels anew, which
 # takes seconds, and pieces end in any size. A CPU would compute the padding.
@@ -32,14 +32,14 @@ IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
 
 
 class Filler:
-    """A teacher on its device, with the images that it is to see: fills any part of one table."""
+    """A teacher on its device, with the images that it is to see: fills any part of one logit cache."""
 
     def __init__(
-        self, wanted: PlannedCache, dataset: Dataset, table: LogitCache, teacher: nn.Module, compute: Compute
+        self, wanted: PlannedCache, dataset: Dataset, cache: LogitCache, teacher: nn.Module, compute: Compute
     ) -> None:
         """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
         prepare(compute.device)
-        self._table, self._teacher, self._compute = table, teacher.eval(), compute
+        self._cache, self._teacher, self._compute = cache, teacher.eval(), compute
         self._batch_size = BATCH_SIZE[compute.device.type]
         rows, _ = train_val_indices(wanted.data, dataset.train.labels)
         self._parts = rows.tensor_split(wanted.num_parts)
@@ -58,8 +58,8 @@ class Filler:
         if not len(rows):
             return 0
         first, end = int(rows[0]), int(rows[-1]) + 1
-        missing = self._visited[first:end] & ~self._table.filled(first, end)
-        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._table.key.row_width * ITEM_BYTES))
+        missing = self._visited[first:end] & ~self._cache.filled(first, end)
+        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._cache.key.row_width * ITEM_BYTES))
         ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
         began, done, start, size = time.monotonic(), 0, 0, self._batch_size
         while done < int(ends[-1]):
@@ -73,7 +73,7 @@ class Filler:
 
         Up to IN_FLIGHT batches are computed before the oldest one is read, so that a GPU does not wait for the CPU.
         """
-        rows = torch.zeros((*missing.shape, self._table.key.row_width), dtype=torch.float16)
+        rows = torch.zeros((*missing.shape, self._cache.key.row_width), dtype=torch.float16)
         filled, stopped = torch.zeros_like(missing), False
         in_flight: deque[_Batch] = deque()
 
@@ -92,9 +92,9 @@ class Filler:
                 read_oldest()
         while in_flight:
             read_oldest()
-        self._table.write(first, rows, filled)
+        self._cache.write(first, rows, filled)
         if stopped:
-            raise Interrupted("stopped while the teacher's table is filled; the same command goes on")
+            raise Interrupted("stopped while the teacher's logit cache is filled; the same command goes on")
         return int(filled.sum())
 
     def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
@@ -112,7 +112,7 @@ class Filler:
         with self._compute.autocast():
             outputs: Outputs = self._teacher(self._renderer.render(index, view))
         parts = [outputs.logits]
-        if self._table.key.embedding_width:
+        if self._cache.key.embedding_width:
             assert outputs.embedding is not None
             parts.append(outputs.embedding)
         return torch.cat([part.to(torch.float16) for part in parts], dim=1)

@@ -57,7 +57,7 @@ def accuracy_in_words(found: Findings) -> str:
 
 def in_words(found: Findings) -> str:
     """'imported, validation top-1 98.5 % of 200 images', and its cautions."""
-    return f"imported, {accuracy_in_words(found)}{''.join(f'; beware: {caution}' for caution in found.cautions)}"
+    return f"imported, {accuracy_in_words(found)}{''.join(f'; caution: {caution}' for caution in found.cautions)}"
 
 
 def check(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Findings:

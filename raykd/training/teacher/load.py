@@ -1,6 +1,6 @@
-"""The teacher of a run or of a trial, and what fills its table. In one place: its layout decides its last bits.
+"""The teacher of a run or of a trial, and what fills its logit cache. In one place: its layout decides its last bits.
 
-Several teach by the mean of their logits: live, or from one table that holds it.
+Several teach by the mean of their logits: live, or from one logit cache that holds it.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,20 +33,20 @@ def teacher_of(
 
     A partly trained run keeps the source that it started with.
 
-    Raises RunFailed for a table with holes.
+    Raises RunFailed for a logit cache with holes.
     """
     if not run.teachers:
         return no_teacher
     if wanted is None or teacher_source_at_start == "live":
         return teacher_from(_folders(run.teachers, store), device)
-    return read_cache(run, dataset, _table(wanted, store, dataset), device)
+    return read_cache(run, dataset, _cache(wanted, store, dataset), device)
 
 
 def filler_of(wanted: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """What fills the parts of `wanted` on `device`."""
-    table = _table(wanted, store, dataset, choose(device, wanted.precision).precision)
+    cache = _cache(wanted, store, dataset, choose(device, wanted.precision).precision)
     model = _model(_folders(wanted.teachers, store), device)
-    return Filler(wanted, dataset, table, model, choose(device, table.precision))
+    return Filler(wanted, dataset, cache, model, choose(device, cache.precision))
 
 
 def is_full(wanted: PlannedCache, store: RunStore, dataset: Dataset, say: Callable[[str], None] = print) -> bool:
@@ -54,12 +54,12 @@ def is_full(wanted: PlannedCache, store: RunStore, dataset: Dataset, say: Callab
     teachers = _folders(wanted.teachers, store)
     if any(teacher.status() != "done" for teacher in teachers):
         return False
-    if not LogitCache.exists(store.tables, wanted.key(dataset, weights_of(teachers))):
+    if not LogitCache.exists(store.logit_caches, wanted.key(dataset, weights_of(teachers))):
         return False
-    table = _table(wanted, store, dataset)
-    filled, damaged = table.check()
+    cache = _cache(wanted, store, dataset)
+    filled, damaged = cache.check()
     if num_damaged := int(damaged.sum()):
-        say(f"{damage_in_words(table, num_damaged)}; they are filled again where runs need them")
+        say(f"{damage_in_words(cache, num_damaged)}; they are filled again where runs need them")
     return not bool((asked_of(wanted, dataset) & ~filled).any())
 
 
@@ -69,9 +69,9 @@ def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeac
     return LiveTeacher(_model(folders, device), identity)
 
 
-def _table(wanted: PlannedCache, store: RunStore, dataset: Dataset, precision: str = "") -> LogitCache:
+def _cache(wanted: PlannedCache, store: RunStore, dataset: Dataset, precision: str = "") -> LogitCache:
     key = wanted.key(dataset, weights_of(_folders(wanted.teachers, store)))
-    return LogitCache(store.tables, key, precision)
+    return LogitCache(store.logit_caches, key, precision)
 
 
 def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:

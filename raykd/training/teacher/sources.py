@@ -16,7 +16,7 @@ from raykd.training.teacher.cache import LogitCache, visited
 
 
 class Teacher(Protocol):
-    """The target of each image of a batch. A table of logits fits: a Batch carries every image's index and view."""
+    """The target of each image of a batch. A logit cache fits: a Batch carries every image's index and view."""
 
     @property
     def identity(self) -> str:
@@ -27,7 +27,7 @@ class Teacher(Protocol):
 
     @property
     def source(self) -> str:
-        """'live', 'table', or '' for none. A run goes on with the one that it began with: they round otherwise."""
+        """'live', 'cache', or '' for none. A run goes on with the one that it began with: they round otherwise."""
         ...
 
     def __call__(self, batch: Batch) -> Outputs | None: ...
@@ -49,9 +49,9 @@ class MeanLogits(nn.Module):
     """Several networks as one: views -> Outputs whose logits are the mean of theirs, float32; nothing but logits.
 
     Softened at any temperature it is the geometric mean of their softened outputs, made to sum to 1: one of the two
-    means that Hinton et al. 2015 name for an ensemble (arXiv:1503.02531, section 1), and the one that a table can hold
-    whatever the temperature. The other, of the softened outputs themselves, is that of You et al. 2017 (Learning from
-    Multiple Teacher Networks, doi:10.1145/3097983.3098135).
+    means that Hinton et al. 2015 name for an ensemble (arXiv:1503.02531, section 1), and the one that a logit cache can
+    hold whatever the temperature. The other, of the softened outputs themselves, is that of You et al. 2017 (Learning
+    from Multiple Teacher Networks, doi:10.1145/3097983.3098135).
     """
 
     def __init__(self, models: Iterable[ImageModel]) -> None:
@@ -78,9 +78,9 @@ class LiveTeacher:
 
 
 class CachedTeacher:
-    """Looks up what the teacher gave for each image's view; see teacher_table.py."""
+    """Looks up what the teacher gave for each image's view; see cache.py."""
 
-    source = "table"
+    source = "cache"
 
     def __init__(self, rows: Tensor, num_views: int, identity: str, embedding_width: int = 0) -> None:
         """rows: float16 [N * V, C + D], logits and, where D = `embedding_width` > 0, embeddings; where batches are."""
@@ -93,25 +93,25 @@ class CachedTeacher:
         return Outputs(logits, embedding if embedding.shape[1] else None)
 
 
-def read_cache(run: Run, dataset: Dataset, table: LogitCache, device: torch.device) -> CachedTeacher:
-    """The teacher of `run` from a table; on a GPU its rows lie there too, on a CPU they stay mapped.
+def read_cache(run: Run, dataset: Dataset, cache: LogitCache, device: torch.device) -> CachedTeacher:
+    """The teacher of `run` from a logit cache; on a GPU its rows lie there too, on a CPU they stay mapped.
 
     Raises RunFailed when views are missing that the run will ask for.
     """
     rows, _ = train_val_indices(run.data, dataset.train.labels)
-    asked = visited(run.data.views, rows, table.key.num_images, {run.seed: run.recipe.epochs})
-    filled, damaged = table.check()
+    asked = visited(run.data.views, rows, cache.key.num_images, {run.seed: run.recipe.epochs})
+    filled, damaged = cache.check()
     if num_damaged := int((asked.any(dim=1) & damaged).sum()):
-        raise RunFailed(f"{damage_in_words(table, num_damaged)}; rerun the same command, which fills them again")
+        raise RunFailed(f"{damage_in_words(cache, num_damaged)}; rerun the same command, which fills them again")
     if missing := int((asked & ~filled).sum()):
         raise RunFailed(
-            f"teacher's table '{table.folder}' lacks {missing} of the {int(asked.sum())} views that {run.name} will "
-            "show; the same command fills them, or teach live with --set teacher_source=live"
+            f"logit cache '{cache.folder}' lacks {missing} of the {int(asked.sum())} views that {run.name} needs; "
+            "rerun the same command to fill them, or use --set teacher_source=live"
         )
-    key = table.key
-    return CachedTeacher(table.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)
+    key = cache.key
+    return CachedTeacher(cache.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)
 
 
-def damage_in_words(table: LogitCache, num_damaged: int) -> str:
+def damage_in_words(cache: LogitCache, num_damaged: int) -> str:
     """Return the sentence about images of a logit cache whose rows or bits were changed on the disk."""
-    return f"logit cache '{table.folder}' is damaged: {num_damaged} images do not match their checksums"
+    return f"logit cache '{cache.folder}' is damaged: {num_damaged} images do not match their checksums"

@@ -162,11 +162,11 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
     logits = []
     with exact_float32():
         for name, place in (("cpu", CPU), ("device", device)):
-            with tempfile.TemporaryDirectory(dir=folder) as tables:
-                table = LogitCache(Path(tables), wanted.key(dataset, name))
+            with tempfile.TemporaryDirectory(dir=folder) as caches:
+                cache = LogitCache(Path(caches), wanted.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
-                images = Filler(wanted, dataset, table, teacher, choose(place, "fp32")).fill(0)
-                logits.append(table.logits().clone().float())
+                images = Filler(wanted, dataset, cache, teacher, choose(place, "fp32")).fill(0)
+                logits.append(cache.logits().clone().float())
     scale = logits[0].abs().max()
     difference = float((logits[0] - logits[1]).abs().max() / scale)
     same = float((logits[0] == logits[1]).float().mean())

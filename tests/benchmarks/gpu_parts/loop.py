@@ -72,7 +72,7 @@ def _figures(family: Family, taken: dict[str, list[Round]]) -> dict[str, Any]:
             pairs = zip(loop, bare, strict=False)
             ratios[f"loop over bare step, {kind}"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)
     for name, usual in ((name, rounds) for name, rounds in taken.items() if name.startswith("usual")):
-        for kind in ("table", "live"):
+        for kind in ("cache", "live"):
             if loop := taken.get(f"loop {kind}"):
                 pairs = list(zip(usual, loop, strict=False))
                 ratios[f"{name} over loop {kind}, steps"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)

@@ -341,33 +341,33 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
     assert failed.reason == "teacher's file is damaged"
 
 
-def tables_of(*runs: Run) -> tuple[PlannedCache, ...]:
+def caches_of(*runs: Run) -> tuple[PlannedCache, ...]:
     """One in 3 parts, of the runs' teacher."""
     teacher = next(run for run in runs if run.stage == "teacher")
     return (PlannedCache((teacher,), teacher.data, "fp32", (), True, 3),)
 
 
-def test_table_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
+def test_cache_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
     runs = planned()
-    jobs = jobs_of(runs, set(), set(), tables_of(*runs))
+    jobs = jobs_of(runs, set(), set(), caches_of(*runs))
     queue = RunQueue(jobs)
     assert stage(queue.next(0)) == "train teacher" and stage(queue.next(1)) == "train baseline"
     queue.finish(0, jobs[0].name, State.DONE)
     assert [stage(queue.next(slot)) for slot in (0, 2, 3, 4)] == ["evaluate teacher"] + 3 * ["fill teacher"]
     assert stage(queue.next(5)) == "train baseline"
-    assert queue.next(6) is None, "the others wait for the table"
+    assert queue.next(6) is None, "the others wait for the logit cache"
     for slot, job in zip((2, 3), jobs[2:4], strict=True):
         queue.finish(slot, job.name, State.DONE)
     assert queue.next(2) is None, "one part is not there yet"
     queue.finish(4, jobs[4].name, State.DONE)
     job = queue.next(4)
-    assert stage(job) == "train distilled" and job is not None and job.table == jobs[2].table
+    assert stage(job) == "train distilled" and job is not None and job.cache == jobs[2].cache
     assert [j.name.rsplit(" ", 1)[1] for j in jobs if j.kind == "fill"] == ["1/3", "2/3", "3/3"]
 
 
 def test_part_that_fails_skips_the_runs_that_would_read_it_and_no_others() -> None:
     runs = planned()
-    queue = RunQueue(jobs_of(runs, set(), set(), tables_of(*runs)))
+    queue = RunQueue(jobs_of(runs, set(), set(), caches_of(*runs)))
     while job := queue.next(0):
         queue.finish(0, job.name, State.FAILED if job.part == 1 else State.DONE, "NaN")
     ended = {f"{stage(s.job)} {s.job.part}": s.state for s in queue.statuses() if s.job.kind != "evaluate"}
@@ -375,21 +375,21 @@ def test_part_that_fails_skips_the_runs_that_would_read_it_and_no_others() -> No
     assert {name for name, state in ended.items() if state is State.SKIPPED} == {"train distilled 0"}
 
 
-def test_table_of_a_teacher_that_is_there_waits_for_nobody() -> None:
+def test_cache_of_a_teacher_that_is_there_waits_for_nobody() -> None:
     runs = planned()
-    jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, tables_of(*runs))
+    jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, caches_of(*runs))
     assert [stage(job) for job in jobs[:3]] == 3 * ["fill teacher"] and not jobs[0].needs
 
 
-def test_table_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_has_them_live() -> None:
+def test_cache_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_has_them_live() -> None:
     runs = planned(teacher_seeds=(0, 1))
     teachers = runs[:2]
-    table = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
+    cache = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
     both = tuple(f"train {teacher.name}" for teacher in teachers)
-    fills = [job for job in jobs_of(runs, set(), set(), [table]) if job.kind == "fill"]
+    fills = [job for job in jobs_of(runs, set(), set(), [cache]) if job.kind == "fill"]
     assert [job.needs for job in fills] == [both, both]
     names = tuple(job.name for job in fills)
-    assert [job.needs for job in jobs_of(runs, set(), set(), [table]) if job.table and job.kind == "train"] == 2 * [
+    assert [job.needs for job in jobs_of(runs, set(), set(), [cache]) if job.cache and job.kind == "train"] == 2 * [
         names
     ]
     live = [job for job in jobs_of(runs, set(), set()) if stage(job) == "train distilled"]
@@ -398,18 +398,18 @@ def test_table_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_
     assert [job.needs for job in left] == [both[1:], both[1:]]
 
 
-def test_run_that_goes_on_live_waits_for_no_table() -> None:
+def test_run_that_goes_on_live_waits_for_no_cache() -> None:
     runs = planned()
-    jobs = jobs_of(runs, {runs[0].name}, set(), tables_of(*runs), live={runs[-1].name})
+    jobs = jobs_of(runs, {runs[0].name}, set(), caches_of(*runs), live={runs[-1].name})
     mine, other = (next(job for job in jobs if job.kind == "train" and job.run == run) for run in runs[:-3:-1])
-    assert mine.table is None and not mine.needs
-    assert other.table is not None and len(other.needs) == 3
+    assert mine.cache is None and not mine.needs
+    assert other.cache is not None and len(other.needs) == 3
 
 
 def test_runs_that_go_side_by_side_are_counted() -> None:
     runs = planned()
     assert max_concurrent(jobs_of(runs, set(), set())) == 3, "a teacher and two baselines"
     assert max_concurrent(jobs_of(runs[:1], set(), set())) == 1
-    assert max_concurrent(jobs_of(runs, {runs[0].name}, set(), tables_of(*runs))) == 2
+    assert max_concurrent(jobs_of(runs, {runs[0].name}, set(), caches_of(*runs))) == 2
     assert max_concurrent(jobs_of([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
     assert max_concurrent([]) == 1

@@ -1,4 +1,4 @@
-"""What a lab refuses before anything starts, and what it makes of signals; without Ray."""
+"""What `run_experiments` refuses before anything starts, and how it handles signals; without Ray."""
 
 import io
 import os
@@ -44,11 +44,11 @@ def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(
     assert not results.exists()
 
 
-def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
+def test_caches_are_filled_in_parts_for_the_slots_that_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
-    table = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
+    cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
     found: dict[Slots, list[Job]] = {}
 
     def do(jobs: list[Job], jobs_on: Callable[[Slots], list[Job]], *_: object) -> list[JobStatus]:
@@ -58,12 +58,12 @@ def test_tables_are_filled_in_parts_for_the_slots_that_there_are(
 
     monkeypatch.setattr("raykd.orchestration.run_experiments._do", do)
     options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
-    run_to_completion(runs, [table], SMALL.workers, options, console, lambda: False)
+    run_to_completion(runs, [cache], SMALL.workers, options, console, lambda: False)
     fills = [[job for job in jobs if job.kind == "fill"] for jobs in found.values()]
     assert [len(parts) for parts in fills] == [146, 3, 4]
     for parts, jobs in zip(fills, found.values(), strict=True):
         (distilled,) = (job for job in jobs if job.kind == "train" and job.run.stage == "distilled")
-        assert set(distilled.needs) == {job.name for job in parts} and distilled.table == parts[0].table
+        assert set(distilled.needs) == {job.name for job in parts} and distilled.cache == parts[0].cache
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)

@@ -1,4 +1,4 @@
-"""Mistakes of a lab through sbatch: one line and an exit code, on a real Slurm. See test_requeue for one that ends."""
+"""Mistakes in an experiment submitted by sbatch: one line and an exit code, on a real Slurm."""
 
 import pytest
 

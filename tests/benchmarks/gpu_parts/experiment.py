@@ -1,4 +1,4 @@
-"""A whole lab on CIFAR-10: experiments/distill_cnn.py with fewer epochs, as many as the time allows.
+"""A whole experiment on CIFAR-10: experiments/distill_cnn.py with fewer epochs, as many as the time allows.
 
 Teacher, baselines and students distilled from the logit cache, two seeds; test accuracies, seconds, images/s, and the
 seconds that the whole recipe would take at the same pace.
@@ -41,13 +41,15 @@ FILL_IMAGES_PER_S = 30_000.0  # where the part 'fill' has no figure
 
 def measure(part: Part, setting: Setting) -> None:
     if setting.data_dir is None:
-        part.leave_out("lab", "no --data-dir with CIFAR-10")
+        part.leave_out("experiment", "no --data-dir with CIFAR-10")
         return
     folder, loaded = setting.data_dir, []
-    cache = setting.folder / "lab" / ".data"
+    cache = setting.folder / "experiment" / ".data"
     part.figure("decode", lambda: _loaded(folder, cache, loaded), needs_s=3.0)
     part.figure("steps", lambda: _step_seconds(part, setting), needs_s=3.0)
-    experiment = part.figure("lab", lambda: _lab(part, setting, loaded, folder, cache), 5.0, part.left() + 30.0)
+    experiment = part.figure(
+        "experiment", lambda: _train(part, setting, loaded, folder, cache), 5.0, part.left() + 30.0
+    )
     if experiment is None and not loaded:
         part.leave_out("accuracies", "no data set, or no time")
 
@@ -71,24 +73,27 @@ def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
         known = [figures["ms_per_step"] for figures in ways if figures]
         if not known:
             subject = subject_named(setting, name, 50)
-            folder = setting.folder / f"lab-{key}"
+            folder = setting.folder / f"experiment-{key}"
             known = [step_figures(subject, "auto", setting.device, folder, 1, 0.5)["ms_per_step"]]
         found[f"{key}_step_s"] = max(known) / 1e3
     fill = part.report.figure("fill", "fill, resnet18")
     return found | {"fill_images_per_s": fill["images_per_s"] if fill and not setting.toy else FILL_IMAGES_PER_S}
 
 
-def _lab(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, cache: Path) -> dict[str, Any]:
+def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, cache: Path) -> dict[str, Any]:
     dataset = loaded[0] if loaded else load_dataset("cifar10", data_dir, None, cache)
-    paces = part.report.figure("lab", "steps")
+    paces = part.report.figure("experiment", "steps")
     if paces is None:
         raise RuntimeError("the time of a step is not known")
     whole = load_experiment(EXPERIMENTS / "distill_cnn.py")
     left_s = part.left() - END_S
     scale, expected_s = _scale(whole, paces, USED_SHARE * left_s)
     experiment = _shortened(whole, scale, setting.toy)
-    print(f"[lab] {experiment.teacher.epochs} and {experiment.student.epochs} epochs, {expected_s:.0f} s", flush=True)
-    store, fills = RunStore(setting.folder / "lab"), []
+    print(
+        f"[experiment] {experiment.teacher.epochs} and {experiment.student.epochs} epochs, {expected_s:.0f} s",
+        flush=True,
+    )
+    store, fills = RunStore(setting.folder / "experiment"), []
     plan = make_plan(experiment, dataset, data_dir / "weights")
     until = time.time() + left_s
     hooks = Hooks(print_epoch, should_stop=lambda: time.time() > until)
@@ -97,7 +102,7 @@ def _lab(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, ca
         train_plan(plan, dataset, setting.device, store, hooks, lambda *fill: fills.append(fill))
     except Interrupted as error:
         is_complete = False
-        print(f"[lab] {error}", flush=True)
+        print(f"[experiment] {error}", flush=True)
     trained_s = time.perf_counter() - began
     runs = [_run_figures(run, store, dataset, setting.device) for run in plan.runs]
     return {
@@ -126,7 +131,7 @@ def _shortened(whole: Experiment, scale: float, toy: bool) -> Experiment:
     if toy:
         teacher, student = (replace(recipe, model=NARROW, epochs=1) for recipe in (teacher, student))
         data = replace(data, train_images=256, val_images=100, crop_padding=1)
-    return replace(whole, data=data, teacher=teacher, student=student, seeds=SEEDS, teacher_source="table")
+    return replace(whole, data=data, teacher=teacher, student=student, seeds=SEEDS, teacher_source="cache")
 
 
 def _epochs(scale: float) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """An experiment from images to test accuracies on one device, with torch alone: no Ray, no Slurm, no network.
 
-    python tests/benchmarks/lab_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR --json FILE
-                                               [--set FIELD=VALUE ...] [--minutes M]
+    python tests/benchmarks/experiment_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR
+        --json FILE [--set FIELD=VALUE ...] [--minutes M]
 
 Interrupted by --minutes or a kill, it resumes with the same command. Writes for each run its test and validation
 accuracy, seconds and images/s, and the hardware and versions; prints a line an epoch.
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_parts.lab import print_epoch
+from gpu_parts.experiment import print_epoch
 
 from raykd.bench.without_ray import train_plan
 from raykd.cli.experiment_file import apply_settings, load_experiments

@@ -1,4 +1,4 @@
-"""A lab on Ray, two runs side by side: a worker is killed in it, a teacher breaks, and all else comes to its end."""
+"""Two experiments on Ray, two runs side by side: a worker is killed, a teacher diverges, every other run completes."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from lab_runs import Ended, assert_same_bits, run_here, train_directly, wait_until
+from experiment_runs import Ended, assert_same_bits, run_here, train_directly, wait_until
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -39,8 +39,8 @@ def runs_of(planned: Experiment) -> dict[str, Run]:
 
 
 @dataclass(frozen=True)
-class Lab:
-    """A lab that has ended. `rows_before`: the teacher's epochs from before it, in a checkpoint."""
+class FinishedExperiments:
+    """Experiments that have ended. `rows_before`: the teacher's epochs from before it, in a checkpoint."""
 
     results: Path
     ended: Ended
@@ -70,20 +70,20 @@ def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> N
 
 
 @pytest.fixture(scope="module")
-def lab(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def finished(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedExperiments:
     """Ended after all that the first line of this file says."""
-    results, log, killed = tmp_path_factory.mktemp("lab"), io.StringIO(), []
+    results, log, killed = tmp_path_factory.mktemp("results"), io.StringIO(), []
     folder = train_a_little(runs_of(GOOD)["teacher 0"], results)
     rows = folder.history()
     killer = threading.Thread(target=kill_its_worker, args=(folder, log, killed), daemon=True)
     killer.start()
     ended = run_here([GOOD, BROKEN], results, log=log)
     killer.join()
-    return Lab(results, ended, killed[0], rows)
+    return FinishedExperiments(results, ended, killed[0], rows)
 
 
-def test_report_has_the_fixed_shape(lab: Lab) -> None:
-    report = json.loads((lab.results / "report.json").read_text())
+def test_report_has_the_fixed_shape(finished: FinishedExperiments) -> None:
+    report = json.loads((finished.results / "report.json").read_text())
     assert list(report) == ["broken", "small"]
     for family in report.values():
         assert list(family) == ["teacher_accuracy", "student_accuracy_without_kd", "student_accuracy_with_kd"]
@@ -91,11 +91,11 @@ def test_report_has_the_fixed_shape(lab: Lab) -> None:
     assert report["broken"]["teacher_accuracy"] is report["broken"]["student_accuracy_with_kd"] is None
 
 
-def test_every_run_that_could_be_is_done_with_all_its_files(lab: Lab) -> None:
+def test_every_run_that_could_be_is_done_with_all_its_files(finished: FinishedExperiments) -> None:
     runs = [*runs_of(GOOD).values(), runs_of(BROKEN)["baseline 0"]]
     assert len(runs) == 6
     for run in runs:
-        folder = lab.folder(run)
+        folder = finished.folder(run)
         assert folder.status() == "done"
         assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
         assert {"top1", "nll", "ece", "confusion", "weights_sha256"} <= set(json.loads(folder.test.read_text()))
@@ -107,47 +107,47 @@ def test_every_run_that_could_be_is_done_with_all_its_files(lab: Lab) -> None:
         assert logged[run.recipe.epochs - 1] == pytest.approx(folder.history()[-1]["val_top1"])
 
 
-def test_best_models_are_laid_out_by_role(lab: Lab) -> None:
-    names = {path.stem for path in (lab.results / "models_saved").iterdir()}
+def test_best_models_are_laid_out_by_role(finished: FinishedExperiments) -> None:
+    names = {path.stem for path in (finished.results / "models_saved").iterdir()}
     small = {f"small_{role}" for role in ("teacher", "student_baseline", "student_kd")}
     assert names == small | {"broken_student_baseline"}
 
 
-def test_results_are_those_of_the_loop_without_ray_to_the_bit(lab: Lab, tmp_path: Path) -> None:
+def test_results_are_those_of_the_loop_without_ray_to_the_bit(finished: FinishedExperiments, tmp_path: Path) -> None:
     for name, run in runs_of(GOOD).items():
-        directly = train_directly(run, tmp_path, tables=RunStore(lab.results).tables)
-        assert_same_bits(lab.folder(run), directly)
-        assert lab.folder(run).record()["compute"] == directly.record()["compute"], name
+        directly = train_directly(run, tmp_path, caches=RunStore(finished.results).logit_caches)
+        assert_same_bits(finished.folder(run), directly)
+        assert finished.folder(run).record()["compute"] == directly.record()["compute"], name
 
 
-def test_killed_worker_was_replaced_and_the_run_went_on_from_its_checkpoint(lab: Lab) -> None:
-    record = lab.folder(runs_of(GOOD)["teacher 0"]).record()
+def test_killed_worker_was_replaced_and_the_run_went_on_from_its_checkpoint(finished: FinishedExperiments) -> None:
+    record = finished.folder(runs_of(GOOD)["teacher 0"]).record()
     assert record["resumes"] == 2, "once for Ray, and once for the worker that took over"
-    assert str(lab.killed) not in record["writer"]
-    first = lab.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
-    assert first == lab.rows_before, "these epochs were trained again"
+    assert str(finished.killed) not in record["writer"]
+    first = finished.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
+    assert first == finished.rows_before, "these epochs were trained again"
 
 
-def test_broken_run_stops_no_other_and_is_told_in_one_line(lab: Lab) -> None:
+def test_broken_run_stops_no_other_and_is_told_in_one_line(finished: FinishedExperiments) -> None:
     broken = runs_of(BROKEN)
-    assert lab.ended.exit_code == 1
-    assert [line.split(": ")[0] for line in lab.ended.errors] == ["raykd", f"  train {broken['teacher 0'].name}"]
-    assert lab.ended.errors[0] == "raykd: 1 of 17 jobs failed; the others are kept:"
-    assert "lower the learning rate" in lab.ended.errors[1]
-    assert lab.folder(broken["teacher 0"]).status() == "failed"
-    said = [line.split("] ")[1] for line in lab.ended.lines if "  failed: " in line or "  skipped: " in line]
+    assert finished.ended.exit_code == 1
+    assert [line.split(": ")[0] for line in finished.ended.errors] == ["raykd", f"  train {broken['teacher 0'].name}"]
+    assert finished.ended.errors[0] == "raykd: 1 of 17 jobs failed; the others are kept:"
+    assert "lower the learning rate" in finished.ended.errors[1]
+    assert finished.folder(broken["teacher 0"]).status() == "failed"
+    said = [line.split("] ")[1] for line in finished.ended.lines if "  failed: " in line or "  skipped: " in line]
     failed, skipped = broken["teacher 0"].name, broken["distilled 0"].name
     assert [line.split(": ")[0] for line in said] == [f"{failed}  failed", f"{skipped}  skipped"]
     assert said[1].endswith(f"train {failed} failed")
-    assert not lab.folder(broken["distilled 0"]).path.exists()
+    assert not finished.folder(broken["distilled 0"]).path.exists()
 
 
-def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
-    before = {run.name: lab.folder(run).path / "run.json" for run in runs_of(GOOD).values()}
+def test_second_call_does_nothing_and_starts_no_trainer(finished: FinishedExperiments) -> None:
+    before = {run.name: finished.folder(run).path / "run.json" for run in runs_of(GOOD).values()}
     times = {name: path.stat().st_mtime_ns for name, path in before.items()}
-    again = run_here([GOOD], lab.results)
+    again = run_here([GOOD], finished.results)
     assert again.exit_code == 0 and again.errors == []
-    assert again.lines[0] == f"5 runs, 5 of them done before; results in {lab.results}"
+    assert again.lines[0] == f"5 runs, 5 of them done before; results in {finished.results}"
     assert again.lines[1] == (
         "digits: 200 of 1,100 train, 100 validation (held out of train), 597 test images of 8x8 pixels; "
         "10 classes: 0, 1, 2, 3, 4, ..."
@@ -156,5 +156,5 @@ def test_second_call_does_nothing_and_starts_no_trainer(lab: Lab) -> None:
     assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
 
 
-def test_what_ray_train_kept_of_its_own_is_gone_with_the_command(lab: Lab) -> None:
-    assert list((lab.results / ".ray").iterdir()) == []
+def test_what_ray_train_kept_of_its_own_is_gone_with_the_command(finished: FinishedExperiments) -> None:
+    assert list((finished.results / ".ray").iterdir()) == []

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Submits the lab as a graph of jobs: teachers and baselines at once, distilled students after their teachers, and the
+# Submits the experiment as a graph of jobs: teachers and baselines at once, distilled students after their teachers, and the
 # report when all have ended. Each goes on where it stopped when this is called again; what is done is not run again.
 #
-#     slurm/submit_lab.sh [--dry-run] [SBATCH OPTIONS...] [-- ARGS...]         ARGS: of the experiments, --set FIELD=VALUE
+#     slurm/submit_experiments.sh [--dry-run] [SBATCH OPTIONS...] [-- ARGS...]         ARGS: of the experiments, --set FIELD=VALUE
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source slurm/environment.sh
@@ -33,7 +33,7 @@ submit() { # NAME DEPENDENCY WORDS...: prints the job's id
 }
 
 stage() { # FAMILY STAGE DEPENDENCY ARGS...
-    submit "$1-$2" "$3" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm experiments/lab.py --family "$1" --stage "$2" "${@:4}"
+    submit "$1-$2" "$3" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm experiments/cnn_and_vit.py --family "$1" --stage "$2" "${@:4}"
 }
 
 places=() results=ray_results # --results and --data-dir, which the report reads too

@@ -1,4 +1,4 @@
-"""slurm/submit_lab.sh on a real Slurm: the lab as jobs that wait for each other."""
+"""slurm/submit_experiments.sh on a real Slurm: the experiment as jobs that wait for each other."""
 
 import json
 import re
@@ -15,7 +15,7 @@ FAMILIES, STAGES = ("cnn", "vit"), ("teacher", "baseline", "distilled")
 
 def submit(slurm: Testbed, repository: Path, folder: Path, options: list[str], words: list[str]) -> dict[str, int]:
     """The jobs' ids by name, such as 'cnn-teacher', and 'report'."""
-    command = [str(repository / "slurm/submit_lab.sh"), *options, "--", *words]
+    command = [str(repository / "slurm/submit_experiments.sh"), *options, "--", *words]
     said = slurm.run(command, folder)
     ids = [int(job) for job in re.findall(r"squeue -j ([\d,]+)", said)[0].split(",")]
     slurm.job_ids += ids

@@ -1,4 +1,4 @@
-"""The teacher's table on disk: what is written is read, holes are known, other tables are refused."""
+"""The teacher's logit cache on disk: what is written is read, holes are known, other logit caches are refused."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -31,41 +31,41 @@ def all_of(num_images: int) -> Tensor:
     return torch.ones(num_images, VIEWS, dtype=torch.bool)
 
 
-def test_new_table_is_all_holes(tmp_path: Path) -> None:
-    table = LogitCache(tmp_path, KEY)
-    assert not table.filled().any() and table.filled().shape == (20, VIEWS)
-    assert table.logits().shape == (20 * VIEWS, 3) and table.logits().dtype == torch.float16
+def test_new_cache_is_all_holes(tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path, KEY)
+    assert not cache.filled().any() and cache.filled().shape == (20, VIEWS)
+    assert cache.logits().shape == (20 * VIEWS, 3) and cache.logits().dtype == torch.float16
 
 
 def test_what_is_written_is_read_by_another_process_s_eyes(tmp_path: Path) -> None:
     written, filled = some(5), torch.rand(5, VIEWS, generator=torch.Generator().manual_seed(1)) < 0.5
     LogitCache(tmp_path, KEY).write(7, written, filled)
-    table = LogitCache(tmp_path, KEY)
+    cache = LogitCache(tmp_path, KEY)
     expected = torch.zeros(20, VIEWS, dtype=torch.bool)
     expected[7:12] = filled
-    assert torch.equal(table.filled(), expected)
-    assert torch.equal(table.logits().view(20, VIEWS, 3)[expected], written[filled])
+    assert torch.equal(cache.filled(), expected)
+    assert torch.equal(cache.logits().view(20, VIEWS, 3)[expected], written[filled])
 
 
 def test_what_is_filled_never_changes(tmp_path: Path) -> None:
-    table, first, second = LogitCache(tmp_path, KEY), some(4, seed=1), some(4, seed=2)
+    cache, first, second = LogitCache(tmp_path, KEY), some(4, seed=1), some(4, seed=2)
     half = all_of(4)
     half[:, ::2] = False
-    table.write(3, first, half)
-    table.write(3, second, all_of(4))
-    found = table.logits().view(20, VIEWS, 3)[3:7]
+    cache.write(3, first, half)
+    cache.write(3, second, all_of(4))
+    found = cache.logits().view(20, VIEWS, 3)[3:7]
     assert torch.equal(found, torch.where(half[..., None], first, second))
-    assert table.filled().sum() == 4 * VIEWS
+    assert cache.filled().sum() == 4 * VIEWS
 
 
 def test_neighbouring_pieces_leave_each_other_alone(tmp_path: Path) -> None:
-    table, whole = LogitCache(tmp_path, KEY), some(20)
+    cache, whole = LogitCache(tmp_path, KEY), some(20)
     for first in (8, 0, 4, 16, 12):
-        table.write(first, whole[first : first + 4], all_of(4))
-    assert table.filled().all() and torch.equal(table.logits().view(20, VIEWS, 3), whole)
+        cache.write(first, whole[first : first + 4], all_of(4))
+    assert cache.filled().all() and torch.equal(cache.logits().view(20, VIEWS, 3), whole)
 
 
-def test_file_of_cifar10s_table_has_the_bytes_that_the_docs_promise() -> None:
+def test_file_of_cifar10s_cache_has_the_bytes_that_the_docs_promise() -> None:
     key = replace(KEY, crop_padding=4, num_images=50_000, num_classes=10)
     assert (key.num_views, key.size_bytes) == (162, 162_000_000)
 
@@ -81,25 +81,25 @@ def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
         "num_classes": 3,
         "embedding_width": 0,
     }
-    table = LogitCache(tmp_path, KEY)
-    assert table.folder.name == fingerprint(written)[:16]
-    assert read_json(table.folder / "table.json") == written | {"computed_in": "fp32"}
-    assert {path.name for path in table.folder.iterdir()} == {"table.json", "logits.f16", "filled.bits", ".lock"}
+    cache = LogitCache(tmp_path, KEY)
+    assert cache.folder.name == fingerprint(written)[:16]
+    assert read_json(cache.folder / "cache.json") == written | {"computed_in": "fp32"}
+    assert {path.name for path in cache.folder.iterdir()} == {"cache.json", "logits.f16", "filled.bits", ".lock"}
 
 
 def test_rows_with_an_embedding_hold_it_behind_the_logits(tmp_path: Path) -> None:
     key = replace(KEY, embedding_width=5)
     rows = torch.randn(4, VIEWS, 8, generator=torch.Generator().manual_seed(3)).half()
-    table = LogitCache(tmp_path, key)
-    table.write(3, rows, all_of(4))
-    assert torch.equal(table.rows().view(20, VIEWS, 8)[3:7], rows)
-    assert torch.equal(table.logits().view(20, VIEWS, 3)[3:7], rows[..., :3])
-    assert (table.folder / "outputs.f16").stat().st_size == key.size_bytes == 20 * VIEWS * 8 * 2
-    assert table.filled().sum() == 4 * VIEWS and not LogitCache(tmp_path, KEY).filled().any()
+    cache = LogitCache(tmp_path, key)
+    cache.write(3, rows, all_of(4))
+    assert torch.equal(cache.rows().view(20, VIEWS, 8)[3:7], rows)
+    assert torch.equal(cache.logits().view(20, VIEWS, 3)[3:7], rows[..., :3])
+    assert (cache.folder / "outputs.f16").stat().st_size == key.size_bytes == 20 * VIEWS * 8 * 2
+    assert cache.filled().sum() == 4 * VIEWS and not LogitCache(tmp_path, KEY).filled().any()
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(CacheKey)])
-def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> None:
+def test_each_part_of_the_key_makes_another_cache(name: str, tmp_path: Path) -> None:
     other = {"teacher_sha256": "ef" * 32, "data_identity": "01" * 32, "crop_padding": 2, "flip": False}
     other |= {"precision": "bf16", "num_images": 21, "num_classes": 4, "embedding_width": 5}
     LogitCache(tmp_path, KEY).write(0, some(1), all_of(1))
@@ -108,24 +108,24 @@ def test_each_part_of_the_key_makes_another_table(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("name", "value"), [("teacher_sha256", "ef" * 32), ("crop_padding", 2), ("precision", "bf16")])
-def test_table_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
-    path = LogitCache(tmp_path, KEY).folder / "table.json"
+def test_cache_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
+    path = LogitCache(tmp_path, KEY).folder / "cache.json"
     write_record(path, read_json(path) | {name: value})
     with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
         LogitCache(tmp_path, KEY)
 
 
 @pytest.mark.parametrize("name", ["logits.f16", "filled.bits"])
-def test_table_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
+def test_cache_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
     path = LogitCache(tmp_path, KEY).folder / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=rf"{name}' is not \d+ bytes long; remove"):
         LogitCache(tmp_path, KEY)
 
 
-def test_table_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
-    table = LogitCache(tmp_path, KEY)
-    (table.folder / "table.json").unlink()
+def test_cache_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path, KEY)
+    (cache.folder / "cache.json").unlink()
     assert not LogitCache.exists(tmp_path, KEY)
     LogitCache(tmp_path, KEY).write(0, some(20), all_of(20))
     assert LogitCache.exists(tmp_path, KEY) and LogitCache(tmp_path, KEY).filled().all()
@@ -151,7 +151,7 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
     assert not both[0].any() and both[1].any()
 
 
-def test_table_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
+def test_cache_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
     key = replace(KEY, precision="auto")
     assert LogitCache(tmp_path, key, "bf16").precision == "bf16"
     assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"
@@ -160,17 +160,17 @@ def test_table_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> No
 
 def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.training.teacher.cache.LOCK_WAIT_S", 0.05)
-    table = LogitCache(tmp_path, KEY)
-    with lock_at(table.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
-        table.write(0, some(1), all_of(1))
+    cache = LogitCache(tmp_path, KEY)
+    with lock_at(cache.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
+        cache.write(0, some(1), all_of(1))
 
 
-def _filled_table(tmp_path: Path) -> LogitCache:
-    table = LogitCache(tmp_path, KEY)
+def _filled_cache(tmp_path: Path) -> LogitCache:
+    cache = LogitCache(tmp_path, KEY)
     half = all_of(20)
     half[10:, ::2] = False
-    table.write(0, some(20), half)
-    return table
+    cache.write(0, some(20), half)
+    return cache
 
 
 DAMAGE: dict[str, tuple[str, Callable[[bytearray], object]]] = {
@@ -188,16 +188,16 @@ DAMAGE: dict[str, tuple[str, Callable[[bytearray], object]]] = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_images_count_as_not_filled_and_are_filled_again(name: str, tmp_path: Path) -> None:
-    table = _filled_table(tmp_path)
-    before, rows = table.filled(), table.logits().view(20, VIEWS, 3).clone()
+    cache = _filled_cache(tmp_path)
+    before, rows = cache.filled(), cache.logits().view(20, VIEWS, 3).clone()
     file, damage = DAMAGE[name]
-    raw = bytearray((table.folder / file).read_bytes())
+    raw = bytearray((cache.folder / file).read_bytes())
     damage(raw)
-    (table.folder / file).write_bytes(raw)
+    (cache.folder / file).write_bytes(raw)
     filled, damaged = LogitCache(tmp_path, KEY).check()
     assert 1 <= damaged.sum() <= 7 and not filled[damaged].any()
     assert torch.equal(filled[~damaged], before[~damaged]), "an intact image was given up"
-    table.write(0, some(20), before)
+    cache.write(0, some(20), before)
     again = LogitCache(tmp_path, KEY)
     assert torch.equal(again.filled(), before) and not again.check()[1].any()
     assert torch.equal(again.logits().view(20, VIEWS, 3)[before], rows[before])
@@ -205,28 +205,28 @@ def test_damaged_images_count_as_not_filled_and_are_filled_again(name: str, tmp_
 
 def test_rows_and_bits_of_another_cache_are_noticed(tmp_path: Path) -> None:
     """Both files, which agree with each other: the checksum is of the key too."""
-    table, other = _filled_table(tmp_path), LogitCache(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
+    cache, other = _filled_cache(tmp_path), LogitCache(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
     other.write(0, some(20, seed=7), all_of(20))
     for file in ("logits.f16", "filled.bits"):
-        (table.folder / file).write_bytes((other.folder / file).read_bytes())
+        (cache.folder / file).write_bytes((other.folder / file).read_bytes())
     assert LogitCache(tmp_path, KEY).check()[1].all()
 
 
 def test_zeroed_bits_are_images_to_fill_and_no_damage(tmp_path: Path) -> None:
-    table = _filled_table(tmp_path)
-    path = table.folder / "filled.bits"
+    cache = _filled_cache(tmp_path)
+    path = cache.folder / "filled.bits"
     path.write_bytes(path.read_bytes()[:70] + bytes(70))
-    filled, damaged = table.check()
+    filled, damaged = cache.check()
     assert filled[:10].all() and not filled[10:].any() and not damaged.any()
 
 
 def test_rows_of_a_writer_that_was_killed_before_its_bits_are_no_damage(tmp_path: Path) -> None:
-    table = _filled_table(tmp_path)
-    before = table.filled()
-    with (table.folder / "logits.f16").open("r+b") as file:
+    cache = _filled_cache(tmp_path)
+    before = cache.filled()
+    with (cache.folder / "logits.f16").open("r+b") as file:
         file.seek(15 * VIEWS * 6)  # image 15 has no view 0
         file.write(b"\x12\x34" * 3)
-    filled, damaged = table.check()
+    filled, damaged = cache.check()
     assert torch.equal(filled, before) and not damaged.any()
 
 
@@ -234,7 +234,7 @@ def test_rows_of_a_writer_that_was_killed_before_its_bits_are_no_damage(tmp_path
 def test_rows_that_are_not_finite_are_never_kept(value: float, tmp_path: Path) -> None:
     rows = some(2)
     rows[1, 3, 1] = value
-    table = LogitCache(tmp_path, KEY)
+    cache = LogitCache(tmp_path, KEY)
     with pytest.raises(RunFailed, match="check the teacher's weights"):
-        table.write(0, rows, all_of(2))
-    assert not table.filled().any()
+        cache.write(0, rows, all_of(2))
+    assert not cache.filled().any()

@@ -1,4 +1,4 @@
-"""Labs for tests: run in this process, or as a command in another; and runs trained without Ray to compare with."""
+"""Run experiments in this process or as a command, and train single runs without Ray for comparison."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from small_runs import digits, taught_by
 
-from raykd.cli.parser import guarded
+from raykd.cli.parser import run_reporting_errors
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.spec.experiment import Experiment
@@ -43,7 +43,7 @@ def environment(cpus: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a lab ended, and what it printed."""
+    """How an experiment ended, and what it printed."""
 
     exit_code: int
     lines: list[str]
@@ -53,11 +53,11 @@ class Ended:
 def run_here(
     experiments: Sequence[Experiment], results: Path, stages: Sequence[Stage] = STAGES, log: io.StringIO | None = None
 ) -> Ended:
-    """A lab as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
+    """An experiment as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):
-        code = guarded(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
     return Ended(code, log.getvalue().splitlines(), errors.getvalue().splitlines())
 
 
@@ -108,14 +108,14 @@ def wait_until(found: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
 
 
-def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), tables: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
+def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
     """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray.
 
-    tables: of a lab; the teacher, which has the same bits there, then teaches from its table.
+    caches: of an experiment; the teacher, which has the same bits there, then teaches from its logit cache.
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder
-    teacher = taught_by(run, trained, tables or results / "none")
+    teacher = taught_by(run, trained, caches or results / "none")
     torch.set_num_threads(1)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder

@@ -15,8 +15,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-import small_lab
-from lab_runs import Command, Ended, assert_same_bits, command, curve, environment, run_here, train_directly, wait_until
+import small_experiment
+from experiment_runs import (
+    Command,
+    Ended,
+    assert_same_bits,
+    command,
+    curve,
+    environment,
+    run_here,
+    train_directly,
+    wait_until,
+)
 from small_runs import experiment
 
 from raykd.errors import Interrupted
@@ -29,7 +39,7 @@ from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-SETTINGS = (*small_lab.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
+SETTINGS = (*small_experiment.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
 END_OF_RAY_S = 30.0
 AGENTS = (
     "ray::DashboardAgent",
@@ -40,8 +50,8 @@ OWN_LINES = (
     r"3 runs, \d of them done before; results in \S+",
     r"digits: 200 of 1,000 train \(students train on 100\), 200 validation \(held out of train\), "
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
-    r"teacher of digits: from a table, [\d,]+ passes an image become .* of its 9 views \(\d+ KiB\)",
-    r"\[\d:\d\d:\d\d\] \S+  table of its logits filled in \d+ s",
+    r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
+    r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+ s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
     r"workers start, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
@@ -53,7 +63,7 @@ OWN_LINES = (
 
 def planned() -> dict[str, Run]:
     """By stage, one each."""
-    return {run.stage: run for run in small_lab.runs(settings=SETTINGS)}
+    return {run.stage: run for run in small_experiment.runs(settings=SETTINGS)}
 
 
 @dataclass
@@ -146,7 +156,7 @@ def test_nothing_is_trained_twice(story: Story) -> None:
 
 def test_bits_are_those_of_runs_that_nobody_disturbed(story: Story, tmp_path: Path) -> None:
     for stage, run in planned().items():
-        directly = train_directly(run, tmp_path, tables=RunStore(story.results).tables)
+        directly = train_directly(run, tmp_path, caches=RunStore(story.results).logit_caches)
         assert len(curve(directly)) == run.recipe.epochs
         assert_same_bits(story.run(stage), directly)
 

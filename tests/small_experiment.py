@@ -1,4 +1,4 @@
-"""A lab on the digits of some seconds a run, submitted as a job, and what it must come to."""
+"""An experiment on the digits of some seconds a run, submitted as a job, and what it must come to."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def words(results: Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
 
 
 def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS) -> tuple[Run, ...]:
-    """Of the lab, teacher first."""
+    """Of the experiment, teacher first."""
     (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), settings)
     return make_plan(experiment, digits(), NO_WEIGHTS, stages).runs
 
@@ -39,6 +39,6 @@ def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
     """Its weights in `results` are, to the bit, those of a training without Slurm and Ray, done in `folder`."""
     straight = RunFolder(folder / run.name)
     store = RunStore(results)
-    teacher = taught_by(run, store.folder(run.teacher or run), store.tables)
+    teacher = taught_by(run, store.folder(run.teacher or run), store.logit_caches)
     fit(run, digits(), straight, CPU, teacher)
     assert store.folder(run).best.read_bytes() == straight.best.read_bytes(), run.name
