@@ -138,7 +138,18 @@ def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(m
         progress._live.refresh()  # type: ignore[union-attr]  # four times a second by itself
         drawn = terminal.file.getvalue()
         progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
-    for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10 min 00 s", "1 waiting"):
+    for part in (
+        "run",
+        "epoch",
+        "val top1",
+        "images/s",
+        "left",
+        RUN.name,
+        "50/200",
+        "12,346",
+        "10 min 00 s",
+        "1 waiting",
+    ):
         assert part in drawn
     assert "loss 1.250" not in drawn, "a terminal has the table, and no lines of epochs"
     assert f"{RUN.name}  done in 13 min 20 s" in terminal.file.getvalue()
@@ -151,7 +162,8 @@ def test_path_is_said_as_it_is(log: Screen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3_599.6, "1 h 00 min"), (11_100, "3 h 05 min")]
+    ("seconds", "text"),
+    [(0.2, "0.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3_599.6, "1 h 00 min"), (11_100, "3 h 05 min")],
 )
 def test_duration_is_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -11,7 +11,8 @@ import pytest
 from measured_folders import measured
 from search_folders import finished
 
-from raykd.report.build import Report, build
+from raykd.report.build import build
+from raykd.report.stats.summary import Report
 
 
 @dataclass(frozen=True)

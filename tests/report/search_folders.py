@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from raykd.config import to_dict
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_search
+from raykd.report.stats.confirmation import WinnerGains, winner_gains
 from raykd.spec.search import Search, choice, loguniform, uniform
 from raykd.store.study import SearchFolder, Study, Trial
 
@@ -46,6 +47,11 @@ class Made:
 
     def summary(self) -> SearchSummary:
         return summarize_search(self.path, self.root)
+
+    def gains(self) -> WinnerGains:
+        confirmation = self.summary().confirmation
+        assert confirmation is not None
+        return winner_gains(confirmation)
 
     def update(self, **changes: Any) -> None:
         SearchFolder(self.path).update(**changes)

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from raykd.report.build import build
-from raykd.report.render.terminal import WIDTH, lines_under, render_text
+from raykd.report.render.comparison_lines import lines_under
+from raykd.report.render.terminal import WIDTH, render_text
 from raykd.report.stats.significance import holm
 from raykd.report.wording import p_value
 

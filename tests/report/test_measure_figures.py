@@ -3,7 +3,7 @@
 import pytest
 from measured_folders import COSTS, measured
 
-from raykd.report.figures.metrics import MAX_CLASSES, draw_measures
+from raykd.report.figures.metrics import MAX_CLASSES, draw_metrics
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.collect import collect
 from raykd.report.stats.summary import summarize
@@ -14,7 +14,7 @@ def summaries_of(results):
 
 
 def draw(results):
-    return draw_measures(summaries_of(results)[0], "key")
+    return draw_metrics(summaries_of(results)[0], "key")
 
 
 def test_a_family_that_nobody_measured_has_none_of_these_figures(results):

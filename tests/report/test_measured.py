@@ -72,7 +72,7 @@ def test_a_stage_is_spread_over_the_runs_that_have_the_number(results):
     old = results.run("cnn", "baseline", 0, 80.0)
     results.plan("cnn", baseline=[old, *(measured(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
     stage = build(results.root).summaries[0].stage("baseline")
-    assert (stage.top1.num_runs, stage.measures["ece"].num_runs) == (3, 2)
+    assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
     assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
 
 
@@ -146,7 +146,7 @@ def test_summary_json_has_every_measure_with_its_interval(results):
     assert distilled["top1"]["num_runs"] == 3 and distilled["top1"]["mean"] == pytest.approx(273.5 / 3)
     low, high = distilled["top1"]["interval"]
     assert low < distilled["top1"]["mean"] < high
-    assert set(distilled["measures"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
+    assert set(distilled["metrics"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
     assert set(distilled["val"]) == {"top1", "nll", "ece", "brier"}
     assert distilled["class_top1"][1] is None and distilled["class_top1"][0]["num_runs"] == 3
     assert distilled["reliability"]["count"] == [0, 300]
@@ -166,7 +166,7 @@ def test_gains_are_positive_where_distilling_is_better_of_a_loss_too(results):
     assert found["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
     for gain in found["gains"].values():
         assert (gain["sign_test_p"], gain["permutation_p"], gain["smallest_p"]) == (0.25, 0.25, 0.25)
-        assert gain["num_in_favour"] == 3 and gain["t_test_p"] < 0.05
+        assert gain["num_in_favor"] == 3 and gain["t_test_p"] < 0.05
 
 
 def test_tables_have_a_column_a_measure_and_confusions_a_row_a_cell(results):

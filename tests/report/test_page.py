@@ -67,7 +67,7 @@ def test_the_page_tells_numbers_interval_verdict_and_what_is_missing(page):
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
         "Distilled is better at n = 3.",
-        "3 of 3 seeds in favour of distilling.",
+        "3 of 3 seeds in favor of distillation.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
         "distilled-net-s1-ab12: interrupted: 3 epochs recorded",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.report.build import Report
+from raykd.report.stats.summary import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -38,14 +38,14 @@ def test_three_seeds_by_hand():
     assert gain.spread.mean == pytest.approx(7 / 6, rel=1e-15)
     assert gain.spread.std == pytest.approx(math.sqrt(1 / 12), rel=1e-14)
     assert gain.interval == pytest.approx((7 / 6 - 0.71711, 7 / 6 + 0.71711), abs=1e-5)
-    assert gain.num_in_favour == 3
+    assert gain.num_in_favor == 3
     assert gain.verdict == "distilled is better at n = 3"
 
 
 def test_an_interval_around_zero_is_said_not_to_be_distinguishable():
     gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 87.0), Pair(2, 89.0, 90.0)])
     assert gain.verdict == "not distinguishable at n = 3"
-    assert gain.num_in_favour == 2
+    assert gain.num_in_favor == 2
 
 
 def test_an_interval_below_zero_says_worse():
@@ -55,7 +55,7 @@ def test_an_interval_below_zero_says_worse():
 
 def test_equal_students_are_not_distinguishable_and_in_nobodys_favour():
     gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0)])
-    assert (gain.interval, gain.num_in_favour) == (None, 0)
+    assert (gain.interval, gain.num_in_favor) == (None, 0)
     assert gain.verdict == "not distinguishable at n = 2: the same gain at every seed, so no interval"
 
 
@@ -113,7 +113,7 @@ def test_a_gain_that_was_picked_among_several_has_the_interval_of_bonferroni():
 def test_of_a_loss_less_is_a_gain():
     gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.501, less_is_better=True)], "the winner")
     assert gain.spread.mean == pytest.approx(0.0995)
-    assert gain.num_in_favour == 2
+    assert gain.num_in_favor == 2
     assert gain.verdict == "the winner is better at n = 2"
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from raykd.report.figures.stages import draw_all
+from raykd.report.figures.stages import draw_stages
 from raykd.report.read.collect import collect
 from raykd.report.read.records import History
 from raykd.report.stats.curves import comparable_histories, curve_of
@@ -43,7 +43,7 @@ def test_unfinished_runs_make_a_curve_only_while_none_is_done(results):
 
 def test_a_family_without_any_run_has_no_figures(results):
     results.plan("cnn", teacher=["teacher-net-s0-ab12"])
-    assert set(draw_all(summary_of(results), "key").values()) == {None}
+    assert set(draw_stages(summary_of(results), "key").values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_a_family_without_any_run_has_no_figures(results):
 )
 def test_a_history_with_hardly_anything_in_it_draws_without_an_error(results, history):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", history=history)])
-    draw_all(summary_of(results), "key")
+    draw_stages(summary_of(results), "key")
 
 
 def test_a_figure_brings_no_style_no_address_and_only_its_own_ids(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    for key, drawing in draw_all(summary_of(results), "key").items():
+    for key, drawing in draw_stages(summary_of(results), "key").items():
         assert "<style" not in drawing.svg, key
         assert "http" not in drawing.svg
         assert "#0102" not in drawing.svg  # a stand-in colour that no rule replaced
@@ -69,7 +69,7 @@ def test_a_figure_brings_no_style_no_address_and_only_its_own_ids(results):
 
 def test_a_figure_says_its_numbers_in_words(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    drawings = draw_all(summary_of(results), "key")
+    drawings = draw_stages(summary_of(results), "key")
     assert 'role="img"' in drawings["Test top1"].svg
     assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top1"].svg
     assert "seed 0 +1.50; seed 1 +1.00; mean +1.25 [-1.93, +4.43]" in drawings["Gain of each seed"].svg
@@ -79,7 +79,7 @@ def test_a_figure_says_its_numbers_in_words(results):
 def test_a_loss_term_is_drawn_under_its_own_name_whatever_its_letters(results):
     history = {"$\\frac{<b>": [2.0, 0.01], "_hidden": [1.0, 0.5], "lr": [0.1, 0.1]}
     results.plan("cnn", distilled=[results.run("cnn", "distilled", history=history)])
-    drawing = draw_all(summary_of(results), "key")["Loss terms"]
+    drawing = draw_stages(summary_of(results), "key")["Loss terms"]
     assert "distilled: $\\frac{&lt;b&gt;" in drawing.svg
     assert "distilled: _hidden" in drawing.svg
     assert "distilled: lr" not in drawing.svg

@@ -77,7 +77,7 @@ def test_summary_json_holds_spread_gain_and_what_is_missing(results):
     half = pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)  # t(0.975, 2)
     assert (top1["mean"], top1["std"], top1["num_runs"]) == (88.0, 1.0, 3)
     assert (88.0 - top1["interval"][0], top1["interval"][1] - 88.0) == (half, half)
-    assert summary["cnn"]["gain"]["num_in_favour"] == 3
+    assert summary["cnn"]["gain"]["num_in_favor"] == 3
     assert summary["cnn"]["gain"]["verdict"] == "distilled is better at n = 3"
     assert summary["vit"]["gain"] is None
     assert summary["vit"]["missing"] == ["baseline-net-s0-ab12: not started"]

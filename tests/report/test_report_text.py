@@ -22,7 +22,7 @@ cnn
 | baseline  | resnet8  | ce     |  88.00 ± 1.00 | 3 of 3 |     78.0 k |        1 min 00 s |
 | distilled | resnet8  | kd     |  89.17 ± 0.76 | 3 of 3 |     78.0 k |        1 min 00 s |
 +-----------+----------+--------+---------------+--------+------------+-------------------+
-gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favour of distilling
+gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favor of distillation
 
 report: {report.page}
 """
@@ -31,7 +31,7 @@ report: {report.page}
 
 def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_families):
     text = render_text(two_families)
-    assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favour of distilling" in text
+    assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favor of distillation" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text
     assert "missing: baseline-net-s2-ab12: failed: <script>alert(1)</script> & [31mred second line" in text
     assert "caution: the students' runs differ in versions.torch" in text

@@ -5,7 +5,7 @@ import re
 import pytest
 from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
 
-from raykd.report.figures.search import draw_search, groups_of
+from raykd.report.figures.search import draw_search, rank_groups
 from raykd.report.figures.trial_marks import window_of
 from raykd.report.stats.importances import importances_of
 from raykd.spec.search import Search, choice, integer, loguniform
@@ -153,12 +153,12 @@ def test_one_seed_is_confirmed_without_an_interval(tmp_path):
     assert "its own: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
 
 
-def test_colours_are_groups_of_about_the_same_size_and_equal_values_share_one(tmp_path):
+def test_colours_are_rank_groups_about_the_same_size_and_equal_values_share_one(tmp_path):
     tops = [10.0, 80.0, 81.0, 82.0, 83.0, 84.0, 85.0, 86.0, 87.0, 87.0]
     space = {"student.epochs": integer(1, 10)}
     outcomes = [Outcome("done", [top]) for top in tops]
     summary = grid_search(tmp_path, outcomes, space, {"student.epochs": 1}, trials=10)
-    assert [[trial.values[0] for trial in group] for group in groups_of(summary)] == [
+    assert [[trial.values[0] for trial in group] for group in rank_groups(summary)] == [
         [10.0, 80.0], [81.0, 82.0], [83.0, 84.0], [85.0, 86.0], [87.0, 87.0],
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_sear
 from test_page import Tags
 
 from raykd.report.build import build
-from raykd.report.render.search_page import files_of
+from raykd.report.render.search_page import search_files
 from raykd.spec.search import Search, choice, uniform
 
 
@@ -26,7 +26,7 @@ def text_of(page: str) -> str:
 
 def page_of(made) -> str:
     summary = made.summary()
-    return files_of(summary)[summary.page].decode()
+    return search_files(summary)[summary.page].decode()
 
 
 def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search):
@@ -49,7 +49,7 @@ def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_sea
         f"The best setting is trial 3's: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
         "Winner against the experiment's own setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
-        "not distinguishable at n = 3; 3 of 3 seeds in favour of the winner.",
+        "not distinguishable at n = 3; 3 of 3 seeds in favor of the winner.",
         "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
         "It was picked among 3 settings on these seeds, the experiment's own included, so the interval of its gain "
         "over the baseline is widened for 3, and over the experiment's own setting for 2 (Bonferroni).",
@@ -157,7 +157,7 @@ def test_fields_of_one_name_keep_their_paths(tmp_path):
 
 def test_the_same_folder_makes_the_same_bytes(tmp_path):
     made = finished(tmp_path)
-    assert files_of(made.summary()) == files_of(made.summary())
+    assert search_files(made.summary()) == search_files(made.summary())
 
 
 def test_the_trial_tables_hold_a_row_a_trial(one_search):
@@ -187,7 +187,7 @@ def test_columns_have_the_kind_of_their_field(tmp_path):
     search = Search(space=space, sampler="grid", scheduler="none", trials=2, confirm=0)
     own = {"student.model": "resnet8", "student.epochs": 9, "student.optimizer.nesterov": False, "method.alpha": 0.5}
     summary = make_search(tmp_path, search, lambda t: Outcome("done", [80.0]), own=own).summary()
-    (row, _) = csv.DictReader(files_of(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
+    (row, _) = csv.DictReader(search_files(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
 
 

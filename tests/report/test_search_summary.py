@@ -11,8 +11,9 @@ import pytest
 from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_cache
 
 from raykd.errors import RaykdError
-from raykd.report.read.search_summary import summaries_of_searches
+from raykd.report.read.search_summary import summarize_searches
 from raykd.report.search_wording import certainty
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import importances_of
 from raykd.report.stats.statistics import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
@@ -44,7 +45,7 @@ def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
 
 def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
-    gain = finished(tmp_path).summary().confirmation.over_default
+    gain = finished(tmp_path).gains().over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
     half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
@@ -56,16 +57,16 @@ def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(t
     made = finished(tmp_path)
     own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_default.verdict == "the winner is better at n = 3"
+    assert made.gains().over_default.verdict == "the winner is better at n = 3"
     made.confirm({None: own, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_default.verdict == "not distinguishable at n = 3"
+    assert made.gains().over_default.verdict == "not distinguishable at n = 3"
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
     """The experiment's own setting could have been picked too: three candidates, two of which were found."""
-    confirmation = finished(tmp_path).summary().confirmation
-    assert [pair.gain for pair in confirmation.over_baseline.pairs] == [6.0, 5.5, 6.5]
-    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
+    gains = finished(tmp_path).gains()
+    assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
+    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
 
 
 def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_path):
@@ -73,15 +74,15 @@ def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_pa
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = made.summary()
     assert summary.winner.trial is None
-    assert summary.confirmation.over_default is None
-    assert summary.confirmation.over_baseline.comparisons == 3
+    assert winner_gains(summary.confirmation).over_default is None
+    assert winner_gains(summary.confirmation).over_baseline.comparisons == 3
     assert summary.trial_of_winner is summary.default_trial
 
 
 def test_an_own_setting_that_was_confirmed_alone_was_not_picked(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_baseline.comparisons == 1
+    assert made.gains().over_baseline.comparisons == 1
 
 
 def is_better(gains, comparisons):
@@ -103,7 +104,7 @@ def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path
     def confirmation_won_by(winner: int | None):
         candidates = {trial: [80.0, 80.5, 81.0 + (trial == winner)] for trial in (None, *range(1, num_found + 1))}
         made.confirm(candidates, [79.0, 80.0, 79.5])
-        return made.summary().confirmation
+        return made.gains()
 
     own_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
     draw = np.random.default_rng(0).standard_normal
@@ -179,8 +180,8 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
     failed = {6: "seed 2: validation loss became NaN"}
     made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
     summary = made.summary()
-    confirmation = summary.confirmation
-    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
+    gains = winner_gains(summary.confirmation)
+    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
     assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
         summary
     )
@@ -190,11 +191,11 @@ def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
     made = finished(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
-    confirmation = made.summary().confirmation
-    assert (confirmation.over_default, confirmation.over_baseline, confirmation.winner.trial) == (None, None, 3)
+    gains = made.gains()
+    assert (gains.over_default, gains.over_baseline, made.summary().winner.trial) == (None, None, 3)
     lines = certainty(made.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
-    assert "The setting of the experiment's own failed, and so cannot win (seed 0: out of memory)." in lines
+    assert "The setting of the default failed, and so cannot win (seed 0: out of memory)." in lines
 
 
 def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
@@ -203,7 +204,9 @@ def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
     made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
     summary = made.summary()
     assert summary.best == (2, 1, 0)
-    assert [pair.gain for pair in summary.confirmation.over_default.pairs] == pytest.approx([0.1, 0.1, 0.2])
+    assert [pair.gain for pair in winner_gains(summary.confirmation).over_default.pairs] == pytest.approx(
+        [0.1, 0.1, 0.2]
+    )
 
 
 def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
@@ -219,16 +222,16 @@ def test_who_searches_now_makes_it_running_and_nobody_cut_off(tmp_path):
     made = make_search(tmp_path, search, lambda trial: Outcome("begun", [10.0, 20.0]), num_trials=2)
     with SearchFolder(made.path).lock():
         assert made.summary().state == "running"
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
 
 
 def test_a_search_is_done_once_it_is_confirmed_as_was_asked(tmp_path):
     made = finished(tmp_path)
     assert made.summary().state == "done"
     made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], asked=1)
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
     (made.path / "confirmed.json").unlink()
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
 
 
 def test_a_search_of_which_every_trial_failed_is_failed(tmp_path):
@@ -373,7 +376,7 @@ def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, 
     made = finished(tmp_path)
     made.update(**changes)
     with pytest.raises(RaykdError, match=complaint) as caught:
-        summaries_of_searches(tmp_path)
+        summarize_searches(tmp_path)
     assert f"'{made.path / 'search.json'}' is damaged: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -392,7 +395,7 @@ def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, cha
     path = finished(tmp_path).path / "confirmed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(RaykdError, match=complaint) as caught:
-        summaries_of_searches(tmp_path)
+        summarize_searches(tmp_path)
     assert f"'{path}' is damaged: " in str(caught.value)
 
 
@@ -418,12 +421,12 @@ def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
 
 
 def test_searches_are_found_by_family_and_name_and_not_in_hidden_folders(tmp_path):
-    assert summaries_of_searches(tmp_path) == ()
+    assert summarize_searches(tmp_path) == ()
     finished(tmp_path, name="second")
     finished(tmp_path, name="first")
     (tmp_path / ".ray" / "x").mkdir(parents=True)
     (tmp_path / ".ray" / "x" / "search.json").write_text("{}")
-    assert [summary.name for summary in summaries_of_searches(tmp_path)] == ["first", "second"]
+    assert [summary.name for summary in summarize_searches(tmp_path)] == ["first", "second"]
 
 
 def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
@@ -437,8 +440,8 @@ def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
 def test_a_report_without_a_search_loads_no_optuna(tmp_path):
     code = (
         "import sys; from pathlib import Path; import raykd.report.build; "
-        "from raykd.report.read.search_summary import summaries_of_searches; "
-        f"assert summaries_of_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
+        "from raykd.report.read.search_summary import summarize_searches; "
+        f"assert summarize_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout == "False\n"

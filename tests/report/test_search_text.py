@@ -45,9 +45,9 @@ confirmed with seeds 0, 1, 2
 | baseline             | no teacher               | 85.00 ± 1.00 % |        |
 +----------------------+--------------------------+----------------+--------+
 Winner against the baseline: +2.00 points [+0.21, +3.79]; the winner is better at n = 3; 3 of 3
-  seeds in favour of the winner.
+  seeds in favor of the winner.
 Winner against the experiment's own setting: +1.00 points [-0.24, +2.24]; not distinguishable at
-  n = 3; 3 of 3 seeds in favour of the winner.
+  n = 3; 3 of 3 seeds in favor of the winner.
 It was picked among 2 settings on these seeds, the experiment's own included, so the interval of its
   gain over the baseline is widened for 2, and over the experiment's own setting for 1 (Bonferroni).
 The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU a trial.

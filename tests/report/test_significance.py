@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from raykd.report.stats.significance import MOST_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
+from raykd.report.stats.significance import MAX_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
 from raykd.report.stats.statistics import Pair, paired_gain, spread_of
 
 
@@ -68,8 +68,8 @@ def test_rounding_does_not_break_a_tie_of_sums():
 
 
 def test_more_pairs_than_can_be_flipped_have_no_exact_permutation_test():
-    assert permutation_test([1.0] * (MOST_PAIRS + 1)) is None
-    assert permutation_test([1.0] * MOST_PAIRS) == pytest.approx(smallest_p(MOST_PAIRS))
+    assert permutation_test([1.0] * (MAX_PAIRS + 1)) is None
+    assert permutation_test([1.0] * MAX_PAIRS) == pytest.approx(smallest_p(MAX_PAIRS))
 
 
 @pytest.mark.parametrize("num_pairs", [2, 3, 7])

@@ -13,7 +13,7 @@ from raykd.report import wording
 from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
 from raykd.report.figures.stages import MARKERS
 from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLORS, inline_svg, page_style
-from raykd.report.read.records import METRICS
+from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 
 MIN_IMAGES = 10  # per bin: with fewer, one or two images decide its accuracy
@@ -32,7 +32,7 @@ def draw_metrics(summary: FamilySummary, key: str) -> dict[str, Drawing]:
 
 
 def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
-    """Draw accuracy over confidence, a line per stage, in the bins of the calibration error."""
+    """Draw accuracy over confidence in the bins of the calibration error, a line per stage."""
     figure, axes = plain_axes()
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.4, zorder=1)
     shown = []

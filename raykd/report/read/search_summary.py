@@ -129,7 +129,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         epochs,
         tuple(seeds),
         record.text("started"),
-        place.is_locked(),
+        place.is_held(),
         {name: record.values[name] for name in ORIGIN if record.values.get(name)},
         trials,
         tuple(trial.number for trial in best_first(done, search)),
