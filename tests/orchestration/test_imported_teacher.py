@@ -1,4 +1,4 @@
-"""An imported teacher in a whole command: it is evaluated first, and ends it where it does not fit."""
+"""An imported teacher in a whole command: it is evaluated first, and ends the command if it does not fit."""
 
 import io
 from dataclasses import replace
@@ -15,7 +15,7 @@ from small_runs import NO_WEIGHTS, digits, recipe
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
-from raykd.orchestration.run_queue import jobs_of
+from raykd.orchestration.run_queue import plan_jobs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
@@ -42,7 +42,7 @@ def assert_refused(ended: Ended, file: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(cluster, tmp_path, monkeypatch) -> None:
-    """The same command again says the same, from what is in the run's folder: Ray is not started for it."""
+    """Rerunning the command fails with the same message, read from the run's folder; Ray is not started."""
     file, results = misfit(tmp_path), tmp_path / "results"
     experiment = importing(file, workers=ONE_CPU)
     first = run_here([experiment], results)
@@ -97,9 +97,9 @@ def test_every_run_waits_for_every_imported_teacher(tmp_path) -> None:
     save_file(good_state(), tmp_path / "a.safetensors")
     imported = make_plan(importing(tmp_path / "a.safetensors"), digits(), NO_WEIGHTS).runs
     other = make_plan(replace(importing("x"), family="other", teacher_checkpoint=None), digits(), NO_WEIGHTS).runs
-    jobs = jobs_of([*other, *imported], set(), set())
+    jobs = plan_jobs([*other, *imported], set(), set())
     first = f"train {imported[0].name}"
     waiting = [job for job in jobs if job.kind == "train" and job.name != first]
     assert len(waiting) == 5 and all(first in job.needs for job in waiting)
-    done = jobs_of([*other, *imported], {imported[0].name}, set())
+    done = plan_jobs([*other, *imported], {imported[0].name}, set())
     assert not any(first in job.needs for job in done)

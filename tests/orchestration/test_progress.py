@@ -1,4 +1,4 @@
-"""What is printed while runs train, on a clock that the test turns."""
+"""What is printed while runs train, with a clock that the test moves."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from rich.console import Console
 from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
-from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
+from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, log, seconds_left
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
@@ -30,7 +30,7 @@ def running(epoch: int, first: int = 0) -> JobStatus:
 
 
 class Screen:
-    """A console whose text and time the test holds."""
+    """A console and a clock under the test's control."""
 
     time = 0.0
 
@@ -45,67 +45,67 @@ class Screen:
         return self.file.getvalue().splitlines()
 
 
-def screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
+def make_screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
     made = Screen(terminal)
     monkeypatch.setattr(progress_module, "time", made)
     return made
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    return screen(monkeypatch)
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return make_screen(monkeypatch)
 
 
-def test_line_has_epoch_loss_val_speed_and_time_left() -> None:
+def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:
     assert line(running(49)) == (
         f"{RUN.name}  epoch  50/200  loss 1.250  val  51.2 %  12,346 images/s  left {duration(150 * EPOCH_S)}"
     )
 
 
-def test_time_left_is_at_the_pace_of_this_command() -> None:
-    assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "one epoch: the run's own clock"
+def test_time_left_is_computed_at_the_pace_of_this_command() -> None:
+    assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "after one epoch: the run's total time"
     slow_before = replace(report(99), seconds=1_000.0)
     resumed = replace(running(109), report=replace(report(109), seconds=1_010.0), first_report=slow_before)
     assert seconds_left(resumed) == pytest.approx(90 * 1.0)
     assert seconds_left(running(EPOCHS - 1)) == 0
 
 
-def test_log_says_the_first_epoch_and_then_one_in_a_while(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_log_has_the_first_epoch_and_then_one_from_time_to_time(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         for epoch in range(30):
             for _ in range(16):  # four polls a second
                 progress.show([running(epoch)])
-                log.time += EPOCH_S / 16
-    found = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in log.lines()]
-    times = [60 * int(each[1]) + int(each[2]) for each in found if each]
-    assert len(times) == len(log.lines()), "a line of something else"
+                screen.time += EPOCH_S / 16
+    matches = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in screen.lines()]
+    times = [60 * int(each[1]) + int(each[2]) for each in matches if each]
+    assert len(times) == len(screen.lines()), "another line"
     assert times[0] == 0
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) > 4 and all(LOG_EVERY_S <= gap <= LOG_EVERY_S + EPOCH_S for gap in gaps)
 
 
-def test_long_log_becomes_sparse(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_log_of_a_long_command_becomes_sparse(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         for epoch in range(EPOCHS):
-            log.time += 3_600.0
+            screen.time += 3_600.0
             progress.show([running(epoch)])
-    assert len(log.lines()) < 120, "200 hours, and not 200 lines"
+    assert len(screen.lines()) < 120, "not one line per hour"
 
 
-def test_clock_of_a_line_is_the_time_since_the_start(log: Screen) -> None:
-    with Progress(log.console) as progress:
-        log.time += 3_725.9
+def test_time_before_a_line_counts_from_the_start(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
+        screen.time += 3_725.9
         progress.show([running(0)])
-    assert log.lines()[0].startswith("[1:02:05] ")
+    assert screen.lines()[0].startswith("[1:02:05] ")
 
 
-def test_each_change_of_state_is_said_once(log: Screen) -> None:
+def test_each_change_of_state_is_logged_once(screen: Screen) -> None:
     waiting, started = JobStatus(Job("train", RUN)), replace(running(0), report=None, first_report=None)
     done = replace(running(EPOCHS - 1), state=State.DONE)
-    with Progress(log.console) as progress:
+    with Progress(screen.console) as progress:
         for status in (waiting, started, done, done):
             progress.show([status])
-    assert log.lines() == [f"[0:00:00] {RUN.name}  done in 13 min 20 s: best val 52.5 %"]
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  done in 13 min 20 s: best val 52.5 %"]
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,24 @@ def test_each_change_of_state_is_said_once(log: Screen) -> None:
         (State.WAITING, "waiting: loss became NaN"),
     ],
 )
-def test_reason_is_said_in_one_line(state: State, text: str, log: Screen) -> None:
+def test_reason_is_logged_in_one_line(state: State, text: str, screen: Screen) -> None:
     status = JobStatus(Job("train", RUN), state, reason="loss became NaN\nTraceback (most recent call last):\n  ...")
-    with Progress(log.console) as progress:
+    with Progress(screen.console) as progress:
         progress.show([status])
         progress.show([status])
-    assert log.lines() == [f"[0:00:00] {RUN.name}  {text}"]
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  {text}"]
 
 
-def test_evaluations_are_not_shown(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_evaluations_are_not_logged(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         progress.show([JobStatus(Job("evaluate", RUN), State.DONE)])
-    assert log.lines() == []
+    assert screen.lines() == []
 
 
-def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = screen(monkeypatch, terminal=True)
+def test_terminal_shows_a_table_of_running_jobs_and_keeps_the_lines_of_finished_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = make_screen(monkeypatch, terminal=True)
     other = JobStatus(Job("train", run_of("baseline")))
     with Progress(terminal.console) as progress:
         progress.show([running(49), other])
@@ -151,14 +153,14 @@ def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(m
         "1 waiting",
     ):
         assert part in drawn
-    assert "loss 1.250" not in drawn, "a terminal has the table, and no lines of epochs"
+    assert "loss 1.250" not in drawn, "a terminal has the table instead of lines of epochs"
     assert f"{RUN.name}  done in 13 min 20 s" in terminal.file.getvalue()
 
 
-def test_path_is_said_as_it_is(log: Screen) -> None:
+def test_path_is_printed_unchanged(screen: Screen) -> None:
     path = "results in /scratch/" + "a-long-folder/" * 12 + "[bold]x[/bold]"
-    say(log.console, path)
-    assert log.lines() == [path]
+    log(screen.console, path)
+    assert screen.lines() == [path]
 
 
 @pytest.mark.parametrize(
@@ -170,19 +172,19 @@ def test_duration_is_short(seconds: float, text: str) -> None:
 
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
-    """Each part takes 30 s, one after another."""
+    """Return the statuses of the parts of a cache; each part takes 30 s, one after another."""
     cache = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
     jobs = [Job("fill", RUN, (), cache, part) for part in range(num_parts)]
     return [
-        JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
+        JobStatus(job, State.DONE, times={"started": 30.0 * part, "ended": 30.0 * (part + 1)})
         if part < done
         else JobStatus(job)
         for part, job in enumerate(jobs)
     ]
 
 
-def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = screen(monkeypatch)
+def test_filling_of_a_cache_is_logged_from_time_to_time_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = make_screen(monkeypatch)
     with Progress(shown.console) as progress:
         for done, at in ((0, 1.0), (1, 31.0), (1, 50.0), (2, 61.0), (3, 65.0), (4, 66.0), (4, 99.0)):
             shown.time = at
@@ -194,15 +196,15 @@ def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
     ]
 
 
-def test_cache_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, cache = screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
-    done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"began": 0.0, "ended": 30.0})
+def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, cache = make_screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
+    done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"started": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
         progress.show([done])
     assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30 s")
 
 
-def test_first_line_of_a_run_says_how_it_computes() -> None:
+def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source() -> None:
     first = replace(report(0), compute="bf16, 2 threads, cached teacher")
     status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
     assert line(status).endswith("  (bf16, 2 threads, cached teacher)")
