@@ -98,10 +98,14 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
         return ("Not confirmed with other seeds yet.",)
     lines = [_against_baseline(confirmation), _against_default(confirmation)]
     failed = [candidate for candidate in confirmation.candidates if candidate.failed]
-    lines += [f"The setting of {origin(one)} failed, and so cannot win ({one.failed})." for one in failed]
+    lines += [f"{_setting_of(one)} failed, and so cannot win ({one.failed})." for one in failed]
     if not confirmation.is_complete:
         lines.append("It is being confirmed again, because the seeds or the number of settings to confirm changed.")
     return (*filter(None, lines), *selection(confirmation), *_reported_baseline(confirmation))
+
+
+def _setting_of(candidate: Candidate) -> str:
+    return "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
 
 
 def _against_baseline(confirmation: Confirmation) -> str:

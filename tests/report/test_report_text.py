@@ -1,4 +1,4 @@
-"""The report in a Slurm log: no colours, no line wider than the table, everything said."""
+"""The report as text for a Slurm log: no colors, no line wider than the table, every result."""
 
 import pytest
 
@@ -29,7 +29,7 @@ report: {report.page}
     )
 
 
-def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_families):
+def test_missing_results_and_cautions_are_listed_in_latin_1(two_families):
     text = render_text(two_families)
     assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favor of distillation" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text
@@ -71,7 +71,7 @@ def test_exact_tests_say_that_three_seeds_cannot_reach_5_percent(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     assert (
         "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
-        "whatever the gains: 0.05 takes 6 seeds"
+        "whatever the gains: 0.05 requires 6 seeds"
     ) in render_text(build(results.root), in_full=True)
     many = paired_gain([Pair(seed, 80.0, 81.0 + 0.1 * seed) for seed in range(12)])
     assert wording.exact_tests(many).endswith(

@@ -49,11 +49,11 @@ def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
 def test_the_map_names_the_best_trials_with_their_settings(tmp_path, figures):
     summary = finished(tmp_path).summary()
     best = summary.best_trial
-    said = words_of(figures["Settings tried"])
-    assert "Validation top1 over alpha and temperature" in said
-    assert f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in said
-    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in said
-    for entry in ("winner", "own setting", "done", "stopped early", "failed"):
+    words = words_of(figures["Settings tried"])
+    assert "Validation top1 over alpha and temperature" in words
+    assert f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in words
+    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in words
+    for entry in ("winner", "default setting", "done", "stopped early", "failed"):
         assert f">{entry}<" in figures["Settings tried"].svg
 
 
@@ -64,17 +64,17 @@ def test_the_history_says_where_the_best_so_far_rose(tmp_path):
 
 
 def test_learning_curves_say_where_each_trial_ended_and_why_it_was_compared(figures):
-    said = words_of(figures["Learning curves"])
-    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", said)
-    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", said)
+    words = words_of(figures["Learning curves"])
+    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", words)
+    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", words)
     assert "rungs" in figures["Learning curves"].caption
 
 
 def test_the_confirmation_says_each_seeds_gain_and_that_the_winner_was_picked(figures):
-    said = words_of(figures["Confirmation with other seeds"])
-    assert "its own: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in said
-    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in said
-    assert "picked among 3 settings on these seeds" in figures["Confirmation with other seeds"].caption
+    words = words_of(figures["Confirmation with other seeds"])
+    assert "default: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in words
+    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in words
+    assert "selected from 3 settings with these seeds" in figures["Confirmation with other seeds"].caption
 
 
 def test_importances_say_of_how_many_trials_and_when(figures):
@@ -87,9 +87,9 @@ def test_several_metrics_have_a_trade_off_in_place_of_curves(tmp_path):
     outcomes = [Outcome("done", values=pair) for pair in values]
     figures = drawn(grid_search(tmp_path, outcomes, metric=("val_top1", "latency_ms")))
     assert "Learning curves" not in figures
-    said = words_of(figures["Trade-off"])
-    assert "validation top1 (%) against latency (ms)" in said
-    assert "Beaten by none in all: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in said
+    words = words_of(figures["Trade-off"])
+    assert "validation top1 (%) against latency (ms)" in words
+    assert "Pareto-optimal: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in words
 
 
 def test_one_field_is_drawn_against_the_metric_and_matters_alone(tmp_path):
@@ -120,7 +120,7 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
 OUTCOMES = {
     "failed": Outcome("failed", reason="NaN"),
     "begun": Outcome("begun"),
-    "heard": Outcome("begun", [10.0]),
+    "reported": Outcome("begun", [10.0]),
     "stopped at 0": Outcome("stopped", [0.0]),
     "all equal": Outcome("done", [80.0]),
 }
@@ -150,7 +150,7 @@ def test_one_seed_is_confirmed_without_an_interval(tmp_path):
     made.update(seeds=[4])
     made.confirm({None: [80.0], 1: [81.0]}, [79.0])
     drawing = drawn(made.summary())["Confirmation with other seeds"]
-    assert "its own: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
+    assert "default: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
 
 
 def test_colours_are_rank_groups_about_the_same_size_and_equal_values_share_one(tmp_path):

@@ -46,19 +46,19 @@ def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_sea
     text = text_of(page)
     for words in (
         "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
-        f"The best setting is trial 3's: alpha {winner['method.alpha']:.4g}",
+        f"The best setting is that of trial 3: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
-        "Winner against the experiment's own setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
+        "Winner against the default setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
         "not distinguishable at n = 3; 3 of 3 seeds in favor of the winner.",
         "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
-        "It was picked among 3 settings on these seeds, the experiment's own included, so the interval of its gain "
-        "over the baseline is widened for 3, and over the experiment's own setting for 2 (Bonferroni).",
-        "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs a trial.",
-        "Of 8 of 12 trials the time is an estimate",
-        "Stopping trials early left out 50 epochs, about 100 CPU seconds.",
-        "asked live, the trials would have made 51 passes of the teacher for each image.",
+        "It was selected from 3 settings with these seeds, the default included, so the interval of its gain "
+        "over the baseline is widened for 3, and over the default setting for 2 (Bonferroni).",
+        "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs per trial.",
+        "The time of 8 of 12 trials is estimated",
+        "Stopping trials early saved 50 epochs, about 100 CPU seconds.",
+        "live, the trials would have made 51 passes of the teacher over each image.",
         "tpe, seed 0",
-        "asha, each trial is left 1 epoch, rungs after 1, 3, one trial in 3 goes on",
+        "asha, no trial is stopped before 1 epoch, rungs after 1, 3, one trial in 3 continues",
         "versions.optuna",
     ):
         assert words in text, words
@@ -107,8 +107,8 @@ def test_own_setting_that_won_is_said_to_be_unbeaten(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = text_of(page_of(made))
-    assert "No setting that was found beat the experiment's own: alpha 0.5, temperature 4" in text
-    assert "Winner against the experiment's own" not in text
+    assert "No setting that the search found is better than the default: alpha 0.5, temperature 4" in text
+    assert "Winner against the default" not in text
     assert "over the baseline is widened for 2 (Bonferroni)." in text
 
 
@@ -119,7 +119,7 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
     text = text_of(page_of(made))
     for words in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
         assert words in text
-    assert "87.00 ± 0.87 % validation top1 of the winner; the experiment's own setting failed." in text
+    assert "87.00 ± 0.87 % validation top1 of the winner; the default setting failed." in text
     assert "None" not in text
 
 
@@ -127,24 +127,24 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
 def test_the_page_holds_while_a_search_is_under_way(tmp_path, num_trials):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("begun", [10.0]), num_trials=num_trials)))
-    assert "Cut off: 0 of 8 trials ended" in text
-    assert "No trial has come to its end yet." in text
+    assert "Interrupted: 0 of 8 trials ended" in text
+    assert "No trial has finished yet." in text
     assert "Not confirmed with other seeds yet." in text
-    assert "Nothing to draw yet of: settings tried," in text
+    assert "Nothing to draw yet: settings tried," in text
 
 
 def test_the_page_of_a_search_of_which_all_failed_says_so(tmp_path):
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("failed", reason="no more memory"))))
-    assert "None of 3 trials came to its end." in text
+    assert "None of 3 trials finished." in text
     assert text.count("no more memory") == 3
 
 
 def test_an_unconfirmed_best_is_said_to_be_one_seeds(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=3, confirm=0)
     text = text_of(page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]))))
-    assert "The best is trial 2, alpha 0.9: 82.00 %, with one seed that picked it" in text
-    assert "Not confirmed with other seeds: the search was not asked to." in text
+    assert "The best is trial 2, alpha 0.9: 82.00 %, with the one seed that selected it" in text
+    assert "Not confirmed with other seeds: the search has confirm = 0." in text
 
 
 def test_fields_of_one_name_keep_their_paths(tmp_path):
@@ -195,9 +195,9 @@ def test_summary_json_holds_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
     assert summary["trials"] == {"done": 4, "stopped": 7, "failed": 1, "begun": 0}
-    assert summary["own"] == OWN
+    assert summary["default_setting"] == OWN
     assert summary["winner"]["trial"] == 3
-    gain = summary["confirmation"]["winner_minus_own"]
+    gain = summary["confirmation"]["winner_minus_default"]
     assert gain["gains"] == {"0": 1.0, "1": 1.5, "2": 0.5}
     assert (gain["comparisons"], gain["is_distinguishable"]) == (2, False)
     assert summary["importances"]["num_trials"] == 11
@@ -212,10 +212,10 @@ def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results
     assert build(results.root).summaries[0].cautions == ()
     results.plan("cnn", distilled=[winner])
     (caution,) = build(results.root).summaries[0].cautions
-    assert "the distilled setting was picked among 3 by validation of these same seeds (search search)" in caution
+    assert "the distilled setting was selected from 3 by validation with these same seeds (search search)" in caution
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
     (caution,) = build(results.root).summaries[0].cautions
-    assert caution.startswith("the 'kd (alpha 0.9)' setting was picked among 3")
+    assert caution.startswith("the 'kd (alpha 0.9)' setting was selected from 3")
 
 
 def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_too(results):
@@ -224,7 +224,7 @@ def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_
     results.plan("cnn", distilled=[own])
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     (caution,) = build(results.root).summaries[0].cautions
-    assert "the distilled setting was picked among 2 by validation of these same seeds" in caution
+    assert "the distilled setting was selected from 2 by validation with these same seeds" in caution
     made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert build(results.root).summaries[0].cautions == ()
 

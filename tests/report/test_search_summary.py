@@ -195,7 +195,7 @@ def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
     assert (gains.over_default, gains.over_baseline, made.summary().winner.trial) == (None, None, 3)
     lines = certainty(made.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
-    assert "The setting of the default failed, and so cannot win (seed 0: out of memory)." in lines
+    assert "The default setting failed, and so cannot win (seed 0: out of memory)." in lines
 
 
 def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
@@ -293,7 +293,7 @@ def test_a_shared_cache_is_weighed_against_the_passes_it_spared(tmp_path):
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
     made.update(fill_seconds=10.0, cache="logits")
-    teaching = made.summary().cost.teaching
+    teaching = made.summary().cost.teacher
     assert (teaching.source, teaching.passes, teaching.views) == ("cache", 51, 5.0)
     assert teaching.live_seconds == pytest.approx(51 * 2.0)
 
@@ -305,7 +305,7 @@ def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, v
     write_cache(tmp_path, "a-logits", [6, 6])
     write_cache(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
     made.update(fill_seconds=10.0, cache=read)
-    teaching = made.summary().cost.teaching
+    teaching = made.summary().cost.teacher
     assert teaching.views == views
     assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
 
@@ -314,10 +314,10 @@ def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
     made.update(cache="logits")
-    assert made.summary().cost.teaching.views == 5.0
-    assert made.summary().cost.teaching.live_seconds is None, "this search filled nothing"
+    assert made.summary().cost.teacher.views == 5.0
+    assert made.summary().cost.teacher.live_seconds is None, "this search filled nothing"
     made.update(fill_seconds=10.0, cache="gone")
-    assert made.summary().cost.teaching.views is None
+    assert made.summary().cost.teacher.views is None
     made.update(cache="../elsewhere")
     with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', not the name of a folder"):
         made.summary()
@@ -326,7 +326,7 @@ def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
 def test_a_live_teacher_is_said_to_be_one(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
     live = Outcome("done", climb(80, 9), run={"compute": {"teacher": "live"}})
-    assert make_search(tmp_path, search, lambda _: live).summary().cost.teaching.source == "live"
+    assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
     described = "; ".join(errors) or ", ".join(stage.stage for stage in shown)
     svg = inline_svg(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.")
     caption = (
-        "On the diagonal, accuracy equals confidence; below it, the model is overconfident. Images of all seeds, in the "
-        f"bins of the calibration error; bins with fewer than {MIN_IMAGES} images are left out."
+        "On the diagonal, accuracy equals confidence; below it, the model is overconfident. Images of all seeds, in "
+        f"the bins of the calibration error; bins with fewer than {MIN_IMAGES} images are left out."
     )
     return Drawing(svg, caption)
 
