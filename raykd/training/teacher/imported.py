@@ -15,7 +15,7 @@ from raykd import models
 from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
@@ -107,16 +107,16 @@ def _without_weights(model: Model) -> Model:
     return replace(model, **{"weights": ""}) if hasattr(model, "weights") else model
 
 
-def _images(run: Run, dataset: Dataset, header: Header | None) -> Images:
+def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
     """The data's shape with the teacher's mean and std: the user's, else the file's, else those of timm's weights."""
     images = images_of(dataset)
     if run.normalization:
         red, green, blue, red_std, green_std, blue_std = run.normalization
         return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
     if header is not None:
-        own = header.model.normalized(header.images)
+        own = header.model.input_spec(header.images)
     else:
-        own = replace(run.model, **{"weights": "file"}).normalized(images) if hasattr(run.model, "weights") else images
+        own = replace(run.model, **{"weights": "file"}).input_spec(images) if hasattr(run.model, "weights") else images
     return replace(images, mean=own.mean, std=own.std)
 
 
