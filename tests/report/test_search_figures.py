@@ -51,7 +51,9 @@ def test_the_map_names_the_best_trials_with_their_settings(tmp_path, figures):
     best = summary.best_trial
     words = words_of(figures["Settings tried"])
     assert "Validation top1 over alpha and temperature" in words
-    assert f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in words
+    assert (
+        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in words
+    )
     assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in words
     for entry in ("winner", "default setting", "done", "stopped early", "failed"):
         assert f">{entry}<" in figures["Settings tried"].svg
