@@ -1,4 +1,4 @@
-"""A search's page as text: escaped, self-contained, complete, the same bytes each time; and the files beside it."""
+"""The text of a search's page: escaped, self-contained, complete, reproducible; and the files beside it."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def page_of(made) -> str:
     return search_files(summary)[summary.page].decode()
 
 
-def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search):
+def test_build_writes_a_linked_page_and_three_files_per_search(one_search):
     (search,) = one_search.searches
     assert search.page == one_search.page.parent / "cnn-search" / "index.html"
     names = {path.name for path in search.page.parent.iterdir()}
@@ -40,7 +40,7 @@ def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search
     assert "+1.00 [−0.79, +2.79]" in text_of(index)  # noqa: RUF001
 
 
-def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_search):
+def test_the_page_has_winner_intervals_and_cost(page, one_search):
     (search,) = one_search.searches
     winner = search.trial(3).setting
     text = text_of(page)
@@ -64,7 +64,7 @@ def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_sea
         assert words in text, words
 
 
-def test_the_flags_of_the_winner_are_its_setting_to_the_last_digit(page, one_search):
+def test_the_winners_flags_have_every_digit_of_its_setting(page, one_search):
     (search,) = one_search.searches
     (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
     words = shlex.split(command.replace("&#39;", "'"))
@@ -74,7 +74,7 @@ def test_the_flags_of_the_winner_are_its_setting_to_the_last_digit(page, one_sea
     assert words.count("--set") == 2
 
 
-def test_reasons_and_values_are_text_and_never_tags(page, tmp_path):
+def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     space = {"student.model": choice("resnet8", "<img src=x onerror=alert(1)>"), "method.alpha": choice(0.1, 0.5)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
     own = {"student.model": "resnet8", "method.alpha": 0.5}
@@ -88,7 +88,7 @@ def test_reasons_and_values_are_text_and_never_tags(page, tmp_path):
     assert "<img src=x onerror=alert(1)>" in text_of(hostile)
 
 
-def test_the_page_loads_nothing_and_every_link_leads_somewhere(page, one_search):
+def test_the_search_page_loads_nothing_and_every_link_has_a_target(page, one_search):
     attributes = [attributes for _, attributes in Tags(page).tags]
     assert "http:" not in page
     assert "https:" not in page
@@ -103,7 +103,7 @@ def test_the_page_loads_nothing_and_every_link_leads_somewhere(page, one_search)
         assert set(labels.split()) <= set(ids)
 
 
-def test_own_setting_that_won_is_said_to_be_unbeaten(tmp_path):
+def test_the_page_states_that_no_setting_is_better_than_the_default(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = text_of(page_of(made))
@@ -124,7 +124,7 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
 
 
 @pytest.mark.parametrize("num_trials", [0, 1, 2])
-def test_the_page_holds_while_a_search_is_under_way(tmp_path, num_trials):
+def test_an_unfinished_search_has_a_page(tmp_path, num_trials):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("begun", [10.0]), num_trials=num_trials)))
     assert "Interrupted: 0 of 8 trials ended" in text
@@ -133,21 +133,21 @@ def test_the_page_holds_while_a_search_is_under_way(tmp_path, num_trials):
     assert "Nothing to draw yet: settings tried," in text
 
 
-def test_the_page_of_a_search_of_which_all_failed_says_so(tmp_path):
+def test_the_page_of_a_failed_search_lists_the_reasons(tmp_path):
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("failed", reason="no more memory"))))
     assert "None of 3 trials finished." in text
     assert text.count("no more memory") == 3
 
 
-def test_an_unconfirmed_best_is_said_to_be_one_seeds(tmp_path):
+def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=3, confirm=0)
     text = text_of(page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]))))
     assert "The best is trial 2, alpha 0.9: 82.00 %, with the one seed that selected it" in text
     assert "Not confirmed with other seeds: the search has confirm = 0." in text
 
 
-def test_fields_of_one_name_keep_their_paths(tmp_path):
+def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
     space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
     own = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
@@ -160,7 +160,7 @@ def test_the_same_folder_makes_the_same_bytes(tmp_path):
     assert search_files(made.summary()) == search_files(made.summary())
 
 
-def test_the_trial_tables_hold_a_row_a_trial(one_search):
+def test_the_trial_tables_have_one_row_per_trial(one_search):
     folder = one_search.searches[0].page.parent
     rows = pq.ParquetFile(folder / "trials.parquet").read().to_pylist()
     assert [row["number"] for row in rows] == list(range(12))
@@ -177,7 +177,7 @@ def test_the_trial_tables_hold_a_row_a_trial(one_search):
     assert written[2]["val_top1"] == ""
 
 
-def test_columns_have_the_kind_of_their_field(tmp_path):
+def test_columns_have_the_type_of_their_field(tmp_path):
     space = {
         "student.model": choice("resnet8", "resnet14"),
         "student.epochs": choice(3, 9),
@@ -191,7 +191,7 @@ def test_columns_have_the_kind_of_their_field(tmp_path):
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
 
 
-def test_summary_json_holds_the_winner_its_gains_and_the_cost(one_search):
+def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
     assert summary["trials"] == {"done": 4, "stopped": 7, "failed": 1, "begun": 0}
@@ -204,7 +204,7 @@ def test_summary_json_holds_the_winner_its_gains_and_the_cost(one_search):
     assert (summary["cost"]["device"], summary["cost"]["device_seconds"]) == ("CPU", 102.0)
 
 
-def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results):
+def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
     """The winner's run is distilled-3; before it was planned, the family's run was another."""
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished(results.root)
@@ -218,7 +218,7 @@ def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results
     assert caution.startswith("the 'kd (alpha 0.9)' setting was selected from 3")
 
 
-def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_too(results):
+def test_a_gain_of_a_default_setting_that_was_selected_is_a_caution_too(results):
     own = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
     made = finished(results.root)
     results.plan("cnn", distilled=[own])
@@ -229,7 +229,7 @@ def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_
     assert build(results.root).summaries[0].cautions == ()
 
 
-def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
+def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
     made = finished(tmp_path)
     report = build(tmp_path)
     before = {path: path.read_bytes() for path in report.files}
@@ -239,7 +239,7 @@ def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
     assert {path: path.read_bytes() for path in report.files} == before
 
 
-def test_a_search_of_many_trials_makes_a_page_of_bounded_size(tmp_path):
+def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
     own = {"method.alpha": 0.5}
     made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), own=own)

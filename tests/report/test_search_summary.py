@@ -1,4 +1,4 @@
-"""Searches' folders into numbers: states, confirmation and its intervals, and cost, against values by hand."""
+"""Reading searches: states, confirmation, intervals and cost against manual results."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def quantile_of_two_degrees(level: float) -> float:
     return level * sqrt(2 / (1 - level**2))
 
 
-def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
+def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
     summary = finished(tmp_path).summary()
     assert (summary.family, summary.name, summary.state) == ("cnn", "search", "done")
     assert [summary.count(state) for state in ("done", "stopped", "failed", "begun")] == [4, 7, 1, 0]
@@ -43,7 +43,7 @@ def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
     assert summary.default_trial.number == 0
 
 
-def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_path):
+def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
     gain = finished(tmp_path).gains().over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
@@ -53,7 +53,7 @@ def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_p
     assert (gain.comparisons, gain.verdict) == (2, "not distinguishable at n = 3")
 
 
-def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(tmp_path):
+def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_path):
     made = finished(tmp_path)
     own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
@@ -69,7 +69,7 @@ def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
 
 
-def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_path):
+def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = made.summary()
@@ -79,7 +79,7 @@ def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_pa
     assert summary.trial_of_winner is summary.default_trial
 
 
-def test_an_own_setting_that_was_confirmed_alone_was_not_picked(tmp_path):
+def test_a_default_setting_confirmed_alone_was_not_selected(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert made.gains().over_baseline.comparisons == 1
@@ -92,7 +92,7 @@ def is_better(gains, comparisons):
 
 
 @pytest.mark.parametrize("num_found", [1, 3, 8])
-def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
+def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
     """Simulated searches whose settings all equal the baseline: 'better' in at most 2.5 % of them, for 2, 3, 5 seeds.
 
     It holds overall, over the experiment's own setting, and among the searches that the own setting won: there by
@@ -144,7 +144,7 @@ def trial_with(made: Made, **wanted) -> int:
     )
 
 
-def test_a_baseline_of_the_winners_recipe_is_called_that_and_is_the_one_in_report_json(tmp_path):
+def test_a_baseline_with_the_winners_recipe_is_named_as_the_one_in_report_json(tmp_path):
     made = of_student_recipes(tmp_path)
     made.confirm({None: [60.0, 61.0, 62.0], trial_with(made, lr=0.1): [84.0, 85.0, 86.0]}, [82.0, 83.2, 84.1])
     first, *_, last = certainty(made.summary())
@@ -152,7 +152,7 @@ def test_a_baseline_of_the_winners_recipe_is_called_that_and_is_the_one_in_repor
     assert last.startswith("Both students in report.json have the winner's student recipe: student_accuracy_without_kd")
 
 
-def test_a_baseline_of_another_recipe_is_said_to_be_one_in_the_sentence_of_its_gain(tmp_path):
+def test_a_baseline_with_another_recipe_is_named_in_the_sentence_of_its_gain(tmp_path):
     made = of_student_recipes(tmp_path)
     found = trial_with(made, lr=0.1, width=64)
     made.confirm({None: [60.0, 61.0, 62.0], found: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
@@ -175,7 +175,7 @@ def test_a_baseline_that_does_not_record_its_recipe_is_taken_for_the_experiments
     )
 
 
-def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp_path):
+def test_a_failed_candidate_cannot_win_but_counts_as_tried(tmp_path):
     made = finished(tmp_path)
     failed = {6: "seed 2: validation loss became NaN"}
     made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
@@ -187,7 +187,7 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
     )
 
 
-def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
+def test_a_failed_default_setting_or_baseline_has_no_gain_over_it(tmp_path):
     made = finished(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
@@ -198,7 +198,7 @@ def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
     assert "The default setting failed, and so cannot win (seed 0: out of memory)." in lines
 
 
-def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
+def test_a_lower_loss_is_a_positive_gain(tmp_path):
     search = Search(space=SPACE, trials=3, metric="val_loss", grace_epochs=1, confirm=1)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [0.5 - 0.1 * trial.number]))
     made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
@@ -209,7 +209,7 @@ def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
     )
 
 
-def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
+def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), own={"method.alpha": 0.5})
     assert len(SearchFolder(made.path).trials()) == 3
@@ -217,7 +217,7 @@ def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
     assert made.summary().state == "done"
 
 
-def test_who_searches_now_makes_it_running_and_nobody_cut_off(tmp_path):
+def test_a_locked_search_is_running_and_an_unlocked_one_interrupted(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     made = make_search(tmp_path, search, lambda trial: Outcome("begun", [10.0, 20.0]), num_trials=2)
     with SearchFolder(made.path).lock():
@@ -225,7 +225,7 @@ def test_who_searches_now_makes_it_running_and_nobody_cut_off(tmp_path):
     assert made.summary().state == "interrupted"
 
 
-def test_a_search_is_done_once_it_is_confirmed_as_was_asked(tmp_path):
+def test_a_search_is_done_once_it_is_confirmed_as_required(tmp_path):
     made = finished(tmp_path)
     assert made.summary().state == "done"
     made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], asked=1)
@@ -234,13 +234,13 @@ def test_a_search_is_done_once_it_is_confirmed_as_was_asked(tmp_path):
     assert made.summary().state == "interrupted"
 
 
-def test_a_search_of_which_every_trial_failed_is_failed(tmp_path):
+def test_a_search_whose_trials_all_failed_is_failed(tmp_path):
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     summary = make_search(tmp_path, search, lambda _: Outcome("failed", reason="NaN")).summary()
     assert (summary.state, summary.winner, summary.best) == ("failed", None, ())
 
 
-def test_of_several_metrics_the_best_are_those_that_none_beats_in_all(tmp_path):
+def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
     values = {0.1: (80.0, 1.0), 0.5: (79.0, 2.0), 0.9: (85.0, 3.0)}
     search = Search(
         space=GRID, sampler="grid", scheduler="none", metric=("val_top1", "latency_ms"), confirm=0, trials=3
@@ -249,7 +249,7 @@ def test_of_several_metrics_the_best_are_those_that_none_beats_in_all(tmp_path):
     assert make_search(tmp_path, search, outcome_of).summary().best == (2, 0)
 
 
-def test_cost_is_seconds_times_devices_and_a_pace_stands_in_for_times_that_nobody_noted(tmp_path):
+def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):
     """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the stopped and 2 of the failed."""
     cost = finished(tmp_path).summary().cost
     assert (cost.device, cost.devices_of_trial) == ("CPU", 2)
@@ -260,7 +260,7 @@ def test_cost_is_seconds_times_devices_and_a_pace_stands_in_for_times_that_nobod
     assert cost.saved_device_seconds == pytest.approx(2 * (4 * 8 + 3 * 6))
 
 
-def test_with_gpus_the_cost_is_in_those(tmp_path):
+def test_the_cost_with_gpus_is_in_gpu_seconds(tmp_path):
     made = finished(tmp_path)
     made.update(gpus=0.25)
     cost = made.summary().cost
@@ -268,7 +268,7 @@ def test_with_gpus_the_cost_is_in_those(tmp_path):
     assert cost.device_seconds == pytest.approx(0.25 * 51)
 
 
-def test_epochs_after_the_last_that_a_trial_noted_are_taken_at_its_own_pace(tmp_path):
+def test_unrecorded_epochs_are_estimated_at_the_trials_own_pace(tmp_path):
     """A done trial takes 2 s an epoch; one that was stopped noted 2 of its 3 epochs, a second each."""
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     outcomes = [
@@ -280,7 +280,7 @@ def test_epochs_after_the_last_that_a_trial_noted_are_taken_at_its_own_pace(tmp_
     assert [(trial.seconds, trial.is_estimated) for trial in trials] == [(18.0, False), (3.0, True), (3.0, False)]
 
 
-def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
+def test_no_time_is_estimated_if_no_trial_recorded_one(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1)
     summary = make_search(tmp_path, search, lambda _: Outcome("stopped", [10.0])).summary()
     assert [trial.seconds for trial in summary.trials] == [None, None]
@@ -288,7 +288,7 @@ def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
     assert summary.cost.saved_epochs == 16
 
 
-def test_a_shared_cache_is_weighed_against_the_passes_it_spared(tmp_path):
+def test_a_shared_cache_is_compared_with_the_passes_it_saved(tmp_path):
     """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
@@ -310,7 +310,7 @@ def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, v
     assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
 
 
-def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
+def test_a_cache_filled_earlier_or_deleted_has_no_live_seconds(tmp_path):
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
     made.update(cache="logits")
@@ -323,7 +323,7 @@ def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
         made.summary()
 
 
-def test_a_live_teacher_is_said_to_be_one(tmp_path):
+def test_a_live_teacher_is_reported_as_live(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
     live = Outcome("done", climb(80, 9), run={"compute": {"teacher": "live"}})
     assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
@@ -336,7 +336,7 @@ def test_a_live_teacher_is_said_to_be_one(tmp_path):
         (lambda setting: 80 + log(setting["method.temperature"]), "method.temperature"),
     ],
 )
-def test_the_field_that_the_metric_follows_is_the_important_one(tmp_path, value_of, field):
+def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, value_of, field):
     importances = importances_of(all_done(tmp_path, value_of=value_of).summary())
     assert next(iter(importances.shares)) == field
     assert importances.shares[field] > 0.9
@@ -344,7 +344,7 @@ def test_the_field_that_the_metric_follows_is_the_important_one(tmp_path, value_
     assert (importances.num_trials, importances.after) == (24, None)
 
 
-def test_where_most_trials_were_stopped_importances_are_of_the_first_rung(tmp_path):
+def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
     """Of the twelve trials one failed; the others came past the first epoch, and four to their end."""
     summary = finished(tmp_path).summary()
     importances = importances_of(summary)
@@ -357,7 +357,7 @@ def test_where_most_trials_were_stopped_importances_are_of_the_first_rung(tmp_pa
     [{"trials": 3}, {"space": {"method.alpha": uniform(0, 1)}}, {"value_of": lambda setting: 80.0}],
     ids=["three trials", "one field", "one value"],
 )
-def test_importances_want_trials_fields_and_values(tmp_path, changes):
+def test_importances_require_trials_fields_and_different_values(tmp_path, changes):
     made = all_done(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
     assert importances_of(made.summary()) is None
 
@@ -372,7 +372,7 @@ def test_importances_want_trials_fields_and_values(tmp_path, changes):
         ({"search": {"kind": "search", "space": {}}}, "name at least one field"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, complaint):
     made = finished(tmp_path)
     made.update(**changes)
     with pytest.raises(RaykdError, match=complaint) as caught:
@@ -391,7 +391,7 @@ def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, 
         ({"baseline": {"values": [1, None, 2]}}, "are not 3 numbers"),
     ],
 )
-def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+def test_an_invalid_confirmation_is_named_in_one_line(tmp_path, changes, complaint):
     path = finished(tmp_path).path / "confirmed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(RaykdError, match=complaint) as caught:
@@ -399,7 +399,7 @@ def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, cha
     assert f"'{path}' is damaged: " in str(caught.value)
 
 
-def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_path):
+def test_a_partly_written_journal_is_read_and_a_damaged_one_refused(tmp_path):
     made = finished(tmp_path)
     journal = made.path / "study.journal"
     content = journal.read_bytes()
@@ -412,7 +412,7 @@ def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_p
         made.summary()
 
 
-def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
+def test_a_damaged_history_of_a_trial_is_named_in_one_line(tmp_path):
     made = finished(tmp_path)
     path = made.path / "trials/0003/history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -420,7 +420,7 @@ def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
         made.summary()
 
 
-def test_searches_are_found_by_family_and_name_and_not_in_hidden_folders(tmp_path):
+def test_searches_are_sorted_and_hidden_folders_ignored(tmp_path):
     assert summarize_searches(tmp_path) == ()
     finished(tmp_path, name="second")
     finished(tmp_path, name="first")
@@ -429,7 +429,7 @@ def test_searches_are_found_by_family_and_name_and_not_in_hidden_folders(tmp_pat
     assert [summary.name for summary in summarize_searches(tmp_path)] == ["first", "second"]
 
 
-def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
+def test_a_trial_with_fewer_epochs_is_done_after_its_own_epochs(tmp_path):
     space = {"student.epochs": choice(4, 9), "method.temperature": loguniform(1, 20)}
     search = Search(space=space, trials=1, grace_epochs=1)
     short = Outcome("done", climb(80, 4), run={"config": {"recipe": {"epochs": 4}}})

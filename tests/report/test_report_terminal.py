@@ -39,7 +39,7 @@ def test_missing_results_and_cautions_are_listed_in_latin_1(two_families):
     assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith(("|", "+")))
 
 
-def test_names_in_square_brackets_are_no_markup(results):
+def test_names_in_square_brackets_are_not_markup(results):
     results.plan("[bold]x", teacher=[results.run("[bold]x", "teacher", model="[red]net[/red]")])
     text = render_text(build(results.root))
     assert "[bold]x" in text
@@ -47,7 +47,7 @@ def test_names_in_square_brackets_are_no_markup(results):
     assert "gain: no seed has both a baseline and a distilled result yet" in text
 
 
-def test_the_text_survives_a_latin_1_log(two_families):
+def test_the_text_can_be_encoded_in_latin_1(two_families):
     render_text(two_families).encode("latin-1")
 
 
@@ -67,7 +67,7 @@ def test_a_p_value_is_never_rounded_over_the_level(p, text):
     assert wording.p_value(p) == text
 
 
-def test_exact_tests_say_that_three_seeds_cannot_reach_5_percent(results):
+def test_exact_tests_state_that_three_seeds_cannot_reach_5_percent(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     assert (
         "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
