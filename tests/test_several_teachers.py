@@ -26,8 +26,8 @@ from raykd.training.compute import choose
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.model_file import images_of, load_trained
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import decide
-from raykd.training.teacher.load import teacher_of
+from raykd.training.teacher.choose import choose_teacher
+from raykd.training.teacher.load import load_teacher
 from raykd.training.teacher.sources import MeanLogits, Teacher
 
 SEEDS = (0, 1, 2)
@@ -79,9 +79,9 @@ def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cach
 
 def teacher_in(plan: Plan, store: RunStore) -> Teacher:
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    found = decide(plan, digits(), (), store.logit_caches, teachers)
+    found = choose_teacher(plan, digits(), (), store.logit_caches, teachers)
     assert found is not None
-    return teacher_of(plan.runs[-1], "", found.cache, store, digits(), CPU)
+    return load_teacher(plan.runs[-1], "", found.cache, store, digits(), CPU)
 
 
 @pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_cache", 2**-11)])
@@ -102,7 +102,9 @@ def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, re
 
 
 def _key(plan: Plan, store: RunStore) -> Any:
-    found = decide(plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers])
+    found = choose_teacher(
+        plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers]
+    )
     assert found is not None and found.cache is not None
     return found.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
 

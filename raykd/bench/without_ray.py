@@ -9,8 +9,8 @@ from raykd.data.types import Dataset
 from raykd.spec.plan import Plan, Run
 from raykd.store.run_store import RunStore
 from raykd.training.hooks import NO_HOOKS, Hooks
-from raykd.training.teacher.choose import PlannedCache, decide
-from raykd.training.teacher.load import filler_of
+from raykd.training.teacher.choose import PlannedCache, choose_teacher
+from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import train_one
 
 
@@ -48,10 +48,10 @@ def _filled(
     """The logit cache that the plan wants, filled by the first run that asks for it; None for a live teacher."""
     trained = [other.name for other in plan.runs if store.status(other) == "done"]
     teachers = [store.folder(teacher) for teacher in run.teachers]
-    teaching = decide(plan, dataset, trained, store.logit_caches, teachers)
+    teaching = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
     if teaching is None or teaching.cache is None:
         return None
-    filler = filler_of(teaching.cache, store, dataset, device)
+    filler = make_filler(teaching.cache, store, dataset, device)
     began, images = time.monotonic(), 0
     for part in range(teaching.cache.num_parts):
         images += filler.fill(part, should_stop=hooks.should_stop)

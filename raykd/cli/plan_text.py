@@ -15,8 +15,8 @@ from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.group import BATCH_NORM, per_worker
 from raykd.training.state import make_model
-from raykd.training.teacher.import_check import accuracy_in_words
-from raykd.training.teacher.imported import findings, header_cautions
+from raykd.training.teacher.import_check import describe_accuracy
+from raykd.training.teacher.imported import header_cautions, read_import_check
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
@@ -44,7 +44,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             if run.imported is not None:
                 print(f"  {run.name:<{name_width}}  {_imported(run, store)}")
-                found = findings(store.folder(run))
+                found = read_import_check(store.folder(run))
                 for caution in header_cautions(run, dataset) if found is None else found.cautions:
                     print(f"    beware: {caution}")
                 continue
@@ -79,8 +79,8 @@ def _by_several_workers(plan: Plan, dataset: Dataset) -> list[str]:
 def _imported(run: Run, store: RunStore) -> str:
     """Where an imported teacher comes from, and its accuracy once it was evaluated."""
     assert run.imported is not None
-    found = findings(store.folder(run))
-    how = "evaluated before any student starts" if found is None else accuracy_in_words(found)
+    found = read_import_check(store.folder(run))
+    how = "evaluated before any student starts" if found is None else describe_accuracy(found)
     return f"imported from {run.imported.path}, {how}"
 
 

@@ -26,9 +26,9 @@ from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
 from raykd.training.restore import restore_weights
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, decide, parts_on
-from raykd.training.teacher.import_check import in_words
-from raykd.training.teacher.imported import findings, require_fit
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
+from raykd.training.teacher.import_check import describe_import
+from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
 # SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
@@ -88,7 +88,7 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
     """Raise ConfigError where an imported teacher was evaluated and does not fit, by any command on these results."""
     for run in runs:
         if run.imported is not None:
-            require_fit(run, store.folder(run))
+            require_import_fits(run, store.folder(run))
 
 
 def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
@@ -108,7 +108,7 @@ def teacher_choice_of(plan: Plan, dataset: Dataset, settled: Collection[str], op
         for run in plan.runs
         if store.folder(run).teacher_source_at_start == "cache" and store.status(run) != "done"
     }
-    return decide(plan, dataset, settled, store.logit_caches, teachers, begun) if teachers else None
+    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, begun) if teachers else None
 
 
 def run_experiments(
@@ -173,8 +173,8 @@ def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, con
 def _say_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
     """Log the accuracy of imported teachers that an earlier command evaluated."""
     for run in runs:
-        if run.imported is not None and (found := findings(store.folder(run))) is not None:
-            say(console, f"{run.name}: {in_words(found)}")
+        if run.imported is not None and (found := read_import_check(store.folder(run))) is not None:
+            say(console, f"{run.name}: {describe_import(found)}")
 
 
 def _say_data(console: Console, plans: Iterable[tuple[Plan, Dataset]]) -> None:
@@ -217,7 +217,7 @@ def run_to_completion(
 
     def jobs_on(slots: Slots) -> list[Job]:
         """The same jobs, with the logit caches in parts for these slots."""
-        sized = [parts_on(cache, slots.gpus, slots.count) for cache in caches]
+        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches]
         return jobs_of(runs, trained, evaluated, sized, live)
 
     def last_jobs(statuses: Sequence[JobStatus]) -> list[Job]:

@@ -22,7 +22,7 @@ from raykd.training.group import ALONE, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.teacher.load import teacher_of
+from raykd.training.teacher.load import load_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.usage import metered
 
@@ -72,7 +72,7 @@ def train_one(
         teacher_source_at_start = group.first(
             lambda: folder.teacher_source_at_start
         )  # another node may have an older file in memory
-        teacher = teacher_of(run, teacher_source_at_start, cache, store, dataset, device)
+        teacher = load_teacher(run, teacher_source_at_start, cache, store, dataset, device)
         board = held.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
         def on_epoch(report: EpochReport) -> None:

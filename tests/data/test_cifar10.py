@@ -94,7 +94,7 @@ def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": names}}
         metadata = {"huggingface": json.dumps({"info": {"features": features if names else {}}})}
-        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
     with pytest.raises(DataError, match=message):
         load_dataset("cifar10", parquet_folder)
 
@@ -104,7 +104,7 @@ def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parqu
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": ["air plane", *NAMES[1:]]}}
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
     assert load_dataset("cifar10", parquet_folder).class_names == tuple(NAMES)
 
 

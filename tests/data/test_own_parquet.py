@@ -223,7 +223,7 @@ def test_labels_are_found_or_the_columns_named(tmp_path: Path) -> None:
         load_dataset("parquet:other", tmp_path)
     features = {name: {"names": list(NAMES), "_type": "ClassLabel"} for name in ("fine", "coarse")}
     for part in ("train", "test"):
-        table = pq.read_cache(tmp_path / "other" / f"{part}.parquet").rename_columns(["image", "fine"])
+        table = pq.read_table(tmp_path / "other" / f"{part}.parquet").rename_columns(["image", "fine"])
         table = table.append_column("coarse", table["fine"])
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         pq.write_table(table, tmp_path / "other" / f"{part}.parquet")
@@ -244,7 +244,7 @@ def test_text_of_the_test_set_that_train_lacks_is_named_with_its_row(tmp_path: P
 def test_metadata_of_others_is_passed_over(tmp_path: Path, metadata: bytes) -> None:
     write_parts(tmp_path, LABELS, LABELS)
     for part in ("train", "test"):
-        table = pq.read_cache(tmp_path / f"{part}.parquet").replace_schema_metadata({"huggingface": metadata})
+        table = pq.read_table(tmp_path / f"{part}.parquet").replace_schema_metadata({"huggingface": metadata})
         pq.write_table(table, tmp_path / f"{part}.parquet")
     assert load_dataset("parquet:.", tmp_path).class_names == ("0", "1", "2")
 
