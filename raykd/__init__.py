@@ -1,8 +1,9 @@
 """raykd: knowledge-distillation experiments on Ray, inside Slurm.
 
-The names an experiment file uses; each is imported when it is first asked for, so that `--help` stays quick.
+The public names that experiment files import. Each is loaded on first access, so that `--help` stays fast.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "raykd.cli.parser": ("main",),
     "raykd.data.augmentation": ("Augmentation",),
     "raykd.spec.experiment": ("Data", "Experiment", "Workers"),
@@ -72,7 +73,7 @@ _HOMES = {
     "raykd.spec.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
     "raykd.spec.search": ("Search", "choice", "integer", "loguniform", "uniform"),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CRD",
@@ -119,9 +120,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
-    found = getattr(import_module(_HOME[name]), name)
-    if name == "main":
-        import_module("raykd.cli.parser").report_mistakes_in_one_line()
-    return found
+    module = import_module(_MODULE_OF[name])
+    if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
+        module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
+    return getattr(module, name)

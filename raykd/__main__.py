@@ -1,4 +1,4 @@
-"""`python -m raykd`: calls cli.entry and defines nothing."""
+"""`python -m raykd`: call the entry point of the command line."""
 
 import sys
 

@@ -49,7 +49,7 @@ def test_every_make_target_that_readme_names_exists():
 def test_every_python_command_parses(words, monkeypatch):
     if words[1] == "-m":
         assert words[2] == "raykd"
-        parser._parser().parse_args(words[3:])
+        parser.make_parser().parse_args(words[3:])
     else:
         _parse_script(words[1:], monkeypatch)
 
@@ -99,7 +99,7 @@ def test_the_example_search_is_accepted(tmp_path, capsys):
     assert parser.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
     planned = capsys.readouterr().out
     assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in planned
-    assert "with its seeds, and baselines with the winner's student recipe" in planned
+    assert "with the experiment's seeds, and baselines with the winner's student recipe" in planned
 
 
 def _example(part: str) -> str:

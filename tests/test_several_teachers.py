@@ -174,7 +174,7 @@ def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsy
     teachers = [run.name for run in plan.runs[:3]]
     assert [line.split()[0] for line in shown[2:5]] == teachers
     assert shown[6].endswith(f", after {', '.join(teachers)}")
-    assert "of each of 3 teachers" in shown[-1]
+    assert "for each of 3 teachers" in shown[-1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

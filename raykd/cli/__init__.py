@@ -1,1 +1,1 @@
-"""The command line: the parser, one module per group of commands, and what only commands need."""
+"""The command line: the parser, and one module per group of commands."""

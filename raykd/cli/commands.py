@@ -1,4 +1,4 @@
-"""What each command does, once its words are parsed; those for a running job are in service_commands.py."""
+"""The commands, with parsed arguments. Those for a running Slurm job are in job_commands.py."""
 
 import os
 from argparse import Namespace
@@ -16,16 +16,16 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
 
-def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """Run an experiment file: its plain experiments together on one Ray, then its searches one by one."""
-    chosen = set(getattr(arguments, "family", None) or [experiment.family for experiment in experiments])
-    left_out = {experiment.family for experiment in experiments} - chosen
-    experiments = [experiment for experiment in experiments if experiment.family in chosen]
+def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
+    """Run the experiments of a file: those without a search together on one Ray, then each search."""
+    families = {experiment.family for experiment in experiments}
+    selected = set(getattr(arguments, "family", None) or families)
+    experiments = [experiment for experiment in experiments if experiment.family in selected]
     flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher": "teacher_source"})
-    experiments = apply_settings(experiments, arguments.settings, flags, left_out)
+    experiments = apply_settings(experiments, arguments.settings, flags, families - selected)
     searches = [experiment for experiment in experiments if experiment.search is not None]
     if searches and arguments.stage:
-        raise ConfigError(f"--stage {arguments.stage[0]}: an experiment that searches has no stages; leave it out")
+        raise ConfigError(f"--stage {arguments.stage[0]}: a search has no stages; leave the flag out")
     stages = arguments.stage or STAGES
     if arguments.plan:
         _plan(experiments, arguments, stages)
@@ -41,18 +41,18 @@ def run_experiments(experiments: Sequence[Experiment], arguments: Namespace) -> 
 
 def train_teacher(arguments: Namespace) -> None:
     flags = _flags(arguments, {"--model": "teacher.model", "--epochs": "teacher.epochs"})
-    experiment = _recipe(arguments, arguments.model)
+    experiment = _experiment_of(arguments, arguments.model)
     _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher",))
 
 
 def train_student(arguments: Namespace) -> None:
     flags = _flags(arguments, {"--model": "student.model", "--epochs": "student.epochs"})
-    experiment = _recipe(arguments, arguments.model)
+    experiment = _experiment_of(arguments, arguments.model)
     _run(apply_settings([experiment], arguments.settings, flags), arguments, ("baseline",))
 
 
 def distill(arguments: Namespace) -> None:
-    experiment = _recipe(arguments, arguments.student)
+    experiment = _experiment_of(arguments, arguments.student)
     flags = _flags(
         arguments,
         {
@@ -65,17 +65,17 @@ def distill(arguments: Namespace) -> None:
         },
     )
     if distance := arguments.feature_distill:
-        words = f"--feature-distill {distance}"
-        flags += [Flag(words, "method", _feature_kd(experiment)), Flag(words, "method.distance", distance)]
+        text = f"--feature-distill {distance}"
+        flags += [Flag(text, "method", _feature_kd(experiment)), Flag(text, "method.distance", distance)]
     _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher", "distilled"))
 
 
 def _feature_kd(experiment: Experiment) -> FeatureKD:
-    """The experiment's own method if it is FeatureKD, else FeatureKD with the alpha and temperature of its KD."""
-    own = experiment.method
-    if type(own) is FeatureKD:
-        return own
-    return FeatureKD(alpha=own.alpha, temperature=own.temperature) if isinstance(own, KD) else FeatureKD()
+    """Return the experiment's method if it is FeatureKD, else FeatureKD with the alpha and temperature of its KD."""
+    method = experiment.method
+    if type(method) is FeatureKD:
+        return method
+    return FeatureKD(alpha=method.alpha, temperature=method.temperature) if isinstance(method, KD) else FeatureKD()
 
 
 def plan(arguments: Namespace) -> None:
@@ -129,16 +129,16 @@ def bench(arguments: Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
-        raise ConfigError(f"--json {arguments.json}: its folder does not exist; make it, or name another")
+        raise ConfigError(f"--json {arguments.json}: the folder does not exist; make it, or name another one")
     device = device_of(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    figures = benchmark(
+    results = benchmark(
         arguments.family or ("cnn", "vit"), device, arguments.rounds, Console(stderr=True, highlight=False).print
     )
-    show(figures, Console(highlight=False))
+    show(results, Console(highlight=False))
     if arguments.json:
-        write_json(Path(arguments.json), figures)
+        write_json(Path(arguments.json), results)
 
 
 def export(arguments: Namespace) -> None:
@@ -152,13 +152,13 @@ def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import Places, examine
     from raykd.data.inventory import inventory
 
-    options, bad = _options(arguments, STAGES), 0
+    options, num_bad = _options(arguments, STAGES), 0
     data = options.data_folder
     for finding in examine(Places(options.results, data, options.weights_folder, lambda: inventory(data))):
         print(finding, flush=True)
-        bad += finding.verdict == "bad"
-    if bad:
-        raise ConfigError(f"{plural(bad, 'finding')} marked bad above; follow the remedies there")
+        num_bad += finding.verdict == "bad"
+    if num_bad:
+        raise ConfigError(f"{plural(num_bad, 'finding')} marked bad above; follow the remedies there")
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
@@ -183,7 +183,7 @@ def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequen
 
 
 def _require_ray_variables() -> None:
-    """Raise ConfigError for variables that Ray could not be started with, before anything is written."""
+    """Raise ConfigError for environment variables with which Ray cannot start, before anything is written."""
     address_in(os.environ)
     start_timeout_s(os.environ)
 
@@ -202,7 +202,7 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
 
 
 def _show_searches(results: Path) -> None:
-    """Every search under `results`, running or finished."""
+    """Print every search under `results`, running or finished."""
     from raykd.report.build import summaries_of_searches
     from raykd.report.render.terminal import render_search
 
@@ -219,13 +219,13 @@ def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
     return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))
 
 
-def _recipe(arguments: Namespace, model: str | None) -> Experiment:
-    """The experiment whose recipe a single stage follows; stages of one experiment share their runs."""
+def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
+    """Return the experiment that has the recipe of a single stage. Stages of one experiment share their runs."""
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
     return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
 
 
 def _flags(arguments: Namespace, paths: Mapping[str, str]) -> list[Flag]:
-    """The flags among `paths`, {flag: dotted path of its field}, that were given."""
-    given = {flag: getattr(arguments, flag[2:].replace("-", "_")) for flag in paths}
-    return [Flag(f"{flag} {value}", paths[flag], value) for flag, value in given.items() if value is not None]
+    """Return the flags among `paths`, {flag: dotted path of its field}, that the command line has."""
+    values = {flag: getattr(arguments, flag[2:].replace("-", "_")) for flag in paths}
+    return [Flag(f"{flag} {value}", paths[flag], value) for flag, value in values.items() if value is not None]

@@ -1,4 +1,4 @@
-"""The commands for a job that runs on a cluster, typed on its login node: each a step of the job."""
+"""Commands for a running Slurm job, typed on the cluster's login node. Each runs as a step of that job."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from raykd.errors import ConfigError
 
 def submit(arguments: Namespace) -> None:
     if not arguments.words:
-        raise ConfigError("submit wants an experiment file: python -m raykd submit experiments/tune_cnn.py")
+        raise ConfigError("submit requires an experiment file: python -m raykd submit experiments/tune_cnn.py")
     job = _job(arguments)
-    sent = {"words": arguments.words, "follow": arguments.follow, "again": f"--job {job}"}
-    _ask(job, "submit", sent, arguments.follow)
+    request = {"words": arguments.words, "follow": arguments.follow, "again": f"--job {job}"}
+    _ask(job, "submit", request, arguments.follow)
 
 
 def status(arguments: Namespace) -> None:
@@ -33,7 +33,7 @@ def dashboard(arguments: Namespace) -> None:
     print(how_to_watch(_job(arguments)))
 
 
-SERVICE_COMMANDS: dict[str, Callable[[Namespace], None]] = {
+JOB_COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "submit": submit,
     "status": status,
     "logs": logs,
@@ -43,14 +43,14 @@ SERVICE_COMMANDS: dict[str, Callable[[Namespace], None]] = {
 
 
 def _job(arguments: Namespace) -> int:
-    """The job that was named, or the only one."""
+    """Return the job id of the command line, else that of the only running job of raykd."""
     from raykd.cluster.slurm_job import only_job
 
     return arguments.job if arguments.job is not None else only_job()
 
 
 def _ask(job: int, action: str, arguments: dict[str, Any], follow: bool = False) -> None:
-    """A step of the job says what is wrong itself; its exit code is ours."""
+    """Send `action` to the job. If it fails, the job's step has printed the reason: exit with its code."""
     from raykd.cluster.login_client import ask
 
     if code := ask(job, action, arguments, follow):

@@ -1,4 +1,4 @@
-"""An experiment's plan as text: its runs, its search, its teacher, and how far each is."""
+"""Print an experiment's plan: its runs, its search and its teacher, with their progress."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ from raykd.training.teacher.imported import header_cautions, read_import_check
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """Print the graph of runs with how far each is; nothing is started or written.
+    """Print the runs of each experiment and their progress. Nothing is started or written.
 
-    Raises ConfigError for everything that a run of the same experiments refuses before Ray starts.
+    Raises ConfigError for everything that would end the experiments before Ray starts.
     """
     store = RunStore(options.results)
     plans = plans_of(experiments, options)
@@ -39,62 +39,56 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
         if search is not None:
             _print_search(search, store.results / plan.experiment.family)
         for run in plan.runs:
-            if search is not None and run.stage != "teacher":
-                continue
-            after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
             if run.imported is not None:
-                print(f"  {run.name:<{name_width}}  {_imported(run, store)}")
-                found = read_import_check(store.folder(run))
-                for caution in header_cautions(run, dataset) if found is None else found.cautions:
-                    print(f"    beware: {caution}")
-                continue
-            epochs = plural(run.recipe.epochs, "epoch")
-            print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {store.status(run)}{after}")
-        trained = {run.name for run in plan.runs if store.status(run) == "done"}
-        for line in _by_several_workers(plan, dataset):
+                _print_imported(run, dataset, store, name_width)
+            elif search is None or run.stage == "teacher":
+                epochs = plural(run.recipe.epochs, "epoch")
+                after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
+                print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {store.status(run)}{after}")
+        for line in worker_differences(plan, dataset):
             print(f"  {line}")
-        if (
-            teaching := teacher_choice_of(plan, dataset, trained | half_done_live(plan.runs, store), options)
-        ) is not None:
-            print(f"teacher of {plan.experiment.family}: {teaching.reason}")
+        trained = {run.name for run in plan.runs if store.status(run) == "done"}
+        choice = teacher_choice_of(plan, dataset, trained | half_done_live(plan.runs, store), options)
+        if choice is not None:
+            print(f"teacher of {plan.experiment.family}: {choice.reason}")
 
 
-def _by_several_workers(plan: Plan, dataset: Dataset) -> list[str]:
-    """Say which runs of several workers differ from one worker's by more than rounding, and in what."""
+def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
+    """Describe how runs of several workers differ from those of one worker by more than rounding, in one line each."""
     count = plan.experiment.workers.count
     if count == 1:
         return []
-    found: dict[str, list[str]] = {}
+    stages: dict[str, list[str]] = {}  # by the part of the training that each worker has for itself
     for run in {(run.recipe, run.method): run for run in plan.runs if run.imported is None}.values():
         for part in per_worker(run, make_model(run, dataset)):
-            found.setdefault(part, []).append(f"the {run.stage}" if run.stage == "teacher" else "students")
+            stages.setdefault(part, []).append(f"the {run.stage}" if run.stage == "teacher" else "students")
     remedy = {BATCH_NORM: "; set sync_batch_norm=true in the recipe to compute them over all workers"}
     return [
-        f"workers.count = {count}: each worker has its own {part} ({', '.join(dict.fromkeys(whose))}), so results "
+        f"workers.count = {count}: each worker has its own {part} ({', '.join(dict.fromkeys(names))}), so results "
         f"differ from one worker's by more than rounding, under the same run names{remedy.get(part, '')}"
-        for part, whose in found.items()
+        for part, names in stages.items()
     ]
 
 
-def _imported(run: Run, store: RunStore) -> str:
-    """Where an imported teacher comes from, and its accuracy once it was evaluated."""
+def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
+    """Print the file of an imported teacher, its accuracy if it was evaluated before, and what to be careful about."""
     assert run.imported is not None
-    found = read_import_check(store.folder(run))
-    how = "evaluated before any student starts" if found is None else describe_accuracy(found)
-    return f"imported from {run.imported.path}, {how}"
+    evaluated = read_import_check(store.folder(run))
+    accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)
+    print(f"  {run.name:<{name_width}}  imported from {run.imported.path}, {accuracy}")
+    for caution in header_cautions(run, dataset) if evaluated is None else evaluated.cautions:
+        print(f"    caution: {caution}")
 
 
 def _print_search(search: Search, folder: Path) -> None:
-    ended = sum(trial.is_ended for trial in SearchFolder(folder / search.name).trials())
-    print(f"  {plural(search.num_trials, 'trial')} over {', '.join(search.space)}, {ended} ended, after the teacher;")
-    print(f"  then {_confirming(search)}")
-
-
-def _confirming(search: Search) -> str:
+    num_ended = sum(trial.is_ended for trial in SearchFolder(folder / search.name).trials())
+    trials = plural(search.num_trials, "trial")
+    print(f"  {trials} over {', '.join(search.space)}, {num_ended} ended, after the teacher;")
     if not search.confirm:
-        return "the best setting with the experiment's seeds"
-    best = "the best" if search.confirm == 1 else f"the best {search.confirm}"
+        print("  then the best configuration with the experiment's seeds")
+        return
+    best = "best configuration" if search.confirm == 1 else f"best {search.confirm} configurations"
     baselines = "baselines"
     if any(path.startswith("student.") for path in search.space):
         baselines += " with the winner's student recipe"
-    return f"{best} and the experiment's own setting with its seeds, and {baselines}"
+    print(f"  then the {best} and the default one with the experiment's seeds, and {baselines}")

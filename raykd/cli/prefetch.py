@@ -1,4 +1,4 @@
-"""Data and pretrained weights, fetched where there is a network; nothing else in raykd downloads."""
+"""Download data and pretrained weights, where there is a network. Nothing else in raykd downloads anything."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ from raykd.spec.experiment import Experiment
 
 
 def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
-    """Everything that `experiments` read: what is there already stays as it is."""
+    """Download the data and weights that `experiments` read. Files that exist already stay as they are."""
     experiments = list(experiments)
     for name in dict.fromkeys(experiment.data.name for experiment in experiments):
         _fetch_data(name, data_folder, console)
@@ -29,7 +29,7 @@ def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: 
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """A person's own are looked at only: where they come from is the person's to know."""
+    """Download CIFAR. Custom images are only looked for, since raykd does not know their origin."""
     if name == "digits":
         return
     if kind_of(name) in OWN:
@@ -57,7 +57,7 @@ def _fetch_weights(model: Timm, folder: Path, console: Console) -> None:
         network = timm.create_model(model.name, pretrained=True)
     except Exception as error:  # the hub's client raises errors of several packages
         raise ConfigError(
-            f"weights of '{model.name}' could not be downloaded ({str(error).splitlines()[0]}); "
-            "run this where there is a network, or name a file with --set teacher.model.weights=FILE"
+            f"weights of '{model.name}' cannot be downloaded ({str(error).splitlines()[0]}); "
+            "run this where there is a network, or give a file with --set teacher.model.weights=FILE"
         ) from error
     save_weights(path, network.state_dict())

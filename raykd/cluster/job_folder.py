@@ -2,19 +2,16 @@
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raykd.atomic import write_json
-from raykd.cluster.private_folders import claimed, remove_abandoned_below
+from raykd.cluster.private_folders import remove_abandoned_below
+from raykd.cluster.private_ray import base_folder, private_folder, require_short, token_path
 from raykd.errors import ConfigError
-
-MAX_PATH_CHARACTERS = 43  # Ray adds up to 64, and a Unix socket's path ends at 107
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class JobFolder:
 
     @property
     def token_path(self) -> Path:
-        """64 hexadecimal digits, mode 0600; handed on by path, to other nodes through a pipe."""
-        return self.path / "token"
+        """The file of the token. Processes get its path; other nodes get the token through a pipe."""
+        return token_path(self.path)
 
     def log_path(self, node: str) -> Path:
         """What `ray start` on `node` prints; the logs of all nodes are on the head's."""
@@ -62,46 +59,20 @@ class JobFolder:
 
 @contextmanager
 def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_number: int = 0) -> Iterator[JobFolder]:
-    """RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token`, or a fresh one; removed at the end.
+    """Make RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token` or a new one; remove it at the end.
 
-    RAYKD_TMP is /tmp unless set. The head's node has number 0; numbers, for nodes that share a /tmp. Folders of the
-    user's jobs that were killed are removed first.
+    node_number: 0 on the head's node; it tells nodes apart that share a /tmp. Folders that killed jobs of this user
+    left are removed first.
 
-    Raises: ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
+    Raises ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
     """
-    path = folder_path(job_id, environ, node_number)
-    folder = JobFolder(path)
-    if not path.is_absolute() or len(str(folder.ray_path)) > MAX_PATH_CHARACTERS:
-        raise ConfigError(
-            f"RAYKD_TMP is '{environ.get('RAYKD_TMP')}': expected an absolute path so short that {folder.ray_path} has "
-            f"at most {MAX_PATH_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
-        )
-    with ExitStack() as claim:
-        try:
-            remove_abandoned_below(path.parent)
-            _remove_own(path)  # left by an earlier run of a requeued job whose node was lost
-            path.mkdir(mode=0o700)
-            is_ours = claim.enter_context(claimed(path))
-            with os.fdopen(os.open(folder.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(token or secrets.token_hex(32))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make the job's folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
-            ) from error
-        try:
-            yield folder
-        finally:
-            if is_ours():  # Ray may have been started again on this node, with a folder of the same name
-                shutil.rmtree(path, ignore_errors=True)
+    folder = JobFolder(folder_path(job_id, environ, node_number))
+    require_short(folder.ray_path, environ)
+    remove_abandoned_below(folder.path.parent)
+    with private_folder(folder.path, token):
+        yield folder
 
 
 def folder_path(job_id: int, environ: Mapping[str, str], node_number: int = 0) -> Path:
-    """Where a job's folder is on a node of its."""
-    base = environ.get("RAYKD_TMP") or "/tmp"
-    return Path(base) / (f"rk-{os.getuid()}-{job_id}" + (f"-{node_number}" if node_number else ""))
-
-
-def _remove_own(path: Path) -> None:
-    """Only a real folder of this user's: another's stays, and mkdir then says that it exists."""
-    if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
-        shutil.rmtree(path)
+    """Return the path of a job's folder on one of its nodes."""
+    return base_folder(environ) / (f"rk-{os.getuid()}-{job_id}" + (f"-{node_number}" if node_number else ""))

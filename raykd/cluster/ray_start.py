@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
+from raykd.cluster.private_ray import private_environment
 from raykd.cluster.ray_variables import without_ray
 from raykd.cluster.slurm import MEBIBYTE, Node, without_step_requests
 
@@ -99,16 +100,8 @@ def ray_environment(
     shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
     staged = {"RAYKD_DATA": str(data)} if data else {}
-    own = folder_environment(folder) | {"PYTHONPATH": os.pathsep.join(search_path)}
+    own = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
     return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | own | staged
-
-
-def folder_environment(folder: JobFolder) -> dict[str, str]:
-    """The variables that depend on the node's own folder. TMPDIR: the dashboard puts sockets there.
-
-    A long path would be refused for a socket, and what Ray leaves in /tmp would stay when the job is killed.
-    """
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder.token_path), "TMPDIR": str(folder.path)}
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:

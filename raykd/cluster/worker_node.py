@@ -20,7 +20,8 @@ from dataclasses import asdict
 from raykd.cluster import subreaper
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import find_ports
-from raykd.cluster.ray_start import WORKER_SETTINGS, folder_environment, here, srun, start_worker
+from raykd.cluster.private_ray import private_environment
+from raykd.cluster.ray_start import WORKER_SETTINGS, here, srun, start_worker
 from raykd.cluster.slurm import Node
 from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     staged = Staging.from_json(words[5]).filled() if words[5] else nullcontext()
     try:
         with job_folder(job_id, os.environ, token, node_number) as folder, staged:
-            os.environ |= WORKER_SETTINGS | folder_environment(folder)
+            os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             free_shm_bytes = shutil.disk_usage("/dev/shm").free
             command = start_worker(address, node, find_ports(job_id), folder, free_shm_bytes)
             return subreaper.main(command, float(words[4]), lambda: not _answers(address))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from raykd.cluster import ray_variables
-from raykd.cluster.private_folders import claimed, remove_abandoned_below
+from raykd.cluster.private_folders import remove_abandoned_below
+from raykd.cluster.private_ray import commands_folder, private_environment, private_folder
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
 
@@ -41,7 +42,6 @@ _SETTINGS = {
 CODE = Path(__file__).parents[2]  # where this process has imported raykd from
 ANSWER_S = 10.0
 SLOW_START = "timed out during startup"  # in Ray's message
-MAX_FOLDER = 43  # letters: Ray adds up to 64, and a socket's path ends at 107
 
 _open: list[str | None] = []  # where the dashboard is of the session that this process is in
 
@@ -112,45 +112,24 @@ def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _private_ray() -> Iterator[dict[str, Any]]:
-    """A folder that nobody else can enter (Ray makes its own writable for all), and in it a token for this Ray.
+    """Make the folder and the token of a private Ray, and set the variables by which Ray finds them.
 
-    Its ports listen on all interfaces, and whoever reaches one without the token runs code as this user. Ray
-    reads its environment once, when it is imported: not before this.
+    Ray reads its environment once, when it is imported, so this must come first.
     """
     assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
-    folder = _own_folder()
-    temporary = tempfile.gettempdir()  # this process keeps what it asked for first
-    remove_abandoned_below(folder.parent)
-    command_folder = tempfile.TemporaryDirectory(prefix="command-", dir=folder, ignore_cleanup_errors=True)
-    with command_folder as own, claimed(Path(own)):
-        path = Path(own) / "token"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(_token())
-        # TMPDIR: the dashboard's processes meet at a socket there, which a long path would refuse them.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "TMPDIR": own}
+    commands = commands_folder(os.environ)
+    temporary = tempfile.gettempdir()  # cached here, so that this process keeps its own TMPDIR
+    remove_abandoned_below(commands.parent)
+    folder = commands / f"command-{secrets.token_hex(4)}"
+    with private_folder(folder, _token()):
+        os.environ |= private_environment(folder)
         try:
-            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(folder / "ray")}
+            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
         finally:
             os.environ["TMPDIR"] = temporary
 
 
 @cache
 def _token() -> str:
-    """One for this process's life: Ray keeps what it read, and a later session's has to be the same."""
+    """Return this process's token. Ray caches the token that it read, so all sessions of a process share one."""
     return secrets.token_hex(32)
-
-
-def _own_folder() -> Path:
-    """RAYKD_TMP/raykd-<uid> (RAYKD_TMP is /tmp unless set). Raises ConfigError when it is too long, or another's."""
-    base = os.environ.get("RAYKD_TMP") or "/tmp"
-    folder = Path(base) / f"raykd-{os.getuid()}"
-    if not folder.is_absolute() or len(str(folder / "ray")) > MAX_FOLDER:
-        raise ConfigError(f"RAYKD_TMP is '{base}': wants a short absolute path (Ray's sockets); unset it to use /tmp")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError as error:
-        raise ConfigError(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder") from error
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigError(f"{folder} is open to others than you; remove it, or set RAYKD_TMP to another folder")
-    return folder

@@ -113,7 +113,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     # Settings that are none, or that have no effect.
     "nonsense": ("--set nonsense", "FIELD=VALUE"),
     "=1": ("--set =1", "FIELD=VALUE"),
-    "tiny=1": ("--set tiny=1", "wants a field of tiny"),
+    "tiny=1": ("--set tiny=1", "must name a field, such as tiny."),
     "cnn.seeds=1": ("unknown config field 'cnn.seeds'", "families here are tiny"),
     ("student.epochs=3", "student.schedule=multistep", "student.schedule.milestones=4,8"): (
         "student.epochs=3, student.schedule=multistep, student.schedule.milestones=4,8: milestones = (4.0, 8.0)",

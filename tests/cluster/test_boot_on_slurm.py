@@ -174,7 +174,7 @@ def test_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: Pa
     arguments = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
     job = slurm.wait(slurm.sbatch(arguments, repository, env={"RAYKD_TMP": "/proc/none"}), timeout_s=10)
     assert job.exit_code == 2, job.output
-    assert "cannot make the job's folder /proc/none/rk-" in job.output
+    assert "cannot make the private folder /proc/none/rk-" in job.output
 
 
 def test_submitting_from_elsewhere_is_refused(slurm: Testbed, repository: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_results_without_locks_are_bad(places: Places, monkeypatch) -> None:
 
 def test_full_disk_is_bad(places: Places, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
-    assert "make room" in bad(places)["results"].remedy
+    assert "free some" in bad(places)["results"].remedy
 
 
 @pytest.fixture

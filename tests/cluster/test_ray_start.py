@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from raykd.cluster.job_folder import MAX_PATH_CHARACTERS, JobFolder
+from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
+from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
 from raykd.cluster.slurm import Node
 from raykd.cluster.worker_node import member_command
@@ -76,7 +77,7 @@ def test_whole_node_is_measured_by_ray_itself() -> None:
 
 def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:
     longest = JobFolder(Path(f"/tmp/rk-{2**32 - 1}-{2**26 - 1}-9999"))
-    assert len(str(longest.ray_path)) <= MAX_PATH_CHARACTERS
+    assert len(str(longest.ray_path)) <= MAX_TEMP_DIR_CHARACTERS
 
 
 def test_head_starts_with_the_jobs_token_and_without_an_address() -> None:

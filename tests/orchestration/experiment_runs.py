@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from small_runs import digits, taught_by
 
-from raykd.cli.parser import guarded
+from raykd.cli.parser import run_reporting_errors
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.spec.experiment import Experiment
@@ -57,7 +57,7 @@ def run_here(
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):
-        code = guarded(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
     return Ended(code, log.getvalue().splitlines(), errors.getvalue().splitlines())
 
 

@@ -13,7 +13,7 @@ from experiment_runs import NO_DATA
 from rich.console import Console
 from small_runs import experiment, recipe
 
-from raykd.cli.parser import guarded, main
+from raykd.cli.parser import main, run_reporting_errors
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.spec.experiment import Data, Experiment, Workers
@@ -46,7 +46,7 @@ def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
     log, error = io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA)
     with contextlib.redirect_stderr(error):
-        code = guarded(lambda: search(asked, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: search(asked, options, Console(file=log, width=80)))
     return Ended(code, log.getvalue().splitlines(), error.getvalue())
 
 

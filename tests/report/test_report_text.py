@@ -34,7 +34,7 @@ def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_fami
     assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favour of distilling" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text
     assert "missing: baseline-net-s2-ab12: failed: <script>alert(1)</script> & [31mred second line" in text
-    assert "beware: the students' runs differ in versions.torch" in text
+    assert "caution: the students' runs differ in versions.torch" in text
     assert "\x1b" not in text
     assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith(("|", "+")))
 

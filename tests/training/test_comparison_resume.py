@@ -73,7 +73,8 @@ def test_it_goes_on_under_its_cache_to_the_same_bits_and_others_as_in_any_compar
     assert teaching is not None and teaching.cache is not None and teaching.embedding_cache is not None
     assert (teaching.cache.embedding_width, teaching.embedding_cache.embedding_width) == (0, 64)
     assert teaching.reason.endswith(
-        "; with embeddings, as one of them was begun, for 2 runs; live for 2 runs of methods that need more"
+        "; logit cache with embeddings for 2 runs, because one of them started with it; "
+        "live for 2 runs whose methods need more"
     )
     run, straight = named(plan, FeatureKD), RunFolder(results / "straight")
     for method, source in ((FeatureKD, "cache"), (KD, "cache"), (VID, "live")):

@@ -123,7 +123,7 @@ def test_what_was_computed_before_a_stop_is_kept(filling: Filling) -> None:
         asked += 1
         return asked > 3
 
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="rerun the same command to resume"):
         filling.filler.fill(1, should_stop=should_stop)
     kept = filling.cache.filled().sum()
     assert kept == filling.teacher.seen and 0 < kept < 67 * NUM_VIEWS

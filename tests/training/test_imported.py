@@ -228,7 +228,7 @@ def test_classes_whose_names_differ_in_punctuation_alone_are_told_apart(good: Pa
 def test_names_that_are_numbers_cannot_be_compared_and_are_cautioned_against(good: Path) -> None:
     changed(good, classes=ANIMALS)
     (caution,) = load_imported(teacher(importing(good)), digits()).cautions
-    assert "its first is 'ant', the data's is '0'" in caution
+    assert "its first is 'ant', that of the data is '0'" in caution
 
 
 @pytest.mark.parametrize(("changes", "overlap"), [({}, 0), ({"split_seed": 1}, None), ({"val_images": 400}, 200)])
@@ -237,7 +237,7 @@ def test_training_images_of_the_teacher_that_validate_now_are_counted(changes, o
     assert bool(found) is (overlap != 0)
     for caution in found:
         assert "data.val_images=200 data.split_seed=0" in caution and "of the" in caution
-        assert overlap is None or f"trained on {overlap} of the 400 images" in caution
+        assert overlap is None or f"trained on {overlap} of the 400 validation images" in caution
 
 
 def test_built_in_data_of_other_files_are_cautioned_against_since_their_order_is_not_known(good: Path) -> None:
@@ -297,7 +297,7 @@ def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_cautions(
     print_plan([experiment], options)
     before = capsys.readouterr().out
     assert f"imported from {good}, evaluated before any student starts" in before
-    assert "beware: the imported teacher was trained on " in before
+    assert "caution: the imported teacher was trained on " in before
     run = teacher(experiment)
     train(run, RunStore(options.results).folder(run))
     print_plan([experiment], options)

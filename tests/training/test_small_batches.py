@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_runs import digits, experiment, recipe, run_of, train
 
-from raykd.cli.plan_text import _by_several_workers
+from raykd.cli.plan_text import worker_differences
 from raykd.config import kinds
 from raykd.errors import ConfigError, RunFailed
 from raykd.methods import CRD, DKD, Method
@@ -68,7 +68,7 @@ def test_plan_says_what_each_of_several_workers_has_for_itself(method: Method, n
     from raykd.spec.plan import make_plan
 
     made = experiment(method=method, workers=Workers(count=2))
-    lines = _by_several_workers(make_plan(made, digits(), Path("none")), digits())
+    lines = worker_differences(make_plan(made, digits(), Path("none")), digits())
     assert len(lines) == len(named) and all(name in line for name, line in zip(named, lines, strict=True))
     alone = replace(made, workers=Workers())
-    assert _by_several_workers(make_plan(alone, digits(), Path("none")), digits()) == []
+    assert worker_differences(make_plan(alone, digits(), Path("none")), digits()) == []

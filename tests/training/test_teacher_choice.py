@@ -118,7 +118,7 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
 def test_methods_that_need_the_embedding_get_it_from_a_cache_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.cache is not None and found.cache.embedding_width == 8 * 16
-    assert found.reason.endswith("become all of its 18 views (6 MiB, embeddings included)")
+    assert found.reason.endswith("instead of 60 teacher passes (6 MiB, embeddings included)")
     assert found.cache.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
     plain = decided(tmp_path, student=recipe(epochs=60))
     assert plain is not None and plain.cache is not None and plain.cache.embedding_width == 0
@@ -179,7 +179,7 @@ def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, 
     student = recipe(epochs=60, augmentation=base)
     found = decided(tmp_path, student=student, search=search)
     assert found is not None and found.cache is None
-    assert found.reason.endswith("students train under " + ", ".join((*base.techniques, "mixup")))
+    assert found.reason.endswith("students train with " + ", ".join((*base.techniques, "mixup")))
     with pytest.raises(ConfigError, match=r"teacher_source = 'cache' in Experiment: student\.augmentation has .*mixup"):
         decided(tmp_path, student=student, search=search, teacher_source="cache")
 

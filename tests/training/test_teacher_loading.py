@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, load_teacher, recipe, train
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, teacher_of, train
 
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted, RunFailed
@@ -66,7 +66,7 @@ def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     cache = wanted(store)
     teachers.make_filler(cache, store, digits(), CPU).fill(0)
     made = [teachers.load_teacher(distilled, "", t, store, digits(), CPU) for t in (None, cache)]
-    assert made[0].identity == made[1].identity != load_teacher(distilled).identity
+    assert made[0].identity == made[1].identity != teacher_of(distilled).identity
 
 
 def test_plan_of_a_method_of_embeddings_reads_them_from_one_cache(tmp_path: Path) -> None:

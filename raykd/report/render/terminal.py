@@ -271,5 +271,5 @@ def _lines_under(summary: FamilySummary) -> list[str]:
             f"gain: {wording.points(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
             + f"; {gain.verdict}; {wording.in_favour(gain)}"
         )
-    lines += [f"beware: {caution}" for caution in summary.cautions]
+    lines += [f"caution: {caution}" for caution in summary.cautions]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]

@@ -60,7 +60,7 @@ def describe_accuracy(result: ImportCheck) -> str:
 
 def describe_import(result: ImportCheck) -> str:
     """Return text such as 'imported, validation top-1 98.5 % of 200 images', with the cautions."""
-    return f"imported, {describe_accuracy(result)}{''.join(f'; beware: {caution}' for caution in result.cautions)}"
+    return f"imported, {describe_accuracy(result)}{''.join(f'; caution: {caution}' for caution in result.cautions)}"
 
 
 def check_import(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.private_ray import commands_folder
 from raykd.errors import ConfigError
 
 
@@ -70,7 +71,7 @@ def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (base / f"rk-{os.getuid()}-7").symlink_to(elsewhere)
-    message = r"cannot make the job's folder .*: File exists"
+    message = r"cannot make the private folder .*: File exists"
     with pytest.raises(ConfigError, match=message), job_folder(7, environ(base)):
         pass
     assert list(elsewhere.iterdir()) == []
@@ -78,6 +79,18 @@ def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/tmp/" + "long/" * 10, "tmp"])
 def test_path_too_long_for_rays_sockets_is_refused(path: str) -> None:
-    message = f"^RAYKD_TMP is '{path}': expected an absolute path so short"
+    message = f"^RAYKD_TMP = '{path}': must be an absolute path so short"
     with pytest.raises(ConfigError, match=message), job_folder(7, {"RAYKD_TMP": path}):
         pass
+
+
+def test_commands_folder_that_other_users_can_enter_is_refused(base: Path) -> None:
+    (base / f"raykd-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(ConfigError, match=r"is open to other users; remove it, or set RAYKD_TMP"):
+        commands_folder(environ(base))
+
+
+@pytest.mark.parametrize("path", ["/tmp/" + 40 * "x", "here"])
+def test_commands_folder_that_ray_cannot_use_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"^RAYKD_TMP = '{path}': must be an absolute path so short"):
+        commands_folder({"RAYKD_TMP": path})

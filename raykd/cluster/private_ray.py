@@ -1,0 +1,97 @@
+"""Keep a Ray private: a folder that only its user can enter, and in it the token that every connection requires.
+
+Ray's ports listen on all interfaces, and a client that needs no token could run code as this user. Ray makes its own
+temporary folder writable for everyone (0777), so it lies inside a folder of mode 0700.
+
+    /tmp/rk-UID-JOBID/             a Slurm job's Ray: token, r/ (Ray's --temp-dir); see job_folder.py
+    /tmp/raykd-UID/command-ID/     the Ray of one command outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from raykd.cluster.private_folders import claimed
+from raykd.errors import ConfigError
+
+MAX_TEMP_DIR_CHARACTERS = 43  # Ray appends up to 64 characters, and a Unix socket's path has at most 107
+
+
+def base_folder(environ: Mapping[str, str]) -> Path:
+    """Return RAYKD_TMP, or /tmp if it is not set."""
+    return Path(environ.get("RAYKD_TMP") or "/tmp")
+
+
+def token_path(folder: Path) -> Path:
+    """Return where the token of a private folder lies: 64 hexadecimal digits, mode 0600."""
+    return folder / "token"
+
+
+def private_environment(folder: Path) -> dict[str, str]:
+    """Return the variables of Ray's processes and clients that use the private `folder`.
+
+    TMPDIR: the dashboard puts sockets there. A longer path would be refused for a socket, and in /tmp the sockets would
+    stay when the processes are killed.
+    """
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path(folder)), "TMPDIR": str(folder)}
+
+
+def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError when Ray cannot use `temp_dir`, because it is relative or too long for Ray's sockets."""
+    if not temp_dir.is_absolute() or len(str(temp_dir)) > MAX_TEMP_DIR_CHARACTERS:
+        raise ConfigError(
+            f"RAYKD_TMP = '{environ.get('RAYKD_TMP')}': must be an absolute path so short that {temp_dir} has at most "
+            f"{MAX_TEMP_DIR_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
+        )
+
+
+@contextmanager
+def private_folder(path: Path, token: str = "") -> Iterator[None]:
+    """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
+
+    A folder of that name that this user's earlier process left is replaced.
+
+    Raises ConfigError when the folder cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            _remove_own(path)
+            path.mkdir(mode=0o700)
+            is_ours = stack.enter_context(claimed(path))
+            with os.fdopen(os.open(token_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(token or secrets.token_hex(32))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the private folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
+            ) from error
+        try:
+            yield
+        finally:
+            if is_ours():  # another process of the same job may have replaced it
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_own(path: Path) -> None:
+    """Remove a folder of this user. A link or another user's folder stays, and mkdir then fails."""
+    if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
+        shutil.rmtree(path)
+
+
+def commands_folder(environ: Mapping[str, str]) -> Path:
+    """Make and return RAYKD_TMP/raykd-<uid> (0700), which holds the folders of this user's commands.
+
+    Raises ConfigError when it cannot be made, is too long for Ray's sockets, or is open to other users.
+    """
+    folder = base_folder(environ) / f"raykd-{os.getuid()}"
+    require_short(folder / "ray", environ)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder") from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ConfigError(f"{folder} is open to other users; remove it, or set RAYKD_TMP to another folder")
+    return folder

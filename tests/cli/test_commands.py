@@ -1,0 +1,121 @@
+"""The commands: every command plans the same runs for the same configuration, and `plan` prints them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raykd.cli import parser
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "experiments" / "digits.py")
+
+
+def planned_names(capsys, *words: str) -> list[str]:
+    """Return the names of the runs that a command prints."""
+    assert parser.entry(list(words)) == 0
+    return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+
+def test_plan_prints_every_run_once_and_writes_nothing(tmp_path, capsys):
+    names = planned_names(capsys, "plan", DIGITS, "--results", str(tmp_path / "r"))
+    assert len(names) == len(set(names)) == 11
+    assert [name.split("-")[0] for name in names] == ["teacher"] + ["baseline"] * 5 + ["distilled"] * 5
+    assert not (tmp_path / "r").exists()
+
+
+def test_plan_prints_the_images_of_each_split_and_the_classes(tmp_path, capsys):
+    assert parser.entry(["plan", DIGITS, "--results", str(tmp_path / "r")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == (
+        "digits: 1,000 train (students train on 100), 200 validation (held out of train), "
+        "597 test images of 16x16 pixels; 10 classes: 0, 1, 2, 3, 4, ..."
+    )
+
+
+def test_a_setting_changes_the_names_of_only_the_runs_that_it_affects(tmp_path, capsys):
+    words = ["plan", DIGITS, "--results", str(tmp_path / "r")]
+    before = planned_names(capsys, *words)
+    hotter = planned_names(capsys, *words, "--set", "method.temperature=2")
+    assert hotter[:6] == before[:6] and not set(hotter[6:]) & set(before)
+    assert planned_names(capsys, *words, "--set", "workers.cpus=2") == before
+    assert planned_names(capsys, *words, "--set", "digits.method.temperature=4") == before
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The (experiments, options) of each call that would start Ray."""
+    calls = []
+    monkeypatch.setattr(
+        "raykd.orchestration.run_experiments.run_experiments",
+        lambda experiments, options, console: calls.append((experiments, options)),
+    )
+    return calls
+
+
+def test_single_stages_share_the_experiments_runs(tmp_path, capsys, started):
+    """train-teacher, train-student and distill plan the same runs as the experiment file."""
+    words = ("--experiment", DIGITS, "--results", str(tmp_path / "r"))
+    assert parser.entry(["train-teacher", "--epochs", "12", *words]) == 0
+    assert parser.entry(["train-student", "--epochs", "60", *words]) == 0
+    assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *words]) == 0
+    from raykd.orchestration.run_experiments import plan_of
+
+    stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in started]
+    all_runs = set(planned_names(capsys, "plan", DIGITS, "--results", str(tmp_path / "r")))
+    assert [len(names) for names in stages] == [1, 5, 6]
+    assert set.union(*stages) == all_runs
+
+
+def test_feature_distill_keeps_alpha_and_temperature(tmp_path, started):
+    words = ["distill", "--feature-distill", "cosine", "--alpha", "0.3", "--results", str(tmp_path)]
+    assert parser.entry([*words, "--experiment", DIGITS]) == 0
+    from raykd import FeatureKD
+
+    ((experiment,), _) = started[0]
+    assert experiment.method == FeatureKD(alpha=0.3, temperature=4.0, distance="cosine")
+
+
+def test_prefetch_downloads_nothing_that_is_already_there(tmp_path):
+    assert parser.entry(["prefetch", DIGITS, "--data-dir", str(tmp_path / "data")]) == 0
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "families"),
+    [
+        ("digits", ["digits"]),
+        ("distill_cnn", ["cnn"]),
+        ("distill_vit", ["vit"]),
+        ("cnn_and_vit", ["cnn", "vit"]),
+        ("tune_cnn", ["cnn"]),
+        ("tune_vit", ["vit"]),
+    ],
+)
+def test_every_experiment_file_defines_its_experiments(name, families):
+    from raykd.cli.experiment_file import load_experiments
+
+    experiments = load_experiments(ROOT / "experiments" / f"{name}.py")
+    assert [experiment.family for experiment in experiments] == families
+
+
+def test_the_plan_of_a_search_counts_its_trials_and_a_search_has_no_stages(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import sys\nsys.path.insert(0, 'experiments')\nfrom dataclasses import replace\n"
+        "from digits import experiment\nfrom raykd import Search, main, uniform\n"
+        "experiment = replace(experiment, search=Search({'method.alpha': uniform(0, 1)}, trials=7))\n"
+        "if __name__ == '__main__':\n    main(experiment)\n"
+    )
+    assert parser.entry(["plan", str(path), "--results", str(tmp_path / "r")]) == 0
+    _, _, trials, confirmed, run, teacher = capsys.readouterr().out.splitlines()
+    assert "7 trials over method.alpha, 0 ended" in trials
+    assert "best 3 configurations and the default one with the experiment's seeds" in confirmed
+    assert run.startswith("  teacher-")
+    assert teacher.startswith("teacher of digits: logit cache with all 9 views per image instead of 1,620")
+    done = subprocess.run(
+        [sys.executable, str(path), "--stage", "teacher", "--results", str(tmp_path / "r")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--stage teacher: a search has no stages" in done.stderr
