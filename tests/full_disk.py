@@ -9,7 +9,7 @@ from pathlib import Path
 
 from small_runs import run_of, train
 
-from raykd.orchestration.worker import reason_of
+from raykd.orchestration.worker import failure_reason
 from raykd.store.run_folder import RunFolder
 
 folder, run = Path(sys.argv[1]), run_of("baseline")
@@ -18,7 +18,7 @@ small, straight = RunFolder(folder / "run"), RunFolder(folder.parent / "straight
 try:
     train(run, small)
 except OSError as error:
-    print(reason_of(error))
+    print(failure_reason(error))
 print(small.status())
 subprocess.run(["mount", "-o", "remount,size=20m", folder], check=True)
 train(run, small)

@@ -1,4 +1,4 @@
-"""An experiment on the digits of some seconds a run, submitted as a job, and what it must come to."""
+"""An experiment on the digits with runs of some seconds, for jobs; and the check that its weights are right."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
 
-# Of experiments/digits.py: one seed, an epoch in some hundredths of a second.
+# For experiments/digits.py: one seed, and an epoch takes some hundredths of a second.
 SMALL = (
     "seeds=0",
     "data.image_size=8",
@@ -20,23 +20,23 @@ SMALL = (
     "teacher.model.width=8",
     "teacher.batch_size=50",
 )
-# Some seconds a run: long enough to be cut off in.
+# Some seconds per run, long enough to be interrupted.
 SETTINGS = (*SMALL, "teacher.epochs=400", "student.epochs=400", "workers.cpus=1", "workers.gpus=0")
 
 
 def words(results: Path, settings: tuple[str, ...] = SETTINGS) -> list[str]:
-    """What stands behind the script's name."""
+    """Return the arguments of the batch script."""
     return ["experiments/digits.py", "--results", str(results), *(w for s in settings for w in ("--set", s))]
 
 
 def runs(stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS) -> tuple[Run, ...]:
-    """Of the experiment, teacher first."""
+    """Return the runs of the experiment, teacher first."""
     (experiment,) = apply_settings(load_experiments(EXPERIMENTS / "digits.py"), settings)
     return make_plan(experiment, digits(), NO_WEIGHTS, stages).runs
 
 
 def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
-    """Its weights in `results` are, to the bit, those of a training without Slurm and Ray, done in `folder`."""
+    """Assert that the run's weights equal, bit for bit, those of a training in `folder` without Slurm and Ray."""
     straight = RunFolder(folder / run.name)
     store = RunStore(results)
     teacher = taught_by(run, store.folder(run.teacher or run), store.logit_caches)

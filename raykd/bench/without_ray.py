@@ -1,7 +1,7 @@
-"""A plan in this process alone, run after run: what `run_experiments` does on Ray, with torch alone."""
+"""Train the runs of a plan one after another in this process, without Ray."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -22,39 +22,43 @@ def train_plan(
     hooks: Hooks = NO_HOOKS,
     on_filled: Callable[[int, float], None] = lambda images, seconds: None,
 ) -> None:
-    """Bring every run to its end, in order; those that are done, and views that are filled, are not done again.
+    """Train every run of the plan that is not done, after filling the logit cache that it reads.
 
-    on_filled: receives the images that the teacher passed to fill a logit cache, and the seconds that it took.
-    Raises Interrupted where `hooks.should_stop` returns true, in a run or while a cache is filled.
+    on_filled: called after a cache was filled, with the number of teacher passes and the seconds.
+
+    Raises Interrupted when `hooks.should_stop` returns true, in a run or while a cache is filled.
     """
+    trained = {run.name for run in plan.runs if store.status(run) == "done"}
     for run in plan.runs:
-        folder = store.folder(run)
-        if folder.status() == "done":
+        if run.name in trained:
             continue
-        reads_cache = bool(run.teachers) and folder.teacher_source_at_start != "live"
-        cache = _filled(run, plan, dataset, device, store, hooks, on_filled) if reads_cache else None
-        train_one(run, folder, dataset, device, store, cache, hooks)
+        reads_cache = bool(run.teachers) and store.folder(run).teacher_source_at_start != "live"
+        cache = _planned_cache(run, plan, dataset, store, trained) if reads_cache else None
+        if cache is not None:
+            _fill(cache, dataset, device, store, hooks, on_filled)
+        train_one(run, store.folder(run), dataset, device, store, cache, hooks)
+        trained.add(run.name)
 
 
-def _filled(
-    run: Run,
-    plan: Plan,
+def _planned_cache(
+    run: Run, plan: Plan, dataset: Dataset, store: RunStore, trained: Collection[str]
+) -> PlannedCache | None:
+    """Return the logit cache that `run` reads; None for a live teacher."""
+    teachers = [store.folder(teacher) for teacher in run.teachers]
+    choice = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
+    return None if choice is None else choice.cache
+
+
+def _fill(
+    cache: PlannedCache,
     dataset: Dataset,
     device: torch.device,
     store: RunStore,
     hooks: Hooks,
     on_filled: Callable[[int, float], None],
-) -> PlannedCache | None:
-    """The logit cache that the plan wants, filled by the first run that asks for it; None for a live teacher."""
-    trained = [other.name for other in plan.runs if store.status(other) == "done"]
-    teachers = [store.folder(teacher) for teacher in run.teachers]
-    teaching = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
-    if teaching is None or teaching.cache is None:
-        return None
-    filler = make_filler(teaching.cache, store, dataset, device)
-    began, images = time.monotonic(), 0
-    for part in range(teaching.cache.num_parts):
-        images += filler.fill(part, should_stop=hooks.should_stop)
-    if images:
-        on_filled(images, time.monotonic() - began)
-    return teaching.cache
+) -> None:
+    """Fill what is missing in `cache`; for the second run that reads it nothing is left."""
+    filler, started = make_filler(cache, store, dataset, device), time.monotonic()
+    num_passes = sum(filler.fill(part, should_stop=hooks.should_stop) for part in range(cache.num_parts))
+    if num_passes:
+        on_filled(num_passes, time.monotonic() - started)

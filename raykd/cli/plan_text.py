@@ -6,7 +6,8 @@ from pathlib import Path
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import data_lines, half_done_live, plans_of, teacher_choice_of
+from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.space_check import check_search
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan, Run
@@ -32,7 +33,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     lines = [(run.name, plural(run.recipe.epochs, "epoch")) for plan, _ in plans for run in plan.runs]
     name_width, epochs_width = (max(len(line[column]) for line in lines) for column in (0, 1))
     for plan, dataset in plans:
-        search = plan.experiment.search
+        search, states = plan.experiment.search, RunStates.read(plan.runs, store)
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
         for line in data_lines(plan, dataset):
             print(line)
@@ -44,11 +45,10 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             elif search is None or run.stage == "teacher":
                 epochs = plural(run.recipe.epochs, "epoch")
                 after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
-                print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {store.status(run)}{after}")
+                print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
         for line in worker_differences(plan, dataset):
             print(f"  {line}")
-        trained = {run.name for run in plan.runs if store.status(run) == "done"}
-        choice = teacher_choice_of(plan, dataset, trained | half_done_live(plan.runs, store), options)
+        choice = teacher_choice_of(plan, dataset, states, options)
         if choice is not None:
             print(f"teacher of {plan.experiment.family}: {choice.reason}")
 

@@ -14,6 +14,7 @@ from typing import Any
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.render.search_wording import words
 from raykd.spec.plan import Run
@@ -58,7 +59,7 @@ def confirm(
     distilled = [run for candidate in candidates for run in candidate.runs]
     known = _known_baselines(candidates, command)
     seeds = plural(len(experiment.seeds), "seed")
-    command.say(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
+    command.log(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
 
     def last_runs(statuses: Sequence[JobStatus]) -> Sequence[Run]:
         """The winner's runs with its baselines and its teacher, once no other failure can change the winner."""
@@ -68,12 +69,14 @@ def confirm(
         return () if winner is None else plan_of(experiment.with_setting(winner.setting), options)[0].runs
 
     runs = list({run.name: run for run in (*known, *distilled)}.values())
-    caches = [cache] if cache else []
-    ended = run_to_completion(runs, caches, experiment.workers, options, command.console, should_stop, last_runs)
+    states, caches = RunStates.read(runs, store), [cache] if cache else []
+    ended = run_to_completion(
+        runs, states, caches, experiment.workers, options, command.console, should_stop, last_runs
+    )
     raise_for(_unexplained(ended, store))
     row = _write(command, candidates)
     who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
-    command.say(f"confirmed: {who}, {words(row['setting'])}")
+    command.log(f"confirmed: {who}, {words(row['setting'])}")
     return row["setting"]
 
 

@@ -1,6 +1,6 @@
-"""A run's numbers as Ray metrics: Ray's Prometheus endpoint on the run's node has them under ray_raykd_*.
+"""The metrics of running experiments for Prometheus: Ray exports them on the run's node as ray_raykd_*.
 
-docs/monitoring/ has a scrape configuration and a Grafana dashboard that know these names.
+docs/monitoring/ has a scrape configuration and a Grafana dashboard for these names.
 """
 
 import os
@@ -20,20 +20,20 @@ from raykd.training.hooks import EpochReport
 
 TAGS = ("family", "stage", "run")
 GAUGES = {
-    "epoch": "epochs that are done",
-    "epochs": "epochs that the recipe has",
+    "epoch": "epochs done",
+    "epochs": "epochs of the recipe",
     "loss": "mean training loss of the last epoch",
     "train_top1": "training accuracy of the last epoch, percent",
     "val_top1": "validation accuracy after the last epoch, percent",
     "best_val_top1": "best validation accuracy so far, percent",
-    "learning_rate": "of the last epoch's last step",
-    "images_per_second": "trained on in the last epoch, over all workers",
-    "gpu_memory_bytes": "most that torch had allocated on the first worker's GPU in the epoch; 0 on a CPU",
+    "learning_rate": "learning rate of the last epoch's last step",
+    "images_per_second": "training speed of the last epoch, over all workers",
+    "gpu_memory_bytes": "peak memory that torch allocated on the first worker's GPU in the epoch; 0 on a CPU",
 }
 
 
 def export(run: Run, report: EpochReport, device: torch.device) -> None:
-    """Show an epoch's numbers from now on; Ray collects them every ten seconds."""
+    """Set the metrics of an epoch; Ray collects them every ten seconds."""
     values = {
         "epoch": report.epoch + 1,
         "epochs": report.epochs,
@@ -54,14 +54,14 @@ def export(run: Run, report: EpochReport, device: torch.device) -> None:
 
 @contextmanager
 def scrape_targets(results: Path) -> Iterator[None]:
-    """While a command runs: where its nodes answer Prometheus, in a file as `file_sd_configs` reads them.
+    """Write the nodes' metrics endpoints to a file for Prometheus' `file_sd_configs`; remove it at the end.
 
-    Files of commands that were killed on this machine go with the next one.
+    Files that killed commands on this machine left are removed first.
     """
     folder, host = results / ".monitoring", socket.gethostname()
-    for left in folder.glob(f"{host}-*.json"):
-        if not Path(f"/proc/{left.stem.rpartition('-')[2]}").exists():
-            left.unlink(missing_ok=True)
+    for path in folder.glob(f"{host}-*.json"):
+        if not Path(f"/proc/{path.stem.rpartition('-')[2]}").exists():
+            path.unlink(missing_ok=True)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     targets = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
     path = folder / f"{host}-{os.getpid()}.json"
@@ -74,5 +74,5 @@ def scrape_targets(results: Path) -> Iterator[None]:
 
 @cache
 def _gauges() -> dict[str, Gauge]:
-    """Made once in a process: Ray keeps each by its name."""
-    return {name: Gauge(f"raykd_{name}", text, tag_keys=TAGS) for name, text in GAUGES.items()}
+    """Return the gauges, made once per process: Ray registers each by its name."""
+    return {name: Gauge(f"raykd_{name}", description, tag_keys=TAGS) for name, description in GAUGES.items()}

@@ -19,7 +19,7 @@ from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.run_queue import MAX_ATTEMPTS
 from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER
 from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_trial
-from raykd.orchestration.worker_link import StopLink
+from raykd.orchestration.worker_link import StopPoller
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder
 from raykd.training.failure import failure_of, is_of_configuration
@@ -103,8 +103,8 @@ def _causes(error: Exception) -> list[Exception]:
 def _work(given: dict[str, Any]) -> None:
     """What each worker does; the first asks whether to stop, and is heard."""
     config, shared = given["config"], given["shared"]
-    with StopLink(shared.stop) as link:
+    with StopPoller(shared.stop.is_set.remote) as stop:
         try:
-            train_trial(config, shared, ray.train.report, link.should_stop, all_workers())
+            train_trial(config, shared, ray.train.report, stop.should_stop, all_workers())
         except Interrupted:
             return

@@ -1,6 +1,6 @@
-"""Where a command reads and writes. Trials import it too, and would wait for what an experiment needs besides.
+"""The folders of a command, and the data sets that a process loads from them, each once.
 
-The images that a process trains and tests on: loaded once, however many runs, trials or parts of a logit cache it does.
+A module of its own: trials import it, and would wait for everything else that running experiments imports.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from raykd.spec.stages import STAGES, Stage
 
 @dataclass(frozen=True)
 class Options:
-    """Where a command reads and writes. Data and weights: see `--data-dir`."""
+    """The folders and stages of a command. data_folder: see `--data-dir`."""
 
     results: Path
     data_folder: Path
@@ -23,21 +23,21 @@ class Options:
 
     @property
     def weights_folder(self) -> Path:
-        """Where `prefetch` leaves pretrained weights."""
+        """The folder of the pretrained weights that `prefetch` downloads."""
         return self.data_folder / "weights"
 
     @property
     def decoded(self) -> Path:
-        """Where decoded images are kept between commands."""
+        """The folder of decoded images, kept between commands."""
         return self.results / ".data"
 
 
 def dataset_of(data: Data, options: Options) -> Dataset:
-    """As `load_dataset` says, with what it raises; decoded images are kept in `options.decoded`."""
-    return _loaded(data.name, options.data_folder, data.image_size, options.decoded)
+    """Return the data set of `data`, loaded once per process: `load_dataset` with the folders of `options`."""
+    return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
 
 
 @cache
-def _loaded(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
-    """By these alone: data that differ in another field are the same images."""
+def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
+    """Load the images, which depend on these fields of `Data` only."""
     return load_dataset(name, folder, image_size, cache=decoded)

@@ -1,4 +1,4 @@
-"""The end of a command: test figures, the best weights laid out by role, report.json, the page, the table."""
+"""The end of a command: test metrics, the best weights of each role, report.json, the page and the table."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from raykd.atomic import replacing
 from raykd.config import from_dict
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.orchestration.progress import say
+from raykd.orchestration.progress import log
 from raykd.spec.experiment import Data
 from raykd.spec.stages import ROLES
 from raykd.store.codec import Fields
@@ -24,15 +24,15 @@ from raykd.training.run_record import device_type_of, precision_of, require_same
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
-    """Evaluate what is trained and not yet evaluated, and write the report over every plan in `results`.
+    """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
-    A run that was trained on CPUs, as with workers.gpus=0, is evaluated on the CPU, any other on a GPU if there is one.
+    A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
     for folder in _runs(results, "done"):
         if not is_tested(folder):
-            config = folder.fields().part("config")  # not all of it is read: a method's own file may be gone
+            config = folder.fields().part("config")  # read in part: the file of a custom method may be gone
             data = _data_of(config)
-            say(console, f"evaluating {folder.path.name} on the test set")
+            log(console, f"evaluating {folder.path.name} on the test set")
             dataset = load_dataset(data.name, data_folder, data.image_size, results / ".data")
             require_same_data(folder.path.name, config.text("data_identity"), dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
@@ -42,22 +42,22 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 
 def report(results: Path, console: Console, in_full: bool = False) -> None:
     """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
-    from raykd.report.build import build  # here: matplotlib comes with it, for which no run has to wait
+    from raykd.report.build import build  # here: it imports matplotlib, for which no run should wait
     from raykd.report.render.terminal import render_text
 
-    best_of = _best_of_each_role(results)
-    built = build(results)  # it checks every file before anything is written
-    for role, folder in best_of.items():
-        if why := folder.weights_damage():
-            say(console, f"models_saved/{role}.safetensors is left as it is: {damaged(folder.best, why)}")
+    best_runs = _best_of_each_role(results)
+    built = build(results)  # checks every file before anything is written
+    for role, folder in best_runs.items():
+        if damage := folder.weights_damage():
+            log(console, f"models_saved/{role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / "models_saved" / f"{role}.safetensors") as aside:
-            shutil.copyfile(folder.best, aside)
-    say(console, render_text(built, in_full))
+        with replacing(results / "models_saved" / f"{role}.safetensors") as new_file:
+            shutil.copyfile(folder.best, new_file)
+    log(console, render_text(built, in_full))
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
-    """Return the finished run with the best validation top1 by '<family>_<role>', without methods compared."""
+    """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods."""
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in sorted(results.glob("*/plan.json")):
         for stage, names in PlanFile.read(path).stages.items():
@@ -71,7 +71,7 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
 
 
 def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
-    """Return the runs of all plans that have this status, each once."""
+    """Yield the folders of all planned runs that have this status."""
     for path in sorted(results.glob("*/plan.json")):
         for folder in (RunFolder(path.parent / name) for name in sorted(PlanFile.read(path).names)):
             if folder.status() == status:
@@ -79,7 +79,7 @@ def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
 
 
 def _data_of(config: Fields) -> Data:
-    """Return the data of a run's config, whose other fields another version of raykd may have written."""
+    """Return the data of a run's config. Only this part is read, since another version of raykd may have written it."""
     try:
         return from_dict(Data, dict(config.mapping("data")))
     except ConfigError as error:

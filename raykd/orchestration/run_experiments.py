@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,10 @@ from raykd.data.load import keep_decoded, load_dataset
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.options import Options
-from raykd.orchestration.progress import Progress, say
+from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import report
-from raykd.orchestration.run_queue import Job, JobStatus, State, jobs_of, max_concurrent
+from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.slots import Slots
 from raykd.spec.experiment import Experiment, Workers
@@ -31,35 +32,35 @@ from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
-# SIGUSR2 is Slurm's warning before the time limit. One scancel can reach a process twice.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-SAME_SIGNAL_S = 2.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's warning before the time limit
+SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
-    """Raise ConfigError for experiments that one command cannot run: of one family, or on one Ray with other workers.
+    """Raise ConfigError for experiments that one command cannot run together.
 
-    Experiments that search run one after the other, each on a Ray of its own.
+    Their families must differ, and all that share one Ray must have the same workers. Experiments with a search run one
+    after the other.
     """
     families = [experiment.family for experiment in experiments]
-    if twice := [family for family in families if families.count(family) > 1]:
+    if repeated := [family for family in families if families.count(family) > 1]:
         raise ConfigError(
-            f"family = '{twice[0]}': two experiments are of one family, and would share a folder and a plan; rename one"
+            f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
     if len({experiment.workers for experiment in experiments if experiment.search is None}) > 1:
-        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them apart")
+        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them separately")
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
-    """The plans of experiments that run together, checked; a run and --plan refuse the same."""
+    """Return the checked plans of experiments that run together, with their data. `--plan` makes the same checks."""
     require_together(experiments)
     return [plan_of(experiment, options) for experiment in experiments]
 
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
-    """The plan, with everything checked that can be before anything is written or started."""
+    """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
     data = experiment.data
-    decoded = options.decoded if options.decoded.is_dir() else None  # nothing is written before all is checked
+    decoded = options.decoded if options.decoded.is_dir() else None  # it is created only after all checks
     dataset = load_dataset(data.name, options.data_folder, data.image_size, decoded)
     plan = checked_plan(experiment, dataset, options)
     store = RunStore(options.results)
@@ -69,9 +70,9 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
 
 
 def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, networks: Networks | None = None) -> Plan:
-    """The plan on `dataset`. Raises ConfigError for models that cannot be made, weights or a method that do not fit.
+    """Return the plan on `dataset`. Raises ConfigError for models, weights or methods that do not fit.
 
-    networks: of plans on `dataset` that were checked before.
+    networks: the networks of plans on `dataset` that were checked before.
     """
     networks = networks or Networks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
@@ -85,102 +86,108 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
 
 
 def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
-    """Raise ConfigError where an imported teacher was evaluated and does not fit, by any command on these results."""
+    """Raise ConfigError for an imported teacher that any command on these results evaluated, and that does not fit."""
     for run in runs:
         if run.imported is not None:
             require_import_fits(run, store.folder(run))
 
 
-def half_done_live(runs: Iterable[Run], store: RunStore) -> set[str]:
-    """Names of those that began under a live teacher: they go on under it, and wait for no logit cache."""
-    return {run.name for run in runs if store.folder(run).teacher_source_at_start == "live"}
-
-
-def teacher_choice_of(plan: Plan, dataset: Dataset, settled: Collection[str], options: Options) -> TeacherChoice | None:
-    """How the distilled runs of `plan` that are not `settled` get their teacher's logits; None where there are none.
-
-    settled: names of those that are trained, or half done under a live teacher.
-    """
+def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
+    """Return how the distilled runs left of `plan` get their teacher's logits; None if no teacher is planned."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    begun = {
-        run.name
-        for run in plan.runs
-        if store.folder(run).teacher_source_at_start == "cache" and store.status(run) != "done"
-    }
-    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, begun) if teachers else None
+    settled = states.trained | states.started_live
+    return (
+        choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
+        if teachers
+        else None
+    )
 
 
 def run_experiments(
     experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True
 ) -> list[JobStatus]:
-    """Bring every run of the plans to its end, and report. Raises Interrupted, or RunFailed naming what failed."""
+    """Train and evaluate every run of the experiments, and report. Return how each job ended.
+
+    Raises Interrupted, or RunFailed with the jobs that failed.
+    """
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    _restore_damaged(plans, store, console)
+    runs = [run for plan, _ in plans for run in plan.runs]
+    states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
     _write_plans(plans, store, options, console)
-    runs = [run for plan, _ in plans for run in plan.runs]
-    trained = {run.name for run in runs if store.status(run) == "done"}
-    say(console, f"{plural(len(runs), 'run')}, {len(trained)} of them done before; results in {options.results}")
-    _say_data(console, plans)
-    _say_imports(runs, store, console)
-    settled = trained | half_done_live(runs, store)
-    teachings = {plan.experiment.family: teacher_choice_of(plan, dataset, settled, options) for plan, dataset in plans}
-    for family, teaching in teachings.items():
-        if teaching is not None:
-            say(console, f"teacher of {family}: {teaching.reason}")
-    wanted = [(teachings[plan.experiment.family], dataset) for plan, dataset in plans]
-    caches = [
-        filled(cache) if is_full(cache, store, dataset, partial(say, console)) else cache
-        for teaching, dataset in wanted
-        for cache in (teaching.caches if teaching is not None else ())
-    ]
+    num_done = sum(run.name in states.trained for run in runs)
+    log(console, f"{plural(len(runs), 'run')}, {num_done} of them done before; results in {options.results}")
+    for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
+        log(console, line)
+    _log_imports(runs, store, console)
+    caches = _plan_caches(plans, states, options, console)
     with stop_signals() as stopped:
-        statuses = run_to_completion(runs, caches, experiments[0].workers, options, console, stopped.is_set)
+        statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
         try:
             if reports:
                 report(options.results, console)
         finally:
-            raise_for(statuses)  # which runs failed says more than why there is no report
+            raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses
+
+
+def _plan_caches(
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
+) -> list[PlannedCache]:
+    """Choose the teacher source of each plan, log why, and return the logit caches that its runs will read."""
+    store, caches = RunStore(options.results), []
+    for plan, dataset in plans:
+        if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
+            log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
+            is_filled = partial(is_full, store=store, dataset=dataset, say=partial(log, console))
+            caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
+    return caches
+
+
+def as_filled(cache: PlannedCache) -> PlannedCache:
+    """Return `cache` without parts, so that no job fills it."""
+    return replace(cache, num_parts=0)
 
 
 def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
     """Write each family's plan, and keep its decoded images for the workers."""
     for plan, dataset in plans:
-        if left := store.write_plan(plan):
-            about = f"the report of {plan.experiment.family} is about these settings now"
-            say(console, f"{about}; runs of other settings are kept: {len(left)}")
+        if replaced := store.write_plan(plan):
+            family = plan.experiment.family
+            log(
+                console,
+                f"the report of {family} has a new plan; {plural(len(replaced), 'run')} of the old one are kept",
+            )
         keep_decoded(dataset, options.decoded)
 
 
-def _restore_damaged(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, console: Console) -> None:
+def _restore_damaged(
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
+) -> RunStates:
     """Restore the best weights of finished runs whose file was damaged, before anything reads them.
 
-    Raises DamagedFile where that cannot be done, and for a damaged run.json; imported weights are imported again.
+    Imported weights are imported again instead. Returns the states afterwards.
+
+    Raises DamagedFile where the weights cannot be restored.
     """
-    runs = [(run, dataset) for plan, dataset in plans for run in plan.runs]
-    for run, dataset in [found for found in runs if store.status(found[0]) == "damaged"]:
-        if run.imported is None:
+    for run, dataset in [(run, dataset) for plan, dataset in plans for run in plan.runs]:
+        if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
-            why = folder.weights_damage()
+            damage = folder.weights_damage()
             restore_weights(run, folder, dataset)
-            say(console, f"'{folder.best}' was damaged ({why}); it is restored from the run's checkpoint")
+            log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
+            states = states.with_done(run)
+    return states
 
 
-def _say_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
+def _log_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
     """Log the accuracy of imported teachers that an earlier command evaluated."""
     for run in runs:
         if run.imported is not None and (found := read_import_check(store.folder(run))) is not None:
-            say(console, f"{run.name}: {describe_import(found)}")
-
-
-def _say_data(console: Console, plans: Iterable[tuple[Plan, Dataset]]) -> None:
-    """Print how many images and which classes were read, so that a wrong folder is noticed."""
-    for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
-        say(console, line)
+            log(console, f"{run.name}: {describe_import(found)}")
 
 
 def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -189,76 +196,69 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
     return dataset.description(data.val_images, data.train_images, data.student_images)
 
 
-def filled(cache: PlannedCache) -> PlannedCache:
-    """`cache` as one that no job has to fill."""
-    return replace(cache, num_parts=0)
-
-
 def run_to_completion(
     runs: Sequence[Run],
+    states: RunStates,
     caches: Sequence[PlannedCache],
     workers: Workers,
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
-    then: Callable[[Sequence[JobStatus]], Sequence[Run]] | None = None,
+    evaluate_only: Callable[[Sequence[JobStatus]], Sequence[Run]] | None = None,
 ) -> list[JobStatus]:
-    """Train what is left of `runs`, and evaluate each on the test set; how each job ended.
+    """Train the runs that are left, and evaluate each on the test set. Return how each job ended.
 
-    caches: what runs read their teachers from; those without one have it live.
-    then: called with how the jobs ended. The runs that it returns are evaluated instead of `runs`, and trained before
-    where that is left; those that failed are left out.
+    caches: the logit caches that runs read; other distilled runs have a live teacher.
+    evaluate_only: return which runs to evaluate, given how the training ended. Those that are not trained yet are
+    trained first, and those that failed are left out. None evaluates all `runs`.
     """
-    store = RunStore(options.results)
-    trained = {run.name for run in runs if store.status(run) == "done"}
-    evaluated = {run.name for run in runs if then or (run.name in trained and is_tested(store.folder(run)))}
-    live = half_done_live(runs, store)
-    jobs = jobs_of(runs, trained, evaluated, caches, live)
+    store, trained = RunStore(options.results), states.trained
+    evaluated = {run.name for run in runs if evaluate_only or (run.name in trained and is_tested(store.folder(run)))}
 
-    def jobs_on(slots: Slots) -> list[Job]:
-        """The same jobs, with the logit caches in parts for these slots."""
-        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches]
-        return jobs_of(runs, trained, evaluated, sized, live)
+    def jobs_on(slots: Slots | None) -> list[Job]:
+        """Return the jobs left, with the logit caches in as many parts as `slots` fill."""
+        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
+        return plan_jobs(runs, trained, evaluated, sized, states.started_live)
 
-    def last_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
-        assert then is not None
+    def final_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
+        assert evaluate_only is not None
         failed = {status.job.run.name for status in statuses if status.state is not State.DONE}
-        last = [run for run in then(statuses) if run.name not in failed]
-        trained = {run.name for run in last if store.status(run) == "done"}
-        return jobs_of(last, trained, {run.name for run in last if is_tested(store.folder(run))})
+        final = [run for run in evaluate_only(statuses) if run.name not in failed]
+        tested = {run.name for run in final if is_tested(store.folder(run))}
+        return plan_jobs(final, RunStates.read(final, store).trained, tested)
 
-    last = last_jobs if then else None
-    statuses = _do(jobs, jobs_on, workers, options, console, should_stop, last) if jobs else []
+    statuses = []
+    if jobs_on(None):
+        statuses = _run(jobs_on, workers, options, console, should_stop, final_jobs if evaluate_only else None)
     _record_failures(statuses, store)
     require_imports_fit(runs, store)
     return statuses
 
 
-def _do(
-    jobs: list[Job],
-    jobs_on: Callable[[Slots], list[Job]],
+def _run(
+    jobs_on: Callable[[Slots | None], list[Job]],
     workers: Workers,
     options: Options,
     console: Console,
     should_stop: Callable[[], bool],
-    then: Callable[[Sequence[JobStatus]], list[Job]] | None,
+    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
-    """Do `jobs`, as `jobs_on` returns them for the slots that the cluster has room for; `then` as in `run_jobs`."""
+    """Divide the cluster into slots and do the jobs there; final_jobs: see `run_jobs`."""
     with ray_session() as dashboard:
         from raykd.orchestration.metrics import scrape_targets
         from raykd.orchestration.trainers import run_jobs, slots_of
 
+        jobs = jobs_on(None)
         slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), max_concurrent(jobs))
-        say(console, f"{slots}; dashboard {dashboard or 'off'}")
-        say(console, "workers start, which takes 10 to 20 seconds")
+        log(console, f"{slots}; dashboard {dashboard or 'off'}")
+        log(console, "starting workers, which takes 10 to 20 seconds")
+        folders = options.results, options.data_folder
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(
-                jobs_on(slots), slots, options.results, options.data_folder, progress.show, should_stop, then
-            )
+            return run_jobs(jobs_on(slots), slots, *folders, progress.show, should_stop, final_jobs)
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
-    """Say in run.json what the run could not say itself: that its worker died, again and again."""
+    """Record in run.json that a run's workers died repeatedly, which the workers themselves could not record."""
     for status in statuses:
         folder = store.folder(status.job.run)
         if status.job.kind == "train" and status.state is State.FAILED:
@@ -271,15 +271,15 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first of STOP_SIGNALS sets: runs then save and stop. A later one ends the command."""
-    stopped, since = threading.Event(), 0.0
+    """Set the event at the first of STOP_SIGNALS, upon which runs save and stop. A later signal ends the command."""
+    stopped, stopped_at = threading.Event(), 0.0
 
     def stop(number: int, frame: object) -> None:
-        nonlocal since
+        nonlocal stopped_at
         if not stopped.is_set():
             stopped.set()
-            since = time.monotonic()
-        elif time.monotonic() - since > SAME_SIGNAL_S:
+            stopped_at = time.monotonic()
+        elif time.monotonic() - stopped_at > SAME_SIGNAL_S:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
@@ -291,9 +291,10 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def raise_for(statuses: list[JobStatus]) -> None:
+    """Raise RunFailed for jobs that failed, or Interrupted for jobs that are left."""
     failed = [status for status in statuses if status.state is State.FAILED]
     if failed:
         lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
         raise RunFailed(f"{len(failed)} of {plural(len(statuses), 'job')} failed; the others are kept:\n{lines}")
     if any(status.state in (State.STOPPED, State.WAITING, State.RUNNING) for status in statuses):
-        raise Interrupted("stopped; every run is saved, and the same command goes on from here")
+        raise Interrupted("stopped; every run is saved; rerun the same command to resume")

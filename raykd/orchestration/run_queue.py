@@ -1,9 +1,10 @@
-"""Which job a worker does next: the plan's graph, handed out to slots as they come free. Plain Python, no Ray.
+"""The queue of a command's jobs: which job a slot does next, and how often a job is retried whose worker died.
 
-A slot is one trainer's workers; it asks for a job, does it, and asks again. So a plan of many runs pays for a
-trainer's start once per slot, and a run starts the moment its teacher is there and a slot is free.
+A slot is the workers of one trainer. It requests a job, does it, and requests the next. So a plan of many runs pays for
+a trainer's start once per slot, and a run starts as soon as its teacher is trained and a slot is free.
 
-Nothing here imports torch: every trainer's controller imports this module, and would wait for it.
+Plain Python without Ray. Nothing here imports torch, because the controller of every trainer imports this module and
+would wait for it.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from raykd.training.hooks import EpochReport
     from raykd.training.teacher.choose import PlannedCache
 
-MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run that kills every worker is not given a fourth
-# A slot that is silent for so long is lost with its node: Ray replaces a worker in 15 s. One that comes back after
-# all finds its run with another, which the run's lock keeps from both writing it, and takes the next.
+MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run whose workers died three times has failed
+# A slot that sends no heartbeat for this long is lost with its node: Ray replaces a worker in 15 s. If the slot comes
+# back, the run's lock keeps it from writing a run that another slot trains by then, and it gets the next job.
 LOST_AFTER_S = 45.0
-HELD_RETRY_S = 5.0  # how often a run is tried that another command is at
+LOCKED_RETRY_S = 5.0  # how long a run waits that another command has locked, before it is tried again
 
 
 class State(StrEnum):
-    """Of a job: waiting -> running -> done, failed or stopped; or skipped, when what it needs failed."""
+    """A job's state: waiting -> running -> done, failed or stopped; or skipped, when a job that it needs failed."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -39,11 +40,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """Train a run, evaluate a trained one on the test set, or fill a part of a logit cache.
+    """Train a run, evaluate a trained run on the test set, or fill a part of a logit cache.
 
-    run: of a fill job the first of the cache's teachers.
-
-    needs: names of the jobs that come before. cache: what a distilled run reads its teacher from; None for live.
+    run: for a fill job the first of the cache's teachers. needs: names of the jobs that must be done before.
+    cache: the logit cache that a distilled run reads, None for a live teacher. part: counted from 0.
     """
 
     kind: Literal["train", "evaluate", "fill"]
@@ -54,16 +54,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        which = f" {self.part + 1}/{self.cache.num_parts}" if self.kind == "fill" and self.cache else ""
-        more = " with embeddings" if which and self.cache and self.cache.embedding_width else ""
-        return f"{self.kind} {self.run.name}{which}{more}"
+        if self.kind != "fill" or self.cache is None:
+            return f"{self.kind} {self.run.name}"
+        embeddings = " with embeddings" if self.cache.embedding_width else ""
+        return f"{self.kind} {self.run.name} {self.part + 1}/{self.cache.num_parts}{embeddings}"
 
 
 @dataclass
 class JobStatus:
-    """What is known of a job: `report` is its last epoch's; `held_at` says when another command was last at it.
+    """How far a job is. `report` is its last epoch's; `locked_at` is when another command last had it locked.
 
-    times: seconds from the queue's start to 'began', 'first epoch', 'last epoch' and 'ended'.
+    times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and 'ended'.
     """
 
     job: Job
@@ -73,47 +74,46 @@ class JobStatus:
     reason: str = ""
     report: EpochReport | None = None
     first_report: EpochReport | None = None
-    held_at: float | None = None
+    locked_at: float | None = None
     times: dict[str, float] = field(default_factory=dict)
 
 
-def jobs_of(
+def plan_jobs(
     runs: Iterable[Run],
-    trained: set[str],
-    evaluated: set[str],
+    trained: Collection[str],
+    evaluated: Collection[str],
     caches: Iterable[PlannedCache] = (),
     live: Collection[str] = (),
 ) -> list[Job]:
-    """The jobs left of `runs`, given the names of those that are trained, of those evaluated on test, and of those
-    that read no logit cache.
+    """Return the jobs left of `runs`. The sets name the runs that are trained, evaluated, and taught by a live teacher.
 
-    Teachers come first, then their `caches`: they hold others up, of several families at once. Nothing is trained
-    before every imported teacher was evaluated, since one that does not fit ends the command. A run is evaluated, in
-    seconds, as soon as it is trained, so that a command which is cut off has figures of all that it finished.
+    Teachers come first, then their `caches`, because other runs wait for them. Nothing is trained before every imported
+    teacher is evaluated, since one that does not fit ends the command. Each run is evaluated as soon as it is trained,
+    which takes seconds, so that an interrupted command has the metrics of every run that it finished.
     """
-    all_caches = [(_names(cache.teachers), cache) for cache in caches]
-    left = {run.name for run in runs if run.name not in trained}
-    imports = [run for run in runs if run.imported is not None and run.name in left]
+    caches_by_teachers = [(_names(cache.teachers), cache) for cache in caches]
+    untrained = {run.name for run in runs if run.name not in trained}
+    imports = [run for run in runs if run.imported is not None and run.name in untrained]
 
-    def after(*before: Run) -> tuple[str, ...]:
-        return tuple(Job("train", run).name for run in before if run.name in left)
+    def training_of(*needed: Run) -> tuple[str, ...]:
+        return tuple(Job("train", run).name for run in needed if run.name in untrained)
 
     fills = [
-        Job("fill", cache.teachers[0], after(*cache.teachers), cache, part)
-        for _, cache in all_caches
+        Job("fill", cache.teachers[0], training_of(*cache.teachers), cache, part)
+        for _, cache in caches_by_teachers
         for part in range(cache.num_parts)
     ]
     jobs = []
     for run in runs:
-        taught_by = _names(run.teachers)
-        serving = (cache for teachers, cache in all_caches if teachers == taught_by and cache.serves(run))
-        cache = next(serving, None) if run.name not in live else None
-        if run.name in left:
-            needs = tuple(job.name for job in fills if job.cache == cache) if cache else after(*run.teachers)
-            waits = after(*imports) if run.imported is None else ()
-            jobs.append(Job("train", run, tuple(dict.fromkeys((*needs, *waits))), cache))
+        teachers = _names(run.teachers)
+        readable = (cache for names, cache in caches_by_teachers if names == teachers and cache.serves(run))
+        cache = next(readable, None) if run.name not in live else None
+        if run.name in untrained:
+            needs = tuple(job.name for job in fills if job.cache == cache) if cache else training_of(*run.teachers)
+            needed_imports = training_of(*imports) if run.imported is None else ()
+            jobs.append(Job("train", run, tuple(dict.fromkeys((*needs, *needed_imports))), cache))
         if run.name not in evaluated:
-            jobs.append(Job("evaluate", run, after(run)))
+            jobs.append(Job("evaluate", run, training_of(run)))
     first = [job for job in jobs if job.run.stage == "teacher"]
     return first + fills + [job for job in jobs if job.run.stage != "teacher"]
 
@@ -123,129 +123,130 @@ def _names(runs: Iterable[Run]) -> tuple[str, ...]:
 
 
 def max_concurrent(jobs: Iterable[Job]) -> int:
-    """How many runs can train side by side, at the start or once their teachers are there."""
+    """Return how many runs can train side by side, at the start or once their teachers are trained."""
     train = [job for job in jobs if job.kind == "train"]
     return max(sum(not job.needs for job in train), sum(bool(job.needs) for job in train), 1)
 
 
 class RunQueue:
-    """Gives each slot its next job. Earlier jobs in the list go first.
+    """Assign jobs to slots. Earlier jobs in the list go first.
 
-    is_whole: no others come with `add_last`, for which workers would wait.
+    is_complete: whether no jobs will be added by `add_final`, for which the workers would wait.
     """
 
-    def __init__(self, jobs: list[Job], is_whole: bool = True) -> None:
+    def __init__(self, jobs: list[Job], is_complete: bool = True) -> None:
         self._statuses = {job.name: JobStatus(job) for job in jobs}
-        self._is_whole = is_whole
-        self._stopping = False
-        self._began = time.monotonic()
-        self._last_heartbeat: dict[int, float] = {}  # when each slot last asked for anything
+        self._is_complete = is_complete
+        self._is_stopping = False
+        self._started = time.monotonic()
+        self._last_heartbeat: dict[int, float] = {}  # by slot
 
-    def next(self, slot: int) -> Job | None:
-        """A job for `slot`, or None when there is none for it now; `is_over` tells whether one can still come.
+    def next_job(self, slot: int) -> Job | None:
+        """Return a job for `slot`, or None if there is none for it now; `is_over` returns whether one can still come.
 
-        A slot that asks while it has a job has lost its worker: it is given the same job, up to MAX_ATTEMPTS.
+        A slot that requests a job while it has one has lost its worker. It gets the same job again, up to
+        MAX_ATTEMPTS times.
         """
         self._last_heartbeat[slot] = time.monotonic()
-        mine = next((s for s in self._statuses.values() if s.slot == slot and s.state is State.RUNNING), None)
-        if mine is not None and self._stopping:
-            self.finish(slot, mine.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
-        elif mine is not None and mine.attempts >= MAX_ATTEMPTS:
-            reason = f"its worker died {mine.attempts} times; out of memory, or see the Ray worker's log"
-            reason += f"; one of several said: {mine.reason}" if mine.reason else ""
-            self.finish(slot, mine.job.name, State.FAILED, reason)
-            mine = None
-        if self._stopping:
+        current = next((s for s in self._statuses.values() if s.slot == slot and s.state is State.RUNNING), None)
+        if current is not None and self._is_stopping:
+            self.finish(slot, current.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
+        elif current is not None and current.attempts >= MAX_ATTEMPTS:
+            reason = f"its worker died {current.attempts} times; out of memory, or see the Ray worker's log"
+            reason += f"; one worker reported: {current.reason}" if current.reason else ""
+            self.finish(slot, current.job.name, State.FAILED, reason)
+            current = None
+        if self._is_stopping:
             return None
-        chosen = mine or self._ready() or self._lost()
+        chosen = current or self._first_ready() or self._first_lost()
         if chosen is None:
             return None
         chosen.state, chosen.slot, chosen.reason = State.RUNNING, slot, ""
         chosen.attempts += 1
-        chosen.times.setdefault("began", time.monotonic() - self._began)
+        chosen.times.setdefault("started", time.monotonic() - self._started)
         return chosen.job
 
-    def _ready(self) -> JobStatus | None:
-        """The first that can start; those that another command is at come last, and not at once again."""
-        due = time.monotonic() - HELD_RETRY_S
-        waiting = (s for s in self._statuses.values() if s.state is State.WAITING and self._has_all(s))
-        ready = (s for s in waiting if s.held_at is None or s.held_at <= due)
-        return min(ready, key=lambda s: s.held_at or 0.0, default=None)
+    def _first_ready(self) -> JobStatus | None:
+        """Return the first job that can start. Runs that another command has locked come last, after a pause."""
+        due = time.monotonic() - LOCKED_RETRY_S
+        waiting = (s for s in self._statuses.values() if s.state is State.WAITING and self._has_needs(s))
+        ready = (s for s in waiting if s.locked_at is None or s.locked_at <= due)
+        return min(ready, key=lambda s: s.locked_at or 0.0, default=None)
 
-    def _lost(self) -> JobStatus | None:
-        """One whose slot went with its node, and will not come back while the others hold what is left."""
+    def _has_needs(self, status: JobStatus) -> bool:
+        return all(self._statuses[name].state is State.DONE for name in status.job.needs)
+
+    def _first_lost(self) -> JobStatus | None:
+        """Return the first job whose slot is lost. The slot cannot restart while others use the nodes that are left."""
         lost = self.lost_slots()
         return next((s for s in self._statuses.values() if s.state is State.RUNNING and s.slot in lost), None)
 
     def lost_slots(self) -> set[int]:
-        """Those that were there and have been silent for LOST_AFTER_S."""
-        silent = time.monotonic() - LOST_AFTER_S
-        return {slot for slot, at in self._last_heartbeat.items() if at < silent}
-
-    def _has_all(self, status: JobStatus) -> bool:
-        return all(self._statuses[name].state is State.DONE for name in status.job.needs)
+        """Return the slots whose last heartbeat is more than LOST_AFTER_S old."""
+        oldest = time.monotonic() - LOST_AFTER_S
+        return {slot for slot, at in self._last_heartbeat.items() if at < oldest}
 
     def finish(self, slot: int, name: str, state: State, reason: str = "") -> None:
-        """`slot` is through with a job; what needs a failed one is skipped, and what needs that.
+        """Record how `slot` ended a job. Jobs that need a failed one are skipped, and so are those that need these.
 
-        WAITING gives it back untouched, since another command is at it. A slot that was taken for lost, and
-        whose job is another's by now, changes nothing.
+        WAITING returns the job untouched, because another command has its run locked. A call from a slot that was
+        counted as lost, and whose job another slot has by now, changes nothing.
         """
         status = self._statuses[name]
         if status.slot != slot or status.state is not State.RUNNING:
             return
         status.state, status.reason = state, reason
-        status.times["ended"] = time.monotonic() - self._began
+        status.times["ended"] = time.monotonic() - self._started
         if state is State.WAITING:
-            status.slot, status.held_at = None, time.monotonic()
+            status.slot, status.locked_at = None, time.monotonic()
             status.attempts -= 1
         if state is State.FAILED:
-            self._skip_after(name)
+            self._skip_dependents(name)
 
-    def _skip_after(self, name: str) -> None:
+    def _skip_dependents(self, name: str) -> None:
         for status in self._statuses.values():
             if name in status.job.needs and status.state is State.WAITING:
                 status.state, status.reason = State.SKIPPED, f"{name} failed"
-                self._skip_after(status.job.name)
+                self._skip_dependents(status.job.name)
 
-    def note(self, slot: int, name: str, reason: str) -> None:
-        """Why a worker of `slot` is about to die: of the first that says it, since the others only miss that one."""
+    def note_error(self, slot: int, name: str, reason: str) -> None:
+        """Record why a worker of `slot` is about to end. The first reason is kept; the others only miss that worker."""
         status = self._statuses[name]
         if status.slot == slot and status.state is State.RUNNING:
             status.reason = status.reason or reason
 
     def report(self, report: EpochReport) -> None:
-        """The last epoch of a run in training."""
+        """Record the last epoch of a run in training."""
         status = self._statuses[f"train {report.run}"]
         status.report = report
         status.first_report = status.first_report or report
-        status.times.setdefault("first epoch", time.monotonic() - self._began)
-        status.times["last epoch"] = time.monotonic() - self._began
+        status.times.setdefault("first epoch", time.monotonic() - self._started)
+        status.times["last epoch"] = time.monotonic() - self._started
 
     def stop(self) -> None:
-        """Hand out nothing more; workers see it through `is_stopping` and save what they are at."""
-        self._stopping = True
+        """Assign no more jobs. Workers see this through `is_stopping`, and save their runs."""
+        self._is_stopping = True
 
     def is_stopping(self, slot: int) -> bool:
-        """Whether `slot` is to save and stop; asking shows that it is alive."""
+        """Return whether `slot` must save and stop; the call is also its heartbeat."""
         self._last_heartbeat[slot] = time.monotonic()
-        return self._stopping
+        return self._is_stopping
 
-    def add_last(self, jobs: list[Job]) -> None:
-        """Jobs that were not known before all others had ended; maybe none. Workers wait for this."""
+    def add_final(self, jobs: list[Job]) -> None:
+        """Add the jobs that depend on how all others ended, perhaps none. Workers wait for this call."""
         self._statuses |= {job.name: JobStatus(job) for job in jobs}
-        self._is_whole = True
+        self._is_complete = True
 
     def is_over(self) -> bool:
-        """Nothing is left, and nothing will be added."""
-        return self.is_done() and (self._is_whole or self._stopping)
+        """Return whether no job is left and none will be added."""
+        return self.is_done() and (self._is_complete or self._is_stopping)
 
     def is_done(self) -> bool:
-        """Nothing is running, and nothing that waits can start. Nobody will stop what a lost slot was at."""
-        gone = self.lost_slots() if self._stopping else set()
-        states = {s.state for s in self._statuses.values() if not (s.state is State.RUNNING and s.slot in gone)}
-        return State.RUNNING not in states and (self._stopping or State.WAITING not in states)
+        """Return whether no job is running and none can start. While stopping, the jobs of lost slots do not count."""
+        lost = self.lost_slots() if self._is_stopping else set()
+        states = {s.state for s in self._statuses.values() if not (s.state is State.RUNNING and s.slot in lost)}
+        return State.RUNNING not in states and (self._is_stopping or State.WAITING not in states)
 
     def statuses(self) -> list[JobStatus]:
-        """All jobs, in order."""
+        """Return the statuses of all jobs, in order."""
         return list(self._statuses.values())

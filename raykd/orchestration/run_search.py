@@ -17,8 +17,9 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import filled, plan_of, run_experiments, stop_signals, teacher_choice_of
+from raykd.orchestration.run_experiments import as_filled, plan_of, run_experiments, stop_signals, teacher_choice_of
 from raykd.orchestration.run_queue import JobStatus
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.space_check import check_search
@@ -50,14 +51,13 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
     """The setting that won, once all is searched and confirmed."""
     settings, folder, options = command.settings, command.folder, command.options
     if not _is_work_left(command):
-        command.say(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
+        command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
         return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
     only_teacher = replace(options, stages=("teacher",))
     teachers = run_experiments([command.experiment], only_teacher, command.console, reports=False)
-    teaching = teacher_choice_of(
-        plan, dataset, (), options
-    )  # the logit cache is there by now, where one was to be filled
-    cache = filled(teaching.cache) if teaching is not None and teaching.cache is not None else None
+    states = RunStates.read(plan.runs, RunStore(options.results))
+    choice = teacher_choice_of(plan, dataset, states, options)
+    cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     with folder.lock(), stop_signals() as stopped:
         _begin(command, identity, teachers, cache and _name_of(cache, plan, dataset, options))
         study = Study(folder, settings, command.own)
@@ -65,7 +65,7 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search cut off after its trials; the same command goes on")
-        command.say(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
+        command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
         return confirm(command, best, cache, stopped.is_set)
 
 
@@ -107,8 +107,8 @@ def _try_all(
     left = settings.num_trials - num_ended(study.trials())
     num_at_once = min(left, settings.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_at_once, num_at_once)
-    command.say(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
-    command.say("workers start, which takes 5 to 10 seconds")
+    command.log(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
+    command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune calls a trial in a working directory of its own: every path must be whole.
     whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
@@ -156,7 +156,7 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
-    fill_s = sum(times["ended"] - times["began"] for times in filled)
+    fill_s = sum(times["ended"] - times["started"] for times in filled)
     command.folder.update(
         family=experiment.family,
         name=command.settings.name,

@@ -1,4 +1,4 @@
-"""A folder of models named by role -> their test accuracies, in report.json's shape."""
+"""Report the test accuracies of a folder of model files, which are named by family and role."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from raykd import models
 from raykd.atomic import write_json
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.orchestration.progress import say
+from raykd.orchestration.progress import log
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
 from raykd.training.compute import best_device, choose
@@ -21,10 +21,12 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def report_models(models_dir: Path, experiments: Sequence[Experiment], data_folder: Path, console: Console) -> None:
-    """Evaluate DIR/<family>_<role>.safetensors (or .pth) on test, and write DIR/report.json.
+    """Evaluate DIR/<family>_<role>.safetensors (or .pth) on the test set, and write DIR/report.json.
 
-    A file of raykd's says what it is of; any other is taken to be of the model in its family's experiment. A
-    role without a file is null. Raises ConfigError for a folder without any, and for weights that do not fit.
+    A file that raykd wrote names its model and data. Any other file must hold weights of the model in its family's
+    experiment. A role without a file is null.
+
+    Raises ConfigError for a folder without any such file, and for weights that do not fit.
     """
     accuracies: dict[str, dict[str, float | None]] = {}
     for experiment in experiments:
@@ -43,7 +45,7 @@ def report_models(models_dir: Path, experiments: Sequence[Experiment], data_fold
             f"families are {families}; roles are {', '.join(ROLES.values())}"
         )
     write_json(models_dir / "report.json", accuracies)
-    say(console, json.dumps(accuracies, indent=1))
+    log(console, json.dumps(accuracies, indent=1))
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -51,7 +53,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Path, console: Console) -> float:
-    """Test accuracy as a fraction."""
+    """Return the test accuracy as a fraction."""
     header = read_header(file)
     if header is not None:
         dataset = load_dataset(header.data, data_folder, header.images.size)
@@ -60,6 +62,6 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
         dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
         model = load_model(file, models.find(recipe.model), images_of(dataset))
-    compute = choose(best_device(), "fp32")  # a file of weights says nothing of precision
-    say(console, f"evaluating {file.name} on {len(dataset.test)} test images")
+    compute = choose(best_device(), "fp32")  # a weights file does not record a precision
+    log(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100

@@ -13,7 +13,7 @@ from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options
-from raykd.orchestration.progress import say
+from raykd.orchestration.progress import log
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import RESULT_VERSION, Plan
 from raykd.spec.search import Search
@@ -42,9 +42,9 @@ class SearchCommand:
         """The experiment's own value of each field that is searched, by dotted path."""
         return self.experiment.default_setting(self.settings)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for a person."""
-        say(self.console, text)
+        log(self.console, text)
 
 
 def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:

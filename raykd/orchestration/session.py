@@ -1,4 +1,4 @@
-"""A Ray for one command: the cluster that RAY_ADDRESS names, such as the job's own, else a private one on this machine.
+"""The Ray of one command: the cluster that RAY_ADDRESS names, as in a Slurm job, or a private one on this machine.
 
 All other RAY_* variables of the shell are ignored (raykd/cluster/ray_variables.py).
 """
@@ -24,34 +24,36 @@ from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
 
 _SETTINGS = {
-    # Train polls its workers at this interval; at the default of 2 s it notices an end late, 3.5 s a trainer.
+    # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # For resources, not processes: they are there at once, or a node is gone and fewer workers are to be tried.
+    # The wait for resources, not for processes. They are free at once, unless a node is lost; then fewer workers start.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
-    # A process a trainer, and nobody asks it: a run hears of its stop from the queue.
+    # It would start one more process per trainer. Runs learn from the queue that they must stop.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's boxes
-    # A search's own files hold what Tune would write of it, and this command its signals.
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's framed tables
+    # The search writes its own files, and the command handles the signals.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-CODE = Path(__file__).parents[2]  # where this process has imported raykd from
+CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
-SLOW_START = "timed out during startup"  # in Ray's message
+SLOW_START = "timed out during startup"  # a part of Ray's message
 
-_open: list[str | None] = []  # where the dashboard is of the session that this process is in
+_open: list[str | None] = []  # the dashboard of the session that this process is in
 
 
 @contextmanager
 def ray_session() -> Iterator[str | None]:
-    """Connect, say where the dashboard is (None where Ray has none), and leave at the end; nested, the same Ray.
+    """Connect to Ray, yield the dashboard's address (None if there is none), and disconnect at the end.
+
+    A nested session uses the Ray of the outer one.
 
     Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray answers there, or RAYKD_START_TIMEOUT_S is not a time;
-    RayNotStarted when none can be started.
+    RayNotStarted when no Ray can be started.
     """
     if _open:
         yield _open[-1]
@@ -64,12 +66,10 @@ def ray_session() -> Iterator[str | None]:
 
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            with chdir(
-                CODE
-            ):  # Ray has workers look for modules where the driver is: not in a repository that is edited
+            with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
                 context = _connect(address or "local", settings, timeout_s)
-            signal.signal(signal.SIGTERM, handler)  # Ray took it, and would end without saving anything
-        except Exception as error:  # of any type, with pages of its log
+            signal.signal(signal.SIGTERM, handler)  # Ray's own handler would end without saving
+        except Exception as error:  # of any type; the message may hold pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
@@ -84,14 +84,14 @@ def ray_session() -> Iterator[str | None]:
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
-    """`ray.init`, repeated while there is time where Ray's own limit of 30 s ends it: a loaded machine needs longer."""
+    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself gives up after 30 s, too soon when busy."""
     import ray
 
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-        except Exception as error:  # of no type of its own
+        except Exception as error:  # Ray has no type of its own for this error
             if SLOW_START not in str(error) or time.monotonic() > deadline:
                 raise
             ray.shutdown()
@@ -99,7 +99,7 @@ def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
 
 @contextmanager
 def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
-    """Raises ConfigError when nobody listens at HOST:PORT: Ray itself would try for minutes, and then abort."""
+    """Raise ConfigError when nothing listens at HOST:PORT. Ray itself would try for minutes, and then abort."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()

@@ -1,4 +1,7 @@
-"""How many runs go side by side, and what each is given. Plain arithmetic, no Ray."""
+"""How many runs train side by side, and which share of the cluster each gets. Plain arithmetic without Ray.
+
+A slot is the place of one run: its workers, with their CPUs and GPUs. Runs of a plan train side by side, one a slot.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,16 +9,17 @@ from dataclasses import dataclass
 from raykd.errors import ConfigError, plural
 from raykd.spec.experiment import Workers
 
-# Runs side by side gain all of a core, threads of one run less: two runs of one thread each do 1.08 times as many steps
-# as one run of two (ResNet-8 at 32x32), 1.8 times at 8x8. Beyond this many threads a step of these models only waits.
+# More runs side by side use all of a core, more threads per run use less: two runs of one thread each do 1.08 times as
+# many steps as one run of two threads (ResNet-8 at 32x32), 1.8 times at 8x8. A step of these models gains nothing from
+# more threads than this.
 MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` runs at a time, each by `workers` processes on `cpus` CPUs (as many threads) and `gpus` GPUs each.
+    """`count` runs side by side, each by `workers` processes with `cpus` CPUs (threads) and `gpus` GPUs per process.
 
-    gpus may be a fraction. min_workers: with how many a run goes on when a node is lost.
+    gpus: may be a fraction. min_workers: how many a run continues with when a node is lost.
     """
 
     count: int
@@ -36,46 +40,49 @@ class Slots:
 
 
 def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
-    """Share out the cluster. `nodes` are the resources of each node, {'CPU': 8, 'GPU': 2}.
+    """Divide the cluster into slots. `nodes` are the resources of each node, such as {'CPU': 8, 'GPU': 2}.
 
-    num_jobs: that want a slot. max_concurrent: how many runs can train side by side. A worker has its GPU to itself,
-    with an equal share of the node's CPUs. Without GPUs, runs that train side by side share the CPUs. `workers`
-    overrides this.
-    Raises ConfigError when not one run fits.
+    num_jobs: jobs that need a slot. max_concurrent: how many runs can train side by side.
+
+    By default a worker has one GPU to itself, with the node's CPUs in proportion. Without GPUs, the runs that train
+    side by side share the CPUs. `workers` overrides this.
+
+    Raises ConfigError when the cluster has no room for even one run.
     """
     nodes = list(nodes)
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
-    able = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
-    share = -(-max_concurrent * workers.count // max(1, len(able)))
-    cpus = workers.cpus or max(1, min((_fair_cpus(node, gpus, share) for node in able), default=1))
-    fits = room(nodes, cpus, gpus)
-    fewest = workers.min_count or workers.count
-    if fits < fewest:
-        found = "; ".join(f"{plural(node.get('CPU', 0), 'CPU')}, {plural(node.get('GPU', 0), 'GPU')}" for node in nodes)
-        wanted, whole = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({found})"
-        if fits or fewest > 1:
+    usable = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
+    workers_per_node = -(-max_concurrent * workers.count // max(1, len(usable)))
+    cpus = workers.cpus or max(1, min((_default_cpus(node, gpus, workers_per_node) for node in usable), default=1))
+    num_fitting = num_workers_that_fit(nodes, cpus, gpus)
+    min_workers = workers.min_count or workers.count
+    if num_fitting < min_workers:
+        sizes = "; ".join(f"{plural(node.get('CPU', 0), 'CPU')}, {plural(node.get('GPU', 0), 'GPU')}" for node in nodes)
+        fields, reason = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({sizes})"
+        if num_fitting or min_workers > 1:
             field = "min_count" if workers.min_count else "count"
-            wanted, whole = f"workers.{field} = {fewest}, {wanted}", f"the nodes have room for {fits} ({found})"
-        raise ConfigError(f"{wanted}: {whole}; ask for less, or --set workers.gpus=0 for CPUs alone")
-    count = max(1, min(fits // workers.count, num_jobs))
-    return Slots(count, cpus, gpus, workers.count, fewest)
+            fields = f"workers.{field} = {min_workers}, {fields}"
+            reason = f"the nodes have room for {num_fitting} ({sizes})"
+        raise ConfigError(f"{fields}: {reason}; ask for less, or --set workers.gpus=0 for CPUs alone")
+    count = max(1, min(num_fitting // workers.count, num_jobs))
+    return Slots(count, cpus, gpus, workers.count, min_workers)
 
 
-def room(nodes: Iterable[Mapping[str, float]], cpus: int, gpus: float) -> int:
-    """How many workers of so many CPUs and GPUs the nodes can have at once."""
-    return sum(_fits(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
+def num_workers_that_fit(nodes: Iterable[Mapping[str, float]], cpus: int, gpus: float) -> int:
+    """Return how many workers with `cpus` CPUs and `gpus` GPUs each fit on the nodes side by side."""
+    return sum(_num_on(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
 
 
-def _fair_cpus(node: Mapping[str, float], gpus: float, share: int) -> int:
-    """Of a worker with `gpus`, or of one of `share` on this node without."""
+def _default_cpus(node: Mapping[str, float], gpus: float, workers_per_node: int) -> int:
+    """Return the CPUs of a worker: in proportion to its GPUs, or an equal share if it has none."""
     cpus = int(node.get("CPU", 1))
-    return int(cpus * gpus / node["GPU"]) if gpus else min(MAX_THREADS, max(1, cpus // share))
+    return int(cpus * gpus / node["GPU"]) if gpus else min(MAX_THREADS, max(1, cpus // workers_per_node))
 
 
-def _fits(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+def _num_on(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     by_cpus = int(node.get("CPU", 0) // cpus)
     if not gpus:
         return by_cpus
-    # A share is of one GPU: two of 0.4 fit on each, not five on two.
+    # A fraction is of one GPU: two workers of 0.4 fit on each GPU, not five on two GPUs.
     by_gpus = node["GPU"] // gpus if gpus >= 1 else int(node["GPU"]) * int(1 / gpus + 1e-9)
     return min(by_cpus, int(by_gpus))

@@ -1,4 +1,4 @@
-"""The plan on Ray: one TorchTrainer a slot, all fed from one queue."""
+"""Run a plan's jobs on Ray: one TorchTrainer per slot, all with jobs from one queue."""
 
 import os
 import shutil
@@ -21,26 +21,26 @@ from ray.util.state import list_actors
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.run_queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
-from raykd.orchestration.slots import Slots, plan_slots, room
+from raykd.orchestration.slots import Slots, num_workers_that_fit, plan_slots
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
-# How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that nothing is left. One
-# that waits for a node that is gone never ends by itself.
+# How long to wait for trainers to end: one that is still starting needs 5 to 20 s to see that no job is left. A trainer
+# that waits for a lost node never ends by itself.
 END_S = 45.0
 KILL_S = 10.0
 IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as the run takes
 
 
 def slots_of(workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
-    """How the nodes that are up are shared out; see `plan_slots`."""
+    """Divide the nodes that are alive into slots; see `plan_slots`."""
     return plan_slots(_nodes(), workers, num_jobs, max_concurrent)
 
 
 def _nodes() -> list[dict[str, float]]:
-    """Resources of those that are alive."""
+    """Return the resources of the nodes that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -49,21 +49,21 @@ def run_jobs(
     slots: Slots,
     results: Path,
     data_folder: Path,
-    watch: Callable[[list[JobStatus]], None],
+    show: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
-    then: Callable[[Sequence[JobStatus]], list[Job]] | None = None,
+    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None = None,
 ) -> list[JobStatus]:
-    """Do `jobs` on `slots`; `watch` sees their statuses a few times a second. Returns how each ended.
+    """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
 
-    then: called with how all jobs ended; returns the jobs to do after them.
+    final_jobs: return the jobs to do after all others, given how these ended.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
-    # Where the driver is: lost with another node, it would take every run with it.
+    # The queue runs beside the driver: if it were lost with another node, every run would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, is_whole=then is None)
-    # A folder of this command's own: a trainer with an earlier one's name and place takes up what that one was at,
-    # and here the queue and the runs' folders know better.
+    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, final_jobs is None)
+    # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
+    # the queue and the runs' folders decide what is resumed.
     storage = results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     trainers = [_trainer(queue, slot, slots, results, data_folder, storage, len(jobs)) for slot in range(slots.count)]
     errors: dict[int, BaseException] = {}
@@ -74,17 +74,17 @@ def run_jobs(
     for thread in threads:
         thread.start()
     try:
-        statuses = _wait(queue, slots, threads, watch, should_stop, then)
+        statuses = _wait(queue, slots, threads, show, should_stop, final_jobs)
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
-        raise RunFailed(f"the queue of the jobs is lost ({reason[0]}); the same command goes on from here") from error
+        raise RunFailed(f"the job queue is lost ({reason[0]}); rerun the same command to resume") from error
     finally:
         if any(thread.is_alive() for thread in threads):
             _kill_controllers()
             _join(threads, KILL_S)
-        shutil.rmtree(storage, ignore_errors=True)  # pointers to what the runs' folders hold
-    watch(statuses)
-    _blame(statuses, errors)
+        shutil.rmtree(storage, ignore_errors=True)  # it holds only pointers into the runs' folders
+    show(statuses)
+    _fail_unserved(statuses, errors)
     return statuses
 
 
@@ -92,32 +92,38 @@ def _wait(
     queue: Any,
     slots: Slots,
     threads: list[threading.Thread],
-    watch: Callable[[list[JobStatus]], None],
+    show: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
-    then: Callable[[Sequence[JobStatus]], list[Job]] | None,
+    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
-    """Until every job is at its end, or every trainer, or all that ran when `should_stop` said so is saved."""
-    told = False
+    """Wait until all jobs or all trainers have ended, or, after `should_stop`, until all running jobs are saved."""
+    is_stopping = False
     while any(thread.is_alive() for thread in threads):
-        watch(ray.get(queue.statuses.remote()))
-        if should_stop() and not told:
+        show(ray.get(queue.statuses.remote()))
+        if should_stop() and not is_stopping:
             ray.get(queue.stop.remote())
-            told = True
-        elif then is not None and ray.get(queue.is_done.remote()):
-            ray.get(queue.add_last.remote(then(ray.get(queue.statuses.remote()))))
-            then = None
+            is_stopping = True
+        elif final_jobs is not None and ray.get(queue.is_done.remote()):
+            ray.get(queue.add_final.remote(final_jobs(ray.get(queue.statuses.remote()))))
+            final_jobs = None
         if ray.get(queue.is_over.remote()):
             break
         lost = ray.get(queue.lost_slots.remote())
-        if len(lost) == slots.count and (left := room(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
-            raise Interrupted(
-                f"nodes are lost, and the others have room for {left} of {plural(slots.min_workers, 'worker')} that a "
-                "run requires; the same command goes on from the last checkpoints where there is room"
-            )
+        if len(lost) == slots.count:
+            _require_nodes_for_one_run(slots)
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())
     _join([thread for slot, thread in enumerate(threads) if slot not in lost], END_S)
     return ray.get(queue.statuses.remote())
+
+
+def _require_nodes_for_one_run(slots: Slots) -> None:
+    """Raise Interrupted when the nodes that are alive have no room for one run."""
+    if (num_fitting := num_workers_that_fit(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
+        raise Interrupted(
+            f"nodes are lost, and the others have room for {num_fitting} of {plural(slots.min_workers, 'worker')} that "
+            "a run requires; rerun the same command on enough nodes to resume from the last checkpoints"
+        )
 
 
 def _join(threads: list[threading.Thread], timeout_s: float) -> None:
@@ -127,14 +133,14 @@ def _join(threads: list[threading.Thread], timeout_s: float) -> None:
 
 
 def _kill_controllers() -> None:
-    """End this command's trainers, whose threads wait for them; they run where the driver does.
+    """Kill the controllers of this command's trainers, for which the threads wait. They run on the driver's node.
 
-    A Ray that is shut down under a waiting thread would end this process with exit code 1.
+    If Ray were shut down under a waiting thread, this process would end with exit code 1.
     """
     job = ray.get_runtime_context().get_job_id()
-    with suppress(Exception):  # of several packages; where Ray cannot be asked there is nothing left to try
-        found: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])
-        for actor in found:
+    with suppress(Exception):  # of several packages; without an answer from Ray there is nothing left to try
+        controllers: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])
+        for actor in controllers:
             if actor.state == "ALIVE" and actor.pid:
                 os.kill(actor.pid, signal.SIGKILL)
 
@@ -142,18 +148,21 @@ def _kill_controllers() -> None:
 def _trainer(
     queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, storage: Path, num_jobs: int
 ) -> TorchTrainer:
-    """A trainer whose workers do the queue's jobs. When one dies all are replaced, and the first asks again."""
+    """Return a trainer whose workers do the queue's jobs. When one worker dies, Ray replaces all workers of the slot.
+
+    The first replacement requests a job, and the queue returns the job that the slot had.
+    """
     worker = WorkerConfig(
         queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus, slots.may_shrink
     )
     return TorchTrainer(
         work,
-        train_loop_config=vars(worker),  # plain values: the controller reads them, and need not import torch for it
+        train_loop_config=vars(worker),  # plain values, for which the controller need not import torch
         torch_config=_group_config(slots, storage),
         scaling_config=ScalingConfig(
             num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
-            elastic_resize_monitor_interval_s=float("inf"),  # smaller after a loss; not larger, by killing what trains
+            elastic_resize_monitor_interval_s=float("inf"),  # shrinks after a loss; growing would kill the training
             resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
         ),
         run_config=RunConfig(
@@ -166,7 +175,7 @@ def _trainer(
 
 
 def _group_config(slots: Slots, storage: Path) -> GroupConfig:
-    """How a run's workers communicate: gradients from GPU to GPU over NCCL, everything else over gloo."""
+    """Have the workers of a run send gradients from GPU to GPU over NCCL, and everything else over gloo."""
     backend = "cpu:gloo,cuda:nccl" if slots.gpus else "gloo"
     timeout_s = IDLE_S if slots.may_shrink else int(STUCK.total_seconds())
     return GroupConfig(backend=backend, timeout_s=timeout_s, folder=str(storage / "groups"))
@@ -175,12 +184,12 @@ def _group_config(slots: Slots, storage: Path) -> GroupConfig:
 def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:
     try:
         trainer.fit()
-    except Exception as error:  # noqa: BLE001 - kept for _blame, which names it beside the runs it cost
+    except Exception as error:  # noqa: BLE001 - reported by _fail_unserved, with the jobs that it affects
         errors[slot] = error
 
 
-def _blame(statuses: list[JobStatus], errors: dict[int, BaseException]) -> None:
-    """Jobs that no trainer was left to do have failed, by the trainer's error."""
+def _fail_unserved(statuses: list[JobStatus], errors: dict[int, BaseException]) -> None:
+    """Mark the jobs that no trainer was left to do as failed, with the trainer's error as the reason."""
     for status in statuses:
         if errors and status.state in (State.WAITING, State.RUNNING):
             error = errors.get(status.slot if status.slot is not None else -1, next(iter(errors.values())))

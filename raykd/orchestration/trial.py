@@ -17,7 +17,7 @@ from raykd.errors import Interrupted, RaykdError
 from raykd.orchestration.nested_trial import train_by_workers
 from raykd.orchestration.searcher import CUT_OFF, FAILED, OUTSIDE
 from raykd.orchestration.trial_loop import TrialConfig, train_trial
-from raykd.orchestration.worker_link import StopLink
+from raykd.orchestration.worker_link import StopPoller
 from raykd.training.compute import release_memory
 from raykd.training.failure import failure_of, loses_gpu
 
@@ -29,11 +29,11 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
     """Train the distilled student with the setting in `config`; Tune hears of each epoch that it was not told."""
     os.environ.setdefault(*THREAD_TIMEOUT)
     try:
-        with StopLink(shared.stop) as link:
+        with StopPoller(shared.stop.is_set.remote) as stop:
             if shared.workers > 1:
-                last = train_by_workers(config, shared, link.should_stop)
+                last = train_by_workers(config, shared, stop.should_stop)
             else:
-                last = train_trial(config, shared, tune.report, link.should_stop)
+                last = train_trial(config, shared, tune.report, stop.should_stop)
     except Interrupted:
         last = {CUT_OFF: True}
     except Exception as error:

@@ -55,7 +55,7 @@ class TrialProgress(LiveTable, Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         shown = _Shown(trial.config[NUMBER], trial.config[SETTING], said_at=time.monotonic())
         if trial.trial_id in self._running:
-            self.say(f"trial {shown.number} goes on in another worker")
+            self.log(f"trial {shown.number} goes on in another worker")
         self._running[trial.trial_id] = shown
         self.redraw(self._table)
 
@@ -66,7 +66,7 @@ class TrialProgress(LiveTable, Callback):
         shown.result = dict(result)
         if not result.get("done") and self.is_due(shown.said_at):
             shown.said_at = time.monotonic()
-            self.say(self._line(shown))
+            self.log(self._line(shown))
         self.redraw(self._table)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -81,25 +81,25 @@ class TrialProgress(LiveTable, Callback):
     def _end(self, shown: _Shown) -> None:
         result, name = shown.result, f"trial {shown.number}  {words(shown.setting)}"
         if OUTSIDE in result:
-            self.say(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
+            self.log(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
             return
         if CUT_OFF in result:
-            self.say(f"{name}  saved at the step it was at")
+            self.log(f"{name}  saved at the step it was at")
             return
         state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
         self._num_ended[state] += 1
         self._ended_here += 1
         if state == "failed":
-            self.say(f"{name}  failed: {result[FAILED]}{self._summary()}")
+            self.log(f"{name}  failed: {result[FAILED]}{self._summary()}")
             return
         values = tuple(result[metric] for metric in self._search.metrics)
         figures = ", ".join(in_units(self._search, values))
         if state == "stopped":
-            self.say(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
+            self.log(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
             return
         is_best = self._note_best(shown.number, values)
         best = ", the best so far" if is_best and len(values) == 1 else ""
-        self.say(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
+        self.log(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
 
     def _note_best(self, number: int, values: tuple[float, ...]) -> bool:
         """Whether it is, by the first metric."""

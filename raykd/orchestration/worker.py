@@ -1,9 +1,10 @@
-"""What a trainer's workers do: job after job from the queue, each through the one loop, reported to Ray Train.
+"""The workers of a trainer: they do one job after another from the queue, and report to Ray Train.
 
-Where a run has several workers, the first asks the queue and tells the others; all then train on shares of a batch.
+Where a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
+part of every batch.
 
-A run's own folder is the truth about it. What `ray.train.report` carries is a pointer to that folder's
-checkpoint, so nothing is copied twice and a replaced worker goes on from the file itself.
+The run's folder holds everything that is needed to resume. `ray.train.report` carries only a pointer to the checkpoint
+in that folder, so nothing is copied, and a replacement worker resumes from the file itself.
 """
 
 import json
@@ -11,6 +12,7 @@ import tempfile
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,15 +42,15 @@ from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import Logging, RunLocked, train_one
 
-ASK_AGAIN_S = 0.2  # how long a free slot waits before it asks for a job again
+IDLE_POLL_S = 0.2  # between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
-_out_of_memory: set[str] = set()  # names of jobs that had no memory on a shared GPU
-SHARES = 16  # of a part of a logit cache: some seconds of work for each of several workers
+PIECES = 16  # of one part of a logit cache; with several workers each piece is some seconds of work
+_out_of_memory: set[str] = set()  # names of jobs that ran out of memory on a shared GPU
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What each worker of a slot is given: the queue's handle, where results and data are, CPU threads, GPUs."""
+    """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker."""
 
     queue: Any
     slot: int
@@ -60,33 +62,32 @@ class WorkerConfig:
 
     @property
     def options(self) -> Options:
-        """Where results and data are."""
         return Options(self.results, self.data_folder)
 
 
 def work(config: dict[str, Any]) -> None:
-    """The `train_loop_per_worker` of every trainer."""
+    """Do jobs until the queue is over. This is the `train_loop_per_worker` of every trainer."""
     worker, everyone = WorkerConfig(**config), all_workers(config["may_shrink"])
     link = QueueLink(worker.queue, worker.slot)
-    if everyone.is_first:
-        link.start()
-    while True:
-        job, is_over = everyone.first(link.next)
-        if job is not None:
-            _do(job, worker, everyone, link)
-        elif is_over:
-            return
-        else:
-            time.sleep(ASK_AGAIN_S)
+    with link if everyone.is_first else nullcontext():
+        while True:
+            job, is_over = everyone.first(link.next_job)
+            if job is not None:
+                _do(job, worker, everyone, link)
+            elif is_over:
+                return
+            else:
+                time.sleep(IDLE_POLL_S)
 
 
 def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> None:
-    """Do one job and tell the queue how it ended.
+    """Do one job, and report to the queue how it ended.
 
-    What goes wrong in it is the job's failure and not the worker's. But where others share the job they wait for
-    this worker, and where the GPU is lost this process can do no other: then it ends, and Ray replaces all of them.
+    An error fails the job and not the worker, with two exceptions: when other workers share the job, they wait for this
+    one, and when the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
+    workers.
     """
-    torch.set_num_threads(worker.threads)  # the job before may have kept the threads that it began with
+    torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
     state, reason, group = State.DONE, "", everyone
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
@@ -94,9 +95,8 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         if job.kind == "train":
             group = everyone.part(job.run.recipe.batch_size)
             _train(job, worker, group, everyone.size, link)
-            reason = _imported_in_words(job.run, worker)
+            reason = _import_result(job.run, worker)
         elif job.kind == "fill":
-            group = everyone
             _fill(job, worker, everyone, link)
         elif everyone.is_first:
             _evaluate(job.run, worker)
@@ -106,12 +106,12 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
         state, reason = State.FAILED, str(error)
-        if group.size == 1 and _may_fit_later(job, error, worker.gpus):
+        if group.size == 1 and _is_retried(job, error, worker.gpus):
             state = State.WAITING
     except Exception as error:
-        reason = reason_of(error)
+        reason = failure_reason(error)
         if group.size > 1 or loses_gpu(error):
-            link.note(job, reason)  # a worker that is gone looks the same from here as a mistake in the code
+            link.note_error(job, reason)  # the error may only mean that another worker was lost
             raise
         state = State.FAILED
     finally:
@@ -122,10 +122,10 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         raise RunFailed(reason)
 
 
-def _may_fit_later(job: Job, error: RaykdError, gpus: float) -> bool:
-    """Whether to try a run again that had no memory on a GPU that it shares: another run may have taken it.
+def _is_retried(job: Job, error: RaykdError, gpus: float) -> bool:
+    """Return whether to retry a job that ran out of memory on a shared GPU, because another run may have used it.
 
-    Once in each worker's process, after the jobs that are ready.
+    Each worker process retries a job once, after the jobs that are ready.
     """
     if not 0 < gpus < 1 or job.name in _out_of_memory or not is_out_of_memory(error):
         return False
@@ -133,8 +133,8 @@ def _may_fit_later(job: Job, error: RaykdError, gpus: float) -> bool:
     return True
 
 
-def reason_of(error: Exception) -> str:
-    """Return why a job failed: one line for a disk, a quota or rights; with the traceback for a mistake in the code."""
+def failure_reason(error: Exception) -> str:
+    """Return why a job failed: one line for a disk, a quota or rights; with a traceback for an error in the code."""
     if is_environment_error(error):
         return f"{error}; {RESUME}"
     return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
@@ -148,27 +148,27 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
-    """Fill a part of a teacher's logit cache, each of several workers a share of it."""
+    """Fill one part of a logit cache. Several workers divide the part into pieces."""
     assert job.cache is not None
     filler = _filler(job.cache, worker.options, worker.gpus)
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
-    for share in range(SHARES):  # the first worker alone hears of a stop, and the others between two shares
+    for piece in range(PIECES):  # only the first worker polls whether to stop; the others learn it between two pieces
         if group.agree(link.should_stop())[0]:
-            raise Interrupted("stopped while the teacher's logit cache is filled; the same command goes on")
-        filler.fill(job.part, share * group.size + group.rank, SHARES * group.size)
-    group.gather(torch.zeros(1))  # a part is done when all have done theirs
+            raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
+        filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
+    group.gather(torch.zeros(1))  # the part is filled when all workers are here
 
 
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
-    """For all parts that this worker fills one after another."""
+    """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
     return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_of(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
-    """Train a run with the workers of `group`. Their reports reach Ray only where all workers are in the group."""
+    """Train a run with the workers of `group`. Ray Train gets reports only when all workers are in the group."""
     if not group.is_member:
         return
     run, store, device = job.run, RunStore(worker.results), device_of(worker.gpus)
@@ -187,16 +187,17 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     to_ray.flush()
 
 
-def _imported_in_words(run: Run, worker: WorkerConfig) -> str:
-    """What was found of an imported teacher, for the log; '' for a run that was trained."""
+def _import_result(run: Run, worker: WorkerConfig) -> str:
+    """Return a line about the evaluation of an imported teacher; '' for a run that was trained."""
     found = read_import_check(RunStore(worker.results).folder(run)) if run.imported is not None else None
     return describe_import(found) if found is not None else ""
 
 
 class _RayReports:
-    """Metrics for Ray Train, with a pointer to where the run can be taken up again.
+    """Send metrics and the pointer to the run's checkpoint to Ray Train.
 
-    Sent by a thread: a report waits for Train's controller, 0.2 s, and for ever on a node that was cut off.
+    A thread sends them, because a report waits 0.2 s for Train's controller, and for ever on a node that has lost its
+    connection.
     """
 
     def __init__(self, checkpoint: Path, group: Group) -> None:
@@ -214,17 +215,17 @@ class _RayReports:
         self._reported = time.monotonic()
 
     def _is_due(self, reported: float) -> bool:
-        """Of several workers, all or none: a report waits for the others'."""
+        """Return the first worker's decision, because a report waits for those of all workers."""
         return self._group.agree(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
-        """Wait until the last one is told, a while. That Ray could not be told is no failure of the run."""
+        """Wait up to ANSWER_S until the last report is sent. A report that fails does not fail the run."""
         self._thread.shutdown(wait=False)
         if self._sent is None:
             return
         wait([self._sent], timeout=ANSWER_S)
         if self._sent.done() and (error := self._sent.exception()):
-            print(f"raykd: not told to Ray Train: {error}")
+            print(f"raykd: an epoch could not be reported to Ray Train: {error}")
 
     def _send(self, report: EpochReport) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""A word from the command to its trials that they save and stop, on whichever node they are.
+"""The connection between a worker and its command: jobs, how they ended, and whether to stop.
 
-A slot's worker and the queue: jobs, how they ended, and whether to stop.
+Whether to stop is polled by a thread, so that a training step never waits for an answer over the network.
 """
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,11 +13,12 @@ from ray.exceptions import RayError
 
 from raykd.orchestration.run_queue import Job, State
 
-ASK_EVERY_S = 0.5
+POLL_S = 0.5
+ANSWER_S = 20.0  # without an answer for this long, the command counts as unreachable
 
 
 class StopFlag:
-    """The command's side, an actor of no CPUs beside it."""
+    """The actor that the trials of a search poll. It runs beside the driver and needs no CPU."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -28,79 +30,65 @@ class StopFlag:
         return self._is_set
 
 
-class StopLink:
-    """A trial's side: a thread asks, so that no step waits for the answer."""
+class StopPoller:
+    """A context manager with a thread that polls whether to stop.
 
-    def __init__(self, flag: Any) -> None:
-        self._flag = flag
-        self._ended, self._stopping = threading.Event(), threading.Event()
+    A worker that gets no answer saves its run and stops, well before LOST_AFTER_S: either its node has lost the
+    connection, and another worker will resume its run, or the command has ended, and Ray will end the worker.
+    """
+
+    def __init__(self, poll: Callable[[], Any]) -> None:
+        """poll: return Ray's reference to the answer of an actor, true for stop."""
+        self._poll = poll
+        self._has_ended, self._stop, self._unreachable = threading.Event(), threading.Event(), threading.Event()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._ask, daemon=True, name="raykd-stop").start()
+        threading.Thread(target=self._poll_until_stop, daemon=True, name="raykd-stop").start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._has_ended.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the command has asked to stop."""
+        return self._stop.is_set()
 
     def should_stop(self) -> bool:
-        return self._stopping.is_set()
+        """Return whether to save and stop: the command has asked for it, or is unreachable at present."""
+        return self.is_stopping or self._unreachable.is_set()
 
-    def _ask(self) -> None:
-        while not self._ended.wait(ASK_EVERY_S):
+    def _poll_until_stop(self) -> None:
+        while not (self.is_stopping or self._has_ended.wait(POLL_S)):
             try:
-                if ray.get(self._flag.is_set.remote(), timeout=ASK_EVERY_S * 20):
-                    self._stopping.set()
-                    return
-            except RayError:  # the command is gone, and Ray will end this process
-                self._stopping.set()
-                return
+                if ray.get(self._poll(), timeout=ANSWER_S):
+                    self._stop.set()
+                self._unreachable.clear()
+            except RayError:  # no answer in time, or no such actor any more
+                self._unreachable.set()
 
 
-ASK_EVERY_S = 0.5
-ANSWER_S = 20.0  # without an answer for so long, the queue cannot be reached
-
-
-class QueueLink:
-    """Whether to stop is asked by a thread, so that a step never waits for the answer.
-
-    A worker that gets no answer is on a node that was cut off, and its run will be given to another: it saves and
-    stops, well before LOST_AFTER_S. Where the answer comes after all, it asks for a job again.
-    """
+class QueueLink(StopPoller):
+    """The queue, as the workers of one slot use it. The first worker polls, which is also the slot's heartbeat."""
 
     def __init__(self, queue: Any, slot: int) -> None:
+        """queue: the handle of the RunQueue's actor."""
+        super().__init__(lambda: queue.is_stopping.remote(slot))
         self._queue, self._slot = queue, slot
-        self.stopping = threading.Event()
-        self.lost = threading.Event()
 
-    def start(self) -> None:
-        """Ask from now on, as the slot's first worker: that is how the queue knows that the slot is alive."""
-        threading.Thread(target=self._ask, daemon=True, name="raykd-stop").start()
-
-    def next(self) -> tuple[Job | None, bool]:
-        """The next job, if there is one now; and whether there will be no more."""
-        job: Job | None = ray.get(self._queue.next.remote(self._slot))
-        return job, job is None and (self.stopping.is_set() or ray.get(self._queue.is_over.remote()))
+    def next_job(self) -> tuple[Job | None, bool]:
+        """Return the next job, or None if there is none now; and whether no more jobs will come."""
+        job: Job | None = ray.get(self._queue.next_job.remote(self._slot))
+        return job, job is None and (self.is_stopping or ray.get(self._queue.is_over.remote()))
 
     def finish(self, job: Job, state: State, reason: str) -> None:
-        """A job at its end, or at a stop that the queue wanted, or not."""
-        if state is State.STOPPED and not self.stopping.is_set():
-            state, reason = State.WAITING, f"lost touch with the queue; {reason}"
+        """Report how a job ended. A job that stopped without the command's request waits, and is resumed."""
+        if state is State.STOPPED and not self.is_stopping:
+            state, reason = State.WAITING, f"the queue was unreachable; {reason}"
         ray.get(self._queue.finish.remote(self._slot, job.name, state, reason))
 
-    def note(self, job: Job, reason: str) -> None:
-        """Why this worker will be gone."""
-        ray.get(self._queue.note.remote(self._slot, job.name, reason))
-
-    def should_stop(self) -> bool:
-        return self.stopping.is_set() or self.lost.is_set()
-
-    def _ask(self) -> None:
-        while not self.stopping.wait(ASK_EVERY_S):
-            try:
-                if ray.get(self._queue.is_stopping.remote(self._slot), timeout=ANSWER_S):
-                    self.stopping.set()
-                self.lost.clear()
-            except RayError:  # no answer in time, or nobody there
-                self.lost.set()
+    def note_error(self, job: Job, reason: str) -> None:
+        """Report why this worker is about to end."""
+        ray.get(self._queue.note_error.remote(self._slot, job.name, reason))

@@ -1,8 +1,8 @@
-"""Train one run in its folder: shared by a Ray Train worker, a trial of a search and the plan without Ray.
+"""Train one run in its folder. A Ray Train worker, a trial of a search and the script without Ray all call this.
 
     train_one(run, folder, dataset, device, RunStore(results), logit_cache, Hooks(on_epoch, should_stop))
 
-The steps: lock the folder, choose the teacher, train, and write TensorBoard files and usage where they are asked for.
+The steps: lock the folder, choose the teacher, train, and write TensorBoard files and usage if requested.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,10 +33,10 @@ class RunLocked(RunFailed):
 
 @dataclass(frozen=True)
 class Logging:
-    """What to write beside the run's own files.
+    """Which optional files to write.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: {dotted path: value} for TensorBoard's HPARAMS.
-    gpus: GPUs of this worker, for its usage file; None writes no usage.
+    gpus: the GPUs of this worker, for its usage file; None writes no usage file.
     """
 
     tensorboard: bool = False
@@ -58,22 +58,21 @@ def train_one(
     group: Group = ALONE,
     logging: Logging = NO_LOGGING,
 ) -> None:
-    """Train `run` in `folder` from where it stands to its end; all workers of `group` call this.
+    """Start or resume `run` in `folder`, and train it to its end. All workers of `group` call this.
 
     cache: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
-    worker; files are written by the first one.
+    worker; the first worker writes the files.
 
-    Raises what `fit` raises, ConfigError for several workers on MIG instances of one node, RunFailed with a remedy
-    where a step has no memory, and RunLocked in all workers where another process writes the folder.
+    Raises what `fit` raises; ConfigError for several workers on MIG instances of one node; RunFailed with a remedy when
+    a step runs out of memory; and RunLocked in all workers when another process has locked the folder.
     """
     require_separate_gpus(group, device)
-    with ExitStack() as held:
-        held.enter_context(locked(folder, group))
-        teacher_source_at_start = group.first(
-            lambda: folder.teacher_source_at_start
-        )  # another node may have an older file in memory
-        teacher = load_teacher(run, teacher_source_at_start, cache, store, dataset, device)
-        board = held.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder, group))
+        # Read by the first worker only: the file system of another node may still show an older file.
+        source_at_start = group.first(lambda: folder.teacher_source_at_start)
+        teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
+        board = stack.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
         def on_epoch(report: EpochReport) -> None:
             if group.is_first and logging.tensorboard:
@@ -82,23 +81,23 @@ def train_one(
 
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
-            held.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_started))
+            stack.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_started))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
 
 @contextmanager
 def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
-    """Raise RunFailed with a remedy for a training step that has no memory, and leave that in run.json.
+    """Turn an out-of-memory error of a training step into RunFailed with a remedy, and record it in run.json.
 
-    The first worker writes run.json; of another worker only the error is left.
+    Only the first worker writes run.json.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = out_of_memory_in_words(run, error)
         if group.is_first:
-            with suppress(OSError):  # on a full disk; the error says enough
+            with suppress(OSError):  # on a full disk; the raised error has the reason
                 folder.update(status="failed", reason=reason, failure="out of memory")
         raise RunFailed(reason) from error
 
@@ -107,18 +106,18 @@ def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Itera
 def locked(folder: RunFolder, group: Group = ALONE, wait_s: float = WRITER_WAIT_S) -> Iterator[None]:
     """Hold the lock of `folder` in the first worker of `group`. The lock is reentrant within a process.
 
-    Raises RunLocked in all workers where another process still holds it after `wait_s` seconds.
+    Raises RunLocked in all workers when another process still holds it after `wait_s` seconds.
     """
-    with ExitStack() as held:
-        if reason := group.first(lambda: _lock(folder, held, wait_s)):
+    with ExitStack() as stack:
+        if reason := group.first(lambda: _lock(folder, stack, wait_s)):
             raise RunLocked(reason)
         yield
 
 
-def _lock(folder: RunFolder, held: ExitStack, wait_s: float) -> str:
-    """Add the folder's lock to `held`; return which process holds it where that fails, else ''."""
+def _lock(folder: RunFolder, stack: ExitStack, wait_s: float) -> str:
+    """Enter the folder's lock into `stack`. If that fails, return which process holds it, else ''."""
     try:
-        held.enter_context(folder.writer(wait_s))
+        stack.enter_context(folder.writer(wait_s))
     except RunFailed:
         return f"locked by {folder.record().get('writer', 'another process')}"
     return ""

@@ -80,7 +80,7 @@ def test_job_without_room_for_a_run_is_saved_and_goes_back_into_the_queue(
     breakable.power_off("cn2")
     breakable.wait_for_output(job_id, f"cut off: requeueing job {job_id}", timeout_s=120)
     output = breakable.output(job_id)
-    assert "the others have room for 1 of the 2 workers that a run wants; every run is saved" in output
+    assert "the others have room for 1 of 2 workers that a run requires; rerun the same command" in output
     deadline = time.monotonic() + 60
     while breakable.job(job_id)["JobState"] != "PENDING" and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""One Ray for all tests of this folder that request `cluster`. A test that breaks it fails, and no other does."""
+"""One Ray for all tests of this folder that request `cluster`. A test that breaks it fails, and no other test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def shared_ray_outlives_the_test(shared_ray: SharedRay) -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def searched(shared_ray: SharedRay, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The results of a search that nothing disturbed, and how it ended."""
+    """Run an undisturbed search; return its results folder and how it ended."""
     shared_ray.start()
     results = tmp_path_factory.mktemp("search")
     return results, run_search(results)
@@ -41,5 +41,5 @@ def searched(shared_ray: SharedRay, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def results(searched: tuple[Path, Ended]) -> Path:
-    """Of the search that nothing disturbed."""
+    """Return the results folder of the undisturbed search."""
     return searched[0]

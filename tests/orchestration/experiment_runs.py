@@ -31,11 +31,11 @@ DIGITS = ROOT / "experiments" / "digits.py"
 NO_DATA = Path("no-data-here")
 CPU = torch.device("cpu")
 TIMEOUT_S = 150.0
-CLOCKED = ("images_per_s", "seconds")  # columns of a history that no two runs share
+CLOCKED = ("images_per_s", "seconds")  # columns of a history that differ between equal runs
 
 
 def environment(cpus: int) -> dict[str, str]:
-    """This process's, with a Ray of `cpus` CPUs and no GPU, at the priority of the other processes here."""
+    """Return this process's environment, for a Ray with `cpus` CPUs and no GPU at normal priority."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     resources = json.dumps({"CPU": cpus, "GPU": 0})
     return kept | {"RAYKD_RAY_OVERRIDE_RESOURCES": resources, "RAYKD_RAY_worker_niceness": "0"}
@@ -43,7 +43,7 @@ def environment(cpus: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an experiment ended, and what it printed."""
+    """The exit code and the output of a command that has ended."""
 
     exit_code: int
     lines: list[str]
@@ -53,7 +53,7 @@ class Ended:
 def run_here(
     experiments: Sequence[Experiment], results: Path, stages: Sequence[Stage] = STAGES, log: io.StringIO | None = None
 ) -> Ended:
-    """An experiment as the command line would run it, in this process and its Ray; `log` can be read meanwhile."""
+    """Run experiments as the command line does, in this process and its Ray. `log` can be read meanwhile."""
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):
@@ -62,7 +62,7 @@ def run_here(
 
 
 class Command:
-    """`python experiments/digits.py ...`, or another file's, in a process of its own."""
+    """`python experiments/digits.py ...`, or another experiment file, as a child process."""
 
     def __init__(self, words: Sequence[str], environ: dict[str, str], output: Path, file: Path = DIGITS) -> None:
         self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
@@ -71,24 +71,24 @@ class Command:
             self.process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=out, stderr=err)
 
     def wait_for(self, part: str) -> str:
-        """The first line with `part` in it."""
+        """Wait for a line of the output with `part` in it, and return it."""
 
-        def found() -> str | None:
+        def first_line() -> str | None:
             assert self.process.poll() is None, f"ended early:\n{self.stdout.read_text()}{self.stderr.read_text()}"
             whole = self.stdout.read_text().rpartition("\n")[0]
             return next((line for line in whole.splitlines() if part in line), None)
 
-        return wait_until(found, f"'{part}'")
+        return wait_until(first_line, f"'{part}'")
 
     def end(self, timeout_s: float = TIMEOUT_S) -> Ended:
-        """Wait for it."""
+        """Wait for the command to end."""
         code = self.process.wait(timeout_s)
         return Ended(code, self.stdout.read_text().splitlines(), self.stderr.read_text().splitlines())
 
 
 @contextlib.contextmanager
 def command(words: Sequence[str], environ: dict[str, str], output: Path, file: Path = DIGITS) -> Iterator[Command]:
-    """One that does not outlive the block. Its Ray goes with it."""
+    """Start a command, and kill it at the end of the block if it still runs. Its Ray ends with it."""
     made = Command(words, environ, output, file)
     try:
         yield made
@@ -98,20 +98,20 @@ def command(words: Sequence[str], environ: dict[str, str], output: Path, file: P
             made.process.wait()
 
 
-def wait_until(found: Callable[[], Any], what: str) -> Any:
-    """What `found` gives once it gives something."""
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Return the first true value of `condition`. Raises AssertionError after TIMEOUT_S."""
     until = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until:
-        if result := found():
+        if result := condition():
             return result
         time.sleep(0.02)
     raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
 
 
 def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
-    """The loop alone on one thread, after its teacher, as a worker of one CPU would; nothing of Ray.
+    """Train `run` and its teacher with the loop alone on one thread, as a worker with one CPU does, without Ray.
 
-    caches: of an experiment; the teacher, which has the same bits there, then teaches from its logit cache.
+    caches: the logit caches of an experiment whose teacher has the same weights; None for a live teacher.
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder
@@ -122,12 +122,12 @@ def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path
 
 
 def curve(folder: RunFolder) -> list[dict[str, Any]]:
-    """The history without what depends on the clock."""
+    """Return the history without the columns that depend on the clock."""
     return [{name: value for name, value in row.items() if name not in CLOCKED} for row in folder.history()]
 
 
-def assert_same_bits(found: RunFolder, wanted: RunFolder) -> None:
-    """Best weights, their record and every epoch's figures."""
-    assert found.best.read_bytes() == wanted.best.read_bytes(), f"{found.path.name}: other weights"
-    assert curve(found) == curve(wanted)
-    assert found.record()["best"] == wanted.record()["best"]
+def assert_same_bits(actual: RunFolder, expected: RunFolder) -> None:
+    """Assert that best weights, their record and the metrics of every epoch are equal."""
+    assert actual.best.read_bytes() == expected.best.read_bytes(), f"{actual.path.name}: other weights"
+    assert curve(actual) == curve(expected)
+    assert actual.record()["best"] == expected.record()["best"]

@@ -1,4 +1,4 @@
-"""The Ray that the tests of this folder share: started once, and again where a test has broken it."""
+"""The Ray that the tests of this folder share: started once, and restarted after a test that breaks it."""
 
 import os
 from contextlib import ExitStack
@@ -8,11 +8,11 @@ from experiment_runs import environment
 
 from raykd.orchestration.session import ray_session
 
-TO_JOIN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")  # what another process needs besides the address
+TO_JOIN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")  # what another process needs in addition to the address
 
 
 class SharedRay:
-    """A private Ray of this process, as a laptop gets one, with two CPUs and no GPU on any machine."""
+    """A private Ray of this process, as on a laptop, with two CPUs and no GPU on any machine."""
 
     def __init__(self) -> None:
         self._address = ""  # HOST:PORT of its GCS while it runs
@@ -38,7 +38,7 @@ class SharedRay:
         self._stack.close()
 
     def damage(self) -> str | None:
-        """Return what keeps the next test from using it; None if nothing does or if it does not run."""
+        """Return why the next test cannot use it; None if it can, or if this Ray does not run."""
         if not self._address:
             return None
         import ray

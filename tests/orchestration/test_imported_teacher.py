@@ -15,7 +15,7 @@ from small_runs import NO_WEIGHTS, digits, recipe
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
-from raykd.orchestration.run_queue import jobs_of
+from raykd.orchestration.run_queue import plan_jobs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
@@ -97,9 +97,9 @@ def test_every_run_waits_for_every_imported_teacher(tmp_path) -> None:
     save_file(good_state(), tmp_path / "a.safetensors")
     imported = make_plan(importing(tmp_path / "a.safetensors"), digits(), NO_WEIGHTS).runs
     other = make_plan(replace(importing("x"), family="other", teacher_checkpoint=None), digits(), NO_WEIGHTS).runs
-    jobs = jobs_of([*other, *imported], set(), set())
+    jobs = plan_jobs([*other, *imported], set(), set())
     first = f"train {imported[0].name}"
     waiting = [job for job in jobs if job.kind == "train" and job.name != first]
     assert len(waiting) == 5 and all(first in job.needs for job in waiting)
-    done = jobs_of([*other, *imported], {imported[0].name}, set())
+    done = plan_jobs([*other, *imported], {imported[0].name}, set())
     assert not any(first in job.needs for job in done)

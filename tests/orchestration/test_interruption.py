@@ -1,5 +1,7 @@
-"""One command, cut off by Slurm's warning, then killed with all it had, then typed again: the bits are those of a
-run that nobody disturbed, and a log holds raykd's own lines and no others."""
+"""A command is interrupted by Slurm's warning, then killed, then rerun: its results equal those of an undisturbed run.
+
+Its log holds only lines of raykd.
+"""
 
 import io
 import os
@@ -39,21 +41,18 @@ from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-SETTINGS = (*small_experiment.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is cut off in twice
+SETTINGS = (*small_experiment.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is interrupted twice
 END_OF_RAY_S = 30.0
-AGENTS = (
-    "ray::DashboardAgent",
-    "ray::RuntimeEnvAgent",
-)  # stay for a minute to tell a GCS that is gone; they do nothing
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they retry for a minute to reach a GCS that has ended
 
-OWN_LINES = (
+LOG_LINES = (
     r"3 runs, \d of them done before; results in \S+",
     r"digits: 200 of 1,000 train \(students train on 100\), 200 validation \(held out of train\), "
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
     r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
     r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+ s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
-    r"workers start, which takes 10 to 20 seconds",
+    r"starting workers, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
     r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+",
@@ -62,13 +61,13 @@ OWN_LINES = (
 
 
 def planned() -> dict[str, Run]:
-    """By stage, one each."""
+    """Return the runs by stage, one each."""
     return {run.stage: run for run in small_experiment.runs(settings=SETTINGS)}
 
 
 @dataclass
 class Story:
-    """What the commands left behind them, in order."""
+    """What the three commands left behind."""
 
     results: Path
     folder: Path
@@ -81,11 +80,11 @@ class Story:
     def run(self, stage: str) -> RunFolder:
         return RunStore(self.results).folder(planned()[stage])
 
-    def left(self) -> list[Path]:
-        """What is below RAYKD_TMP now."""
+    def private_files(self) -> list[Path]:
+        """Return what is in the private folder below RAYKD_TMP."""
         return sorted((self.folder / f"raykd-{os.getuid()}").iterdir())
 
-    def type(self, environ: dict[str, str], name: str) -> Command:
+    def start(self, environ: dict[str, str], name: str) -> Command:
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
         return command(["--results", str(self.results), *settings], environ, self.results / name)
 
@@ -94,9 +93,9 @@ class Story:
 
 
 def warn(story: Story, address: str) -> None:
-    """In a Ray that is there already, as in a job: SIGUSR2 is what Slurm sends before the time limit."""
+    """Send SIGUSR2, Slurm's warning before the time limit, to a command on a running Ray, as in a job."""
     shared = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")} | {"RAY_ADDRESS": address}
-    with story.type(environment(cpus=1) | shared, "first") as first:
+    with story.start(environment(cpus=1) | shared, "first") as first:
         first.wait_for(f"{planned()['teacher'].name}  epoch")
         first.process.send_signal(signal.SIGUSR2)
         story.warned = first.end()
@@ -105,17 +104,17 @@ def warn(story: Story, address: str) -> None:
 
 
 def kill(story: Story) -> None:
-    """The driver alone, as a lack of memory would; its Ray has to notice."""
-    with story.type(story.private(), "second") as second:
+    """Kill only the driver, as the kernel does when memory runs out. Its Ray must end by itself."""
+    with story.start(story.private(), "second") as second:
         second.wait_for(f"{planned()['teacher'].name}  epoch")
         children = psutil.Process(second.process.pid).children(recursive=True)
         processes = [child for child in children if child.cmdline()[:1] and child.cmdline()[0].strip() not in AGENTS]
         assert len(processes) > 5
         second.process.kill()
-        began = time.monotonic()
+        started = time.monotonic()
         wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
-        story.seconds_to_end_of_ray = time.monotonic() - began
-        story.left_by_kill = [path for path in story.left() if (path / "token").is_file()]
+        story.seconds_to_end_of_ray = time.monotonic() - started
+        story.left_by_kill = [path for path in story.private_files() if (path / "token").is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,7 @@ def story(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     made = Story(tmp_path_factory.mktemp("results"), Path(tempfile.mkdtemp(prefix="rk", dir="/tmp")))
     warn(made, cluster)
     kill(made)
-    with made.type(made.private(), "third") as third:
+    with made.start(made.private(), "third") as third:
         made.last = third.end()
     yield made
     shutil.rmtree(made.folder)
@@ -132,16 +131,16 @@ def story(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 def test_warned_command_saves_and_exits_75(story: Story) -> None:
     assert story.warned is not None
     assert story.warned.exit_code == Interrupted.exit_code
-    assert story.warned.errors == ["raykd: stopped; every run is saved, and the same command goes on from here"]
+    assert story.warned.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
     assert story.after_warning["status"] == "interrupted"
     assert story.run("teacher").checkpoint.is_file()
 
 
-def test_ray_of_a_killed_command_is_gone_soon(story: Story) -> None:
+def test_ray_of_a_killed_command_ends_soon(story: Story) -> None:
     assert story.seconds_to_end_of_ray < END_OF_RAY_S
 
 
-def test_same_command_goes_on_and_ends_well(story: Story) -> None:
+def test_same_command_resumes_and_completes(story: Story) -> None:
     assert story.last is not None and story.last.exit_code == 0, story.last
     assert [story.run(stage).status() for stage in planned()] == ["done"] * 3
 
@@ -150,34 +149,34 @@ def test_nothing_is_trained_twice(story: Story) -> None:
     assert [story.run(stage).record()["resumes"] for stage in ("teacher", "distilled")] == [2, 0]
     before = story.after_warning["history"]
     assert isinstance(before, list) and before
-    # The clock's columns too: epochs from before the warning were not trained again.
+    # This includes times: epochs from before the warning were not trained again.
     assert story.run("teacher").history()[: len(before)] == before
 
 
-def test_bits_are_those_of_runs_that_nobody_disturbed(story: Story, tmp_path: Path) -> None:
+def test_results_equal_those_of_undisturbed_runs_bit_for_bit(story: Story, tmp_path: Path) -> None:
     for stage, run in planned().items():
         directly = train_directly(run, tmp_path, caches=RunStore(story.results).logit_caches)
         assert len(curve(directly)) == run.recipe.epochs
         assert_same_bits(story.run(stage), directly)
 
 
-def test_log_holds_our_own_lines_and_no_others(story: Story) -> None:
+def test_log_holds_only_lines_of_raykd(story: Story) -> None:
     report = render_text(build(story.results)).splitlines()
     assert story.last is not None and story.last.errors == []
     lines = [line for line in story.last.lines if line]
-    wanted = [line for line in report if line]
-    assert lines[-len(wanted) :] == wanted
-    for line in lines[: -len(wanted)]:
-        assert any(re.fullmatch(own, line) for own in OWN_LINES), f"whose line is this: {line}"
+    expected = [line for line in report if line]
+    assert lines[-len(expected) :] == expected
+    for line in lines[: -len(expected)]:
+        assert any(re.fullmatch(pattern, line) for pattern in LOG_LINES), f"unknown line: {line}"
 
 
-def test_token_of_a_killed_command_goes_with_the_next_command(story: Story) -> None:
-    assert [path.name.split("-")[0] for path in story.left_by_kill] == ["command"], "none was left: this tests nothing"
-    assert [path.name for path in story.left()] == ["ray"], "something but Ray's logs was left"
+def test_next_command_removes_the_token_of_a_killed_command(story: Story) -> None:
+    assert [path.name.split("-")[0] for path in story.left_by_kill] == ["command"], "the kill left none"
+    assert [path.name for path in story.private_files()] == ["ray"], "something but Ray's logs was left"
 
 
-def test_signal_while_trainers_start_ends_the_command_well(cluster: str, tmp_path: Path) -> None:
-    from raykd.orchestration.trainers import END_S  # imports ray, which the cluster's token must precede
+def test_signal_while_trainers_start_ends_the_command_cleanly(cluster: str, tmp_path: Path) -> None:
+    from raykd.orchestration.trainers import END_S  # imports ray, before which the token must exist
 
     log, sent = io.StringIO(), []
 
@@ -190,5 +189,5 @@ def test_signal_while_trainers_start_ends_the_command_well(cluster: str, tmp_pat
     threading.Thread(target=send, daemon=True).start()
     ended = run_here([experiment(workers=Workers(cpus=2))], tmp_path, ("baseline",), log)
     assert ended.exit_code == Interrupted.exit_code
-    assert time.monotonic() - sent[0] < END_S, "it waited for trainers that had nothing to save"
+    assert time.monotonic() - sent[0] < END_S, "it waited for trainers without anything to save"
     assert not any("epoch" in line for line in ended.lines)

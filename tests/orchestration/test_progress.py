@@ -10,7 +10,7 @@ from rich.console import Console
 from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
-from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, say, seconds_left
+from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, log, seconds_left
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
@@ -45,15 +45,15 @@ class Screen:
         return self.file.getvalue().splitlines()
 
 
-def screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
+def make_screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
     made = Screen(terminal)
     monkeypatch.setattr(progress_module, "time", made)
     return made
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    return screen(monkeypatch)
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return make_screen(monkeypatch)
 
 
 def test_line_has_epoch_loss_val_speed_and_time_left() -> None:
@@ -70,42 +70,42 @@ def test_time_left_is_at_the_pace_of_this_command() -> None:
     assert seconds_left(running(EPOCHS - 1)) == 0
 
 
-def test_log_says_the_first_epoch_and_then_one_in_a_while(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_log_says_the_first_epoch_and_then_one_in_a_while(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         for epoch in range(30):
             for _ in range(16):  # four polls a second
                 progress.show([running(epoch)])
-                log.time += EPOCH_S / 16
-    found = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in log.lines()]
+                screen.time += EPOCH_S / 16
+    found = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in screen.lines()]
     times = [60 * int(each[1]) + int(each[2]) for each in found if each]
-    assert len(times) == len(log.lines()), "a line of something else"
+    assert len(times) == len(screen.lines()), "a line of something else"
     assert times[0] == 0
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) > 4 and all(LOG_EVERY_S <= gap <= LOG_EVERY_S + EPOCH_S for gap in gaps)
 
 
-def test_long_log_becomes_sparse(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_long_log_becomes_sparse(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         for epoch in range(EPOCHS):
-            log.time += 3_600.0
+            screen.time += 3_600.0
             progress.show([running(epoch)])
-    assert len(log.lines()) < 120, "200 hours, and not 200 lines"
+    assert len(screen.lines()) < 120, "200 hours, and not 200 lines"
 
 
-def test_clock_of_a_line_is_the_time_since_the_start(log: Screen) -> None:
-    with Progress(log.console) as progress:
-        log.time += 3_725.9
+def test_clock_of_a_line_is_the_time_since_the_start(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
+        screen.time += 3_725.9
         progress.show([running(0)])
-    assert log.lines()[0].startswith("[1:02:05] ")
+    assert screen.lines()[0].startswith("[1:02:05] ")
 
 
-def test_each_change_of_state_is_said_once(log: Screen) -> None:
+def test_each_change_of_state_is_said_once(screen: Screen) -> None:
     waiting, started = JobStatus(Job("train", RUN)), replace(running(0), report=None, first_report=None)
     done = replace(running(EPOCHS - 1), state=State.DONE)
-    with Progress(log.console) as progress:
+    with Progress(screen.console) as progress:
         for status in (waiting, started, done, done):
             progress.show([status])
-    assert log.lines() == [f"[0:00:00] {RUN.name}  done in 13m20s: best val 52.5 %"]
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  done in 13m20s: best val 52.5 %"]
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,22 @@ def test_each_change_of_state_is_said_once(log: Screen) -> None:
         (State.WAITING, "waiting: loss became NaN"),
     ],
 )
-def test_reason_is_said_in_one_line(state: State, text: str, log: Screen) -> None:
+def test_reason_is_said_in_one_line(state: State, text: str, screen: Screen) -> None:
     status = JobStatus(Job("train", RUN), state, reason="loss became NaN\nTraceback (most recent call last):\n  ...")
-    with Progress(log.console) as progress:
+    with Progress(screen.console) as progress:
         progress.show([status])
         progress.show([status])
-    assert log.lines() == [f"[0:00:00] {RUN.name}  {text}"]
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  {text}"]
 
 
-def test_evaluations_are_not_shown(log: Screen) -> None:
-    with Progress(log.console) as progress:
+def test_evaluations_are_not_shown(screen: Screen) -> None:
+    with Progress(screen.console) as progress:
         progress.show([JobStatus(Job("evaluate", RUN), State.DONE)])
-    assert log.lines() == []
+    assert screen.lines() == []
 
 
 def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = screen(monkeypatch, terminal=True)
+    terminal = make_screen(monkeypatch, terminal=True)
     other = JobStatus(Job("train", run_of("baseline")))
     with Progress(terminal.console) as progress:
         progress.show([running(49), other])
@@ -144,10 +144,10 @@ def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(m
     assert f"{RUN.name}  done in 13m20s" in terminal.file.getvalue()
 
 
-def test_path_is_said_as_it_is(log: Screen) -> None:
+def test_path_is_said_as_it_is(screen: Screen) -> None:
     path = "results in /scratch/" + "a-long-folder/" * 12 + "[bold]x[/bold]"
-    say(log.console, path)
-    assert log.lines() == [path]
+    log(screen.console, path)
+    assert screen.lines() == [path]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     cache = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
     jobs = [Job("fill", RUN, (), cache, part) for part in range(num_parts)]
     return [
-        JobStatus(job, State.DONE, times={"began": 30.0 * part, "ended": 30.0 * (part + 1)})
+        JobStatus(job, State.DONE, times={"started": 30.0 * part, "ended": 30.0 * (part + 1)})
         if part < done
         else JobStatus(job)
         for part, job in enumerate(jobs)
@@ -170,7 +170,7 @@ def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
 
 
 def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = screen(monkeypatch)
+    shown = make_screen(monkeypatch)
     with Progress(shown.console) as progress:
         for done, at in ((0, 1.0), (1, 31.0), (1, 50.0), (2, 61.0), (3, 65.0), (4, 66.0), (4, 99.0)):
             shown.time = at
@@ -183,8 +183,8 @@ def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
 
 
 def test_cache_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, cache = screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
-    done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"began": 0.0, "ended": 30.0})
+    shown, cache = make_screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
+    done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"started": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
         progress.show([done])
     assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30 s")

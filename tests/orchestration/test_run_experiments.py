@@ -26,7 +26,7 @@ from raykd.training.hooks import Hooks
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 ONE_CPU = Workers(cpus=1)
-TEACHER_EPOCHS = 100  # some seconds: long enough to be killed in
+TEACHER_EPOCHS = 100  # some seconds, long enough to be killed in
 EPOCHS_BEFORE = 3
 WIDE = ResNet(blocks=(1, 1, 1, 1), width=16)
 GOOD = experiment(seeds=(0, 1), teacher=recipe(model=WIDE, epochs=TEACHER_EPOCHS), workers=ONE_CPU)
@@ -34,13 +34,16 @@ BROKEN = replace(experiment(workers=ONE_CPU), family="broken", teacher=recipe(op
 
 
 def runs_of(planned: Experiment) -> dict[str, Run]:
-    """By stage and seed."""
+    """Return the runs by stage and seed."""
     return {f"{run.stage} {run.seed}": run for run in make_plan(planned, digits(), NO_WEIGHTS).runs}
 
 
 @dataclass(frozen=True)
 class FinishedExperiments:
-    """Experiments that have ended. `rows_before`: the teacher's epochs from before it, in a checkpoint."""
+    """The outcome of a command that has ended.
+
+    killed: process id of the worker. rows_before: the epochs of the teacher's checkpoint from before the command.
+    """
 
     results: Path
     ended: Ended
@@ -52,7 +55,7 @@ class FinishedExperiments:
 
 
 def train_a_little(run: Run, results: Path) -> RunFolder:
-    """Cut off in the middle of an epoch, and so with a checkpoint."""
+    """Interrupt the run in the middle of an epoch, so that it has a checkpoint."""
     reports = []
     hooks = Hooks(reports.append, should_stop=lambda: len(reports) == EPOCHS_BEFORE)
     with pytest.raises(Interrupted):
@@ -61,17 +64,17 @@ def train_a_little(run: Run, results: Path) -> RunFolder:
 
 
 def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> None:
-    """Once it has trained here for an epoch or more."""
+    """Kill the run's worker after its first epoch in this command."""
     wait_until(lambda: f"{folder.path.name}  epoch" in log.getvalue(), "the teacher's first line")
-    found = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
-    assert found and int(found[1]) != os.getpid() and folder.record()["status"] == "running"
-    os.kill(int(found[1]), signal.SIGKILL)
-    killed.append(int(found[1]))
+    writer = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
+    assert writer and int(writer[1]) != os.getpid() and folder.record()["status"] == "running"
+    os.kill(int(writer[1]), signal.SIGKILL)
+    killed.append(int(writer[1]))
 
 
 @pytest.fixture(scope="module")
 def finished(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedExperiments:
-    """Ended after all that the first line of this file says."""
+    """Run both experiments while a worker is killed."""
     results, log, killed = tmp_path_factory.mktemp("results"), io.StringIO(), []
     folder = train_a_little(runs_of(GOOD)["teacher 0"], results)
     rows = folder.history()
@@ -82,7 +85,7 @@ def finished(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Finished
     return FinishedExperiments(results, ended, killed[0], rows)
 
 
-def test_report_has_the_fixed_shape(finished: FinishedExperiments) -> None:
+def test_report_has_the_documented_form(finished: FinishedExperiments) -> None:
     report = json.loads((finished.results / "report.json").read_text())
     assert list(report) == ["broken", "small"]
     for family in report.values():
@@ -91,7 +94,7 @@ def test_report_has_the_fixed_shape(finished: FinishedExperiments) -> None:
     assert report["broken"]["teacher_accuracy"] is report["broken"]["student_accuracy_with_kd"] is None
 
 
-def test_every_run_that_could_be_is_done_with_all_its_files(finished: FinishedExperiments) -> None:
+def test_every_run_that_did_not_depend_on_the_failure_is_done_with_all_its_files(finished: FinishedExperiments) -> None:
     runs = [*runs_of(GOOD).values(), runs_of(BROKEN)["baseline 0"]]
     assert len(runs) == 6
     for run in runs:
@@ -102,47 +105,47 @@ def test_every_run_that_could_be_is_done_with_all_its_files(finished: FinishedEx
         assert folder.val.is_file() and folder.costs.is_file() and list(folder.path.glob("usage/*.json"))
         events = EventAccumulator(str(folder.tensorboard)).Reload()
         logged = {event.step: event.value for event in events.Scalars("top1/val")}
-        # Of a worker that was killed the last lines may be lost.
+        # The last events of the killed worker may be lost.
         assert set(logged) == set(range(run.recipe.epochs)) or run.stage == "teacher"
         assert logged[run.recipe.epochs - 1] == pytest.approx(folder.history()[-1]["val_top1"])
 
 
-def test_best_models_are_laid_out_by_role(finished: FinishedExperiments) -> None:
+def test_best_models_are_saved_by_role(finished: FinishedExperiments) -> None:
     names = {path.stem for path in (finished.results / "models_saved").iterdir()}
     small = {f"small_{role}" for role in ("teacher", "student_baseline", "student_kd")}
     assert names == small | {"broken_student_baseline"}
 
 
-def test_results_are_those_of_the_loop_without_ray_to_the_bit(finished: FinishedExperiments, tmp_path: Path) -> None:
+def test_results_equal_those_of_the_loop_without_ray_bit_for_bit(finished: FinishedExperiments, tmp_path: Path) -> None:
     for name, run in runs_of(GOOD).items():
         directly = train_directly(run, tmp_path, caches=RunStore(finished.results).logit_caches)
         assert_same_bits(finished.folder(run), directly)
         assert finished.folder(run).record()["compute"] == directly.record()["compute"], name
 
 
-def test_killed_worker_was_replaced_and_the_run_went_on_from_its_checkpoint(finished: FinishedExperiments) -> None:
+def test_killed_worker_was_replaced_and_the_run_resumed_from_its_checkpoint(finished: FinishedExperiments) -> None:
     record = finished.folder(runs_of(GOOD)["teacher 0"]).record()
-    assert record["resumes"] == 2, "once for Ray, and once for the worker that took over"
+    assert record["resumes"] == 2, "once for this command, and once for the replacement worker"
     assert str(finished.killed) not in record["writer"]
     first = finished.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
     assert first == finished.rows_before, "these epochs were trained again"
 
 
-def test_broken_run_stops_no_other_and_is_told_in_one_line(finished: FinishedExperiments) -> None:
+def test_failed_run_stops_no_other_and_is_reported_in_one_line(finished: FinishedExperiments) -> None:
     broken = runs_of(BROKEN)
     assert finished.ended.exit_code == 1
     assert [line.split(": ")[0] for line in finished.ended.errors] == ["raykd", f"  train {broken['teacher 0'].name}"]
     assert finished.ended.errors[0] == "raykd: 1 of 17 jobs failed; the others are kept:"
     assert "lower the learning rate" in finished.ended.errors[1]
     assert finished.folder(broken["teacher 0"]).status() == "failed"
-    said = [line.split("] ")[1] for line in finished.ended.lines if "  failed: " in line or "  skipped: " in line]
+    logged = [line.split("] ")[1] for line in finished.ended.lines if "  failed: " in line or "  skipped: " in line]
     failed, skipped = broken["teacher 0"].name, broken["distilled 0"].name
-    assert [line.split(": ")[0] for line in said] == [f"{failed}  failed", f"{skipped}  skipped"]
-    assert said[1].endswith(f"train {failed} failed")
+    assert [line.split(": ")[0] for line in logged] == [f"{failed}  failed", f"{skipped}  skipped"]
+    assert logged[1].endswith(f"train {failed} failed")
     assert not finished.folder(broken["distilled 0"]).path.exists()
 
 
-def test_second_call_does_nothing_and_starts_no_trainer(finished: FinishedExperiments) -> None:
+def test_repeated_command_trains_nothing_and_starts_no_trainer(finished: FinishedExperiments) -> None:
     before = {run.name: finished.folder(run).path / "run.json" for run in runs_of(GOOD).values()}
     times = {name: path.stat().st_mtime_ns for name, path in before.items()}
     again = run_here([GOOD], finished.results)
@@ -156,5 +159,5 @@ def test_second_call_does_nothing_and_starts_no_trainer(finished: FinishedExperi
     assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
 
 
-def test_what_ray_train_kept_of_its_own_is_gone_with_the_command(finished: FinishedExperiments) -> None:
+def test_ray_trains_own_files_are_removed_at_the_end(finished: FinishedExperiments) -> None:
     assert list((finished.results / ".ray").iterdir()) == []

@@ -21,10 +21,12 @@ from raykd.orchestration.run_experiments import (
     run_to_completion,
     stop_signals,
 )
-from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, jobs_of
+from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
+from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.slots import Slots
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
+from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import PlannedCache
 
 SMALL = experiment()
@@ -33,41 +35,42 @@ SMALL = experiment()
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (SMALL, "two experiments are of one family"),
+        (SMALL, "two experiments of one family"),
         (replace(SMALL, family="other", workers=Workers(cpus=1)), "workers differ between experiments"),
     ],
 )
-def test_experiments_that_cannot_share_a_lab_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
+def test_experiments_that_cannot_run_together_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
     results = tmp_path / "results"
     with pytest.raises(ConfigError, match=message):
         run_experiments([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
     assert not results.exists()
 
 
-def test_caches_are_filled_in_parts_for_the_slots_that_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
     cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
-    found: dict[Slots, list[Job]] = {}
+    jobs_by_slots: dict[Slots, list[Job]] = {}
 
-    def do(jobs: list[Job], jobs_on: Callable[[Slots], list[Job]], *_: object) -> list[JobStatus]:
-        assert sum(job.kind == "fill" for job in jobs) == 146, "with fewer, fewer slots would be planned"
-        found.update({slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))})
+    def run(jobs_on: Callable[[Slots | None], list[Job]], *_: object) -> list[JobStatus]:
+        assert sum(job.kind == "fill" for job in jobs_on(None)) == 146, "with fewer, fewer slots would be planned"
+        jobs_by_slots.update(
+            {slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))}
+        )
         return []
 
-    monkeypatch.setattr("raykd.orchestration.run_experiments._do", do)
+    monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
     options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
-    run_to_completion(runs, [cache], SMALL.workers, options, console, lambda: False)
-    fills = [[job for job in jobs if job.kind == "fill"] for jobs in found.values()]
+    states = RunStates.read(runs, RunStore(tmp_path))
+    run_to_completion(runs, states, [cache], SMALL.workers, options, console, lambda: False)
+    fills = [[job for job in jobs if job.kind == "fill"] for jobs in jobs_by_slots.values()]
     assert [len(parts) for parts in fills] == [146, 3, 4]
-    for parts, jobs in zip(fills, found.values(), strict=True):
+    for parts, jobs in zip(fills, jobs_by_slots.values(), strict=True):
         (distilled,) = (job for job in jobs if job.kind == "train" and job.run.stage == "distilled")
         assert set(distilled.needs) == {job.name for job in parts} and distilled.cache == parts[0].cache
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
-def test_first_signal_asks_to_stop_and_its_echo_does_nothing(number: signal.Signals) -> None:
+def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_signals() as stopped:
         assert not stopped.is_set()
@@ -86,15 +89,15 @@ def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pyte
 
 
 def statuses(*ends: State) -> list[JobStatus]:
-    """The jobs of a teacher and a baseline, as they ended."""
+    """Return the statuses of the jobs of a teacher and a baseline that ended like this."""
     plan = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("teacher", "baseline"))
-    made = RunQueue(jobs_of(plan.runs, set(), set())).statuses()
-    for status, end in zip(made, ends, strict=True):
+    statuses = RunQueue(plan_jobs(plan.runs, set(), set())).statuses()
+    for status, end in zip(statuses, ends, strict=True):
         status.state, status.reason = end, "a reason" if end in (State.FAILED, State.SKIPPED) else ""
-    return made
+    return statuses
 
 
-def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
+def test_each_failure_is_one_line_and_skipped_jobs_are_not_listed() -> None:
     with pytest.raises(RunFailed) as raised:
         raise_for(statuses(State.FAILED, State.DONE, State.SKIPPED, State.FAILED))
     first, *lines = str(raised.value).splitlines()
@@ -105,13 +108,13 @@ def test_each_failure_is_one_line_and_what_was_skipped_is_none() -> None:
 
 
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
-def test_run_that_is_not_at_its_end_means_cut_off(end: State) -> None:
-    with pytest.raises(Interrupted, match="the same command goes on from here"):
+def test_unfinished_run_raises_interrupted(end: State) -> None:
+    with pytest.raises(Interrupted, match="rerun the same command to resume"):
         raise_for(statuses(State.DONE, end, State.DONE, State.WAITING))
     assert Interrupted.exit_code == 75
 
 
-def test_failure_counts_more_than_cut_off() -> None:
+def test_failure_takes_precedence_over_interruption() -> None:
     with pytest.raises(RunFailed):
         raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
     raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))

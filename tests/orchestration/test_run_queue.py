@@ -1,4 +1,4 @@
-"""Who is given which job when: the queue alone, without Ray and without training."""
+"""Which slot gets which job and when: the queue alone, without Ray and without training."""
 
 import random
 import subprocess
@@ -11,14 +11,14 @@ from small_runs import NO_WEIGHTS, digits, experiment, run_of
 
 from raykd.orchestration import run_queue as queue_module
 from raykd.orchestration.run_queue import (
-    HELD_RETRY_S,
+    LOCKED_RETRY_S,
     LOST_AFTER_S,
     MAX_ATTEMPTS,
     Job,
     RunQueue,
     State,
-    jobs_of,
     max_concurrent,
+    plan_jobs,
 )
 from raykd.spec.plan import Run, make_plan
 from raykd.training.hooks import EpochReport
@@ -26,7 +26,7 @@ from raykd.training.teacher.choose import PlannedCache
 
 
 class Clock:
-    """Stands still unless told to go on."""
+    """A clock that stands still unless the test moves it."""
 
     def __init__(self) -> None:
         self.time = 1_000.0
@@ -48,7 +48,7 @@ def planned(**changes: object) -> list[Run]:
 
 
 def new_queue() -> RunQueue:
-    return RunQueue(jobs_of(planned(), set(), set()))
+    return RunQueue(plan_jobs(planned(), set(), set()))
 
 
 def stage(job: Job | None) -> str:
@@ -60,15 +60,15 @@ def states(queue: RunQueue) -> dict[str, State]:
 
 
 def do_all(queue: RunQueue, slot: int = 0) -> list[Job]:
-    """What one slot does, in order."""
+    """Let one slot do all jobs, and return them in order."""
     done = []
-    while job := queue.next(slot):
+    while job := queue.next_job(slot):
         queue.finish(slot, job.name, State.DONE)
         done.append(job)
     return done
 
 
-def test_teacher_goes_first_and_each_run_is_evaluated_as_soon_as_it_is_trained() -> None:
+def test_teacher_is_trained_first_and_each_run_is_evaluated_as_soon_as_it_is_trained() -> None:
     queue = new_queue()
     stages = ["teacher", *["baseline"] * 2, *["distilled"] * 2]
     expected = [f"{kind} {name}" for name in stages for kind in ("train", "evaluate")]
@@ -76,71 +76,71 @@ def test_teacher_goes_first_and_each_run_is_evaluated_as_soon_as_it_is_trained()
     assert queue.is_over()
 
 
-def test_workers_wait_for_the_jobs_that_come_last_unless_told_to_stop() -> None:
+def test_workers_wait_for_the_final_jobs_unless_the_queue_stops() -> None:
     runs = planned()
     trains = [Job("train", run) for run in runs[:2]]
-    queue = RunQueue(trains, is_whole=False)
+    queue = RunQueue(trains, is_complete=False)
     assert do_all(queue) == trains
     assert queue.is_done() and not queue.is_over()
-    queue.add_last([Job("evaluate", runs[1])])
+    queue.add_final([Job("evaluate", runs[1])])
     assert not queue.is_done()
     assert [stage(job) for job in do_all(queue)] == ["evaluate baseline"]
     assert queue.is_done() and queue.is_over()
-    stopped = RunQueue(trains, is_whole=False)
+    stopped = RunQueue(trains, is_complete=False)
     stopped.stop()
     assert stopped.is_over()
 
 
-def test_teachers_of_all_families_go_before_the_first_students() -> None:
-    jobs = jobs_of([*planned(), *planned(family="other")], set(), set())
+def test_teachers_of_all_families_come_before_the_first_students() -> None:
+    jobs = plan_jobs([*planned(), *planned(family="other")], set(), set())
     assert [job.run.family for job in jobs if job.run.stage == "teacher"] == ["small", "small", "other", "other"]
     assert all(job.run.stage == "teacher" for job in jobs[:4])
 
 
-def test_student_is_distilled_only_after_its_teacher_is_there() -> None:
+def test_student_is_distilled_only_after_its_teacher_is_trained() -> None:
     queue = new_queue()
-    assert [stage(queue.next(slot)) for slot in range(4)] == ["train teacher", *["train baseline"] * 2, "nothing"]
-    assert not queue.is_over(), "a slot without a job must ask again"
+    assert [stage(queue.next_job(slot)) for slot in range(4)] == ["train teacher", *["train baseline"] * 2, "nothing"]
+    assert not queue.is_over(), "a slot without a job must request one again"
     queue.finish(0, queue.statuses()[0].job.name, State.DONE)
-    assert [stage(queue.next(slot)) for slot in (3, 0)] == ["evaluate teacher", "train distilled"]
+    assert [stage(queue.next_job(slot)) for slot in (3, 0)] == ["evaluate teacher", "train distilled"]
 
 
-def test_run_is_evaluated_only_after_its_own_training() -> None:
-    for job in jobs_of(planned(), set(), set()):
+def test_run_is_evaluated_only_after_its_training() -> None:
+    for job in plan_jobs(planned(), set(), set()):
         assert (job.needs == (f"train {job.run.name}",)) == (job.kind == "evaluate")
 
 
-def test_what_was_trained_before_is_only_evaluated_and_holds_nobody_up() -> None:
+def test_trained_run_is_only_evaluated_and_no_job_waits_for_it() -> None:
     teacher, *students = planned()
-    jobs = jobs_of([teacher, *students], {teacher.name, students[0].name}, {teacher.name})
+    jobs = plan_jobs([teacher, *students], {teacher.name, students[0].name}, {teacher.name})
     assert [stage(job) for job in jobs if not job.needs] == [
         "evaluate baseline",
         "train baseline",
         "train distilled",
         "train distilled",
     ]
-    assert not jobs_of([teacher], {teacher.name}, {teacher.name})
+    assert not plan_jobs([teacher], {teacher.name}, {teacher.name})
 
 
 def test_slot_whose_worker_was_replaced_gets_its_job_back() -> None:
     queue = new_queue()
-    first = queue.next(0)
-    assert stage(queue.next(1)) == "train baseline"
-    assert queue.next(0) == first
+    first = queue.next_job(0)
+    assert stage(queue.next_job(1)) == "train baseline"
+    assert queue.next_job(0) == first
 
 
-def test_run_that_kills_every_worker_fails_after_the_last_attempt_and_the_slot_goes_on() -> None:
+def test_run_that_kills_every_worker_fails_after_the_last_attempt_and_the_slot_gets_another() -> None:
     queue = new_queue()
     for _ in range(MAX_ATTEMPTS):
-        assert stage(queue.next(0)) == "train teacher"
-    assert stage(queue.next(0)) == "train baseline"
+        assert stage(queue.next_job(0)) == "train teacher"
+    assert stage(queue.next_job(0)) == "train baseline"
     failed = queue.statuses()[0]
     assert failed.state is State.FAILED and f"worker died {MAX_ATTEMPTS} times" in failed.reason
 
 
-def test_failure_skips_what_needs_it_and_what_needs_that() -> None:
+def test_failure_skips_all_jobs_that_depend_on_it() -> None:
     queue = new_queue()
-    job = queue.next(0)
+    job = queue.next_job(0)
     assert job is not None
     queue.finish(0, job.name, State.FAILED, "NaN")
     skipped = [name for name, state in states(queue).items() if state is State.SKIPPED]
@@ -157,72 +157,72 @@ def test_failure_skips_what_needs_it_and_what_needs_that() -> None:
     assert queue.is_over()
 
 
-def test_stop_hands_out_nothing_more_and_waits_for_what_runs() -> None:
+def test_stop_assigns_no_more_jobs_and_waits_for_the_running_ones() -> None:
     queue = new_queue()
-    job = queue.next(0)
+    job = queue.next_job(0)
     assert job is not None and not queue.is_stopping(0)
     queue.stop()
-    assert queue.is_stopping(0) and queue.next(1) is None
+    assert queue.is_stopping(0) and queue.next_job(1) is None
     assert not queue.is_over()
     queue.finish(0, job.name, State.STOPPED, "stopped")
-    assert queue.next(0) is None and queue.is_over()
+    assert queue.next_job(0) is None and queue.is_over()
 
 
 def test_run_whose_worker_died_while_it_was_stopping_counts_as_stopped() -> None:
     queue = new_queue()
-    queue.next(0)
+    queue.next_job(0)
     queue.stop()
-    assert queue.next(0) is None, "the replaced worker asks"
+    assert queue.next_job(0) is None, "the replacement worker requests a job"
     assert queue.statuses()[0].state is State.STOPPED
     assert queue.is_over()
 
 
-def test_run_that_another_command_is_at_waits_while_the_others_go_first(clock: Clock) -> None:
+def test_run_that_another_command_has_locked_waits_while_others_are_trained(clock: Clock) -> None:
     queue = new_queue()
-    teacher = queue.next(0)
+    teacher = queue.next_job(0)
     assert teacher is not None
     queue.finish(0, teacher.name, State.WAITING, "locked by process 1 on elsewhere")
     assert queue.statuses()[0].reason == "locked by process 1 on elsewhere"
     assert [stage(job) for job in do_all(queue)] == ["train baseline", "evaluate baseline"] * 2
-    assert queue.next(0) is None and not queue.is_over(), "asked again at once, or given up"
-    clock.time += HELD_RETRY_S
-    assert queue.next(0) == teacher
+    assert queue.next_job(0) is None and not queue.is_over(), "retried immediately, or given up"
+    clock.time += LOCKED_RETRY_S
+    assert queue.next_job(0) == teacher
     assert queue.statuses()[0].reason == ""
 
 
-def test_waiting_for_another_command_is_no_attempt(clock: Clock) -> None:
-    queue = RunQueue(jobs_of([run_of("teacher")], set(), set()))
+def test_waiting_for_another_command_does_not_count_as_an_attempt(clock: Clock) -> None:
+    queue = RunQueue(plan_jobs([run_of("teacher")], set(), set()))
     for _ in range(3 * MAX_ATTEMPTS):
-        job = queue.next(0)
+        job = queue.next_job(0)
         assert job is not None
         queue.finish(0, job.name, State.WAITING, "locked by process 1 on elsewhere")
-        clock.time += HELD_RETRY_S
+        clock.time += LOCKED_RETRY_S
     assert len(do_all(queue)) == 2
 
 
-def test_job_of_a_slot_that_went_with_its_node_is_taken_over(clock: Clock) -> None:
+def test_job_of_a_slot_on_a_lost_node_goes_to_another_slot(clock: Clock) -> None:
     queue = new_queue()
-    lost = queue.next(0)
+    lost = queue.next_job(0)
     assert lost is not None
-    others = [queue.next(1), queue.next(2)]
+    others = [queue.next_job(1), queue.next_job(2)]
     clock.time += LOST_AFTER_S - 1
     for slot, job in enumerate(others, start=1):
-        assert job is not None and not queue.is_stopping(slot), "a running slot shows that it is alive"
+        assert job is not None and not queue.is_stopping(slot), "polling is the heartbeat of a running slot"
         queue.finish(slot, job.name, State.DONE)
     do_all(queue, slot=1)
-    assert queue.next(1) is None, "taken for lost too early"
+    assert queue.next_job(1) is None, "counted as lost too early"
     clock.time += 2
-    assert queue.next(1) == lost
-    queue.finish(0, lost.name, State.FAILED, "the lost one came back, too late")
+    assert queue.next_job(1) == lost
+    queue.finish(0, lost.name, State.FAILED, "the lost slot came back too late")
     assert queue.statuses()[0].state is State.RUNNING
     queue.finish(1, lost.name, State.DONE)
     do_all(queue, slot=1)
     assert set(states(queue).values()) == {State.DONE} and queue.is_over()
 
 
-def test_job_of_a_lost_slot_holds_no_stop_up(clock: Clock) -> None:
+def test_stop_does_not_wait_for_the_job_of_a_lost_slot(clock: Clock) -> None:
     queue = new_queue()
-    lost, other = queue.next(0), queue.next(1)
+    lost, other = queue.next_job(0), queue.next_job(1)
     assert lost is not None and other is not None
     clock.time += LOST_AFTER_S + 1
     queue.stop()
@@ -233,7 +233,7 @@ def test_job_of_a_lost_slot_holds_no_stop_up(clock: Clock) -> None:
 
 def test_reports_are_kept_from_the_first_epoch_to_the_last(clock: Clock) -> None:
     queue = new_queue()
-    queue.next(0)
+    queue.next_job(0)
     name = queue.statuses()[0].job.run.name
     reports = [EpochReport(name, e, 3, {"loss": 1.0}, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, e + 1.0) for e in range(3)]
     for report in reports:
@@ -241,11 +241,11 @@ def test_reports_are_kept_from_the_first_epoch_to_the_last(clock: Clock) -> None
         queue.report(report)
     status = queue.statuses()[0]
     assert (status.first_report, status.report) == (reports[0], reports[-1])
-    assert status.times == {"began": 0.0, "first epoch": 1.0, "last epoch": 3.0}
+    assert status.times == {"started": 0.0, "first epoch": 1.0, "last epoch": 3.0}
 
 
 def random_jobs(draw: random.Random) -> list[Job]:
-    """A graph without circles, in an order in which a job may come before what it needs."""
+    """Return an acyclic graph, in an order in which a job may come before those that it needs."""
     run = run_of("baseline")
     runs = [replace(run, seed=seed) for seed in range(draw.randint(1, 12))]
     jobs: list[Job] = []
@@ -257,38 +257,41 @@ def random_jobs(draw: random.Random) -> list[Job]:
 
 
 def events(draw: random.Random, queue: RunQueue, slots: int, clock: Clock) -> Iterator[Callable[[], None]]:
-    """Until all is over: jobs asked for and ended well or badly, workers lost, runs held elsewhere, at times a stop."""
-    at: dict[int, Job] = {}
+    """Yield random events until the queue is over.
 
-    def ask(slot: int) -> None:
-        job = queue.next(slot)
-        at.pop(slot, None)
+    Slots request jobs and finish them in any state, workers are lost, runs are locked elsewhere, and the queue stops.
+    """
+    current: dict[int, Job] = {}
+
+    def request(slot: int) -> None:
+        job = queue.next_job(slot)
+        current.pop(slot, None)
         if job is not None:
-            assert all(other.name != job.name for other in at.values()), f"{job.name} was given to two slots"
+            assert all(other.name != job.name for other in current.values()), f"{job.name} was assigned to two slots"
             statuses = {s.job.name: s.state for s in queue.statuses()}
             assert all(statuses[name] is State.DONE for name in job.needs), f"{job.name} came too early"
-            at[slot] = job
+            current[slot] = job
 
     def end(slot: int) -> None:
-        if slot in at:
+        if slot in current:
             state = draw.choices([State.DONE, State.FAILED, State.WAITING], [8, 1, 1])[0]
             stopped = queue.is_stopping(slot) and draw.random() < 0.5
-            queue.finish(slot, at.pop(slot).name, State.STOPPED if stopped else state, "a reason")
+            queue.finish(slot, current.pop(slot).name, State.STOPPED if stopped else state, "a reason")
 
     while not queue.is_over():
-        clock.time += draw.random() * HELD_RETRY_S
-        for busy in at:
-            queue.is_stopping(busy)  # as a live worker's thread asks all the time
+        clock.time += draw.random() * LOCKED_RETRY_S
+        for busy in current:
+            queue.is_stopping(busy)  # as the thread of a live worker polls
         slot = draw.randrange(slots)
-        # A slot asks while it has a job only when its worker was lost.
+        # A slot requests a job while it has one only when its worker was lost.
         lost = draw.random() < 0.1
-        yield lambda slot=slot, lost=lost: ask(slot) if slot not in at or lost else end(slot)
+        yield lambda slot=slot, lost=lost: request(slot) if slot not in current or lost else end(slot)
         if draw.random() < 0.005:
             queue.stop()
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_every_random_graph_comes_to_its_end_and_no_job_is_given_twice(seed: int, clock: Clock) -> None:
+def test_every_random_graph_completes_and_no_job_is_assigned_twice(seed: int, clock: Clock) -> None:
     draw = random.Random(seed)
     queue = RunQueue(random_jobs(draw))
     for count, event in enumerate(events(draw, queue, draw.randint(1, 4), clock)):
@@ -303,113 +306,113 @@ def test_every_random_graph_comes_to_its_end_and_no_job_is_given_twice(seed: int
         assert status.attempts <= MAX_ATTEMPTS
 
 
-def test_queue_imports_no_torch_which_every_controller_would_wait_for() -> None:
+def test_queue_imports_no_torch() -> None:
     program = "import sys, raykd.orchestration.run_queue; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
 
 
-def test_reason_of_the_first_worker_that_says_it_is_the_jobs_when_all_tries_are_over(clock: Clock) -> None:
+def test_first_workers_reason_becomes_the_jobs_after_the_last_attempt(clock: Clock) -> None:
     queue = new_queue()
-    job = queue.next(0)
+    job = queue.next_job(0)
     assert job is not None
     for attempt in range(MAX_ATTEMPTS):
-        queue.note(1, job.name, "a slot that is not at it")
-        queue.note(0, job.name, f"disk full at try {attempt}")
-        queue.note(0, job.name, "Connection closed by peer")
-        queue.next(0)
+        queue.note_error(1, job.name, "a slot without this job")
+        queue.note_error(0, job.name, f"disk full in attempt {attempt}")
+        queue.note_error(0, job.name, "Connection closed by peer")
+        queue.next_job(0)
     failed = next(status for status in queue.statuses() if status.job == job)
     assert failed.state is State.FAILED
-    assert failed.reason.endswith(f"; one of several said: disk full at try {MAX_ATTEMPTS - 1}")
+    assert failed.reason.endswith(f"; one worker reported: disk full in attempt {MAX_ATTEMPTS - 1}")
 
 
-def test_run_that_goes_on_has_no_reason_left_of_the_worker_that_died(clock: Clock) -> None:
+def test_resumed_run_has_no_reason_left_from_the_worker_that_died(clock: Clock) -> None:
     queue = new_queue()
-    job = queue.next(0)
+    job = queue.next_job(0)
     assert job is not None
-    queue.note(0, job.name, "Connection closed by peer")
-    assert queue.next(0) == job
+    queue.note_error(0, job.name, "Connection closed by peer")
+    assert queue.next_job(0) == job
     assert next(status for status in queue.statuses() if status.job == job).reason == ""
 
 
 def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
     queue = new_queue()
-    job = queue.next(0)
+    job = queue.next_job(0)
     assert job is not None
     queue.finish(0, job.name, State.FAILED, "teacher's file is damaged")
-    queue.finish(0, job.name, State.FAILED, "another word for it")
+    queue.finish(0, job.name, State.FAILED, "another reason")
     failed = next(status for status in queue.statuses() if status.job == job)
     assert failed.reason == "teacher's file is damaged"
 
 
 def caches_of(*runs: Run) -> tuple[PlannedCache, ...]:
-    """One in 3 parts, of the runs' teacher."""
+    """Return one logit cache of the runs' teacher, in 3 parts."""
     teacher = next(run for run in runs if run.stage == "teacher")
     return (PlannedCache((teacher,), teacher.data, "fp32", (), True, 3),)
 
 
 def test_cache_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
     runs = planned()
-    jobs = jobs_of(runs, set(), set(), caches_of(*runs))
+    jobs = plan_jobs(runs, set(), set(), caches_of(*runs))
     queue = RunQueue(jobs)
-    assert stage(queue.next(0)) == "train teacher" and stage(queue.next(1)) == "train baseline"
+    assert stage(queue.next_job(0)) == "train teacher" and stage(queue.next_job(1)) == "train baseline"
     queue.finish(0, jobs[0].name, State.DONE)
-    assert [stage(queue.next(slot)) for slot in (0, 2, 3, 4)] == ["evaluate teacher"] + 3 * ["fill teacher"]
-    assert stage(queue.next(5)) == "train baseline"
-    assert queue.next(6) is None, "the others wait for the logit cache"
+    assert [stage(queue.next_job(slot)) for slot in (0, 2, 3, 4)] == ["evaluate teacher"] + 3 * ["fill teacher"]
+    assert stage(queue.next_job(5)) == "train baseline"
+    assert queue.next_job(6) is None, "the others wait for the logit cache"
     for slot, job in zip((2, 3), jobs[2:4], strict=True):
         queue.finish(slot, job.name, State.DONE)
-    assert queue.next(2) is None, "one part is not there yet"
+    assert queue.next_job(2) is None, "one part is not filled yet"
     queue.finish(4, jobs[4].name, State.DONE)
-    job = queue.next(4)
+    job = queue.next_job(4)
     assert stage(job) == "train distilled" and job is not None and job.cache == jobs[2].cache
     assert [j.name.rsplit(" ", 1)[1] for j in jobs if j.kind == "fill"] == ["1/3", "2/3", "3/3"]
 
 
-def test_part_that_fails_skips_the_runs_that_would_read_it_and_no_others() -> None:
+def test_failed_part_skips_only_the_runs_that_read_its_cache() -> None:
     runs = planned()
-    queue = RunQueue(jobs_of(runs, set(), set(), caches_of(*runs)))
-    while job := queue.next(0):
+    queue = RunQueue(plan_jobs(runs, set(), set(), caches_of(*runs)))
+    while job := queue.next_job(0):
         queue.finish(0, job.name, State.FAILED if job.part == 1 else State.DONE, "NaN")
     ended = {f"{stage(s.job)} {s.job.part}": s.state for s in queue.statuses() if s.job.kind != "evaluate"}
     assert ended.pop("fill teacher 1") is State.FAILED
     assert {name for name, state in ended.items() if state is State.SKIPPED} == {"train distilled 0"}
 
 
-def test_cache_of_a_teacher_that_is_there_waits_for_nobody() -> None:
+def test_cache_of_a_trained_teacher_waits_for_no_job() -> None:
     runs = planned()
-    jobs = jobs_of(runs, {runs[0].name}, {runs[0].name}, caches_of(*runs))
+    jobs = plan_jobs(runs, {runs[0].name}, {runs[0].name}, caches_of(*runs))
     assert [stage(job) for job in jobs[:3]] == 3 * ["fill teacher"] and not jobs[0].needs
 
 
-def test_cache_of_several_teachers_waits_for_all_of_them_and_so_does_a_run_that_has_them_live() -> None:
+def test_cache_of_several_teachers_and_a_run_with_them_live_wait_for_all_of_them() -> None:
     runs = planned(teacher_seeds=(0, 1))
     teachers = runs[:2]
     cache = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
     both = tuple(f"train {teacher.name}" for teacher in teachers)
-    fills = [job for job in jobs_of(runs, set(), set(), [cache]) if job.kind == "fill"]
+    fills = [job for job in plan_jobs(runs, set(), set(), [cache]) if job.kind == "fill"]
     assert [job.needs for job in fills] == [both, both]
     names = tuple(job.name for job in fills)
-    assert [job.needs for job in jobs_of(runs, set(), set(), [cache]) if job.cache and job.kind == "train"] == 2 * [
+    assert [job.needs for job in plan_jobs(runs, set(), set(), [cache]) if job.cache and job.kind == "train"] == 2 * [
         names
     ]
-    live = [job for job in jobs_of(runs, set(), set()) if stage(job) == "train distilled"]
+    live = [job for job in plan_jobs(runs, set(), set()) if stage(job) == "train distilled"]
     assert [job.needs for job in live] == [both, both]
-    left = [job for job in jobs_of(runs, {teachers[0].name}, set()) if stage(job) == "train distilled"]
+    left = [job for job in plan_jobs(runs, {teachers[0].name}, set()) if stage(job) == "train distilled"]
     assert [job.needs for job in left] == [both[1:], both[1:]]
 
 
-def test_run_that_goes_on_live_waits_for_no_cache() -> None:
+def test_run_that_resumes_with_a_live_teacher_waits_for_no_cache() -> None:
     runs = planned()
-    jobs = jobs_of(runs, {runs[0].name}, set(), caches_of(*runs), live={runs[-1].name})
-    mine, other = (next(job for job in jobs if job.kind == "train" and job.run == run) for run in runs[:-3:-1])
-    assert mine.cache is None and not mine.needs
+    jobs = plan_jobs(runs, {runs[0].name}, set(), caches_of(*runs), live={runs[-1].name})
+    live, other = (next(job for job in jobs if job.kind == "train" and job.run == run) for run in runs[:-3:-1])
+    assert live.cache is None and not live.needs
     assert other.cache is not None and len(other.needs) == 3
 
 
-def test_runs_that_go_side_by_side_are_counted() -> None:
+def test_max_concurrent_counts_the_runs_that_can_train_side_by_side() -> None:
     runs = planned()
-    assert max_concurrent(jobs_of(runs, set(), set())) == 3, "a teacher and two baselines"
-    assert max_concurrent(jobs_of(runs[:1], set(), set())) == 1
-    assert max_concurrent(jobs_of(runs, {runs[0].name}, set(), caches_of(*runs))) == 2
-    assert max_concurrent(jobs_of([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
+    assert max_concurrent(plan_jobs(runs, set(), set())) == 3, "a teacher and two baselines"
+    assert max_concurrent(plan_jobs(runs[:1], set(), set())) == 1
+    assert max_concurrent(plan_jobs(runs, {runs[0].name}, set(), caches_of(*runs))) == 2
+    assert max_concurrent(plan_jobs([runs[0], *runs[3:]], {runs[0].name}, set())) == 2
     assert max_concurrent([]) == 1

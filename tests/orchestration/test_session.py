@@ -113,7 +113,7 @@ def test_command_that_is_stopped_leaves_no_process_and_no_token(private: Private
     private.command.process.terminate()
     ended = private.command.end()
     assert ended.exit_code == Interrupted.exit_code
-    assert ended.errors == ["raykd: stopped; every run is saved, and the same command goes on from here"]
+    assert ended.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
     assert [path.name for path in private.own.iterdir()] == ["ray"], "something but Ray's logs was left"
     wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
 

@@ -1,4 +1,4 @@
-"""One run by two workers on Ray: they share its batches, and when one is killed both are replaced."""
+"""One run by two workers on Ray: they share each batch, and when one is killed both are replaced."""
 
 import io
 import os
@@ -21,7 +21,7 @@ TWO = experiment(workers=Workers(count=2), teacher=recipe(epochs=60), student=re
 
 
 def kill_the_second(results: Path, log: io.StringIO, killed: list[int]) -> None:
-    """Once the teacher has trained for an epoch or more; the first is the one that writes."""
+    """Kill the worker that does not write the run's folder, after the teacher's first epoch."""
     from ray.util.state import list_actors
 
     teacher = make_plan(TWO, digits(), NO_WEIGHTS).runs[0]

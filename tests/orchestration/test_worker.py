@@ -1,4 +1,4 @@
-"""What becomes of one job in a worker: each way to go wrong is the job's own end, but a lost GPU is the worker's."""
+"""How one job ends in a worker: errors fail the job, and only a lost GPU ends the worker."""
 
 import json
 import threading
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 RUN = run_of("baseline")
 
 
-class Link:
-    """What the queue would be told."""
+class FakeLink:
+    """Record what the worker reports to the queue."""
 
     def __init__(self) -> None:
         self.ended: list[tuple[State, str]] = []
@@ -29,7 +29,7 @@ class Link:
     def finish(self, job: Job, state: State, reason: str) -> None:
         self.ended.append((state, reason))
 
-    def note(self, job: Job, reason: str) -> None:
+    def note_error(self, job: Job, reason: str) -> None:
         self.noted.append(reason)
 
     def should_stop(self) -> bool:
@@ -37,12 +37,12 @@ class Link:
 
 
 def do(
-    kind: str, results: Path, group: Group = ALONE, link: Link | None = None, queue: object = None, gpus: float = 0
+    kind: str, results: Path, group: Group = ALONE, link: FakeLink | None = None, queue: object = None, gpus: float = 0
 ) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 
     config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=gpus, may_shrink=False)
-    link = link or Link()
+    link = link or FakeLink()
     _do(Job(kind, RUN), config, group, link)  # type: ignore[arg-type]
     (ended,) = link.ended
     return ended
@@ -50,7 +50,7 @@ def do(
 
 @pytest.fixture
 def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Do a job that raises an error."""
+    """Return a function that does a job which raises the given error."""
 
     def fail(error: Exception) -> tuple[State, str]:
         def evaluate(*_: object) -> None:
@@ -63,19 +63,19 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return fail
 
 
-def test_error_of_ours_is_one_line(fails) -> None:
+def test_error_of_raykd_is_one_line(fails) -> None:
     assert fails(RunFailed("loss became NaN in epoch 3")) == (State.FAILED, "loss became NaN in epoch 3")
 
 
-def test_defect_keeps_its_traceback_after_the_first_line(fails) -> None:
+def test_error_in_the_code_keeps_its_traceback_after_the_first_line(fails) -> None:
     state, reason = fails(ZeroDivisionError("division by zero"))
     assert state is State.FAILED
     first, *rest = reason.splitlines()
     assert first == "ZeroDivisionError: division by zero" and any("test_worker.py" in line for line in rest)
-    assert fails(KeyError("fc"))[1].startswith("KeyError: 'fc'\n"), "its words alone would say nothing"
+    assert fails(KeyError("fc"))[1].startswith("KeyError: 'fc'\n"), "the message alone would explain nothing"
 
 
-def test_full_gpu_is_the_runs_failure_and_a_lost_gpu_the_workers(fails) -> None:
+def test_full_gpu_fails_the_run_and_a_lost_gpu_ends_the_worker(fails) -> None:
     assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
@@ -89,7 +89,7 @@ def test_full_gpu_is_the_runs_failure_and_a_lost_gpu_the_workers(fails) -> None:
         (0.0, [State.FAILED, State.FAILED]),
     ],
 )
-def test_run_without_memory_on_a_shared_gpu_is_tried_once_more(
+def test_run_out_of_memory_on_a_shared_gpu_is_retried_once(
     gpus: float, states: list[State], cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def train(*_: object) -> None:
@@ -100,23 +100,23 @@ def test_run_without_memory_on_a_shared_gpu_is_tried_once_more(
     assert [do("train", tmp_path, gpus=gpus)[0] for _ in states] == states
 
 
-def test_every_epoch_is_told_to_the_queue_and_to_prometheus(
+def test_every_epoch_is_reported_to_the_queue_and_to_prometheus(
     cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told, exported = [], []
-    queue = SimpleNamespace(report=SimpleNamespace(remote=lambda report: told.append(report.epoch)))
+    reported, exported = [], []
+    queue = SimpleNamespace(report=SimpleNamespace(remote=lambda report: reported.append(report.epoch)))
     monkeypatch.setattr("raykd.orchestration.worker.export", lambda run, report, _: exported.append(report.epoch))
     monkeypatch.setattr("raykd.orchestration.worker.dataset_of", lambda *_: digits())
     assert do("train", tmp_path, queue=queue) == (State.DONE, "")
-    assert told == exported == list(range(RUN.recipe.epochs))
+    assert reported == exported == list(range(RUN.recipe.epochs))
     (piece,) = json.loads(RunStore(tmp_path).folder(RUN).usage(0).read_text())["pieces"]
     assert (piece["gpus"], piece["joules"], piece["no_joules_because"]) == (0, None, "no GPU") and piece["seconds"] > 0
 
 
-def test_worker_that_others_wait_for_tells_the_queue_and_ends(
+def test_worker_for_which_others_wait_reports_to_the_queue_and_ends(
     cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    second, link = Group(rank=1, size=2), Link()
+    second, link = Group(rank=1, size=2), FakeLink()
 
     def train(error: Exception) -> None:
         def raises(*_: object) -> None:
@@ -127,20 +127,20 @@ def test_worker_that_others_wait_for_tells_the_queue_and_ends(
 
     with pytest.raises(RunFailed):
         train(RunFailed("teacher's file is damaged"))
-    assert link.ended == [(State.FAILED, "teacher's file is damaged")], "a mistake is final"
+    assert link.ended == [(State.FAILED, "teacher's file is damaged")], "an error of raykd is final"
     with pytest.raises(RuntimeError):
         train(RuntimeError("Connection closed by peer"))
-    assert len(link.ended) == 1, "a worker that is gone looks like a defect from here, so the job is tried again"
+    assert len(link.ended) == 1, "the error may mean a lost worker, so the job is retried"
     assert link.noted[0].startswith("RuntimeError: Connection closed by peer\n")
     train(Interrupted("stopped after epoch 3"))
-    assert len(link.ended) == 1, "the first worker tells, and all stay"
+    assert len(link.ended) == 1, "only the first worker reports a stop, and no worker ends"
 
 
-def test_stop_is_no_failure(fails) -> None:
+def test_stop_is_not_a_failure(fails) -> None:
     assert fails(Interrupted("stopped after epoch 3")) == (State.STOPPED, "stopped after epoch 3")
 
 
-def test_run_that_somebody_else_is_at_is_given_back(cluster: str, tmp_path: Path) -> None:
+def test_run_that_another_process_has_locked_waits(cluster: str, tmp_path: Path) -> None:
     folder = RunStore(tmp_path).folder(RUN)
     with folder.writer():
         folder.update(status="running", writer="process 7 on elsewhere")
@@ -148,19 +148,19 @@ def test_run_that_somebody_else_is_at_is_given_back(cluster: str, tmp_path: Path
     assert folder.status() == "interrupted"
 
 
-def test_look_at_a_run_does_not_make_it_somebody_elses(cluster: str, tmp_path: Path) -> None:
-    looks = threading.Event()
+def test_short_lock_of_a_reader_does_not_make_a_run_wait(cluster: str, tmp_path: Path) -> None:
+    is_locked = threading.Event()
 
-    def look() -> None:
+    def lock_for_a_moment() -> None:
         with RunStore(tmp_path).folder(RUN).writer():
-            looks.set()
+            is_locked.set()
             time.sleep(0.3)
 
-    looker = threading.Thread(target=look)
-    looker.start()
-    assert looks.wait(10)
+    reader = threading.Thread(target=lock_for_a_moment)
+    reader.start()
+    assert is_locked.wait(10)
     state, reason = do("train", tmp_path)
-    looker.join()
+    reader.join()
     assert state is State.FAILED and "no-data-here" not in reason, (
         "the queue is missing here: it got as far as a report"
     )

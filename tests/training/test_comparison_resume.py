@@ -12,8 +12,9 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.methods import KD, VID, FeatureKD
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import half_done_live, teacher_choice_of
-from raykd.orchestration.run_queue import Job, jobs_of
+from raykd.orchestration.run_experiments import teacher_choice_of
+from raykd.orchestration.run_queue import Job, plan_jobs
+from raykd.orchestration.run_states import RunStates
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
@@ -38,10 +39,10 @@ def named(plan: Plan, method: type, seed: int = 0) -> Run:
 
 def asked(plan: Plan, results: Path) -> tuple[TeacherChoice | None, list[Job]]:
     """How the plan's runs are taught, and the jobs left of them."""
-    store = RunStore(results)
-    trained, live = {run.name for run in plan.runs if store.status(run) == "done"}, half_done_live(plan.runs, store)
-    teaching = teacher_choice_of(plan, digits(), trained | live, Options(results, Path("no-data")))
-    return teaching, jobs_of(plan.runs, trained, trained, teaching.caches if teaching else (), live)
+    states = RunStates.read(plan.runs, RunStore(results))
+    choice = teacher_choice_of(plan, digits(), states, Options(results, Path("no-data")))
+    caches = choice.caches if choice else ()
+    return choice, plan_jobs(plan.runs, states.trained, states.trained, caches, states.started_live)
 
 
 def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:

@@ -1,4 +1,4 @@
-"""A worker's images: loaded once for all that it does, and again only where they are others."""
+"""A process loads each data set once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from raykd.spec.experiment import Data
 DATA = Data("digits", val_images=100)
 
 
-def test_images_are_loaded_once_whatever_else_of_the_data_differs(
+def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loads = []

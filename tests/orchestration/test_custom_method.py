@@ -25,7 +25,7 @@ from raykd import Method
 
 @dataclass(frozen=True)
 class Nearer(Method):
-    kind: ClassVar[str] = "own_nearer"
+    kind: ClassVar[str] = "custom_nearer"
     needs: ClassVar[frozenset] = frozenset({"logits"})
     weight: float = 1.0
 
@@ -38,7 +38,7 @@ class Nearer(Method):
 
 
 def write_images(place: Path) -> None:
-    """40 training images of each of three colours, noisy, and 10 of test; 12x12."""
+    """Write 40 noisy training images and 10 test images of each of three colors, 12x12 pixels."""
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 40), ("test", 10)):
         for channel, name in enumerate(("blue", "green", "red")):
@@ -49,15 +49,13 @@ def write_images(place: Path) -> None:
                 Image.fromarray(pixels.numpy()).save(place / part / name / f"{number}.png")
 
 
-def test_own_images_and_a_method_by_its_path_go_through_the_lab_without_the_methods_file(
-    cluster: str, tmp_path: Path
-) -> None:
-    write_images(tmp_path / "colours")
+def test_custom_method_trains_on_a_users_images_after_its_file_is_removed(cluster: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "colors")
     file = tmp_path / "nearer.py"
     file.write_text(METHOD)
-    data = Data(f"folder:{tmp_path / 'colours'}", val_images=12, image_size=8, crop_padding=1)
+    data = Data(f"folder:{tmp_path / 'colors'}", val_images=12, image_size=8, crop_padding=1)
     made = experiment(data=data, student=recipe(batch_size=20), teacher=recipe(batch_size=20))
-    made = override(replace(made, family="own"), "method", f"{file}:Nearer")
+    made = override(replace(made, family="custom"), "method", f"{file}:Nearer")
     made = override(made, "method.weight", "2")
     file.unlink()
     ended = run_here([made], tmp_path / "results")
@@ -66,9 +64,9 @@ def test_own_images_and_a_method_by_its_path_go_through_the_lab_without_the_meth
     distilled = next(run for run in plan.runs if run.stage == "distilled")
     folder = RunStore(tmp_path / "results").folder(distilled)
     record = folder.record()
-    assert (record["status"], record["method"]) == ("done", "own_nearer")
+    assert (record["status"], record["method"]) == ("done", "custom_nearer")
     assert record["config"]["method"]["weight"] == 2.0
     assert record["config"]["method"]["source"]["file"] == "nearer.py"
     assert all(row["nearer"] > 0 for row in folder.history())
     assert read_json(folder.test)["num_images"] == 30
-    assert set(read_json(tmp_path / "results" / "report.json")) == {"own"}
+    assert set(read_json(tmp_path / "results" / "report.json")) == {"custom"}
