@@ -142,7 +142,7 @@ def _plan_caches(
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
-            is_filled = partial(is_full, store=store, dataset=dataset, say=partial(log, console))
+            is_filled = partial(is_full, store=store, dataset=dataset, log=partial(log, console))
             caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
     return caches
 
