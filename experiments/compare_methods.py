@@ -1,4 +1,4 @@
-"""Fifteen ways to distil ResNet-18 into ResNet-8 on CIFAR-10: which is best, at what cost, and is the difference real?
+"""Fifteen methods that distill ResNet-18 into ResNet-8 on CIFAR-10: accuracy, cost, and whether differences are real.
 
 sbatch slurm/ray_cluster.slurm experiments/compare_methods.py
 python experiments/compare_methods.py --set compare=dkd,dist,crd --set student.epochs=60

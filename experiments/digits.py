@@ -1,6 +1,6 @@
-"""The demo: ResNet-18 -> ResNet-8, narrow, on the 1,797 handwritten digits that scikit-learn ships.
+"""The demo: narrow ResNet-18 -> ResNet-8 on the 1,797 handwritten digits that scikit-learn includes.
 
-A student sees 100 images, its teacher 1,000: what the labels of 100 cannot say, the teacher's outputs can.
+A student trains on 100 images and its teacher on 1,000, so the teacher's outputs add to what 100 labels contain.
 
     python experiments/digits.py
 """

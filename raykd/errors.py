@@ -1,6 +1,6 @@
 """Errors that raykd raises, their exit codes, and the 'did you mean' of their messages.
 
-Exit codes: 0 done, 1 a run failed, 2 the user's mistake, 75 cut off (the same command goes on).
+Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (rerun the same command to resume).
 
 Wording that messages share: counts with their noun, values in one short line, and the reason of an error.
 
@@ -110,7 +110,7 @@ class RunDiverged(RunFailed):
 
 
 class Interrupted(RaykdError):
-    """Cut off by a signal or a time limit; the same command goes on from there."""
+    """A signal, a time limit or a lost node interrupted the command; rerun the same command to resume."""
 
     exit_code = 75
 

@@ -14,7 +14,7 @@ from bad_inputs.case import EXPERIMENT
 from PIL import Image
 
 from raykd.cli import parser
-from raykd.models import Images, build, find
+from raykd.models import ImageSpec, build, find
 from raykd.models.weights import save_weights
 
 
@@ -92,7 +92,7 @@ def test_a_results_folder_that_is_a_file_is_named(experiment_file, tmp_path, cap
     assert "--results" in capsys.readouterr().err
 
 
-DIGITS = Images(num_classes=10, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DIGITS = ImageSpec(num_classes=10, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def _truncated(path: Path) -> None:
@@ -105,7 +105,7 @@ def _other_architecture(path: Path) -> None:
 
 
 def _other_classes(path: Path) -> None:
-    other = Images(num_classes=100, size=16, mean=DIGITS.mean, std=DIGITS.std)
+    other = ImageSpec(num_classes=100, size=16, mean=DIGITS.mean, std=DIGITS.std)
     save_weights(path, build(find("resnet18"), other, 0).network.state_dict())
 
 

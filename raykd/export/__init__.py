@@ -1,1 +1,1 @@
-"""The best weights of a run, taken away: safetensors, ONNX, torch.export or timm, with a model card beside them."""
+"""Export a run's best weights as safetensors, ONNX, torch.export or a timm folder, with a model card."""

@@ -1,6 +1,6 @@
-"""One run's best weights in one format, with config.json and the model card beside them; compared before they stand.
+"""Export the best weights of one run: the file in one format, config.json and the model card.
 
-The formats by the name that --format takes.
+The written file is loaded and compared with the run before the export is kept.
 """
 
 import json
@@ -10,80 +10,79 @@ import torch
 
 from raykd.errors import RaykdError
 from raykd.export.card import model_card
-from raykd.export.done_run import DoneRun, read_done
-from raykd.export.facts import config_of
-from raykd.export.find_run import find_run
-from raykd.export.format import Deployed, Form, example_images
-from raykd.export.onnx_format import Onnx
-from raykd.export.output_folder import filling, require_place
-from raykd.export.safetensors_format import Safetensors
-from raykd.export.timm_format import TimmFolder
-from raykd.export.torch_export_format import TorchExport
+from raykd.export.facts import config_json
+from raykd.export.finished_run import FinishedRun, find_run, read_finished_run
+from raykd.export.format import DeployedModel, ExportFormat, example_images
+from raykd.export.onnx_format import OnnxFormat
+from raykd.export.output_folder import require_replaceable, writing_folder
+from raykd.export.safetensors_format import SafetensorsFormat
+from raykd.export.timm_format import TimmFormat
+from raykd.export.torch_export_format import TorchExportFormat
 from raykd.provenance import file_sha256
 
-FORMATS: dict[str, Form] = {form.name: form for form in (Safetensors(), Onnx(), TorchExport(), TimmFolder())}
-
+FORMATS: dict[str, ExportFormat] = {
+    form.name: form for form in (SafetensorsFormat(), OnnxFormat(), TorchExportFormat(), TimmFormat())
+}
 
 CARD, CONFIG = "README.md", "config.json"
 FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}
 
-# Of the largest logit. Another runtime adds in another order, which is 1e-6 or so of it; a wrong graph is far off.
-LARGEST_DIFFERENCE = 1e-4
-_BATCHES = (1, 16)
+# As a fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong
+# graph changes far more.
+MAX_DIFFERENCE = 1e-4
+_BATCH_SIZES = (1, 16)
 
 
-def export_run(results: Path, word: str, form_name: str, output: Path | None, overwrite: bool) -> str:
-    """Write the run called `word` in the format `form_name`; returns a line that says where, and what.
+def export_run(results: Path, run_name: str, format_name: str, output: Path | None, overwrite: bool) -> str:
+    """Write the run `run_name` in the format `format_name`, and return one line that names the folder and its files.
 
-    output: None for <results>/exported/<run>-<format>. Raises ConfigError for what cannot be exported or written, with
-    nothing changed; RaykdError where the format's own tools fail, or compute something else than the run.
+    output: None for <results>/exported/<run>-<format>. Raises ConfigError, with nothing changed, if the run cannot be
+    exported or the folder not written; RaykdError if the format's tools fail, or compute other logits than the run.
     """
-    form = FORMATS[form_name]
-    done = read_done(find_run(results, word))
-    place = (
-        output or results / "exported" / f"{done.folder.path.name}-{form.name}"
-    ).resolve()  # a link stays, and is filled
-    require_place(place, overwrite, FILES)
-    form.require(done)
-    with filling(place) as folder:
-        difference = _write(done, form, folder)
-        require_place(place, overwrite, FILES)  # once more: what came there meanwhile is not lost
-        sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1024:,.0f} KiB)" for path in _files(folder))
-    return f"{output or place}: {sizes}; logits within {difference:.1g} of the run's"
+    form = FORMATS[format_name]
+    run = read_finished_run(find_run(results, run_name))
+    folder = output or results / "exported" / f"{run.folder.path.name}-{form.name}"
+    target = folder.resolve()  # of a link, the folder that it points to
+    require_replaceable(target, overwrite, FILES)
+    form.require(run)
+    with writing_folder(target) as temporary:
+        difference = _write(run, form, temporary)
+        require_replaceable(target, overwrite, FILES)  # again, for files that were put there in the meantime
+        sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1024:,.0f} KiB)" for path in _files(temporary))
+    return f"{output or target}: {sizes}; logits within {difference:.1g} of the run's"
 
 
-def _write(done: DoneRun, form: Form, folder: Path) -> float:
-    """Fill `folder`; returns how far its logits are from the run's."""
+def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
+    """Write all files into `folder` and return the difference of the exported logits from the run's."""
+    name = run.folder.path.name
     try:
-        config = form.write(done, folder, config_of(done, form))
+        config = form.write(run, folder, config_json(run, form))
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        difference = _difference(done, form, folder)
+        difference = _difference(run, form, folder)
     except (RaykdError, OSError):
         raise
-    except Exception as error:  # tools of others raise whatever they stumble on
+    except Exception as error:  # exporters of other libraries raise any type
+        raise RaykdError(f"{name} as {form.name}: {_line(error)}; nothing was kept, try another format") from error
+    if not difference <= MAX_DIFFERENCE:
         raise RaykdError(
-            f"{done.folder.path.name} as {form.name}: {_line(error)}; nothing was kept, try another format"
-        ) from error
-    if not difference <= LARGEST_DIFFERENCE:
-        raise RaykdError(
-            f"{done.folder.path.name} as {form.name} would give logits {difference:.2g} off the run's, as a share of "
-            "the largest; nothing was kept, try another format"
+            f"{name} as {form.name}: its logits differ from the run's by {difference:.2g} of the largest logit; "
+            "nothing was kept, try another format"
         )
-    files = {path.name: file_sha256(path) for path in _files(folder)}
-    (folder / CARD).write_text(model_card(done, form, files, difference), encoding="utf-8")
+    checksums = {path.name: file_sha256(path) for path in _files(folder)}
+    (folder / CARD).write_text(model_card(run, form, checksums, difference), encoding="utf-8")
     return difference
 
 
 @torch.no_grad()
-def _difference(done: DoneRun, form: Form, folder: Path) -> float:
-    """The largest over batches of several sizes, as a share of the largest logit."""
-    exported, own = form.read(done, folder), Deployed(done.model)
-    found = []
-    for batch in _BATCHES:
-        images = example_images(done, batch, seed=batch)
-        wanted = own(images)
-        found.append(((exported(images) - wanted).abs().max() / wanted.abs().max()).item())
-    return max(found)
+def _difference(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
+    """Return the largest difference of the logits over several batch sizes, as a fraction of the largest logit."""
+    exported, original = form.read(run, folder), DeployedModel(run.model)
+    differences = []
+    for batch_size in _BATCH_SIZES:
+        images = example_images(run, batch_size, seed=batch_size)
+        expected = original(images)
+        differences.append(((exported(images) - expected).abs().max() / expected.abs().max()).item())
+    return max(differences)
 
 
 def _files(folder: Path) -> list[Path]:

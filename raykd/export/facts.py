@@ -1,12 +1,12 @@
-"""What is known of an exported model: for config.json, and as rows of the model card's tables."""
+"""Facts about an exported model: the content of config.json, and the rows of the model card's tables."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from raykd.config import dotted, to_dict
-from raykd.export.done_run import DoneRun
-from raykd.export.format import Form
+from raykd.export.finished_run import FinishedRun
+from raykd.export.format import ExportFormat
 from raykd.provenance import source, versions
 from raykd.spec.plan import Run
 from raykd.store.codec import Fields
@@ -25,93 +25,93 @@ _NAMES = {
 }
 
 
-def config_of(done: DoneRun, form: Form) -> dict[str, Any]:
-    """config.json: how to build the network and to feed it, what its classes are, and where it comes from."""
-    size, classes = done.header.images.size, done.header.classes
+def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
+    """Return config.json: the network, its preprocessing, its classes and its origin."""
+    size, classes = run.header.images.size, run.header.classes
     return {
         "format": form.name,
-        "architecture": done.header.model.label,
-        "model": to_dict(done.header.model, results_only=True),
+        "architecture": run.header.model.label,
+        "model": to_dict(run.header.model, results_only=True),
         "input": {"dtype": "uint8", "shape": ["batch", 3, size, size], "channels": "RGB", "range": [0, 255]},
         "preprocessing": {
             "inside": form.preprocesses,
-            "mean": done.mean,
-            "std": done.std,
-            "resize_to": done.model.input_size,
-            "resize_by": done.model.mode if done.model.input_size else None,
+            "mean": run.mean,
+            "std": run.std,
+            "resize_to": run.model.input_size,
+            "resize_by": run.model.mode if run.model.input_size else None,
         },
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(classes)]},
         "classes": list(classes),
-        "run": done.folder.path.name,
-        "fingerprint": done.record["fingerprint"],
-        "weights_sha256": done.weights_sha256,
-        "settings": done.settings,
-        "validation": done.record.get("best", {}),
-        "test": done.tested,
+        "run": run.folder.path.name,
+        "fingerprint": run.record["fingerprint"],
+        "weights_sha256": run.weights_sha256,
+        "settings": run.settings,
+        "validation": run.record.get("best", {}),
+        "test": run.test_metrics,
     }
 
 
-def settings_of(done: DoneRun) -> Rows:
-    """Every setting that decided the run's result, by its dotted path; the teacher's apart."""
-    return _settings({name: value for name, value in done.settings.items() if name != "teacher"})
+def setting_rows(run: FinishedRun) -> Rows:
+    """Return every field that determines the run's result, by its dotted path. The teacher's are separate."""
+    return _rows({name: value for name, value in run.settings.items() if name != "teacher"})
 
 
-def teacher_settings_of(done: DoneRun) -> Rows:
-    return _settings(to_dict(done.run.teacher, results_only=True)) if done.run.teacher else []
+def teacher_setting_rows(run: FinishedRun) -> Rows:
+    return _rows(to_dict(run.spec.teacher, results_only=True)) if run.spec.teacher else []
 
 
-def validation_of(done: DoneRun) -> Rows:
-    """The best epoch's figures on the images that picked it."""
-    best = done.record.get("best", {})
-    rows = done.folder.history() if best.get("epoch") is not None else []
-    epoch: Mapping[str, Any] = next((row for row in rows if row.get("epoch") == best["epoch"]), {})
-    measured = {name: value for name, value in epoch.items() if name.startswith("val_")} | best
-    return [*_measures({name: value for name, value in measured.items() if name != "epoch"})]
+def validation_rows(run: FinishedRun) -> Rows:
+    """Return the metrics of the best epoch on the validation split, which picked it."""
+    best = run.record.get("best", {})
+    epochs = run.folder.history() if best.get("epoch") is not None else []
+    epoch: Mapping[str, Any] = next((row for row in epochs if row.get("epoch") == best["epoch"]), {})
+    metrics = {name: value for name, value in epoch.items() if name.startswith("val_")} | best
+    return [*_metric_rows({name: value for name, value in metrics.items() if name != "epoch"})]
 
 
-def test_of(done: DoneRun) -> Rows:
-    """All that test.json has in figures; none where these weights were not evaluated."""
-    return [*_measures({name: value for name, value in done.tested.items() if name != "weights_sha256"})]
+def test_rows(run: FinishedRun) -> Rows:
+    """Return the numbers in test.json; none if these weights were not evaluated."""
+    return [*_metric_rows({name: value for name, value in run.test_metrics.items() if name != "weights_sha256"})]
 
 
-def teacher_of(done: DoneRun) -> str:
-    """The teacher's run, and its own accuracy where it lies beside this one; of several each. '' without a teacher."""
-    return "; ".join(_teacher_in_words(done.folder.path.parent, teacher) for teacher in done.run.teachers)
+def teacher_text(run: FinishedRun) -> str:
+    """Return the name of each teacher's run, with its accuracy if that run is in the same family; '' if none."""
+    return "; ".join(_one_teacher_text(run.folder.path.parent, teacher) for teacher in run.spec.teachers)
 
 
-def _teacher_in_words(family: Path, teacher: Run) -> str:
+def _one_teacher_text(family: Path, teacher: Run) -> str:
     text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
     if not is_tested(folder):
         return text
-    return f"{text}, test top-1 {_figure('top1', Fields.read(folder.test).number('top1', low=0, high=100))}"
+    return f"{text}, test top-1 {_number_text('top1', Fields.read(folder.test).number('top1', low=0, high=100))}"
 
 
-def provenance_of(done: DoneRun, files: Mapping[str, str]) -> Rows:
-    """files: SHA-256 by name of what lies beside the card."""
-    record, git = done.record, done.record.get("git") or {}
+def provenance_rows(run: FinishedRun, checksums: Mapping[str, str]) -> Rows:
+    """Return where the weights come from. checksums: SHA-256 of each file beside the card, by its name."""
+    record, git = run.record, run.record.get("git") or {}
     hardware = [value for value in record.get("hardware", {}).values() if value]
     compute = record.get("compute", {})
     return [
-        ("run", done.folder.path.name),
-        ("fingerprint", done.record["fingerprint"]),
+        ("run", run.folder.path.name),
+        ("fingerprint", run.record["fingerprint"]),
         ("trained", f"{record.get('started')} to {record.get('ended')}, {record.get('seconds', 0):.0f} s"),
         ("computed in", f"{compute.get('precision')} on {', '.join(hardware)}; the weights are float32"),
         ("git revision", _text(git.get("revision"))),
         ("SHA-256 of raykd's source", _text(git.get("source_sha256"))),
-        ("the same when it was exported", _text(source()["source_sha256"])),
-        ("versions it was trained with", _listed(record.get("versions", {}))),
-        ("versions it was exported with", _listed(versions())),
-        ("SHA-256 of the run's best weights", done.weights_sha256),
-        *((f"SHA-256 of {name}", digest) for name, digest in files.items()),
+        ("the same at export", _text(source()["source_sha256"])),
+        ("versions at training", _version_list(record.get("versions", {}))),
+        ("versions at export", _version_list(versions())),
+        ("SHA-256 of the run's best weights", run.weights_sha256),
+        *((f"SHA-256 of {name}", digest) for name, digest in checksums.items()),
     ]
 
 
-def _listed(found: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+def _version_list(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def _settings(nested: Mapping[str, Any]) -> Rows:
-    """By dotted path. A kind is its section's own value; left out are the whole's, and one that says the name again."""
+def _rows(nested: Mapping[str, Any]) -> Rows:
+    """Return (dotted path, value) of each field. An object's kind is the value of its path, unless it repeats it."""
     rows = []
     for path, value in dotted(nested):
         section, _, name = path.rpartition(".")
@@ -122,16 +122,16 @@ def _settings(nested: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def _measures(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Figures alone: what is a list or a text in test.json stands in config.json."""
+def _metric_rows(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the numbers. Lists and texts of test.json are in config.json only."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _measures(value, f"{path}{name}.")
+            yield from _metric_rows(value, f"{path}{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield path + _NAMES.get(name, name), _figure(name, value)
+            yield path + _NAMES.get(name, name), _number_text(name, value)
 
 
-def _figure(name: str, value: float) -> str:
+def _number_text(name: str, value: float) -> str:
     return f"{value:.2f} %" if name in _PERCENT else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 

@@ -1,4 +1,4 @@
-"""What every format of an export has in common, and the network that deployed files hold: raw views to logits."""
+"""The interface of an export format, and the module from raw images to logits that deployed files contain."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,17 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
-from raykd.export.done_run import DoneRun
+from raykd.export.finished_run import FinishedRun
 from raykd.models import ImageModel
 
-Logits = Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W], the data's own side -> float32 [B, C]
+Logits = Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] at the data's image size -> float32 [B, C]
 
 
-class Form:
-    """One format: writes a run's best weights into a folder, and reads them back as anybody would.
+class ExportFormat:
+    """A format that writes a run's best weights into a folder, and reads them back as a user would.
 
-    file: the weights' name in the folder. packages: what it wants installed. preprocesses: whether normalising and
-    resizing is inside the file. library: what the hub calls those who load it.
+    name: the value of --format.
+    file: name of the weights' file in the folder.
+    library: the hub's name of the library that loads it.
+    packages: must be installed.
+    preprocesses: whether normalization and resizing are inside the file.
     """
 
     name: ClassVar[str]
@@ -28,25 +31,27 @@ class Form:
     packages: ClassVar[tuple[str, ...]] = ()
     preprocesses: ClassVar[bool]
 
-    def require(self, done: DoneRun) -> None:
-        """Raise ConfigError, before anything is written, where this format cannot hold the run's model."""
+    def require(self, run: FinishedRun) -> None:
+        """Raise ConfigError, before anything is written, if this format cannot hold the run's model."""
         missing = [package for package in self.packages if find_spec(package) is None]
         if missing:
-            raise ConfigError(f"--format {self.name} wants what is not installed: pip install {' '.join(missing)}")
+            raise ConfigError(
+                f"--format {self.name} requires packages that are missing: pip install {' '.join(missing)}"
+            )
 
-    def write(self, done: DoneRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-        """Leave the weights in `folder`; returns what config.json is to say: `config`, unless others read the file."""
+    def write(self, run: FinishedRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+        """Write the weights into `folder` and return the content of config.json: `config`, possibly inside more."""
         raise NotImplementedError
 
-    def read(self, done: DoneRun, folder: Path) -> Logits:
-        """What the files in `folder` compute, loaded as the model card says and not through the run."""
+    def read(self, run: FinishedRun, folder: Path) -> Logits:
+        """Load the files in `folder` like the code in the model card, and not through the run."""
         raise NotImplementedError
 
 
-class Deployed(nn.Module):
-    """`ImageModel` with its logits alone, and with integers as its only input: a picture scaled otherwise is refused.
+class DeployedModel(nn.Module):
+    """An `ImageModel` that returns only logits.
 
-    images: uint8 [B, 3, H, W] in RGB. Returns float32 [B, C].
+    images: uint8 [B, 3, H, W] in RGB; other types are refused, so no image is scaled twice. Returns float32 [B, C].
     """
 
     def __init__(self, model: ImageModel) -> None:
@@ -58,13 +63,13 @@ class Deployed(nn.Module):
         return self.model(images).logits
 
 
-def example_images(done: DoneRun, batch: int, seed: int = 0) -> Tensor:
-    """Noise as uint8 [batch, 3, H, W]: every value of a pixel, which a few real images do not have."""
-    size = done.header.images.size
+def example_images(run: FinishedRun, batch_size: int, seed: int = 0) -> Tensor:
+    """Return noise, uint8 [B, 3, H, W]. It has every pixel value, which a few real images do not."""
+    size = run.header.images.size
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
 def any_batch() -> dict[str, dict[int, Any]]:
-    """torch.export's word for: the first axis of `images` is free, the others are as in the example."""
+    """Return torch.export's `dynamic_shapes`: the first axis of `images` varies, the others are fixed."""
     return {"images": {0: torch.export.Dim("batch", min=1)}}

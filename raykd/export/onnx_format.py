@@ -1,4 +1,4 @@
-"""ONNX: one file that takes uint8 pictures; runs in onnxruntime, TensorRT, OpenVINO and browsers."""
+"""ONNX: one file that reads uint8 images, for onnxruntime, TensorRT, OpenVINO and browsers."""
 
 import json
 from collections.abc import Iterator
@@ -8,28 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.export.done_run import DoneRun
-from raykd.export.format import Deployed, Form, Logits, any_batch, example_images
+from raykd.export.finished_run import FinishedRun
+from raykd.export.format import DeployedModel, ExportFormat, Logits, any_batch, example_images
 
-# What torch's exporter speaks by itself: no conversion that could go wrong, and onnxruntime from 1.14 on reads it.
+# The native opset of torch's exporter, so no conversion can fail. onnxruntime 1.14 and later read it.
 OPSET = 18
 
 
-class Onnx(Form):
-    """model.onnx: images uint8 [batch, 3, H, W] -> logits float32 [batch, C], the weights inside the file."""
+class OnnxFormat(ExportFormat):
+    """model.onnx: images, uint8 [batch, 3, H, W] -> logits, float32 [batch, C]; the weights are inside the file."""
 
     name = "onnx"
     file = "model.onnx"
     library = "onnx"
-    packages = ("onnx", "onnxscript", "onnxruntime")  # the file, torch's exporter, and the check of what was written
+    packages = ("onnx", "onnxscript", "onnxruntime")  # the file format, torch's exporter, and the check
     preprocesses = True
 
-    def write(self, done: DoneRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    def write(self, run: FinishedRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         import onnx
 
         program = torch.onnx.export(
-            Deployed(done.model),
-            (example_images(done, 2),),
+            DeployedModel(run.model),
+            (example_images(run, 2),),
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=any_batch(),
@@ -41,13 +41,13 @@ class Onnx(Form):
         model = program.model_proto
         for graph in (model.graph, *model.functions):
             for node in _nodes(graph):
-                node.ClearField("metadata_props")  # the lines of code behind it, in files of this machine
+                node.ClearField("metadata_props")  # source lines with paths on this machine
         onnx.helper.set_model_props(model, {"raykd": json.dumps(config)})
         onnx.checker.check_model(model, full_check=True)
         onnx.save_model(model, folder / self.file)
         return config
 
-    def read(self, done: DoneRun, folder: Path) -> Logits:
+    def read(self, run: FinishedRun, folder: Path) -> Logits:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(folder / self.file, providers=["CPUExecutionProvider"])
@@ -59,7 +59,7 @@ class Onnx(Form):
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Those of the graphs inside its nodes too."""
+    """Yield the nodes of `graph` and of the graphs inside its nodes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

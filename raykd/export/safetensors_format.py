@@ -1,32 +1,32 @@
-"""safetensors: the run's own file of best weights, byte for byte, so that its SHA-256 is the one that was tested.
+"""safetensors: the run's file of best weights, byte for byte, so its SHA-256 is the one in test.json.
 
-But where its header says where a person's pictures lie: there the tensors are the run's, and the header is not.
+Exception: if the header names the path of a folder with images, the header is rewritten without the path.
 """
 
 import shutil
 from pathlib import Path
 from typing import Any
 
-from raykd.export.done_run import DoneRun
-from raykd.export.format import Deployed, Form, Logits
+from raykd.export.finished_run import FinishedRun
+from raykd.export.format import DeployedModel, ExportFormat, Logits
 from raykd.models.weights import read_state
 from raykd.training.model_file import load_trained, read_header, save_under
 
 
-class Safetensors(Form):
-    """model.safetensors: raykd builds the network from its header; anybody else from the lines in the model card."""
+class SafetensorsFormat(ExportFormat):
+    """model.safetensors. raykd builds the network from the header; other code uses the lines in the model card."""
 
     name = "safetensors"
     file = "model.safetensors"
     library = "pytorch"
     preprocesses = False
 
-    def write(self, done: DoneRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-        if read_header(done.folder.best) == done.header:
-            shutil.copyfile(done.folder.best, folder / self.file)
+    def write(self, run: FinishedRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+        if read_header(run.folder.best) == run.header:
+            shutil.copyfile(run.folder.best, folder / self.file)
         else:
-            save_under(folder / self.file, read_state(done.folder.best), done.header)
+            save_under(folder / self.file, read_state(run.folder.best), run.header)
         return config
 
-    def read(self, done: DoneRun, folder: Path) -> Logits:
-        return Deployed(load_trained(folder / self.file).eval())
+    def read(self, run: FinishedRun, folder: Path) -> Logits:
+        return DeployedModel(load_trained(folder / self.file).eval())

@@ -23,7 +23,7 @@ from raykd.orchestration.worker_link import StopPoller
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder
 from raykd.training.failure import failure_of, is_of_configuration
-from raykd.training.group import STUCK, all_workers
+from raykd.training.group import all_workers
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
 NEXT_TO_NOTHING: dict[str, float] = {"memory": 2**20}
@@ -46,7 +46,7 @@ def train_by_workers(config: Mapping[str, Any], shared: TrialConfig, should_stop
             raise known from error
         raise
     if folder.status() != "done" and should_stop():
-        raise Interrupted("stopped; the same command goes on")
+        raise Interrupted("stopped; rerun the same command to resume")
     run, _ = run_of(config, shared)
     # Measured by the workers: this process has no GPU.
     results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
@@ -62,11 +62,7 @@ def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
     return TorchTrainer(
         _work,
         train_loop_config={"config": dict(config), "shared": shared},
-        torch_config=GroupConfig(
-            backend="cpu:gloo,cuda:nccl" if shared.gpus else "gloo",
-            timeout_s=int(STUCK.total_seconds()),
-            folder=str(storage / "groups"),
-        ),
+        torch_config=GroupConfig.of_workers(shared.gpus, storage),
         scaling_config=ScalingConfig(
             num_workers=shared.workers,
             use_gpu=shared.gpus > 0,

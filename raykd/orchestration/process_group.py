@@ -13,12 +13,14 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+
+from raykd.training.group import STUCK
 
 LOOPBACK = "lo"
 SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 20 of the answer
@@ -29,6 +31,12 @@ class GroupConfig(TorchConfig):
     """folder: for the FileStore. All nodes must see it, with file locks. It is made with mode 0700."""
 
     folder: str = ""
+
+    @classmethod
+    def of_workers(cls, gpus: float, storage: Path, timeout: timedelta = STUCK) -> Self:
+        """Have workers of `gpus` GPUs send gradients from GPU to GPU over NCCL, and everything else over gloo."""
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        return cls(backend=backend, timeout_s=int(timeout.total_seconds()), folder=str(storage / "groups"))
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -93,15 +93,13 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
 
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
-    """Return how the distilled runs left of `plan` get their teacher's logits; None if no teacher is planned."""
+    """Return how the distilled runs left of `plan` get their teacher's logits; None if there are none."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     settled = states.trained | states.started_live
-    return (
-        choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
-        if teachers
-        else None
-    )
+    if not teachers:
+        return None
+    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
 
 
 def run_experiments(
@@ -157,10 +155,7 @@ def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options
     for plan, dataset in plans:
         if replaced := store.write_plan(plan):
             family = plan.experiment.family
-            log(
-                console,
-                f"the report of {family} has a new plan; {plural(len(replaced), 'run')} of the old one are kept",
-            )
+            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
         keep_decoded(dataset, options.decoded)
 
 

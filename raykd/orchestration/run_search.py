@@ -64,7 +64,7 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
         _try_until_done(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
-            raise Interrupted("search cut off after its trials; the same command goes on")
+            raise Interrupted("search interrupted after its trials; rerun the same command to resume")
         command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
         return confirm(command, best, cache, stopped.is_set)
 
@@ -131,7 +131,8 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     ended = num_ended(trials)
     if ended < settings.num_trials:
         raise Interrupted(
-            f"search cut off with {ended} of {plural(settings.num_trials, 'trial')} ended; the same command goes on"
+            f"search interrupted after {ended} of {plural(settings.num_trials, 'trial')}; "
+            "rerun the same command to resume"
         )
     done = [trial for trial in trials if trial.state == "done"]
     if not done:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ POLL_S = 0.25
 # that waits for a lost node never ends by itself.
 END_S = 45.0
 KILL_S = 10.0
-IDLE_S = 30 * 86_400  # a worker that a batch leaves out waits for as long as the run takes
+IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long as the run takes
 
 
 def slots_of(workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
@@ -158,7 +159,7 @@ def _trainer(
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values, for which the controller need not import torch
-        torch_config=_group_config(slots, storage),
+        torch_config=GroupConfig.of_workers(slots.gpus, storage, IDLE if slots.may_shrink else STUCK),
         scaling_config=ScalingConfig(
             num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
@@ -172,13 +173,6 @@ def _trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-
-
-def _group_config(slots: Slots, storage: Path) -> GroupConfig:
-    """Have the workers of a run send gradients from GPU to GPU over NCCL, and everything else over gloo."""
-    backend = "cpu:gloo,cuda:nccl" if slots.gpus else "gloo"
-    timeout_s = IDLE_S if slots.may_shrink else int(STUCK.total_seconds())
-    return GroupConfig(backend=backend, timeout_s=timeout_s, folder=str(storage / "groups"))
 
 
 def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:

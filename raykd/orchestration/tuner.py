@@ -59,7 +59,7 @@ def try_all(
             tune.Tuner(make_trainable(flag), tune_config=how, run_config=_run_config(folder, progress)).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise RunFailed(f"the search is cut off ({reason[0]}); the same command goes on from here") from error
+        raise RunFailed(f"the search is interrupted ({reason[0]}); rerun the same command to resume") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # what Tune knows, the study knows
     return searcher.outside

@@ -11,16 +11,16 @@ from raykd import models
 from raykd.config import from_dict, to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, one_line, shortened
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
 
 _KEY = "raykd"  # in the metadata of the safetensors file
 
 
-def images_of(dataset: Dataset) -> Images:
+def images_of(dataset: Dataset) -> ImageSpec:
     """What a network must know of `dataset`."""
-    return Images(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
+    return ImageSpec(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Header:
     """
 
     model: Model
-    images: Images
+    images: ImageSpec
     data: str
     classes: tuple[str, ...]
     run: str
@@ -53,7 +53,7 @@ class Header:
 def header_of(run: Run, dataset: Dataset) -> Header:
     """The header of `run`, trained on `dataset`."""
     data = run.data
-    images = run.model.normalized(images_of(dataset))
+    images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
     trained_on = TrainedOn(dataset.identity, len(dataset.train.labels), *split)
     return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
@@ -83,7 +83,7 @@ def read_header(path: Path) -> Header | None:
         model = from_dict(Model, content["model"])
         trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
-        header = Header(model, Images(**shape), content["data"], classes, content["run"], trained_on)
+        header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
         _require_sound(header)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
@@ -132,7 +132,7 @@ def load_trained(path: Path) -> ImageModel:
     return load_model(path, header.model, header.images)
 
 
-def load_model(path: Path, model: Model, images: Images) -> ImageModel:
+def load_model(path: Path, model: Model, images: ImageSpec) -> ImageModel:
     """`model` with the weights of any .safetensors or .pth. Raises ConfigError when they do not fit."""
     network = models.build(model, images, seed=0)
     load_weights(network.network, path)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from bad_inputs.case import BadInput, experiment_file, plan
 from raykd import models
 from raykd.config import to_dict
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 
-IMAGES = Images(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+IMAGES = ImageSpec(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 Words = Callable[[Path], Sequence[str | Path]]
 
 
@@ -33,7 +33,7 @@ def fitting() -> dict[str, Tensor]:
     return models.build(ResNet(width=8), IMAGES, 0).network.state_dict()
 
 
-def of(model: ResNet | ViT, images: Images = IMAGES) -> dict[str, Tensor]:
+def of(model: ResNet | ViT, images: ImageSpec = IMAGES) -> dict[str, Tensor]:
     return models.build(model, images, 0).network.state_dict()
 
 

@@ -11,7 +11,7 @@ from testbed import Testbed
 
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, Places, examine, torch_finding
-from raykd.data.inventory import inventory
+from raykd.data.load import list_datasets
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
 NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
@@ -57,7 +57,7 @@ def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(foreign, tor
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     data = tmp_path / "data"
-    return Places(tmp_path / "results", data, data / "weights", lambda: inventory(data))
+    return Places(tmp_path / "results", data, data / "weights", lambda: list_datasets(data))
 
 
 def bad(places: Places) -> dict[str, Finding]:

@@ -1,4 +1,4 @@
-"""The job's private folder: modes, what replaces what, what is refused, and that it goes."""
+"""Private folders with a token: their modes, what is replaced, what is refused, and their removal."""
 
 import errno
 import os
@@ -17,12 +17,12 @@ def environ(base: Path) -> dict[str, str]:
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A short path, as a site would set: the folder is seen from inside pytest's own."""
+    """Return a short path to the test's folder, as a site would set."""
     monkeypatch.chdir(tmp_path)
     return Path(f"/proc/{os.getpid()}/cwd")
 
 
-def test_folder_and_token_are_the_owners_alone_and_go_at_the_end(base: Path) -> None:
+def test_only_the_owner_can_read_folder_and_token_and_they_are_removed_at_the_end(base: Path) -> None:
     with job_folder(7, environ(base)) as folder:
         assert folder.path.stat().st_mode & 0o777 == 0o700
         assert folder.token_path.stat().st_mode & 0o777 == 0o600
@@ -35,13 +35,13 @@ def test_every_job_has_its_own_token(base: Path) -> None:
         assert one.token() != other.token()
 
 
-def test_folder_goes_when_the_job_fails(base: Path) -> None:
+def test_folder_is_removed_when_the_job_fails(base: Path) -> None:
     with pytest.raises(ZeroDivisionError), job_folder(7, environ(base)) as folder:
         raise ZeroDivisionError
     assert not folder.path.exists()
 
 
-def test_requeued_job_replaces_what_its_lost_run_left(base: Path) -> None:
+def test_requeued_job_replaces_the_folder_of_its_lost_run(base: Path) -> None:
     left = base / f"rk-{os.getuid()}-7"
     left.mkdir()
     (left / "token").write_text("old")
@@ -49,7 +49,7 @@ def test_requeued_job_replaces_what_its_lost_run_left(base: Path) -> None:
         assert folder.token() != "old"
 
 
-def test_step_that_ends_late_leaves_the_folder_of_the_one_after_it(base: Path) -> None:
+def test_step_that_ends_late_leaves_the_folder_of_the_next_step(base: Path) -> None:
     late = job_folder(7, environ(base), node_number=1)
     late.__enter__()
     with job_folder(7, environ(base), node_number=1) as folder:
@@ -58,7 +58,7 @@ def test_step_that_ends_late_leaves_the_folder_of_the_one_after_it(base: Path) -
     assert not folder.path.exists()
 
 
-def test_disk_without_locks_is_one_line_of_what_to_change(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_without_locks_is_refused_with_a_remedy(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

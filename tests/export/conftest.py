@@ -1,10 +1,10 @@
-"""Runs that are done, trained once for the tests of this folder, and every export of them."""
+"""Finished runs, trained once for the tests in this folder, and their exports."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from export_runs import train_on_own_pictures, train_students
+from export_runs import train_on_custom_images, train_students
 
 from raykd.export.export import export_run
 from raykd.store.run_folder import RunFolder
@@ -12,7 +12,7 @@ from raykd.store.run_folder import RunFolder
 
 @pytest.fixture(scope="package")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a teacher and a student of each model in the family 'small'."""
+    """A results folder. Its family 'small' has a teacher, and a student of each model."""
     return tmp_path_factory.mktemp("results")
 
 
@@ -22,16 +22,16 @@ def students(results: Path) -> dict[str, RunFolder]:
 
 
 @pytest.fixture(scope="package")
-def own_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Of a person's own pictures."""
-    return train_on_own_pictures(tmp_path_factory.mktemp("own"))
+def custom_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on custom images."""
+    return train_on_custom_images(tmp_path_factory.mktemp("custom"))
 
 
 @pytest.fixture(scope="package")
 def exported(
     results: Path, students: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Path]:
-    """(kind of model, format) -> the folder, written when it is first asked for."""
+    """A function (kind of model, format) -> folder of the export, written on the first call."""
     root = tmp_path_factory.mktemp("exported")
 
     def export(kind: str, form: str) -> Path:

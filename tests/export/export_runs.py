@@ -1,4 +1,4 @@
-"""Small runs that are done, of every kind of model, and what an export of them is compared with."""
+"""Small finished runs of every kind of model, and the logits that their exports are compared with."""
 
 from pathlib import Path
 
@@ -27,17 +27,17 @@ MODELS: dict[str, Model] = {
     "resnet": ResNet(blocks=(1, 2, 1, 1), width=WIDTH),
     "vit": ViT(depth=2, width=16, heads=2, patch=4, dropout=0.1),
     "vit_token": ViT(depth=2, width=16, heads=2, patch=4, distillation_token=True),
-    "timm_vit": Timm("test_vit", input_size=32),  # a fixed size, to which it resizes
+    "timm_vit": Timm("test_vit", input_size=32),  # a fixed input size, to which it resizes
     "timm_convnet": Timm("test_byobnet", input_size=32),
 }
-METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others by soft targets
+METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others use KD
 FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind != "resnet") for kind in MODELS}
-PRIVATE = "alices-secret-place"  # a folder on her machine
+PRIVATE = "alices-secret-place"  # a folder on the machine that trained
 CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 
 
 def train_students(results: Path) -> dict[str, RunFolder]:
-    """A teacher, and a student of each model that is distilled from it and evaluated on the test set."""
+    """Train and test one teacher, and a student of each model that is distilled from it."""
     store, done = RunStore(results), {}
     for kind, model in MODELS.items():
         run = run_of("distilled", student=recipe(model=model), method=METHODS.get(kind, KD()))
@@ -51,8 +51,8 @@ def train_students(results: Path) -> dict[str, RunFolder]:
     return done
 
 
-def train_on_own_pictures(root: Path) -> RunFolder:
-    """A ViT that was trained on digits in folders by class, which are named by an absolute path below `root`."""
+def train_on_custom_images(root: Path) -> RunFolder:
+    """Train a ViT on digits in one folder per class, named by an absolute path below `root`."""
     place = write_digits(root / PRIVATE / "flowers")
     data = Data(f"folder:{place}", val_images=3, image_size=IMAGE_SIZE, crop_padding=1)
     dataset = load_dataset(data.name, None, IMAGE_SIZE)
@@ -64,29 +64,29 @@ def train_on_own_pictures(root: Path) -> RunFolder:
 
 
 def write_digits(place: Path) -> Path:
-    """12 of train and 6 of test in three classes."""
+    """Write 12 training and 6 test images in three classes."""
     labels = digits().test.labels.tolist()
     for part, first, count in (("train", 0, 4), ("test", 4, 2)):
         for label in range(3):
             (place / part / f"class{label}").mkdir(parents=True)
             rows = [row for row, found in enumerate(labels) if found == label][first : first + count]
             for row in rows:
-                pictures()[row].save(place / part / f"class{label}" / f"{row}.png")
+                pil_images()[row].save(place / part / f"class{label}" / f"{row}.png")
     return place
 
 
 @torch.no_grad()
 def logits_of(folder: RunFolder, images: Tensor) -> Tensor:
-    """What the run's best weights give in raykd, float32."""
+    """Return the logits of the run's best weights in raykd, float32."""
     return load_trained(folder.best).eval()(images).logits
 
 
-def off(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest logit."""
-    assert found.shape == wanted.shape and found.dtype == wanted.dtype == torch.float32
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+def relative_difference(logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference as a fraction of the largest logit."""
+    assert logits.shape == expected.shape and logits.dtype == expected.dtype == torch.float32
+    return ((logits - expected).abs().max() / expected.abs().max()).item()
 
 
-def pictures() -> list[Image.Image]:
-    """The digits' test images as anybody has them."""
+def pil_images() -> list[Image.Image]:
+    """Return the digits' test images as PIL images."""
     return [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in digits().test.images]

@@ -34,7 +34,7 @@ def test_every_method_has_a_row() -> None:
 
 @pytest.mark.parametrize("given", [Outputs, Targets, Mixed])
 def test_own_method_names_all_that_terms_is_given(given: Any) -> None:
-    text = DOCS.with_name("own_method.md").read_text(encoding="utf-8")
+    text = DOCS.with_name("custom_method.md").read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
     assert not [name for name in given._fields if name != "heads" and f"`{name}`" not in prose], "heads are DeiT's"
 

@@ -17,9 +17,9 @@ from raykd.config import kinds
 from raykd.errors import ConfigError
 from raykd.methods import KD, FitNets, Method, StageMethod
 from raykd.methods.fitnets import hint_loss, regressor
-from raykd.models import Images, Model
+from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
-from raykd.models.timm_model import Timm, stages_of
+from raykd.models.timm_model import Timm, feature_stages
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
 from raykd.spec.overrides import override
@@ -44,7 +44,7 @@ PAIRS: dict[str, tuple[Model, Model]] = {  # teacher, student
     "timm's vit to vit": (Timm("test_vit", 48), VIT6),
     "timm's convnext to resnet": (Timm("test_convnext", 32), RESNET),
 }
-CIFAR10 = Images(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+CIFAR10 = ImageSpec(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 12
 
 
@@ -130,7 +130,7 @@ def test_blocks_that_are_paired_are_those_that_the_documentation_names() -> None
     assert found is not None
     for name, blocks in zip(("vit_tiny", "vit6"), found.groups(), strict=True):
         network = models.build(models.find(name), CIFAR10, 0).network
-        assert [stage + 1 for stage in stages_of(network)] == [int(block) for block in blocks.split(",")]
+        assert [stage + 1 for stage in feature_stages(network)] == [int(block) for block in blocks.split(",")]
 
 
 def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
@@ -172,7 +172,7 @@ def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> Non
 
 @pytest.mark.parametrize("name", MAPS)
 def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykd.models.timm_model.stages_of", lambda network: [])
+    monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     with pytest.raises(ConfigError, match="the teacher's model gives no maps of its stages; take one that") as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
     assert "\n" not in str(caught.value)

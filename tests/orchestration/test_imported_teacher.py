@@ -1,4 +1,4 @@
-"""An imported teacher in a whole command: it is evaluated first, and ends it where it does not fit."""
+"""An imported teacher in a whole command: it is evaluated first, and ends the command if it does not fit."""
 
 import io
 from dataclasses import replace
@@ -42,7 +42,7 @@ def assert_refused(ended: Ended, file: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(cluster, tmp_path, monkeypatch) -> None:
-    """The same command again says the same, from what is in the run's folder: Ray is not started for it."""
+    """Rerunning the command fails with the same message, read from the run's folder; Ray is not started."""
     file, results = misfit(tmp_path), tmp_path / "results"
     experiment = importing(file, workers=ONE_CPU)
     first = run_here([experiment], results)

@@ -1,4 +1,4 @@
-"""A run's numbers in a real Prometheus, by the scrape configuration that the documentation gives."""
+"""A run's metrics in a real Prometheus, with the scrape configuration of the documentation."""
 
 import json
 import os
@@ -29,7 +29,7 @@ pytestmark = [
 MONITORING = ROOT / "docs" / "monitoring"
 RUN = run_of("distilled")
 REPORT = EpochReport(RUN.name, 4, 10, {"ce": 0.75, "loss": 1.25}, 81.0, 77.5, 0.6, 78.0, 0.05, 1234.0, 9.0)
-WANTED = {
+EXPECTED = {
     "epoch": 5.0,
     "epochs": 10.0,
     "loss": 1.25,
@@ -43,9 +43,9 @@ WANTED = {
 
 
 class Exporter:
-    """As a worker that trains: its process stays, and with it what it tells."""
+    """A process that exports metrics and stays, like a worker in training."""
 
-    def tell(self, run: Run, report: EpochReport) -> None:
+    def export(self, run: Run, report: EpochReport) -> None:
         import torch
 
         from raykd.orchestration.metrics import export
@@ -55,7 +55,7 @@ class Exporter:
 
 @pytest.fixture(scope="module")
 def prometheus(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one that scrapes the tests' Ray, with a worker in it that has numbers to tell."""
+    """Start a Prometheus that scrapes the shared Ray, with a worker that exports metrics; yield its address."""
     import ray
     import ray.cloudpickle
 
@@ -63,7 +63,7 @@ def prometheus(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     worker: Any = ray.remote(num_cpus=0)(Exporter).remote()
-    ray.get(worker.tell.remote(RUN, REPORT))
+    ray.get(worker.export.remote(RUN, REPORT))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -77,7 +77,7 @@ def prometheus(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield address
         process.terminate()
         process.wait(10)
-    assert not list((folder / "ray_results" / ".monitoring").iterdir()), "it would be asked for ever"
+    assert not list((folder / "ray_results" / ".monitoring").iterdir()), "Prometheus would scrape it for ever"
     ray.kill(worker)
 
 
@@ -90,18 +90,18 @@ def query(address: str, expression: str) -> list[dict[str, Any]]:
         return []
 
 
-def test_prometheus_has_every_number_of_a_run(prometheus: str) -> None:
-    found = wait_until(lambda: query(prometheus, f'ray_raykd_val_top1{{run="{RUN.name}"}}'), "the run's accuracy")
-    assert {found[0]["metric"][tag] for tag in ("family", "stage", "run")} == {"small", "distilled", RUN.name}
-    values = {name: query(prometheus, f'ray_raykd_{name}{{run="{RUN.name}"}}') for name in WANTED}
-    assert {name: float(rows[0]["value"][1]) for name, rows in values.items()} == WANTED
+def test_prometheus_has_every_metric_of_a_run(prometheus: str) -> None:
+    rows = wait_until(lambda: query(prometheus, f'ray_raykd_val_top1{{run="{RUN.name}"}}'), "the run's accuracy")
+    assert {rows[0]["metric"][tag] for tag in ("family", "stage", "run")} == {"small", "distilled", RUN.name}
+    values = {name: query(prometheus, f'ray_raykd_{name}{{run="{RUN.name}"}}') for name in EXPECTED}
+    assert {name: float(rows[0]["value"][1]) for name, rows in values.items()} == EXPECTED
 
 
-def test_dashboard_asks_for_metrics_that_are_there(prometheus: str) -> None:
+def test_dashboard_queries_existing_metrics(prometheus: str) -> None:
     dashboard = json.loads((MONITORING / "grafana.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     names = {name for expression in expressions for name in re.findall(r"\bray_\w+", expression)}
-    assert {f"ray_raykd_{name}" for name in WANTED} - {"ray_raykd_best_val_top1"} <= names
+    assert {f"ray_raykd_{name}" for name in EXPECTED} - {"ray_raykd_best_val_top1"} <= names
     names.discard("ray_node_gpus_utilization")  # of nodes with a GPU
     for name in names:
         assert wait_until(lambda name=name: query(prometheus, name), name)
@@ -110,19 +110,14 @@ def test_dashboard_asks_for_metrics_that_are_there(prometheus: str) -> None:
         assert query(prometheus, plain) or "gpus" in plain, expression
 
 
-def test_addresses_of_commands_that_were_killed_go_with_the_next(cluster: str, tmp_path: Path) -> None:
+def test_next_command_removes_the_addresses_of_killed_commands(cluster: str, tmp_path: Path) -> None:
     from raykd.orchestration.metrics import scrape_targets
 
     folder, host = tmp_path / ".monitoring", socket.gethostname()
     folder.mkdir()
-    names = {
-        f"{host}-{2**22 + 1}.json",
-        f"{host}-1.json",
-        "elsewhere-5.json",
-    }  # a pid that cannot be, init's, another's
+    killed, running, other_host = f"{host}-{2**22 + 1}.json", f"{host}-1.json", "elsewhere-5.json"
+    names = {killed, running, other_host}  # process ids: above the highest possible, of init, of another machine
     for name in names:
         (folder / name).write_text("[]")
     with scrape_targets(tmp_path):
-        assert {path.name for path in folder.iterdir()} == names - {f"{host}-{2**22 + 1}.json"} | {
-            f"{host}-{os.getpid()}.json"
-        }
+        assert {path.name for path in folder.iterdir()} == names - {killed} | {f"{host}-{os.getpid()}.json"}

@@ -1,4 +1,4 @@
-"""What a run's workers open on the network: nothing of torch's that a stranger could reach or write to."""
+"""Which ports a run's workers open: none of torch's that another user could reach or write to."""
 
 import io
 import os
@@ -24,24 +24,24 @@ from raykd.spec.experiment import Workers
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 LOOPBACK = ("127.0.0.1", "::1")
-STRANGER_S = 10  # for an answer, once it asks
-STRANGER = """
+CLIENT_S = 10  # how long a client waits for an answer
+CLIENT = """
 import sys
 from torch.distributed import TCPStore
-print("began", flush=True)
+print("started", flush=True)
 store = TCPStore("127.0.0.1", int(sys.argv[1]), None, False)
-store.set("key", "of a stranger")
+store.set("key", "of another user")
 print("written", flush=True)
 """
 
 
 @dataclass
-class Seen:
-    """What was found while a run trained: listening sockets (host, port) of each process, and strangers' success."""
+class Observed:
+    """Observed while a run trained: listening sockets (host, port) of each process, and ports that accepted a key."""
 
     workers: list[set[tuple[str, int]]] = field(default_factory=list)
-    other: set[tuple[str, int]] = field(default_factory=set)  # of a Ray actor that has nothing to do with torch
-    written: list[int] = field(default_factory=list)  # ports that took a key of a stranger's
+    other: set[tuple[str, int]] = field(default_factory=set)  # of a Ray actor without torch
+    written: list[int] = field(default_factory=list)  # ports that accepted a key from another process
     folder_modes: list[int] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -52,21 +52,21 @@ def listening(pid: int) -> set[tuple[str, int]]:
 
 
 def reachable(sockets: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Those that another machine can connect to."""
+    """Return the sockets that another machine can connect to."""
     return {(host, port) for host, port in sockets if host not in LOOPBACK}
 
 
-def written_by_stranger(ports: list[int]) -> list[int]:
-    """The ports of TCPStores that took a key, which each does at once. Another listener may never answer."""
-    strangers = {
-        port: subprocess.Popen([sys.executable, "-c", STRANGER, str(port)], stdout=subprocess.PIPE) for port in ports
+def ports_that_accept_a_key(ports: list[int]) -> list[int]:
+    """Return the ports that accept a key immediately, as a TCPStore does. Another listener may never answer."""
+    clients = {
+        port: subprocess.Popen([sys.executable, "-c", CLIENT, str(port)], stdout=subprocess.PIPE) for port in ports
     }
-    for stranger in strangers.values():
-        assert stranger.stdout is not None and stranger.stdout.readline() == b"began\n"
+    for client in clients.values():
+        assert client.stdout is not None and client.stdout.readline() == b"started\n"
         with suppress(subprocess.TimeoutExpired):
-            stranger.wait(STRANGER_S)
-        stranger.kill()
-    return [port for port, stranger in strangers.items() if b"written" in stranger.communicate()[0]]
+            client.wait(CLIENT_S)
+        client.kill()
+    return [port for port, client in clients.items() if b"written" in client.communicate()[0]]
 
 
 def alive(class_name: str) -> list[int]:
@@ -76,87 +76,89 @@ def alive(class_name: str) -> list[int]:
     return [actor.pid for actor in found if class_name in actor.class_name and actor.pid]
 
 
-def look(results: Path, log: io.StringIO, workers: int, seen: Seen) -> None:
-    """Once a run has trained for an epoch; then stop it."""
+def observe_and_stop(results: Path, log: io.StringIO, workers: int, observed: Observed) -> None:
+    """Observe the workers after the run's first epoch, then stop the command."""
     try:
-        look_at_workers(results, log, workers, seen)
+        observe_workers(results, log, workers, observed)
     except BaseException as error:  # noqa: BLE001 - raised again by the test
-        seen.error = error
+        observed.error = error
     finally:
-        if callable(signal.getsignal(signal.SIGTERM)):  # the command's handler: it saves, and ends
+        if callable(signal.getsignal(signal.SIGTERM)):  # the command's handler, which saves and ends
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def look_at_workers(results: Path, log: io.StringIO, workers: int, seen: Seen) -> None:
+def observe_workers(results: Path, log: io.StringIO, workers: int, observed: Observed) -> None:
     wait_until(lambda: "  epoch" in log.getvalue(), "the first epoch")
     pids = alive("RayTrainWorker")
     assert len(pids) == workers
     (queue,) = alive("RunQueue")
-    seen.other = listening(queue)
+    observed.other = listening(queue)
     workers_sockets = [listening(pid) for pid in pids]
-    seen.written = written_by_stranger([port for sockets in workers_sockets for _, port in sockets])
-    seen.folder_modes = [path.stat().st_mode & 0o777 for path in (results / ".ray").glob("*/groups")]
-    assert sorted(alive("RayTrainWorker")) == sorted(pids), "they trained meanwhile"
-    seen.workers = workers_sockets
+    observed.written = ports_that_accept_a_key([port for sockets in workers_sockets for _, port in sockets])
+    observed.folder_modes = [path.stat().st_mode & 0o777 for path in (results / ".ray").glob("*/groups")]
+    assert sorted(alive("RayTrainWorker")) == sorted(pids), "the workers were replaced meanwhile"
+    observed.workers = workers_sockets
 
 
-def run_and_look(tmp_path: Path, workers: int) -> Seen:
-    seen, log = Seen(), io.StringIO()
+def run_and_observe(tmp_path: Path, workers: int) -> Observed:
+    observed, log = Observed(), io.StringIO()
     long = replace(experiment(workers=Workers(count=workers), teacher=recipe(epochs=100_000)), seeds=(0,))
-    looking = threading.Thread(target=look, args=(tmp_path, log, workers, seen), daemon=True)
-    looking.start()
+    observer = threading.Thread(target=observe_and_stop, args=(tmp_path, log, workers, observed), daemon=True)
+    observer.start()
     ended = run_here([long], tmp_path, stages=("teacher",), log=log)
-    looking.join(60)
-    if seen.error:
-        raise seen.error
+    observer.join(60)
+    if observed.error:
+        raise observed.error
     assert ended.exit_code == Interrupted.exit_code, ended.errors
-    assert len(seen.workers) == workers and seen.other
-    return seen
+    assert len(observed.workers) == workers and observed.other
+    return observed
 
 
 @pytest.fixture(scope="module")
-def story(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Seen]:
-    made: dict[int, Seen] = {}
+def observed_with(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Observed]:
+    made: dict[int, Observed] = {}
 
-    def of(workers: int) -> Seen:
+    def of(workers: int) -> Observed:
         if workers not in made:
-            made[workers] = run_and_look(tmp_path_factory.mktemp("results"), workers)
+            made[workers] = run_and_observe(tmp_path_factory.mktemp("results"), workers)
         return made[workers]
 
     return of
 
 
-def test_one_worker_opens_no_port_beside_rays_own(story: Callable[[int], Seen]) -> None:
-    seen = story(1)
-    (worker,) = seen.workers
-    assert len(worker) == len(seen.other), f"{worker} and, of an actor without torch, {seen.other}"
+def test_one_worker_opens_no_port_in_addition_to_rays(observed_with: Callable[[int], Observed]) -> None:
+    observed = observed_with(1)
+    (worker,) = observed.workers
+    assert len(worker) == len(observed.other), f"{worker} and, of an actor without torch, {observed.other}"
 
 
-def test_two_workers_of_one_node_open_none_that_another_machine_reaches(story: Callable[[int], Seen]) -> None:
-    seen = story(2)
-    for worker in seen.workers:
-        assert len(reachable(worker)) == len(reachable(seen.other)), f"{worker} and {seen.other}"
-    assert any(len(worker) > len(seen.other) for worker in seen.workers), "gloo listens: this looked at nothing"
+def test_two_workers_on_one_node_open_no_port_that_another_machine_reaches(
+    observed_with: Callable[[int], Observed],
+) -> None:
+    observed = observed_with(2)
+    for worker in observed.workers:
+        assert len(reachable(worker)) == len(reachable(observed.other)), f"{worker} and {observed.other}"
+    assert any(len(worker) > len(observed.other) for worker in observed.workers), "gloo does not listen"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_stranger_can_write_keys(story: Callable[[int], Seen], workers: int) -> None:
-    assert story(workers).written == []
+def test_no_other_process_can_write_keys(observed_with: Callable[[int], Observed], workers: int) -> None:
+    assert observed_with(workers).written == []
 
 
-def test_stranger_would_have_written_to_a_store() -> None:
+def test_another_process_can_write_to_a_tcp_store() -> None:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    assert written_by_stranger([store.port]) == [store.port]
+    assert ports_that_accept_a_key([store.port]) == [store.port]
 
 
-def test_workers_meet_in_a_folder_of_this_user_alone(story: Callable[[int], Seen]) -> None:
-    assert story(2).folder_modes == [0o700]
+def test_workers_share_a_folder_that_only_this_user_can_enter(observed_with: Callable[[int], Observed]) -> None:
+    assert observed_with(2).folder_modes == [0o700]
 
 
-def test_interface_of_an_address_is_the_one_that_has_it(cluster: str) -> None:
-    from raykd.orchestration.process_group import interface_of  # with ray, which is imported once `cluster` is there
+def test_interface_of_an_address_is_found(cluster: str) -> None:
+    from raykd.orchestration.process_group import interface_of  # imports ray, which `cluster` must do first
 
     assert interface_of("127.0.0.1") == socket.if_indextoname(1) == "lo"
-    assert interface_of("192.0.2.1") is None, "an address of documentation, RFC 5737"
+    assert interface_of("192.0.2.1") is None, "an address for documentation, RFC 5737"

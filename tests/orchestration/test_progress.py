@@ -1,4 +1,4 @@
-"""What is printed while runs train, on a clock that the test turns."""
+"""What is printed while runs train, with a clock that the test moves."""
 
 import io
 import re
@@ -30,7 +30,7 @@ def running(epoch: int, first: int = 0) -> JobStatus:
 
 
 class Screen:
-    """A console whose text and time the test holds."""
+    """A console and a clock under the test's control."""
 
     time = 0.0
 
@@ -56,50 +56,50 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     return make_screen(monkeypatch)
 
 
-def test_line_has_epoch_loss_val_speed_and_time_left() -> None:
+def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:
     assert line(running(49)) == (
         f"{RUN.name}  epoch  50/200  loss 1.250  val  51.2 %  12,346 images/s  left {duration(150 * EPOCH_S)}"
     )
 
 
-def test_time_left_is_at_the_pace_of_this_command() -> None:
-    assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "one epoch: the run's own clock"
+def test_time_left_is_computed_at_the_pace_of_this_command() -> None:
+    assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "after one epoch: the run's total time"
     slow_before = replace(report(99), seconds=1_000.0)
     resumed = replace(running(109), report=replace(report(109), seconds=1_010.0), first_report=slow_before)
     assert seconds_left(resumed) == pytest.approx(90 * 1.0)
     assert seconds_left(running(EPOCHS - 1)) == 0
 
 
-def test_log_says_the_first_epoch_and_then_one_in_a_while(screen: Screen) -> None:
+def test_log_has_the_first_epoch_and_then_one_from_time_to_time(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         for epoch in range(30):
             for _ in range(16):  # four polls a second
                 progress.show([running(epoch)])
                 screen.time += EPOCH_S / 16
-    found = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in screen.lines()]
-    times = [60 * int(each[1]) + int(each[2]) for each in found if each]
-    assert len(times) == len(screen.lines()), "a line of something else"
+    matches = [re.match(r"\[0:(\d\d):(\d\d)\] .*epoch +(\d+)/200", text) for text in screen.lines()]
+    times = [60 * int(each[1]) + int(each[2]) for each in matches if each]
+    assert len(times) == len(screen.lines()), "another line"
     assert times[0] == 0
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) > 4 and all(LOG_EVERY_S <= gap <= LOG_EVERY_S + EPOCH_S for gap in gaps)
 
 
-def test_long_log_becomes_sparse(screen: Screen) -> None:
+def test_log_of_a_long_command_becomes_sparse(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         for epoch in range(EPOCHS):
             screen.time += 3_600.0
             progress.show([running(epoch)])
-    assert len(screen.lines()) < 120, "200 hours, and not 200 lines"
+    assert len(screen.lines()) < 120, "not one line per hour"
 
 
-def test_clock_of_a_line_is_the_time_since_the_start(screen: Screen) -> None:
+def test_time_before_a_line_counts_from_the_start(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         screen.time += 3_725.9
         progress.show([running(0)])
     assert screen.lines()[0].startswith("[1:02:05] ")
 
 
-def test_each_change_of_state_is_said_once(screen: Screen) -> None:
+def test_each_change_of_state_is_logged_once(screen: Screen) -> None:
     waiting, started = JobStatus(Job("train", RUN)), replace(running(0), report=None, first_report=None)
     done = replace(running(EPOCHS - 1), state=State.DONE)
     with Progress(screen.console) as progress:
@@ -116,7 +116,7 @@ def test_each_change_of_state_is_said_once(screen: Screen) -> None:
         (State.WAITING, "waiting: loss became NaN"),
     ],
 )
-def test_reason_is_said_in_one_line(state: State, text: str, screen: Screen) -> None:
+def test_reason_is_logged_in_one_line(state: State, text: str, screen: Screen) -> None:
     status = JobStatus(Job("train", RUN), state, reason="loss became NaN\nTraceback (most recent call last):\n  ...")
     with Progress(screen.console) as progress:
         progress.show([status])
@@ -124,13 +124,15 @@ def test_reason_is_said_in_one_line(state: State, text: str, screen: Screen) -> 
     assert screen.lines() == [f"[0:00:00] {RUN.name}  {text}"]
 
 
-def test_evaluations_are_not_shown(screen: Screen) -> None:
+def test_evaluations_are_not_logged(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         progress.show([JobStatus(Job("evaluate", RUN), State.DONE)])
     assert screen.lines() == []
 
 
-def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_table_of_running_jobs_and_keeps_the_lines_of_finished_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = make_screen(monkeypatch, terminal=True)
     other = JobStatus(Job("train", run_of("baseline")))
     with Progress(terminal.console) as progress:
@@ -140,11 +142,11 @@ def test_terminal_shows_a_table_of_what_runs_and_keeps_the_lines_of_what_ended(m
         progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
     for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10m00s", "1 waiting"):
         assert part in drawn
-    assert "loss 1.250" not in drawn, "a terminal has the table, and no lines of epochs"
+    assert "loss 1.250" not in drawn, "a terminal has the table instead of lines of epochs"
     assert f"{RUN.name}  done in 13m20s" in terminal.file.getvalue()
 
 
-def test_path_is_said_as_it_is(screen: Screen) -> None:
+def test_path_is_printed_unchanged(screen: Screen) -> None:
     path = "results in /scratch/" + "a-long-folder/" * 12 + "[bold]x[/bold]"
     log(screen.console, path)
     assert screen.lines() == [path]
@@ -158,7 +160,7 @@ def test_duration_is_short(seconds: float, text: str) -> None:
 
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
-    """Each part takes 30 s, one after another."""
+    """Return the statuses of the parts of a cache; each part takes 30 s, one after another."""
     cache = PlannedCache((RUN,), RUN.data, "fp32", (), True, num_parts)
     jobs = [Job("fill", RUN, (), cache, part) for part in range(num_parts)]
     return [
@@ -169,7 +171,7 @@ def fills(done: int, num_parts: int = 4) -> list[JobStatus]:
     ]
 
 
-def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filling_of_a_cache_is_logged_from_time_to_time_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = make_screen(monkeypatch)
     with Progress(shown.console) as progress:
         for done, at in ((0, 1.0), (1, 31.0), (1, 50.0), (2, 61.0), (3, 65.0), (4, 66.0), (4, 99.0)):
@@ -182,7 +184,7 @@ def test_cache_that_is_filled_has_a_line_now_and_then_with_the_time_left(monkeyp
     ]
 
 
-def test_cache_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, cache = make_screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
     done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"started": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
@@ -190,7 +192,7 @@ def test_cache_of_several_teachers_says_whose_it_is(monkeypatch: pytest.MonkeyPa
     assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30 s")
 
 
-def test_first_line_of_a_run_says_how_it_computes() -> None:
+def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source() -> None:
     first = replace(report(0), compute="bf16, 2 threads, cached teacher")
     status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
     assert line(status).endswith("  (bf16, 2 threads, cached teacher)")

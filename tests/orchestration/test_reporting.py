@@ -1,4 +1,4 @@
-"""The end of a command: the best model of each role, chosen by validation, and figures that are there only once."""
+"""The end of a command: the best model of each role, selected by validation, and test metrics computed once."""
 
 import io
 import json
@@ -31,7 +31,7 @@ NO_DATA = Path("no-data-here")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """Results with a teacher, two baselines and two distilled students, none of them evaluated on test."""
+    """Train a teacher, two baselines and two distilled students, and evaluate none on the test set."""
     results = tmp_path_factory.mktemp("results")
     plan = make_plan(experiment(seeds=(0, 1)), digits(), NO_WEIGHTS)
     store = RunStore(results)
@@ -56,7 +56,9 @@ def set_val_top1(folder: RunFolder, val_top1: float) -> None:
 
 @pytest.mark.parametrize("winner", [0, 1])
 @pytest.mark.parametrize(("stage", "role"), [("baseline", "small_student_baseline"), ("distilled", "small_student_kd")])
-def test_best_seed_by_validation_is_laid_out(trained: tuple[Path, Plan], stage: str, role: str, winner: int) -> None:
+def test_best_seed_by_validation_is_saved_by_role(
+    trained: tuple[Path, Plan], stage: str, role: str, winner: int
+) -> None:
     results, plan = trained
     folders = [RunStore(results).folder(run) for run in of_stage(plan, stage)]
     for seed, folder in enumerate(folders):
@@ -67,7 +69,7 @@ def test_best_seed_by_validation_is_laid_out(trained: tuple[Path, Plan], stage: 
     assert folders[winner].best.read_bytes() != folders[1 - winner].best.read_bytes()
 
 
-def test_each_role_has_one_file_that_says_what_it_is_of(trained: tuple[Path, Plan]) -> None:
+def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan]) -> None:
     results, _ = trained
     report(results, quiet())
     names = sorted(path.name for path in (results / "models_saved").iterdir())
@@ -76,20 +78,20 @@ def test_each_role_has_one_file_that_says_what_it_is_of(trained: tuple[Path, Pla
     assert sum(p.numel() for p in model.parameters()) > 78_000
 
 
-def test_report_evaluates_what_is_not_yet_evaluated_and_leaves_the_rest(trained: tuple[Path, Plan]) -> None:
+def test_report_evaluates_each_run_once(trained: tuple[Path, Plan]) -> None:
     results, plan = trained
     console = quiet()
     report_results(results, find_folder(None, {}), console)
-    figures = {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
+    metrics = {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
     assert set(json.loads((results / "report.json").read_text())) == {"small"}
     again = quiet()
     report_results(results, find_folder(None, {}), again)
     assert "evaluating" not in again.file.getvalue()  # type: ignore[attr-defined]
-    assert figures == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
+    assert metrics == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
 
 
 @pytest.mark.parametrize(("trained_on", "evaluated_on"), [("cpu", "cpu"), ("cuda", "cuda"), ("cuda:0", "cuda")])
-def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_also_where_there_is_a_gpu(
+def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_even_if_there_is_a_gpu(
     trained_on: str, evaluated_on: str, trained: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, used = tmp_path / "results", set[str]()
@@ -107,7 +109,7 @@ def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_also_where_there_is
     assert used == {evaluated_on}
 
 
-def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> None:
+def test_run_trained_on_other_images_is_not_evaluated(tmp_path: Path) -> None:
     others = replace(digits(), identity="of other digits")
     plan = make_plan(experiment(), others, NO_WEIGHTS, ("baseline",))
     store, run = RunStore(tmp_path), plan.runs[0]
@@ -118,7 +120,7 @@ def test_run_trained_on_other_data_is_not_evaluated_on_these(tmp_path: Path) -> 
     assert not store.folder(run).test.exists()
 
 
-def test_recorded_run_is_the_planned_one(trained: tuple[Path, Plan]) -> None:
+def test_recorded_run_equals_the_planned_run(trained: tuple[Path, Plan]) -> None:
     results, plan = trained
     for run in plan.runs:
         folder = RunStore(results).folder(run)
@@ -126,7 +128,7 @@ def test_recorded_run_is_the_planned_one(trained: tuple[Path, Plan]) -> None:
         assert set(load_file(folder.best)) == set(load_trained(folder.best).network.state_dict())
 
 
-def test_teacher_from_a_file_is_reported_like_any_other(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results, plan = trained
     teacher = RunStore(results).folder(of_stage(plan, "teacher")[0]).best
     imported = make_plan(experiment(teacher_checkpoint=str(teacher)), digits(), NO_WEIGHTS, ("teacher",))
@@ -138,7 +140,7 @@ def test_teacher_from_a_file_is_reported_like_any_other(trained: tuple[Path, Pla
     assert build(tmp_path).is_complete
 
 
-def test_run_of_another_version_in_another_family_stops_no_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+def test_run_recorded_by_another_version_does_not_stop_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained[0], results)
     report_results(results, NO_DATA, quiet())

@@ -1,4 +1,4 @@
-"""`report --models-dir`: a folder of models named by role, raykd's own and others', to their test accuracies."""
+"""`report --models-dir`: the test accuracies of a folder of model files, of raykd and of others, named by role."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def test_pth_of_a_state_dict_is_read_bare_wrapped_and_from_ddp(tmp_path: Path, s
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(student())
 
 
-def test_raykds_own_file_says_what_it_is_of_whatever_the_experiment_is(tmp_path: Path) -> None:
+def test_model_recorded_in_raykds_file_takes_precedence_over_the_experiments(tmp_path: Path) -> None:
     vit = ViT(depth=1, width=24, heads=2, patch=2)
     model = network(vit, seed=3)
     data = experiment().data
@@ -77,13 +77,13 @@ def test_raykds_own_file_says_what_it_is_of_whatever_the_experiment_is(tmp_path:
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
 
 
-def test_safetensors_goes_before_pth(tmp_path: Path) -> None:
+def test_safetensors_takes_precedence_over_pth(tmp_path: Path) -> None:
     torch.save(student(1).network.state_dict(), tmp_path / "small_student_kd.pth")
     save_weights(tmp_path / "small_student_kd.safetensors", student(2).network.state_dict())
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(student(2))
 
 
-def test_weights_of_another_architecture_are_named_with_the_first_tensor(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused_with_the_first_tensor(tmp_path: Path) -> None:
     wider = network(ResNet(blocks=(1, 1, 1, 1), width=12), seed=0)
     torch.save(wider.network.state_dict(), tmp_path / "small_student_kd.pth")
     with pytest.raises(ConfigError, match=r"small_student_kd\.pth' is of another architecture.*conv1\.weight"):
@@ -91,19 +91,19 @@ def test_weights_of_another_architecture_are_named_with_the_first_tensor(tmp_pat
     assert not (tmp_path / "report.json").exists()
 
 
-def test_teacher_is_taken_to_be_of_the_teachers_model(tmp_path: Path) -> None:
+def test_teacher_file_must_hold_the_teachers_model(tmp_path: Path) -> None:
     torch.save(student().network.state_dict(), tmp_path / "small_teacher.pth")
     with pytest.raises(ConfigError, match="another architecture"):
         accuracies(tmp_path)
 
 
-def test_file_that_holds_code_is_not_run(tmp_path: Path) -> None:
+def test_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     torch.save(student().network, tmp_path / "small_student_kd.pth")
     with pytest.raises(ConfigError, match="holds more than tensors"):
         accuracies(tmp_path)
 
 
-def test_folder_without_models_says_what_they_are_called(tmp_path: Path) -> None:
+def test_folder_without_models_is_refused_with_the_expected_names(tmp_path: Path) -> None:
     (tmp_path / "resnet8.pth").write_bytes(b"")
     with pytest.raises(
         ConfigError, match=r"families are small, other; roles are teacher, student_baseline, student_kd"

@@ -1,4 +1,4 @@
-"""The Ray of a laptop: closed to whoever has no token, its files this user's alone, and gone with its command."""
+"""The private Ray of one command: it requires the token, only its user can read its files, and it ends cleanly."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from raykd.orchestration import session
 # Ray starts in other processes here; a group, since they would slow each other down.
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-# Of another Ray, in the shell of this command.
+# Variables of another Ray in the shell of this command.
 LEFTOVERS = {
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
     "RAY_AUTH_TOKEN": "e" * 64,
@@ -35,13 +35,13 @@ LEFTOVERS = {
     "RAY_RUNTIME_ENV_HOOK": "no_such_module.hook",
     "http_proxy": "http://127.0.0.1:9",
 }
-# What ray.init asks first; by itself, since ray.init would ask for 20 s.
-CONNECT = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]); print('came in')"
+# The first request of ray.init, made directly because ray.init would retry for 20 s.
+CONNECT = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]); print('connected')"
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A short RAYKD_TMP, as Ray's sockets want one."""
+    """Make a short RAYKD_TMP, as Ray's sockets require."""
     made = Path(tempfile.mkdtemp(prefix="rk", dir="/tmp"))
     yield made
     shutil.rmtree(made)
@@ -49,12 +49,12 @@ def folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Private:
-    """A command whose Ray is up, and that has enough to do."""
+    """A command in training, and where its Ray is. folder: of the user's commands."""
 
     command: Command
     dashboard: str
     token: Path
-    own: Path
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     results = tmp_path_factory.mktemp("results")
     environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)} | LEFTOVERS
     words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
-    with command(words, environ, results / "said") as made:
+    with command(words, environ, results / "output") as made:
         line = made.wait_for("at a time")
         found = re.fullmatch(r"1 at a time, 1 CPU each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
         assert found, line
@@ -78,7 +78,7 @@ def status_of(url: str, token: str | None) -> int:
         return error.code
 
 
-def test_dashboard_wants_the_token(private: Private) -> None:
+def test_dashboard_requires_the_token(private: Private) -> None:
     url = f"{private.dashboard}/nodes?view=summary"
     assert status_of(url, None) == 401
     assert status_of(url, "0" * 64) in (401, 403)
@@ -86,39 +86,39 @@ def test_dashboard_wants_the_token(private: Private) -> None:
 
 
 def gcs_port(private: Private) -> int:
-    (file,) = (private.own / "ray" / "session_latest").glob("gcs_server_port_*")
+    (file,) = (private.folder / "ray" / "session_latest").glob("gcs_server_port_*")
     return int(file.read_text())
 
 
 @pytest.mark.parametrize("has_token", [False, True])
-def test_cluster_lets_nobody_in_without_the_token(private: Private, has_token: bool) -> None:
+def test_cluster_requires_the_token(private: Private, has_token: bool) -> None:
     environ = environment(cpus=1)
     if has_token:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(private.token)}
     words = [sys.executable, "-c", CONNECT, f"127.0.0.1:{gcs_port(private)}"]
     done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=90, check=False)
-    assert ("came in" in done.stdout) == (done.returncode == 0) == has_token
+    assert ("connected" in done.stdout) == (done.returncode == 0) == has_token
     assert has_token or "AuthenticationError" in done.stderr
 
 
-def test_files_are_this_users_alone(private: Private) -> None:
-    assert stat.S_IMODE(private.own.stat().st_mode) == 0o700
+def test_only_this_user_can_read_the_files(private: Private) -> None:
+    assert stat.S_IMODE(private.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(private.token.stat().st_mode) == 0o600
-    assert private.own in private.token.parents
+    assert private.folder in private.token.parents
 
 
-def test_command_that_is_stopped_leaves_no_process_and_no_token(private: Private) -> None:
+def test_stopped_command_leaves_no_process_and_no_token(private: Private) -> None:
     processes = psutil.Process(private.command.process.pid).children(recursive=True)
     assert len(processes) > 5
     private.command.process.terminate()
     ended = private.command.end()
     assert ended.exit_code == Interrupted.exit_code
     assert ended.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
-    assert [path.name for path in private.own.iterdir()] == ["ray"], "something but Ray's logs was left"
+    assert [path.name for path in private.folder.iterdir()] == ["ray"], "something but Ray's logs was left"
     wait_until(lambda: not any(process.is_running() for process in processes), "the end of Ray's processes")
 
 
-def test_ray_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_without_a_ray_is_refused_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:9 .*unset it"):  # noqa: SIM117
         with session._shared_ray("127.0.0.1:9"):
@@ -127,7 +127,7 @@ def test_ray_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch)
 
 
 class RayThatFails:
-    """Stands for the module `ray`, so that these tests neither import Ray nor shut down the one that tests share."""
+    """A fake module `ray`, so that these tests neither import Ray nor shut down the one that tests share."""
 
     def __init__(self, *reasons: str) -> None:
         self.reasons, self.calls = list(reasons), []
@@ -140,8 +140,8 @@ class RayThatFails:
         self.calls.append("shutdown")
 
 
-def test_ray_that_a_loaded_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray itself gives up after 30 s. Anything else is an error at once."""
+def test_ray_that_a_busy_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself gives up after 30 s. Any other error is raised immediately."""
     ray = RayThatFails("The current node timed out during startup.", "the disk is full")
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(Exception, match="the disk is full"):
@@ -149,13 +149,13 @@ def test_ray_that_a_loaded_machine_starts_too_slowly_is_started_again(monkeypatc
     assert ray.calls == ["init", "shutdown", "init"]
 
 
-def test_ray_that_does_not_start_ends_a_command_as_one_to_be_repeated(
+def test_command_whose_ray_does_not_start_ends_with_the_exit_code_of_an_interruption(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_open", [])  # of this process, the tests' own may be open
+    monkeypatch.setattr(session, "_open", [])  # the session of the shared Ray may be open
     monkeypatch.setattr(session, "_private_ray", lambda: nullcontext({"_temp_dir": str(folder)}))
     monkeypatch.setitem(sys.modules, "ray", ray := RayThatFails("no memory"))
-    with mock.patch.dict(os.environ):  # which the session changes
+    with mock.patch.dict(os.environ):  # the session changes it
         os.environ.pop("RAY_ADDRESS", None)
         with pytest.raises(RayNotStarted, match=r"Ray did not start \(no memory\)") as caught, session.ray_session():
             pytest.fail("the session began without a Ray")

@@ -1,4 +1,4 @@
-"""The Ray that the tests share: what a test did to it is found, and those after it have a Ray all the same."""
+"""The Ray that the tests share: damage by a test is found, and the next test has a Ray all the same."""
 
 import pytest
 from shared_ray import TO_JOIN, SharedRay

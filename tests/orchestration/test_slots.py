@@ -1,4 +1,4 @@
-"""How many runs go side by side: arithmetic on the nodes' resources."""
+"""How many runs train side by side: arithmetic on the nodes' resources."""
 
 import pytest
 
@@ -36,13 +36,13 @@ SMALL_GPU = {"CPU": 8.0, "GPU": 1.0}
         ([SMALL_GPU, SMALL_GPU, SMALL_GPU], Workers(count=4, min_count=2), Slots(1, 8, 1, 4, 2)),
     ],
 )
-def test_cluster_is_shared_out(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
+def test_cluster_is_divided_into_slots(nodes: list[dict[str, float]], workers: Workers, slots: Slots) -> None:
     assert plan_slots(nodes, workers, num_jobs=100, max_concurrent=100) == slots
 
 
-def test_no_more_slots_than_runs_but_one_at_least() -> None:
+def test_there_are_at_most_as_many_slots_as_runs_and_at_least_one() -> None:
     assert plan_slots([H100], Workers(), 3, 3).count == 3
-    assert plan_slots([H100], Workers(), 0, 1).count == 1, "runs may be left to evaluate"
+    assert plan_slots([H100], Workers(), 0, 1).count == 1, "trained runs may be left to evaluate"
 
 
 @pytest.mark.parametrize(
@@ -56,35 +56,35 @@ def test_no_more_slots_than_runs_but_one_at_least() -> None:
         ([SMALL_GPU], Workers(gpus=0), 3, Slots(4, 2, 0)),
     ],
 )
-def test_runs_side_by_side_share_the_cpus_and_no_run_has_more_threads_than_help_it(
+def test_runs_side_by_side_share_the_cpus_up_to_the_useful_number_of_threads(
     nodes: list[dict[str, float]], workers: Workers, max_concurrent: int, slots: Slots
 ) -> None:
     assert plan_slots(nodes, workers, 100, max_concurrent) == slots
     assert slots.count * slots.workers * slots.cpus <= sum(node["CPU"] for node in nodes)
 
 
-def test_share_of_a_gpu_is_of_one_gpu() -> None:
+def test_fraction_of_a_gpu_is_of_one_gpu() -> None:
     assert plan_slots([{"CPU": 16.0, "GPU": 2.0}], Workers(gpus=0.4), 100, 100).count == 4, (
-        "five would need a split GPU"
+        "a fifth worker would need parts of two GPUs"
     )
-    assert plan_slots([SMALL_GPU], Workers(gpus=0.1), 100, 100).count == 8, "10 shares, and 8 CPUs"
+    assert plan_slots([SMALL_GPU], Workers(gpus=0.1), 100, 100).count == 8, "10 fractions, but 8 CPUs"
 
 
-def test_nodes_without_a_gpu_do_not_lower_the_share_of_those_with_one() -> None:
+def test_nodes_without_a_gpu_do_not_reduce_the_cpus_of_workers_with_one() -> None:
     assert plan_slots([LAPTOP, H100], Workers(), 100, 100) == Slots(8, 12, 1)
 
 
-def test_node_that_only_coordinates_lowers_nothing() -> None:
+def test_node_without_cpus_reduces_nothing() -> None:
     assert plan_slots([HEAD, CPU_NODE], Workers(), 100, 32) == Slots(32, 2, 0)
 
 
-def test_too_few_for_the_workers_of_one_run_is_said() -> None:
-    words = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPU\)"
-    with pytest.raises(ConfigError, match=words):
+def test_too_few_resources_for_the_workers_of_one_run_are_refused() -> None:
+    message = r"workers\.count = 2, workers\.cpus = 8, workers\.gpus = 1: the nodes have room for 1 \(8 CPUs, 1 GPU\)"
+    with pytest.raises(ConfigError, match=message):
         plan_slots([SMALL_GPU], Workers(count=2), 1, 1)
 
 
-def test_fewest_workers_that_have_no_room_are_named_by_their_field() -> None:
+def test_too_few_resources_for_min_count_are_refused_by_that_field() -> None:
     with pytest.raises(ConfigError, match=r"workers\.min_count = 2, .*room for 1 "):
         plan_slots([SMALL_GPU], Workers(count=4, min_count=2), 1, 1)
 
@@ -101,7 +101,9 @@ def test_fewest_workers_that_have_no_room_are_named_by_their_field() -> None:
         ([], Workers()),
     ],
 )
-def test_what_fits_on_no_node_is_said_with_what_there_is(nodes: list[dict[str, float]], workers: Workers) -> None:
+def test_worker_that_fits_on_no_node_is_refused_with_the_nodes_resources(
+    nodes: list[dict[str, float]], workers: Workers
+) -> None:
     with pytest.raises(ConfigError, match=r"workers\.cpus = \d+, workers\.gpus = [\d.]+: no node has that") as raised:
         plan_slots(nodes, workers, 1, 1)
     for node in nodes:

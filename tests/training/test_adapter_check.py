@@ -154,7 +154,7 @@ def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_p
 def test_what_would_fail_later_is_refused_before_training_in_one_line(
     run: Run, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raykd.models.timm_model.stages_of", lambda network: [])  # as of a few networks, not of a ViT
+    monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     with pytest.raises(ConfigError, match=words) as caught:
         Networks(digits()).require_method_fits(run)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import torch
 from small_runs import CPU, digits
 
 from raykd import models
-from raykd.models import Images, Model
+from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
@@ -21,7 +21,7 @@ from raykd.training.compute import choose
 from raykd.training.costs import costs_beside, flops
 from raykd.training.model_file import images_of
 
-CIFAR = Images(10, 32, (0.5,) * 3, (0.5,) * 3)
+CIFAR = ImageSpec(10, 32, (0.5,) * 3, (0.5,) * 3)
 COMPUTE = choose(CPU, "fp32")
 
 

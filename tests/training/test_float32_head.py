@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.data.types import Split
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -26,7 +26,7 @@ from raykd.training.teacher.sources import MeanLogits
 
 BF16 = choose(CPU, "bf16")
 SMALL = ResNet((1, 1, 1, 1), 8)
-IMAGES = Images(10, 32, (0.5,) * 3, (0.5,) * 3)
+IMAGES = ImageSpec(10, 32, (0.5,) * 3, (0.5,) * 3)
 SHOWN = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -36,7 +36,7 @@ def near_tie() -> ImageModel:
     for parameter in network.parameters():
         nn.init.zeros_(parameter)
     network[2].bias.data = torch.tensor([10.0, 10.01])
-    return ImageModel(network, lambda net, pixels: Outputs(net(pixels)), Images(2, 2, (0,) * 3, (1,) * 3))
+    return ImageModel(network, lambda net, pixels: Outputs(net(pixels)), ImageSpec(2, 2, (0,) * 3, (1,) * 3))
 
 
 def test_images_whose_logits_are_nearly_equal_are_not_taken_for_ties() -> None:

@@ -10,7 +10,7 @@ from small_runs import CPU, digits
 from torch import Tensor
 
 from raykd.data.types import Split
-from raykd.models import ImageModel, Images
+from raykd.models import ImageModel, ImageSpec
 from raykd.outputs import Outputs
 from raykd.store.records import Metrics
 from raykd.training.compute import EVALUATION_BATCH, choose
@@ -25,7 +25,7 @@ class Says(ImageModel):
     """Gives row i of a table of logits for an image whose first two pixels say i."""
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__(torch.nn.Identity(), lambda _, pixels: Outputs(pixels), Images(10, 2, (0,) * 3, (1,) * 3))
+        super().__init__(torch.nn.Identity(), lambda _, pixels: Outputs(pixels), ImageSpec(10, 2, (0,) * 3, (1,) * 3))
         self.logits = logits
 
     def forward(self, images: Tensor) -> Outputs:

@@ -20,7 +20,7 @@ from raykd import models
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.outputs import Outputs
 from raykd.provenance import identity_of
 from raykd.spec.experiment import CACHEABLE, Data, Experiment
@@ -226,7 +226,7 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
 def _embedding_width(teacher: Run, dataset: Dataset) -> int:
     """Return the embedding's number of channels, found with a black image: the teacher may still be untrained."""
     size = dataset.image_size
-    model = models.build(teacher.model, Images(dataset.num_classes, size, dataset.mean, dataset.std), seed=0).eval()
+    model = models.build(teacher.model, ImageSpec(dataset.num_classes, size, dataset.mean, dataset.std), seed=0).eval()
     with torch.no_grad():
         outputs: Outputs = model(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     assert outputs.embedding is not None

@@ -15,7 +15,7 @@ from raykd import models
 from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
@@ -108,19 +108,19 @@ def _without_weights(model: Model) -> Model:
     return replace(model, **{"weights": ""}) if hasattr(model, "weights") else model
 
 
-def _images(run: Run, dataset: Dataset, header: Header | None) -> Images:
+def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
     """Return the data's shape with the teacher's mean and std: the user's, else the file's, else those of timm."""
     images = images_of(dataset)
     if run.normalization:
         red, green, blue, red_std, green_std, blue_std = run.normalization
         return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
     if header is not None:
-        normalized = header.model.normalized(header.images)
+        spec = header.model.input_spec(header.images)
     elif hasattr(run.model, "weights"):
-        normalized = replace(run.model, **{"weights": "file"}).normalized(images)
+        spec = replace(run.model, **{"weights": "file"}).input_spec(images)
     else:
-        normalized = images
-    return replace(images, mean=normalized.mean, std=normalized.std)
+        spec = images
+    return replace(images, mean=spec.mean, std=spec.std)
 
 
 def _require_same_model(path: Path, file_model: Model, model: Model) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.data import parquet_files
+from raykd.data import parquet_folder
 from raykd.errors import DataError
 
 HASH, OTHER_HASH = "b42a6d1f21f14bd7", "77aa6d1f21f14bd7"
@@ -42,14 +42,14 @@ def test_layouts_are_found_in_order_and_what_is_hidden_is_passed_over(
 ) -> None:
     touch(tmp_path, *reversed(train), *test, "README.md", ".cache/train.parquet", "images/0.png")
     touch((tmp_path / train[0]).parent, f"._{Path(train[0]).name}", ".0009.parquet")
-    found = parquet_files.find(tmp_path)
+    found = parquet_folder.find_files(tmp_path)
     assert found == {"train": tuple(tmp_path / name for name in train), "test": tuple(tmp_path / name for name in test)}
 
 
 def test_other_configurations_than_those_asked_for_are_not_looked_into(tmp_path: Path) -> None:
     touch(tmp_path, "data/train.parquet", "flowers/train.parquet", "insects/train.parquet")
-    assert parquet_files.find(tmp_path, ("data",)) == {"train": (tmp_path / "data/train.parquet",)}
-    assert parquet_files.find(tmp_path, ()) == parquet_files.find(tmp_path / "gone") == {}
+    assert parquet_folder.find_files(tmp_path, ("data",)) == {"train": (tmp_path / "data/train.parquet",)}
+    assert parquet_folder.find_files(tmp_path, ()) == parquet_folder.find_files(tmp_path / "gone") == {}
 
 
 SHARDS = [f"train-{row:05}-of-00003-{HASH}.parquet" for row in range(3)]
@@ -72,24 +72,27 @@ SHARDS = [f"train-{row:05}-of-00003-{HASH}.parquet" for row in range(3)]
         (["train/0001.parquet"], r"one of 2 files, but there is no 0000\.parquet"),
         (
             [f"train-00000-of-00001-{HASH}.parquet", f"train-00000-of-00001-{OTHER_HASH}.parquet"],
-            rf"train-00000-of-00001-{OTHER_HASH}\.parquet and train-00000-of-00001-{HASH}\.parquet are of two",
+            rf"train-00000-of-00001-{OTHER_HASH}\.parquet and train-00000-of-00001-{HASH}\.parquet are from two",
         ),
         (
             [f"train-00000-of-00002-{HASH}.parquet", f"train-00001-of-00002-{OTHER_HASH}.parquet"],
-            r"are of two uploads; keep the files of one",
+            r"are from two uploads; keep the files of one",
         ),
-        (["train-00000-of-00001.parquet", "train-00001-of-00002.parquet"], r"are of two uploads"),
-        (["train-00000-of-00002.parquet", *SHARDS], r"are of two uploads"),
-        (["train-0-of-2.parquet", "train-00000-of-2.parquet"], r"are of two uploads"),
-        ([*SHARDS, f"train-00001-of-00003-{HASH} (1).parquet"], r"are of two uploads"),
+        (["train-00000-of-00001.parquet", "train-00001-of-00002.parquet"], r"are from two uploads"),
+        (["train-00000-of-00002.parquet", *SHARDS], r"are from two uploads"),
+        (["train-0-of-2.parquet", "train-00000-of-2.parquet"], r"are from two uploads"),
+        ([*SHARDS, f"train-00001-of-00003-{HASH} (1).parquet"], r"are from two uploads"),
         (
             [f"train/part-0000{row}-{upload}-c000.snappy.parquet" for row in range(2) for upload in ("2f6c", "9a01")],
-            r"part-00000-2f6c-c000\.snappy\.parquet and part-00000-9a01-c000\.snappy\.parquet are of two uploads",
+            r"part-00000-2f6c-c000\.snappy\.parquet and part-00000-9a01-c000\.snappy\.parquet are from two uploads",
         ),
         (["train-00001-of-00001.parquet"], r"one of 1 files, but there is no train-00000-of-00001\.parquet"),
         ([*SHARDS, f"train-00003-of-00003-{HASH}.parquet"], r"train-00003-.*: is beyond the 3 files that the names"),
-        (["train/0000.parquet", "train/train-00000-of-00001.parquet"], r"lies beside .*, which is numbered otherwise"),
-        (["train/0000.parquet", "train/more.parquet"], r"more\.parquet lies beside 0000\.parquet, which is numbered"),
+        (
+            ["train/0000.parquet", "train/train-00000-of-00001.parquet"],
+            r"does not follow the numbering of .*; keep one",
+        ),
+        (["train/0000.parquet", "train/more.parquet"], r"more\.parquet does not follow the numbering of 0000\.parquet"),
         (
             ["train.parquet", "train/0000.parquet"],
             r"has 'train' twice, as train/ and as train\.parquet; keep one of them",
@@ -119,20 +122,20 @@ def test_what_is_incomplete_or_can_be_read_in_two_ways_is_refused(
 ) -> None:
     touch(tmp_path, *names)
     with pytest.raises(DataError, match=message) as caught:
-        parquet_files.find(tmp_path)
+        parquet_folder.find_files(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_what_is_no_file_is_refused_and_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"train\.parquet: is a FIFO \(a named pipe\), not a file"):
-        parquet_files.find(tmp_path)
+        parquet_folder.find_files(tmp_path)
     (tmp_path / "train.parquet").unlink()
     (tmp_path / "train.parquet").mkdir()
     with pytest.raises(DataError, match=r"train\.parquet: is a folder with the name of a file; rename it"):
-        parquet_files.find(tmp_path)
+        parquet_folder.find_files(tmp_path)
     (tmp_path / "train.parquet").rmdir()
     (tmp_path / "train").mkdir()
     (tmp_path / "train/0000.parquet").symlink_to("gone.parquet")
     with pytest.raises(DataError, match=r"train/0000\.parquet: is a link to gone\.parquet, which cannot be followed"):
-        parquet_files.find(tmp_path)
+        parquet_folder.find_files(tmp_path)

@@ -1,4 +1,4 @@
-"""Who is given an export learns nothing of the machine that it was made on: no path, no host, whatever the format."""
+"""No export, in any format, contains a path or the name of the machine that trained or exported."""
 
 import sys
 import zipfile
@@ -19,7 +19,7 @@ CODE = Path(raykd.__file__).parents[1]
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Each file, and each member of one that is an archive."""
+    """Yield each file, and each member of a file that is an archive."""
     for path in sorted(folder.iterdir()):
         yield path.name, path.read_bytes()
         if zipfile.is_zipfile(path):
@@ -28,35 +28,37 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(("kind", "form"), CASES)
-def test_no_path_of_the_machine_is_in_any_file(kind, form, students, results, exported):
-    """Neither of the code, whose lines exporters of graphs note for each node, nor of runs, home or host."""
+def test_no_file_contains_a_path_of_the_machine(kind, form, students, results, exported):
+    """Exporters of graphs record source lines for each node; they are removed."""
     _, _, host = students[kind].record()["writer"].partition(" on ")
-    telling = (CODE, sys.prefix, Path.home(), results, f" on {host}", "site-packages")
+    private = (CODE, sys.prefix, Path.home(), results, f" on {host}", "site-packages")
     for name, content in contents(exported(kind, form)):
-        for word in map(str, telling):
-            assert word.encode() not in content, f"{name} of {kind} as {form} says {word}"
+        for word in map(str, private):
+            assert word.encode() not in content, f"{name} of {kind} as {form} contains {word}"
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_folder_of_ones_own_pictures_is_named_without_where_it_lies(form, own_run, tmp_path):
-    export_run(own_run.path.parents[1], own_run.path.name, form, tmp_path / "out", overwrite=False)
+def test_a_folder_of_custom_images_is_named_without_its_path(form, custom_run, tmp_path):
+    export_run(custom_run.path.parents[1], custom_run.path.name, form, tmp_path / "out", overwrite=False)
     for name, content in contents(tmp_path / "out"):
         assert PRIVATE.encode() not in content, name
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "tells the 3 classes of flowers apart" in text and "Classes, in the logits' order: class0, class1" in text
+    assert "classifies the images of flowers into 3 classes" in text
+    assert "Classes, in the order of the logits: class0, class1" in text
 
 
-def test_weights_without_the_folders_path_are_the_runs_in_every_bit(own_run, tmp_path):
-    export_run(own_run.path.parents[1], own_run.path.name, "safetensors", tmp_path / "out", overwrite=False)
+def test_weights_whose_header_lost_its_path_are_bit_identical_to_the_runs(custom_run, tmp_path):
+    export_run(custom_run.path.parents[1], custom_run.path.name, "safetensors", tmp_path / "out", overwrite=False)
     file = tmp_path / "out" / "model.safetensors"
-    wanted, found = load_file(own_run.best), load_file(file)
-    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    original, exported = load_file(custom_run.best), load_file(file)
+    assert exported.keys() == original.keys()
+    assert all(torch.equal(exported[name], original[name]) for name in original)
     header = read_header(file)
     assert header is not None and (header.data, header.classes) == ("folder:flowers", ("class0", "class1", "class2"))
 
 
-def test_exported_weights_find_their_images_again_below_another_data_folder(own_run, tmp_path):
-    export_run(own_run.path.parents[1], own_run.path.name, "safetensors", tmp_path / "out", overwrite=False)
+def test_exported_weights_can_be_used_on_their_images_in_another_data_folder(custom_run, tmp_path):
+    export_run(custom_run.path.parents[1], custom_run.path.name, "safetensors", tmp_path / "out", overwrite=False)
     header = read_header(tmp_path / "out" / "model.safetensors")
     assert header is not None
     write_digits(tmp_path / "elsewhere" / "flowers")
@@ -64,5 +66,6 @@ def test_exported_weights_find_their_images_again_below_another_data_folder(own_
     assert (dataset.class_names, images_of(dataset)) == (header.classes, header.images)
     with torch.no_grad():
         images = dataset.test.images
-        network, own = load_trained(tmp_path / "out" / "model.safetensors").eval(), load_trained(own_run.best).eval()
-        assert torch.equal(network(images).logits, own(images).logits)
+        exported = load_trained(tmp_path / "out" / "model.safetensors").eval()
+        original = load_trained(custom_run.best).eval()
+        assert torch.equal(exported(images).logits, original(images).logits)

@@ -41,5 +41,5 @@ def test_what_is_there_is_not_fetched_again(remote: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("fault", ["gone", "changed"])
 def test_failed_download_says_what_to_do(remote: Path, tmp_path: Path, fault: str) -> None:
     remote.unlink() if fault == "gone" else remote.write_bytes(b"another archive")
-    with pytest.raises(DataError, match=r"new: could not fetch http:.*copy cifar-10-python\.tar\.gz there"):
+    with pytest.raises(DataError, match=r"new: could not download http:.*copy cifar-10-python\.tar\.gz there"):
         cifar.download("cifar10", tmp_path / "new")

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from small_pictures import encoded, write_parquet
+from small_images import encoded, write_parquet
 
-from raykd.data import parquet, pictures
+from raykd.data import image_decoding, parquet
 from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
@@ -62,7 +62,7 @@ def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -
     for part in ("train", "test"):
         (place / f"{part}.parquet").symlink_to(folder / "test.parquet")
     data = load_dataset("parquet:mine", tmp_path)
-    wanted = parquet.Wanted(pictures.Wanted(32, "no other size"), 10, "0 to 9")
+    wanted = parquet.ExpectedRows(image_decoding.TargetSize(32, "no other size"), 10, "0 to 9")
     assert data.train.images.equal(parquet.read((folder / "test.parquet",), wanted).images)
     assert (data.num_classes, data.train.labels.bincount().tolist()) == (10, [1_000] * 10)
 
@@ -70,7 +70,11 @@ def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("part", "labels", "message"),
     [
-        ("train", [0, 1, 3, 1, 0, 3, 3, 1], r"no training image has label 2, of 4 classes; number the classes"),
+        (
+            "train",
+            [0, 1, 3, 1, 0, 3, 3, 1],
+            r"no training image has label 2, of 4 classes; number the existing",
+        ),
         ("test", [0, 1, 3, 1, 0, 2, 2, 1], r"test\.parquet: row 2 has label 3; train's are 0 to 2: leave the row out"),
         ("test", [0, -1, 2, 1, 0, 2, 2, 1], r"test\.parquet: row 1 has label -1; train's are 0 to 2"),
         ("train", [0, 1, -7, 1, 0, 2, 2, 1], r"train\.parquet: row 2 has label -7; train's are 0 to 2"),
@@ -107,7 +111,7 @@ def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> Non
     ("missing", "message"),
     [
         (["train-00000-of-00002", "train-00001-of-00002"], "trees: has no Parquet of train"),
-        (["test-00000-of-00001"], "trees: has no Parquet of test; wants train.parquet and test.parquet"),
+        (["test-00000-of-00001"], "trees: has no Parquet of test; requires train.parquet and test.parquet"),
         (["train-00001-of-00002"], "by its name one of 2 files, but there is no train-00001-of-00002.parquet; copy"),
     ],
 )
@@ -219,7 +223,7 @@ def test_labels_of_other_types_are_refused_with_the_cast(tmp_path: Path, labels:
 
 def test_labels_are_found_or_the_columns_named(tmp_path: Path) -> None:
     write_parts(tmp_path / "other", LABELS, LABELS, "fine_label")
-    with pytest.raises(DataError, match=r"'fine_label': int64; wanted .*; rename the column with the labels"):
+    with pytest.raises(DataError, match=r"'fine_label': int64; requires .*; rename the column with the labels"):
         load_dataset("parquet:other", tmp_path)
     features = {name: {"names": list(NAMES), "_type": "ClassLabel"} for name in ("fine", "coarse")}
     for part in ("train", "test"):
@@ -236,7 +240,7 @@ def test_text_of_the_test_set_that_train_lacks_is_named_with_its_row(tmp_path: P
     with pytest.raises(DataError, match=r"test\.parquet: row 1 has label yew; train's are ash to oak"):
         load_dataset("parquet:.", tmp_path)
     write_parts(tmp_path, pa.array(TEXTS), LABELS)
-    with pytest.raises(DataError, match=r"test\.parquet: has the columns .*'label': int64; wanted .*'label': string"):
+    with pytest.raises(DataError, match=r"test\.parquet: has the columns .*'label': int64; requires .*'label': string"):
         load_dataset("parquet:.", tmp_path)
 
 
@@ -269,7 +273,7 @@ def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(plac
 
 def test_what_lies_there_instead_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "default/partial-train/0000.parquet", [encoded(0)], {"label": [0]})
-    message = r"has no Parquet of train; wants .*; there are: default/partial-train/0000\.parquet"
+    message = r"has no Parquet of train; requires .*; there are: default/partial-train/0000\.parquet"
     with pytest.raises(DataError, match=message):
         load_dataset("parquet:.", tmp_path)
 

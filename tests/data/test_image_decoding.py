@@ -12,7 +12,7 @@ import pytest
 from exif_variants import PIXELS, TURN, jpeg, png
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
-from raykd.data import pictures
+from raykd.data import image_decoding
 from raykd.errors import DataError
 
 VALID = list(exif_variants.valid(700))
@@ -21,7 +21,7 @@ SIDE = len(PIXELS)
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    return pictures.decode("ant.png", encoded, pictures.Wanted(SIDE)).pixels
+    return image_decoding.decode("ant.png", encoded, image_decoding.TargetSize(SIDE)).pixels
 
 
 def upright(encoded: bytes) -> np.ndarray:
@@ -148,7 +148,7 @@ def test_a_picture_above_the_limit_of_pixels_is_named_with_the_limit() -> None:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 14_000, 14_000, 8, 0, 0, 0, 0))
     encoded = b"\x89PNG\r\n\x1a\n" + header + png(b"")[33:]
     message = r"ant\.png has 196,000,000 pixels, and 178,956,970 is the limit; make it smaller"
-    for read in (decode, lambda content: pictures.square_size("ant.png", content)):
+    for read in (decode, lambda content: image_decoding.square_size("ant.png", content)):
         with pytest.raises(DataError, match=message):
             read(encoded)
 
@@ -192,19 +192,19 @@ def test_pictures_of_16_bits_must_use_them(bits: int, channels: tuple[int, ...])
     values[:, 0, 0] = 2**bits - 1
     encoded = [deep_png(values[0]), png(b""), *map(deep_png, values[1:])]
     pixels = np.empty((4, SIDE, SIDE, 3), dtype=np.uint8)
-    deep = pictures.decode_all(pixels, lambda row: (f"{row}.png", encoded[row]), pictures.Wanted(SIDE))
+    deep = image_decoding.decode_all(pixels, lambda row: (f"{row}.png", encoded[row]), image_decoding.TargetSize(SIDE))
     assert deep == [(f"{row}.png", 2**bits - 1) for row in (0, 2, 3)]
     assert np.array_equal(pixels[1], PIXELS) and pixels[0].max() == (2**bits - 1) >> 8
     if bits == 16:
-        pictures.require_full_range(deep)
+        image_decoding.require_full_range(deep)
         return
     with pytest.raises(DataError, match=rf"^0\.png: its values of 16 bits go up to {2**bits - 1:,} at most, .* 3 of 3"):
-        pictures.require_full_range(deep)
+        image_decoding.require_full_range(deep)
 
 
 def test_a_dark_picture_among_many_of_16_bits_is_no_mistake() -> None:
     bright = [(f"{row}.png", 65_535) for row in range(10)]
-    pictures.require_full_range([*bright, ("dark.png", 4_000), ("black.png", 0), ("black2.png", 0)])
+    image_decoding.require_full_range([*bright, ("dark.png", 4_000), ("black.png", 0), ("black2.png", 0)])
     with pytest.raises(DataError, match=r"^dark\.png"):
-        pictures.require_full_range([*bright[:5], ("dark.png", 4_000)])
-    pictures.require_full_range([])
+        image_decoding.require_full_range([*bright[:5], ("dark.png", 4_000)])
+    image_decoding.require_full_range([])

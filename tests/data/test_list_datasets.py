@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from small_pictures import encoded, write_folder, write_parquet
+from small_images import encoded, write_folder, write_parquet
 
 from raykd.cli import parser
-from raykd.data.inventory import inventory
+from raykd.data.load import list_datasets
 from raykd.errors import DataError
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
@@ -24,20 +24,20 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_own_data_are_named_as_data_name_takes_them(own: Path) -> None:
-    assert inventory(own) == ("folder:insects", "parquet:trees")
+    assert list_datasets(own) == ("folder:insects", "parquet:trees")
 
 
 def test_cifar10_is_named_with_them_and_a_damaged_one_is_an_error(own: Path, parquet_folder: Path) -> None:
     parquet_folder.rename(own / "cifar10")
-    assert inventory(own) == ("cifar10", "folder:insects", "parquet:trees")
+    assert list_datasets(own) == ("cifar10", "folder:insects", "parquet:trees")
     (own / "cifar10" / "test.parquet").unlink()
     with pytest.raises(DataError, match="has train as Parquet but not test"):
-        inventory(own)
+        list_datasets(own)
 
 
 def test_nothing_at_all_names_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no CIFAR-10 here or in cifar10/ below; looked for"):
-        inventory(tmp_path)
+        list_datasets(tmp_path)
 
 
 @pytest.mark.usefixtures("no_network")

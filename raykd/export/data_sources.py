@@ -1,0 +1,41 @@
+"""Origin and license of the data sets that raykd knows, for the model card."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """hub: the data set's name on the Hugging Face hub, or ''. origin and license: sentences."""
+
+    title: str
+    hub: str
+    origin: str
+    license: str
+
+
+_KRIZHEVSKY = (
+    "Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny Images*, "
+    "https://www.cs.toronto.edu/~kriz/cifar.html; labeled images of the Tiny Images collection, from the web."
+)
+_NO_LICENSE = "Its authors state no license; they ask to cite the report. The images' own rights are not known."
+_COARSE = " The labels are its 20 superclasses, of five classes each."
+
+_SOURCES = {
+    "cifar10": DataSource("CIFAR-10", "uoft-cs/cifar10", _KRIZHEVSKY, _NO_LICENSE),
+    "cifar100": DataSource("CIFAR-100", "uoft-cs/cifar100", _KRIZHEVSKY, _NO_LICENSE),
+    "cifar100-coarse": DataSource("CIFAR-100 by superclass", "uoft-cs/cifar100", _KRIZHEVSKY + _COARSE, _NO_LICENSE),
+    "digits": DataSource(
+        "handwritten digits",
+        "",
+        "Alpaydin and Kaynak 1998, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, "
+        "https://doi.org/10.24432/C50P49; the copy of its test part that scikit-learn includes.",
+        "The repository lists it under CC BY 4.0.",
+    ),
+}
+
+
+def source_of(data: str) -> DataSource:
+    """Return the source of the data set called `data`. For custom data it states that nothing is known."""
+    title = data.partition(":")[2] or data
+    unknown = "raykd does not know the origin of these images; state it here before you publish the model."
+    return _SOURCES.get(data, DataSource(title, "", unknown, "Their license is not known to raykd either."))

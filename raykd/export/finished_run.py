@@ -1,0 +1,127 @@
+"""A finished run as an export reads it: how it was trained, and the weights of the epoch that validation picked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raykd.config import to_dict
+from raykd.data import dataset_names
+from raykd.errors import ConfigError, did_you_mean
+from raykd.models import ImageModel
+from raykd.provenance import file_sha256
+from raykd.spec.plan import Run
+from raykd.store.codec import read_json
+from raykd.store.run_folder import RunFolder
+from raykd.training.evaluate_best import is_tested
+from raykd.training.model_file import Header, load_trained, read_header
+from raykd.training.run_record import recorded_run_of
+
+_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose status is 'done'.
+
+    spec: as the plan has it.
+    record: run.json.
+    header: of the file with the best weights. Its data set has a name without the path of a folder.
+    weights_sha256: of that file.
+    """
+
+    folder: RunFolder
+    spec: Run
+    record: Mapping[str, Any]
+    header: Header
+    weights_sha256: str
+
+    @cached_property
+    def model(self) -> ImageModel:
+        """The network with its best weights, in float32, on the CPU, in inference mode."""
+        return load_trained(self.folder.best).eval()
+
+    @property
+    def network_size(self) -> int:
+        """Side in pixels of the network's input, after resizing."""
+        return self.model.input_size or self.header.images.size
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean of each channel for the normalization, as a fraction of 255."""
+        return _fractions(self.model.mean)
+
+    @property
+    def std(self) -> list[float]:
+        """Standard deviation of each channel for the normalization, as a fraction of 255."""
+        return _fractions(self.model.std)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that determine the result. A custom method is described as in run.json."""
+        return to_dict(self.spec, results_only=True) | {"method": self.record["config"]["method"]}
+
+    @cached_property
+    def test_metrics(self) -> dict[str, Any]:
+        """test.json, or {} if these weights were not evaluated on the test set."""
+        return read_json(self.folder.test) if is_tested(self.folder) else {}
+
+
+def find_run(results: Path, name: str) -> RunFolder:
+    """Find a run by its folder, its name, or family/name below `results`.
+
+    Raises ConfigError, with the most similar name, if no run or several have that name.
+    """
+    if name and (Path(name) / _RECORD).is_file():
+        return RunFolder(Path(name).resolve())  # so that '.' has a name, and its family beside it
+    folders = sorted(path.parent for path in results.glob(f"*/*/{_RECORD}"))
+    matches = [folder for folder in folders if name in _names(folder)]
+    if len(matches) > 1:
+        choices = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in matches)
+        raise ConfigError(f"run '{name}' is in several families; name one of {choices}")
+    if not matches:
+        raise ConfigError(f"no run '{name}' under '{results}'{_suggestion(name, folders)}")
+    return RunFolder(matches[0])
+
+
+def _names(folder: Path) -> tuple[str, str]:
+    return folder.name, f"{folder.parent.name}/{folder.name}"
+
+
+def _suggestion(name: str, folders: Sequence[Path]) -> str:
+    if not folders:
+        return " (looked for <family>/<run>/run.json); train one first, or name another folder with --results"
+    nearest = did_you_mean(name, [known for folder in folders for known in _names(folder)])
+    return f": it has {len(folders)} runs{nearest or f', such as {folders[0].name}'}"
+
+
+def read_finished_run(folder: RunFolder) -> FinishedRun:
+    """Read the run in `folder`. Raises ConfigError if it is not done, is damaged, or is of another raykd version."""
+    status = folder.status()
+    if status == "damaged":
+        folder.weights_sha256()  # raises, with the remedy
+    if status != "done":
+        remedy = "wait until it ends" if status == "running" else "rerun its experiment until it is done"
+        raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
+    spec = recorded_run_of(folder)
+    header = read_header(folder.best)
+    if header is None:
+        raise ConfigError(f"weights file '{folder.best}' does not name its model; train the run again")
+    header = replace(header, data=dataset_names.without_path(header.data))
+    record = folder.fields()
+    record.text("fingerprint")
+    return FinishedRun(folder, spec, record.values, header, file_sha256(folder.best))
+
+
+def _fractions(pixels: Tensor) -> list[float]:
+    return [_fraction(value) for value in pixels.flatten().tolist()]
+
+
+def _fraction(pixels: float) -> float:
+    """Return the shortest decimal that becomes `pixels` when multiplied by 255 in float32, so that nothing is lost."""
+    candidates = (round(pixels / 255, digits) for digits in range(1, 17))
+    return next((value for value in candidates if torch.tensor(value).mul(255).item() == pixels), pixels / 255)

@@ -1,0 +1,149 @@
+"""The examples in docs/custom_data.md and docs/custom_method.md run unchanged, on small files."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import digits
+from small_runs import experiment as small_experiment
+
+from raykd.cli.experiment_file import apply_settings, load_experiments
+from raykd.config import to_dict
+from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import make_plan
+from raykd.store.codec import read_json
+from raykd.store.run_store import RunStore
+from raykd.training.compute import choose
+from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.hooks import Hooks
+from raykd.training.loop import fit
+from raykd.training.teacher.load import load_live_teacher
+from raykd.training.teacher.sources import no_teacher
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+COLORS = {"daisy": (250, 250, 230), "rose": (220, 30, 60), "violet": (90, 30, 200)}
+
+
+def block(document: str, part: str) -> str:
+    """Return the only block of Python in docs/`document` that contains `part`."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), flags=re.S)
+    (example,) = (block for block in blocks if part in block)
+    return example
+
+
+def write_flowers(place: Path) -> None:
+    """Write 40 training and 10 test images of each class, of several sizes, in its color with a spot."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 40), ("test", 10)):
+        for name, color in COLORS.items():
+            (place / part / name).mkdir(parents=True)
+            for number in range(count):
+                width, height, x, y = (20 + int(n) for n in torch.randint(0, 20, (4,), generator=generator))
+                image = Image.new("RGB", (width, height), color)
+                image.paste((40, 160, 60), (x // 2, y // 2, x // 2 + 8, y // 2 + 8))
+                image.save(place / part / name / f"{number}.{'jpg' if number % 2 else 'png'}")
+
+
+def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, dict[str, Any]]:
+    """Train and test the teacher and the first distilled student without Ray; return run.json and top1 by stage."""
+    runs, store, records = make_plan(experiment, dataset, Path("none")).runs, RunStore(results), {}
+    for run in (runs[0], next(run for run in runs if run.stage == "distilled")):
+        folder = store.folder(run)
+        teacher = load_live_teacher([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
+        fit(run, dataset, folder, CPU, teacher, Hooks())
+        evaluate_on_test(folder, dataset, choose(CPU, "fp32"))
+        top1 = read_json(folder.test)["top1"]
+        records[run.stage] = folder.record() | {"test_top1": top1, "columns": set(folder.history()[0])}
+    return records
+
+
+@pytest.mark.parametrize(
+    ("document", "part"),
+    [
+        ("custom_data.md", "experiment = Experiment("),
+        ("custom_method.md", "class SoftL1(Method)"),
+        ("custom_method.md", "from my_method import SoftL1"),
+    ],
+)
+def test_examples_are_short(document: str, part: str) -> None:
+    assert len(block(document, part).splitlines()) < 40
+
+
+def test_the_data_example_is_planned_trained_and_tested(tmp_path: Path) -> None:
+    write_flowers(tmp_path / "data" / "flowers")
+    file = tmp_path / "flowers.py"
+    file.write_text(block("custom_data.md", "experiment = Experiment("))
+    command = [sys.executable, str(file), "--plan", "--results", str(tmp_path / "r")]
+    words = ["--data-dir", str(tmp_path / "data")]
+    done = subprocess.run([*command, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not started") == 5 and not (tmp_path / "r").exists()
+    (experiment,) = load_experiments(file)
+    dataset = load_dataset(experiment.data.name, tmp_path / "data", experiment.data.image_size)
+    assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (tuple(COLORS), 120, 30)
+    records = train(experiment, dataset, tmp_path / "r")
+    assert records["teacher"]["test_top1"] > 60, "two epochs are enough for three colors"
+    assert (
+        records["distilled"]["status"] == "done" and records["distilled"]["config"]["data"]["name"] == "folder:flowers"
+    )
+
+
+def test_moved_images_lead_to_the_same_runs(tmp_path: Path) -> None:
+    write_flowers(tmp_path / "data" / "flowers")
+    file = tmp_path / "flowers.py"
+    text = block("custom_data.md", "experiment = Experiment(")
+    file.write_text(text)
+    (here,) = load_experiments(file)
+    (tmp_path / "data" / "flowers").rename(tmp_path / "garden")
+    file.write_text(text.replace("folder:flowers", f"folder:{tmp_path / 'garden'}"))
+    (there,) = load_experiments(file)
+    dataset = load_dataset(there.data.name, None, 16)
+    names = [[run.name for run in make_plan(experiment, dataset, Path("none")).runs] for experiment in (here, there)]
+    assert names[0] == names[1]
+
+
+@pytest.fixture
+def method_folder(tmp_path: Path) -> Path:
+    """A folder with my_method.py, mine.py that imports it, and digits.py, whose experiment both use."""
+    (tmp_path / "my_method.py").write_text(block("custom_method.md", "class SoftL1(Method)"))
+    (tmp_path / "mine.py").write_text(block("custom_method.md", "from my_method import SoftL1"))
+    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
+    return tmp_path
+
+
+def test_a_method_named_by_its_path_is_planned(method_folder: Path) -> None:
+    words = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
+    done = subprocess.run(
+        [sys.executable, "digits.py", *words],
+        cwd=method_folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("-soft-l1-s") == 5
+
+
+def test_an_imported_method_equals_the_method_named_by_its_path(method_folder: Path) -> None:
+    (mine,) = load_experiments(method_folder / "mine.py")
+    settings = [f"method={method_folder / 'my_method.py'}:SoftL1", "method.weight=3"]
+    (by_path,) = apply_settings(load_experiments(method_folder / "digits.py"), settings)
+    assert mine.method == by_path.method and mine.method.title() == "SoftL1"
+    for name in ("my_method", "digits"):
+        sys.modules.pop(name)
+
+
+def test_the_term_of_a_custom_method_is_trained_and_recorded(method_folder: Path) -> None:
+    experiment = override(small_experiment(), "method", f"{method_folder / 'my_method.py'}:SoftL1")
+    record = train(experiment, digits(), method_folder / "r")["distilled"]
+    assert "l1" in record["columns"] and record["method"] == "soft_l1"
+    assert record["config"]["method"] == to_dict(experiment.method)
+    assert record["config"]["method"]["source"]["file"] == "my_method.py"
