@@ -1,1 +1,1 @@
-"""Training on Ray: a plan through TorchTrainer, a search through Tuner. Only this package imports ray at module level."""
+"""Training on Ray: plans through TorchTrainer, searches through Tuner. Only this package imports ray at module level."""
