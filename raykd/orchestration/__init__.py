@@ -1,1 +1,1 @@
-"""Training on Ray: plans through TorchTrainer, searches through Tuner. Only this package imports ray at module level."""
+"""Training on Ray: plans by TorchTrainer, searches by Tuner. Only this package imports ray at module level."""
