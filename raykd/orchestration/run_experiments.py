@@ -26,7 +26,7 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
-from raykd.training.restore import restore_weights
+from raykd.training.repair import repair_weights
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
@@ -172,7 +172,7 @@ def _restore_damaged(
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
-            restore_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset)
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states

@@ -14,9 +14,9 @@ from raykd.errors import RunFailed
 from raykd.spec.plan import Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.float32_head import keep_head_in_float32
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 from raykd.training.teacher.cache import LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
 from raykd.training.teacher.fill import Filler, views_to_fill
@@ -72,9 +72,9 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
 
 def make_filler(planned: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """Return the filler of the parts of `planned`, computing on `device`."""
-    cache = _open_cache(planned, store, dataset, choose(device, planned.precision).precision)
+    cache = _open_cache(planned, store, dataset, choose_compute(device, planned.precision).precision)
     model = _load_model(_folders(planned.teachers, store), device)
-    return Filler(planned, dataset, cache, model, choose(device, cache.precision))
+    return Filler(planned, dataset, cache, model, choose_compute(device, cache.precision))
 
 
 def is_full(planned: PlannedCache, store: RunStore, dataset: Dataset, log: Callable[[str], None] = print) -> bool:
@@ -106,7 +106,7 @@ def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
 
 def _load_model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
     """Return the network, or the mean of several: channels-last like the loader's images, with a float32 head."""
-    models = [load_trained(folder.best).to(device) for folder in folders]
+    models = [load_model(folder.best).to(device) for folder in folders]
     model = models[0] if len(models) == 1 else MeanLogits(models)
     keep_head_in_float32(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
