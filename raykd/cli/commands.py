@@ -149,12 +149,12 @@ def export(arguments: Namespace) -> None:
 
 
 def doctor(arguments: Namespace) -> None:
-    from raykd.cluster.doctor import Places, examine
+    from raykd.cluster.doctor import Folders, examine
     from raykd.data.load import list_datasets
 
     options, num_bad = _options(arguments, STAGES), 0
     data = options.data_folder
-    for finding in examine(Places(options.results, data, options.weights_folder, lambda: list_datasets(data))):
+    for finding in examine(Folders(options.results, data, options.weights_folder, lambda: list_datasets(data))):
         print(finding, flush=True)
         num_bad += finding.verdict == "bad"
     if num_bad:
