@@ -163,7 +163,7 @@ def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_cache: tu
     assert headline["teacher_accuracy"] == pytest.approx(sum(top1) / 300)
     (summary,) = report.summaries
     assert summary.stage("teacher").num_planned == 3 and not summary.missing
-    assert not [line for line in summary.cautions if "taught by other" in line or "teacher_seeds" in line]
+    assert not [line for line in summary.cautions if "distilled from other" in line or "teacher_seeds" in line]
     assert "3" in next(line for line in render_text(report).splitlines() if "teacher" in line)
 
 
