@@ -23,11 +23,11 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
 from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import no_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -61,9 +61,9 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
     runs, store, records = make_plan(experiment, dataset, Path("none")).runs, RunStore(results), {}
     for run in (runs[0], next(run for run in runs if run.stage == "distilled")):
         folder = store.folder(run)
-        teacher = teacher_from([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
+        teacher = load_live_teacher([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
         fit(run, dataset, folder, CPU, teacher, Hooks())
-        evaluate_on_test(run, folder, dataset, choose(CPU, "fp32"))
+        evaluate_on_test(run, folder, dataset, choose_compute(CPU, "fp32"))
         top1 = read_checked_json(folder.test)["top1"]
         records[run.stage] = asdict(folder.require_record()) | {"test_top1": top1, "columns": set(folder.history()[0])}
     return records

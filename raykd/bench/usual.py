@@ -95,15 +95,16 @@ class UsualWay:
     def validate(self) -> float:
         """Validation top-1, percent."""
         self.student.eval()
-        right = sum(int((self.student.of_pixels(x).logits.argmax(1) == y).sum()) for x, y in self._batches(self._val))
+        logits = ((self.student.forward_normalized(x).logits, y) for x, y in self._batches(self._val))
+        right = sum(int((scores.argmax(1) == y).sum()) for scores, y in logits)
         return 100 * right / len(self._val.dataset)  # type: ignore[arg-type]
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits = self.student.of_pixels(images).logits
+        logits = self.student.forward_normalized(images).logits
         if self._teacher is None:
             return F.cross_entropy(logits, labels)
         with torch.no_grad():
-            target = self._teacher.of_pixels(images).logits
+            target = self._teacher.forward_normalized(images).logits
         return distillation_loss(logits, target, labels)
 
     def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,9 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.data import cifar
-from raykd.data.cifar_classes import CIFARS
-from raykd.data.load import find
-from raykd.data.names import OWN, kind_of, place_of
+from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
+from raykd.data.load import find_dataset
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model
 from raykd.models.timm_model import Timm
@@ -32,11 +31,11 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
     """Download CIFAR. Custom images are only looked for, since raykd does not know their origin."""
     if name == "digits":
         return
-    if kind_of(name) in OWN:
-        find(name, folder)
-        console.print(f"{name} is in {place_of(name, folder)}", highlight=False)
+    if kind_of(name) in CUSTOM_KINDS:
+        find_dataset(name, folder)
+        console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)
         return
-    title = CIFARS[name].title
+    title = cifar.VARIANTS[name].title
     try:
         cifar.find(name, folder)
         console.print(f"{title} is in {folder}", highlight=False)

@@ -1,4 +1,4 @@
-"""Images, labels, views and batches: what a run trains on, the same bits on every machine.
+"""Images, labels, views and batches: the data that a run trains on, with the same bits on every machine.
 
-Nothing is imported here: a room that needs the loader does not pay for Parquet, and the other way round.
+Nothing is imported here, so that a module that needs only the loader does not import Parquet.
 """

@@ -1,15 +1,15 @@
-"""CIFAR-10 and CIFAR-100 from the folder that the user has: the Python archive, its unpacked batches, or Parquet.
+"""CIFAR-10 and CIFAR-100 from the user's data folder: the Python archive, its unpacked batches, or Parquet.
 
-Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 50,000 + 10,000 colour images of
-32x32 pixels in 10 classes, or in 100 that belong to 20 coarse ones. In a folder F, or in F/cifar10 (F/cifar100),
-the first of these that is there is read:
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 50,000 + 10,000 color images of
+32x32 pixels in 10 classes, or in 100 classes with 20 coarse ones. The first of these that exists in a folder F, or in
+F/cifar10 (F/cifar100), is read:
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
-    train.parquet, test.parquet                            and the hub's names, see parquet_files.py
+    train.parquet, test.parquet                            and the hub's names, see parquet_folder.py
 
-Batches and archive are read by torchvision once their checksums match, never before: they are pickles.
-Nothing here but download() uses the network.
+Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
+Only `download` uses the network.
 """
 
 import hashlib
@@ -24,177 +24,257 @@ from typing import Any
 
 import torch
 
-from raykd.data import parquet, parquet_files, parquet_labels, pictures
-from raykd.data.cifar_classes import CIFARS, IMAGE_SIZE, Cifar
-from raykd.data.types import Split
+from raykd.data import parquet, parquet_folder
+from raykd.data.image_decoding import TargetSize
+from raykd.data.types import Channels, Split
 from raykd.errors import DataError
 
-_CONFIGURATIONS = ("plain_text", "data")  # in the data folder itself, where other data sets lie beside
-_ANEW = "delete it and run: python -m raykd prefetch"
+IMAGE_SIZE = 32  # pixels per side
+_CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
+_REDOWNLOAD = "delete it and run: python -m raykd prefetch"
 
 
 @dataclass(frozen=True)
-class Source:
-    """What find found. identity: hex, the same for every copy of the same bytes; known without decoding."""
+class Cifar:
+    """What distinguishes CIFAR-10, CIFAR-100 and CIFAR-100 with coarse labels.
 
-    cifar: Cifar
+    folder: below the data folder. dataset_class: in torchvision.datasets. batches, archive: torchvision's file names.
+    label_key: in the batches. label_column: in Parquet. label_hint: appended to the error for an unknown label.
+    mean, std: of the 50,000 training images, as fractions of 255.
+    """
+
+    title: str
+    folder: str
+    dataset_class: str
+    batches: str
+    archive: str
+    label_key: str
+    label_column: str
+    class_names: tuple[str, ...]
+    mean: Channels
+    std: Channels
+    label_hint: str = ""
+
+
+_CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+_CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
+_COARSE_CLASSES = """
+aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices household_furniture
+insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores
+medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2
+"""
+
+
+def _cifar100(label_key: str, label_column: str, class_names: str) -> Cifar:
+    return Cifar(
+        title="CIFAR-100",
+        folder="cifar100",
+        dataset_class="CIFAR100",
+        batches="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        label_key=label_key,
+        label_column=label_column,
+        class_names=tuple(class_names.split()),
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+    )
+
+
+VARIANTS = {
+    "cifar10": Cifar(
+        title="CIFAR-10",
+        folder="cifar10",
+        dataset_class="CIFAR10",
+        batches="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        label_key="labels",
+        label_column="label",
+        class_names=tuple(_CIFAR10_CLASSES.split()),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        label_hint=" (CIFAR-100 is another dataset)",
+    ),
+    "cifar100": _cifar100("fine_labels", "fine_label", _CIFAR100_CLASSES),
+    "cifar100-coarse": _cifar100("coarse_labels", "coarse_label", _COARSE_CLASSES),
+}
+
+
+@dataclass(frozen=True)
+class CifarFiles:
+    """The files that `find` chose. identity: hex, equal for every copy of the same bytes; known without decoding."""
+
+    variant: Cifar
     identity: str
-    batches_root: Path | None = None  # the folder with cifar-10-batches-py
+    batches_root: Path | None = None  # the folder that holds cifar-10-batches-py
     archive: Path | None = None
     train_files: tuple[Path, ...] = ()  # Parquet
     test_files: tuple[Path, ...] = ()
 
 
-def find(name: str, folder: Path) -> Source:
-    """The data called name ('cifar10') in folder, checked by checksum where one is known (a second for the archive).
+def find(name: str, folder: Path) -> CifarFiles:
+    """Find the files of 'cifar10', for example, and verify published checksums (a second for the archive).
 
-    identity is one constant for batches and archive, which hold the same images; for Parquet it is the
-    sha256 of the files. PNG decodes to the same pixels everywhere, JPEG to what Pillow's library makes of it.
-    Raises: DataError when folder holds none of the layouts, or when a checksum does not match.
+    The identity is one constant for batches and archive, which hold the same images; for Parquet it is the sha256 of
+    the files. PNG decodes to the same pixels on every machine; JPEG depends on Pillow's library.
+
+    Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
-    cifar = CIFARS[name]
+    variant = VARIANTS[name]
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: no such folder; give --data-dir or RAYKD_DATA the folder with {cifar.title}, "
+            f"{folder}: no such folder; give --data-dir or RAYKD_DATA the folder with {variant.title}, "
             "or run: python -m raykd prefetch"
         )
-    roots = (folder, folder / cifar.folder)
+    roots = (folder, folder / variant.folder)
     for root in roots:
-        if (root / cifar.batches).is_dir():
-            return Source(cifar, _checked_batches(cifar, root / cifar.batches), batches_root=root)
+        if (root / variant.batches).is_dir():
+            _verify_batches(variant, root / variant.batches)
+            return CifarFiles(variant, published_identity(variant), batches_root=root)
     for root in roots:
-        if (root / cifar.archive).is_file():
-            return Source(cifar, _checked_archive(cifar, root / cifar.archive), archive=root / cifar.archive)
-    for root in reversed(roots):  # what lies in the folder itself may be another dataset's
-        files = parquet_files.find(root, _CONFIGURATIONS if root == folder else None)
-        train, test = files.get("train", ()), files.get("test", ())
-        if train and test:
-            _require_known_classes(cifar, (*train, *test))
-            identity = _labelled(cifar, parquet.identity(train, test))
-            return Source(cifar, identity, train_files=train, test_files=test)
-        if train or test:
-            there, missing = ("train", "test") if train else ("test", "train")
-            raise DataError(f"{root}: has {there} as Parquet but not {missing}; put {missing}.parquet beside it")
-    wanted = ", ".join((f"{cifar.batches}/", cifar.archive, *parquet_files.LAYOUTS))
+        if (root / variant.archive).is_file():
+            _verify_archive(variant, root / variant.archive)
+            return CifarFiles(variant, published_identity(variant), archive=root / variant.archive)
+    for root in reversed(roots):  # Parquet in the data folder itself may belong to another data set
+        if files := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
+            return files
+    layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
     raise DataError(
-        f"{folder}: no {cifar.title} here or in {cifar.folder}/ below; looked for {wanted} "
+        f"{folder}: no {variant.title} here or in {variant.folder}/ below; looked for {layouts} "
         "(train and test); run: python -m raykd prefetch"
     )
 
 
-def _require_known_classes(cifar: Cifar, files: tuple[Path, ...]) -> None:
-    """Raise DataError where a file's metadata numbers the classes otherwise than the others or than the archive."""
-    schemas = [parquet_labels.schema_of(file) for file in files]
-    parquet_labels.require_same_names(files, schemas, cifar.label_column)
-    parquet_labels.require_known_order(files[0], schemas[0], cifar.label_column, cifar.class_names)
-
-
-def is_there(name: str, folder: Path) -> bool:
-    """Whether anything of it is in folder, or in its own below; `find` says what is wrong with it."""
-    cifar = CIFARS[name]
+def exists(name: str, folder: Path) -> bool:
+    """Return whether `folder`, or the data set's folder below it, holds any of its files; `find` checks them."""
+    variant = VARIANTS[name]
     return (
-        (folder / cifar.folder).is_dir()
-        or any((folder / there).exists() for there in (cifar.batches, cifar.archive))
-        or (name == "cifar10" and "train" in parquet_files.find(folder, _CONFIGURATIONS))
+        (folder / variant.folder).is_dir()
+        or any((folder / entry).exists() for entry in (variant.batches, variant.archive))
+        or (name == "cifar10" and "train" in parquet_folder.find_files(folder, _CONFIGURATIONS))
     )
 
 
-def decode(source: Source) -> tuple[Split, Split]:
-    """(train, test), uint8 [N, 3, 32, 32]: 50,000 and 10,000 images, or as many as the Parquet files hold.
+def decode(files: CifarFiles) -> tuple[Split, Split]:
+    """Return (train, test), uint8 [N, 3, 32, 32]: 50,000 and 10,000 images, or as many as the Parquet files hold.
 
-    Raises: DataError, with file, row and remedy, for files that do not hold what they should.
+    Raises: DataError, with file, row and remedy, for unexpected content.
     """
-    cifar = source.cifar
-    if source.batches_root:
-        return _read_batches(cifar, source.batches_root)
-    if source.archive:
-        return _read_archive(cifar, source.archive)
-    size = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
-    refusal = f"{cifar.title}'s are {size}: resize the pictures before storing them"
-    labels = f"{cifar.title}'s go from 0 to {len(cifar.class_names) - 1}{cifar.mistaken}"
-    wanted = parquet.Wanted(pictures.Wanted(IMAGE_SIZE, refusal), len(cifar.class_names), labels, cifar.label_column)
-    return parquet.read(source.train_files, wanted), parquet.read(source.test_files, wanted)
+    variant = files.variant
+    if files.batches_root:
+        return _read_batches(variant, files.batches_root)
+    if files.archive:
+        return _read_archive(variant, files.archive)
+    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
+    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
+    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
+    return parquet.read(files.train_files, rows), parquet.read(files.test_files, rows)
 
 
 def download(name: str, folder: Path) -> Path:
-    """Fetches and unpacks the archive into folder unless it is there and whole; returns the batches' folder.
+    """Download and unpack the archive into `folder`, unless it is there and intact. Return the batches' folder.
 
-    The only function of this room that touches the network: 163 MiB from the University of Toronto.
-    Raises: DataError when it cannot be fetched or does not match its checksum.
+    This is the only function of the package that uses the network: 163 MiB from the University of Toronto.
+
+    Raises: DataError if the download fails or does not match its checksum.
     """
-    cifar = CIFARS[name]
-    reader = _reader(cifar)
+    variant = VARIANTS[name]
+    dataset_class = _dataset_class(variant)
     try:
-        reader(folder, train=False, download=True)
+        dataset_class(folder, train=False, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
-            f"{folder}: could not fetch {reader.url} ({error}); copy {cifar.archive} there from a machine that can"
+            f"{folder}: could not download {dataset_class.url} ({error}); copy {variant.archive} there from a machine "
+            "with a network"
         ) from error
-    return folder / cifar.batches
+    return folder / variant.batches
 
 
-def _reader(cifar: Cifar) -> Any:
-    """torchvision's class; importing it takes 3 s."""
+def published_identity(variant: Cifar) -> str:
+    """Return a constant, from the published checksums of the batches, which archive and batches share."""
+    dataset_class = _dataset_class(variant)
+    checksums = [md5 for _, md5 in (*dataset_class.train_list, *dataset_class.test_list)]
+    published = hashlib.sha256(" ".join([f"{variant.folder} python", *checksums]).encode()).hexdigest()
+    return _identity_with_labels(variant, published)
+
+
+def _dataset_class(variant: Cifar) -> Any:
+    """Return torchvision's class, whose import takes 3 s."""
     from torchvision import datasets
 
-    return getattr(datasets, cifar.reader)
+    return getattr(datasets, variant.dataset_class)
 
 
-def _checked_batches(cifar: Cifar, batches: Path) -> str:
-    """The identity, once every file is there with its checksum."""
+def _identity_with_labels(variant: Cifar, identity: str) -> str:
+    """Distinguish the same images with other labels."""
+    if variant.label_key != "coarse_labels":
+        return identity
+    return hashlib.sha256(f"{identity} {variant.label_key}".encode()).hexdigest()
+
+
+def _verify_batches(variant: Cifar, batches: Path) -> None:
+    """Raise DataError if a file is missing or does not match its checksum."""
     from torchvision.datasets.utils import check_integrity
 
-    reader = _reader(cifar)
-    for name, md5 in (*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])):
+    dataset_class = _dataset_class(variant)
+    meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
+    for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
         file = batches / name
         if not file.is_file():
-            raise DataError(f"{file}: missing from the unpacked batches; {_ANEW}")
+            raise DataError(f"{file}: missing from the unpacked batches; {_REDOWNLOAD}")
         if not check_integrity(file, md5):
-            raise DataError(f"{file}: cut short or changed (checksum is not {md5}); {_ANEW}")
-    return python_identity(cifar)
+            raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
 
 
-def _checked_archive(cifar: Cifar, archive: Path) -> str:
+def _verify_archive(variant: Cifar, archive: Path) -> None:
     from torchvision.datasets.utils import check_integrity
 
-    md5 = _reader(cifar).tgz_md5
+    md5 = _dataset_class(variant).tgz_md5
     if not check_integrity(archive, md5):
-        raise DataError(f"{archive}: cut short or changed (checksum is not {md5}); {_ANEW}")
-    return python_identity(cifar)
+        raise DataError(f"{archive}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
 
 
-def python_identity(cifar: Cifar) -> str:
-    """A constant: the batches' published checksums, so that archive and batches share it."""
-    reader = _reader(cifar)
-    checksums = [md5 for _, md5 in (*reader.train_list, *reader.test_list)]
-    published = hashlib.sha256(" ".join([f"{cifar.folder} python", *checksums]).encode()).hexdigest()
-    return _labelled(cifar, published)
+def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> CifarFiles | None:
+    files = parquet_folder.find_files(root, configurations)
+    train, test = files.get("train", ()), files.get("test", ())
+    if train and test:
+        schemas = [parquet.read_schema(file) for file in (*train, *test)]
+        parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
+        parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
+        identity = parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
+        return CifarFiles(variant, _identity_with_labels(variant, identity), train_files=train, test_files=test)
+    if train or test:
+        present, missing = ("train", "test") if train else ("test", "train")
+        raise DataError(f"{root}: has {present} as Parquet but not {missing}; put {missing}.parquet beside it")
+    return None
 
 
-def _labelled(cifar: Cifar, identity: str) -> str:
-    """With other labels the same pictures are other data."""
-    if cifar.labels != "coarse_labels":
-        return identity
-    return hashlib.sha256(f"{identity} {cifar.labels}".encode()).hexdigest()
+def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
+    """Unpack the archive into a temporary folder and read it: the archive's folder may be read-only, or shared.
 
-
-def _read_archive(cifar: Cifar, archive: Path) -> tuple[Split, Split]:
-    """Unpacked into a temporary folder: the archive's own may be read-only, and shared by other jobs.
-
-    torchvision reads files, not streams; reading the tar directly would mean unpickling it ourselves.
+    torchvision reads files, not streams; reading the tar directly would require unpickling it here.
     """
-    reader = _reader(cifar)
-    names = [name for name, _ in (*reader.train_list, *reader.test_list)] + [reader.meta["filename"]]
+    dataset_class = _dataset_class(variant)
+    names = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)] + [
+        dataset_class.meta["filename"]
+    ]
     try:
-        with tempfile.TemporaryDirectory(prefix=f"raykd-{cifar.folder}-") as unpacked:
-            (Path(unpacked) / cifar.batches).mkdir()
+        with tempfile.TemporaryDirectory(prefix=f"raykd-{variant.folder}-") as unpacked:
+            (Path(unpacked) / variant.batches).mkdir()
             with tarfile.open(archive, "r:gz") as tar:
-                for member in (f"{cifar.batches}/{name}" for name in names):
+                for member in (f"{variant.batches}/{name}" for name in names):
                     stored = tar.extractfile(member)
                     assert stored is not None  # a file, or the archive's checksum would not match
                     with (Path(unpacked) / member).open("wb") as file:
                         shutil.copyfileobj(stored, file)
-            return _read_batches(cifar, Path(unpacked))
+            return _read_batches(variant, Path(unpacked))
     except OSError as error:
         raise DataError(
             f"{archive}: could not unpack it into {tempfile.gettempdir()} ({error}); "
@@ -202,21 +282,21 @@ def _read_archive(cifar: Cifar, archive: Path) -> tuple[Split, Split]:
         ) from error
 
 
-def _read_batches(cifar: Cifar, root: Path) -> tuple[Split, Split]:
-    """Of files whose checksums are right."""
-    reader, splits = _reader(cifar), []
+def _read_batches(variant: Cifar, root: Path) -> tuple[Split, Split]:
+    """Read files whose checksums were verified."""
+    dataset_class, splits = _dataset_class(variant), []
     for train in (True, False):
-        stored = reader(root, train=train, download=False)
+        stored = dataset_class(root, train=train, download=False)
         labels = stored.targets
-        if cifar.labels == "coarse_labels":  # which torchvision passes over
-            names = [name for name, _ in (reader.train_list if train else reader.test_list)]
-            labels = [label for name in names for label in _coarse_labels(root / cifar.batches / name)]
+        if variant.label_key == "coarse_labels":  # torchvision reads fine labels only
+            names = [name for name, _ in (dataset_class.train_list if train else dataset_class.test_list)]
+            labels = [label for name in names for label in _read_coarse_labels(root / variant.batches / name)]
         images = torch.from_numpy(stored.data)  # [N, 32, 32, 3], made from planes: not contiguous
         images = images.contiguous().permute(0, 3, 1, 2)
         splits.append(Split(images, torch.tensor(labels, dtype=torch.int64)))
     return splits[0], splits[1]
 
 
-def _coarse_labels(batch: Path) -> list[int]:
+def _read_coarse_labels(batch: Path) -> list[int]:
     with batch.open("rb") as file:
-        return pickle.load(file, encoding="latin1")["coarse_labels"]  # noqa: S301 - the checksum is published
+        return pickle.load(file, encoding="latin1")["coarse_labels"]  # noqa: S301 - the checksum was verified

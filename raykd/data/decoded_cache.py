@@ -1,7 +1,7 @@
-"""Decoded images and labels on disk, memory-mapped by the next load: seconds of decoding become a map.
+"""Decoded images and labels on disk, so that the next load maps them into memory instead of decoding for seconds.
 
-One safetensors file for each identity and size, 176 MiB for CIFAR-10 at 32x32. It holds what can be made
-again, so a damaged file is made again, and one that cannot be written is done without; both are logged.
+One safetensors file per identity and size, 176 MiB for CIFAR-10 at 32x32. The cache can always be rebuilt: a damaged
+file is decoded again, and a file that cannot be written is skipped. Both are logged.
 """
 
 import logging
@@ -18,22 +18,26 @@ from raykd.atomic import write_bytes
 from raykd.data.types import Split
 
 _log = logging.getLogger(__name__)
-MAX_NAME = 60  # letters of a dataset's name in its file's
+_MAX_NAME = 60  # letters of the data set's name in the file's name
 _KEYS = ("train.images", "train.labels", "test.images", "test.labels")
-_UNREADABLE = (OSError, SafetensorError, RuntimeError)  # the last when the file goes while torch maps it
+_UNREADABLE = (
+    OSError,
+    SafetensorError,
+    RuntimeError,
+)  # the last if the file disappears while torch maps it
 
 
-def path_in(cache: Path, name: str, image_size: int, identity: str) -> Path:
-    """The file for these images; an identity's first 16 digits tell it apart, the file holds them all."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[-MAX_NAME:].strip("-")  # of 'folder:/somewhere/flowers' too
+def cache_path(cache: Path, name: str, image_size: int, identity: str) -> Path:
+    """Return the file for these images. Its name has 16 digits of the identity; the file itself has all of them."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[-_MAX_NAME:].strip("-")  # 'folder:/somewhere/flowers' has a path
     return cache / f"{plain}-{image_size}-{identity[:16]}.safetensors"
 
 
-def read(path: Path, identity: str) -> tuple[Split, ...] | None:
-    """(train, test), mapped; None when there is no file, or it is damaged or another identity's.
+def read(path: Path, identity: str) -> tuple[Split, Split] | None:
+    """Return (train, test), memory-mapped; None if the file is missing, damaged, or of another identity.
 
-    The checksum costs one pass over the bytes (0.04 s), which a run is about to read anyway, and finds what
-    safetensors' own check of the length does not.
+    The checksum costs one pass over the bytes (0.04 s), which training reads anyway, and detects damage that
+    safetensors' check of the length does not.
     """
     if not path.exists():
         return None
@@ -44,35 +48,35 @@ def read(path: Path, identity: str) -> tuple[Split, ...] | None:
         return None
 
 
-def write(path: Path, identity: str, parts: tuple[Split, ...]) -> None:
-    """Keeps (train, test) at path: written aside under a name of its own, flushed, renamed.
+def write(path: Path, identity: str, splits: tuple[Split, Split]) -> None:
+    """Write (train, test) to `path`: to a temporary file that is flushed and renamed, so that no reader sees a part.
 
-    Of several writers the first wins: replacing a whole file would pull it from under the others' maps
-    where the folder is on NFS. Nobody ever sees half a file.
+    Of several writers the first wins: on NFS, replacing a complete file would invalidate the others' maps.
     """
     with suppress(*_UNREADABLE):
         _map(path, identity)
         return
-    tensors = [*_stored(parts[0]), *_stored(parts[1])]
+    tensors = [*_to_stored(splits[0]), *_to_stored(splits[1])]
     try:
-        # save_file would be one copy less, but makes files that only their owner can read
+        # save_file would make one copy less, but its files are readable by their owner only.
         write_bytes(path, save(dict(zip(_KEYS, tensors, strict=True)), metadata=_metadata(identity, tensors)))
     except (OSError, MemoryError) as error:
-        _log.warning("%s: could not be written (%s), going on without this cache", path, error)
+        _log.warning("%s: could not be written (%s), continuing without this cache", path, error)
 
 
-def _map(path: Path, identity: str) -> tuple[Split, ...]:
+def _map(path: Path, identity: str) -> tuple[Split, Split]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = [file.get_tensor(key) for key in _KEYS]
     if metadata != _metadata(identity, tensors):
         raise SafetensorError("its checksum does not match")
-    images, labels = tensors[0::2], tensors[1::2]
-    return tuple(Split(images[part].permute(0, 3, 1, 2), labels[part]) for part in (0, 1))
+    train_images, train_labels, test_images, test_labels = tensors
+    train = Split(train_images.permute(0, 3, 1, 2), train_labels)
+    return train, Split(test_images.permute(0, 3, 1, 2), test_labels)
 
 
-def _stored(split: Split) -> tuple[Tensor, Tensor]:
-    """Images as [N, H, W, 3], contiguous: safetensors keeps no strides."""
+def _to_stored(split: Split) -> tuple[Tensor, Tensor]:
+    """Return images as [N, H, W, 3], contiguous, and labels: safetensors does not store strides."""
     return split.images.permute(0, 2, 3, 1).contiguous(), split.labels.contiguous()
 
 

@@ -1,8 +1,8 @@
 """scikit-learn's 1,797 handwritten digits: real images that need no download, for tests and first steps.
 
-UCI "Optical Recognition of Handwritten Digits" (Alpaydin, Kaynak 1998): 8x8 pixels with values 0 to 16.
-Brought to 16x16 by making each pixel a 2x2 block (nothing is interpolated, so image_size=8 gives the
-stored picture back exactly), to 0 .. 255 by round(value * 255 / 16), and to three equal channels.
+UCI "Optical Recognition of Handwritten Digits" (Alpaydin, Kaynak 1998): 8x8 pixels with values 0 to 16. Each pixel
+becomes a 2x2 block, so images are 16x16 (nothing is interpolated: image_size=8 restores the stored image exactly).
+Values become round(value * 255 / 16), in three equal channels.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ IMAGE_SIZE = 16
 NUM_TEST = 597  # leaves 1,200 to train on
 MEAN = (0.3052, 0.3052, 0.3052)  # of the 1,200 training images, as fractions of 255
 STD = (0.3760, 0.3760, 0.3760)
-_SPLIT_SEED = 0  # fixed: everyone's test set is the same
+_SPLIT_SEED = 0  # fixed: the test set is the same everywhere
 
 
 def read() -> tuple[Split, Split]:
-    """(train, test): 1,200 and 597 images, each class split in proportion, uint8 [N, 3, 16, 16]."""
-    from sklearn.datasets import load_digits  # a second or so to import
+    """Return (train, test): 1,200 and 597 images, each class split in proportion, uint8 [N, 3, 16, 16]."""
+    from sklearn.datasets import load_digits  # takes about a second to import
 
     stored, targets = load_digits(return_X_y=True)
-    grey = np.rint(stored.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
-    blocks = grey.repeat(2, axis=1).repeat(2, axis=2)
+    gray = np.rint(stored.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+    blocks = gray.repeat(2, axis=1).repeat(2, axis=2)
     images = torch.from_numpy(blocks)[..., None].repeat(1, 1, 1, 3).permute(0, 3, 1, 2)  # channels-last
     labels = torch.from_numpy(targets.astype(np.int64))
     train, test = stratified_holdout(labels, NUM_TEST, _SPLIT_SEED)
@@ -35,7 +35,7 @@ def read() -> tuple[Split, Split]:
 
 
 def identity(train: Split, test: Split) -> str:
-    """sha256 over the pixels and labels themselves."""
+    """Return sha256 over the pixels and labels."""
     digest = hashlib.sha256(b"digits")
     for tensor in (train.images, train.labels, test.images, test.labels):
         digest.update(tensor.contiguous().numpy().tobytes())

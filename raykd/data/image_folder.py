@@ -1,9 +1,9 @@
-"""A folder of images by class, as torchvision.datasets.ImageFolder has it:
+"""A folder of images per class, in the layout of torchvision.datasets.ImageFolder:
 
-    PLACE/train/<class>/*.png      or .jpg, .jpeg, at any depth; hidden files are passed over
-    PLACE/test/<class>/*.png       of the same classes, or of some of them; else val/, valid/ or validation/
+    PLACE/train/<class>/*.png      or .jpg, .jpeg, at any depth; hidden files are skipped
+    PLACE/test/<class>/*.png       the same classes, or some of them; else val/, valid/, validation/ or dev/
 
-Classes are numbered from 0 by their names, sorted. A picture of another size is fitted: see pictures.py.
+Classes are numbered from 0 by their sorted names. Images of another size are resized: see image_decoding.py.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raykd.data import memory, pictures
-from raykd.data.parts import PARTS, TRAIN, choose, has_both
-from raykd.data.plain_files import AGAIN, listed, require_file, walk
-from raykd.data.types import Split, Stored
+from raykd.data import image_decoding, memory
+from raykd.data.image_decoding import TargetSize
+from raykd.data.regular_files import REDOWNLOAD, list_folder, require_regular_file, walk
+from raykd.data.splits import SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
+from raykd.data.types import Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -26,119 +27,123 @@ LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The files of train or test, class by class, and each one's class as a number."""
+class _LabeledFiles:
+    """The files of one split, class by class, and the label of each."""
 
     files: tuple[Path, ...]
     labels: tuple[int, ...]
 
 
-def find(place: Path, image_size: int | None) -> Stored:
-    """The images below `place`, each read once for its hash.
+def find(place: Path, image_size: int | None) -> StoredDataset:
+    """Find the images below `place`. Each file is read once, to hash it.
 
-    image_size: pixels on a side of all; None where they are squares of one size already.
-    Raises: DataError, naming file or folder and remedy, for whatever is not as the layout promises.
+    image_size: pixels per side of all images; None if they already are squares of one size.
+    Raises: DataError, with file or folder and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; wants {LAYOUT} there, below --data-dir or at an absolute path")
-    parts = choose(place, _parts_in(place), LAYOUT, "folder", [entry.name for entry in listed(place)])
-    folders = _classes(place / TRAIN)
-    names = tuple(sorted(folders))
+        raise DataError(f"{place}: no such folder; requires {LAYOUT} there, below --data-dir or at an absolute path")
+    entries = [entry.name for entry in list_folder(place)]
+    test_name, notes = choose_test_split(place, _splits_in(place), LAYOUT, "folder", entries)
+    train_folders = _class_folders(place / TRAIN)
+    names = tuple(sorted(train_folders))
     if len(names) < 2:
-        raise DataError(
-            f"{place / TRAIN}: has {plural(len(names), 'folder')} of classes, and at least two are required"
-        )
-    train, test = _files(place / TRAIN, names, folders), _files(place / parts.test, names, _classes(place / parts.test))
-    wanted = pictures.wanted_of(image_size, str(train.files[0]), _read(train.files[0]))
+        raise DataError(f"{place / TRAIN}: has {plural(len(names), 'folder')} of classes; at least two are required")
+    train = _list_files(place / TRAIN, names, train_folders)
+    test = _list_files(place / test_name, names, _class_folders(place / test_name))
+    target = image_decoding.target_size(image_size, str(train.files[0]), _read(train.files[0]))
 
     def decode() -> tuple[Split, Split]:
-        memory.require_room(place, len(train.files) + len(test.files), wanted.image_size)
-        return _decode(train, wanted), _decode(test, wanted)
+        memory.require_memory(place, len(train.files) + len(test.files), target.image_size)
+        return _decode(train, target), _decode(test, target)
 
-    hashes = [pictures.in_threads(_hash, part.files) for part in (train, test)]
-    identity = _identity(names, (train, test), hashes, wanted.image_size)
-    notes = (*parts.notes, *_shared(test, *hashes))
-    return Stored(identity, wanted.image_size, names, decode, notes=notes)
-
-
-def is_there(place: Path) -> bool:
-    """Whether `place` looks like this layout; `find` says what is wrong with it."""
-    return has_both(_parts_in(place))
+    hashes = [image_decoding.map_in_threads(_hash, split.files) for split in (train, test)]
+    identity = _identity(names, (train, test), hashes, target.image_size)
+    notes = (*notes, *_note_shared_images(test, *hashes))
+    return StoredDataset(identity, target.image_size, names, decode, notes=notes)
 
 
-def _parts_in(place: Path) -> list[str]:
-    return [part for part in PARTS if (place / part).is_dir()]
+def exists(place: Path) -> bool:
+    """Return whether `place` looks like this layout; `find` raises for what is wrong with it."""
+    return has_train_and_test(_splits_in(place))
 
 
-def _classes(part: Path) -> dict[str, Path]:
+def _splits_in(place: Path) -> list[str]:
+    return [name for name in SPLIT_NAMES if (place / name).is_dir()]
+
+
+def _class_folders(split: Path) -> dict[str, Path]:
     """Return the folder of each class by the class's name.
 
-    Names are compared in Unicode's composed form: macOS writes an accent as a character of its own, Linux does not.
+    Names are compared in Unicode's composed form: macOS stores an accent as a separate character, Linux does not.
     """
     folders: dict[str, Path] = {}
-    for entry in listed(part):
+    for entry in list_folder(split):
         if entry.suffix.lower() in SUFFIXES:
-            require_file(entry)
-            raise DataError(f"{entry}: lies in no class's folder; wants {LAYOUT}")
+            require_regular_file(entry)
+            raise DataError(f"{entry}: lies in no class's folder; requires {LAYOUT}")
         if entry.is_dir():
             name = unicodedata.normalize("NFC", entry.name)
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-                raise DataError(f"{entry}: its name is that of a class and not plain text in UTF-8; rename the folder")
+                raise DataError(f"{entry}: a class's name must be plain text in UTF-8; rename the folder")
             if name in folders:
                 raise DataError(
                     f"{entry}: has the same name as another folder there in another Unicode form; merge them"
                 )
             folders[name] = entry
         elif entry.is_symlink():
-            require_file(entry)  # one that leads nowhere may be a class
+            require_regular_file(entry)  # a broken link may stand for a class
     return folders
 
 
-def _files(part: Path, names: Sequence[str], folders: Mapping[str, Path]) -> _Part:
+def _list_files(split: Path, names: Sequence[str], folders: Mapping[str, Path]) -> _LabeledFiles:
     for name, folder in folders.items():
         if name not in names:
             raise DataError(
                 f"{folder}: a class that train lacks{did_you_mean(name, names)}; "
-                "train's folders name the classes: rename it, or take it away"
+                "train's folders name the classes: rename it, or remove it"
             )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = _pictures(folders[name]) if name in folders else []
-        files += found
-        labels += [label] * len(found)
+        class_files = _list_class(folders[name]) if name in folders else []
+        files += class_files
+        labels += [label] * len(class_files)
     if not files:
-        raise DataError(f"{part}: has no folder of a class; wants {LAYOUT}")
-    return _Part(tuple(files), tuple(labels))
+        raise DataError(f"{split}: has no folder of a class; requires {LAYOUT}")
+    return _LabeledFiles(tuple(files), tuple(labels))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Every picture of a class, by its path below the class's folder. Raises DataError for an empty class."""
-    found = list(walk(folder, SUFFIXES))
-    for path in found:
-        require_file(path)
+def _list_class(folder: Path) -> list[Path]:
+    """Return every image of a class, sorted by its path in the class's folder. Raises: DataError if there is none."""
+    files = list(walk(folder, SUFFIXES))
+    for path in files:
+        require_regular_file(path)
         if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: is no {' or '.join(SUFFIXES)}; convert it, or take it out of the class's folder")
-    if not found:
-        raise DataError(f"{folder}: a class without pictures; put some there, or remove the folder")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+            raise DataError(f"{path}: is no {' or '.join(SUFFIXES)}; convert it, or remove it from the class's folder")
+    if not files:
+        raise DataError(f"{folder}: a class without images; add some, or remove the folder")
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _shared(test: _Part, train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> tuple[str, ...]:
-    """Return a caution where pictures to test on are also trained on."""
+def _note_shared_images(
+    test: _LabeledFiles, train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]
+) -> tuple[str, ...]:
+    """Return a note if test images are also training images."""
     known = set(train_hashes)
-    shared = [file for file, found in zip(test.files, test_hashes, strict=True) if found in known]
+    shared = [file for file, file_hash in zip(test.files, test_hashes, strict=True) if file_hash in known]
     if not shared:
         return ()
     return (f"{len(shared)} of {len(test.files)} test images are also training images, such as {shared[0]}",)
 
 
-def _identity(names: Sequence[str], parts: Sequence[_Part], hashes: Sequence[Sequence[bytes]], image_size: int) -> str:
-    """sha256 over the classes and their files' bytes; what files are called, and where they lie, does not count."""
+def _identity(
+    names: Sequence[str], splits: Sequence[_LabeledFiles], hashes: Sequence[Sequence[bytes]], image_size: int
+) -> str:
+    """Return sha256 over the classes and their files' bytes; names and folders of the files do not count."""
     digest = hashlib.sha256(f"image folder at {image_size}".encode())
-    for part, found_in_part in zip(parts, hashes, strict=True):
-        for label, found in zip(part.labels, found_in_part, strict=True):
-            digest.update(f"{label} {names[label]}\0".encode() + found)
+    for split, split_hashes in zip(splits, hashes, strict=True):
+        for label, file_hash in zip(split.labels, split_hashes, strict=True):
+            digest.update(f"{label} {names[label]}\0".encode() + file_hash)
         digest.update(b"end of part")
     return digest.hexdigest()
 
@@ -151,14 +156,14 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
     except MemoryError as error:
         raise MemoryError(f"{path}") from error
 
 
-def _decode(part: _Part, wanted: pictures.Wanted) -> Split:
-    pixels = np.empty((len(part.files), wanted.image_size, wanted.image_size, 3), dtype=np.uint8)
-    deep = pictures.decode_all(pixels, lambda row: (f"{part.files[row]}", _read(part.files[row])), wanted)
-    pictures.require_full_range(deep)
+def _decode(split: _LabeledFiles, target: TargetSize) -> Split:
+    pixels = np.empty((len(split.files), target.image_size, target.image_size, 3), dtype=np.uint8)
+    maxima = image_decoding.decode_all(pixels, lambda i: (f"{split.files[i]}", _read(split.files[i])), target)
+    image_decoding.require_full_range(maxima)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
-    return Split(images, torch.tensor(part.labels, dtype=torch.int64))
+    return Split(images, torch.tensor(split.labels, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""How much memory is left, and whether a dataset fits into it."""
+"""The memory that is still available, and errors that name a data set that does not fit into it."""
 
 import errno
 import resource
@@ -9,47 +9,43 @@ from pathlib import Path
 
 from raykd.errors import DataError
 
-WHILE_DECODED = 2  # the pixels, and the bytes of the file that keeps them decoded
+COPIES_WHILE_DECODING = 2  # the pixels, and the bytes of the cache file that stores them
+_CGROUP_ROOT = Path("/sys/fs/cgroup")  # cgroup v2
 _GB = 1e9
-# Of each version of control groups: where they are mounted; limit, use, and what of the use is files and can go.
-_GROUPS = {
-    1: ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_cache", "total_shmem")),
-    2: ("/sys/fs/cgroup", "memory.max", "memory.current", ("file", "shmem")),
-}
 
 
-def require_room(place: Path, num_images: int, image_size: int) -> None:
-    """Raise DataError, with the numbers, when uint8 [num_images, 3, image_size, image_size] does not fit."""
-    of_a_pixel = num_images * 3
-    wanted, free = of_a_pixel * image_size**2, available_bytes()
-    if free is None or WHILE_DECODED * wanted <= free:
+def require_memory(place: Path, num_images: int, image_size: int) -> None:
+    """Raise DataError, with the sizes, if uint8 [num_images, 3, image_size, image_size] does not fit into memory."""
+    bytes_per_pixel = num_images * 3
+    required, available = bytes_per_pixel * image_size**2, available_bytes()
+    if available is None or COPIES_WHILE_DECODING * required <= available:
         return
-    largest = isqrt(free // (WHILE_DECODED * of_a_pixel))
+    largest = isqrt(available // (COPIES_WHILE_DECODING * bytes_per_pixel))
     raise DataError(
-        f"{place}: {num_images:,} images of {image_size}x{image_size} take {wanted / _GB:.1f} GB of memory, and "
-        f"{WHILE_DECODED * wanted / _GB:.1f} GB while they are decoded, but {free / _GB:.1f} GB are free; ask for more "
-        f"memory, or for smaller images: --set data.image_size={largest} or less"
+        f"{place}: {num_images:,} images of {image_size}x{image_size} take {required / _GB:.1f} GB of memory, and "
+        f"{COPIES_WHILE_DECODING * required / _GB:.1f} GB while they are decoded, but {available / _GB:.1f} GB are "
+        f"free; request more memory, or smaller images: --set data.image_size={largest} or less"
     )
 
 
 @contextmanager
-def shortage_named(what: str) -> Iterator[None]:
-    """Turn a failed allocation of Python, numpy, torch, Arrow or Pillow into a DataError that begins with `what`."""
+def report_shortage(name: str) -> Iterator[None]:
+    """Turn a failed allocation of Python, numpy, torch, Arrow or Pillow into a DataError that begins with `name`."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         if not _is_shortage(error):
             raise
-        left = available_bytes()
-        free = "" if left is None else f", {left / _GB:.1f} GB are free"
+        available = available_bytes()
+        free = "" if available is None else f", {available / _GB:.1f} GB are free"
         raise DataError(
-            f"{what}: there is not enough memory to read the images ({_reason(error)}){free}; ask for more memory "
-            "(--mem, or ulimit -v), or for smaller images: --set data.image_size"
+            f"{name}: there is not enough memory to read the images ({_reason(error)}){free}; request more memory "
+            "(--mem, or ulimit -v), or smaller images: --set data.image_size"
         ) from error
 
 
 def _is_shortage(error: Exception) -> bool:
-    """torch raises a RuntimeError, threads too, and a memory map an OSError."""
+    """Recognize torch's and threading's RuntimeError, and the OSError of a memory map, too."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error)
@@ -57,49 +53,51 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error without the address in the code that torch puts before it."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else "no more was given"
+    """Return the first line of an error, without the C++ source location that torch puts before it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else "no reason was given"
     return text.rpartition("DefaultCPUAllocator: ")[2]
 
 
 def available_bytes() -> int | None:
-    """What this process may still take: of the machine, its control group (a Slurm job's) or its limit (ulimit -v).
+    """Return the memory that this process may still allocate; None without /proc.
 
-    None where there is no /proc to ask.
+    It is the least of the machine's available memory, the limits of the control groups (of a Slurm job, for example),
+    and the limit of the address space (ulimit -v).
     """
     try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         memberships = Path("/proc/self/cgroup").read_text()
         num_pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return None
+    available = [int(meminfo["MemAvailable"].split()[0]) * 1024, *_available_in_groups(memberships)]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    left = [] if limit == resource.RLIM_INFINITY else [max(0, limit - num_pages * resource.getpagesize())]
-    return min(int(lines["MemAvailable"].split()[0]) * 1024, *_of_groups(memberships), *left)
+    if limit != resource.RLIM_INFINITY:
+        available.append(max(0, limit - num_pages * resource.getpagesize()))
+    return min(available)
 
 
-def _of_groups(memberships: str) -> list[int]:
-    """For each group that limits memory, from the process's own up to the root."""
-    found = []
-    for line in memberships.splitlines():
-        _, controllers, path = line.split(":", 2)
-        version = 1 if "memory" in controllers.split(",") else 2 if not controllers else 0
-        if version:
-            mounted = Path(_GROUPS[version][0])
-            group = mounted / path.strip("/")
-            levels = [level for level in (group, *group.parents) if level.is_relative_to(mounted)]
-            found += [left for level in levels if (left := _of_group(level, version)) is not None]
-    return found
+def _available_in_groups(memberships: str) -> list[int]:
+    """Return the memory left in each group that limits it, from the process's own group up to the root.
+
+    memberships: the content of /proc/self/cgroup; cgroup v2 has the line "0::/path".
+    """
+    path = next((line.removeprefix("0::") for line in memberships.splitlines() if line.startswith("0::")), None)
+    if path is None:
+        return []
+    group = _CGROUP_ROOT / path.strip("/")
+    levels = [level for level in (group, *group.parents) if level.is_relative_to(_CGROUP_ROOT)]
+    return [available for level in levels if (available := _available_in_group(level)) is not None]
 
 
-def _of_group(group: Path, version: int) -> int | None:
-    """None where there is no limit, or where it cannot be read: inside a container most cannot."""
-    _, limit, use, (files, not_files) = _GROUPS[version]
+def _available_in_group(group: Path) -> int | None:
+    """Return None if the group has no limit, or if its files cannot be read, as in most containers."""
     try:
-        most, used = (group / limit).read_text().strip(), int((group / use).read_text())
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
         parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    if most == "max":
+    if limit == "max":
         return None
-    return int(most) - used + int(parts.get(files, 0)) - int(parts.get(not_files, 0))
+    reclaimable = int(parts.get("file", 0)) - int(parts.get("shmem", 0))  # cached files; shared memory is no file
+    return int(limit) - used + reclaimable

@@ -1,173 +1,239 @@
-"""Images and labels out of Parquet files in the layout of the Hugging Face hub.
+"""Images and labels in Parquet files, in the layout of the Hugging Face hub.
 
-    img or image: struct<bytes: binary, path: string>     the encoded picture, PNG or JPEG
-    label: int64                                          0 .. num_classes - 1
+    img or image: struct<bytes: binary, path: string>     the encoded image, PNG or JPEG
+    label: int64                                          0 .. num_classes - 1; or text
 
-Every row is checked: a picture that cannot be decoded, or has a size that is refused, stops the load with its row.
-Which files these are: parquet_files.py. Which column has the labels, and the classes' names: parquet_labels.py.
+Every row is checked: an image that cannot be decoded, or has a size that is refused, is an error with its row.
+
+The hub's library writes its types into the schema: a column of labels is a ClassLabel with the names of its classes.
+Labels are indices into those names, so files whose names differ must not be read as one data set.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raykd.data import pictures
-from raykd.data.plain_files import AGAIN
+from raykd.data import image_decoding
+from raykd.data.image_decoding import TargetSize
+from raykd.data.regular_files import REDOWNLOAD
 from raykd.data.types import Split
 from raykd.errors import DataError
 
 _IMAGE_COLUMNS = ("img", "image")
-_ROWS_AT_A_TIME = 1024  # about 2 MB of encoded pictures
+_LABEL_COLUMNS = ("label", "labels")
+_ROWS_AT_A_TIME = 1024  # about 2 MB of encoded images
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the rows of a dataset must be.
+class ExpectedRows:
+    """Requirements for the rows of a data set.
 
-    labels: what to say of a label that is none of `num_classes`. label_column: cifar100 has two. texts: where the
-    labels are text, the classes' names in order.
+    valid_labels: for the error about a label outside of 0 .. num_classes - 1. label_column: CIFAR-100 has two.
+    text_labels: the sorted class names, if labels are text; None if they are integers.
     """
 
-    pictures: pictures.Wanted
+    target: TargetSize
     num_classes: int
-    labels: str
+    valid_labels: str
     label_column: str = "label"
-    texts: tuple[str, ...] | None = None
+    text_labels: tuple[str, ...] | None = None
 
 
-def hashes(files: Sequence[Path]) -> list[bytes]:
-    """SHA-256 of the bytes of each file of one part. Raises: DataError where two are equal, or one cannot be read."""
-    found: dict[bytes, Path] = {}
+def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
+    """Read all rows of files, in order: images [N, 3, image_size, image_size] and labels.
+
+    Raises: DataError, with file, row (from 0) and remedy, if a row is not as expected.
+    """
+    size = rows.target.image_size
+    counts = [num_rows(file) for file in files]
+    pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
+    file_start, maxima = 0, []
+    for file, count in zip(files, counts, strict=True):
+        row = 0
+        for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None):
+            batch = slice(file_start + row, file_start + row + len(stored_labels))
+            labels[batch] = _label_indices(file, row, stored_labels, rows)
+            maxima += _decode(file, row, encoded, pixels[batch], rows.target)
+            row += len(stored_labels)
+        file_start += count
+    image_decoding.require_full_range(maxima)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
+    return Split(images, torch.from_numpy(labels))
+
+
+def hash_files(files: Sequence[Path]) -> list[bytes]:
+    """Return SHA-256 of each file of one split. Raises: DataError if two are equal, or one cannot be read."""
+    hashes: dict[bytes, Path] = {}
     for file in files:
         try:
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").digest()
         except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); {AGAIN}") from error
-        if digest in found:
+            raise DataError(f"{file}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
+        if digest in hashes:
             raise DataError(
-                f"{file}: has the same content as {found[digest].name}; its images would count twice: remove one"
+                f"{file}: has the same content as {hashes[digest].name}; its images would count twice: remove one"
             )
-        found[digest] = file
-    return list(found)
+        hashes[digest] = file
+    return list(hashes)
 
 
-def identity(train_files: tuple[Path, ...], test_files: tuple[Path, ...]) -> str:
-    """sha256 over the files' bytes and which part they belong to; names and folders do not count.
-
-    Raises: DataError where two files of one part are equal.
-    """
-    return identity_of(hashes(train_files), hashes(test_files))
-
-
-def identity_of(train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
-    """As `identity`, from the files' hashes."""
+def identity(train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
+    """Return sha256 over the files' hashes and the split of each; names and folders do not count."""
     digest = hashlib.sha256(b"parquet")
-    for part, found in ((b"train", train_hashes), (b"test", test_hashes)):
-        for file_hash in found:
-            digest.update(part + file_hash)
+    for split, hashes in ((b"train", train_hashes), (b"test", test_hashes)):
+        for file_hash in hashes:
+            digest.update(split + file_hash)
     return digest.hexdigest()
 
 
-def read(files: tuple[Path, ...], wanted: Wanted) -> Split:
-    """All rows of files, in order: images [N, 3, image_size, image_size] and labels.
-
-    Raises: DataError, naming file, row (from 0) and remedy, when anything is not as the layout promises.
-    """
-    size = wanted.pictures.image_size
-    counts = [num_rows(file) for file in files]
-    pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
-    first, deep = 0, []
-    for file, count in zip(files, counts, strict=True):
-        row = 0
-        for encoded, found in _record_batches(file, wanted.label_column, wanted.texts is not None):
-            here = slice(first + row, first + row + len(found))
-            labels[here] = _numbers(file, row, found, wanted)
-            deep += _decode(file, row, encoded, pixels[here], wanted.pictures)
-            row += len(found)
-        first += count
-    pictures.require_full_range(deep)
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
-    return Split(images, torch.from_numpy(labels))
-
-
 def num_rows(file: Path) -> int:
-    """Of a file, without reading them. Raises: DataError for a file without any, or that is no Parquet."""
-    with opened(file) as stored:
+    """Return the number of rows, from the metadata. Raises: DataError if there are none, or for no Parquet file."""
+    with _opened(file) as stored:
         count = stored.metadata.num_rows
     if not count:
-        raise DataError(f"{file}: has 0 rows; {AGAIN}")
+        raise DataError(f"{file}: has 0 rows; {REDOWNLOAD}")
     return count
 
 
-def first_picture(file: Path, label_column: str, text_labels: bool) -> tuple[str, bytes]:
-    """Where the first row's picture is, and its bytes."""
-    for encoded, _ in _record_batches(file, label_column, text_labels):
-        return _bytes_of(file, 0, encoded[0].as_py())
-    raise DataError(f"{file}: has 0 rows; {AGAIN}")
+def read_first_image(file: Path, label_column: str, has_text_labels: bool) -> tuple[str, bytes]:
+    """Return the source of the first row's image, for messages, and its bytes."""
+    for encoded, _ in _record_batches(file, label_column, has_text_labels):
+        return _image_bytes(file, 0, encoded[0].as_py())
+    raise DataError(f"{file}: has 0 rows; {REDOWNLOAD}")
 
 
-def labels_of(file: Path, label_column: str, text_labels: bool) -> pa.ChunkedArray:
-    """All labels of a file, in order, as they are. Raises: DataError for another layout."""
-    with opened(file) as stored:
-        image_column(file, stored.schema_arrow, label_column, text_labels)
+def read_labels(file: Path, label_column: str, has_text_labels: bool) -> pa.ChunkedArray:
+    """Return all labels of a file, in order, as stored. Raises: DataError for unexpected columns."""
+    with _opened(file) as stored:
+        require_columns(file, stored.schema_arrow, label_column, has_text_labels)
         return stored.read(columns=[label_column]).column(label_column)
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file. Raises: DataError where it is none, or damaged where it is read."""
-    try:
-        with pq.ParquetFile(file) as stored:
-            yield stored
-    except MemoryError:  # pyarrow's own is an ArrowException too
-        raise
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        what = None
-        with suppress(OSError), file.open("rb") as stream:
-            what = pictures.foreign(stream.read(64))
-        raise DataError(f"{file}: cut short or no Parquet file ({reason}); {what or AGAIN}") from error
+def read_schema(file: Path) -> pa.Schema:
+    """Return the columns of a file with their metadata. Raises: DataError if two have one name."""
+    with _opened(file) as stored:
+        schema = stored.schema_arrow
+    if duplicate := next((name for name in schema.names if schema.names.count(name) > 1), None):
+        raise DataError(f"{file}: has two columns called '{duplicate}'; rename or remove one of them")
+    return schema
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether labels of this type are text, in a dictionary or not."""
-    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+def find_label_column(file: Path, schema: pa.Schema) -> str:
+    """Return the column of labels: `label`, else the only one among `labels` and the ClassLabels.
+
+    Raises: DataError if there are several. If there is none, `label` is returned, and `require_columns` reports it.
+    """
+    if _LABEL_COLUMNS[0] in schema.names:
+        return _LABEL_COLUMNS[0]
+    columns = [name for name in schema.names if name in _LABEL_COLUMNS or class_names(schema, name) is not None]
+    if len(columns) > 1:
+        quoted = ", ".join(f"'{name}'" for name in columns)
+        raise DataError(
+            f"{file}: has several columns of labels, {quoted}; rename the one to learn to '{_LABEL_COLUMNS[0]}'"
+        )
+    return columns[0] if columns else _LABEL_COLUMNS[0]
 
 
-def _record_batches(file: Path, label_column: str, text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """(pictures, labels) of some rows at a time."""
-    with opened(file) as stored:
-        pictures_in = image_column(file, stored.schema_arrow, label_column, text_labels)
-        for rows in stored.iter_batches(_ROWS_AT_A_TIME, columns=[pictures_in, label_column]):
-            yield rows.column(pictures_in), rows.column(label_column)
-
-
-def image_column(file: Path, schema: pa.Schema, label_column: str, text_labels: bool) -> str:
-    """The name of the column with the pictures. Raises: DataError where it, or the labels, are not as wanted."""
+def require_columns(file: Path, schema: pa.Schema, label_column: str, has_text_labels: bool) -> str:
+    """Return the name of the column of images. Raises: DataError if it, or the column of labels, is missing."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names and label_column in schema.names:
             label = schema.field(label_column).type
             if _holds_bytes(schema.field(name).type) and (
-                is_text(label) if text_labels else pa.types.is_integer(label)
+                is_text(label) if has_text_labels else pa.types.is_integer(label)
             ):
                 return name
-    found = ", ".join(f"'{field.name}': {field.type}" for field in schema) or "none"
-    label = "string" if text_labels else "int64"
-    wanted = f"'img' or 'image': struct<bytes: binary, path: string>, and '{label_column}': {label}"
-    raise DataError(f"{file}: has the columns {found}; wanted {wanted}{_remedy(schema, label_column)}")
+    columns = ", ".join(f"'{field.name}': {field.type}" for field in schema) or "none"
+    label = "string" if has_text_labels else "int64"
+    expected = f"'img' or 'image': struct<bytes: binary, path: string>, and '{label_column}': {label}"
+    raise DataError(f"{file}: has the columns {columns}; requires {expected}{_column_remedy(schema, label_column)}")
 
 
-def _remedy(schema: pa.Schema, label_column: str) -> str:
-    """Say what to do about a column of labels that is there and not of a type that is read."""
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether labels of this type are text, with or without a dictionary."""
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Return the names of a ClassLabel from the hub's metadata; None without one."""
+    feature = _hub_features(schema).get(column, {})
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(str(name) for name in names) if isinstance(names, list) else None
+
+
+def require_same_class_names(files: Sequence[Path], schemas: Sequence[pa.Schema], column: str) -> None:
+    """Raise DataError if a label stands for another class in one of the files than in the first."""
+    first = class_names(schemas[0], column)
+    for file, schema in zip(files, schemas, strict=True):
+        names = class_names(schema, column)
+        if names == first:
+            continue
+        if names is None or first is None:
+            with_names, without = (files[0], file) if first else (file, files[0])
+            difference = f"{with_names} names the classes of '{column}' in its metadata, and {without} does not"
+        elif len(names) != len(first):
+            difference = f"{file} has {len(names)} classes in its metadata, and {files[0]} has {len(first)}"
+        else:
+            label = next(i for i, pair in enumerate(zip(names, first, strict=True)) if pair[0] != pair[1])
+            difference = f"label {label} is '{names[label]}' in {file}, and '{first[label]}' in {files[0]}"
+        raise DataError(f"{difference}; write all files with the same ClassLabel")
+
+
+def require_published_labels(file: Path, schema: pa.Schema, column: str, published: Sequence[str]) -> None:
+    """Raise DataError if the metadata assigns one of the `published` class names to another label."""
+    for label, name in enumerate(class_names(schema, column) or ()):
+        if name in published and published.index(name) != label:
+            raise DataError(
+                f"{file}: label {label} is '{name}', which is number {published.index(name)} of this data set; "
+                "number the labels as published, or read the files as parquet:PLACE"
+            )
+
+
+def _hub_features(schema: pa.Schema) -> dict[str, Any]:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file. Raises: DataError if it is no Parquet, or if what is read from it is damaged."""
+    try:
+        with pq.ParquetFile(file) as stored:
+            yield stored
+    except MemoryError:  # pyarrow's MemoryError is an ArrowException too
+        raise
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = None
+        with suppress(OSError), file.open("rb") as stream:
+            remedy = image_decoding.describe_other_format(stream.read(64))
+        raise DataError(f"{file}: truncated or no Parquet file ({reason}); {remedy or REDOWNLOAD}") from error
+
+
+def _record_batches(file: Path, label_column: str, has_text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield (images, labels) of _ROWS_AT_A_TIME rows."""
+    with _opened(file) as stored:
+        image_column = require_columns(file, stored.schema_arrow, label_column, has_text_labels)
+        for batch in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
+            yield batch.column(image_column), batch.column(label_column)
+
+
+def _column_remedy(schema: pa.Schema, label_column: str) -> str:
+    """Return what to do about columns that are missing or of a type that is not read."""
     kind = schema.field(label_column).type if label_column in schema.names else None
     if kind is None:
         return f"; rename the column with the labels to '{label_column}'"
@@ -175,11 +241,11 @@ def _remedy(schema: pa.Schema, label_column: str) -> str:
         return f"; give each image one label, not a list: '{label_column}' must be numbers from 0"
     if not (pa.types.is_integer(kind) or is_text(kind)):
         return f"; cast '{label_column}' to whole numbers from 0"
-    pictures_in = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
-    if pictures_in is None:
-        return f"; rename the column with the pictures to '{_IMAGE_COLUMNS[0]}'"
-    if not _holds_bytes(schema.field(pictures_in).type):
-        return f"; store in '{pictures_in}' the bytes of each PNG or JPEG, as datasets.Image() does"
+    image_column = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+    if image_column is None:
+        return f"; rename the column with the images to '{_IMAGE_COLUMNS[0]}'"
+    if not _holds_bytes(schema.field(image_column).type):
+        return f"; store in '{image_column}' the bytes of each PNG or JPEG, as datasets.Image() does"
     return ""
 
 
@@ -190,30 +256,31 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 
-def _numbers(file: Path, first_row: int, labels: pa.Array, wanted: Wanted) -> np.ndarray:
-    """Return labels as classes' numbers, int64 [rows]. Raises: DataError for one that is missing or no class."""
-    known = range(wanted.num_classes) if wanted.texts is None else {name: row for row, name in enumerate(wanted.texts)}
-    found = labels.to_pylist()
-    for row, label in enumerate(found, first_row):
+def _label_indices(file: Path, first_row: int, labels: pa.Array, rows: ExpectedRows) -> np.ndarray:
+    """Return the labels as class indices, int64 [rows]. Raises: DataError for a missing or unknown label."""
+    names = rows.text_labels
+    indices = range(rows.num_classes) if names is None else {name: i for i, name in enumerate(names)}
+    values = labels.to_pylist()
+    for row, label in enumerate(values, first_row):
         if label is None:
             raise DataError(f"{file}: row {row} has no label; leave the row out or give it one")
-        if label not in known:
+        if label not in indices:
             hint = "; the hub marks images without a label by -1" if label == -1 else ""
-            raise DataError(f"{file}: row {row} has label {label}; {wanted.labels}{hint}")
-    return np.array([known[label] for label in found], dtype=np.int64)
+            raise DataError(f"{file}: row {row} has label {label}; {rows.valid_labels}{hint}")
+    return np.array([indices[label] for label in values], dtype=np.int64)
 
 
 def _decode(
-    file: Path, first_row: int, encoded: pa.Array, pixels: np.ndarray, wanted: pictures.Wanted
+    file: Path, first_row: int, encoded: pa.Array, pixels: np.ndarray, target: TargetSize
 ) -> list[tuple[str, int]]:
-    """Fill uint8 [rows, image_size, image_size, 3]; what `decode_all` returns."""
-    rows = encoded.to_pylist()
-    return pictures.decode_all(pixels, lambda row: _bytes_of(file, first_row + row, rows[row]), wanted)
+    """Fill uint8 [rows, image_size, image_size, 3] and return what `image_decoding.decode_all` returns."""
+    structs = encoded.to_pylist()
+    return image_decoding.decode_all(pixels, lambda i: _image_bytes(file, first_row + i, structs[i]), target)
 
 
-def _bytes_of(file: Path, row: int, picture: dict[str, bytes | None] | None) -> tuple[str, bytes]:
-    """Where a picture is, and its bytes."""
-    where, encoded = f"{file}: row {row}", (picture or {}).get("bytes")
+def _image_bytes(file: Path, row: int, struct: dict[str, bytes | None] | None) -> tuple[str, bytes]:
+    """Return the source of an image, for messages, and its bytes."""
+    where, encoded = f"{file}: row {row}", (struct or {}).get("bytes")
     if encoded is None:
-        raise DataError(f"{where} has no picture; leave the row out, or store its bytes and not its path")
+        raise DataError(f"{where} has no image; leave the row out, or store its bytes and not its path")
     return where, encoded

@@ -1,98 +1,224 @@
-"""A person's own images as Parquet, in the layout that CIFAR-10 is read from: see parquet.py and parquet_files.py.
+"""A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
 
-Classes have the names that the hub's metadata gives the column of labels, where it does; else their numbers. Where the
-labels are text, they are the classes' names, sorted.
+The files of a split ('train', 'test', 'validation' and its short forms) have the names that the Hugging Face hub gives
+them. They are in the folder itself, or in one folder below it, which the hub names after the configuration (default/,
+plain_text/, data/):
+
+    train.parquet
+    train-00000-of-00002.parquet ...     or with a hash: train-00000-of-00002-b42a6d1f21f14bd7.parquet
+    train/0000.parquet ...               any names; numbered ones must be complete
+
+Names are checked for completeness. Files that could be read in two ways are refused, because a wrong choice would stay
+unnoticed.
+
+Classes are named by the hub's metadata of the label column; without metadata, by their numbers. If labels are text,
+the classes are the sorted texts.
 """
 
 import hashlib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from raykd.data import memory, parquet, parquet_files, pictures
-from raykd.data.parquet_labels import class_names, label_column, require_same_names, schema_of
-from raykd.data.parts import TRAIN, choose
-from raykd.data.plain_files import listed
-from raykd.data.types import Split, Stored
+from raykd.data import image_decoding, memory, parquet
+from raykd.data.regular_files import list_folder, require_regular_file
+from raykd.data.splits import SPLIT_NAMES, TRAIN, choose_test_split
+from raykd.data.types import Split, StoredDataset
 from raykd.errors import DataError, plural
 
 LAYOUT = "train.parquet and test.parquet, or several files each: train-00000-of-00002.parquet"
+FILE_NAMES = ("train.parquet", "train-00000-of-00002.parquet", "train/0000.parquet", "each in data/ too")
+_SPLIT = "|".join(SPLIT_NAMES)
+_SINGLE = re.compile(rf"({_SPLIT})\.parquet")
+_SHARD = re.compile(rf"({_SPLIT})-\d+-of-\d+.*\.parquet")
+_SIMILAR = re.compile(rf"({_SPLIT})[^a-z].*\.parquet", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<head>(?:.*?[-_.])?)(?P<index>\d+)(?:-of-(?P<total>\d+))?(?P<tail>[-_. ].*)?\.parquet")
+_MAX_LISTED = 3  # missing files
+
+Files = tuple[Path, ...]
 
 
-def find(place: Path, image_size: int | None) -> Stored:
-    """The images below `place`; every label of train is read, no picture but one.
+def find(place: Path, image_size: int | None) -> StoredDataset:
+    """Find the images below `place`. All labels of train are read, but only one image.
 
-    image_size: pixels on a side of all; None where they are squares of one size already.
-    Raises: DataError, naming file and remedy, for whatever is not as the layout promises.
+    image_size: pixels per side of all images; None if they already are squares of one size.
+    Raises: DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; wants {LAYOUT} there, below --data-dir or at an absolute path")
-    files = parquet_files.find(place)
-    parts = choose(place, files, LAYOUT, "Parquet of", list(files) or _names_in(place))
-    train, test = files[TRAIN], files[parts.test]
-    schemas = [schema_of(file) for file in (*train, *test)]
-    column = label_column(train[0], schemas[0])
+        raise DataError(f"{place}: no such folder; requires {LAYOUT} there, below --data-dir or at an absolute path")
+    files = find_files(place)
+    test_name, notes = choose_test_split(place, files, LAYOUT, "Parquet of", list(files) or _list_entries(place))
+    train, test = files[TRAIN], files[test_name]
+    schemas = [parquet.read_schema(file) for file in (*train, *test)]
+    column = parquet.find_label_column(train[0], schemas[0])
     is_text = column in schemas[0].names and parquet.is_text(schemas[0].field(column).type)
     for file, schema in zip((*train, *test), schemas, strict=True):
-        parquet.image_column(file, schema, column, is_text)
-    require_same_names((*train, *test), schemas, column)
-    names = _classes(train, column, is_text, class_names(schemas[0], column))
-    first = pictures.wanted_of(image_size, *parquet.first_picture(train[0], column, is_text))
-    known = f"train's are {names[0]} to {names[-1]}" if is_text else f"train's are 0 to {len(names) - 1}"
-    refusal = f"{known}: leave the row out, or mend its label"
-    wanted = parquet.Wanted(first, len(names), refusal, column, names if is_text else None)
+        parquet.require_columns(file, schema, column, is_text)
+    parquet.require_same_class_names((*train, *test), schemas, column)
+    names = _class_names(train, column, is_text, parquet.class_names(schemas[0], column))
+    target = image_decoding.target_size(image_size, *parquet.read_first_image(train[0], column, is_text))
+    valid = f"{names[0]} to {names[-1]}" if is_text else f"0 to {len(names) - 1}"
+    valid_labels = f"train's are {valid}: leave the row out, or correct its label"
+    rows = parquet.ExpectedRows(target, len(names), valid_labels, column, names if is_text else None)
 
     def decode() -> tuple[Split, Split]:
         num_images = sum(parquet.num_rows(file) for file in (*train, *test))
-        memory.require_room(place, num_images, first.image_size)
-        return parquet.read(train, wanted), parquet.read(test, wanted)
+        memory.require_memory(place, num_images, target.image_size)
+        return parquet.read(train, rows), parquet.read(test, rows)
 
-    hashes = [parquet.hashes(part) for part in (train, test)]
-    identity = hashlib.sha256(f"{parquet.identity_of(*hashes)} at {first.image_size}".encode()).hexdigest()
-    return Stored(identity, first.image_size, names, decode, notes=(*parts.notes, *_shared(test, *hashes)))
+    hashes = [parquet.hash_files(split) for split in (train, test)]
+    identity = hashlib.sha256(f"{parquet.identity(*hashes)} at {target.image_size}".encode()).hexdigest()
+    notes = (*notes, *_note_shared_files(test, *hashes))
+    return StoredDataset(identity, target.image_size, names, decode, notes=notes)
 
 
-def _classes(files: tuple[Path, ...], column: str, is_text: bool, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Their names, by label. names: of the metadata. Raises DataError where a label has no training image."""
-    read = [parquet.labels_of(file, column, is_text).drop_null() for file in files]
+def find_files(folder: Path, configurations: Collection[str] | None = None) -> dict[str, Files]:
+    """Return the files of each split below `folder`, in order; {} if there are none.
+
+    configurations: the folders below `folder` that are searched; None for all.
+
+    Raises: DataError if files are missing or redundant, or if there are several data sets to choose from.
+    """
+    if not folder.is_dir():
+        return {}
+    subfolders = [entry for entry in list_folder(folder) if entry.is_dir() and entry.name not in SPLIT_NAMES]
+    places = [folder, *(entry for entry in subfolders if configurations is None or entry.name in configurations)]
+    splits_by_place = {place: splits for place in places if (splits := _splits_in(place))}
+    if len(splits_by_place) > 1:
+        raise DataError(f"{folder}: {_describe_ambiguity(folder, splits_by_place)}")
+    return next(iter(splits_by_place.values()), {})
+
+
+def _describe_ambiguity(folder: Path, splits_by_place: dict[Path, dict[str, Files]]) -> str:
+    """Return which data sets are in and below `folder`, and how to choose one."""
+    if folder in splits_by_place:
+        paths = [files[0].relative_to(folder) for splits in splits_by_place.values() for files in splits.values()]
+        return f"has Parquet in several places, {', '.join(map(str, paths[:4]))}; keep those of one place"
+    names = [place.name for place in splits_by_place]
+    remedy = f"keep one, or name it as part of the place: data.name=parquet:PLACE/{names[0]}"
+    return f"has {len(names)} configurations, {', '.join(names)}; {remedy}"
+
+
+def _splits_in(place: Path) -> dict[str, Files]:
+    """Return the files of each split that are in `place` itself."""
+    layouts: dict[str, dict[str, list[Path]]] = {}
+    for entry in list_folder(place):
+        if match := _SINGLE.fullmatch(entry.name):
+            layouts.setdefault(match[1], {}).setdefault(entry.name, []).append(entry)
+        elif match := _SHARD.fullmatch(entry.name):
+            layouts.setdefault(match[1], {}).setdefault(f"{match[1]}-*-of-*.parquet", []).append(entry)
+        elif entry.is_dir() and entry.name in SPLIT_NAMES:
+            if files := [file for file in list_folder(entry) if file.suffix == ".parquet"]:
+                layouts.setdefault(entry.name, {})[f"{entry.name}/"] = files
+        elif _SIMILAR.fullmatch(entry.name):
+            expected = "train.parquet, train-00000-of-00002.parquet or train/0000.parquet"
+            raise DataError(f"{entry}: a name that is not read; rename it ({expected}), or remove it")
+    return {split: _checked_files(place, split, files) for split, files in layouts.items()}
+
+
+def _checked_files(place: Path, split: str, layouts: dict[str, list[Path]]) -> Files:
+    """Return the files of one split, after checking that they are complete and of one layout."""
+    if len(layouts) > 1:
+        raise DataError(f"{place}: has '{split}' twice, as {' and as '.join(layouts)}; keep one of them")
+    (files,) = layouts.values()
+    for file in files:
+        require_regular_file(file)
+    if len(files) > 1 or "-of-" in files[0].name or files[0].parent.name in SPLIT_NAMES:
+        _require_complete(files)
+    return tuple(files)
+
+
+def _require_complete(files: Sequence[Path]) -> None:
+    """Raise DataError unless each index occurs once, if the names have indices."""
+    numbered = [match for file in files if (match := _NUMBERED.fullmatch(file.name))]
+    _require_one_upload(files, numbered)
+    shards = [match for match in numbered if match["total"] or not (match["head"] or match["tail"])]
+    if not shards:
+        return
+    if len(shards) < len(files) or len({match["total"] for match in shards}) > 1:
+        other = next((file.name for file in files if file.name not in {m.string for m in shards}), files[-1].name)
+        raise DataError(
+            f"{files[0].parent}: {other} does not follow the numbering of {shards[0].string}; keep one kind"
+        )
+    indices = {int(match["index"]) for match in shards}
+    total = int(shards[0]["total"] or max(indices) + 1)
+    if num_missing := total - len([index for index in indices if index < total]):
+        missing = islice((index for index in count() if index not in indices), min(num_missing, _MAX_LISTED))
+        names = ", ".join(_name_with_index(shards[0], index) for index in missing)
+        more = ", ..." if num_missing > _MAX_LISTED else ""
+        raise DataError(
+            f"{files[0]}: by its name one of {total} files, but there is no {names}{more}; copy or download them too"
+        )
+    if max(indices) >= total:
+        extra = next(match.string for match in shards if int(match["index"]) >= total)
+        raise DataError(f"{files[0].parent / extra}: is beyond the {total} files that the names promise; remove it")
+
+
+def _require_one_upload(files: Sequence[Path], numbered: Iterable[re.Match[str]]) -> None:
+    """Raise DataError if files are from two uploads: they differ in total or hash, or share an index."""
+    uploads: dict[tuple[str, str, str], str] = {}
+    names: dict[tuple[str, int], str] = {}
+    for match in numbered:
+        head, name = match["head"], match.string
+        if match["total"]:
+            uploads.setdefault((head, match["total"], match["tail"] or ""), name)
+        other = names.setdefault((head, int(match["index"])), name)
+        if other != name:
+            raise DataError(f"{files[0].parent}: {other} and {name} are from two uploads; keep the files of one")
+    if len(uploads) > 1:
+        one, other, *_ = uploads.values()
+        raise DataError(f"{files[0].parent}: {one} and {other} are from two uploads; keep the files of one")
+
+
+def _name_with_index(match: re.Match[str], index: int) -> str:
+    return f"{match.string[: match.start('index')]}{index:0{len(match['index'])}}{match.string[match.end('index') :]}"
+
+
+def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the class names by label. Raises: DataError if a label has no training image."""
+    names = metadata_names
+    stored = [parquet.read_labels(file, column, is_text).drop_null() for file in files]
     if is_text:
-        names = tuple(sorted({text for found in read for text in found.unique().to_pylist()}))
+        names = tuple(sorted({text for labels in stored for text in labels.unique().to_pylist()}))
         present = set(range(len(names)))
     else:
-        labels = np.unique(np.concatenate([_whole_numbers(found) for found in read]))
-        present = {label for label in labels.tolist() if label >= 0}  # one below is refused with its row
+        labels = np.unique(np.concatenate([_to_int64(labels) for labels in stored]))
+        present = {label for label in labels.tolist() if label >= 0}  # `read` refuses negative labels with their row
     num_classes = len(names) if names else max(present, default=-1) + 1
     if len(present) < num_classes:
         absent = next(label for label in range(num_classes) if label not in present)
-        called = f" ('{names[absent]}')" if names else ""
+        quoted = f" ('{names[absent]}')" if names else ""
         raise DataError(
-            f"{files[0]}: no training image has label {absent}{called}, of {num_classes} classes; "
-            "number the classes that there are from 0, without a gap"
+            f"{files[0]}: no training image has label {absent}{quoted}, of {num_classes} classes; "
+            "number the existing classes from 0, without a gap"
         )
     if num_classes < 2:
         raise DataError(
             f"{files[0]}: its labels name {plural(num_classes, 'class', 'classes')}, and at least two are required"
         )
     if names and len(set(names)) < len(names):
-        twice = next(name for row, name in enumerate(names) if name in names[:row])
-        raise DataError(f"{files[0]}: two of its classes are called '{twice}'; rename one in the ClassLabel")
+        duplicate = next(name for label, name in enumerate(names) if name in names[:label])
+        raise DataError(f"{files[0]}: two of its classes are called '{duplicate}'; rename one in the ClassLabel")
     return names or tuple(str(label) for label in range(num_classes))
 
 
-def _whole_numbers(labels: pa.ChunkedArray) -> np.ndarray:
+def _to_int64(labels: pa.ChunkedArray) -> np.ndarray:
     return labels.to_numpy().astype(np.int64)
 
 
-def _names_in(place: Path) -> list[str]:
-    """Return the Parquet files at and below `place`, else what lies there."""
+def _list_entries(place: Path) -> list[str]:
+    """Return the Parquet files at and below `place`, or all its entries if there are none."""
     files = [str(file.relative_to(place)) for file in sorted(place.rglob("*.parquet"))]
-    return files or [entry.name for entry in listed(place)]
+    return files or [entry.name for entry in list_folder(place)]
 
 
-def _shared(test: tuple[Path, ...], train_hashes: list[bytes], test_hashes: list[bytes]) -> tuple[str, ...]:
-    """Return a caution where a file to test on is also trained on."""
-    shared = [file for file, found in zip(test, test_hashes, strict=True) if found in train_hashes]
+def _note_shared_files(test: Files, train_hashes: list[bytes], test_hashes: list[bytes]) -> tuple[str, ...]:
+    """Return a note for each test file that is also a training file."""
+    shared = [file for file, file_hash in zip(test, test_hashes, strict=True) if file_hash in train_hashes]
     return tuple(
-        f"{file.name} of the test set is also trained on: it has the content of a file of train" for file in shared
+        f"{file.name} of the test set is also trained on: a file of train has the same content" for file in shared
     )

@@ -1,8 +1,12 @@
-"""Which images are held out or kept: a fixed choice for each seed, in which classes keep their shares.
+"""Train, validation and test splits: which split on disk is tested on, and which training images are held out.
 
-Each image has a hash of (stream, seed, its row); a class gives the images with the smallest hashes. So no
-global random state is read or moved, and the choice is the same on every machine and in every torch.
+Held-out images and subsets are stratified: each class keeps its share. Each image has a hash of (stream, seed, its
+index), and a class contributes the images with the smallest hashes. No global random state is read or changed, and the
+choice is the same on every machine and with every version of torch.
 """
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,27 +14,66 @@ from torch import Tensor
 from raykd.data.counter_rng import SPLIT, SUBSET, hash64
 from raykd.errors import DataError, plural
 
+TRAIN = "train"
+TEST = "test"
+VALIDATION = ("validation", "valid", "val", "dev")  # names under which data sets publish a validation split
+SPLIT_NAMES = (TRAIN, TEST, *VALIDATION)
+_MAX_LISTED = 4
+
+
+def has_train_and_test(splits: Collection[str]) -> bool:
+    """Return whether the splits on disk include one to train on and one to test on."""
+    return TRAIN in splits and len(splits) > 1
+
+
+def choose_test_split(
+    place: Path, splits: Collection[str], layout: str, noun: str, existing: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """Return (name, notes) of the split to test on: `test`, else the only validation split.
+
+    Validation images are always held out of `train` (data.val_images), so a published validation split can serve as
+    the test set, as ImageNet's does.
+
+    Args: splits are those at `place`, names from SPLIT_NAMES. For messages, noun is what a split is on disk
+        ('folder'), layout is the expected one, and existing are the names of what is there.
+    Raises: DataError if there is no `train`, nothing to test on, or several validation splits and no `test`.
+    """
+    more = ", ..." if len(existing) > _MAX_LISTED else ""
+    instead = f"; there are: {', '.join(existing[:_MAX_LISTED])}{more}" if existing else ""
+    if TRAIN not in splits:
+        raise DataError(f"{place}: has no {noun} {TRAIN}; requires {layout}{instead}")
+    validation = [name for name in VALIDATION if name in splits]
+    quoted = " and ".join(f"'{name}'" for name in validation)
+    if TEST in splits:
+        unread = f"{quoted} is not read: '{TEST}' is the test set, and validation images are taken from '{TRAIN}'"
+        return TEST, (unread,) if validation else ()
+    if not validation:
+        raise DataError(f"{place}: has no {noun} {TEST}; requires {layout}{instead}")
+    if len(validation) > 1:
+        raise DataError(f"{place}: has {quoted} and no '{TEST}'; rename the one to test on to '{TEST}'")
+    return validation[0], (f"{quoted} is the test set, because there is no '{TEST}'",)
+
 
 def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(kept, held out): rows of labels, int64, ascending, that together are all rows once.
+    """Return (kept, held out): indices into labels, int64, ascending, that together cover all images once.
 
-    Args: labels is integer [N], classes from 0. 0 <= num_held_out < N: something is left to train on.
+    Args: labels is integer [N], classes from 0. 0 <= num_held_out < N, so that training images remain.
     Returns: [N - num_held_out] and [num_held_out]. Every class is held out in proportion to its size, to
         within one image.
-    Raises: DataError when num_held_out is out of that range.
+    Raises: DataError if num_held_out is out of that range.
     """
     if not 0 <= num_held_out < len(labels):
-        most = len(labels) - 1  # one at least stays to train on
+        most = len(labels) - 1
         raise DataError(f"cannot hold out {num_held_out:,} of {plural(len(labels), 'image')}; give 0 to {most:,}")
     chosen = _choose(labels, num_held_out, SPLIT, seed)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
 def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
-    """num rows of labels, int64 [num], ascending; every class keeps its share to within one image.
+    """Return num indices into labels, int64 [num], ascending; every class keeps its share to within one image.
 
     Args: labels is integer [N], classes from 0. 1 <= num <= N.
-    Raises: DataError when num is out of that range.
+    Raises: DataError if num is out of that range.
     """
     if not 1 <= num <= len(labels):
         raise DataError(f"cannot keep {num:,} of {plural(len(labels), 'image')}; give 1 to {len(labels):,}")
@@ -38,20 +81,20 @@ def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
 
 
 def _choose(labels: Tensor, num: int, stream: int, seed: int) -> Tensor:
-    """bool [N], True for num rows."""
+    """Return bool [N], True for num images."""
     labels = labels.cpu()
-    ranks = hash64(stream, seed, torch.arange(len(labels)))
+    hashes = hash64(stream, seed, torch.arange(len(labels)))
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label, quota in enumerate(_quotas(torch.bincount(labels).tolist(), num)):
-        rows = (labels == label).nonzero().flatten()
-        chosen[rows[ranks[rows].argsort(stable=True)[:quota]]] = True
+        indices = (labels == label).nonzero().flatten()
+        chosen[indices[hashes[indices].argsort(stable=True)[:quota]]] = True
     return chosen
 
 
 def _quotas(sizes: list[int], num: int) -> list[int]:
-    """num shared out in proportion to sizes: rounded down, then the largest remainders get one more.
+    """Distribute num in proportion to sizes: rounded down, then one more for the largest remainders.
 
-    Whole numbers throughout, so no rounding decides a tie; equal remainders go to the lower class.
+    In integers, so that no rounding decides a tie; among equal remainders the lower class comes first.
     """
     total = sum(sizes)
     quotas = [num * size // total for size in sizes]

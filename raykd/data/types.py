@@ -1,7 +1,7 @@
-"""A dataset in memory: uint8 images and labels of its two parts, and the name of exactly these bytes.
+"""Data sets in memory and on disk: Split, Dataset and StoredDataset.
 
-Shapes: N images of a part, H = W = image_size. Images have channels-last strides: they are decoded that
-way, a view's row is then one run of bytes, and convolutions in channels-last get them without a copy.
+Shapes: N images of a split, H = W = image_size. Images have channels-last strides: they are decoded that way, a row of
+a view is then one run of bytes, and channels-last convolutions read them without a copy.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,17 @@ from torch import Tensor
 
 from raykd.errors import DataError
 
-_NUM_SHOWN = 5  # classes named in a description
-
-
-_MAX_SHOWN = 40  # characters of a class's name there
+Channels = tuple[float, float, float]  # red, green, blue
+_NUM_SHOWN_CLASSES = 5
+_MAX_SHOWN_LETTERS = 40  # of a class name
+_CHUNK = 1 << 22  # channel values summed at a time: 16 MiB as int32
+_COLORS = ("red", "green", "blue")
+_NO_SPREAD = 1.0  # instead of a std of 0; no real channel has this std, since values lie in 0 .. 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a dataset, on the CPU.
+    """The training or test images of a data set, on the CPU.
 
     images: uint8 [N, 3, H, W], channels-last strides. labels: int64 [N], from 0.
     """
@@ -42,18 +44,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a name and a folder stand for.
+    """A data set in memory.
 
-    mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean
-    equal pixels and labels, in equal order. notes: what a user must know about how they were read, a sentence each.
+    mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean equal
+    pixels and labels in equal order. notes: sentences that the user must know about how the files were read.
     """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     identity: str
     notes: tuple[str, ...] = ()
 
@@ -63,41 +65,35 @@ class Dataset:
 
     @property
     def image_size(self) -> int:
-        """Pixels on a side."""
+        """Pixels per side."""
         return self.train.images.shape[-1]
 
     def description(
         self, val_images: int, train_images: int | None = None, student_images: int | None = None
     ) -> list[str]:
-        """Return the lines of the plan and the log that describe these data: counts, image size, classes, notes.
+        """Return the lines that describe the data in the plan and the log: counts, image size, classes, notes.
 
         Args: val_images training images are held out for validation. train_images and student_images are how many of
             the others the teacher and the students train on, as in `Data`; None stands for all of them.
         """
-        first = [" ".join(name.split())[:_MAX_SHOWN] for name in self.class_names[:_NUM_SHOWN]]
-        named = ", ".join([*first, "..."] if self.num_classes > _NUM_SHOWN else first)
-        left = len(self.train) - val_images
-        train = f"{left:,} train" if train_images is None else f"{train_images:,} of {left:,} train"
+        first = [" ".join(name.split())[:_MAX_SHOWN_LETTERS] for name in self.class_names[:_NUM_SHOWN_CLASSES]]
+        classes = ", ".join([*first, "..."] if self.num_classes > _NUM_SHOWN_CLASSES else first)
+        rest = len(self.train) - val_images
+        train = f"{rest:,} train" if train_images is None else f"{train_images:,} of {rest:,} train"
         students = "" if student_images is None else f" (students train on {student_images:,})"
         counts = f"{train}{students}, {val_images:,} validation (held out of train)"
         size = f"{self.image_size}x{self.image_size} pixels"
-        what = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {named}"
-        return [what, *(f"{self.name}: {note}" for note in self.notes)]
-
-
-Channels = tuple[float, float, float]
-_CHUNK = 1 << 22  # channel values summed at a time: 16 MiB as int32
-_COLORS = ("red", "green", "blue")
-_NO_SPREAD = 1.0  # instead of a std of 0; no channel has such a std by itself, since values lie in 0 .. 1
+        text = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {classes}"
+        return [text, *(f"{self.name}: {note}" for note in self.notes)]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What finding gives. identity: hex, of the pixels and labels that `decode` gives, the size included.
+class StoredDataset:
+    """A data set on disk that was checked but not decoded.
 
-    decode: (train, test), uint8 [N, 3, image_size, image_size]; raises DataError for files that are not what they
-    should be. statistics: mean and std of the training pixels, where they are known; else they are measured. notes:
-    what a user must know about how the files were read, a sentence each.
+    identity: hex, of the pixels and labels that `decode` returns, at image_size. decode: returns (train, test), uint8
+    [N, 3, image_size, image_size], and raises DataError for damaged or unexpected files. statistics: mean and std of
+    the training pixels if they are published; None to compute them. notes: as in Dataset.
     """
 
     identity: str
@@ -108,34 +104,34 @@ class Stored:
     notes: tuple[str, ...] = ()
 
 
-def measured(place: str, train: Split) -> tuple[Channels, Channels]:
-    """Mean and std of the training pixels by channel, as fractions of 255: of whole sums, the same on every machine.
+def channel_statistics(name: str, train: Split) -> tuple[Channels, Channels]:
+    """Return mean and std of the training pixels by channel, as fractions of 255.
 
-    A channel of one value gets a std of 1, so that a model can divide by it; `constant_channels` finds it again.
+    Sums are integers, so the result is the same on every machine. A constant channel has a std of 1, so that a model
+    can divide by it; `constant_channels` recognizes it.
 
-    Raises: DataError where all pixels have one color.
+    Raises: DataError if all pixels have one color. The message begins with `name`.
     """
     total, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
-    at_a_time = max(1, _CHUNK // train.images[0].numel())
-    for first in range(0, len(train), at_a_time):
-        pixels = train.images[first : first + at_a_time].to(torch.int32)
+    images_per_chunk = max(1, _CHUNK // train.images[0].numel())
+    for first in range(0, len(train), images_per_chunk):
+        pixels = train.images[first : first + images_per_chunk].to(torch.int32)
         total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
         squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
     count = train.images.numel() // 3
     mean = total.double() / count
     variance = squares.double() / count - mean**2
-    pairs = zip(total.tolist(), squares.tolist(), strict=True)
-    constant = torch.tensor(
-        [count * square == value * value for value, square in pairs]
-    )  # exactly: in Python's integers
-    if bool(constant.all()):
-        raise DataError(f"{place}: every training picture has one and the same colour; there is nothing to learn")
-    std = torch.where(constant, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
-    return _fractions(mean), _fractions(std)
+    # Python's integers do not overflow, so this comparison is exact.
+    sums = zip(total.tolist(), squares.tolist(), strict=True)
+    is_constant = torch.tensor([count * square == value * value for value, square in sums])
+    if bool(is_constant.all()):
+        raise DataError(f"{name}: every training image has one and the same color; there is nothing to learn")
+    std = torch.where(is_constant, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
+    return _as_fractions(mean), _as_fractions(std)
 
 
 def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
-    """Return a sentence for each channel that `measured` found to have one value."""
+    """Return a note for each channel that `channel_statistics` found to be constant."""
     return tuple(
         f"the {color} channel is {round(255 * value)} in every pixel of every training image"
         for color, value, spread in zip(_COLORS, mean, std, strict=True)
@@ -143,6 +139,6 @@ def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
     )
 
 
-def _fractions(values: torch.Tensor) -> Channels:
+def _as_fractions(values: Tensor) -> Channels:
     red, green, blue = (value / 255 for value in values.tolist())
     return red, green, blue

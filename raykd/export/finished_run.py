@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import to_dict
-from raykd.data import names
+from raykd.data import dataset_names
 from raykd.errors import ConfigError, did_you_mean
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
@@ -19,7 +19,7 @@ from raykd.store.codec import read_record
 from raykd.store.records import Metrics, RunRecord
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
-from raykd.training.model_file import Header, load_trained, read_header
+from raykd.training.model_file import Header, load_model, read_header
 from raykd.training.run_record import recorded_run
 
 _RECORD = "run.json"
@@ -44,7 +44,7 @@ class FinishedRun:
     @cached_property
     def model(self) -> ImageModel:
         """The network with its best weights, in float32, on the CPU, in inference mode."""
-        return load_trained(self.folder.best).eval()
+        return load_model(self.folder.best).eval()
 
     @property
     def network_size(self) -> int:
@@ -113,7 +113,7 @@ def read_finished_run(folder: RunFolder) -> FinishedRun:
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not name its model; train the run again")
-    header = replace(header, data=names.without_path(header.data))
+    header = replace(header, data=dataset_names.without_path(header.data))
     return FinishedRun(folder, spec, folder.require_record(), header, file_sha256(folder.best))
 
 

@@ -1,6 +1,6 @@
 """Students and teachers: CIFAR ResNets, the small ViT, any timm model; every one returns Outputs."""
 
-from raykd.models.model import MAX_SIDE, ImageModel, Images, Model
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.models.registry import MODELS, build, find, num_parameters
 
-__all__ = ["MAX_SIDE", "MODELS", "ImageModel", "Images", "Model", "build", "find", "num_parameters"]
+__all__ = ["MAX_SIDE", "MODELS", "ImageModel", "ImageSpec", "Model", "build", "find", "num_parameters"]

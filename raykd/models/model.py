@@ -19,7 +19,7 @@ Read = Callable[[nn.Module, Tensor], Outputs]  # a network and normalised pixels
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSpec:
     """What a network must know of the data: classes, side in pixels, mean and std per channel in [0, 1]."""
 
     num_classes: int
@@ -44,11 +44,11 @@ class Model(Config):
         """Whether its Outputs have `heads`."""
         return False
 
-    def normalized(self, images: Images) -> Images:
+    def input_spec(self, images: ImageSpec) -> ImageSpec:
         """`images` with the mean and std that `build` normalizes by: the data's, unless a subclass has its own."""
         return images
 
-    def build(self, images: Images) -> "ImageModel":
+    def build(self, images: ImageSpec) -> "ImageModel":
         """A network with fresh weights from torch's global generator. Raises ConfigError where sizes disagree."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class ImageModel(nn.Module):
         self,
         network: nn.Module,
         read: Read,
-        images: Images,
+        images: ImageSpec,
         input_size: int | None = None,
         mode: str = "bicubic",
         read_features: Read | None = None,
@@ -87,9 +87,9 @@ class ImageModel(nn.Module):
         self.register_buffer("std", torch.tensor(images.std).mul(scale).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
-        return self.of_pixels((images.float() - self.mean) / self.std)
+        return self.forward_normalized((images.float() - self.mean) / self.std)
 
-    def of_pixels(self, pixels: Tensor) -> Outputs:
+    def forward_normalized(self, pixels: Tensor) -> Outputs:
         """The same for pixels [B, 3, H, W] that are normalised already."""
         if self.input_size is not None:
             # Resizing after the normalisation gives the same as before it: both are affine in the pixels.

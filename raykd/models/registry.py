@@ -7,7 +7,7 @@ import torch
 
 from raykd.config import Config
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, Images, Model
+from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -33,7 +33,7 @@ def find(model: Model | str) -> Model:
     return MODELS[model]()
 
 
-def num_parameters(model: Model, images: Images) -> int | None:
+def num_parameters(model: Model, images: ImageSpec) -> int | None:
     """Weights of the network, counted without allocating them; None where it can only be built with memory."""
     try:
         with torch.device("meta"):
@@ -42,7 +42,7 @@ def num_parameters(model: Model, images: Images) -> int | None:
         return None
 
 
-def build(model: Model, images: Images, seed: int) -> ImageModel:
+def build(model: Model, images: ImageSpec, seed: int) -> ImageModel:
     """A network on the CPU whose fresh weights depend on `seed` alone, not on what was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, Images, Model
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
 # With fewer, oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last
@@ -40,7 +40,7 @@ class ResNet(Model):
         layers = 8 if self.blocks == (1, 1, 1, 1) else 2 * sum(self.blocks) + 2
         return f"resnet{layers}" if self.width == 64 else f"resnet{layers}-w{self.width}"
 
-    def build(self, images: Images) -> ImageModel:
+    def build(self, images: ImageSpec) -> ImageModel:
         network = ResNetNetwork(self.blocks, self.width, images.num_classes)
         return ImageModel(network, lambda net, pixels: net(pixels), images)
 

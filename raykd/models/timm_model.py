@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raykd.config import AtMost
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import MAX_SIDE, ImageModel, Images, Model
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
 MAX_STAGES = 4  # a ResNet's, so that models of different kinds pair with no more said
@@ -27,7 +27,7 @@ class Timm(Model):
     """`name` as timm has it; `input_size` in pixels, 0 for the data's own. `weights`: '', 'pretrained' or a file.
 
     A network with a fixed input (a ViT at 224) resizes its views on the device; its mean and std are its own. Which
-    maps are its `features`, `stages_of` says.
+    maps are its `features`, `feature_stages` says.
     """
 
     kind: ClassVar[str] = "timm"
@@ -52,7 +52,7 @@ class Timm(Model):
     def has_distillation_token(self) -> bool:
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
-    def normalized(self, images: Images) -> Images:
+    def input_spec(self, images: ImageSpec) -> ImageSpec:
         """With weights, the mean and std that timm lists for this name: its pretrained weights were trained so."""
         import timm
 
@@ -62,7 +62,7 @@ class Timm(Model):
         (red, green, blue), (red_std, green_std, blue_std) = settings.mean, settings.std
         return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
 
-    def build(self, images: Images) -> ImageModel:
+    def build(self, images: ImageSpec) -> ImageModel:
         import timm
 
         size = self.input_size or images.size
@@ -72,18 +72,18 @@ class Timm(Model):
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
         except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
-        return image_model(network, self.normalized(images), size, self.has_distillation_token)
+        return wrap_timm_network(network, self.input_spec(images), size, self.has_distillation_token)
 
 
-def image_model(network: nn.Module, images: Images, input_size: int, two_heads: bool = False) -> ImageModel:
+def wrap_timm_network(network: nn.Module, images: ImageSpec, input_size: int, two_heads: bool = False) -> ImageModel:
     """A network of timm's as an ImageModel; two_heads: it is a VisionTransformerDistilled."""
     heads = of_two_heads if two_heads else of_one_head
-    stages = stages_of(network)
+    stages = feature_stages(network)
     read_features = partial(_read_features, heads=heads, stages=stages) if stages else None
     return ImageModel(network, partial(_read, heads=heads), images, input_size, read_features=read_features)
 
 
-def stages_of(network: nn.Module) -> list[int]:
+def feature_stages(network: nn.Module) -> list[int]:
     """Which of a network's intermediate maps are its stages, counted from 0, ascending; [] where timm tells of none.
 
     Of a network with one resolution throughout, such as a ViT, the maps of 4 blocks at even distances: the first ones

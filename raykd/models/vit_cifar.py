@@ -4,7 +4,7 @@ timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and h
 distillation token, and a head of its own behind it (Touvron et al. 2021, arXiv:2012.12877), it is timm's DeiT.
 
 Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each quarter of its layers: 2, 3, 5 and 6 of 6
-(`timm_model.stages_of`). With fewer than 4 layers there are as many stages as layers.
+(`timm_model.feature_stages`). With fewer than 4 layers there are as many stages as layers.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar
 
 from raykd.config import AtMost
 from raykd.errors import plural
-from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, Images, Model
-from raykd.models.timm_model import image_model
+from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, ImageSpec, Model
+from raykd.models.timm_model import wrap_timm_network
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ViT(Model):
     def has_distillation_token(self) -> bool:
         return self.distillation_token
 
-    def build(self, images: Images) -> ImageModel:
+    def build(self, images: ImageSpec) -> ImageModel:
         from timm.models.deit import VisionTransformerDistilled
         from timm.models.vision_transformer import VisionTransformer
 
@@ -68,4 +68,4 @@ class ViT(Model):
             num_classes=images.num_classes,
             drop_rate=self.dropout,
         )
-        return image_model(network, images, images.size, self.distillation_token)
+        return wrap_timm_network(network, images, images.size, self.distillation_token)

@@ -16,7 +16,7 @@ from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_compl
 from raykd.orchestration.run_queue import JobStatus, State
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
-from raykd.report.render.search_wording import words
+from raykd.report.search_wording import setting_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
 from raykd.store.codec import is_number, read_record, require_record, write_record
@@ -76,7 +76,7 @@ def confirm(
     raise_for(_unexplained(ended, store))
     winner = _write(command, candidates)
     who = "the experiment's own setting" if winner.trial is None else f"trial {winner.trial}"
-    command.log(f"confirmed: {who}, {words(winner.setting)}")
+    command.log(f"confirmed: {who}, {setting_in_words(winner.setting)}")
     return winner.setting
 
 

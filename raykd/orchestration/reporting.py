@@ -14,7 +14,7 @@ from raykd.spec.stages import ROLES
 from raykd.store.damage import damaged
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder, Status
-from raykd.training.compute import best_device, choose
+from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
 from raykd.training.run_record import device_type_of, recorded_run, require_same_data
 
@@ -32,7 +32,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             require_same_data(name, run.data_identity, dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
             precision = folder.require_record().compute.precision
-            evaluate_on_test(run, folder, dataset, choose(device, precision))
+            evaluate_on_test(run, folder, dataset, choose_compute(device, precision))
     report(results, console, in_full=True)
 
 

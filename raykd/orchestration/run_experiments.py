@@ -26,10 +26,10 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
-from raykd.training.restore import restore_weights
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, decide, parts_on
-from raykd.training.teacher.import_check import in_words
-from raykd.training.teacher.imported import findings, require_fit
+from raykd.training.repair import repair_weights
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
+from raykd.training.teacher.import_check import describe_import
+from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's warning before the time limit
@@ -89,17 +89,17 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
     """Raise ConfigError for an imported teacher that any command on these results evaluated, and that does not fit."""
     for run in runs:
         if run.imported is not None:
-            require_fit(run, store.folder(run))
+            require_import_fits(run, store.folder(run))
 
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
-    """Return how the distilled runs left of `plan` get their teacher's logits; None if no teacher is planned."""
+    """Return how the distilled runs left of `plan` get their teacher's logits; None if there are none."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     settled = states.trained | states.started_live
-    return (
-        decide(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache) if teachers else None
-    )
+    if not teachers:
+        return None
+    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
 
 
 def run_experiments(
@@ -140,7 +140,7 @@ def _plan_caches(
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
-            is_filled = partial(is_full, store=store, dataset=dataset, say=partial(log, console))
+            is_filled = partial(is_full, store=store, dataset=dataset, log=partial(log, console))
             caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
     return caches
 
@@ -155,10 +155,7 @@ def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options
     for plan, dataset in plans:
         if replaced := store.write_plan(plan):
             family = plan.experiment.family
-            log(
-                console,
-                f"the report of {family} has a new plan; {plural(len(replaced), 'run')} of the old one are kept",
-            )
+            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
         keep_decoded(dataset, options.decoded)
 
 
@@ -175,7 +172,7 @@ def _restore_damaged(
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
-            restore_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset)
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states
@@ -184,8 +181,8 @@ def _restore_damaged(
 def _log_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
     """Log the accuracy of imported teachers that an earlier command evaluated."""
     for run in runs:
-        if run.imported is not None and (found := findings(store.folder(run))) is not None:
-            log(console, f"{run.name}: {in_words(found)}")
+        if run.imported is not None and (found := read_import_check(store.folder(run))) is not None:
+            log(console, f"{run.name}: {describe_import(found)}")
 
 
 def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -215,7 +212,7 @@ def run_to_completion(
 
     def jobs_on(slots: Slots | None) -> list[Job]:
         """Return the jobs left, with the logit caches in as many parts as `slots` fill."""
-        sized = [parts_on(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
+        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
         return plan_jobs(runs, trained, evaluated, sized, states.started_live)
 
     def final_jobs(statuses: Sequence[JobStatus]) -> list[Job]:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, not_fingerprinted, type_hints
-from raykd.data import names
+from raykd.data import dataset_names
 from raykd.data.views import Views
 from raykd.methods import KD, Method, custom_file
 from raykd.methods.method import Need
@@ -30,9 +30,9 @@ AUGMENTATION = "student.augmentation."  # where a search names its fields
 class Data(Config):
     """Which images are seen, and how. Validation images are held out of the training part, equally by class.
 
-    name: one of data/names.py, or a person's own: 'folder:PLACE', 'parquet:PLACE'. train_images, student_images: how
-    many of the rest the teacher and the students see (None: all; a student sees a part of its teacher's). image_size:
-    images are brought to this side.
+    name: see data/dataset_names.py; or a person's own: 'folder:PLACE', 'parquet:PLACE'. train_images, student_images:
+    how many of the rest the teacher and the students see (None: all; a student sees a part of its teacher's).
+    image_size: images are brought to this side.
     """
 
     kind: ClassVar[str] = "data"
@@ -46,7 +46,7 @@ class Data(Config):
     split_seed: Seed = 0
 
     def check(self) -> None:
-        names.require_known(self.name)
+        dataset_names.require_known(self.name)
         self.require(self.val_images >= 1, "val_images", "must be at least 1: validation picks the checkpoint")
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
@@ -58,7 +58,7 @@ class Data(Config):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """A person's own data are known by their bytes, `Run.data_identity`, and not by where they lie."""
-        return super().stored(results_only) | ({"name": names.kind_of(self.name)} if results_only else {})
+        return super().stored(results_only) | ({"name": dataset_names.kind_of(self.name)} if results_only else {})
 
     @property
     def views(self) -> Views:

@@ -51,13 +51,13 @@ class Best:
 
 
 @dataclass(frozen=True)
-class ImportFindings:
-    """How well imported weights fit the data."""
+class ImportCheck:
+    """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
     num_images: int  # that validate
-    refused: str = ""  # why the weights do not fit, or ''
-    cautions: tuple[str, ...] = ()  # what weakens them, one sentence each
+    refused: str = ""  # why the teacher does not fit, or ''
+    cautions: tuple[str, ...] = ()  # one sentence each
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RunRecord:
     best: Best | None = None
     weights_sha256: str | None = None  # of best.safetensors
     history_sha256: str | None = None  # of history.parquet
-    imported: ImportFindings | None = None
+    imported: ImportCheck | None = None
     model_metrics: Mapping[str, float] = field(default_factory=dict)  # of a trial: the same for any weights
 
     def problem(self) -> str:

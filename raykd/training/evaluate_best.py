@@ -17,11 +17,11 @@ from raykd.store.codec import read_record, write_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.costs import costs_beside
-from raykd.training.metrics import measure
-from raykd.training.model_file import images_of, load_trained
+from raykd.training.costs import model_costs
+from raykd.training.metrics import compute_metrics
+from raykd.training.model_file import images_of, load_model
 from raykd.training.state import validation_of
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher
 
 
@@ -39,13 +39,13 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
     if is_tested(folder):
         return
     weights_sha256 = folder.weights_sha256()
-    model = load_trained(folder.best).to(compute.device)
+    model = load_model(folder.best).to(compute.device)
     if run.recipe.channels_last:  # as it was validated in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = _teacher_of(run, folder, compute)
 
     def metrics(split: Split) -> Metrics:
-        found = measure(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
+        found = compute_metrics(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
         return replace(
             found,
             classes=dataset.class_names,
@@ -54,7 +54,7 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
         )
 
     write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
-    write_record(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_record(folder.costs, model_costs(folder.path.parent, run.model, model, images_of(dataset), compute))
     write_record(folder.test, metrics(dataset.test))
 
 
@@ -66,4 +66,4 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
         return None
     if identity_of([file_sha256(teacher.best) for teacher in beside]) != taught_by:
         return None
-    return teacher_from(beside, compute.device)
+    return load_live_teacher(beside, compute.device)

@@ -11,20 +11,20 @@ from raykd import models
 from raykd.config import from_dict, to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, one_line, shortened
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
 
 _KEY = "raykd"  # in the metadata of the safetensors file
 
 
-def images_of(dataset: Dataset) -> Images:
+def images_of(dataset: Dataset) -> ImageSpec:
     """What a network must know of `dataset`."""
-    return Images(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
+    return ImageSpec(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainingSplit:
     """Which of the `num_images` images of the training part trained the weights; the rest are fields of `Data`."""
 
     data_identity: str
@@ -43,28 +43,28 @@ class Header:
     """
 
     model: Model
-    images: Images
+    images: ImageSpec
     data: str
     classes: tuple[str, ...]
     run: str
-    trained_on: TrainedOn | None = None
+    trained_on: TrainingSplit | None = None
 
 
 def header_of(run: Run, dataset: Dataset) -> Header:
     """The header of `run`, trained on `dataset`."""
     data = run.data
-    images = run.model.normalized(images_of(dataset))
+    images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
-    trained_on = TrainedOn(dataset.identity, len(dataset.train.labels), *split)
+    trained_on = TrainingSplit(dataset.identity, len(dataset.train.labels), *split)
     return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
 
 
-def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
-    """Weights of `run`'s network under a header from which `load_trained` builds it again."""
-    save_under(path, state, header_of(run, dataset))
+def save_model(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
+    """Weights of `run`'s network under a header from which `load_model` builds it again."""
+    save_with_header(path, state, header_of(run, dataset))
 
 
-def save_under(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
+def save_with_header(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
     """The same under a header that there is."""
     trained_on = asdict(header.trained_on) if header.trained_on else None
     parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
@@ -81,9 +81,9 @@ def read_header(path: Path) -> Header | None:
         content = json.loads(metadata[_KEY])
         shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
         model = from_dict(Model, content["model"])
-        trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
+        trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
-        header = Header(model, Images(**shape), content["data"], classes, content["run"], trained_on)
+        header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
         _require_sound(header)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
@@ -124,15 +124,15 @@ def _is_within(value: object, low: float) -> bool:
     return isinstance(value, int | float) and low <= value <= 1
 
 
-def load_trained(path: Path) -> ImageModel:
+def load_model(path: Path) -> ImageModel:
     """The network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
     header = read_header(path)
     if header is None:
         raise ConfigError(f"weights file '{path}' does not say which model it is of; give one that raykd wrote")
-    return load_model(path, header.model, header.images)
+    return build_with_weights(path, header.model, header.images)
 
 
-def load_model(path: Path, model: Model, images: Images) -> ImageModel:
+def build_with_weights(path: Path, model: Model, images: ImageSpec) -> ImageModel:
     """`model` with the weights of any .safetensors or .pth. Raises ConfigError when they do not fit."""
     network = models.build(model, images, seed=0)
     load_weights(network.network, path)

@@ -18,9 +18,9 @@ from raykd.spec.plan import Run
 from raykd.store.damage import damaged
 from raykd.store.records import Best, ComputeRecord, RunRecord
 from raykd.store.run_folder import RunFolder, now
-from raykd.training.compute import Compute, choose, why_not_graph
-from raykd.training.group import ALONE, Group
-from raykd.training.model_file import Header, header_of, save_under
+from raykd.training.compute import Compute, choose_compute, why_not_graph
+from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.model_file import Header, header_of, save_with_header
 from raykd.training.teacher.sources import Teacher
 
 
@@ -30,7 +30,7 @@ def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
         raise ConfigError(f"{name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
-def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Compute:
+def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER) -> Compute:
     """Open run.json, or take the run up again. Returns how to compute: as it began, another way rounds otherwise.
 
     Raises RunFailed when the run is half done under another teacher, or by another number of workers than these
@@ -43,7 +43,9 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
-    compute = choose(device, before.precision if before else run.recipe.precision, before.threads if before else None)
+    compute = choose_compute(
+        device, before.precision if before else run.recipe.precision, before.threads if before else None
+    )
     workers = _workers(run, group, before.workers if before else ())
     folder.write_record(
         RunRecord(
@@ -162,7 +164,7 @@ def finish(
     weights: of the best epoch, for `model`'s network.
     header: of weights that were not trained by `run`.
     """
-    save_under(folder.best, weights, header or header_of(run, dataset))
+    save_with_header(folder.best, weights, header or header_of(run, dataset))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     history = folder.path / "history.parquet"
     folder.update(

@@ -51,7 +51,7 @@ def plan(folder: Path, name: str, settings: Sequence[str]) -> Sequence[str | Pat
     return ["plan", experiment_file(folder), "--data-dir", folder, *words]
 
 
-def folders(name: str, change: Change, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+def folders(name: str, change: Change, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
     """A folder `insects` of pictures by class, as `change` leaves it; `change` gets the folder."""
 
     def make(folder: Path) -> Sequence[str | Path]:
@@ -65,12 +65,14 @@ def folders(name: str, change: Change, says: Sequence[str], settings: Sequence[s
         change(place)
         return plan(folder, "folder:insects", settings)
 
-    return BadInput(f"folder: {name}", make, tuple(says))
+    return BadInput(f"folder: {name}", make, tuple(parts))
 
 
-def pictures(name: str, content: bytes, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+def pictures(name: str, content: bytes, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
     """One picture of the folder with `content`."""
-    return folders(name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *says], settings)
+    return folders(
+        name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *parts], settings
+    )
 
 
 def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: int = 0, **columns: object) -> pa.Table:
@@ -85,7 +87,7 @@ def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: in
 
 
 def parquet(
-    name: str, files: dict[str, pa.Table | bytes], says: Sequence[str], change: Change | None = None
+    name: str, files: dict[str, pa.Table | bytes], parts: Sequence[str], change: Change | None = None
 ) -> BadInput:
     """`files` below a folder `trees`."""
 
@@ -98,7 +100,7 @@ def parquet(
             change(folder / "trees")
         return plan(folder, "parquet:trees", ())
 
-    return BadInput(f"Parquet: {name}", make, tuple(says))
+    return BadInput(f"Parquet: {name}", make, tuple(parts))
 
 
 def parts(train: pa.Table | bytes, test: pa.Table | bytes | None = None) -> dict[str, pa.Table | bytes]:
@@ -146,22 +148,20 @@ HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0
 BAD_ROWS = PNG_HEAD + picture(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
 
 FOLDERS = [
-    folders("no such folder", move("", "../gone"), ["insects: no such folder", "wants train/<class>"]),
+    folders("no such folder", move("", "../gone"), ["insects: no such folder", "requires train/<class>"]),
     folders("no train", move("train", "training"), ["insects: has no folder train", "there are: test, training"]),
     folders("no test", move("test", "Test"), ["insects: has no folder test", "there are: Test, train"]),
     folders("classes without parts", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
     folders("two validation parts", lambda p: [move("test", "val")(p), link("dev", "val")(p)], ["'val' and 'dev'"]),
     folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folder of classes"]),
-    folders("an empty class", empty("train/bee"), ["train/bee: a class without pictures", "remove the folder"]),
+    folders("an empty class", empty("train/bee"), ["train/bee: a class without images", "remove the folder"]),
     folders("a class that train lacks", move("test/bee", "test/beee"), ["test/beee", "did you mean 'bee'?"]),
     folders("a loose picture", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
     folders("a text file", lambda p: (p / "train/ant/a.csv").touch(), ["ant/a.csv: is no .png", "convert it"]),
-    folders(
-        "a FIFO", lambda p: os.mkfifo(p / "train/ant/9.png"), ["ant/9.png: is a FIFO (a named pipe)", "take it out"]
-    ),
-    folders("a FIFO of another name", lambda p: os.mkfifo(p / "test/ant/pipe"), ["ant/pipe: is a FIFO", "take it out"]),
-    folders("a loose FIFO", lambda p: os.mkfifo(p / "train/9.jpg"), ["train/9.jpg: is a FIFO", "take it out"]),
-    folders("a device", link("train/ant/9.png", "/dev/zero"), ["ant/9.png: is a device, not a file; take it out"]),
+    folders("a FIFO", lambda p: os.mkfifo(p / "train/ant/9.png"), ["ant/9.png: is a FIFO (a named pipe)", "remove it"]),
+    folders("a FIFO of another name", lambda p: os.mkfifo(p / "test/ant/pipe"), ["ant/pipe: is a FIFO", "remove it"]),
+    folders("a loose FIFO", lambda p: os.mkfifo(p / "train/9.jpg"), ["train/9.jpg: is a FIFO", "remove it"]),
+    folders("a device", link("train/ant/9.png", "/dev/zero"), ["ant/9.png: is a device, not a file; remove it"]),
     folders("a broken link", link("train/ant/9.png", "gone"), ["9.png: is a link to gone, which cannot be followed"]),
     folders("a link to itself", link("train/ant/9.png", "9.png"), ["is a link to 9.png, which cannot be followed"]),
     folders(
@@ -178,18 +178,18 @@ FOLDERS = [
     folders(
         "a class that is not UTF-8",
         lambda p: [(p / n / "bee").rename(os.fsdecode(os.fsencode(p / n) + b"/b\xff")) for n in ("train", "test")],
-        ["\\udcff: its name is that of a class and not plain text in UTF-8; rename the folder"],
+        ["\\udcff: a class's name must be plain text in UTF-8; rename the folder"],
     ),
     folders(
         "a class of two lines",
         lambda p: [(p / n / "bee").rename(p / n / "b\ne") for n in ("train", "test")],
-        ["train/b\\ne: its name is that of a class and not plain text in UTF-8; rename the folder"],
+        ["train/b\\ne: a class's name must be plain text in UTF-8; rename the folder"],
     ),
     folders("a file of another suffix", move("train/ant/0.png", "train/ant/0.png.part"), ["0.png.part: is no .png"]),
     folders(
         "a class in two forms", lambda p: [(p / f"train/{n}").mkdir() for n in ("\u00e9", "e\u0301")], ["Unicode form"]
     ),
-    folders("one color", gray, ["folder:insects: every training picture has one and the same colour"]),
+    folders("one color", gray, ["folder:insects: every training image has one and the same color"]),
     folders(
         "12 bits in 16", twelve_bits, ["0.png: its values of 16 bits go up to 4,00", "multiply the values to fill 16"]
     ),
@@ -213,8 +213,8 @@ PICTURES = [
     pictures("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1", ["run: git lfs pull"]),
     pictures("a PNG cut short", picture(1)[:100], ["cannot be decoded", "copy or download it again"]),
     pictures("a JPEG cut short", picture(1, kind="JPEG")[:400], ["cannot be decoded", "copy or download it again"]),
-    pictures("a signature alone", PNG_HEAD, ["is a PNG or JPEG that cannot be decoded", "save it anew as PNG"]),
-    pictures("rows that are no zlib", BAD_ROWS, ["is a PNG or JPEG that cannot be decoded", "save it anew as PNG"]),
+    pictures("a signature alone", PNG_HEAD, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
+    pictures("rows that are no zlib", BAD_ROWS, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
     pictures(
         "above the limit of pixels", HUGE, ["has 400,000,000 pixels, and 178,956,970 is the limit; make it smaller"]
     ),
@@ -230,11 +230,11 @@ PARQUET = [
     ),
     parquet("half of the shards", {f"train-00000-of-00002-{A}": table()}, ["there is no", f"train-00001-of-00002-{A}"]),
     parquet("the second shard alone", {"train-00001-of-00002": table()}, ["there is no train-00000-of-00002.parquet"]),
-    parquet("two uploads", {f"data/train-00000-of-00001-{u}": table() for u in (A, B)}, ["are of two uploads; keep"]),
+    parquet("two uploads", {f"data/train-00000-of-00001-{u}": table() for u in (A, B)}, ["are from two uploads; keep"]),
     parquet(
-        "mixed uploads", {f"train-0000{i}-of-00002-{u}": table() for i, u in enumerate((A, B))}, ["of two uploads"]
+        "mixed uploads", {f"train-0000{i}-of-00002-{u}": table() for i, u in enumerate((A, B))}, ["from two uploads"]
     ),
-    parquet("two totals", {"train-00000-of-00001": table(), "train-00000-of-00002": table()}, ["are of two uploads"]),
+    parquet("two totals", {"train-00000-of-00001": table(), "train-00000-of-00002": table()}, ["are from two uploads"]),
     parquet(
         "a browser's copy", {"train": table(), "train (1)": table()}, ["train (1).parquet: a name that is not read"]
     ),
@@ -278,7 +278,7 @@ PARQUET = [
     parquet(
         "no labels", parts(table(None, None, image=table()["image"])), ["rename the column with the labels to 'label'"]
     ),
-    parquet("no images", parts(table(None, None, label=LABELS)), ["has the columns 'label': int64; wanted 'img'"]),
+    parquet("no images", parts(table(None, None, label=LABELS)), ["has the columns 'label': int64; requires 'img'"]),
     parquet("a missing label", parts(table([0, 1, 2, None, 1, 2])), ["row 3 has no label; leave the row out"]),
     parquet(
         "unlabelled test", parts(table(), table([-1] * 6)), ["test.parquet: row 0 has label -1; train's are 0 to 2"]
@@ -308,18 +308,18 @@ PARQUET = [
     parquet(
         "addresses for pictures",
         parts(table(None, None, image_url=["http"] * 6, label=LABELS)),
-        ["'image_url': string", "rename the column with the pictures to 'img'"],
+        ["'image_url': string", "rename the column with the images to 'img'"],
     ),
     parquet(
         "shards from 1", {f"train-0000{i}-of-00002": table(seed=i) for i in (1, 2)}, ["there is no train-00000-of"]
     ),
     parquet("a footer too long", parts(b"PAR1" + bytes(99) + b"\xff\xff\xff\x7fPAR1"), ["copy or download it again"]),
-    parquet("a path alone", parts(with_picture(None)), ["train.parquet: row 2 has no picture", "store its bytes"]),
+    parquet("a path alone", parts(with_picture(None)), ["train.parquet: row 2 has no image", "store its bytes"]),
     parquet("a bad picture", parts(with_picture(b"no picture")), ["train.parquet: row 2 is no PNG or JPEG"]),
     parquet("12 bits in 16", parts(with_picture(deep(4_000))), ["row 2: its values of 16 bits go up to 4,000 at most"]),
     parquet("no rows", parts(table().slice(0, 0)), ["train.parquet"]),
     parquet(
-        "no Parquet", parts(b"image,label"), ["train.parquet: cut short or no Parquet file", "copy or download it"]
+        "no Parquet", parts(b"image,label"), ["train.parquet: truncated or no Parquet file", "copy or download it"]
     ),
     parquet("a Git LFS pointer", parts(b"version https://git-lfs.github.com/spec/v1"), ["run: git lfs pull"]),
 ]

@@ -20,12 +20,12 @@ from written_records import record_of
 from bad_inputs.case import BadInput, experiment_file, plan
 from raykd import models
 from raykd.config import to_dict
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
-from raykd.store.records import ImportFindings
+from raykd.store.records import ImportCheck
 
-IMAGES = Images(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+IMAGES = ImageSpec(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 Words = Callable[[Path], Sequence[str | Path]]
 
 
@@ -35,7 +35,7 @@ def fitting() -> dict[str, Tensor]:
     return models.build(ResNet(width=8), IMAGES, 0).network.state_dict()
 
 
-def of(model: ResNet | ViT, images: Images = IMAGES) -> dict[str, Tensor]:
+def of(model: ResNet | ViT, images: ImageSpec = IMAGES) -> dict[str, Tensor]:
     return models.build(model, images, 0).network.state_dict()
 
 
@@ -121,7 +121,7 @@ def evaluated(folder: Path) -> Sequence[str | Path]:
     experiment = load_experiment(experiment_file(folder, text))
     run = make_plan(experiment, load_dataset("digits", None), folder, ("teacher",)).runs[0]
     found = RunStore(folder / "results").folder(run)
-    refused = ImportFindings(9.0, 200, "it guesses: 9.0 %")
+    refused = ImportCheck(9.0, 200, "it guesses: 9.0 %")
     found.write_record(record_of(run, status="failed", imported=refused))
     return [
         "distill",
@@ -361,7 +361,7 @@ CASES = [
     BadInput(
         "a header of a wider model",
         with_header(fitting, lambda: header(model=to_dict(ResNet(width=16)))),
-        ("width = 16, and teacher.model has 8; --set teacher.model.width=16",),
+        ("width = 16, not 8; use --set teacher.model.width=16",),
     ),
     BadInput(
         "a header that is no JSON",

@@ -90,7 +90,8 @@ def test_usual_way_has_the_loss_of_the_paper() -> None:
     images, labels = next(iter(usual._batches(usual._train)))
     usual.student.eval()
     with torch.no_grad():
-        student, teacher = usual.student.of_pixels(images).logits, tiny(cnn()).teacher_model(False).of_pixels(images)
+        student = usual.student.forward_normalized(images).logits
+        teacher = tiny(cnn()).teacher_model(False).forward_normalized(images)
         expected = distillation_loss(student, teacher.logits, labels, alpha=0.5, temperature=4.0)
         torch.testing.assert_close(usual._loss(images, labels), expected)
 

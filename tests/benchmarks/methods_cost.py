@@ -14,7 +14,7 @@ import torch
 from raykd import models
 from raykd.config import kinds
 from raykd.methods import CrossEntropy, Memory, Method
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.outputs import Outputs, Targets
 
 BATCH, ROUNDS, WARM_EPOCH = 128, 3, 30
@@ -53,7 +53,7 @@ def of_method(method: Method) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    student = models.build(models.find("resnet8"), Images(10, 32, (0.5,) * 3, (0.25,) * 3), seed=0)
+    student = models.build(models.find("resnet8"), ImageSpec(10, 32, (0.5,) * 3, (0.25,) * 3), seed=0)
     views = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     print(f"{'student':24} {milliseconds(lambda: student(views).logits.sum().backward()):8.1f} ms")
     for name, method in kinds(Method).items():

@@ -11,11 +11,10 @@ from small_cifar10 import IMAGES_PER_BATCH, random_pixels
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from raykd.data import cifar
-from raykd.data.cifar_classes import CIFARS
 from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
-NAMES = [*CIFARS["cifar10"].class_names]
+NAMES = [*cifar.VARIANTS["cifar10"].class_names]
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -51,16 +50,15 @@ def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Pa
 
 
 def test_identity_of_the_python_version_is_a_constant() -> None:
-    assert cifar.python_identity(CIFARS["cifar10"]) == (
+    assert cifar.published_identity(cifar.VARIANTS["cifar10"]) == (
         "95b604f2fa7444f542651cc139afb5012196814d586410b1f0cd58bc7f452add"
     )
 
 
-def test_names_of_batches_and_archive_are_those_of_torchvision() -> None:
-    assert {name: (kind.batches, kind.archive) for name, kind in CIFARS.items() if name in ("cifar10", "cifar100")} == {
-        "cifar10": (CIFAR10.base_folder, CIFAR10.filename),
-        "cifar100": (CIFAR100.base_folder, CIFAR100.filename),
-    }
+def test_batches_and_archive_have_the_names_of_torchvision() -> None:
+    for name, dataset_class in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
+        names = (cifar.VARIANTS[name].batches, cifar.VARIANTS[name].archive)
+        assert names == (dataset_class.base_folder, dataset_class.filename)
 
 
 def test_parquet_is_read(parquet_folder: Path) -> None:
@@ -94,7 +92,7 @@ def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": names}}
         metadata = {"huggingface": json.dumps({"info": {"features": features if names else {}}})}
-        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
     with pytest.raises(DataError, match=message):
         load_dataset("cifar10", parquet_folder)
 
@@ -104,7 +102,7 @@ def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parqu
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": ["air plane", *NAMES[1:]]}}
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-        pq.write_table(pq.read_cache(file).replace_schema_metadata(metadata), file)
+        pq.write_table(pq.read_table(file).replace_schema_metadata(metadata), file)
     assert load_dataset("cifar10", parquet_folder).class_names == tuple(NAMES)
 
 
@@ -142,7 +140,7 @@ def test_damaged_batch_is_named_and_not_unpickled(
 ) -> None:
     monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
     damage(python_batches / CIFAR10.base_folder / name, -1)
-    with pytest.raises(DataError, match=f"{name}: cut short or changed"):
+    with pytest.raises(DataError, match=f"{name}: truncated or changed"):
         load_dataset("cifar10", python_batches)
 
 
@@ -155,7 +153,7 @@ def test_missing_batch_is_named(python_batches: Path) -> None:
 def test_archive_cut_short_is_named(python_archive: Path) -> None:
     archive = python_archive / CIFAR10.filename
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: cut short or changed"):
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: truncated or changed"):
         load_dataset("cifar10", python_archive)
 
 

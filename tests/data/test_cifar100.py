@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from small_cifar10 import random_pixels
-from small_pictures import encoded, write_parquet
+from small_images import encoded, write_parquet
 from torchvision.datasets import CIFAR100
 
-from raykd.data.inventory import inventory
-from raykd.data.load import load_dataset
+from raykd.data.load import list_datasets, load_dataset
 from raykd.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -73,7 +72,7 @@ def test_parquet_of_the_hub_has_both_labels(tmp_path: Path) -> None:
     fine, coarse = load_dataset("cifar100", tmp_path), load_dataset("cifar100-coarse", tmp_path)
     assert (fine.train.labels.tolist(), coarse.train.labels.tolist()) == (FINE, COARSE)
     assert fine.identity != coarse.identity and fine.class_names[42] == "leopard"
-    assert inventory(tmp_path) == ("cifar100",)
+    assert list_datasets(tmp_path) == ("cifar100",)
 
 
 def test_a_label_of_another_dataset_and_a_folder_of_another_are_named(tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ def test_a_label_of_another_dataset_and_a_folder_of_another_are_named(tmp_path: 
         write_parquet(tmp_path / f"{part}.parquet", pictures, {"fine_label": [0, 1, 100, 2]})
     with pytest.raises(DataError, match=r"train\.parquet: row 2 has label 100; CIFAR-100's go from 0 to 99"):
         load_dataset("cifar100", tmp_path)
-    with pytest.raises(DataError, match=r"has the columns 'image'.*, 'fine_label': int64; wanted .* 'label': int64"):
+    with pytest.raises(DataError, match=r"has the columns 'image'.*, 'fine_label': int64; requires .* 'label': int64"):
         load_dataset("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"no CIFAR-100 here or in cifar100/ below; looked for cifar-100-python/, .*"):
         load_dataset("cifar100", tmp_path / "..")

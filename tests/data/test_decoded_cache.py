@@ -31,9 +31,9 @@ def only_file(folder: Path) -> Path:
 
 
 @pytest.fixture
-def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.Source]:
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.CifarFiles]:
     """Grows by one with each decoding."""
-    seen: list[cifar.Source] = []
+    seen: list[cifar.CifarFiles] = []
     decode = cifar.decode
     monkeypatch.setattr(cifar, "decode", lambda source: (seen.append(source), decode(source))[1])
     return seen
@@ -103,7 +103,7 @@ def test_swapped_and_zeroed_images_and_labels_are_found(tmp_path: Path) -> None:
     decoded_cache.write(path, identity, (split, Split(split.images.clone(), split.labels.clone())))
     with safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    images, labels = decoded_cache._stored(other)
+    images, labels = decoded_cache._to_stored(other)
     for change in ({"train.images": images}, {"test.labels": labels}, {"train.labels": torch.zeros(6).long()}):
         save_file(tensors | change, path, metadata)
         assert decoded_cache.read(path, identity) is None

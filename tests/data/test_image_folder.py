@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_pictures import CLASSES, encoded, write_folder
+from small_images import CLASSES, encoded, write_folder
 
-from raykd.data import memory
 from raykd.data.load import load_dataset
 from raykd.errors import DataError
 
@@ -68,7 +67,7 @@ def test_decoded_cache_gives_the_same_without_decoding(
     decoded = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     assert file.name.endswith(f"insects-16-{decoded.identity[:16]}.safetensors") and len(file.name) < 110
-    monkeypatch.setattr("raykd.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("raykd.data.image_decoding.decode", lambda *_: pytest.fail("decoded again"))
     mapped = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
     assert mapped.train.images.equal(decoded.train.images) and mapped.test.labels.equal(decoded.test.labels)
     assert (mapped.mean, mapped.std, mapped.class_names) == (decoded.mean, decoded.std, decoded.class_names)
@@ -243,20 +242,20 @@ def same_colour(place: Path) -> None:
 
 
 BAD: dict[Callable[[Path], None], str] = {
-    empty_class: r"insects/test/bee: a class without pictures; put some there, or remove the folder",
-    file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or take it out",
-    loose_picture: r"insects/train/000\.png: lies in no class's folder; wants train/<class>/\*\.png",
+    empty_class: r"insects/test/bee: a class without images; add some, or remove the folder",
+    file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or remove it",
+    loose_picture: r"insects/train/000\.png: lies in no class's folder; requires train/<class>/\*\.png",
     renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
-    one_class: r"insects/train: has 1 folder of classes, and at least two are required",
+    one_class: r"insects/train: has 1 folder of classes; at least two are required",
     cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
     no_picture: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
     other_size: r"insects/test/ant/001\.png is 30x40 pixels; the first is 24x24, .* --set data.image_size=24",
-    no_square: r"insects/train/ant/000\.png is 30x40 pixels, and a run takes squares .* --set data.image_size=30",
-    fifo: r"insects/train/ant/900\.png: is a FIFO \(a named pipe\), not a file; take it out",
+    no_square: r"insects/train/ant/000\.png is 30x40 pixels, and a run requires squares .* --set data.image_size=30",
+    fifo: r"insects/train/ant/900\.png: is a FIFO \(a named pipe\), not a file; remove it",
     fifo_below: r"insects/train/ant/more/pipe: is a FIFO",
     loose_fifo: r"insects/test/900\.jpg: is a FIFO",
-    socket_file: r"insects/train/ant/900\.png: is a socket, not a file; take it out",
-    device: r"insects/test/ant/900\.png: is a device, not a file; take it out",
+    socket_file: r"insects/train/ant/900\.png: is a socket, not a file; remove it",
+    device: r"insects/test/ant/900\.png: is a device, not a file; remove it",
     folder_called_as_a_picture: r"insects/train/ant/900\.png: is a folder with the name of a file; rename it",
     class_called_as_a_picture: r"insects/train/900\.JPG: is a folder with the name of a file; rename it",
     link_to_nowhere: r"insects/train/ant/900\.png: is a link to .*/gone\.png, which cannot be followed; remove",
@@ -267,11 +266,11 @@ BAD: dict[Callable[[Path], None], str] = {
     class_that_is_the_part: r"insects/train/all/all: is a link to a folder above it",
     two_forms_of_one_name: r"insects/train/caf.*: has the same name as another folder there in another Unicode form",
     two_validations: r"insects: has 'val' and 'dev' and no 'test'; rename the one to test on to 'test'",
-    parts_of_other_names: r"insects: has no folder train; wants .*; there are: Training, test",
+    parts_of_other_names: r"insects: has no folder train; requires .*; there are: Training, test",
     twelve_bits: r"insects/train/ant/000\.png: its values of 16 bits go up to 3,9\d\d at most, .* 18 of 18 such",
-    same_colour: r"folder:insects: every training picture has one and the same colour",
-    lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; wants train/<class>/\*\.png and test/",
-    shutil.rmtree: r"insects: no such folder; wants train/<class>/\*\.png",
+    same_colour: r"folder:insects: every training image has one and the same color",
+    lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; requires train/<class>",
+    shutil.rmtree: r"insects: no such folder; requires train/<class>/\*\.png",
 }
 
 
@@ -360,34 +359,3 @@ def test_hidden_files_are_passed_over_and_a_class_may_be_missing_from_test(place
     shutil.rmtree(place / "test/bee")
     data = load_dataset("folder:insects", place.parent)
     assert (len(data.train), data.num_classes, data.test.labels.unique().tolist()) == (18, 3, [0, 2])
-
-
-def test_what_does_not_fit_into_memory_is_said_with_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
-    load_dataset("folder:insects", place.parent, 83)
-    with pytest.raises(
-        DataError,
-        match=r"insects: 24 images of 500x500 take 0\.0 GB of memory, and 0\.0 GB while .* --set data.image_size=83",
-    ):
-        load_dataset("folder:insects", place.parent, 500)
-
-
-def test_memory_left_is_the_least_of_machine_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = memory.available_bytes()
-    assert whole is not None and whole > 1e8
-    for version, content in {
-        1: {"limit_in_bytes": "900", "usage_in_bytes": "700"},
-        2: {"max": "900", "current": "700"},
-    }.items():
-        mounted, _, _, (files, shared) = memory._GROUPS[version]
-        names = (str(tmp_path / f"v{version}"), *memory._GROUPS[version][1:])
-        monkeypatch.setitem(memory._GROUPS, version, names)
-        job = tmp_path / f"v{version}" / "slurm" / "job"
-        job.mkdir(parents=True)
-        (job / "memory.stat").write_text(f"{files} 300\n{shared} 100\n")
-        for name, text in content.items():
-            (job / f"memory.{name}").write_text(text)
-        line = "4:memory:/slurm/job/step\n3:cpu:/\n" if version == 1 else "0::/slurm/job/step\n"
-        assert mounted.startswith("/sys") and memory._of_groups(line) == [900 - 700 + 300 - 100]
-    (tmp_path / "v2" / "slurm" / "job" / "memory.max").write_text("max\n")
-    assert memory._of_groups("0::/slurm/job/step\n") == []

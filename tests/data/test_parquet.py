@@ -1,6 +1,7 @@
 """Parquet in the hub's layout: what is read, and how each kind of bad file is named."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from small_cifar10 import png, random_pixels, write_parquet
 
-from raykd.data import parquet, parquet_files, pictures
+from raykd.data import image_decoding, parquet, parquet_folder
 from raykd.data.types import Split
 from raykd.errors import DataError
 
@@ -20,8 +21,8 @@ LABELS = [*range(10)] * 2
 
 
 def read(*files: Path) -> Split:
-    wanted = pictures.Wanted(32, "CIFAR-10's are 32x32")
-    return parquet.read(files, parquet.Wanted(wanted, 10, "CIFAR-10's go from 0 to 9"))
+    wanted = image_decoding.TargetSize(32, "CIFAR-10's are 32x32")
+    return parquet.read(files, parquet.ExpectedRows(wanted, 10, "CIFAR-10's go from 0 to 9"))
 
 
 @pytest.mark.parametrize("image_column", ["img", "image"])
@@ -52,7 +53,7 @@ def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
 def test_layouts_of_the_hub_are_found_in_order(tmp_path: Path, names: list[str]) -> None:
     for name in reversed(names):
         write_parquet(tmp_path / name, PICTURES[:1], [0])
-    assert parquet_files.find(tmp_path) == {"train": tuple(tmp_path / name for name in names)}
+    assert parquet_folder.find_files(tmp_path) == {"train": tuple(tmp_path / name for name in names)}
 
 
 def test_several_files_are_one_part(tmp_path: Path) -> None:
@@ -64,15 +65,19 @@ def test_several_files_are_one_part(tmp_path: Path) -> None:
 def test_a_missing_numbered_file_is_noticed(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-00000-of-00003.parquet", PICTURES, LABELS)
     with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet: by its name one of 3 files, .* train-00001-"):
-        parquet_files.find(tmp_path)
+        parquet_folder.find_files(tmp_path)
 
 
 def test_identity_is_of_the_bytes_and_their_part_not_of_names(tmp_path: Path) -> None:
     one = write_parquet(tmp_path / "one.parquet", PICTURES, LABELS)
     same = write_parquet(tmp_path / "elsewhere" / "same.parquet", PICTURES, LABELS)
     other = write_parquet(tmp_path / "other.parquet", PICTURES, LABELS[::-1])
-    assert parquet.identity((one,), (other,)) == parquet.identity((same,), (other,))
-    identities = {parquet.identity(*parts) for parts in (((one,), (other,)), ((other,), (one,)), ((one, other), ()))}
+
+    def identity(train: Sequence[Path], test: Sequence[Path]) -> str:
+        return parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
+
+    assert identity([one], [other]) == identity([same], [other])
+    identities = {identity([one], [other]), identity([other], [one]), identity([one, other], [])}
     assert len(identities) == 3
 
 
@@ -88,7 +93,7 @@ def jpeg_of_size(width: int, height: int) -> bytes:
         (3, PICTURES[0], 10, "row 3 has label 10; CIFAR-10's go from 0 to 9"),
         (0, PICTURES[0], -1, "row 0 has label -1"),
         (19, PICTURES[0], None, "row 19 has no label"),
-        (2, None, 0, "row 2 has no picture"),
+        (2, None, 0, "row 2 has no image"),
         (8, jpeg_of_size(28, 32), 0, "row 8 is 28x32 pixels; CIFAR-10's are 32x32"),
         (8, b"no picture", 0, "row 8 is no PNG or JPEG"),
         (8, b"", 0, "row 8 is no PNG or JPEG"),
@@ -119,7 +124,7 @@ def test_a_null_struct_is_a_missing_picture(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"img": pa.array([{"bytes": PICTURES[0]}, None], kind), "label": [0, 1]})
     pq.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"train\.parquet: row 1 has no picture"):
+    with pytest.raises(DataError, match=r"train\.parquet: row 1 has no image"):
         read(tmp_path / "train.parquet")
 
 
@@ -128,7 +133,7 @@ def test_file_cut_short_is_named(tmp_path: Path, kept: float) -> None:
     path = write_parquet(tmp_path / "train.parquet", PICTURES, LABELS)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(DataError, match=r"train\.parquet: cut short or no Parquet file"):
+    with pytest.raises(DataError, match=r"train\.parquet: truncated or no Parquet file"):
         read(path)
 
 
@@ -137,7 +142,7 @@ def test_damaged_pages_are_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:40] = bytes(36)  # the first page's header; the footer stays whole
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"train\.parquet: cut short or no Parquet file"):
+    with pytest.raises(DataError, match=r"train\.parquet: truncated or no Parquet file"):
         read(path)
 
 
@@ -156,7 +161,7 @@ def test_damaged_pages_are_named(tmp_path: Path) -> None:
 def test_wrong_schema_names_the_columns_found_and_wanted(tmp_path: Path, table: pa.Table) -> None:
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(
-        DataError, match=r"train\.parquet: has the columns '.*wanted 'img' or 'image': struct"
+        DataError, match=r"train\.parquet: has the columns '.*requires 'img' or 'image': struct"
     ) as caught:
         read(tmp_path / "train.parquet")
     assert all(f"'{name}'" in str(caught.value) for name in table.column_names)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_runs import digits, recipe, run_of, train
 
 from raykd import models
-from raykd.data.names import NAMES
+from raykd.data.dataset_names import BUILT_IN
 from raykd.export.card import model_card
 from raykd.export.data_sources import source_of
 from raykd.export.export import FORMATS, export_run
@@ -141,7 +141,7 @@ def test_no_class_name_breaks_the_card(students):
     assert "a\\|b, &lt;script>, two lines, ---" in text and "<script" not in text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_card_has_origin_and_license_of_known_data(name):
     source = source_of(name)
     assert "raykd" not in source.origin + source.license and source.title != name

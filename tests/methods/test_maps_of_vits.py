@@ -17,18 +17,18 @@ from raykd.config import kinds
 from raykd.errors import ConfigError
 from raykd.methods import KD, FitNets, Method, StageMethod
 from raykd.methods.fitnets import hint_loss, regressor
-from raykd.models import Images, Model
+from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
-from raykd.models.timm_model import Timm, stages_of
+from raykd.models.timm_model import Timm, feature_stages
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.networks import Networks
-from raykd.training.state import Training, make_training
+from raykd.training.state import TrainState, make_train_state
 
 MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
 RESNET, WIDE_RESNET = (ResNet((1, 1, 1, 1), width) for width in (8, 16))
@@ -44,7 +44,7 @@ PAIRS: dict[str, tuple[Model, Model]] = {  # teacher, student
     "timm's vit to vit": (Timm("test_vit", 48), VIT6),
     "timm's convnext to resnet": (Timm("test_convnext", 32), RESNET),
 }
-CIFAR10 = Images(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+CIFAR10 = ImageSpec(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 12
 
 
@@ -53,8 +53,8 @@ def run_with(method: Method, pair: tuple[Model, Model], **changes: Any) -> Run:
     return run_of("distilled", method=method, teacher=recipe(model=pair[0]), student=made)
 
 
-def training_of(run: Run) -> Training:
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+def training_of(run: Run) -> TrainState:
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     training.objective.train()
     return training
 
@@ -130,7 +130,7 @@ def test_blocks_that_are_paired_are_those_that_the_documentation_names() -> None
     assert found is not None
     for name, blocks in zip(("vit_tiny", "vit6"), found.groups(), strict=True):
         network = models.build(models.find(name), CIFAR10, 0).network
-        assert [stage + 1 for stage in stages_of(network)] == [int(block) for block in blocks.split(",")]
+        assert [stage + 1 for stage in feature_stages(network)] == [int(block) for block in blocks.split(",")]
 
 
 def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
@@ -152,7 +152,7 @@ def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
 def test_maps_are_asked_of_teacher_and_student_where_the_method_needs_them(method: Method) -> None:
     run = run_with(method, PAIRS["vit to vit"])
     teacher = teacher_of(run)
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher)
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     given = training.objective.student(batch.images), teacher(batch)
     wanted = 4 if "features" in method.needs else 0
@@ -172,7 +172,7 @@ def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> Non
 
 @pytest.mark.parametrize("name", MAPS)
 def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykd.models.timm_model.stages_of", lambda network: [])
+    monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     with pytest.raises(ConfigError, match="the teacher's model gives no maps of its stages; take one that") as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
     assert "\n" not in str(caught.value)

@@ -14,14 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raykd import models
 from raykd.errors import ConfigError
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights
 
-CIFAR10 = Images(10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-SMALL = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+CIFAR10 = ImageSpec(10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+SMALL = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 
 # A model of each family of heads that timm has, the smallest there is.
 TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_resnet", "test_mambaout", "test_nfnet")
@@ -32,7 +32,7 @@ def pixels(num_images: int = 2, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def built(model: Model | str, images: Images = SMALL, seed: int = 0) -> ImageModel:
+def built(model: Model | str, images: ImageSpec = SMALL, seed: int = 0) -> ImageModel:
     return models.build(models.find(model), images, seed).eval()
 
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.errors import ConfigError
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import load_weights, split_key
 from raykd.spec.plan import make_plan
 from raykd.training.state import make_model
 
-IMAGES = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TINY = ResNet((1, 1, 1, 1), width=8)
 State = dict[str, Tensor]
 

@@ -7,12 +7,12 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
 from raykd import models
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 
-SMALL = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+SMALL = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TOKEN = ViT(depth=2, width=24, heads=3, patch=4, distillation_token=True)
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from raykd import models
-from raykd.models import ImageModel, Images, Model
+from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
-from raykd.models.timm_model import Timm, image_model, stages_of
+from raykd.models.timm_model import Timm, feature_stages, wrap_timm_network
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 
-SMALL = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+SMALL = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 SIX = ViT(depth=6, width=24, heads=3, patch=4)
 TOKEN = ViT(depth=6, width=24, heads=3, patch=4, distillation_token=True)
 SWIN = Timm("swin_s3_tiny_224", 32)
@@ -76,7 +76,7 @@ def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> 
 def test_stages_of_a_vit_end_with_the_quarters_of_its_depth(depth: int, blocks: list[int]) -> None:
     """`blocks` are counted from 1."""
     network = built(ViT(depth, 24, 3, 4)).network
-    assert [stage + 1 for stage in stages_of(network)] == blocks
+    assert [stage + 1 for stage in feature_stages(network)] == blocks
 
 
 @pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
@@ -127,11 +127,11 @@ def test_network_of_which_timm_tells_no_stages_has_no_maps_and_all_else() -> Non
     """As an NFNet of timm 1.0.16."""
     network = timm.create_model("test_resnet", num_classes=10)
     del network.feature_info
-    model = image_model(network, SMALL, SMALL.size).eval()
+    model = wrap_timm_network(network, SMALL, SMALL.size).eval()
     without = model(pixels())
     model.with_features = True
     outputs = model(pixels())
-    assert stages_of(network) == [] and outputs.features == ()
+    assert feature_stages(network) == [] and outputs.features == ()
     assert torch.equal(outputs.logits, without.logits)
 
 

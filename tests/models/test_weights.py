@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.errors import ConfigError
-from raykd.models import Images
+from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
@@ -24,11 +24,11 @@ from raykd.provenance import file_sha256
 from raykd.spec.plan import make_plan
 from raykd.training.state import make_model
 
-IMAGES = Images(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TINY = ResNet((1, 1, 1, 1), width=8)
 
 
-def network(model: ResNet | Timm = TINY, images: Images = IMAGES, seed: int = 0) -> nn.Module:
+def network(model: ResNet | Timm = TINY, images: ImageSpec = IMAGES, seed: int = 0) -> nn.Module:
     return models.build(model, images, seed).network
 
 

@@ -19,7 +19,7 @@ from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_queue import plan_jobs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import make_plan
-from raykd.store.records import ImportFindings
+from raykd.store.records import ImportCheck
 from raykd.store.run_store import RunStore
 
 ONE_CPU = Workers(cpus=1)
@@ -90,7 +90,7 @@ def test_a_refusal_that_is_recorded_is_raised_by_the_plan_too(tmp_path) -> None:
     (teacher,) = make_plan(experiment, digits(), NO_WEIGHTS, ("teacher",)).runs
     folder = RunStore(options.results).folder(teacher)
     folder.write_record(
-        record_of(teacher, status="failed", imported=ImportFindings(1.0, 9, "it does not fit", ("beware",)))
+        record_of(teacher, status="failed", imported=ImportCheck(1.0, 9, "it does not fit", ("beware",)))
     )
     with pytest.raises(ConfigError, match=r"misfit\.safetensors: it does not fit; beware"):
         run_experiments([experiment], options, Console(file=io.StringIO()))

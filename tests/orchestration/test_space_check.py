@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_it_is_refused_with_field_value_and_remedy(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if what.startswith("maps"):  # a ViT then is as the few networks of which timm tells no stages
-        monkeypatch.setattr("raykd.models.timm_model.stages_of", lambda network: [])
+        monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     changes, space, words = REFUSED[what]
     with pytest.raises(ConfigError) as caught:
         search(space, tmp_path / "results", **changes)

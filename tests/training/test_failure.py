@@ -11,7 +11,7 @@ from small_runs import CPU, digits, recipe, run_of
 from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
-from raykd.training.failure import failure_of, loses_gpu, rejecting_configuration
+from raykd.training.failure import classify_failure, loses_gpu, rejecting_configuration
 from raykd.training.loop import fit
 from raykd.training.train_one import RunLocked
 
@@ -47,7 +47,7 @@ from raykd.training.train_one import RunLocked
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__} {value}"[:40],
 )
 def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> None:
-    assert failure_of(error) == failure
+    assert classify_failure(error) == failure
 
 
 @pytest.mark.parametrize("text", ["CUDA error: x", "Triton Error [CUDA]: x", "NCCL communicator was aborted on rank 1"])

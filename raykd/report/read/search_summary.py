@@ -15,53 +15,33 @@ from raykd.errors import ConfigError, flattened
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import Baseline, Candidate, Confirmation, SearchSummary
 from raykd.report.read.search_trials import runs_of, studied_trials, summarize_trials
-from raykd.report.stats.statistics import Pair, PairedGain, paired_gain
-from raykd.spec.search import METRICS, Search
+from raykd.spec.search import Search
 from raykd.store.codec import read_record, require_record
 from raykd.store.damage import damaged
 from raykd.store.records import ConfirmationRecord, SearchRecord
 
-WINNER = "the winner"
-
 
 def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confirmation | None:
-    """None where nothing is confirmed yet. `is_whole` where it is of as many settings and of the `seeds` asked for.
-
-    Raises: RaykdError naming the file when it is corrupt.
-    """
+    """Return the confirmation of `search`, None before there is one. Raises DamagedFile."""
     record = read_record(ConfirmationRecord, path)
     if record is None:
         return None
     candidates = tuple(
         Candidate(row.trial, row.setting, row.values, flattened(row.failed or "")) for row in record.candidates
     )
-    winner, own = candidates[record.winner], next((one for one in candidates if one.trial is None), None)
-    row = record.baseline
-    baseline = Baseline(row.setting, row.values, flattened(row.failed or ""))
-    num_found = sum(one.trial is not None for one in candidates)
-
-    def gain_over(reference: Sequence[float], comparisons: int) -> PairedGain | None:
-        less = METRICS[record.metric] == "min"
-        values = zip(record.seeds, reference, winner.values, strict=True)
-        pairs = [Pair(seed, was, now, less) for seed, was, now in values] if reference else []
-        return paired_gain(pairs, WINNER, comparisons)
-
+    baseline = record.baseline
     return Confirmation(
         record.metric,
         record.seeds,
         candidates,
-        baseline,
-        winner,
-        # The winner is the best of `num_found` that could have beaten the experiment's own setting, and the best of
-        # all candidates, its own included, that could have beaten the baseline. Failed ones count: they were tried.
-        over_default=None if own is None or own is winner else gain_over(own.values, num_found),
-        over_baseline=gain_over(baseline.values, len(candidates)),
+        Baseline(baseline.setting, baseline.values, flattened(baseline.failed or "")),
+        candidates[record.winner],
         runs_of_winner=record.candidates[record.winner].runs,
-        is_whole=record.asked == search.confirm and record.seeds == tuple(seeds),
+        is_complete=record.asked == search.confirm and record.seeds == tuple(seeds),
     )
 
 
-def summaries_of_searches(results: Path) -> tuple[SearchSummary, ...]:
+def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
     """Every search under `results`, by family and name; () where there is none.
 
     Raises: RaykdError naming the file when one is corrupt.

@@ -1,0 +1,205 @@
+"""Decode PNG and JPEG files to RGB pixels of one size, in several threads.
+
+An image is rotated as its EXIF requires. Gray, palette and CMYK become RGB, an alpha channel is dropped, and of 16 bits
+the upper 8 are kept. If an image may be resized, its middle square is (bicubic, antialiased).
+"""
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from raykd.data.image_metadata import JPEG, PNG, StrippedImage, strip_metadata
+from raykd.data.regular_files import REDOWNLOAD
+from raykd.errors import DataError
+
+_FORMATS = ("PNG", "JPEG")
+_MAX_THREADS = 8  # several workers of a node may read concurrently
+_CHUNK = 1024  # images handed to the threads at a time: after a damaged one, no more than these are decoded
+_DARK = 1 << 14  # a maximum of 16 bits below this leaves fewer than 64 of 256 gray levels
+_MAX_DARK = 0.1  # the fraction of images that may be dark
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The first bytes of files that are often named like a PNG or JPEG, and the remedy.
+_CONVERT = "convert it to PNG or JPEG"
+_OTHER_FORMATS = (
+    (rb"version https://git-lfs", "it is a Git LFS pointer and not the file itself; run: git lfs pull"),
+    (rb"\s*<(!doctype|html|\?xml)", f"it is a web page or XML and not the file itself; {REDOWNLOAD}"),
+    (rb"RIFF....WEBP", f"it is a WEBP by its content; {_CONVERT}"),
+    (rb"GIF8", f"it is a GIF by its content; {_CONVERT}"),
+    (rb"BM....\0\0\0\0", f"it is a BMP by its content; {_CONVERT}"),
+    (rb"II\*\0|MM\0\*", f"it is a TIFF by its content; {_CONVERT}"),
+    (rb"....ftyp(hei|hev|mif1|avif)", f"it is a HEIC or AVIF by its content; {_CONVERT}"),
+    (rb"\0*$", f"it is empty or all zeros; {REDOWNLOAD}"),
+)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half of the limit, without a file name
+
+
+@dataclass(frozen=True)
+class TargetSize:
+    """image_size: pixels per side. refusal: the end of the error for an image of another size; None to resize it."""
+
+    image_size: int
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """pixels: uint8 [image_size, image_size, 3]. maximum_16_bit: the highest value, of a PNG with 16 bits per channel.
+
+    The maximum is taken before resizing. Pillow reads the upper 8 bits of 16-bit color: the true maximum is then less
+    than 256 below this one.
+    """
+
+    pixels: np.ndarray
+    maximum_16_bit: int | None = None
+
+
+def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
+    """Decode one image.
+
+    Raises: DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
+    """
+    size = (target.image_size, target.image_size)
+    stripped = strip_metadata(encoded)
+    with _opened(where, stripped) as image:
+        width, height = image.size  # known before the pixels are decoded: refusing a huge image costs nothing
+        if (width, height) == size or target.refusal is None:
+            rotated = _rotated(_as_rgb(image), stripped.orientation)
+            maximum = _maximum_16_bit(image, rotated) if stripped.bits == 16 else None
+            fitted = rotated if rotated.size == size else ImageOps.fit(rotated, size, Image.Resampling.BICUBIC)
+            return DecodedImage(np.asarray(fitted), maximum)
+    raise DataError(f"{where} is {width}x{height} pixels; {target.refusal}")
+
+
+def decode_all(
+    pixels: np.ndarray, read: Callable[[int], tuple[str, bytes]], target: TargetSize
+) -> list[tuple[str, int]]:
+    """Fill uint8 [N, image_size, image_size, 3]; `read` returns the source of image i, for messages, and its bytes.
+
+    Returns: (source, highest value) of each image with 16 bits per channel, for `require_full_range`.
+    Raises: DataError for the first image that is damaged or refused.
+    """
+
+    def fill(index: int) -> tuple[str, int] | None:
+        where, encoded = read(index)
+        decoded = decode(where, encoded, target)
+        pixels[index] = decoded.pixels
+        return None if decoded.maximum_16_bit is None else (where, decoded.maximum_16_bit)
+
+    return [maximum for maximum in map_in_threads(fill, range(len(pixels))) if maximum is not None]
+
+
+def require_full_range(maxima: Sequence[tuple[str, int]]) -> None:
+    """Refuse 16-bit images whose values need fewer bits: only the upper 8 bits are kept, which are then nearly 0.
+
+    Some images are dark, so _MAX_DARK of them may be; one that is black throughout loses nothing.
+    """
+    dark = [(where, maximum) for where, maximum in maxima if 0 < maximum < _DARK]
+    if len(dark) > _MAX_DARK * len(maxima):
+        where, maximum = dark[0]
+        raise DataError(
+            f"{where}: its values of 16 bits go up to {maximum:,} at most, of 65,535, as in {len(dark)} of "
+            f"{len(maxima)} such images; only the upper 8 bits are read, which leaves {maximum // 256 + 1} of 256 "
+            "levels: multiply the values to fill 16 bits, or store 8 bits"
+        )
+
+
+def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Return function(item) for each item, in order. Reading, hashing and decoding release the GIL."""
+    results: list[Any] = []
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="raykd-images") as threads:
+        for first in range(0, len(items), _CHUNK):
+            results += threads.map(function, items[first : first + _CHUNK])
+    return results
+
+
+def target_size(image_size: int | None, where: str, encoded: bytes) -> TargetSize:
+    """Return `image_size` if it is set; otherwise the size of the first image (`encoded`), which all must then have."""
+    if image_size is not None:
+        return TargetSize(image_size)
+    size = square_size(where, encoded)
+    return TargetSize(
+        size,
+        f"the first is {size}x{size}, and a run requires one size; give it with --set data.image_size={size}: "
+        "the middle of each image is resized to it",
+    )
+
+
+def square_size(where: str, encoded: bytes) -> int:
+    """Return the pixels per side of an image. Raises: DataError if it is no square, or no image."""
+    with _opened(where, strip_metadata(encoded)) as image:
+        width, height = image.size
+    if width != height:
+        raise DataError(
+            f"{where} is {width}x{height} pixels, and a run requires squares of one size; give it with "
+            f"--set data.image_size={min(width, height)}: the middle of each image is resized to it"
+        )
+    return width
+
+
+def describe_other_format(encoded: bytes) -> str | None:
+    """Return the format of a file that is neither PNG nor JPEG, with the remedy; None if it is not recognized."""
+    return next((text for pattern, text in _OTHER_FORMATS if re.match(pattern, encoded[:64], re.DOTALL | re.I)), None)
+
+
+@contextmanager
+def _opened(where: str, stripped: StrippedImage) -> Iterator[Image.Image]:
+    """Open an image; whatever Pillow raises inside becomes a DataError that begins with `where`."""
+    try:
+        with Image.open(io.BytesIO(stripped.encoded), formats=_FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        if stripped.encoded.startswith((PNG, JPEG)):
+            raise _undecodable(where, "damaged, or of a kind that Pillow does not read") from error
+        remedy = describe_other_format(stripped.encoded) or "store one of these"
+        raise DataError(f"{where} is no PNG or JPEG; {remedy}") from error
+    except Image.DecompressionBombError as error:
+        pixels, limit = (f"{int(number):,}" for number in re.findall(r"\d+", str(error))[:2])
+        raise DataError(f"{where} has {pixels} pixels, and {limit} is the limit; make it smaller") from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # Pillow passes on its decoders' errors: struct.error, OverflowError and others
+        if "memory" in str(error):  # OSError of a decoder whose allocation failed
+            raise MemoryError(str(error)) from error
+        raise _undecodable(where, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _undecodable(where: str, reason: str) -> DataError:
+    return DataError(
+        f"{where} is a PNG or JPEG that cannot be decoded ({reason}); {REDOWNLOAD}, or save it again as PNG"
+    )
+
+
+def _rotated(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+
+
+def _maximum_16_bit(image: Image.Image, rgb: Image.Image) -> int:
+    """Return the highest value of a 16-bit image. rgb: the same image with 8 bits."""
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())
+    return int(np.asarray(rgb).max()) * 256 + 255
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit gray; Pillow would clip values above 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P":
+        image = image.convert("RGBA")  # Pillow warns of a transparent palette otherwise
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,71 @@
+"""Folders of regular files: whatever cannot be read like a file is refused before it is opened.
+
+Opening a FIFO waits for a writer that may never come, and a device has no end.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from raykd.errors import DataError
+
+REDOWNLOAD = "copy or download it again"
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (a named pipe)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# Written by file managers and archive tools beside users' files, in lower case.
+_LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
+
+
+def require_regular_file(path: Path) -> None:
+    """Raise DataError unless `path` is a regular file, or a link to one."""
+    mode = _status(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a folder with the name of a file; rename it, or move its files out")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is {_KINDS.get(stat.S_IFMT(mode), 'of an unknown kind')}, not a file; remove it")
+
+
+def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """Yield every entry below `folder` that is neither hidden nor a folder, following links.
+
+    suffixes: of files, in lower case; a folder with such a suffix is yielded, to be refused. ancestors: device and
+    inode of each folder on the way down to `folder`.
+
+    Raises: DataError for a link to one of the ancestors, which would never end.
+    """
+    status = _status(folder)
+    key = (status.st_dev, status.st_ino)
+    if key in ancestors:
+        raise DataError(f"{folder}: is a link to a folder above it, so that its files never end; remove the link")
+    for entry in list_folder(folder):
+        if entry.is_dir() and entry.suffix.lower() not in suffixes:
+            yield from walk(entry, suffixes, (*ancestors, key))
+        else:
+            yield entry
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return the entries of `folder`, sorted by name, without hidden ones and leftovers of file managers."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        if path.is_symlink():
+            target = path.readlink()
+            raise DataError(f"{path}: is a link to {target}, which cannot be followed; remove the link") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error

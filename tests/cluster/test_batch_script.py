@@ -1,0 +1,240 @@
+"""slurm/ray_cluster.slurm and site.sh by bash alone, in a repository whose boot prints what it is given."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BOOT = "import os, sys; print(sys.argv[1:], os.environ['VIRTUAL_ENV'], os.environ['RAYKD_TMP'])\n"
+MODULE = """module() {{ echo "module $*"; {action}; }}; export -f module; """
+LOADS = "LOADEDMODULES=${LOADEDMODULES:-}:$2; export LOADEDMODULES"
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A repository with the real scripts, a boot that reports, and a virtual environment."""
+    shutil.copytree(repository / "slurm", tmp_path / "slurm")
+    (tmp_path / "raykd/cluster").mkdir(parents=True)
+    (tmp_path / "raykd/cluster/boot.py").write_text(BOOT)
+    make_venv(tmp_path / ".venv")
+    return tmp_path
+
+
+def make_venv(path: Path) -> Path:
+    (path / "bin").mkdir(parents=True)
+    python = path / "bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return path
+
+
+def run(
+    copy: Path, *words: str, before: str = "", chdir: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """As Slurm would: another directory's copy of the script, SLURM_SUBMIT_DIR, an empty environment.
+
+    chdir: sbatch's --chdir, where it is not the directory that sbatch is called in.
+    """
+    script = 'exec bash "$0" "$@"'
+    environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home"), "SLURM_SUBMIT_DIR": str(copy)} | env
+    command = ["bash", "-c", before + script, str(copy / "slurm/ray_cluster.slurm"), *words]
+    folder = chdir or environ["SLURM_SUBMIT_DIR"] or copy
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_arguments_reach_boot_as_they_are(copy: Path) -> None:
+    words = ["it's $(touch pwned).py", "a  b", "", ";", '"', "--"]
+    done = run(copy, *words)
+    assert done.returncode == 0, done.stderr
+    assert str(["--", *words]) in done.stdout
+
+
+def test_bash_without_a_clock_of_its_own_starts_the_job(copy: Path) -> None:
+    """bash 4.4, as of Enterprise Linux 8, has no EPOCHREALTIME."""
+    (copy / "raykd/cluster/boot.py").write_text(
+        "import os, time; print(time.time() - float(os.environ['RAYKD_JOB_START']))"
+    )
+    (copy / "older.sh").write_text("unset EPOCHREALTIME\n")
+    done = run(copy, BASH_ENV=str(copy / "older.sh"))
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout.split()[-1]) < 3600
+
+
+def test_repositorys_environment_is_the_fallback_and_says_so(copy: Path) -> None:
+    done = run(copy)
+    assert done.stdout.startswith(f"raykd: no virtual environment at {copy}/home/.venvs/edl; using {copy}/.venv\n")
+    assert f"{copy}/.venv /tmp" in done.stdout
+
+
+def test_users_environment_comes_first(copy: Path) -> None:
+    own = make_venv(copy / "home/.venvs/edl")
+    assert run(copy).stdout == f"['--'] {own} /tmp\n"
+
+
+def test_named_environment_must_exist(copy: Path) -> None:
+    done = run(copy, RAYKD_VENV="/nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("raykd: no Python at /nowhere/bin/python; ")
+
+
+def test_modules_are_loaded_where_the_command_exists(copy: Path) -> None:
+    done = run(copy, before=MODULE.format(action=LOADS))
+    assert done.returncode == 0, done.stderr
+    assert "module load Python/3.11.3-GCCcore-12.3.0\nmodule load CUDA/12.1.1\n" in done.stdout
+
+
+@pytest.mark.parametrize("action", ["return 1", "return 0"])  # Tcl modules of old return 0 all the same
+def test_module_that_does_not_load_ends_the_job(copy: Path, action: str) -> None:
+    done = run(copy, before=MODULE.format(action=action))
+    assert done.returncode == 2
+    assert "Python/3.11.3-GCCcore-12.3.0" in done.stderr.splitlines()[0]
+    assert "['--']" not in done.stdout
+
+
+def test_other_directory_is_refused(copy: Path) -> None:
+    done = run(copy, SLURM_SUBMIT_DIR="/")
+    assert done.returncode == 2
+    assert done.stderr == "raykd: submitted from /, which is not the repository: cd to its root and submit again\n"
+
+
+def test_script_run_by_hand_says_how_to_submit(copy: Path) -> None:
+    done = run(copy, SLURM_SUBMIT_DIR="")
+    assert done.returncode == 2
+    assert done.stderr.startswith("raykd: this is a batch script; submit it: sbatch slurm/ray_cluster.slurm ")
+
+
+def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repository: Path) -> None:
+    """The submit scripts source site.sh too, and sbatch hands what they export on to the job."""
+
+    def scratch(**env: str) -> str:
+        command = ["bash", "-c", "source slurm/site.sh; printenv RAYKD_SCRATCH || echo not set"]
+        environ = {"PATH": os.environ["PATH"], "HOME": "/root", "TMPDIR": "/scratch/me"} | env
+        return subprocess.run(command, cwd=repository, env=environ, capture_output=True, text=True, check=True).stdout
+
+    assert scratch() == "not set\n"
+    assert scratch(SLURM_JOB_ID="7") == "/scratch/me\n"
+    assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "what a person exports wins"
+
+
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path) -> Path:
+    """A repository whose submit scripts print sbatch's words with --dry-run."""
+    shutil.copytree(repository / "slurm", tmp_path / "slurm")
+    (tmp_path / "raykd").symlink_to(repository / "raykd")
+    make_venv(tmp_path / ".venv")
+    return tmp_path
+
+
+def dry_run(checkout: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The experiments' jobs, a line of words each, on stderr."""
+    command = ["bash", str(checkout / "slurm/submit_experiments.sh"), "--dry-run", *words]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(checkout / "home")} | env
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+
+
+def jobs_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+    """sbatch's words by the job's name."""
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stderr.splitlines()]
+    return {next(word for word in words if word.startswith("--job-name=")).split("=")[1]: words for words in lines}
+
+
+@pytest.mark.parametrize("words", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
+def test_report_of_the_graph_of_jobs_reads_where_the_others_write(checkout: Path, words: list[str]) -> None:
+    done = dry_run(checkout, "--", *words)
+    wrapped = jobs_of(done)["raykd-report"][-1]
+    assert wrapped.rstrip().endswith("--results=/far\\ away")
+    assert "it writes /far away/report/index.html" in done.stdout
+
+
+def test_report_of_the_graph_of_jobs_takes_no_gpu_option(checkout: Path) -> None:
+    options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
+    jobs = jobs_of(dry_run(checkout, *options, "-A", "me"))
+    wanted = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
+    assert sorted(jobs["cnn-teacher"][3:-7]) == sorted(wanted)
+    report = jobs["raykd-report"]
+    assert report[3:7] == ["-p", "big", "-A", "me"]
+    assert not [word for word in report if "gpu" in word or "gres" in word or word == "--exclusive"]
+
+
+def test_option_that_cannot_be_translated_ends_the_submission_before_a_job(checkout: Path) -> None:
+    done = dry_run(checkout, "--gpus=3", "--nodes=2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("raykd: --gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N")
+
+
+@pytest.mark.parametrize("version", ["CUDA/12.1.1", "CUDA/12.1.1/gcc"])
+def test_module_without_a_version_is_loaded_as_the_sites_default(copy: Path, version: str) -> None:
+    name_modules(copy, "CUDA")
+    done = run(copy, before=MODULE.format(action=f"export LOADEDMODULES={version}"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_alias_of_a_module_is_loaded_under_its_own_name(copy: Path) -> None:
+    name_modules(copy, "newest-cuda")
+    loaded = MODULE.format(action="export LOADEDMODULES=GCC/12:CUDA/12.1.1")
+    assert run(copy, before=loaded, LOADEDMODULES="GCC/12").returncode == 0
+
+
+def test_module_system_that_reports_failures_is_believed(copy: Path) -> None:
+    """An alias of what is loaded already changes nothing."""
+    name_modules(copy, "newest-cuda")
+
+    def code(action: str) -> int:
+        module = MODULE.format(action=action)
+        return run(copy, before=module, LOADEDMODULES="CUDA/12.1.1", LMOD_CMD="/lmod").returncode
+
+    assert (code("return 0"), code("return 1")) == (0, 2)
+
+
+def test_older_version_of_a_module_is_not_the_one_that_was_named(copy: Path) -> None:
+    name_modules(copy, "CUDA/12.1.1")
+    done = run(copy, before=MODULE.format(action="return 0"), LOADEDMODULES="CUDA/11.0")
+    assert done.returncode == 2 and "module CUDA/12.1.1 is not loaded" in done.stderr
+
+
+def test_module_function_may_read_unset_variables_and_run_commands_that_fail(copy: Path) -> None:
+    action = f"echo $UNSET_BY_THE_SITE; false; false | true; {LOADS}"
+    done = run(copy, before=MODULE.format(action=action))
+    assert done.returncode == 0, done.stderr
+
+
+def test_sites_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: Path) -> None:
+    with (copy / "slurm/site.sh").open("a") as file:
+        file.write("\necho $UNSET_BY_THE_SITE\nfalse\n")
+    with (copy / "slurm/environment.sh").open("a") as file:
+        file.write("\necho $- $(shopt -po pipefail)\n")
+    done = run(copy)
+    assert done.returncode == 0, done.stderr
+    strict = next(line for line in done.stdout.splitlines() if line.endswith("set -o pipefail"))
+    assert {"e", "u"} <= set(strict.split()[0])
+
+
+def test_sites_file_that_is_no_bash_is_named(copy: Path) -> None:
+    (copy / "slurm/site.sh").write_text("RAYKD_MODULES=(CUDA\n")
+    done = run(copy)
+    assert done.returncode == 2 and "raykd: slurm/site.sh is not valid bash" in done.stderr
+
+
+def test_python_of_another_installation_is_forgotten(copy: Path) -> None:
+    done = run(copy, PYTHONHOME="/nowhere", PYTHONPLATLIBDIR="lib32", PYTHONSAFEPATH="1")
+    assert done.returncode == 0, done.stderr
+    assert "['--']" in done.stdout
+
+
+def test_repository_is_where_chdir_says(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """sbatch --chdir=/home/raykd /home/raykd/slurm/ray_cluster.slurm, from the home directory."""
+    home = tmp_path_factory.mktemp("home")
+    (copy / "raykd/cluster/boot.py").write_text("import os; print(os.getcwd(), os.environ['SLURM_SUBMIT_DIR'])\n")
+    assert run(copy, chdir=copy, SLURM_SUBMIT_DIR=str(home)).stdout.endswith(f"{copy} {copy}\n")
+    assert run(copy, chdir=home).stdout.endswith(f"{copy} {copy}\n"), "and --chdir may be for the output alone"
+
+
+def name_modules(copy: Path, *names: str) -> None:
+    """As the site's file has it."""
+    with (copy / "slurm/site.sh").open("a") as file:
+        file.write(f"\nRAYKD_MODULES=({' '.join(names)})\n")

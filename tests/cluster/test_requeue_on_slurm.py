@@ -1,0 +1,96 @@
+"""A job cut off by the warning before its time limit: it goes back into the queue and on to the same bits."""
+
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+import small_experiment
+from run_by_several import train_by_two
+from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
+from testbed import Testbed
+
+from raykd.store.run_store import RunStore
+
+pytestmark = pytest.mark.slurm
+
+ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
+BOOT_TIMEOUT_S = 60
+BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
+
+
+def warn(slurm: Testbed, job_id: int) -> None:
+    """As Slurm does before the time limit, to the batch script alone."""
+    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
+
+
+def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    words = [*small_experiment.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
+    job_id = slurm.sbatch(["--nodes=2", *ONE_CPU, SCRIPT, *words], repository)
+    slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
+    warn(slurm, job_id)
+    slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
+    start_now(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=180)
+    assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
+    assert f"interrupted: requeueing job {job_id}" in job.output
+    assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
+    assert leftovers(slurm) == []
+    (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
+    folder = RunStore(tmp_path / "results").folder(teacher)
+    assert (folder.require_record().resumes, folder.require_record().compute.workers) == (1, (2,))
+    assert folder.best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "why"),
+    [
+        (["--no-requeue"], {}, "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"),
+        ([], {"RAYKD_MAX_REQUEUES": "0"}, "it was requeued 0 times (RAYKD_MAX_REQUEUES)"),
+    ],
+    ids=["forbidden", "budget"],
+)
+def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
+    slurm: Testbed, repository: Path, options: list[str], env: dict[str, str], why: str
+) -> None:
+    words = [str(DRIVERS / "waits_for_signal.py"), "a  b", "$(id)"]
+    job_id = slurm.sbatch([*ONE_CPU, *options, SCRIPT, *words], repository, env)
+    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
+    warn(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=15)
+    assert (job.exit_code, "interrupted by SIGUSR2 while Ray was starting" in job.output) == (75, True), job.output
+    line = shlex.join(["sbatch", SCRIPT, *words])
+    assert f"interrupted and not requeued: {why}; to resume: cd {repository} && {line}" in job.output
+    assert leftovers(slurm) == []
+
+
+def test_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None:
+    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
+    slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", str(job_id)])
+    job = slurm.wait(job_id, timeout_s=15)
+    assert job.state == "CANCELLED" and "requeu" not in job.output
+    assert leftovers(slurm) == []
+
+
+def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    """As one whose time limit is shorter than the warning before it."""
+    words = [*small_experiment.words(tmp_path / "results"), "--stage", "teacher"]
+    job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
+    for number in range(3):
+        while slurm.output(job_id).count("starting Ray") <= number:
+            assert slurm.job(job_id)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), slurm.output(job_id)
+            time.sleep(0.1)
+        warn(slurm, job_id)
+        if number < 2:
+            while slurm.output(job_id).count("DUE TO JOB REQUEUE") <= number:
+                time.sleep(0.1)
+            start_now(slurm, job_id)
+    job = slurm.wait(job_id, timeout_s=60)
+    assert (job.state, job.exit_code) == ("FAILED", 75), job.output
+    assert "interrupted and not requeued: 2 restarts in a row trained no new step" in job.output
+    assert not (repository / f".raykd-job-{job_id}.json").exists() and leftovers(slurm) == []

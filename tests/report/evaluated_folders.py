@@ -1,0 +1,46 @@
+"""Run folders with all metrics, costs and usage of a run."""
+
+from typing import Any
+
+TIMING = {"median": 2.0, "p10": 1.5, "p90": 3.0, "passes": 50, "batch_size": 1}
+COSTS = {
+    "shape": "ab",
+    "device": "NVIDIA H100",
+    "precision": "bf16",
+    "threads": None,
+    "image_size": 32,
+    "torch": "2.15.0",
+    "parameters": 78_042,
+    "flops": 506_865_664,
+    "latency_ms": TIMING,
+    "images_per_s": TIMING | {"median": 51234.5, "p10": 50000.0, "p90": 52000.0, "batch_size": 256},
+}
+
+
+def metrics(top1: float, **changes: Any) -> dict[str, Any]:
+    """Return the fields of test.json and val.json beside top1, for two classes and 100 images."""
+    right = round(top1)
+    return {
+        "nll": 1 - top1 / 100,
+        "num_images": 100,
+        "top5": None,
+        "ece": 0.01 * (100 - top1),
+        "brier": 0.02 * (100 - top1),
+        "agreement": None,
+        "teacher_kl": None,
+        "classes": ["cat", "dog"],
+        "class_top1": [top1, None],
+        "confusion": [[right, 100 - right], [0, 0]],
+        "reliability": {"count": [0, 100], "confidence": [None, 0.9], "accuracy": [None, top1 / 100]},
+        **changes,
+    }
+
+
+def evaluated(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
+    """Write a run with all files, and return its name."""
+    name = results.run(family, stage, seed, top1, metrics=metrics(top1, **changes))
+    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **metrics(top1)})
+    results.write(f"{family}/{name}/costs.json", COSTS)
+    piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100", "joules": 12_000.0 + seed, "no_joules_because": None}
+    results.write(f"{family}/{name}/usage/0.json", {"run": name, "pieces": [piece, piece]})
+    return name

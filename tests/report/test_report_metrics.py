@@ -1,0 +1,225 @@
+"""Metrics, costs and usage of runs: reading, checks, spreads, gains and tables."""
+
+import csv
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from evaluated_folders import evaluated
+
+from raykd.errors import RaykdError
+from raykd.report.build import build
+from raykd.report.read.collect import collect
+from raykd.report.render.page import render_page
+from raykd.report.render.terminal import render_text
+
+
+@pytest.fixture(autouse=True)
+def without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures take two seconds, and nothing here is about them."""
+    monkeypatch.setattr("raykd.report.build.render_page", lambda *_: b"")
+
+
+def family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
+    results.plan(
+        name,
+        baseline=[evaluated(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
+        distilled=[
+            evaluated(results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes)
+            for seed, top1 in enumerate(distilled)
+        ],
+    )
+
+
+def summary_json(results) -> dict[str, Any]:
+    return json.loads((results.root / "report" / "summary.json").read_text())
+
+
+def test_a_runs_files_are_read_as_they_were_written(results):
+    family(results)
+    (found,) = collect(results.root)
+    run = found.stage("distilled")[1]
+    assert run.test.numbers == pytest.approx(
+        {"top1": 91.0, "nll": 0.09, "ece": 0.09, "brier": 0.18, "agreement": 81.0, "teacher_kl": 0.5}
+    )
+    assert (run.val.top1, run.test.classes) == (92.0, ("cat", "dog"))
+    assert run.test.class_top1 == (91.0, None) and run.test.confusion == ((91, 9), (0, 0))
+    assert run.test.reliability.accuracy == (None, 0.91)
+    assert (run.costs.flops, run.costs.latency_ms.p90, run.costs.images_per_s.batch_size) == (506_865_664, 3.0, 256)
+    assert (run.usage.gpu_seconds, run.usage.joules) == (120.0, 24_002.0)
+
+
+def test_missing_metrics_are_blank(results):
+    results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
+    report = build(results.root)
+    stage = report.summaries[0].stage("distilled")
+    assert (stage.costs, stage.gpu_seconds, stage.joules, stage.reliability, stage.class_top1) == (
+        (),
+        None,
+        None,
+        None,
+        (),
+    )
+    assert list(report.summaries[0].gains) == ["top1", "nll"] and list(stage.val) == []
+    rows = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    assert all(row["flops"] is None and row["joules"] is None for row in rows)
+    text = render_text(report, in_full=True)
+    assert "NLL (nats)" in text and "calibration" not in text and "GFLOPs" not in text
+
+
+def test_a_spread_covers_the_runs_that_have_the_metric(results):
+    old = results.run("cnn", "baseline", 0, 80.0)
+    results.plan("cnn", baseline=[old, *(evaluated(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
+    stage = build(results.root).summaries[0].stage("baseline")
+    assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
+    assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "complaint"),
+    [
+        ("test.json", "confusion", [[1, 2]], r"different sizes: \[1, 2\]"),
+        ("test.json", "confusion", [[90, 10], [0, 1]], "confusion has 101 images, num_images is 100"),
+        ("test.json", "confusion", [[90.5, 9.5], [0, 0]], "field 'confusion.0.0' is 90.5, not a whole number"),
+        ("test.json", "confusion", 3, "field 'confusion' is 3, not a list"),
+        ("test.json", "class_top1", [101.0, 5.0], r"field 'class_top1\.0' is 101\.0"),
+        ("test.json", "class_top1", [True, 5.0], r"field 'class_top1\.0' is True"),
+        ("test.json", "classes", ["cat"], "different sizes"),
+        ("val.json", "nll", -1, "field 'nll' is -1"),
+        ("val.json", "reliability", {"count": [1], "confidence": [0.5], "accuracy": []}, "bins without a count"),
+        (
+            "val.json",
+            "reliability",
+            {"count": [1], "confidence": [1.5], "accuracy": [1]},
+            r"field 'reliability\.confidence\.0' is 1\.5",
+        ),
+        ("costs.json", "flops", -5, "field 'flops' is -5"),
+        ("costs.json", "latency_ms", {"median": 1}, "field 'latency_ms.p10' is missing"),
+        ("usage/0.json", "pieces", [{"seconds": 1.0}], "field 'pieces.0.gpus' is missing"),
+        ("usage/0.json", "pieces", [3], "field 'pieces.0' is 3, not an object"),
+    ],
+)
+def test_an_invalid_number_is_named_with_its_file(results, file, field, value, complaint):
+    results.plan("cnn", baseline=[evaluated(results, "cnn", "baseline", 0, 88.0)])
+    path = results.root / "cnn" / "baseline-net-s0-ab12" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(RaykdError, match=complaint) as caught:
+        collect(results.root)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_joules_of_workers_add_up_and_are_none_if_a_part_is_unknown(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "no_joules_because": "0.5 of the GPU"}
+    results.write(f"cnn/{name}/usage/1.json", {"run": name, "pieces": [piece]})
+    results.plan("cnn", distilled=[name])
+    usage = collect(results.root)[0].runs[0].usage
+    assert (usage.gpu_seconds, usage.joules, usage.no_joules_because) == (145.0, None, ("0.5 of the GPU",))
+
+
+def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    path = results.root / "cnn" / name / "usage" / "0.json"
+    results.plan("cnn", distilled=[name])
+    assert build(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"since": "2026-11-23T13:00:00+00:00"}))
+    stage = build(results.root).summaries[0].stage("distilled")
+    assert (stage.gpu_seconds, stage.joules) == (None, None)
+    (row,) = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    assert (row["gpu_seconds"], row["joules"]) == (None, None)
+
+
+def test_usage_with_seconds_lost_to_kills_is_counted(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    record = results.root / "cnn" / name / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 175.0}))
+    results.plan("cnn", distilled=[name])
+    assert collect(results.root)[0].runs[0].usage.gpu_seconds == 120.0
+
+
+def test_summary_json_has_every_metric_with_its_interval(results):
+    family(results)
+    build(results.root)
+    stages = summary_json(results)["cnn"]["stages"]
+    distilled = stages["distilled"]
+    assert distilled["top1"]["num_runs"] == 3 and distilled["top1"]["mean"] == pytest.approx(273.5 / 3)
+    low, high = distilled["top1"]["interval"]
+    assert low < distilled["top1"]["mean"] < high
+    assert set(distilled["metrics"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
+    assert set(distilled["val"]) == {"top1", "nll", "ece", "brier"}
+    assert distilled["class_top1"][1] is None and distilled["class_top1"][0]["num_runs"] == 3
+    assert distilled["reliability"]["count"] == [0, 300]
+    assert distilled["reliability"]["accuracy"] == [None, pytest.approx(273.5 / 300)]
+    assert [costs["device"] for costs in distilled["costs"]] == ["NVIDIA H100"], "one model, three runs"
+    assert distilled["gpu_seconds"]["mean"] == 120 and distilled["joules"]["num_runs"] == 3
+    assert stages["teacher"]["top1"] is None and stages["teacher"]["costs"] == []
+
+
+def test_gains_are_positive_where_distillation_is_better(results):
+    family(results)
+    build(results.root)
+    found = summary_json(results)["cnn"]
+    assert found["gain"] == found["gains"]["top1"]
+    assert set(found["gains"]) == {"top1", "nll", "ece", "brier"}, "a baseline agrees with no teacher"
+    assert found["gains"]["top1"]["spread"]["mean"] == pytest.approx(6.5 / 3)
+    assert found["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
+    for gain in found["gains"].values():
+        assert (gain["sign_test_p"], gain["permutation_p"], gain["smallest_p"]) == (0.25, 0.25, 0.25)
+        assert gain["num_in_favor"] == 3 and gain["t_test_p"] < 0.05
+
+
+def test_tables_have_metric_columns_and_confusion_rows(results):
+    family(results)
+    build(results.root)
+    folder = results.root / "report"
+    rows = pq.ParquetFile(folder / "runs.parquet").read().to_pylist()
+    with (folder / "runs.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [row["name"] for row in rows]
+    last = rows[-1]
+    expected = {
+        "test_top1": 92.5,
+        "test_agreement": 82.0,
+        "val_top1": 93.5,
+        "flops": 506_865_664,
+        "device": "NVIDIA H100",
+        "latency_ms": 2.0,
+        "latency_ms_p90": 3.0,
+        "images_per_s": 51234.5,
+        "gpu_seconds": 120.0,
+        "joules": 24_004.0,
+    }
+    assert {name: last[name] for name in expected} == expected
+    assert rows[0]["test_agreement"] is None and rows[0]["test_brier"] == pytest.approx(0.24)
+    cells = pq.ParquetFile(folder / "confusion.parquet").read().to_pylist()
+    assert cells[0] == {
+        "family": "cnn",
+        "stage": "baseline",
+        "label": 0,
+        "predicted": 0,
+        "label_name": "cat",
+        "predicted_name": "cat",
+        "images": 88 + 89 + 90,
+    }
+    assert sum(cell["images"] for cell in cells) == 600
+
+
+def test_the_full_text_has_metrics_tests_and_costs(results):
+    family(results)
+    text = render_text(build(results.root), in_full=True)
+    assert "agreement (%)" in text and "81.00 ± 1.00" in text
+    assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
+    assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
+    assert "2 min 00 s" in text and "24.0 kJ" in text
+    assert "measured on NVIDIA H100, bf16" in text
+    assert "sign p" not in render_text(build(results.root)), "an experiment's table stays short"
+    assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
+    text.encode("latin-1")
+
+
+def test_the_page_has_all_metrics(results):
+    family(results)
+    page = render_page(build(results.root).summaries).decode()
+    assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
+    assert "Exact tests, two-sided: sign p = 0.25" in page
+    assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: of one image" in page

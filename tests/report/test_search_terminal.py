@@ -1,0 +1,110 @@
+"""The text of a search for a Slurm log: no colors, at most 100 columns."""
+
+import pytest
+from search_folders import SPACE, Outcome, climb, finished, make_search
+
+from raykd.report.build import build
+from raykd.report.render.terminal import render_search, render_text
+from raykd.spec.search import Search, choice
+from raykd.store.study import SearchFolder
+
+
+def test_the_whole_text_of_a_small_search(tmp_path):
+    space = {"method.alpha": choice(0.1, 0.5, 0.9), "method.temperature": choice(2, 4)}
+    search = Search(space=space, sampler="grid", trials=4, grace_epochs=3, confirm=1)
+    outcomes = [
+        Outcome("done", climb(85.0, 9), seconds=90.0),
+        Outcome("stopped", climb(80.0, 3)),
+        Outcome("failed", reason="loss kd is NaN at epoch 3"),
+        Outcome("done", climb(85.5, 9), seconds=90.0),
+    ]
+    made = make_search(tmp_path, search, lambda trial: outcomes[trial.number], gpus=1.0)
+    made.confirm({None: [86.0, 86.0, 86.0], 0: [86.5, 87.0, 87.5]}, [84.0, 85.0, 86.0])
+    summary = made.summary()
+    assert (
+        render_search(summary)
+        == f"""\
+search cnn/search: done; 4 of 4 trials ended: 2 done, 1 stopped early, 1 failed
+The best setting is that of trial 0: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 % over
+  3 seeds.
++-------+-------+-------------+---------------+--------+-----------+------------+
+| trial | alpha | temperature | state         | epochs |  val_top1 |       time |
++-------+-------+-------------+---------------+--------+-----------+------------+
+|     3 |   0.5 |           4 | done          | 9 of 9 |   85.50 % | 1 min 30 s |
+|     0 |   0.1 |           2 | done          | 9 of 9 |   85.00 % | 1 min 30 s |
+|     1 |   0.1 |           4 | stopped early | 3 of 9 | (66.67 %) |    ~30.0 s |
+|     2 |   0.5 |           2 | failed        | 0 of 9 |         - |          - |
++-------+-------+-------------+---------------+--------+-----------+------------+
+trial 2 failed: loss kd is NaN at epoch 3
+confirmed with seeds 0, 1, 2
++-------------+--------------------------+----------------+--------+
+| from        | setting                  |       val_top1 |        |
++-------------+--------------------------+----------------+--------+
+| the default | alpha 0.5, temperature 4 | 86.00 ± 0.00 % |        |
+| trial 0     | alpha 0.1, temperature 2 | 87.00 ± 0.50 % | winner |
+| baseline    | no teacher               | 85.00 ± 1.00 % |        |
++-------------+--------------------------+----------------+--------+
+Winner against the baseline: +2.00 points [+0.21, +3.79]; the winner is better at n = 3; 3 of 3
+  seeds in favor of the winner.
+Winner against the default setting: +1.00 points [-0.24, +2.24]; not distinguishable at n = 3; 3 of
+  3 seeds in favor of the winner.
+It was selected from 2 settings with these seeds, the default included, so the interval of its gain
+  over the baseline is widened for 2, and over the default setting for 1 (Bonferroni).
+The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU per trial.
+The time of 1 of 3 trials is estimated as epochs times a measured pace: they recorded no end.
+Stopping trials early saved 6 epochs, about 60.0 GPU seconds.
+The teacher's logits were cached; live, the trials would have made 21 passes of the teacher over
+  each image.
+to train it: --set method.alpha=0.1 --set method.temperature=2
+page: {summary.page}
+"""
+    )
+
+
+def test_no_more_than_twenty_trials_are_shown_best_first_and_reasons_once(tmp_path):
+    search = Search(space=SPACE, trials=32, sampler="random", scheduler="none", confirm=0)
+
+    def outcome_of(trial) -> Outcome:
+        if trial.number >= 29:
+            return Outcome("failed", reason="no more memory\x1b[31m")
+        return Outcome("done", [50.0 + trial.number])
+
+    text = render_search(make_search(tmp_path, search, outcome_of).summary())
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "done" in line]
+    assert [row.split()[1] for row in rows] == [str(number) for number in range(28, 8, -1)]
+    assert "... and 12 more in trials.csv" in text
+    assert "trials 29, 30, 31 failed: no more memory [31m\n" in text
+    assert "\x1b" not in text
+
+
+def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
+    search = Search(space=SPACE, trials=8, grace_epochs=1)
+    made = make_search(tmp_path, search, lambda _: Outcome("begun", [10.0, 20.0]), num_trials=1)
+    with SearchFolder(made.path).lock():
+        running = render_search(made.summary())
+    interrupted = render_search(made.summary())
+    assert "search cnn/search: running; 0 of 8 trials ended" in running
+    assert "| in training | 2 of 9 | (20.00 %) |" in running
+    assert "search cnn/search: interrupted; 0 of 8 trials ended" in interrupted
+    assert "| interrupted | 2 of 9 | (20.00 %) |" in interrupted
+
+
+@pytest.mark.parametrize("num_fields", [2, 6])
+def test_no_line_is_wider_than_a_hundred_columns_and_latin_1_holds_it(tmp_path, num_fields):
+    more = {f"student.optimizer.a_rather_long_name_{field}": choice(0.123456, 1) for field in range(num_fields - 2)}
+    search = Search(space=SPACE | more, trials=3, sampler="random", scheduler="none", confirm=1)
+    own = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
+    made = make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own)
+    made.confirm({None: [85.0, 86.0, 87.0], 2: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    text = render_search(made.summary())
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith(("page:", "to train it:")))
+    text.encode("latin-1")
+
+
+def test_the_report_prints_searches_after_the_families(tmp_path):
+    finished(tmp_path)
+    report = build(tmp_path)
+    text = render_text(report)
+    assert text.index("missing: teacher-s0: not started") < text.index("search cnn/search: done;")
+    assert text.endswith(f"page: {report.searches[0].page}\n\nreport: {report.page}\n")
+    assert render_search(report.searches[0]) in text

@@ -1,0 +1,85 @@
+"""Learning curves against manual results, and figures that do not affect the rest of the page."""
+
+import math
+import re
+
+import pytest
+
+from raykd.report.figures.stages import draw_stages
+from raykd.report.read.collect import collect
+from raykd.report.read.records import History
+from raykd.report.stats.curves import comparable_histories, curve_of
+from raykd.report.stats.summary import summarize
+
+
+def summary_of(results):
+    return summarize(collect(results.root)[0])
+
+
+def test_a_curve_is_mean_and_range_over_the_seeds_that_have_the_epoch():
+    histories = [
+        History((0, 1, 2), {"ce": (3.0, 2.0, 1.0)}),
+        History((0, 1), {"ce": (1.0, math.nan)}),
+        History((0,), {"kd": (9.0,)}),
+    ]
+    curve = curve_of(histories, "ce")
+    assert curve.epochs == (1, 2, 3)
+    assert curve.mean == (2.0, 2.0, 1.0)
+    assert curve.low == (1.0, 2.0, 1.0)
+    assert curve.high == (3.0, 2.0, 1.0)
+    assert curve.num_runs == 2
+    assert curve_of(histories, "feature") is None
+
+
+def test_unfinished_runs_make_a_curve_only_while_none_is_done(results):
+    running = results.run("cnn", "baseline", 0, None, status="running", history={"ce": [3.0]})
+    results.plan("cnn", baseline=[running])
+    (family,) = collect(results.root)
+    assert len(comparable_histories(family.runs)) == 1
+    results.plan("cnn", baseline=[running, results.run("cnn", "baseline", 1, 88.0)])
+    (family,) = collect(results.root)
+    assert [history.epochs for history in comparable_histories(family.runs)] == [(0, 1, 2)]
+
+
+def test_a_family_without_any_run_has_no_figures(results):
+    results.plan("cnn", teacher=["teacher-net-s0-ab12"])
+    assert set(draw_stages(summary_of(results), "key").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "history", [{"ce": [0.0]}, {"ce": [math.nan, math.nan]}, {"val_top1": [math.nan]}, {"epoch": []}]
+)
+def test_an_almost_empty_history_can_be_drawn(results, history):
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", history=history)])
+    draw_stages(summary_of(results), "key")
+
+
+def test_a_figure_has_no_style_no_url_and_unique_ids(results):
+    results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
+    for key, drawing in draw_stages(summary_of(results), "key").items():
+        assert "<style" not in drawing.svg, key
+        assert "http" not in drawing.svg
+        assert "#0102" not in drawing.svg  # a stand-in colour that no rule replaced
+        ids = re.findall(r'\bid="([^"]*)"', drawing.svg)
+        assert len(ids) == len(set(ids))
+        assert all(name.startswith("key-") for name in ids)
+        assert set(re.findall(r"url\(#([^)]*)\)", drawing.svg)) <= set(ids)
+        assert set(re.findall(r'href="#([^"]*)"', drawing.svg)) <= set(ids)
+
+
+def test_a_figure_describes_its_numbers(results):
+    results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
+    drawings = draw_stages(summary_of(results), "key")
+    assert 'role="img"' in drawings["Test top1"].svg
+    assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top1"].svg
+    assert "seed 0 +1.50; seed 1 +1.00; mean +1.25 [-1.93, +4.43]" in drawings["Gain of each seed"].svg
+    assert "Last epoch: teacher 89.00 at epoch 3" in drawings["Validation top1"].svg
+
+
+def test_a_loss_term_with_any_name_can_be_drawn(results):
+    history = {"$\\frac{<b>": [2.0, 0.01], "_hidden": [1.0, 0.5], "lr": [0.1, 0.1]}
+    results.plan("cnn", distilled=[results.run("cnn", "distilled", history=history)])
+    drawing = draw_stages(summary_of(results), "key")["Loss terms"]
+    assert "distilled: $\\frac{&lt;b&gt;" in drawing.svg
+    assert "distilled: _hidden" in drawing.svg
+    assert "distilled: lr" not in drawing.svg

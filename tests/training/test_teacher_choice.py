@@ -1,0 +1,252 @@
+"""Live, or from a logit cache: decided by counting the teacher's passes, with the reason in words."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import NO_WEIGHTS, digits, experiment, recipe
+
+from raykd.data.augmentation import Augmentation
+from raykd.errors import ConfigError
+from raykd.methods import KD, VID, FeatureKD
+from raykd.spec.experiment import Data, Experiment
+from raykd.spec.plan import make_plan
+from raykd.spec.search import Search, choice, uniform
+from raykd.spec.stages import STAGES
+from raykd.store.run_folder import RunFolder
+from raykd.training.teacher import choose
+from raykd.training.teacher.cache import LogitCache
+from raykd.training.teacher.choose import TeacherChoice, choose_teacher
+
+# 8x8 digits: 18 views, 200 of them trained on.
+NEW = RunFolder(Path("not-there"))
+
+
+def decided(
+    caches: Path, trained: tuple[str, ...] = (), teacher: RunFolder = NEW, **changes: Any
+) -> TeacherChoice | None:
+    plan = make_plan(experiment(**changes), digits(), NO_WEIGHTS, STAGES)
+    names = [run.name for run in plan.runs if run.stage in trained]
+    return choose_teacher(plan, digits(), names, caches, [teacher])
+
+
+def test_runs_that_visit_nearly_all_views_get_them_all(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
+    assert found is not None and found.cache is not None
+    assert found.cache.holds_all_views and found.cache.epochs == () and found.cache.num_parts == 1
+    assert found.reason == "logit cache with all 18 views per image instead of 180 teacher passes (422 KiB)"
+
+
+def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=recipe(epochs=10), seeds=(0, 7))
+    assert found is not None and found.cache is not None
+    assert not found.cache.holds_all_views and found.cache.epochs == ((0, 10), (7, 10))
+    assert found.reason == "logit cache with 12 of 18 views per image instead of 20 teacher passes (422 KiB)"
+
+
+def test_cache_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=recipe(epochs=3))
+    assert found == TeacherChoice(None, "live, 3 teacher passes per image: a logit cache would still need 95% of them")
+
+
+def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
+    plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
+    found = choose_teacher(plan, digits(), (), tmp_path, 3 * [NEW])
+    assert found is not None and found.cache is not None and found.cache.teachers == plan.runs[:3]
+    assert found.reason.startswith(
+        "logit cache with all 18 views per image instead of 60 teacher passes for each of 3 teachers"
+    )
+    live = replace(plan, experiment=replace(plan.experiment, teacher_source="live"))
+    assert choose_teacher(live, digits(), (), tmp_path, 3 * [NEW]) == TeacherChoice(
+        None, "live, 60 teacher passes per image for each of 3 teachers: teacher_source = live"
+    )
+
+
+def test_work_of_several_teachers_is_shared_out_by_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "PASSES_PER_PART", 200 * 18)
+    plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
+    found = choose_teacher(plan, digits(), (), tmp_path, 3 * [NEW])
+    assert found is not None and found.cache is not None and found.cache.num_parts == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "gpus", "num_slots", "expected"),
+    [
+        (146, 0.0, 2, 146),  # a CPU's parts stay as they are
+        (146, 1.0, 1, 3),  # 7.3 million passes in parts of at most 2.5 million
+        (146, 1.0, 4, 4),  # four GPUs have one part each, and none two
+        (146, 0.5, 8, 8),
+        (500, 1.0, 4, 12),  # equally many for each
+        (3, 1.0, 4, 3),  # too small for a part for each
+        (1, 1.0, 1, 1),
+        (0, 1.0, 4, 0),  # it is filled
+    ],
+)
+def test_parts_are_sized_for_the_device_and_shared_equally(
+    parts: int, gpus: float, num_slots: int, expected: int, tmp_path: Path
+) -> None:
+    found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
+    assert found is not None and found.cache is not None
+    cache = replace(found.cache, num_parts=parts)
+    sized = choose.split_for_slots(cache, gpus, num_slots)
+    assert sized == replace(cache, num_parts=expected)
+
+
+def test_trials_of_a_search_share_their_views(tmp_path: Path) -> None:
+    search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.cache is not None and found.cache.epochs == ((7, 3),)
+    assert "3 of 18 views per image instead of 48 teacher passes" in found.reason
+
+
+def test_runs_that_confirm_a_search_count_with_their_seeds(tmp_path: Path) -> None:
+    search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=2)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search, seeds=(0, 1))
+    assert found is not None and found.cache is not None and found.cache.epochs == ((0, 3), (1, 3), (7, 3))
+    assert "66 teacher passes" in found.reason, "16 trials of 3 epochs, and 3 settings of 2 seeds"
+
+
+def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
+    assert decided(tmp_path, trained=("distilled",), student=recipe(epochs=60)) is None
+    assert decided(tmp_path, trained=("baseline",), student=recipe(epochs=60)) is not None
+
+
+def test_methods_that_need_the_embedding_get_it_from_a_cache_of_its_width(tmp_path: Path) -> None:
+    found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found is not None and found.cache is not None and found.cache.embedding_width == 8 * 16
+    assert found.reason.endswith("instead of 60 teacher passes (6 MiB, embeddings included)")
+    assert found.cache.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
+    plain = decided(tmp_path, student=recipe(epochs=60))
+    assert plain is not None and plain.cache is not None and plain.cache.embedding_width == 0
+
+
+def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
+    found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found == TeacherChoice(
+        None, "live, 60 teacher passes per image: a logit cache with embeddings would need 6 MiB"
+    )
+    assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.cache is not None
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 30)
+    monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1 << 20)
+    found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
+    assert found is not None and found.reason.endswith(
+        "a logit cache with embeddings of 6 MiB does not fit on the disk of the results"
+    )
+
+
+def test_methods_that_need_features_are_taught_live(tmp_path: Path) -> None:
+    found = decided(tmp_path, method=VID(), student=recipe(epochs=60))
+    assert found is not None and found.cache is None
+    assert found.reason.endswith("needs the teacher's features, and a logit cache holds only logits and embeddings")
+
+
+def test_cache_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Path) -> None:
+    search = Search({"method": choice("kd", "feature_kd")}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.cache is not None and found.cache.embedding_width == 128
+    search = Search({"method": choice("kd", VID.kind)}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.cache is None and "needs the teacher's features" in found.reason
+
+
+AUGMENTED = recipe(epochs=60, augmentation=Augmentation(crop_area=0.3, mixup=1.0))
+
+
+def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=AUGMENTED)
+    assert found is not None and found.cache is None
+    assert found.reason.endswith(
+        "60 teacher passes per image: a logit cache holds plain views, and students train with crop_area, mixup"
+    )
+
+
+def test_augmentation_of_the_teacher_alone_leaves_the_cache(tmp_path: Path) -> None:
+    made = experiment(student=recipe(epochs=60), teacher=recipe(augmentation=Augmentation(mixup=0.2)))
+    found = choose_teacher(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, [NEW])
+    assert found is not None and found.cache is not None
+
+
+@pytest.mark.parametrize("base", [Augmentation(), Augmentation(cutout=2)])
+def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, tmp_path: Path) -> None:
+    search = Search({"student.augmentation.mixup": uniform(0, 1)}, trials=16, trial_seed=7)
+    student = recipe(epochs=60, augmentation=base)
+    found = decided(tmp_path, student=student, search=search)
+    assert found is not None and found.cache is None
+    assert found.reason.endswith("students train with " + ", ".join((*base.techniques, "mixup")))
+    with pytest.raises(ConfigError, match=r"teacher_source = 'cache' in Experiment: student\.augmentation has .*mixup"):
+        decided(tmp_path, student=student, search=search, teacher_source="cache")
+
+
+def test_cache_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decided(tmp_path, student=AUGMENTED, teacher_source="cache")
+    assert str(caught.value) == (
+        "teacher_source = 'cache' in Experiment: student.augmentation has crop_area, mixup, and a logit cache holds "
+        "only plain views; use live or auto"
+    )
+
+
+def test_cache_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1000)
+    found = decided(tmp_path, student=recipe(epochs=60))
+    assert found is not None and found.cache is None and "a logit cache would need 422 KiB" in found.reason
+
+
+def test_cache_that_has_no_room_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1000)
+    found = decided(tmp_path / "not" / "there", student=recipe(epochs=60))
+    assert found is not None and found.cache is None and "does not fit on the disk of the results" in found.reason
+
+
+def test_asked_for_is_asked_for(tmp_path: Path) -> None:
+    live = decided(tmp_path, student=recipe(epochs=60), teacher_source="live")
+    assert live == TeacherChoice(None, "live, 60 teacher passes per image: teacher_source = live")
+    cache = decided(tmp_path, student=recipe(epochs=3), teacher_source="cache")
+    assert cache is not None and cache.cache is not None
+
+
+def test_cache_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="teacher_source = 'cache' in Experiment: the method needs the teacher's features"
+    ):
+        decided(tmp_path, method=VID(), teacher_source="cache")
+
+
+def test_cache_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:
+    class Trained(RunFolder):
+        def status(self) -> Any:
+            return "done"
+
+    teacher = Trained(tmp_path / "teacher")
+    teacher.path.mkdir()
+    teacher.best.write_bytes(b"weights")
+    few = experiment(student=recipe(epochs=3))
+    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is None
+    LogitCache(tmp_path, choose.cache_key(few.data, "fp32", digits(), choose._identity_if_trained([teacher])))
+    assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is not None
+
+
+def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
+    """3 seeds of 200 epochs: 600 passes become all 162; of 150 epochs, 450 become 152."""
+    train = digits().train
+    many = replace(digits(), train=replace(train, images=train.images[:1].expand(50_000, -1, -1, -1),
+                   labels=torch.arange(50_000) % 10))  # fmt: skip
+    asked = Experiment(
+        family="cnn", data=Data("digits"), student=recipe(epochs=200, batch_size=128), teacher=recipe(), method=KD()
+    )
+    for epochs, words, parts in (
+        (200, "all 162 views per image instead of 600 ", 146),
+        (150, "152 of 162 views per image instead of 450 ", 137),
+    ):
+        plan = make_plan(replace(asked, student=recipe(epochs=epochs)), many, NO_WEIGHTS)
+        found = choose_teacher(plan, many, (), tmp_path, [NEW])
+        assert found is not None and found.cache is not None
+        assert words in found.reason and "(154 MiB)" in found.reason
+        assert found.cache.num_parts == parts
