@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from raykd.report.read.provenance import cautions_of
 from raykd.report.read.records import Family, RunResult
+from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.metrics import METRICS, PAIRED
