@@ -56,19 +56,6 @@ class DIST(Method):
         return {"inter": dist_inter_loss(*given), "intra": dist_intra_loss(*given)}
 
 
-def dist_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    beta: float,
-    gamma: float,
-    temperature: float,
-    epsilon: float = EPSILON,
-) -> Tensor:
-    """Return beta * inter + gamma * intra, which include temperature^2. Shapes: logits [B, C]; returns []."""
-    given = student_logits, teacher_logits, temperature, epsilon
-    return beta * dist_inter_loss(*given) + gamma * dist_intra_loss(*given)
-
-
 @in_float32
 def dist_inter_loss(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, epsilon: float = EPSILON

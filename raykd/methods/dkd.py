@@ -53,14 +53,6 @@ class DKD(Method):
         return {"tckd": tckd_loss(*given, self.temperature), "nckd": nckd_loss(*given, self.temperature)}
 
 
-def dkd_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float
-) -> Tensor:
-    """alpha * TCKD + beta * NCKD, the temperature^2 within. Shapes: logits [B, C], labels [B]; returns [] in nats."""
-    target = tckd_loss(student_logits, teacher_logits, labels, temperature)
-    return alpha * target + beta * nckd_loss(student_logits, teacher_logits, labels, temperature)
-
-
 @in_float32
 def tckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """temperature^2 * KL of (p_label, 1 - p_label), mean over the batch; 0 when both agree. Shapes as `dkd_loss`."""

@@ -76,11 +76,6 @@ class StandardizedDKD(DKD):
         return super().terms(student, teacher, targets, adapter)
 
 
-def logit_standardization_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of standardized, softened logits [B, C], without a temperature^2. Returns [] in nats."""
-    return kd_loss(standardize(student_logits), standardize(teacher_logits), temperature) / temperature**2
-
-
 @in_float32
 def standardize(logits: Tensor) -> Tensor:
     """[B, C] -> [B, C]: mean 0 and standard deviation 1 for each image; 0 where all logits are equal."""

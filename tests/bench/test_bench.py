@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_runs import CPU
 
 from raykd.bench import memory, run
@@ -15,7 +16,7 @@ from raykd.bench.rounds import KINDS, figures, measure
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
 from raykd.cli import parser
-from raykd.methods.kd import distillation_loss
+from raykd.methods import kd_loss
 from raykd.models.resnet_cifar import ResNet
 from raykd.spec.plan import Run
 
@@ -92,7 +93,7 @@ def test_usual_way_has_the_loss_of_the_paper() -> None:
     with torch.no_grad():
         student = usual.student.forward_normalized(images).logits
         teacher = tiny(cnn()).teacher_model(False).forward_normalized(images)
-        expected = distillation_loss(student, teacher.logits, labels, alpha=0.5, temperature=4.0)
+        expected = 0.5 * F.cross_entropy(student, labels) + 0.5 * kd_loss(student, teacher.logits, 4.0)
         torch.testing.assert_close(usual._loss(images, labels), expected)
 
 

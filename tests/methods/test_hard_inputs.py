@@ -12,6 +12,7 @@ import references
 import torch
 from drawn import GOLDEN, HARD_CASES, Drawn, draw_hard
 from torch import Tensor
+from weighted_losses import dist_loss, dkd_loss
 
 from raykd.config import kinds
 from raykd.methods import (
@@ -20,8 +21,6 @@ from raykd.methods import (
     Method,
     attention_transfer_loss,
     correlation_congruence_loss,
-    dist_loss,
-    dkd_loss,
     feature_cosine_loss,
     feature_mse_loss,
     hard_label_loss,
