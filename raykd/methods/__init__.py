@@ -1,6 +1,6 @@
-"""Methods of distillation, one file a paper: a frozen object (`KD(alpha=0.5)`) and its pure loss (`kd_loss`).
+"""Distillation methods, one file per paper: a frozen dataclass (`KD(alpha=0.5)`) and its pure loss (`kd_loss`).
 
-docs/methods.md says which is for what. Losses are unweighted, [] in float32 or more, mean over the batch.
+docs/methods.md compares them. Losses are unweighted means over the batch: scalars [] in float32 or float64.
 """
 
 from raykd.methods.at import AttentionTransfer, attention_transfer_loss

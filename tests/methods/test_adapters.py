@@ -141,8 +141,8 @@ def test_maps_of_other_sizes_and_channels_are_brought_together(method: StageMeth
 @pytest.mark.parametrize(
     ("student", "teacher", "stages", "words"),
     [
-        ((), FOUR, (), "the student's model gives no maps of its stages"),
-        (FOUR, (), (), "the teacher's model gives no maps of its stages"),
+        ((), FOUR, (), "the student's model returns no feature maps"),
+        (FOUR, (), (), "the teacher's model returns no feature maps"),
         (FOUR[:3], FOUR, (), "the student has 3 stages and the teacher 4; name those to pair"),
         (FOUR, FOUR, (4,), r"stages = \(4,\) in AttentionTransfer: the smaller model has 4"),
         (FOUR[:3], FOUR, (-4,), r"stages = \(-4,\) in AttentionTransfer: the smaller model has 3"),
@@ -266,7 +266,7 @@ def test_two_workers_remember_what_one_would() -> None:
 
 def test_crd_of_one_class_is_refused() -> None:
     one_class = Targets(torch.zeros(12, dtype=torch.int64), IMAGES.index)
-    with pytest.raises(ConfigError, match="negatives are images of other classes, and all images here are of one"):
+    with pytest.raises(ConfigError, match="requires training images of at least 2 classes"):
         CRD().adapter(maps(*FOUR), maps(*FOUR), one_class)
 
 

@@ -173,7 +173,7 @@ def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> Non
 @pytest.mark.parametrize("name", MAPS)
 def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
-    with pytest.raises(ConfigError, match="the teacher's model gives no maps of its stages; take one that") as caught:
+    with pytest.raises(ConfigError, match="the teacher's model returns no feature maps; use one that") as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
     assert "\n" not in str(caught.value)
 

@@ -132,7 +132,7 @@ def test_an_experiment_file_imports_it_and_both_ways_are_one_class(file: Path, m
 def test_a_class_in_the_experiment_file_itself_is_refused(file: Path, request: pytest.FixtureRequest) -> None:
     text = TEXT.format(scale=1, kind=kind_of(request))
     file.write_text(f"{text}\nfrom raykd import Experiment\nexperiment = Experiment(family='digits', method=Mine())\n")
-    with pytest.raises(ConfigError, match="method Mine is made in the experiment file itself; put it into a file of"):
+    with pytest.raises(ConfigError, match="method Mine is defined in the experiment file; move it to a separate file"):
         load_experiments(file)
 
 
@@ -146,9 +146,9 @@ BAD = {
     f"{HEAD}class Mine:\n    pass\n": r"'Mine' in method file '.*mine\.py' is no method; derive it from raykd\.Method",
     "Mine = 3\n": r"'Mine' in method file '.*mine\.py' is no method",
     f"{HEAD}class Mien(KD):\n    pass\n": r"has no class 'Mine'; did you mean 'Mien'\?",
-    f"{HEAD}class Mine(KD):\n    pass\n": r"Mine in '.*mine\.py' has no kind of its own, by which its runs are named",
-    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'My kind'\n": r"has no kind of its own.* of a-z, 0-9 and _",
-    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'feature_kd'\n": r"kind 'feature_kd', which is FeatureKD's",
+    f"{HEAD}class Mine(KD):\n    pass\n": r"Mine in '.*mine\.py' defines no valid kind, which names its runs",
+    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'My kind'\n": r"defines no valid kind.* with a-z, 0-9 and _",
+    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'feature_kd'\n": r"kind 'feature_kd' of FeatureKD",
     f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'own_a'\n    beta: float = 1.0\n": (
         r"beta cannot be set; put @dataclass\(frozen=True\) above the class"
     ),
@@ -156,9 +156,9 @@ BAD = {
         r"mine\.py:Mine cannot be made: its field 'beta' has no default; give it one"
     ),
     f"{HEAD}{FROZEN}class Mine(KD):\n    kind: ClassVar[str] = 'own_c'\n    source: str = ''\n": (
-        r"has a field 'source', which run\.json has another use for; rename it"
+        r"has a field 'source', a name that run\.json reserves; rename it"
     ),
-    f"import beside\n{HEAD}": r"mine\.py' imports 'beside', a file beside it \(line 1\), but goes to the workers alone",
+    f"import beside\n{HEAD}": r"mine\.py' imports 'beside' from its folder \(line 1\), but only this file is sent to",
 }
 
 
@@ -175,15 +175,13 @@ def test_two_files_whose_classes_share_a_kind_are_refused(file: Path, request: p
     made(file)
     other = file.with_name("other.py")
     other.write_text(TEXT.format(scale=2, kind=kind_of(request)))
-    with pytest.raises(
-        ConfigError, match=r"Mine in '.*other\.py' has the kind 'own_.*', which is Mine's of '.*mine\.py'"
-    ):
+    with pytest.raises(ConfigError, match=r"Mine in '.*other\.py' has the kind 'own_.*' of Mine in '.*mine\.py'"):
         made(other)
 
 
 def test_a_refused_class_takes_no_kind_of_raykds(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'kd'\n")
-    with pytest.raises(ConfigError, match="the kind 'kd', which is KD's of raykd"):
+    with pytest.raises(ConfigError, match="the kind 'kd' of KD in raykd"):
         override(experiment(), "method", f"{tmp_path / 'mine.py'}:Mine")
     assert type(override(experiment(), "method", "kd").method) is KD
 

@@ -79,7 +79,7 @@ def test_columns_are_those_of_a_history_and_of_the_report(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["ce", "top1", "loss"])
 def test_term_that_is_measured_for_every_method_is_not_overwritten(name: str, tmp_path: Path) -> None:
     run, folder = run_of("distilled", method=Named(extra=name)), RunFolder(tmp_path / "run")
-    with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) gives '{name}', which is measured for every"):
+    with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) returns '{name}', which raykd computes"):
         train(run, folder)
     assert folder.record()["status"] == "failed"
 

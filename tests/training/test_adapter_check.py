@@ -141,12 +141,12 @@ def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_p
     [
         (
             run_of("distilled", method=Undeclared()),
-            r"method = Undeclared: its adapter \(of the teacher it is given what `needs` names, logits\) fails at line "
+            r"method = Undeclared: its adapter \(it receives the teacher's outputs in `needs`: logits\) fails at line "
             r"\d+ with AttributeError: 'NoneType'",
         ),
         (
             run_of("distilled", method=Maps(), teacher=recipe(model=ViT(depth=1, width=24, heads=2, patch=2))),
-            r"method = Maps: the teacher's model gives no maps of its stages; take one that does, such as a ResNet",
+            r"method = Maps: the teacher's model returns no feature maps; use one that does, such as a ResNet",
         ),
     ],
 )

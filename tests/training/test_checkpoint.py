@@ -128,7 +128,7 @@ def test_checkpoint_of_another_shape_is_named_too(run_folder: RunFolder, tmp_pat
     stop_after(RUNS["adamw"], other, 2)
     run_folder.checkpoint.parent.mkdir(parents=True)
     run_folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
-    with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' is of another run") as caught:
+    with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' belongs to another run") as caught:
         train(RUNS["sgd"], run_folder)
     assert "\n" not in str(caught.value)
 

@@ -89,7 +89,7 @@ def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tm
     """As a signal stops it, in one process and with no kill: in mid-epoch, at an epoch's end, twice in one."""
     for steps in (2, 2, 1, 3):
         left = iter([False] * (steps - 1) + [True])
-        with pytest.raises(Interrupted, match=r"stopped after epoch \d, step \d; the same command goes on"):
+        with pytest.raises(Interrupted, match=r"stopped after epoch \d, step \d; rerun the same command to resume"):
             train(case, tmp_path, Hooks(should_stop=lambda left=left: next(left)))
         assert RunFolder(tmp_path).status() == "interrupted"
     train(case, tmp_path, Hooks())

@@ -127,7 +127,7 @@ def test_all_workers_hear_the_same_of_each_epoch(together: Path) -> None:
 
 def test_first_worker_alone_stops_all_at_one_step(together: Path) -> None:
     told = [json.loads((together / f"done-{rank}.json").read_text())["told"] for rank in (0, 1)]
-    assert told[0] == told[1] == ["stopped after epoch 1, step 1; the same command goes on"] * 2
+    assert told[0] == told[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 2
 
 
 def test_run_of_two_that_is_cut_off_ends_with_the_same_bits(together: Path) -> None:
@@ -180,5 +180,5 @@ def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch)
     second = Group(rank=1, size=2)
     monkeypatch.setattr(Group, "on_first", lambda self, make: "a" * 64)
     teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match="worker 1 was given another teacher than worker 0"):
+    with pytest.raises(RunFailed, match="worker 1 has another teacher than worker 0"):
         loop._require_one_teacher(teacher, second)

@@ -75,7 +75,7 @@ def test_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path: Path, monkey
     [
         ({}, GPU, 1, ""),
         ({"step": "graph"}, GPU, 1, ""),
-        ({"step": "eager"}, GPU, 1, "as was asked"),
+        ({"step": "eager"}, GPU, 1, "disabled by step=eager"),
         ({}, choose_compute(CPU, "fp32"), 1, "require a GPU"),
         ({}, GPU, 2, "several workers"),
         ({"augmentation": Augmentation(randaugment=(2, 9))}, GPU, 1, "RandAugment"),

@@ -58,8 +58,8 @@ def test_files_that_raykd_did_not_write_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:30])
     (tmp_path / "a.pth").write_bytes(b"x")
     for name, words in (
-        ("a.safetensors", "does not say which model it is of"),
-        ("a.pth", "does not say which model it is of"),
+        ("a.safetensors", "has no header that names its model"),
+        ("a.pth", "has no header that names its model"),
         ("cut.safetensors", "cut short or damaged"),
         ("none.safetensors", "does not exist"),
     ):

@@ -166,7 +166,7 @@ def test_a_machine_without_pynvml_is_null_and_no_error(
 
 
 def test_a_counter_that_began_anew_is_null(nvml: Nvml, tmp_path: Path) -> None:
-    with without_joules(tmp_path / "0.json", GPU, 1, "began anew"):
+    with without_joules(tmp_path / "0.json", GPU, 1, "was reset"):
         nvml.millijoules = 0
 
 
