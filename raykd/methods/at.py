@@ -4,7 +4,7 @@
     Q    = A / ||A||_2 for each image,  A[h, w] = mean over channels of |map|^p
 
 Shapes: feature maps [B, K, H, W] with any number of channels, Q [B, H * W]. If the sizes differ, the larger map is
-average-pooled to the smaller. Defaults: weight 1000 and p 2, as in the authors' runs, RepDistiller and mdistiller on CIFAR,
+average-pooled to the smaller. Defaults: weight 1000 and p 2, as the authors, RepDistiller and mdistiller use on CIFAR,
 with CE weight 1. The method requires the teacher's features.
 """
 
