@@ -134,7 +134,7 @@ def _require_no_local_imports(path: str, text: str) -> None:
             names = [node.module or ""]
         for name in (name.partition(".")[0] for name in names):
             beside = [Path(path).with_name(f"{name}.py"), Path(path).with_name(name) / "__init__.py"]
-            if name != "raykd" and name not in sys.stdlib_module_names and any(found.is_file() for found in beside):
+            if name != "raykd" and name not in sys.stdlib_module_names and any(path.is_file() for path in beside):
                 raise ConfigError(
                     f"method file '{path}' imports '{name}' from its folder (line {getattr(node, 'lineno', 0)}), but "
                     f"only this file is sent to the workers: copy the code into it, or install {name} as a package"

@@ -7,7 +7,7 @@
 The student then learns the relations of the teacher's logits, not their mean or scale. Shapes: logits [B, C].
 Both methods require the teacher's logits. Defaults are the authors' for CIFAR-100, from
 sunshangquan/logit-standardization-KD (`--logit-stand --base-temp 2 --kd-weight 9`): T 2 and weight 9 for both. KD has
-CE weight 0.1 (mdistiller/engine/cfg.py). DKD keeps its own CE weight 1, alpha 1, beta 8 and 20 epochs of warm-up, so
+CE weight 0.1 (mdistiller/engine/cfg.py). DKD keeps its CE weight 1, alpha 1, beta 8 and 20 epochs of warm-up, so
 its terms have weights 9 and 72. Before 2024-05-18 the authors' tools/train.py used 81 for the latter and DKD's
 temperature 4.
 """

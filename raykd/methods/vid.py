@@ -64,7 +64,9 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))  # softplus gives above
+        self.spread = nn.Parameter(
+            torch.full((teacher_channels,), above + log(-expm1(-above)))
+        )  # softplus(spread) = above
 
     @property
     def variance(self) -> Tensor:

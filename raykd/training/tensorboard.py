@@ -19,7 +19,7 @@ class TensorBoard:
     """Writes loss terms, accuracies, learning rate and speed per epoch; opens its file at the first epoch.
 
     A file that cannot be written (quota, full disk) never fails a run: `add` logs the reason once, and the next epoch
-    opens another file. Events are written synchronously with TensorBoard's own record format. torch's SummaryWriter
+    opens another file. Events are written synchronously in TensorBoard's record format. torch's SummaryWriter
     writes from a thread, which prints a traceback where a write fails, and raises the error again in `close`.
     """
 

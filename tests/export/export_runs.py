@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, taught_by, train
+from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, trained_teacher_of, train
 from torch import Tensor
 
 from raykd.data.load import load_dataset
@@ -46,7 +46,7 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         if teacher.status() != "done":
             train(run.teacher, teacher)
             evaluate_on_test(teacher, digits(), choose_compute(CPU, "fp32"))
-        train(run, done[kind], taught_by(run, teacher, store.logit_caches))
+        train(run, done[kind], trained_teacher_of(run, teacher, store.logit_caches))
         evaluate_on_test(done[kind], digits(), choose_compute(CPU, "fp32"))
     return done
 

@@ -51,7 +51,7 @@ def test_term_is_computed_in_float32_at_least(temperature: float | None) -> None
     assert found.dtype == torch.float32 and found.shape == ()
 
 
-def test_hard_term_is_nothing_where_the_token_is_sure_of_the_teachers_decision() -> None:
+def test_hard_term_is_zero_if_the_token_predicts_the_teachers_class() -> None:
     sure = 1e3 * torch.nn.functional.one_hot(some(2).argmax(1), 10).double()
     assert DeiT().terms(Outputs(sure, heads=(some(0), sure)), Outputs(some(2)), TARGETS, None)["token"].item() == 0
 
@@ -70,6 +70,6 @@ def test_alpha_weighs_the_labels() -> None:
     assert DeiT(alpha=0.9).weights(7) == pytest.approx({"ce": 0.9, "token": 0.1})
 
 
-def test_other_methods_let_the_mean_of_both_heads_learn_the_labels() -> None:
+def test_other_methods_train_the_mean_of_both_heads_on_the_labels() -> None:
     outputs = student()
     assert all(method.supervised_logits(outputs) is outputs.logits for method in (KD(), CrossEntropy()))

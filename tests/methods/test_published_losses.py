@@ -1,4 +1,4 @@
-"""Every method's loss is the value that public implementations of its authors give, and what holds for all of them."""
+"""Tests of every loss against the authors' public implementations, and of properties of all losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

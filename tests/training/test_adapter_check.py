@@ -131,7 +131,7 @@ def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(b
 
 
 @pytest.mark.parametrize("method", [Scaled(), FromMaps()], ids=lambda method: method.kind)
-def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_path: Path) -> None:
+def test_adapter_that_depends_on_its_inputs_is_trained(method: Method, tmp_path: Path) -> None:
     run = run_of("distilled", method=method)
     Networks(digits()).require_method_fits(run)
     assert len(train(run, RunFolder(tmp_path / "run"))) == 3
@@ -151,7 +151,7 @@ def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_p
         ),
     ],
 )
-def test_what_would_fail_later_is_refused_before_training_in_one_line(
+def test_methods_that_would_fail_later_are_refused_in_one_line(
     run: Run, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])

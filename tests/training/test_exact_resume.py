@@ -1,4 +1,4 @@
-"""A run that is killed, at any moment and however often, ends with the bits of one that never was."""
+"""Tests of exact resume: a run that is killed at any moment, any number of times, ends with the same bits."""
 
 import os
 import random
@@ -96,7 +96,7 @@ def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tm
     assert outcome(tmp_path) == whole(case)
 
 
-def test_resume_keeps_the_threads_that_the_run_began_with(whole: Any, tmp_path: Path) -> None:
+def test_resume_keeps_the_initial_number_of_threads(whole: Any, tmp_path: Path) -> None:
     case, straight = CASES[0], tmp_path / "straight"
     two = finish(case, straight, threads=2)
     assert two["threads"] == 2
@@ -111,7 +111,7 @@ def kill_at_threads(case: str, folder: Path, kill: Kill, threads: int) -> bool:
     return children.wait(children.start(_train, case, folder, options)) == -9
 
 
-def test_of_two_that_start_one_run_together_one_trains_and_the_other_says_who(whole: Any, tmp_path: Path) -> None:
+def test_of_two_processes_with_one_run_one_trains_and_the_other_names_it(whole: Any, tmp_path: Path) -> None:
     processes = [children.start(train_or_say, CASES[0], tmp_path / "run", tmp_path / f"said{n}") for n in range(3)]
     assert [children.wait(process) for process in processes] == [0, 0, 0]
     said = [path.read_text(encoding="utf-8") for path in tmp_path.glob("said*")]
