@@ -17,7 +17,7 @@ from raykd.data.views import Views
 
 DIGITS = load_dataset("digits", None)
 IMAGES, LABELS = DIGITS.train.images[:200], DIGITS.train.labels[:200]
-ROWS = torch.arange(20, 180)
+INDICES = torch.arange(20, 180)
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0)
 KINDS = [
     Augmentation(crop_area=0.3),
@@ -40,7 +40,7 @@ GOLDEN = {
 
 def loader(augmentation: Augmentation = EVERYTHING, **changes: Any) -> TrainLoader:
     settings: dict = {
-        "rows": ROWS,
+        "indices": INDICES,
         "views": Views(2, True),
         "batch_size": 32,
         "seed": 3,
@@ -92,10 +92,10 @@ def test_pixels_are_the_golden_ones(augmentation: Augmentation) -> None:
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
 def test_the_order_of_the_images_does_not_matter(augmentation: Augmentation) -> None:
     run = loader(augmentation)
-    shuffled = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(len(INDICES), generator=torch.Generator().manual_seed(0))
     assert run._augmenter is not None
-    straight, _ = run._augmenter.show(draws_of(run, 1, ROWS), slice(None))
-    mixed_up, _ = run._augmenter.show(draws_of(run, 1, ROWS[shuffled]), slice(None))
+    straight, _ = run._augmenter.render(draws_of(run, 1, INDICES), slice(None))
+    mixed_up, _ = run._augmenter.render(draws_of(run, 1, INDICES[shuffled]), slice(None))
     assert torch.equal(straight[shuffled], mixed_up)
 
 
@@ -150,7 +150,7 @@ def test_what_mixes_nothing_says_so(technique: str) -> None:
 
 def test_partners_are_drawn_evenly_from_the_runs_own_images() -> None:
     run = loader()
-    partners = torch.cat([draws_of(run, epoch, ROWS).index[1] for epoch in range(100)])
+    partners = torch.cat([draws_of(run, epoch, INDICES).index[1] for epoch in range(100)])
     counts = partners.bincount(minlength=200)
     assert counts[:20].sum() == counts[180:].sum() == 0, "an image was mixed in that the run does not train on"
     assert stats.chisquare(counts[20:180].numpy()).pvalue > 1e-3
@@ -158,7 +158,7 @@ def test_partners_are_drawn_evenly_from_the_runs_own_images() -> None:
 
 def test_partners_have_views_of_their_own_drawn_evenly() -> None:
     run = loader()
-    draws = [draws_of(run, epoch, ROWS) for epoch in range(100)]
+    draws = [draws_of(run, epoch, INDICES) for epoch in range(100)]
     own, partners = (torch.cat([drawn.view[which] for drawn in draws]) for which in (0, 1))
     assert stats.chisquare(partners.bincount(minlength=50).numpy()).pvalue > 1e-3
     assert (own == partners).float().mean() < 0.03

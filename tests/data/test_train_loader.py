@@ -12,11 +12,11 @@ from raykd.errors import ConfigError
 NUM_IMAGES = 100
 IMAGES = torch.randint(0, 256, (NUM_IMAGES, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(NUM_IMAGES) % 10
-ROWS = torch.arange(10, NUM_IMAGES)  # 90 of the 100
+INDICES = torch.arange(10, NUM_IMAGES)  # 90 of the 100
 
 
 def loader(**changes: object) -> TrainLoader:
-    settings: dict = {"rows": ROWS, "views": Views(2, True), "batch_size": 16, "seed": 3, **changes}
+    settings: dict = {"indices": INDICES, "views": Views(2, True), "batch_size": 16, "seed": 3, **changes}
     return TrainLoader(IMAGES, LABELS, **settings)
 
 
@@ -34,12 +34,12 @@ def test_an_epoch_has_only_whole_batches() -> None:
 def test_no_image_comes_twice_in_an_epoch_and_only_the_given_rows_come() -> None:
     index = torch.cat([batch.index for batch in loader().epoch(0)])
     assert len(index.unique()) == len(index) == 80
-    assert set(index.tolist()) <= set(ROWS.tolist())
+    assert set(index.tolist()) <= set(INDICES.tolist())
 
 
 def test_each_epoch_leaves_out_other_images() -> None:
     seen = [set(torch.cat([batch.index for batch in loader().epoch(epoch)]).tolist()) for epoch in range(8)]
-    assert set().union(*seen) == set(ROWS.tolist())
+    assert set().union(*seen) == set(INDICES.tolist())
     assert len({frozenset(rows) for rows in seen}) == 8
 
 
@@ -78,7 +78,7 @@ def test_shares_of_the_ranks_concatenate_to_the_one_worker_batch(world_size: int
 
 
 def test_runs_on_other_rows_and_batch_sizes_see_the_same_views_of_an_image() -> None:
-    few = loader(rows=ROWS[::3], batch_size=5)
+    few = loader(indices=INDICES[::3], batch_size=5)
     views_of = [
         {
             row: view
@@ -105,7 +105,7 @@ def test_seeds_differ_in_order_and_views() -> None:
         ({"batch_size": 0}, "batch_size 0"),
         ({"batch_size": 91}, "more than the 90 training images"),
         ({"rank": 2, "world_size": 2}, "rank is 2; with 2 workers it is 0 to 1"),
-        ({"rows": torch.arange(85, 101)}, "rows reach from 85 to 100"),
+        ({"indices": torch.arange(85, 101)}, "indices range from 85 to 100"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes: dict, message: str) -> None:
@@ -115,5 +115,5 @@ def test_settings_that_cannot_work_are_named(changes: dict, message: str) -> Non
 
 @pytest.mark.parametrize("first_step", [-1, 6])
 def test_a_step_outside_the_epoch_is_refused_at_the_call(first_step: int) -> None:
-    with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch here has 5 steps"):
+    with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch has 5 steps"):
         loader().epoch(0, first_step)
