@@ -25,9 +25,9 @@ from raykd.spec.stages import STAGES, Stage
 from raykd.store.codec import read_json, write_record
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
-from raykd.training.usage import metered
+from raykd.training.usage import record_usage
 
 EXPERIMENT = """
 from raykd import KD, SGD, Cosine, Data, Experiment, Recipe, ResNet
@@ -51,8 +51,8 @@ def original() -> Path:
     store.write_plan(plan)
     train_plan(plan, dataset(), CPU, store)
     for run in plan.runs:
-        with metered(store.folder(run).usage(0), CPU, 0):
-            evaluate_on_test(store.folder(run), dataset(), choose(CPU, "fp32"))
+        with record_usage(store.folder(run).usage(0), CPU, 0):
+            evaluate_on_test(store.folder(run), dataset(), choose_compute(CPU, "fp32"))
     return folder
 
 

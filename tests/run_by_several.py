@@ -13,7 +13,7 @@ import small_experiment
 from small_runs import CPU, digits
 
 from raykd.store.run_folder import RunFolder
-from raykd.training.group import all_workers
+from raykd.training.group import default_group
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit
 
@@ -35,7 +35,7 @@ def main(rank: int, size: int, folder: Path, every_s: float, settings: Sequence[
     with several_processes.together(rank, size, folder):
         (run,) = small_experiment.runs(("teacher",), tuple(settings))
         hooks = Hooks(checkpoint_every_s=every_s)
-        fit(run, digits(), RunFolder(folder / "run"), CPU, hooks=hooks, group=all_workers())
+        fit(run, digits(), RunFolder(folder / "run"), CPU, hooks=hooks, group=default_group())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every bad input gives one clear line and its exit code; Ray is not started, and nothing is written or changed.
+"""Every bad input is one clear line with its exit code. Ray is not started, and no file is written or changed.
 
 python -m pytest tests/test_bad_inputs.py -q      runs all of them and counts them
 """
@@ -19,7 +19,7 @@ CASES: list[BadInput] = [case for area in AREAS for case in import_module(f"bad_
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tmp_path, monkeypatch, capsys):
+def test_a_bad_input_is_one_clear_line_and_changes_nothing(case: BadInput, tmp_path, monkeypatch, capsys):
     def no_ray():
         raise AssertionError("Ray was started")
 
@@ -36,18 +36,18 @@ def test_a_bad_input_gives_one_clear_line_and_changes_nothing(case: BadInput, tm
     line = capsys.readouterr().err
     assert code == case.exit_code, line
     assert line.startswith("raykd: ") and line.count("\n") == 1, line
-    for text in case.says:
+    for text in case.message_parts:
         assert text in line
     assert _contents(tmp_path) == before
 
 
-def test_every_bad_input_has_a_name_of_its_own():
+def test_names_of_bad_inputs_are_unique():
     names = [case.name for case in CASES]
     assert sorted(set(names)) == sorted(names)
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """Every file below `folder`, with the SHA-256 of its content."""
+    """Return every file below `folder` with the SHA-256 of its content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not a file"
         for path in sorted(folder.rglob("*"))

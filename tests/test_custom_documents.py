@@ -22,7 +22,7 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
 from raykd.store.codec import read_json
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
@@ -62,7 +62,7 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
         folder = store.folder(run)
         teacher = teacher_from([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
         fit(run, dataset, folder, CPU, teacher, Hooks())
-        evaluate_on_test(folder, dataset, choose(CPU, "fp32"))
+        evaluate_on_test(folder, dataset, choose_compute(CPU, "fp32"))
         top1 = read_json(folder.test)["top1"]
         records[run.stage] = folder.record() | {"test_top1": top1, "columns": set(folder.history()[0])}
     return records

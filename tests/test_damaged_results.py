@@ -26,7 +26,7 @@ from raykd.store.codec import read_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import evaluate_best
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
 
 
@@ -123,13 +123,13 @@ def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(evaluate_best, "measure", lambda *_: pytest.fail("the test set was read"))
+    monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was read"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
-        evaluate_on_test(store.folder(run), finished.dataset(), choose(CPU, "fp32"))
+        evaluate_on_test(store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
         store.folder(run).test.unlink()
         with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged: .*of another run"):
-            evaluate_on_test(store.folder(run), finished.dataset(), choose(CPU, "fp32"))
+            evaluate_on_test(store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
     assert expected is not None
 
 
@@ -205,14 +205,14 @@ def test_weights_are_hashed_once_in_a_command(results: Path, monkeypatch: pytest
 
 
 def test_saved_models_that_are_damaged_are_refused(results: Path, tmp_path: Path) -> None:
-    from raykd.training.model_file import load_trained
+    from raykd.training.model_file import load_model
 
     path = tmp_path / "cnn_teacher.safetensors"
     content = bytearray(finished.run_in(results, "teacher").best.read_bytes())
     content[-1000] ^= 64
     write_bytes(path, bytes(content))
     with pytest.raises(ConfigError, match=r"cnn_teacher\.safetensors' is damaged: .*checksum; copy it again"):
-        load_trained(path)
+        load_model(path)
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_computes_as_this_machine_does(run_folder: RunFolder) -> None:

@@ -22,9 +22,9 @@ from raykd.report.build import build
 from raykd.report.render.terminal import render_text
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
-from raykd.training.model_file import images_of, load_trained
+from raykd.training.model_file import images_of, load_model
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import decide
 from raykd.training.teacher.load import teacher_of
@@ -62,7 +62,7 @@ def sha256s(run: Run, store: RunStore) -> list[str]:
 
 def mean_of_each(run: Run, store: RunStore, images: Tensor) -> Tensor:
     """float64 [B, C], of the teachers one by one."""
-    networks = [load_trained(store.folder(teacher).best).eval() for teacher in run.teachers]
+    networks = [load_model(store.folder(teacher).best).eval() for teacher in run.teachers]
     with torch.no_grad():
         return torch.stack([network(images).logits.double() for network in networks]).mean(0)
 
@@ -152,7 +152,7 @@ def test_half_done_run_is_refused_under_another_of_its_teachers(
 def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     for run in plan.runs:
-        evaluate_on_test(store.folder(run), digits(), choose(CPU, "fp32"))
+        evaluate_on_test(store.folder(run), digits(), choose_compute(CPU, "fp32"))
     store.write_plan(plan)
     report = build(store.results)
     top1 = [json.loads(store.folder(run).test.read_text())["top1"] for run in plan.runs if run.stage == "teacher"]

@@ -9,8 +9,8 @@ from raykd.bench.contenders import now
 from raykd.bench.families import Family
 from raykd.data.types import Dataset
 from raykd.spec.plan import Run
-from raykd.training.compute import Compute, choose
-from raykd.training.state import make_training
+from raykd.training.compute import Compute, choose_compute
+from raykd.training.state import make_train_state
 from raykd.training.teacher.sources import Teacher, no_teacher
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
@@ -19,7 +19,7 @@ REPEATS = 7
 
 def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
     """step, matrix_product: operations a second, in the run's own precision; share: the first over the second."""
-    compute = choose(device, family.student.precision)
+    compute = choose_compute(device, family.student.precision)
     step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s
     product = matrix_product(compute)
     return {"step": step, "matrix_product": product, "share": step / product}
@@ -39,7 +39,7 @@ def matrix_product(compute: Compute) -> float:
 
 def step_flops(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device) -> float:
     """Floating-point operations of one step of `run`, forward and backward, its teacher's included, as torch counts."""
-    training = make_training(run, dataset, choose(device, "fp32"), teacher)
+    training = make_train_state(run, dataset, choose_compute(device, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     with FlopCounterMode(display=False) as counter:
         training.step(batch, run.method.weights(0))

@@ -17,10 +17,10 @@ from raykd.data.types import Dataset
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import GLIBC_DEFAULT, Compute, prepare, set_malloc
+from raykd.training.compute import GLIBC_DEFAULT, Compute, configure_process, set_malloc
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 from raykd.training.teacher.sources import Teacher
 
 
@@ -38,7 +38,7 @@ class Contender(Protocol):
         ...
 
 
-class AtHand:
+class PrecomputedTeacher:
     """A teacher that has the batch's logits before it is asked."""
 
     identity, source = "", "cache"
@@ -54,7 +54,7 @@ class BareSteps:
     """The same steps on views that were rendered before and a target that is at hand: what the loop may cost."""
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
-        self._training = make_training(run, dataset, compute, teacher)
+        self._training = make_train_state(run, dataset, compute, teacher)
         self._training.objective.train()
         self._batches = list(self._training.loader.epoch(0))
         self._weights = run.method.weights(0)
@@ -74,7 +74,7 @@ class Loop:
     """
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:
-        training = make_training(run, dataset, compute, teacher)
+        training = make_train_state(run, dataset, compute, teacher)
         self._device, self._images = compute.device, training.loader.steps_per_epoch * run.recipe.batch_size
         self._epochs = train_epochs(training, RunFolder(folder), Hooks(checkpoint_every_s=float("inf")))
 
@@ -97,7 +97,7 @@ class Usual:
         steps_s = now(self._device) - began
         self._way.validate()
         epoch_s = now(self._device) - began
-        prepare(self._device)
+        configure_process(self._device)
         return Round(steps_s, epoch_s)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from raykd.bench.contenders import AtHand, BareSteps, Contender, Loop, Round, Usual, now
+from raykd.bench.contenders import BareSteps, Contender, Loop, PrecomputedTeacher, Round, Usual, now
 from raykd.bench.families import Family
 from raykd.bench.usual import NUM_WORKERS, UsualWay
 from raykd.data.types import Dataset
-from raykd.training.compute import Compute, choose, prepare
+from raykd.training.compute import Compute, choose_compute, configure_process
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache, num_visited
 from raykd.training.teacher.fill import BATCH_SIZE, Filler
@@ -30,7 +30,7 @@ Rounds = dict[str, list[float]]
 
 def measure(family: Family, device: torch.device, num_rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures of `family`, JSON-ready; a first round warms up and is left out."""
-    prepare(device)
+    configure_process(device)
     if device.type == "cuda":  # where a round of some steps would be milliseconds
         family = replace(family, steps=STEPS_ON_A_GPU)
     rounds: Rounds = {}
@@ -43,7 +43,7 @@ def measure(family: Family, device: torch.device, num_rounds: int, say: Callable
             if number:
                 for name, value in _flat(taken, rate).items():
                     rounds.setdefault(name, []).append(value)
-    return figures(family, rounds) | {"precision": choose(device, family.student.precision).precision}
+    return figures(family, rounds) | {"precision": choose_compute(device, family.student.precision).precision}
 
 
 def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _contenders(
     """By name; and what fills a part of a logit cache and tells images a second."""
     workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
     contenders = {name: make() for name, make in contender_makers(family, device, folder, workers).items()}
-    compute = choose(device, family.student.precision)
+    compute = choose_compute(device, family.student.precision)
     return contenders, filling(family, family.dataset(), folder, compute, num_rounds + 1)
 
 
@@ -99,7 +99,7 @@ def contender_makers(
 
     num_workers: processes that make the usual way's batches.
     """
-    dataset, compute = family.dataset(), choose(device, family.student.precision)
+    dataset, compute = family.dataset(), choose_compute(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
     cache = _some_cache(family, dataset, folder)
     logits = cache.logits().to(device)
@@ -111,7 +111,7 @@ def contender_makers(
     makers: dict[str, Callable[[], Contender]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
-        at_hand = AtHand(logits[: family.student.batch_size].float()) if kind == "cache" else source
+        at_hand = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
         makers[f"bare {kind}"] = partial(BareSteps, run, dataset, at_hand, compute)
         makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 

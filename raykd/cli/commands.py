@@ -123,14 +123,14 @@ def bench(arguments: Namespace) -> None:
     from raykd.atomic import write_json
     from raykd.bench.run import benchmark
     from raykd.bench.show import show
-    from raykd.training.compute import device_of
+    from raykd.training.compute import device_for
 
     for name in ("threads", "rounds"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: the folder does not exist; make it, or name another one")
-    device = device_of(arguments.device == "cuda")
+    device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     results = benchmark(

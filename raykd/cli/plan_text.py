@@ -14,7 +14,7 @@ from raykd.spec.plan import Plan, Run
 from raykd.spec.search import Search
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-from raykd.training.group import BATCH_NORM, per_worker
+from raykd.training.group import BATCH_NORM, per_worker_parts
 from raykd.training.state import make_model
 from raykd.training.teacher.import_check import accuracy_in_words
 from raykd.training.teacher.imported import findings, header_cautions
@@ -60,7 +60,7 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
         return []
     stages: dict[str, list[str]] = {}  # by the part of the training that each worker has for itself
     for run in {(run.recipe, run.method): run for run in plan.runs if run.imported is None}.values():
-        for part in per_worker(run, make_model(run, dataset)):
+        for part in per_worker_parts(run, make_model(run, dataset)):
             stages.setdefault(part, []).append(f"the {run.stage}" if run.stage == "teacher" else "students")
     remedy = {BATCH_NORM: "; set sync_batch_norm=true in the recipe to compute them over all workers"}
     return [

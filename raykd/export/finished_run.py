@@ -18,7 +18,7 @@ from raykd.spec.plan import Run
 from raykd.store.codec import read_json
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
-from raykd.training.model_file import Header, load_trained, read_header
+from raykd.training.model_file import Header, load_model, read_header
 from raykd.training.run_record import recorded_run_of
 
 _RECORD = "run.json"
@@ -43,7 +43,7 @@ class FinishedRun:
     @cached_property
     def model(self) -> ImageModel:
         """The network with its best weights, in float32, on the CPU, in inference mode."""
-        return load_trained(self.folder.best).eval()
+        return load_model(self.folder.best).eval()
 
     @property
     def network_size(self) -> int:

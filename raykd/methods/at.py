@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -46,7 +46,7 @@ class AttentionTransfer(StageMethod):
 @in_float32
 def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2) -> Tensor:
     """Mean squared difference of both maps' attention. Shapes: [B, K, H, W]; returns [], 0 where they agree."""
-    student, teacher = (F.normalize(_attention(maps, p)) for maps in to_smaller(student_map, teacher_map))
+    student, teacher = (F.normalize(_attention(maps, p)) for maps in pool_to_smaller(student_map, teacher_map))
     return F.mse_loss(student, teacher)
 
 

@@ -73,7 +73,7 @@ class StageMethod(FeatureMethod):
 
     def pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """(student's map, teacher's map) of each stage; raises ConfigError where a model has no such stage."""
-        require_maps(self, student=student, teacher=teacher)
+        require_feature_maps(self, student=student, teacher=teacher)
         numbers = len(student.features), len(teacher.features)
         if not self.stages and numbers[0] != numbers[1]:
             raise ConfigError(
@@ -86,7 +86,7 @@ class StageMethod(FeatureMethod):
         return [(student.features[stage], teacher.features[stage]) for stage in stages]
 
 
-def require_maps(method: Method, **models: Outputs) -> None:
+def require_feature_maps(method: Method, **models: Outputs) -> None:
     """Raise ConfigError where one of `models`, by 'student' or 'teacher', gives none."""
     for who, outputs in models.items():
         if not outputs.features:
@@ -96,7 +96,7 @@ def require_maps(method: Method, **models: Outputs) -> None:
             )
 
 
-def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Maps [B, K, H, W] averaged down to the smaller H and W of the two, as AT, NST and VID do."""
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     return tuple(maps if maps.shape[2:] == size else F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))  # type: ignore[return-value]

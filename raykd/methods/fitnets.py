@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.methods.feature_kd import feature_mse_loss
-from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.outputs import Outputs, Targets
 
 
@@ -51,7 +51,7 @@ class FitNets(StageMethod):
 
 def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of maps [B, K_t, H, W] and [B, K_t, H_t, W_t], averaged down to H and W. Returns []."""
-    return feature_mse_loss(*to_smaller(regressed, teacher))
+    return feature_mse_loss(*pool_to_smaller(regressed, teacher))
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:

@@ -16,7 +16,7 @@ from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Need = Literal["logits", "embedding", "features"]
 # What no term may be called: the other columns of a run's history, and what training measures beside the terms.
-NO_TERMS = (*HISTORY_COLUMNS, "top1")
+RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ def _require_sound_weights(method: Method, epochs: int) -> None:
         for name, weight in weights.items():
             if not isinstance(weight, Real) or isinstance(weight, bool) or not _is_finite(weight):
                 raise ConfigError(f"{given} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
-            if name in NO_TERMS:
+            if name in RESERVED_TERMS:
                 raise ConfigError(
                     f"{given} names a term '{name}', which is a column of history.parquet for something else "
-                    f"({', '.join(NO_TERMS)}); rename the term"
+                    f"({', '.join(RESERVED_TERMS)}); rename the term"
                 )
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -44,7 +44,7 @@ class NST(StageMethod):
 @in_float32
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Squared maximum mean discrepancy under (a . b)^2, mean over the batch. Shapes: [B, K, H, W]; returns []."""
-    student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in to_smaller(student_map, teacher_map))
+    student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in pool_to_smaller(student_map, teacher_map))
     own = _mean_kernel(teacher, teacher) + _mean_kernel(student, student)
     return own - 2 * _mean_kernel(student, teacher)
 

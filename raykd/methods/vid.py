@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.methods.feature_method import StageMethod, to_smaller
+from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -50,7 +50,7 @@ class VID(StageMethod):
     ) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         maps = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [predict(*to_smaller(*pair)) for predict, pair in maps]
+        stages = [predict(*pool_to_smaller(*pair)) for predict, pair in maps]
         return super().terms(student, teacher, targets, adapter) | {"vid": torch.stack(stages).sum()}
 
 

@@ -24,7 +24,7 @@ from raykd.store.damage import damaged
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, Trial, num_ended
-from raykd.training.failure import is_of_configuration
+from raykd.training.failure import is_configuration_failure
 from raykd.training.teacher.choose import PlannedCache
 
 
@@ -137,7 +137,7 @@ def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStat
         status
         for status in statuses
         if status.job.kind != "evaluate" and status.state is not State.DONE
-        if status.state is not State.FAILED or not is_of_configuration(store.folder(status.job.run).record())
+        if status.state is not State.FAILED or not is_configuration_failure(store.folder(status.job.run).record())
     ]
 
 

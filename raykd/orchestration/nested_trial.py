@@ -22,8 +22,8 @@ from raykd.orchestration.trial_loop import Results, TrialConfig, run_of, train_t
 from raykd.orchestration.worker_link import StopPoller
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder
-from raykd.training.failure import failure_of, is_of_configuration
-from raykd.training.group import all_workers
+from raykd.training.failure import classify_failure, is_configuration_failure
+from raykd.training.group import default_group
 
 # Ray wants something of a trial's own process, and the CPUs are its workers'.
 NEXT_TO_NOTHING: dict[str, float] = {"memory": 2**20}
@@ -82,10 +82,10 @@ def _failure(folder: RunFolder, error: Exception) -> RunFailed | None:
     if folder.status() == "failed":
         record = folder.record()
         reason = record.get("reason") or "no reason recorded"
-        return (RunDiverged if is_of_configuration(record) else RunFailed)(reason)
+        return (RunDiverged if is_configuration_failure(record) else RunFailed)(reason)
     causes = _causes(error)
     own = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL's also mean that another worker has failed
-    if outside := [cause for cause in own or causes if failure_of(cause) == "outside"]:
+    if outside := [cause for cause in own or causes if classify_failure(cause) == "outside"]:
         return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
     return None
 
@@ -101,6 +101,6 @@ def _work(given: dict[str, Any]) -> None:
     config, shared = given["config"], given["shared"]
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
-            train_trial(config, shared, ray.train.report, stop.should_stop, all_workers())
+            train_trial(config, shared, ray.train.report, stop.should_stop, default_group())
         except Interrupted:
             return

@@ -18,7 +18,7 @@ from raykd.store.codec import Fields
 from raykd.store.damage import damaged
 from raykd.store.plan_file import PlanFile
 from raykd.store.run_folder import RunFolder, Status
-from raykd.training.compute import best_device, choose
+from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
 from raykd.training.run_record import device_type_of, precision_of, require_same_data
 
@@ -36,7 +36,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             dataset = load_dataset(data.name, data_folder, data.image_size, results / ".data")
             require_same_data(folder.path.name, config.text("data_identity"), dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
-            evaluate_on_test(folder, dataset, choose(device, precision_of(folder)))
+            evaluate_on_test(folder, dataset, choose_compute(device, precision_of(folder)))
     report(results, console, in_full=True)
 
 

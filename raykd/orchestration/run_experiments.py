@@ -26,7 +26,7 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
-from raykd.training.restore import restore_weights
+from raykd.training.repair import repair_weights
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, decide, parts_on
 from raykd.training.teacher.import_check import in_words
 from raykd.training.teacher.imported import findings, require_fit
@@ -93,13 +93,13 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
 
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
-    """Return how the distilled runs left of `plan` get their teacher's logits; None if no teacher is planned."""
+    """Return how the distilled runs left of `plan` get their teacher's logits; None if there are none."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     settled = states.trained | states.started_live
-    return (
-        decide(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache) if teachers else None
-    )
+    if not teachers:
+        return None
+    return decide(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
 
 
 def run_experiments(
@@ -155,10 +155,7 @@ def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options
     for plan, dataset in plans:
         if replaced := store.write_plan(plan):
             family = plan.experiment.family
-            log(
-                console,
-                f"the report of {family} has a new plan; {plural(len(replaced), 'run')} of the old one are kept",
-            )
+            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
         keep_decoded(dataset, options.decoded)
 
 
@@ -175,7 +172,7 @@ def _restore_damaged(
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
-            restore_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset)
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states

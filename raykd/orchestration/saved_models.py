@@ -13,9 +13,9 @@ from raykd.errors import ConfigError
 from raykd.orchestration.progress import log
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
-from raykd.training.compute import best_device, choose
+from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import images_of, load_model, load_trained, read_header
+from raykd.training.model_file import build_with_weights, images_of, load_model, read_header
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -57,11 +57,11 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     header = read_header(file)
     if header is not None:
         dataset = load_dataset(header.data, data_folder, header.images.size)
-        model = load_trained(file)
+        model = load_model(file)
     else:
         dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
-        model = load_model(file, models.find(recipe.model), images_of(dataset))
-    compute = choose(best_device(), "fp32")  # a weights file does not record a precision
+        model = build_with_weights(file, models.find(recipe.model), images_of(dataset))
+    compute = choose_compute(best_device(), "fp32")  # a weights file does not record a precision
     log(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100

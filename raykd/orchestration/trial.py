@@ -19,7 +19,7 @@ from raykd.orchestration.searcher import CUT_OFF, FAILED, OUTSIDE
 from raykd.orchestration.trial_loop import TrialConfig, train_trial
 from raykd.orchestration.worker_link import StopPoller
 from raykd.training.compute import release_memory
-from raykd.training.failure import failure_of, loses_gpu
+from raykd.training.failure import classify_failure, loses_gpu
 
 # How long the worker of a trial that was stopped has to let go of its files, before Tune gives up the trial after it.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
@@ -47,7 +47,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
 
 def _failed(error: Exception) -> dict[str, Any]:
     """The last result of a trial that ended with `error`."""
-    failure = "outside" if isinstance(error, RayError) else failure_of(error)
+    failure = "outside" if isinstance(error, RayError) else classify_failure(error)
     if failure == "code":
         traceback.print_exc()
     text = str(error).splitlines()[0] if str(error) else "no reason given"

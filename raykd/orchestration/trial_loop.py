@@ -18,8 +18,8 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-from raykd.training.compute import choose, device_of
-from raykd.training.group import ALONE, Group
+from raykd.training.compute import choose_compute, device_for
+from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency_ms
 from raykd.training.state import make_model
@@ -54,7 +54,7 @@ def train_trial(
     shared: TrialConfig,
     tell: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
-    group: Group = ALONE,
+    group: Group = SINGLE_WORKER,
 ) -> dict[str, Any]:
     """Train the setting in `config` from where its folder stands; returns the last result.
 
@@ -63,8 +63,8 @@ def train_trial(
     """
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
-    folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_of(shared.gpus)
-    fixed = group.first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
+    folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
+    fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     results = Results(run.recipe.epochs, fixed)
 
     def report_value(row: Mapping[str, float]) -> None:
@@ -80,7 +80,7 @@ def train_trial(
     logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
-        for row in group.first(folder.history):  # of an earlier command, or of a worker that died
+        for row in group.on_first(folder.history):  # of an earlier command, or of a worker that died
             report_value(row)
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
@@ -129,7 +129,7 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
         model = make_model(run, dataset)
         if run.recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found["latency_ms"] = latency_ms(model, dataset.image_size, choose(device, run.recipe.precision))
+        found["latency_ms"] = latency_ms(model, dataset.image_size, choose_compute(device, run.recipe.precision))
     return found
 
 

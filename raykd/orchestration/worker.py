@@ -29,10 +29,10 @@ from raykd.orchestration.run_queue import Job, State
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose, device_of, release_memory
+from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.failure import is_out_of_memory, loses_gpu
-from raykd.training.group import Group, all_workers
+from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import precision_of, require_same_data
 from raykd.training.teacher.choose import PlannedCache
@@ -67,11 +67,11 @@ class WorkerConfig:
 
 def work(config: dict[str, Any]) -> None:
     """Do jobs until the queue is over. This is the `train_loop_per_worker` of every trainer."""
-    worker, everyone = WorkerConfig(**config), all_workers(config["may_shrink"])
+    worker, everyone = WorkerConfig(**config), default_group(config["may_shrink"])
     link = QueueLink(worker.queue, worker.slot)
     with link if everyone.is_first else nullcontext():
         while True:
-            job, is_over = everyone.first(link.next_job)
+            job, is_over = everyone.on_first(link.next_job)
             if job is not None:
                 _do(job, worker, everyone, link)
             elif is_over:
@@ -93,7 +93,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         _filler.cache_clear()  # it holds a teacher and all images
     try:
         if job.kind == "train":
-            group = everyone.part(job.run.recipe.batch_size)
+            group = everyone.subgroup(job.run.recipe.batch_size)
             _train(job, worker, group, everyone.size, link)
             reason = _import_result(job.run, worker)
         elif job.kind == "fill":
@@ -144,7 +144,7 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = dataset_of(run.data, worker.options)
     require_same_data(run.name, run.data_identity, dataset)
     folder = RunStore(worker.results).folder(run)
-    evaluate_on_test(folder, dataset, choose(device_of(worker.gpus), precision_of(folder)))
+    evaluate_on_test(folder, dataset, choose_compute(device_for(worker.gpus), precision_of(folder)))
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
@@ -155,7 +155,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
         filler.fill(job.part, should_stop=link.should_stop)
         return
     for piece in range(PIECES):  # only the first worker polls whether to stop; the others learn it between two pieces
-        if group.agree(link.should_stop())[0]:
+        if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
@@ -164,14 +164,14 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
-    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_of(gpus))
+    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
     """Train a run with the workers of `group`. Ray Train gets reports only when all workers are in the group."""
     if not group.is_member:
         return
-    run, store, device = job.run, RunStore(worker.results), device_of(worker.gpus)
+    run, store, device = job.run, RunStore(worker.results), device_for(worker.gpus)
     folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
 
@@ -216,7 +216,7 @@ class _RayReports:
 
     def _is_due(self, reported: float) -> bool:
         """Return the first worker's decision, because a report waits for those of all workers."""
-        return self._group.agree(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
+        return self._group.broadcast_flags(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
         """Wait up to ANSWER_S until the last report is sent. A report that fails does not fail the run."""

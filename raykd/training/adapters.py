@@ -22,13 +22,13 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
     labels: int64 [N], of the dataset's whole training part. student, teacher: of NUM_SHOWN images, on any device.
     """
     rows, _ = train_val_indices(run.data, labels)
-    taught = given_to(run.method, teacher)
+    taught = required_outputs(run.method, teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return run.method.adapter(student, taught, Targets(labels[rows], rows))
 
 
-def given_to(method: Method, teacher: Outputs) -> Outputs:
+def required_outputs(method: Method, teacher: Outputs) -> Outputs:
     """Of the teacher's outputs what `method` needs, on the CPU: a logit cache holds no more."""
     return Outputs(
         teacher.logits.cpu(),
@@ -38,7 +38,7 @@ def given_to(method: Method, teacher: Outputs) -> Outputs:
 
 
 @torch.no_grad()
-def outputs_of(model: ImageModel, images: Tensor) -> Outputs:
+def evaluation_outputs(model: ImageModel, images: Tensor) -> Outputs:
     """Of evaluation, on the CPU, where `model` is; it is left in training mode."""
     outputs: Outputs = model.eval()(images.cpu())
     model.train()

@@ -44,7 +44,7 @@ class Compute:
         return f"{self.precision}, {where}"
 
 
-def choose(device: torch.device, precision: str, threads: int | None = None) -> Compute:
+def choose_compute(device: torch.device, precision: str, threads: int | None = None) -> Compute:
     """How to compute on `device`: 'auto' is bf16 where the hardware has it, else fp32. threads: None for torch's."""
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
@@ -58,7 +58,7 @@ def has_bf16(device: torch.device) -> bool:
     return bool(_cpu_flags() & _NATIVE_BF16)
 
 
-def prepare(device: torch.device) -> None:
+def configure_process(device: torch.device) -> None:
     """Settings of the whole process for long runs of equal steps; once is enough, more does no harm.
 
     On a GPU cuDNN tries its kernels for each shape. On a CPU glibc keeps memory for the next step.
@@ -84,7 +84,7 @@ def release_memory() -> None:
         libc.malloc_trim(0)
 
 
-def device_of(gpus: float) -> torch.device:
+def device_for(gpus: float) -> torch.device:
     """Where a run computes that was given `gpus` GPUs, a share of one included.
 
     Raises ConfigError when torch cannot use the GPU that is there: a day on the CPU would be the other outcome.

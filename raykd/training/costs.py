@@ -21,7 +21,7 @@ from raykd.training.compute import Compute
 from raykd.training.latency import latency, throughput
 
 
-def costs_beside(family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute) -> Costs:
+def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute) -> Costs:
     """Return the costs of `model`: those that a run of the folder `family` has on such a device, or newly measured.
 
     network: of `model`, on any device, in the memory format in which it was trained; it is moved to `compute`'s device

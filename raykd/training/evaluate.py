@@ -10,8 +10,8 @@ from raykd.data.types import Split
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit
-from raykd.training.float32_head import head_in_float32
-from raykd.training.group import ALONE, Group
+from raykd.training.float32_head import float32_heads
+from raykd.training.group import SINGLE_WORKER, Group
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = ALONE) -> Evaluation:
+def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = SINGLE_WORKER) -> Evaluation:
     """Evaluate in inference mode and give the model back in the mode in which it came.
 
     split: this worker's images; the figures are of those of the whole group. Logits are computed in float32 from the
@@ -40,7 +40,7 @@ def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = A
         with compute.autocast():
             return model(split.images[part].to(compute.device)).logits.float()
 
-    with head_in_float32(model):
+    with float32_heads(model):
         for part, logits in batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of):
             labels = split.labels[part].to(compute.device)
             correct += (logits.argmax(1) == labels).sum()

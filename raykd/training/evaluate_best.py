@@ -17,9 +17,9 @@ from raykd.store.codec import read_dataclass, write_dataclass
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.costs import costs_beside
-from raykd.training.metrics import measure
-from raykd.training.model_file import images_of, load_trained
+from raykd.training.costs import model_costs
+from raykd.training.metrics import compute_metrics
+from raykd.training.model_file import images_of, load_model
 from raykd.training.run_record import recorded_run_of
 from raykd.training.state import validation_of
 from raykd.training.teacher.load import teacher_from
@@ -40,13 +40,13 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
     if is_tested(folder):
         return
     run, weights_sha256 = recorded_run_of(folder), folder.weights_sha256()
-    model = load_trained(folder.best).to(compute.device)
+    model = load_model(folder.best).to(compute.device)
     if run.recipe.channels_last:  # as it was validated in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = _teacher_of(run, folder, compute)
 
     def metrics(split: Split) -> Metrics:
-        found = measure(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
+        found = compute_metrics(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
         return replace(
             found,
             classes=dataset.class_names,
@@ -55,7 +55,7 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
         )
 
     write_dataclass(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
-    write_dataclass(folder.costs, costs_beside(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_dataclass(folder.costs, model_costs(folder.path.parent, run.model, model, images_of(dataset), compute))
     write_dataclass(folder.test, metrics(dataset.test))
 
 

@@ -22,7 +22,7 @@ _NO_MEMORY = ("out of memory", "allocate memory")  # of CUDA, of torch's CPU all
 _NO_FILE = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
 
 
-def failure_of(error: BaseException) -> Failure:
+def classify_failure(error: BaseException) -> Failure:
     """Return the kind of failure that `error` stands for.
 
     code: an error of raykd's code, of a custom method or of a library, which the same configuration meets again.
@@ -45,10 +45,10 @@ def loses_gpu(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that a GPU or the machine has no memory left; not so for a lost GPU."""
-    return failure_of(error) == "out of memory"
+    return classify_failure(error) == "out of memory"
 
 
-def out_of_memory_in_words(run: Run, error: BaseException) -> str:
+def out_of_memory_message(run: Run, error: BaseException) -> str:
     """Return one line for an out-of-memory error in the training of `run`, with the fields that need less."""
     whose, recipe = "teacher" if run.stage == "teacher" else "student", run.recipe
     lower = "" if recipe.precision == "bf16" else f", set {whose}.precision=bf16"
@@ -70,6 +70,6 @@ def rejecting_configuration() -> Iterator[None]:
         raise RejectedConfiguration(str(error)) from error
 
 
-def is_of_configuration(record: Mapping[str, Any]) -> bool:
+def is_configuration_failure(record: Mapping[str, Any]) -> bool:
     """Whether a run with this run.json failed because of its own configuration."""
     return record.get("status") == "failed" and record.get("failure", "outside") != "outside"

@@ -26,7 +26,7 @@ def keep_head_in_float32(model: nn.Module) -> None:
 
 
 @contextmanager
-def head_in_float32(*models: nn.Module) -> Iterator[None]:
+def float32_heads(*models: nn.Module) -> Iterator[None]:
     """Let the heads of all ImageModels in `models` compute in float32 inside, and as before afterwards."""
     heads = [head for model in models for head in _heads(model) if "forward" not in vars(head)]
     for head in heads:

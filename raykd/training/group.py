@@ -65,21 +65,21 @@ class Group:
         """False for a worker of the whole that a `part` leaves out."""
         return self.rank < self.size
 
-    def part(self, batch_size: int) -> "Group":
+    def subgroup(self, batch_size: int) -> "Group":
         """As many of the first workers as can share a batch equally: what is left of four may be three."""
         size = max(count for count in range(1, self.size + 1) if batch_size % count == 0)
         if size == self.size and not self.may_shrink:
             return self
         return replace(self, size=size, processes=_processes(size) if size > 1 else None)
 
-    def first(self, make: Callable[[], Value]) -> Value:
+    def on_first(self, make: Callable[[], Value]) -> Value:
         """What `make` gives the first worker, handed to all; the others do not call it."""
         values: list[Any] = [make() if self.is_first else None]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0, group=self.processes)
         return values[0]
 
-    def agree(self, *flags: bool) -> tuple[bool, ...]:
+    def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
         """The first worker's flags, so that all stop, or save, at the same step."""
         if self.size == 1:
             return flags
@@ -95,7 +95,7 @@ class Group:
         dist.all_gather(parts, tensor, group=self.processes)
         return torch.stack(parts)
 
-    def join(self, tensor: Tensor) -> Tensor:
+    def gather_with_grad(self, tensor: Tensor) -> Tensor:
         """Return the batch's rows [B, *] from each worker's [B/W, *], by rank, with the gradient that DDP requires.
 
         Every worker then computes the same loss of all B rows.
@@ -120,7 +120,7 @@ class Group:
         return DistributedDataParallel(module, device_ids=devices, process_group=self.processes, **_NO_SYNC)
 
 
-ALONE = Group()
+SINGLE_WORKER = Group()
 
 
 @torch.compiler.disable  # messages between workers are no part of a compiled graph
@@ -162,7 +162,7 @@ def require_separate_gpus(group: Group, device: torch.device) -> None:
         )
 
 
-def all_workers(may_shrink: bool = False) -> Group:
+def default_group(may_shrink: bool = False) -> Group:
     """All processes of torch's default group; this one alone where there is none."""
     if not dist.is_initialized():
         return Group(may_shrink=may_shrink)
@@ -178,7 +178,7 @@ def _processes(size: int) -> Any:
 BATCH_NORM = "batch norm statistics"
 
 
-def per_worker(run: Run, *modules: nn.Module) -> tuple[str, ...]:
+def per_worker_parts(run: Run, *modules: nn.Module) -> tuple[str, ...]:
     """Return what each of several workers of `run` computes or draws for itself, in words.
 
     modules: the networks that are trained: the model and, where there is one, the method's adapter.

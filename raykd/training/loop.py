@@ -19,17 +19,17 @@ from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
-from raykd.training.compute import prepare
+from raykd.training.compute import configure_process
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
-from raykd.training.failure import failure_of, rejecting_configuration
-from raykd.training.group import ALONE, Group, per_worker
+from raykd.training.failure import classify_failure, rejecting_configuration
+from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
 from raykd.training.run_record import finish, note_per_worker, require_same_data, start
-from raykd.training.state import Training, make_training
-from raykd.training.steps import Steps, steps_of
+from raykd.training.state import TrainState, make_train_state
+from raykd.training.steps import Steps, make_steps
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 
@@ -43,7 +43,7 @@ def fit(
     device: torch.device,
     teacher: Teacher = no_teacher,
     hooks: Hooks = NO_HOOKS,
-    group: Group = ALONE,
+    group: Group = SINGLE_WORKER,
 ) -> None:
     """Train `run` from where its folder stands to its end; a run that is done is left as it is.
 
@@ -55,17 +55,17 @@ def fit(
     """
     require_same_data(run.name, run.data_identity, dataset)
     with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
-        if group.first(lambda: folder.status() == "done"):
+        if group.on_first(lambda: folder.status() == "done"):
             return
-        compute = group.first(lambda: start(run, folder, device, teacher, group))
+        compute = group.on_first(lambda: start(run, folder, device, teacher, group))
         with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
-            prepare(device)
+            configure_process(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
                 with rejecting_configuration():
-                    training = make_training(run, dataset, compute, teacher, group)
+                    training = make_train_state(run, dataset, compute, teacher, group)
                 if group.is_first and group.size > 1:
-                    note_per_worker(folder, per_worker(run, training.objective))
+                    note_per_worker(folder, per_worker_parts(run, training.objective))
                 _train(training, dataset, folder, hooks)
             elif group.is_first:
                 import_teacher(run, dataset, folder, compute)
@@ -74,11 +74,11 @@ def fit(
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
     """Raises RunFailed: nodes may see different files, where one still has an older one in memory."""
     mine = teacher.identity, teacher.source
-    if mine != group.first(lambda: mine):
+    if mine != group.on_first(lambda: mine):
         raise RunFailed(f"worker {group.rank} was given another teacher than worker 0")
 
 
-def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
+def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
     """Bring a run to its end and leave its best weights."""
     is_counted = reset_peak(training.compute.device)
     for report in train_epochs(training, folder, hooks):
@@ -90,22 +90,22 @@ def _train(training: Training, dataset: Dataset, folder: RunFolder, hooks: Hooks
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
-def train_epochs(training: Training, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
+def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
     """Train the epochs that are left, from the folder's last checkpoint or from the start; one report each."""
     # The first worker's: another node may still have an older file in memory.
-    if checkpoint := training.group.first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
+    if checkpoint := training.group.on_first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best
     training.progress.run = training.run.fingerprint
-    training.go_parallel()
+    training.parallelize()
     saver = _Saver(training, folder, hooks.checkpoint_every_s)
-    steps = steps_of(training)
+    steps = make_steps(training)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
         yield _epoch(training, steps, epoch, saver, hooks)
     saver.save()
 
 
-def _epoch(training: Training, steps: Steps, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
+def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
     """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     began, first_step = time.monotonic(), progress.step
@@ -119,7 +119,7 @@ def _epoch(training: Training, steps: Steps, epoch: int, saver: "_Saver", hooks:
         generator.manual_seed(seeds[step])
         steps.take(step)
         progress.step = step + 1
-        stop, save = training.group.agree(hooks.should_stop(), saver.is_due())
+        stop, save = training.group.broadcast_flags(hooks.should_stop(), saver.is_due())
         if stop or save:
             steps.sums.require_finite(epoch)
             progress.sums = steps.sums.to_json()
@@ -132,7 +132,7 @@ def _epoch(training: Training, steps: Steps, epoch: int, saver: "_Saver", hooks:
 
 
 def _note(
-    training: Training, epoch: int, means: dict[str, float], lr: float, rate: float, saver: "_Saver"
+    training: TrainState, epoch: int, means: dict[str, float], lr: float, rate: float, saver: "_Saver"
 ) -> EpochReport:
     """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
     recipe, progress = training.run.recipe, training.progress
@@ -165,7 +165,7 @@ def _note(
     return report
 
 
-def _validate(training: Training, epoch: int) -> Evaluation:
+def _validate(training: TrainState, epoch: int) -> Evaluation:
     """Raises RunDiverged when the epoch's last update broke the weights, which none of its own losses can tell."""
     student = training.objective.student
     training.group.copy_buffers(student)
@@ -178,7 +178,7 @@ def _validate(training: Training, epoch: int) -> Evaluation:
 class _Saver:
     """Writes checkpoints when they are due, where this worker is the first, and counts the seconds spent."""
 
-    def __init__(self, training: Training, folder: RunFolder, every_s: float) -> None:
+    def __init__(self, training: TrainState, folder: RunFolder, every_s: float) -> None:
         self._training, self._folder, self._every_s = training, folder, every_s
         self._counted = time.monotonic()
         self._saved: float | None = None  # the first step is saved at once: a full disk shows before the night does
@@ -216,5 +216,5 @@ def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
         if group.size > 1 and not isinstance(error, RaykdError):
             raise
         with suppress(OSError):  # on a full disk; `error` says so
-            folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=failure_of(error))
+            folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=classify_failure(error))
         raise

@@ -10,8 +10,8 @@ from raykd.errors import ConfigError, plural, shown
 from raykd.methods import Method
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import given_to
-from raykd.training.objective import MEASURED_HERE
+from raykd.training.adapters import required_outputs
+from raykd.training.objective import STANDARD_TERMS
 
 NUM_TRIED = 8  # images, or a batch where that is smaller: terms may compare images, and two are few for that
 
@@ -29,7 +29,7 @@ def require_sound_terms(
         torch.manual_seed(0)
         student, teacher = (_resembling(outputs, num_images) for outputs in (student, teacher))
         student = _with_grad(student)
-        terms = _terms_of(method, student, given_to(method, teacher), targets, adapter)
+        terms = _terms_of(method, student, required_outputs(method, teacher), targets, adapter)
     subject = f"method = {method.title()}: terms()"
     if not isinstance(terms, Mapping):
         raise ConfigError(f"{subject} returns {shown(terms)}; it must return a tensor for each name of a term")
@@ -72,7 +72,7 @@ def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targe
 
 def _wrong_with(name: str, term: object) -> str:
     """What is wrong with one term, or ''."""
-    if name in MEASURED_HERE:
+    if name in STANDARD_TERMS:
         return "which is measured for every method alike; rename the term"
     if not isinstance(term, Tensor):
         return f"as {shown(term)}; it must be a tensor"

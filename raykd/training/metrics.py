@@ -21,14 +21,14 @@ from raykd.models import ImageModel
 from raykd.store.records import Metrics, Reliability
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.fitting_batch import batches_that_fit
-from raykd.training.float32_head import head_in_float32
+from raykd.training.float32_head import float32_heads
 
 NUM_BINS = 15
 TOP = 5
 
 
 @torch.no_grad()
-def measure(
+def compute_metrics(
     model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Metrics:
     """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision.
@@ -47,7 +47,7 @@ def measure(
             return model(images).logits, None if teacher is None else teacher(images).logits
 
     batches = batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of)
-    with head_in_float32(*([model] if teacher is None else [model, teacher])):
+    with float32_heads(*([model] if teacher is None else [model, teacher])):
         for part, (logits, target) in batches:
             labels = split.labels[part].to(compute.device)
             sums.add(logits.double(), labels, None if target is None else target.double())

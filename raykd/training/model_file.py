@@ -24,7 +24,7 @@ def images_of(dataset: Dataset) -> ImageSpec:
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainingSplit:
     """Which of the `num_images` images of the training part trained the weights; the rest are fields of `Data`."""
 
     data_identity: str
@@ -47,7 +47,7 @@ class Header:
     data: str
     classes: tuple[str, ...]
     run: str
-    trained_on: TrainedOn | None = None
+    trained_on: TrainingSplit | None = None
 
 
 def header_of(run: Run, dataset: Dataset) -> Header:
@@ -55,16 +55,16 @@ def header_of(run: Run, dataset: Dataset) -> Header:
     data = run.data
     images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
-    trained_on = TrainedOn(dataset.identity, len(dataset.train.labels), *split)
+    trained_on = TrainingSplit(dataset.identity, len(dataset.train.labels), *split)
     return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
 
 
-def save_trained(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
-    """Weights of `run`'s network under a header from which `load_trained` builds it again."""
-    save_under(path, state, header_of(run, dataset))
+def save_model(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
+    """Weights of `run`'s network under a header from which `load_model` builds it again."""
+    save_with_header(path, state, header_of(run, dataset))
 
 
-def save_under(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
+def save_with_header(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
     """The same under a header that there is."""
     trained_on = asdict(header.trained_on) if header.trained_on else None
     parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
@@ -81,7 +81,7 @@ def read_header(path: Path) -> Header | None:
         content = json.loads(metadata[_KEY])
         shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
         model = from_dict(Model, content["model"])
-        trained_on = TrainedOn(**content["trained_on"]) if content["trained_on"] else None
+        trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
         header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
         _require_sound(header)
@@ -124,15 +124,15 @@ def _is_within(value: object, low: float) -> bool:
     return isinstance(value, int | float) and low <= value <= 1
 
 
-def load_trained(path: Path) -> ImageModel:
+def load_model(path: Path) -> ImageModel:
     """The network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
     header = read_header(path)
     if header is None:
         raise ConfigError(f"weights file '{path}' does not say which model it is of; give one that raykd wrote")
-    return load_model(path, header.model, header.images)
+    return build_with_weights(path, header.model, header.images)
 
 
-def load_model(path: Path, model: Model, images: ImageSpec) -> ImageModel:
+def build_with_weights(path: Path, model: Model, images: ImageSpec) -> ImageModel:
     """`model` with the weights of any .safetensors or .pth. Raises ConfigError when they do not fit."""
     network = models.build(model, images, seed=0)
     load_weights(network.network, path)

@@ -7,11 +7,11 @@ from raykd.data.memory import available_bytes
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
 from raykd.methods import Method
-from raykd.methods.feature_method import require_maps
+from raykd.methods.feature_method import require_feature_maps
 from raykd.models import num_parameters
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
 from raykd.training.method_check import require_sound_terms
 from raykd.training.model_file import images_of
 from raykd.training.state import make_model
@@ -41,7 +41,7 @@ class Networks:
             model = load_imported(run, self._dataset).model if imported else make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
             model.with_features = with_features
-            self._outputs[key] = outputs_of(model, self._dataset.train.images[:NUM_SHOWN])
+            self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])
         return self._outputs[key]
 
     def require_method_fits(self, run: Run) -> None:
@@ -51,7 +51,7 @@ class Networks:
         with_features = "features" in method.needs
         student, teacher = self.of(run, with_features), self.of(run.teacher, with_features)
         if with_features:
-            require_maps(method, student=student, teacher=teacher)
+            require_feature_maps(method, student=student, teacher=teacher)
         adapter = self._adapter(run, student, teacher)
         if method.is_custom:
             require_sound_terms(run, self._dataset.train.labels, student, teacher, adapter)

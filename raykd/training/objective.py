@@ -13,9 +13,9 @@ from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
-from raykd.training.group import ALONE, Group
+from raykd.training.group import SINGLE_WORKER, Group
 
-MEASURED_HERE = ("ce", "top1", "loss")
+STANDARD_TERMS = ("ce", "top1", "loss")
 
 
 class Objective(nn.Module):
@@ -30,7 +30,7 @@ class Objective(nn.Module):
         method: Method,
         adapter: nn.Module | None,
         label_smoothing: float,
-        group: Group = ALONE,
+        group: Group = SINGLE_WORKER,
     ) -> None:
         super().__init__()
         self.student = student
@@ -45,7 +45,7 @@ class Objective(nn.Module):
         terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
         if teacher is not None:
             own = self._terms(student, teacher, targets)
-            for name in MEASURED_HERE:
+            for name in STANDARD_TERMS:
                 if name in own:
                     raise ConfigError(
                         f"method = {self.method.title()}: terms() gives '{name}', which is measured for every method "
@@ -77,13 +77,13 @@ class Objective(nn.Module):
 def _joined(outputs: Outputs, group: Group) -> Outputs:
     """Return the outputs for the images of all workers, in the order of one worker's batch."""
     return Outputs(
-        group.join(outputs.logits),
-        None if outputs.embedding is None else group.join(outputs.embedding),
-        tuple(map(group.join, outputs.features)),
-        tuple(map(group.join, outputs.heads)),
+        group.gather_with_grad(outputs.logits),
+        None if outputs.embedding is None else group.gather_with_grad(outputs.embedding),
+        tuple(map(group.gather_with_grad, outputs.features)),
+        tuple(map(group.gather_with_grad, outputs.heads)),
     )
 
 
 def _joined_targets(targets: Targets, group: Group) -> Targets:
-    mixed = targets.mixed and Mixed(*map(group.join, targets.mixed))
-    return Targets(group.join(targets.labels), group.join(targets.index), mixed)
+    mixed = targets.mixed and Mixed(*map(group.gather_with_grad, targets.mixed))
+    return Targets(group.gather_with_grad(targets.labels), group.gather_with_grad(targets.index), mixed)

@@ -16,9 +16,9 @@ from raykd.models import ImageModel
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder, now
-from raykd.training.compute import Compute, choose, why_not_graph
-from raykd.training.group import ALONE, Group
-from raykd.training.model_file import Header, header_of, save_under
+from raykd.training.compute import Compute, choose_compute, why_not_graph
+from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.model_file import Header, header_of, save_with_header
 from raykd.training.teacher.sources import Teacher
 
 
@@ -28,7 +28,7 @@ def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
         raise ConfigError(f"{name} is of other images than this {dataset.name}; name its folder with --data-dir")
 
 
-def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = ALONE) -> Compute:
+def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER) -> Compute:
     """Open run.json, or take the run up again. Returns how to compute: as it began, another way rounds otherwise.
 
     Raises RunFailed when the run is half done under another teacher, or by another number of workers than these
@@ -40,7 +40,7 @@ def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, g
         _require_same_teacher(run, folder, teacher, earlier)
     # An attempt that failed before its first checkpoint leaves no state to agree with, and may have had other hardware.
     began = earlier.get("compute", {}) if folder.checkpoint.is_file() else {}
-    compute = choose(device, began.get("precision") or run.recipe.precision, began.get("threads"))
+    compute = choose_compute(device, began.get("precision") or run.recipe.precision, began.get("threads"))
     workers = _workers(run, group, began["workers"] if began else [])
     folder.update(
         name=run.name,
@@ -164,7 +164,7 @@ def finish(
     best: {'epoch': from 0, or None when none was trained, 'val_top1': percent}.
     header: of weights that were not trained by `run`.
     """
-    save_under(folder.best, weights, header or header_of(run, dataset))
+    save_with_header(folder.best, weights, header or header_of(run, dataset))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     history = folder.path / "history.parquet"
     folder.update(

@@ -19,24 +19,24 @@ from raykd.models.weights import load_weights
 from raykd.outputs import Outputs, Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, make_adapter, outputs_of
+from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
-from raykd.training.group import ALONE, Group
+from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
 from raykd.training.model_file import images_of
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
-from raykd.training.sync_batch_norm import synchronise
+from raykd.training.sync_batch_norm import synchronize_batch_norm
 from raykd.training.teacher.sources import LiveTeacher, Teacher
 
 
 @dataclass
-class Training:
+class TrainState:
     """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer.
 
-    val: this worker's share. parallel: the objective as `group` trains it, once `go_parallel` was called.
-    casts_at_once: whether a captured step casts all weights to bfloat16 by one kernel; half_weights then does it.
+    val: this worker's share. parallel: the objective as `group` trains it, once `parallelize` was called.
+    casts_together: whether a captured step casts all weights to bfloat16 by one kernel; half_weights then does it.
     """
 
     run: Run
@@ -46,22 +46,22 @@ class Training:
     loader: TrainLoader
     val: Split
     teacher: Teacher
-    group: Group = ALONE
+    group: Group = SINGLE_WORKER
     parallel: nn.Module | None = None
-    casts_at_once: bool = True
+    casts_together: bool = True
     half_weights: HalfWeights | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
 
-    def go_parallel(self) -> None:
+    def parallelize(self) -> None:
         """From here on all workers hold what the first one holds now, and a step computes as it will to the end."""
         recipe, objective = self.run.recipe, self.objective
         if recipe.sync_batch_norm and self.group.size > 1:
-            synchronise(objective, self.group.processes)
+            synchronize_batch_norm(objective, self.group.processes)
         # Compiled before DDP wraps it: DDP then sees one module and overlaps its messages with the backward pass.
         module = _compiled(objective) if recipe.compile else objective
         self.parallel = self.group.wrap(module, self.compute.device)
-        if self.casts_at_once and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
+        if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
 
     @property
@@ -117,7 +117,7 @@ def _compiled(objective: Objective) -> nn.Module:
     return cast(nn.Module, torch.compile(objective))
 
 
-def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Split:
+def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
     """This worker's share of the held-out images, on the device."""
     held_out = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
     return Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
@@ -131,7 +131,9 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     return model
 
 
-def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = ALONE) -> Training:
+def make_train_state(
+    run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = SINGLE_WORKER
+) -> TrainState:
     """Everything in its place for epoch 0, step 0."""
     student, device = make_model(run, dataset), compute.device
     _ask_for_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
@@ -143,13 +145,13 @@ def make_training(run: Run, dataset: Dataset, compute: Compute, teacher: Teacher
         taught = teacher(batch)
         assert taught is not None
         _require_finite(taught, teacher)
-        adapter = make_adapter(run, dataset.train.labels, outputs_of(student, batch.images), taught)
+        adapter = make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), taught)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
-    return Training(run, compute, objective, optimizer, loader, val, teacher, group)
+    return TrainState(run, compute, objective, optimizer, loader, val, teacher, group)
 
 
 def _require_finite(outputs: Outputs, teacher: Teacher) -> None:

@@ -16,7 +16,7 @@ import torch
 from raykd.data.loader import Batch, EpochOrder
 from raykd.errors import RunFailed, one_line
 from raykd.training.optim import learning_rate, set_learning_rate
-from raykd.training.state import Training
+from raykd.training.state import TrainState
 from raykd.training.sums import EpochSums
 
 # Real steps of the run before its graph is captured: cuDNN tries its kernels, the optimizer makes its state, Inductor
@@ -38,24 +38,24 @@ class Steps(Protocol):
         ...
 
 
-def steps_of(training: Training) -> Steps:
-    """Return how the steps of `training` are taken; to be called once its `go_parallel` has been."""
+def make_steps(training: TrainState) -> Steps:
+    """Return how the steps of `training` are taken; to be called once its `parallelize` has been."""
     return DeviceSteps(training) if training.is_graph else EagerSteps(training)
 
 
-def _new_sums(training: Training, weights: dict[str, float]) -> EpochSums:
+def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
     names = (*dict.fromkeys((*weights, "top1")), "loss")
     return EpochSums(names, training.compute.device, training.group)
 
 
-def _rate(training: Training, epoch: int, step: int) -> float:
+def _rate(training: TrainState, epoch: int, step: int) -> float:
     return learning_rate(training.run.recipe, epoch, step, training.loader.steps_per_epoch)
 
 
 class EagerSteps:
     """Launches every kernel of a step from Python."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainState) -> None:
         self._training, self._epoch = training, 0
         self._weights: dict[str, float] = {}
         self._batches: Iterator[Batch] = iter(())
@@ -77,7 +77,7 @@ class DeviceSteps:
     The first steps are launched from Python: they warm up, and they are steps of the run like all others.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainState) -> None:
         self._training = training
         device = training.compute.device
         self._captures = device.type == "cuda"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from raykd.errors import RunDiverged
-from raykd.training.group import ALONE, Group
+from raykd.training.group import SINGLE_WORKER, Group
 
 
 class EpochSums:
@@ -15,7 +15,7 @@ class EpochSums:
     What is read from it is of all workers, and all must read at once.
     """
 
-    def __init__(self, names: tuple[str, ...], device: torch.device, group: Group = ALONE) -> None:
+    def __init__(self, names: tuple[str, ...], device: torch.device, group: Group = SINGLE_WORKER) -> None:
         self.names = names
         self._group = group
         self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)

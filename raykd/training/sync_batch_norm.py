@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from raykd.errors import ConfigError
 
 
-def synchronise(module: nn.Module, processes: Any) -> None:
+def synchronize_batch_norm(module: nn.Module, processes: Any) -> None:
     """Make every batch norm in `module` one over `processes` (torch's group; None for all); weights stay as they are.
 
     Raises ConfigError for a model with batch norms of another kind (some of timm's do more in the same layer).

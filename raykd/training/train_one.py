@@ -17,14 +17,14 @@ from raykd.errors import RunFailed
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.failure import out_of_memory_in_words
-from raykd.training.group import ALONE, Group, require_separate_gpus
+from raykd.training.failure import out_of_memory_message
+from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.load import teacher_of
 from raykd.training.tensorboard import TensorBoard
-from raykd.training.usage import metered
+from raykd.training.usage import record_usage
 
 
 class RunLocked(RunFailed):
@@ -55,7 +55,7 @@ def train_one(
     store: RunStore,
     cache: PlannedCache | None,
     hooks: Hooks = NO_HOOKS,
-    group: Group = ALONE,
+    group: Group = SINGLE_WORKER,
     logging: Logging = NO_LOGGING,
 ) -> None:
     """Start or resume `run` in `folder`, and train it to its end. All workers of `group` call this.
@@ -70,7 +70,7 @@ def train_one(
     with ExitStack() as stack:
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the file system of another node may still show an older file.
-        source_at_start = group.first(lambda: folder.teacher_source_at_start)
+        source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
         teacher = teacher_of(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
@@ -81,7 +81,7 @@ def train_one(
 
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
-            stack.enter_context(metered(folder.usage(group.rank), device, logging.gpus, is_started))
+            stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
@@ -95,7 +95,7 @@ def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Itera
     try:
         yield
     except torch.OutOfMemoryError as error:
-        reason = out_of_memory_in_words(run, error)
+        reason = out_of_memory_message(run, error)
         if group.is_first:
             with suppress(OSError):  # on a full disk; the raised error has the reason
                 folder.update(status="failed", reason=reason, failure="out of memory")
@@ -103,13 +103,13 @@ def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Itera
 
 
 @contextmanager
-def locked(folder: RunFolder, group: Group = ALONE, wait_s: float = WRITER_WAIT_S) -> Iterator[None]:
+def locked(folder: RunFolder, group: Group = SINGLE_WORKER, wait_s: float = WRITER_WAIT_S) -> Iterator[None]:
     """Hold the lock of `folder` in the first worker of `group`. The lock is reentrant within a process.
 
     Raises RunLocked in all workers when another process still holds it after `wait_s` seconds.
     """
     with ExitStack() as stack:
-        if reason := group.first(lambda: _lock(folder, stack, wait_s)):
+        if reason := group.on_first(lambda: _lock(folder, stack, wait_s)):
             raise RunLocked(reason)
         yield
 

@@ -1,6 +1,6 @@
 """What a worker of a run took: seconds, GPUs, and the joules that its GPU counted meanwhile.
 
-    with metered(folder.usage(rank), device, gpus=1.0, is_started=folder.checkpoint.is_file()):
+    with record_usage(folder.usage(rank), device, gpus=1.0, is_started=folder.checkpoint.is_file()):
         fit(...)
 
 <run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece
@@ -44,7 +44,7 @@ class GpuIsShared(NoEnergy):
 
 
 @contextmanager
-def metered(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
+def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
     """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error.
 
     is_started: whether the run was half done before; of several workers only the first can tell.

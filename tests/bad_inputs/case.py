@@ -1,4 +1,4 @@
-"""One bad input: how to make it, and what the command line must answer."""
+"""One bad input: how to make it, and the message and exit code that it must lead to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ class BadInput:
     """An input that raykd refuses.
 
     name: what is wrong, unique among all cases.
-    make: writes the input into an empty folder and returns the words of the command line, without `raykd`.
-    says: texts that the one line on stderr contains: the field or file, its value, the remedy.
-    exit_code: 2 for a mistake in what was asked for, 1 for a run that failed.
-    environ: variables of the shell that differ, from the same folder.
+    make: writes the input into an empty folder and returns the arguments of `raykd`.
+    message_parts: texts in the line on stderr: the field or file, its value, the remedy.
+    exit_code: 2 for a mistake in the request, 1 for a run that failed.
+    environ: environment variables to set, computed from the same folder.
     """
 
     name: str
     make: Callable[[Path], Sequence[str | Path]]
-    says: tuple[str, ...]
+    message_parts: tuple[str, ...]
     exit_code: int = 2
     environ: Callable[[Path], Mapping[str, str]] = lambda folder: {}
 
 
 def experiment_file(folder: Path, text: str = EXPERIMENT) -> Path:
-    """A small valid experiment on the embedded digits, or `text`, as a file in `folder`."""
+    """Write a small valid experiment on the digits, or `text`, into a file in `folder`; return its path."""
     path = folder / "tiny.py"
     path.write_text(text)
     return path
 
 
 def plan(*settings: str) -> Callable[[Path], Sequence[str | Path]]:
-    """`raykd plan` on the small experiment with `settings`, each FIELD=VALUE."""
+    """Return `raykd plan` on the small experiment with `settings`, each FIELD=VALUE."""
     return lambda folder: ["plan", experiment_file(folder), *(word for s in settings for word in ("--set", s))]

@@ -33,9 +33,9 @@ def with_programs(folder: Path) -> dict[str, str]:
     return {"PATH": str(folder / "programs")}
 
 
-def job(name: str, says: tuple[str, ...], *words: str, exit_code: int = 2, **programs: str) -> BadInput:
+def job(name: str, message_parts: tuple[str, ...], *words: str, exit_code: int = 2, **programs: str) -> BadInput:
     """A command for a running job."""
-    return BadInput(name, typed(*words, **programs), says, exit_code, with_programs)
+    return BadInput(name, typed(*words, **programs), message_parts, exit_code, with_programs)
 
 
 def shown(state: str, host: str = "BatchHost=cn1 ") -> str:
@@ -60,8 +60,8 @@ def start_timeout(name: str, value: str, *words: str) -> BadInput:
             return [*words, experiment_file(folder, SEARCH)]
         return ["train-student", "--experiment", experiment_file(folder)]
 
-    says = f"RAYKD_START_TIMEOUT_S is '{value}'", "expected seconds above 0, such as 180"
-    return BadInput(name, make, says, environ=lambda folder: {"RAYKD_START_TIMEOUT_S": value})
+    message_parts = f"RAYKD_START_TIMEOUT_S is '{value}'", "expected seconds above 0, such as 180"
+    return BadInput(name, make, message_parts, environ=lambda folder: {"RAYKD_START_TIMEOUT_S": value})
 
 
 CASES = [

@@ -51,7 +51,7 @@ def plan(folder: Path, name: str, settings: Sequence[str]) -> Sequence[str | Pat
     return ["plan", experiment_file(folder), "--data-dir", folder, *words]
 
 
-def folders(name: str, change: Change, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+def folders(name: str, change: Change, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
     """A folder `insects` of pictures by class, as `change` leaves it; `change` gets the folder."""
 
     def make(folder: Path) -> Sequence[str | Path]:
@@ -65,12 +65,14 @@ def folders(name: str, change: Change, says: Sequence[str], settings: Sequence[s
         change(place)
         return plan(folder, "folder:insects", settings)
 
-    return BadInput(f"folder: {name}", make, tuple(says))
+    return BadInput(f"folder: {name}", make, tuple(parts))
 
 
-def pictures(name: str, content: bytes, says: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+def pictures(name: str, content: bytes, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
     """One picture of the folder with `content`."""
-    return folders(name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *says], settings)
+    return folders(
+        name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *parts], settings
+    )
 
 
 def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: int = 0, **columns: object) -> pa.Table:
@@ -85,7 +87,7 @@ def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: in
 
 
 def parquet(
-    name: str, files: dict[str, pa.Table | bytes], says: Sequence[str], change: Change | None = None
+    name: str, files: dict[str, pa.Table | bytes], parts: Sequence[str], change: Change | None = None
 ) -> BadInput:
     """`files` below a folder `trees`."""
 
@@ -98,7 +100,7 @@ def parquet(
             change(folder / "trees")
         return plan(folder, "parquet:trees", ())
 
-    return BadInput(f"Parquet: {name}", make, tuple(says))
+    return BadInput(f"Parquet: {name}", make, tuple(parts))
 
 
 def parts(train: pa.Table | bytes, test: pa.Table | bytes | None = None) -> dict[str, pa.Table | bytes]:

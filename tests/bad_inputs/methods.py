@@ -1,8 +1,8 @@
-"""Methods that cannot train with the batch, the workers or the weights asked for."""
+"""Methods that cannot train with the requested batch, workers or weights."""
 
 from bad_inputs.case import BadInput, plan
 
-SMALL = "data.image_size=8"  # the last stage of a ResNet then has one place
+SMALL = "data.image_size=8"  # the last stage of a ResNet then has one position
 
 CASES = [
     BadInput(

@@ -1,4 +1,4 @@
-"""Searches that cannot be: spaces, settings, damaged search folders."""
+"""Invalid searches: spaces, settings and damaged search folders."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ SEARCH = "space={'method.alpha': uniform(0, 1)}, trials=1"
 
 
 def tune(search: str = SEARCH, *words: str, damage: Callable[[SearchFolder], None] | None = None) -> Any:
-    """`raykd tune` on the small experiment with Search(`search`), whose search folder `damage` has changed before."""
+    """Return `raykd tune` on the small experiment with Search(`search`). `damage` changes its folder before."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         imports = "from raykd import Search, choice, integer, loguniform, uniform\nimport dataclasses\n"
@@ -26,7 +26,7 @@ def tune(search: str = SEARCH, *words: str, damage: Callable[[SearchFolder], Non
 
 
 def written(name: str, content: Any) -> Callable[[SearchFolder], None]:
-    """Write `content`, text or JSON, as the file `name` of the search folder."""
+    """Return a function that writes `content`, text or JSON, as the file `name` of a search folder."""
 
     def write(folder: SearchFolder) -> None:
         folder.path.mkdir(parents=True)
@@ -36,11 +36,11 @@ def written(name: str, content: Any) -> Callable[[SearchFolder], None]:
 
 
 def confirmed(content: Any) -> Callable[[SearchFolder], None]:
-    """A search of one trial that is done, and a confirmed.json of it with `content` for its rows."""
+    """Return a function that writes a search with one trial that is done, and confirmed.json with `content`."""
 
     def write(folder: SearchFolder) -> None:
-        asked = {"metric": "val_top1", "asked": 3, "trials": 1, "seeds": [0]}
-        written("confirmed.json", {**asked, **content})(folder)
+        request = {"metric": "val_top1", "asked": 3, "trials": 1, "seeds": [0]}
+        written("confirmed.json", {**request, **content})(folder)
         study = Study(folder, Search(space={"method.alpha": choice(0.5)}, trials=1), {"method.alpha": 0.5})
         study.end(study.begin().number, "done", [80.0])
 
@@ -48,7 +48,7 @@ def confirmed(content: Any) -> Callable[[SearchFolder], None]:
 
 
 def show(damage: Callable[[SearchFolder], None] | None = None) -> Any:
-    """`raykd tune show` on results whose only search folder is what `damage` leaves."""
+    """Return `raykd tune show` on results whose only search folder is written by `damage`."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         (folder / "results").mkdir()
@@ -63,13 +63,13 @@ def folder_at_journal(folder: SearchFolder) -> None:
     folder.journal.mkdir(parents=True)
 
 
-BAD = "is damaged"
+DAMAGED = "is damaged"
 CASES = [
     BadInput("tune of an experiment without a search", lambda folder: ["tune", experiment_file(folder)],
              ("has no search; add search=Search(",)),
     BadInput("tune show where nothing was searched", show(), ("no search under", "start one with")),
-    BadInput("a search of no trials", tune(SEARCH, "--trials", "0"), ("trials = 0 in Search", "at least 1")),
-    BadInput("trials that are no number", tune(SEARCH, "--trials", "many"), ("trials", "many")),
+    BadInput("a search without trials", tune(SEARCH, "--trials", "0"), ("trials = 0 in Search", "at least 1")),
+    BadInput("trials that are not a number", tune(SEARCH, "--trials", "many"), ("trials", "many")),
     BadInput("a searched field that is misspelt", tune("space={'method.temprature': uniform(1, 9)}"),
              ("method.temprature", "did you mean 'temperature'?")),
     BadInput("a searched field of the data", tune("space={'data.val_images': integer(100, 200)}"),
@@ -92,21 +92,21 @@ CASES = [
              ("scheduler", "search.scheduler=none")),
     BadInput("a trial seed that confirms too", tune(f"{SEARCH}, trial_seed=0"), ("trial_seed = 0", "seeds = (0,)")),
     BadInput("a search whose name is a path", tune(f"{SEARCH}, name='../wide'"), ("name = '../wide'",)),
-    BadInput("a search.json that is a list", tune(damage=written("search.json", [1])), ("search.json", BAD)),
-    BadInput("a search.json whose identity is a number", tune(damage=written("search.json", {"identity": 5})),
-             ("search.json", BAD, "'identity' is 5")),
-    BadInput("a search.json whose resumes are a word", tune(damage=written("search.json", {"resumes": "two"})),
-             ("search.json", BAD, "'resumes' is 'two'", "search again")),
+    BadInput("a search.json that is a list", tune(damage=written("search.json", [1])), ("search.json", DAMAGED)),
+    BadInput("a search.json with a number as identity", tune(damage=written("search.json", {"identity": 5})),
+             ("search.json", DAMAGED, "'identity' is 5")),
+    BadInput("a search.json with text as resumes", tune(damage=written("search.json", {"resumes": "two"})),
+             ("search.json", DAMAGED, "'resumes' is 'two'", "search again")),
     BadInput("another search in the folder", tune(damage=written("search.json", {"identity": {"version": 0}})),
              ("holds another search", "version was 0", "search.name=NAME")),
     BadInput("a journal of half a line in its middle", tune(damage=written("study.journal", '{"op\n{"op_code": 0}\n')),
-             ("study.journal", BAD, "search again")),
-    BadInput("a journal of numbers", tune(damage=written("study.journal", "5\n[]\n")), ("study.journal", BAD)),
-    BadInput("a folder in the place of the journal", tune(damage=folder_at_journal), ("study.journal", BAD)),
+             ("study.journal", DAMAGED, "search again")),
+    BadInput("a journal of numbers", tune(damage=written("study.journal", "5\n[]\n")), ("study.journal", DAMAGED)),
+    BadInput("a folder in the place of the journal", tune(damage=folder_at_journal), ("study.journal", DAMAGED)),
     BadInput("a confirmation without its candidates", tune(damage=confirmed({})),
-             ("confirmed.json", BAD, "remove it")),
+             ("confirmed.json", DAMAGED, "remove it")),
     BadInput("a confirmation of numbers", tune(damage=confirmed({"candidates": [5], "baseline": {}, "winner": 0})),
-             ("confirmed.json", BAD, "remove it")),
+             ("confirmed.json", DAMAGED, "remove it")),
     BadInput("tune show of a search.json without fields", show(written("search.json", {})),
              ("search.json' is damaged", "field 'family' is missing", "search again")),
     BadInput("tune show of a search.json that is cut short", show(written("search.json", '{"family": "ti')),

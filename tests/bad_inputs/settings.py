@@ -1,4 +1,4 @@
-"""Settings, flags, experiment files, search spaces and custom method files that cannot work."""
+"""Invalid settings, flags, experiment files, search spaces and custom method files."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "data.name=folder:": ("dataset name 'folder:' names no folder", "folder:flowers"),
     "data.name=folder:nowhere": ("data/nowhere: no such folder", "train/<class>/*.png"),
     "data.name=parquet:/nowhere": ("/nowhere: no such folder", "train.parquet"),
-    # A name that cannot stand for an object of one kind.
+    # A name where an object with fields is required.
     "student=resnet18": ("student=resnet18: 'resnet18' cannot stand for Recipe", "which has the fields model, epochs"),
     "teacher=recipe": ("teacher=recipe: 'recipe' cannot stand for Recipe", "set these instead"),
     "data=digits": ("data=digits: 'digits' cannot stand for Data", "which has the fields name"),
@@ -110,7 +110,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "workers.min_count=2": ("min_count = 2", "must lie in [1, count = 1]"),
     "family=data": ("family = 'data'", "not a field's"),
     f"family={'a' * 300}": ("family = 'aaa", "at most 64 characters"),
-    # Settings that are none, or that have no effect.
+    # Text that is not a setting, and settings without effect.
     "nonsense": ("--set nonsense", "FIELD=VALUE"),
     "=1": ("--set =1", "FIELD=VALUE"),
     "tiny=1": ("--set tiny=1", "must name a field, such as tiny."),
@@ -127,7 +127,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
 
 
 def command(*words: str, text: str = EXPERIMENT) -> Make:
-    """A command with its flags; 'FILE' among `words` stands for the file of the experiment `text`."""
+    """Return a command with its flags. The word 'FILE' is replaced by the file of the experiment `text`."""
     return lambda folder: [experiment_file(folder, text) if word == "FILE" else word for word in words]
 
 
@@ -147,7 +147,7 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "a temperature of 0 as a flag": (
         command("distill", "--temperature", "0", "--experiment", "FILE"), ("temperature", "greater than 0")
     ),
-    "a teacher's checkpoint that is not there": (
+    "a teacher's checkpoint that does not exist": (
         command("distill", "--teacher-checkpoint", "gone.safetensors", "--experiment", "FILE"),
         ("'gone.safetensors' does not exist",),
     ),
@@ -171,7 +171,7 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
         command("distill", "--temperature", "3", "--set", "method=hard_labels", "--experiment", "FILE"),
         ("unknown config field 'method.temperature': HardLabels has",),
     ),
-    "a teacher's source as a flag and as a setting": (
+    "a teacher source as a flag and as a setting": (
         command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=cache"),
         ("--teacher live and --set teacher_source=cache set the same field",),
     ),
@@ -188,7 +188,7 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
 
 
 def searched(space: str, more: str = "") -> str:
-    """The small experiment with a search over `space`."""
+    """Return the text of the small experiment with a search over `space`."""
     return (
         f"{EXPERIMENT}\nfrom dataclasses import replace\nfrom raykd import Search, choice, integer, uniform\n"
         f"experiment = replace(experiment, search=Search({space}{more}))\n"
@@ -235,7 +235,7 @@ SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
-    "an experiment file without one": ("x = 1\n", ("defines no experiment", "experiment = Experiment(...)")),
+    "an experiment file without an experiment": ("x = 1\n", ("defines no experiment", "experiment = Experiment(...)")),
     "an experiment that is a number": ("experiment = 3\n", ("defines no experiment", "experiment is of type int")),
     "experiments that are None": ("experiments = None\n", ("defines no experiment",)),
     "experiments that are empty": ("experiments = ()\n", ("defines no experiment",)),
@@ -263,10 +263,10 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         "experiments = (experiment, replace(experiment, family='other', workers=Workers(cpus=1)))\n",
         ("workers differ between experiments",),
     ),
-    "a file that imports what is not there": (
+    "a file that imports a missing module": (
         "import no_such_module\n", ("tiny.py' fails at line 1 with ModuleNotFoundError",)
     ),
-    "a file that is no Python": ("\nexperiment = (\n", ("tiny.py' fails at line 2 with SyntaxError",)),
+    "a file that is not Python": ("\nexperiment = (\n", ("tiny.py' fails at line 2 with SyntaxError",)),
     "a file that is not UTF-8": (b"# \xff\nx = 1\n", ("tiny.py' fails with SyntaxError: invalid or missing encoding",)),
     "a file with a null byte": (b"x = 1\n\0\n", ("tiny.py' has null bytes",)),
     "a file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("tiny.py' ends the process at line 2", "code 0")),
@@ -296,14 +296,14 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         "class Bad(Exception):\n    def __str__(self):\n        return 1\n\nraise Bad\n",
         ("line 5 with Bad: no reason",),
     ),
-    "a file that runs its experiment as it is read": (
+    "a file that runs its experiment while it is read": (
         f"{EXPERIMENT}\nfrom raykd import main\nmain(experiment)\n", ("line 10", "__name__ == '__main__'")
     ),
     "a file with an unknown model": (
         "from raykd import Recipe\nRecipe('resnet81')\n", ("tiny.py', line 2", "unknown model 'resnet81'")
     ),
     "a file with an alpha of 2": ("from raykd import KD\nKD(alpha=2)\n", ("tiny.py', line 2", "alpha = 2")),
-    "a file with a field that is not there": (
+    "a file with an unknown field": (
         "from raykd import KD\nKD(alhpa=2)\n",
         ("unknown field 'alhpa': KD has alpha, temperature; did you mean 'alpha'?",),
     ),
@@ -366,7 +366,7 @@ def method(
     weights: str = '{"ce": 1.0, "own": 1.0}',
     terms: str = '{"own": (student.logits - teacher.logits).abs().mean()}',
 ) -> str:
-    """The text of a file with a custom method; KIND stands for a kind that no other case has."""
+    """Return the text of a file with a custom method. KIND is replaced by a unique kind."""
     return (
         f"{HEAD}\n@dataclass(frozen=True)\nclass Mine(Method):\n    kind: ClassVar[str] = 'KIND'\n"
         f"    needs: ClassVar = {needs}\n{body}\n    def weights(self, epoch):\n        return {weights}\n\n"
@@ -375,7 +375,7 @@ def method(
 
 
 METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
-    "a method that needs an unknown word": (
+    "a method with an unknown need": (
         method(needs='frozenset({"logit"})'),
         ("'logit' is not one of", "did you mean 'logits'?"),
     ),
@@ -429,7 +429,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         "from . import other\n",
         ("mine.py' has a relative import (line 1)", "as a package"),
     ),
-    "a method that needs nothing at all": (method(needs="None"), ("needs = None", "must be a frozenset")),
+    "a method whose needs are None": (method(needs="None"), ("needs = None", "must be a frozenset")),
     "weights that are text": (method(weights='{"ce": "1", "own": 1}'), ("weighs 'ce' by '1'", "finite number")),
     "weights that are tensors": (
         method(weights='{"ce": torch.ones(())}'),
@@ -442,7 +442,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "weights that are empty": (method(weights="{}"), ("weights(0) is {}", "weight of each term")),
     "weights that fail": (method(weights="1 / 0"), ("weights(epoch) fails at line 12 with ZeroDivisionError",)),
     "weights that end the process": (method(weights="exit(0)"), ("its weights(epoch) ends the process at line 12",)),
-    "weights of a term that is not there": (
+    "weights of a term that does not exist": (
         method(weights='{"ce": 1.0, "other": 1.0}'),
         ("weighs 'other'", "terms() gives 'own'"),
     ),
@@ -455,7 +455,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a term of whole numbers": (method(terms='{"own": student.logits.argmax()}'), ("torch.int64", "must be one float")),
     "terms that are None": (method(terms="None"), ("terms() returns None",)),
     "terms without the student": (method(terms='{"own": student.logits.detach().mean()}'), ("depends on the student",)),
-    "a term that is measured already": (
+    "a term with the name of a column": (
         method(terms='{"own": student.logits.mean(), "loss": student.logits.mean()}'),
         ("gives 'loss'", "rename the term"),
     ),
@@ -467,7 +467,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         method(terms='{"own": (student.embedding - teacher.embedding).mean()}'),
         ("its terms() fails at line 15 with",),
     ),
-    "labels learned by too few logits": (
+    "logits for the labels of too few images": (
         method("    def labelled(self, student):\n        return student.logits[:1]\n"),
         ("labelled() gives (1, 10)", "must give logits (8, 10)"),
     ),
@@ -475,23 +475,23 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         method("    def check(self):\n        self.require(False)\n"),
         ("check(), fails at line 11 with TypeError",),
     ),
-    "a check that refuses its own defaults": (
+    "a check that refuses the defaults": (
         method("    def check(self):\n        self.require(False, 'kind', 'must be another')\n"),
         ("kind = 'own_", "must be another"),
     ),
     "a field of an unknown type": (method("    size: 'Nothing' = 1\n"), ("one of its fields", "NameError")),
     "a field without a default": (method("    size: int\n"), ("its field 'size' has no default", "give it one")),
-    "a method file that is no Python": ("class Mine(\n", ("fails at line 1 with SyntaxError",)),
+    "a method file that is not Python": ("class Mine(\n", ("fails at line 1 with SyntaxError",)),
     "a method file that is not UTF-8": (b"# \xff\n", ("cannot be read (no text in UTF-8)",)),
     "a method file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("ends the process at line 2",)),
     "a method file with a null byte": (b"x = 1\0\n", ("mine.py' fails", "null bytes")),
-    "a class that is no method": (f"{HEAD}\nclass Mine:\n    pass\n", ("'Mine' in method file", "is no method")),
+    "a class that is not a method": (f"{HEAD}\nclass Mine:\n    pass\n", ("'Mine' in method file", "is no method")),
     "a method that is an object": (f"{HEAD}\nMine = KD()\n", ("'Mine' in method file", "is no method")),
 }
 
 
 def custom(number: int, text: str | bytes) -> Make:
-    """`raykd plan` with the custom method of `text`."""
+    """Return `raykd plan` with the custom method in `text`."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         raw = text.encode() if isinstance(text, str) else text
@@ -501,17 +501,17 @@ def custom(number: int, text: str | bytes) -> Make:
     return make
 
 
-def _named(settings: str | tuple[str, ...]) -> tuple[str, ...]:
+def _as_tuple(settings: str | tuple[str, ...]) -> tuple[str, ...]:
     return (settings,) if isinstance(settings, str) else settings
 
 
 def _title(settings: str | tuple[str, ...]) -> str:
-    return f"--set {' --set '.join(_named(settings))[:60]}"
+    return f"--set {' --set '.join(_as_tuple(settings))[:60]}"
 
 
 CASES = [
-    *(BadInput(_title(given), plan(*_named(given)), says) for given, says in SETTINGS.items()),
-    *(BadInput(name, make, says) for name, (make, says) in (FLAGS | PLACES).items()),
-    *(BadInput(name, written(text), says) for name, (text, says) in (SPACES | FILES).items()),
-    *(BadInput(name, custom(number, text), says) for number, (name, (text, says)) in enumerate(METHODS.items())),
+    *(BadInput(_title(settings), plan(*_as_tuple(settings)), parts) for settings, parts in SETTINGS.items()),
+    *(BadInput(name, make, parts) for name, (make, parts) in (FLAGS | PLACES).items()),
+    *(BadInput(name, written(text), parts) for name, (text, parts) in (SPACES | FILES).items()),
+    *(BadInput(name, custom(number, text), parts) for number, (name, (text, parts)) in enumerate(METHODS.items())),
 ]  # fmt: skip

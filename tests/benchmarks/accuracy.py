@@ -25,9 +25,9 @@ from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD, Cosine, Recipe
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 
 CPU = torch.device("cpu")
 TEACHER = Recipe(ResNet(width=32), epochs=10, optimizer=SGD(lr=0.1), schedule=Cosine(), precision="fp32")
@@ -43,7 +43,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
         found = {
-            precision: _raykd(precision, seeds, dataset, store) for precision in ("fp32", choose(CPU, "auto").precision)
+            precision: _raykd(precision, seeds, dataset, store)
+            for precision in ("fp32", choose_compute(CPU, "auto").precision)
         }
         teacher, runs = _trained(seeds, dataset, store)
         found["usual way"] = [_usual(run, dataset, teacher) for run in runs]
@@ -65,12 +66,12 @@ def _raykd(precision: str, seeds: tuple[int, ...], dataset: Dataset, store: RunS
     plan = make_plan(_experiment(precision, seeds), dataset, Path("none"), ("teacher", "distilled"))
     train_plan(plan, dataset, CPU, store)
     runs = [run for run in plan.runs if run.stage == "distilled"]
-    return [_test(load_trained(store.folder(run).best), dataset) for run in runs]
+    return [_test(load_model(store.folder(run).best), dataset) for run in runs]
 
 
 def _trained(seeds: tuple[int, ...], dataset: Dataset, store: RunStore) -> tuple[ImageModel, list[Run]]:
     plan = make_plan(_experiment("fp32", seeds), dataset, Path("none"), ("teacher", "distilled"))
-    model = load_trained(store.folder(plan.runs[0]).best).requires_grad_(False)
+    model = load_model(store.folder(plan.runs[0]).best).requires_grad_(False)
     print(f"teacher {_test(model, dataset):.2f} %")
     return model, [run for run in plan.runs if run.stage == "distilled"]
 
@@ -86,7 +87,7 @@ def _usual(run: Run, dataset: Dataset, teacher: ImageModel) -> float:
 
 
 def _test(model: ImageModel, dataset: Dataset) -> float:
-    return evaluate(model, dataset.test, choose(CPU, "fp32")).top1
+    return evaluate(model, dataset.test, choose_compute(CPU, "fp32")).top1
 
 
 def _mean(values: list[float]) -> str:

@@ -22,7 +22,7 @@ from raykd.data.load import load_dataset
 from raykd.errors import Interrupted
 from raykd.spec.plan import Run, make_plan
 from raykd.store.run_store import RunStore
-from raykd.training.compute import best_device, choose
+from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.run_record import precision_of
@@ -50,7 +50,7 @@ def main() -> None:
             print(error)
         for run in (run for run in plan.runs if store.status(run) == "done"):
             folder = store.folder(run)
-            evaluate_on_test(folder, dataset, choose(device, precision_of(folder)))
+            evaluate_on_test(folder, dataset, choose_compute(device, precision_of(folder)))
             found.append(_figures(run, store))
             print(found[-1])
     arguments.json.write_text(json.dumps(found, indent=1) + "\n")

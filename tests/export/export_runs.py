@@ -17,10 +17,10 @@ from raykd.spec.experiment import Data
 from raykd.spec.plan import make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.loop import fit
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 from raykd.training.teacher.sources import no_teacher
 
 MODELS: dict[str, Model] = {
@@ -45,9 +45,9 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         teacher, done[kind] = store.folder(run.teacher), store.folder(run)
         if teacher.status() != "done":
             train(run.teacher, teacher)
-            evaluate_on_test(teacher, digits(), choose(CPU, "fp32"))
+            evaluate_on_test(teacher, digits(), choose_compute(CPU, "fp32"))
         train(run, done[kind], taught_by(run, teacher, store.logit_caches))
-        evaluate_on_test(done[kind], digits(), choose(CPU, "fp32"))
+        evaluate_on_test(done[kind], digits(), choose_compute(CPU, "fp32"))
     return done
 
 
@@ -78,7 +78,7 @@ def write_digits(place: Path) -> Path:
 @torch.no_grad()
 def logits_of(folder: RunFolder, images: Tensor) -> Tensor:
     """Return the logits of the run's best weights in raykd, float32."""
-    return load_trained(folder.best).eval()(images).logits
+    return load_model(folder.best).eval()(images).logits
 
 
 def relative_difference(logits: Tensor, expected: Tensor) -> float:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import raykd
 from raykd.data.load import load_dataset
 from raykd.export.export import FORMATS, export_run
-from raykd.training.model_file import images_of, load_trained, read_header
+from raykd.training.model_file import images_of, load_model, read_header
 
 CODE = Path(raykd.__file__).parents[1]
 
@@ -66,6 +66,6 @@ def test_exported_weights_can_be_used_on_their_images_in_another_data_folder(cus
     assert (dataset.class_names, images_of(dataset)) == (header.classes, header.images)
     with torch.no_grad():
         images = dataset.test.images
-        exported = load_trained(tmp_path / "out" / "model.safetensors").eval()
-        original = load_trained(custom_run.best).eval()
+        exported = load_model(tmp_path / "out" / "model.safetensors").eval()
+        original = load_model(custom_run.best).eval()
         assert torch.equal(exported(images).logits, original(images).logits)

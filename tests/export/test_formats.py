@@ -19,7 +19,7 @@ from raykd.cli.parser import EXPORT_FORMATS
 from raykd.export.export import FORMATS
 from raykd.export.finished_run import read_finished_run
 from raykd.provenance import file_sha256
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 
 KINDS = tuple(MODELS)
 IN_TIMM = [kind for kind in KINDS if "timm" in FORMATS_OF[kind]]
@@ -33,7 +33,7 @@ def test_the_command_line_lists_every_format():
 @pytest.mark.parametrize("kind", KINDS)
 def test_safetensors_in_raykd_is_bit_identical_to_the_run(kind, students, exported):
     images = digits().test.images
-    network = load_trained(exported(kind, "safetensors") / "model.safetensors").eval()
+    network = load_model(exported(kind, "safetensors") / "model.safetensors").eval()
     with torch.no_grad():
         assert torch.equal(network(images).logits, logits_of(students[kind], images))
 

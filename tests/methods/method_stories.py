@@ -14,9 +14,9 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 from raykd.methods import CRD, DIST, PKT, RKD, VID, CorrelationCongruence, FitNets, Method, SimilarityPreserving
 from raykd.models.vit_cifar import ViT
 from raykd.spec.recipe import SGD
-from raykd.training.compute import choose
-from raykd.training.group import ALONE, Group, all_workers
-from raykd.training.state import make_training
+from raykd.training.compute import choose_compute
+from raykd.training.group import SINGLE_WORKER, Group, default_group
+from raykd.training.state import make_train_state
 
 STEPS = 3
 # At FitNets' own weight of 100 three steps make rounding large enough to see.
@@ -36,11 +36,11 @@ RESNET = recipe(sync_batch_norm=True, optimizer=SGD(lr=0.05, momentum=0.9))
 VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=SGD(lr=0.01, momentum=0.9))
 
 
-def state_after_steps(name: str, group: Group = ALONE) -> dict[str, torch.Tensor]:
+def state_after_steps(name: str, group: Group = SINGLE_WORKER) -> dict[str, torch.Tensor]:
     method = METHODS[name]
     run = run_of("distilled", method=method, student=VIT if method.relates_images else RESNET)
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run), group)
-    training.go_parallel()
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run), group)
+    training.parallelize()
     training.objective.train()
     for step, batch in zip(range(STEPS), training.loader.epoch(0), strict=False):
         torch.manual_seed(10 * step + group.rank)  # negatives are drawn apart, as in the loop
@@ -51,7 +51,7 @@ def state_after_steps(name: str, group: Group = ALONE) -> dict[str, torch.Tensor
 def main(rank: int, size: int, folder: Path) -> None:
     with together(rank, size, folder):
         for name in METHODS:
-            save_file(state_after_steps(name, all_workers()), folder / f"{name}-{rank}.safetensors")
+            save_file(state_after_steps(name, default_group()), folder / f"{name}-{rank}.safetensors")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from raykd.methods.fitnets import regressor
 from raykd.methods.vid import Prediction
 from raykd.outputs import Outputs, Targets
 from raykd.spec.recipe import SGD
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.networks import Networks
-from raykd.training.state import Training, make_training
+from raykd.training.state import TrainState, make_train_state
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -34,11 +34,11 @@ IMAGES = Targets(torch.arange(12) % 3, torch.arange(12) * 2)
 FOUR = ((4, 8, 8), (8, 4, 4), (16, 2, 2), (32, 1, 1))
 
 
-def steps(method: Any, number: int, **changes: Any) -> Training:
+def steps(method: Any, number: int, **changes: Any) -> TrainState:
     """A training after some steps of plain SGD without decay, so that nothing but the loss moves a parameter."""
     made = recipe(optimizer=SGD(lr=0.1, momentum=0.0, weight_decay=0.0), **changes)
     run = run_of("distilled", method=method, student=made)
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     training.objective.train()
     for batch, _ in zip(training.loader.epoch(0), range(number), strict=False):
         training.step(batch, run.method.weights(0))

@@ -1,4 +1,4 @@
-"""docs/methods.md is about the methods that there are: names, papers, needs and defaults."""
+"""docs/methods.md agrees with the code: names, papers, needs and defaults of all methods."""
 
 import ast
 import re
@@ -21,38 +21,40 @@ ROWS = {
 
 
 def defaults(cell: str) -> dict[str, Any]:
-    """'`alpha=0.5, stages=(1,)`' -> {'alpha': 0.5, 'stages': (1,)}."""
+    """Parse '`alpha=0.5, stages=(1,)`' into {'alpha': 0.5, 'stages': (1,)}."""
     call = ast.parse(f"f({cell.strip('`')})", mode="eval").body
     assert isinstance(call, ast.Call)
     return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
 
 
 def test_every_method_has_a_row() -> None:
-    ours = {kind for kind, method in kinds(Method).items() if method.__module__.startswith("raykd.methods.")}
-    assert set(ROWS) == ours - {CrossEntropy.kind}
+    built_in = {kind for kind, method in kinds(Method).items() if method.__module__.startswith("raykd.methods.")}
+    assert set(ROWS) == built_in - {CrossEntropy.kind}
 
 
-@pytest.mark.parametrize("given", [Outputs, Targets, Mixed])
-def test_own_method_names_all_that_terms_is_given(given: Any) -> None:
+@pytest.mark.parametrize("argument", [Outputs, Targets, Mixed])
+def test_custom_method_document_names_all_arguments_of_terms(argument: Any) -> None:
     text = DOCS.with_name("custom_method.md").read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
-    assert not [name for name in given._fields if name != "heads" and f"`{name}`" not in prose], "heads are DeiT's"
+    assert not [name for name in argument._fields if name != "heads" and f"`{name}`" not in prose], (
+        "only DeiT uses heads"
+    )
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_row_says_what_the_code_says(name: str) -> None:
+def test_row_agrees_with_the_code(name: str) -> None:
     title, paper, needs, values, _ = ROWS[name]
     method = Method.from_text(name)
     assert title == f"`{type(method).__name__}`" and getattr(raykd, type(method).__name__) is type(method)
     assert paper == f"[{method.paper}](https://arxiv.org/abs/{method.paper.removeprefix('arXiv:')})"
     assert {"logits", *needs.split(", ")} == method.needs
     common = {item.name for item in fields(FeatureMethod)} if isinstance(method, FeatureMethod) else set()
-    own = {item.name: getattr(method, item.name) for item in fields(method) if item.name not in common}
-    assert defaults(values) == own
+    values_in_code = {item.name: getattr(method, item.name) for item in fields(method) if item.name not in common}
+    assert defaults(values) == values_in_code
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_module_says_paper_formula_shapes_defaults_and_needs(name: str) -> None:
+def test_module_states_paper_formula_and_shapes(name: str) -> None:
     method = kinds(Method)[name]
     text = " ".join((__import__(method.__module__, fromlist=["_"]).__doc__ or "").split())
     assert method.paper in text and " loss" in text and "Shapes: " in text

@@ -26,9 +26,9 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.networks import Networks
-from raykd.training.state import Training, make_training
+from raykd.training.state import TrainState, make_train_state
 
 MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
 RESNET, WIDE_RESNET = (ResNet((1, 1, 1, 1), width) for width in (8, 16))
@@ -53,8 +53,8 @@ def run_with(method: Method, pair: tuple[Model, Model], **changes: Any) -> Run:
     return run_of("distilled", method=method, teacher=recipe(model=pair[0]), student=made)
 
 
-def training_of(run: Run) -> Training:
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+def training_of(run: Run) -> TrainState:
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     training.objective.train()
     return training
 
@@ -152,7 +152,7 @@ def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
 def test_maps_are_asked_of_teacher_and_student_where_the_method_needs_them(method: Method) -> None:
     run = run_with(method, PAIRS["vit to vit"])
     teacher = teacher_of(run)
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher)
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     given = training.objective.student(batch.images), teacher(batch)
     wanted = 4 if "features" in method.needs else 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raykd.errors import ConfigError
 from raykd.methods import KD, Method
-from raykd.methods.method import NO_TERMS, Need
+from raykd.methods.method import RESERVED_TERMS, Need
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 from raykd.store.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ class Listed(Named):
         return {"ce": 1.0, self.term: [0.5, 1.0][epoch]}
 
 
-@pytest.mark.parametrize("name", NO_TERMS)
+@pytest.mark.parametrize("name", RESERVED_TERMS)
 def test_term_that_is_called_like_a_column_is_refused_in_one_line(name: str) -> None:
     for made in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
         with pytest.raises(ConfigError) as caught:

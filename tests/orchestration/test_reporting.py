@@ -22,7 +22,7 @@ from raykd.store.codec import read_json, write_record
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 from raykd.training.teacher.sources import LiveTeacher, no_teacher
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     store = RunStore(results)
     store.write_plan(plan)
     for run in plan.runs:
-        teacher = LiveTeacher(load_trained(store.folder(run.teacher).best)) if run.teacher else no_teacher
+        teacher = LiveTeacher(load_model(store.folder(run.teacher).best)) if run.teacher else no_teacher
         fit(run, digits(), store.folder(run), CPU, teacher)
     return results, plan
 
@@ -74,7 +74,7 @@ def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan
     report(results, quiet())
     names = sorted(path.name for path in (results / "models_saved").iterdir())
     assert names == [f"small_{role}.safetensors" for role in ("student_baseline", "student_kd", "teacher")]
-    model = load_trained(results / "models_saved" / "small_teacher.safetensors")
+    model = load_model(results / "models_saved" / "small_teacher.safetensors")
     assert sum(p.numel() for p in model.parameters()) > 78_000
 
 
@@ -125,7 +125,7 @@ def test_recorded_run_equals_the_planned_run(trained: tuple[Path, Plan]) -> None
     for run in plan.runs:
         folder = RunStore(results).folder(run)
         assert from_dict(Run, folder.record()["config"]) == run
-        assert set(load_file(folder.best)) == set(load_trained(folder.best).network.state_dict())
+        assert set(load_file(folder.best)) == set(load_model(folder.best).network.state_dict())
 
 
 def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan], tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from raykd.models.weights import save_weights
 from raykd.orchestration.saved_models import report_models
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import images_of, save_trained
+from raykd.training.model_file import images_of, save_model
 
 CPU = torch.device("cpu")
 NO_DATA = Path("no-data-here")
@@ -39,7 +39,7 @@ def student(seed: int = 0) -> ImageModel:
 
 
 def accuracy(model: ImageModel) -> float:
-    return evaluate(model, digits().test, choose(CPU, "fp32")).top1 / 100
+    return evaluate(model, digits().test, choose_compute(CPU, "fp32")).top1 / 100
 
 
 def accuracies(folder: Path, *experiments: Experiment) -> dict[str, dict[str, float | None]]:
@@ -72,7 +72,7 @@ def test_model_recorded_in_raykds_file_takes_precedence_over_the_experiments(tmp
     model = network(vit, seed=3)
     data = experiment().data
     run = Run("small", "distilled", recipe(model=vit), data=data, data_identity=digits().identity)
-    save_trained(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), run, digits())
+    save_model(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), run, digits())
     assert images_of(digits()).size == IMAGE_SIZE
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
 

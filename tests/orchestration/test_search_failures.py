@@ -16,7 +16,7 @@ from raykd.spec.recipe import SGD
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import Study, Trial
-from raykd.training.failure import failure_of
+from raykd.training.failure import classify_failure
 from raykd.training.train_one import RunLocked
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -109,7 +109,7 @@ def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
 
     locked, missed = RunLocked("locked by process 7 on cn1"), RuntimeError("Connection closed by peer")
     wrapped = {rank: UserExceptionWithTraceback(cause, "...") for rank, cause in enumerate((missed, locked))}
-    assert [failure_of(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
+    assert [classify_failure(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
     assert _causes(ValueError("none of Ray's")) == []
 
 

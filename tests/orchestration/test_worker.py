@@ -12,7 +12,7 @@ from small_runs import digits, run_of
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.run_queue import Job, State
 from raykd.store.run_store import RunStore
-from raykd.training.group import ALONE, Group
+from raykd.training.group import SINGLE_WORKER, Group
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -37,7 +37,12 @@ class FakeLink:
 
 
 def do(
-    kind: str, results: Path, group: Group = ALONE, link: FakeLink | None = None, queue: object = None, gpus: float = 0
+    kind: str,
+    results: Path,
+    group: Group = SINGLE_WORKER,
+    link: FakeLink | None = None,
+    queue: object = None,
+    gpus: float = 0,
 ) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 

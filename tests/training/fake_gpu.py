@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raykd.training.compute import Compute
-from raykd.training.state import Training
+from raykd.training.state import TrainState
 
 GPU = torch.device("cuda")
 _NO_KERNEL = ("prim.", "aten.empty", "aten.new_empty", "aten.detach", "aten.lift_fresh")
@@ -62,7 +62,7 @@ class CountingOptimizer:
 
 
 @contextmanager
-def on_fake_gpu(training: Training, precision: str) -> Iterator[Launches]:
+def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
     """Move `training`, made on the CPU, to a fake GPU; within, its steps compute there, and launches are counted."""
     mode, moved = FakeTensorMode(allow_non_fake_inputs=False), {}
     for part in (training.loader, training.objective, training.teacher):

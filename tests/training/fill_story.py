@@ -17,7 +17,7 @@ from raykd.data.types import Dataset
 from raykd.models.resnet_cifar import ResNet
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.teacher import fill
 from raykd.training.teacher.cache import LogitCache
@@ -69,6 +69,6 @@ def fill_all(story: Story, folder: Path) -> None:
     cache.write = slowly  # type: ignore[method-assign]
     teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
     model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    filler = fill.Filler(story.wanted, dataset, cache, model, choose(CPU, story.precision))
+    filler = fill.Filler(story.wanted, dataset, cache, model, choose_compute(CPU, story.precision))
     for part in range(story.num_parts):
         filler.fill(part)

@@ -19,7 +19,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.group import Group, all_workers
+from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 
@@ -70,14 +70,14 @@ def cut_off(name: str, folder: RunFolder, group: Group) -> str:
 
 def main(rank: int, size: int, folder: Path) -> None:
     with together(rank, size, folder):
-        group = all_workers()
+        group = default_group()
         for name in RUNS:
             train(name, RunFolder(folder / name), group)
         told = cut_off("resnet", RunFolder(folder / "resnet-cut"), group)
         train("resnet", RunFolder(folder / "resnet-cut"), group)
         told_vit = cut_off("vit", RunFolder(folder / "vit-cut"), group)
-        odd = group.part(25)
-        found = {"told": [told, told_vit], "odd": [odd.size, odd.is_member], "even": group.part(50).size}
+        odd = group.subgroup(25)
+        found = {"told": [told, told_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
         (folder / f"done-{rank}.json").write_text(json.dumps(found))
 
 

@@ -125,8 +125,8 @@ def _half(original: Callable[..., Any], path: Path) -> None:
 
 # Where a kill can strike: whose function, its name, and how much of it is still done.
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
-    "before a step": (state.Training, "step", _before),
-    "after a step": (state.Training, "step", _after),
+    "before a step": (state.TrainState, "step", _before),
+    "after a step": (state.TrainState, "step", _after),
     "before a checkpoint": (loop, "save_checkpoint", _before),
     "half a file": (raykd.atomic, "_flush", _half),
     "before a flush": (os, "fsync", _before),

@@ -16,10 +16,10 @@ from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, make_plan
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.group import Group
 from raykd.training.networks import Networks
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import decide
 from raykd.training.teacher.fill import Filler
@@ -101,7 +101,7 @@ def from_cache(run: Run, caches: Path) -> Teacher:
     found = decide(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
-    Filler(found.cache, digits(), cache, live.model, choose(CPU, "fp32")).fill(0)
+    Filler(found.cache, digits(), cache, live.model, choose_compute(CPU, "fp32")).fill(0)
     return read_cache(run, digits(), cache, CPU)
 
 
@@ -113,13 +113,13 @@ def shapes(outputs: Outputs) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("batch", [50, 4])
 def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(batch: int, tmp_path: Path) -> None:
     run = run_of("distilled", method=Notes(), student=recipe(batch_size=batch))
-    compute, worker = choose(CPU, "fp32"), Group(3, 4)
+    compute, worker = choose_compute(CPU, "fp32"), Group(3, 4)
     SEEN.clear()
     Networks(digits()).require_method_fits(run)
-    make_training(run, digits(), compute, teacher_of(run))
-    make_training(run, digits(), compute, from_cache(run, tmp_path))
+    make_train_state(run, digits(), compute, teacher_of(run))
+    make_train_state(run, digits(), compute, from_cache(run, tmp_path))
     if batch == 4:  # one image a worker
-        make_training(run, digits(), compute, teacher_of(run), worker)
+        make_train_state(run, digits(), compute, teacher_of(run), worker)
     first, *others = SEEN
     assert shapes(first[1]) == [(2, 10), (2, 128)]
     for student, teacher, images in others:

@@ -17,20 +17,20 @@ from raykd.outputs import Outputs
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
-from raykd.training.group import ALONE, Group
-from raykd.training.state import Training, make_training
+from raykd.training.compute import choose_compute
+from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.load import teacher_from
 from raykd.training.teacher.sources import CachedTeacher, Teacher
 
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=3, mixup=0.8, cutmix=1.0)
 
 
-def training_of(run: Run, teacher: Teacher | None = None, group: Group = ALONE) -> Training:
-    return make_training(run, digits(), choose(CPU, "fp32"), teacher or teacher_of(run), group)
+def training_of(run: Run, teacher: Teacher | None = None, group: Group = SINGLE_WORKER) -> TrainState:
+    return make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher or teacher_of(run), group)
 
 
-def one_step(training: Training) -> tuple[Batch, dict[str, Tensor]]:
+def one_step(training: TrainState) -> tuple[Batch, dict[str, Tensor]]:
     training.objective.train()
     batch = next(training.loader.epoch(0))
     return batch, training.step(batch, training.run.method.weights(0))

@@ -13,7 +13,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import decide
 from raykd.training.teacher.fill import Filler
@@ -32,7 +32,7 @@ def cached(run: Run, caches: Path) -> CachedTeacher:
     found = decide(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
-    Filler(found.cache, digits(), cache, teacher.model, choose(CPU, run.recipe.precision)).fill(0)
+    Filler(found.cache, digits(), cache, teacher.model, choose_compute(CPU, run.recipe.precision)).fill(0)
     return read_cache(run, digits(), cache, CPU)
 
 

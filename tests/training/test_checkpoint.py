@@ -18,8 +18,8 @@ from raykd.spec.recipe import SGD, AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Checkpoint, Progress, read_checkpoint, save_checkpoint
-from raykd.training.compute import choose
-from raykd.training.state import Training, make_training
+from raykd.training.compute import choose_compute
+from raykd.training.state import TrainState, make_train_state
 
 RUNS = {
     "sgd": run_of("distilled", method=FeatureKD()),
@@ -34,21 +34,21 @@ def stop_after(run: Run, folder: RunFolder, steps: int) -> None:
         train(run, folder, should_stop=lambda: next(left))
 
 
-def trained_a_little(run: Run) -> Training:
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+def trained_a_little(run: Run) -> TrainState:
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     for batch in training.loader.epoch(0):
         training.step(batch, run.method.weights(0))
     return training
 
 
-def state_of(training: Training) -> dict[str, Tensor]:
+def state_of(training: TrainState) -> dict[str, Tensor]:
     """Weights, buffers and the optimizer's tensors by name."""
     optimizer = training.optimizer.state_dict()["state"]
     flat = {f"{n}.{k}": v for n, values in optimizer.items() for k, v in values.items() if isinstance(v, Tensor)}
     return {**training.objective.state_dict(), **flat}
 
 
-def restore(path: Path, training: Training) -> Checkpoint:
+def restore(path: Path, training: TrainState) -> Checkpoint:
     checkpoint = read_checkpoint(path)
     assert checkpoint is not None
     checkpoint.restore(training.objective, training.optimizer)
@@ -69,7 +69,7 @@ def test_checkpoint_brings_everything_back_to_the_bit(name: str, tmp_path: Path)
     )
     save_checkpoint(tmp_path / "a.safetensors", training.objective, training.optimizer, best, progress)
 
-    fresh = make_training(RUNS[name], digits(), choose(CPU, "fp32"), teacher_of(RUNS[name]))
+    fresh = make_train_state(RUNS[name], digits(), choose_compute(CPU, "fp32"), teacher_of(RUNS[name]))
     loaded = restore(tmp_path / "a.safetensors", fresh)
     assert asdict(loaded.progress) == asdict(progress)
     assert loaded.best.keys() == best.keys() and all(torch.equal(loaded.best[key], best[key]) for key in best)
@@ -84,7 +84,7 @@ def test_the_step_after_a_checkpoint_is_the_step_without_it(name: str, tmp_path:
     run = RUNS[name]
     training = trained_a_little(run)
     save_checkpoint(tmp_path / "a.safetensors", training.objective, training.optimizer, {}, Progress())
-    fresh = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    fresh = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     restore(tmp_path / "a.safetensors", fresh)
     for each in (training, fresh):
         each.step(next(each.loader.epoch(1)), run.method.weights(1))

@@ -23,10 +23,10 @@ from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import TeacherChoice
 from raykd.training.teacher.load import filler_of, teacher_of
 
-ALONE = experiment(
+SINGLE_WORKER = experiment(
     method=FeatureKD(), teacher_source="cache", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
 )
-COMPARED = replace(ALONE, teacher_source="auto", compare=(KD(), VID()))
+COMPARED = replace(SINGLE_WORKER, teacher_source="auto", compare=(KD(), VID()))
 
 
 def plan_of(made: Experiment) -> Plan:
@@ -61,7 +61,7 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """With a trained teacher, and a student by FeatureKD cut off in its second epoch."""
-    plan, steps = plan_of(ALONE), iter(range(6))
+    plan, steps = plan_of(SINGLE_WORKER), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
     with pytest.raises(Interrupted):
         go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
@@ -102,7 +102,7 @@ def test_it_is_kept_where_no_method_beside_it_reads_a_cache(results: Path) -> No
 
 def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> None:
     """Where a logit cache is not worth it they have a live teacher: the kept one's views are of other runs."""
-    alone = replace(ALONE, student=recipe(epochs=4), seeds=(0,))
+    alone = replace(SINGLE_WORKER, student=recipe(epochs=4), seeds=(0,))
     plan, steps = plan_of(alone), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
     with pytest.raises(Interrupted):
@@ -133,7 +133,7 @@ def test_what_a_live_teacher_is_refused_with_says_how_to_go_on(results: Path, co
 
 def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
     shutil.rmtree(RunStore(results).logit_caches)
-    for made in (COMPARED, replace(ALONE, teacher_source="auto", seeds=(0,))):
+    for made in (COMPARED, replace(SINGLE_WORKER, teacher_source="auto", seeds=(0,))):
         plan, run = plan_of(made), named(plan_of(made), FeatureKD)
         steps = iter(range(2))
         with pytest.raises(Interrupted):

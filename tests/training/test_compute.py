@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from raykd.errors import Interrupted
 from raykd.store.run_folder import RunFolder
 from raykd.training import compute
-from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose, set_malloc
+from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose, set_mallo
 )
 def test_auto_is_bf16_where_the_cpu_has_it(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_cpu_flags", lambda: frozenset(flags.split()))
-    assert choose(CPU, "auto").precision == precision
-    assert [choose(CPU, asked).precision for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert choose_compute(CPU, "auto").precision == precision
+    assert [choose_compute(CPU, asked).precision for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -36,7 +36,7 @@ def test_auto_is_bf16_from_ampere_on(
     capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert choose(torch.device("cuda"), "auto").precision == precision
+    assert choose_compute(torch.device("cuda"), "auto").precision == precision
 
 
 def test_half_done_run_goes_on_in_the_precision_that_it_began_in(

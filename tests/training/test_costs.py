@@ -17,12 +17,12 @@ from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
 from raykd.store.records import Costs
 from raykd.training import costs, latency
-from raykd.training.compute import choose
-from raykd.training.costs import costs_beside, flops
+from raykd.training.compute import choose_compute
+from raykd.training.costs import flops, model_costs
 from raykd.training.model_file import images_of
 
 CIFAR = ImageSpec(10, 32, (0.5,) * 3, (0.5,) * 3)
-COMPUTE = choose(CPU, "fp32")
+COMPUTE = choose_compute(CPU, "fp32")
 
 
 def resnet_flops(blocks: tuple[int, ...], width: int, size: int, num_classes: int) -> int:
@@ -139,12 +139,12 @@ def test_costs_of_another_memory_format_are_measured_anew(tmp_path: Path) -> Non
     model = ResNet((1, 1, 1, 1), 8)
     plain = beside(tmp_path, model)
     network = models.build(model, images_of(digits()), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert costs_beside(tmp_path, model, network, images_of(digits()), COMPUTE).shape != plain.shape
+    assert model_costs(tmp_path, model, network, images_of(digits()), COMPUTE).shape != plain.shape
 
 
 def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> Costs:
     images = replace(images_of(digits()), **changes)
-    return costs_beside(family, model, models.build(model, images, 0), images, choose(CPU, precision))
+    return model_costs(family, model, models.build(model, images, 0), images, choose_compute(CPU, precision))
 
 
 def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

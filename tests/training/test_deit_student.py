@@ -20,10 +20,10 @@ from raykd.spec.recipe import AdamW
 from raykd.store.codec import read_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
-from raykd.training.model_file import load_trained
-from raykd.training.state import make_training
+from raykd.training.model_file import load_model
+from raykd.training.state import make_train_state
 
 EPOCHS = 30
 TOKEN = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=True)
@@ -35,9 +35,9 @@ def changes(**more: Any) -> dict[str, Any]:
     return {"student": STUDENT, "method": DeiT(), "teacher": recipe(epochs=8), "data": SAME_VIEW, **more}
 
 
-def outputs_of(folder: RunFolder, images: Tensor) -> Outputs:
+def evaluation_outputs(folder: RunFolder, images: Tensor) -> Outputs:
     with torch.no_grad():
-        return load_trained(folder.best).eval()(images)
+        return load_model(folder.best).eval()(images)
 
 
 @pytest.fixture(scope="module", params=[DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
@@ -59,16 +59,16 @@ def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
         assert history[-1][term] < 0.6 * history[0][term], term
     rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
     images, labels = digits().train.images[rows], digits().train.labels[rows]
-    student, taught = outputs_of(distilled, images), outputs_of(teacher, images).logits.argmax(1)
+    student, taught = evaluation_outputs(distilled, images), evaluation_outputs(teacher, images).logits.argmax(1)
     for head, wanted in zip(student.heads, (labels, taught), strict=True):
         assert (head.argmax(1) == wanted).float().mean() > 0.6
-    assert len(outputs_of(baseline, images).heads) == 2, "a pair differs in the method alone"
+    assert len(evaluation_outputs(baseline, images).heads) == 2, "a pair differs in the method alone"
 
 
 def test_test_figures_are_of_the_mean_of_both_heads(folders: list[RunFolder]) -> None:
     folder = folders[-1]
-    evaluate_on_test(folder, digits(), choose(CPU, "fp32"))
-    outputs, labels = outputs_of(folder, digits().test.images), digits().test.labels
+    evaluate_on_test(folder, digits(), choose_compute(CPU, "fp32"))
+    outputs, labels = evaluation_outputs(folder, digits().test.images), digits().test.labels
     nll = {head: F.cross_entropy(logits, labels).item() for head, logits in named(outputs).items()}
     top1 = 100 * (named(outputs)["mean"].argmax(1) == labels).double().mean().item()
     found = read_json(folder.test)
@@ -84,7 +84,7 @@ def named(outputs: Outputs) -> dict[str, Tensor]:
 
 def test_labels_are_learned_by_the_class_head_alone_and_smoothed_there() -> None:
     run = run_of("distilled", **changes(student=replace(STUDENT, label_smoothing=0.1)))
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     batch = next(training.loader.epoch(0))
     student = training.objective.student(batch.images)
     terms = training.step(batch, run.method.weights(0))
@@ -101,7 +101,7 @@ def test_labels_are_learned_by_the_class_head_alone_and_smoothed_there() -> None
 
 def test_baseline_trains_both_heads_on_the_labels() -> None:
     run = run_of("baseline", **changes())
-    training = make_training(run, digits(), choose(CPU, "fp32"), teacher_of(run))
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     batch = next(training.loader.epoch(0))
     training.step(batch, run.method.weights(0))
     gradients = {name: p.grad for name, p in training.objective.student.network.named_parameters()}

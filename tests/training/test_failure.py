@@ -11,7 +11,7 @@ from small_runs import CPU, digits, recipe, run_of
 from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
-from raykd.training.failure import failure_of, is_of_configuration, loses_gpu, rejecting_configuration
+from raykd.training.failure import classify_failure, is_configuration_failure, loses_gpu, rejecting_configuration
 from raykd.training.loop import fit
 from raykd.training.train_one import RunLocked
 
@@ -47,7 +47,7 @@ from raykd.training.train_one import RunLocked
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__} {value}"[:40],
 )
 def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> None:
-    assert failure_of(error) == failure
+    assert classify_failure(error) == failure
 
 
 @pytest.mark.parametrize("text", ["CUDA error: x", "Triton Error [CUDA]: x", "NCCL communicator was aborted on rank 1"])
@@ -66,7 +66,7 @@ def test_run_json_says_whether_the_configuration_failed(run_folder: RunFolder) -
     diverging = run_of("baseline", student=recipe(optimizer=SGD(lr=1e12)))
     with pytest.raises(RunDiverged):
         fit(diverging, digits(), run_folder, CPU)
-    assert run_folder.record()["failure"] == "diverged" and is_of_configuration(run_folder.record())
+    assert run_folder.record()["failure"] == "diverged" and is_configuration_failure(run_folder.record())
 
 
 def test_run_json_says_that_a_failure_of_the_disk_may_pass(run_folder: RunFolder) -> None:
@@ -74,7 +74,7 @@ def test_run_json_says_that_a_failure_of_the_disk_may_pass(run_folder: RunFolder
     (run_folder.path / "checkpoint").write_text("a file where the checkpoint's folder belongs")
     with pytest.raises(ConfigError, match="is not a folder"):
         fit(run_of("baseline"), digits(), run_folder, CPU)
-    assert run_folder.record()["failure"] == "outside" and not is_of_configuration(run_folder.record())
+    assert run_folder.record()["failure"] == "outside" and not is_configuration_failure(run_folder.record())
     (run_folder.path / "checkpoint").unlink()
     fit(run_of("baseline"), digits(), run_folder, CPU)
-    assert run_folder.status() == "done" and not is_of_configuration(run_folder.record())
+    assert run_folder.status() == "done" and not is_configuration_failure(run_folder.record())

@@ -17,7 +17,7 @@ from raykd.spec.experiment import CACHEABLE
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.training.compute import Compute
-from raykd.training.state import Training, make_training
+from raykd.training.state import TrainState, make_train_state
 from raykd.training.steps import DeviceSteps, EagerSteps
 from raykd.training.teacher.sources import CachedTeacher, Teacher
 
@@ -39,10 +39,10 @@ def cached(run: Run) -> Teacher:
     return CachedTeacher(torch.randn(num_images * num_views, 10 + width).half(), num_views, "", width)
 
 
-def take_steps(training: Training, way: Callable[[Training], Any], precision: str = "bf16") -> int:
+def take_steps(training: TrainState, way: Callable[[TrainState], Any], precision: str = "bf16") -> int:
     """Take two steps on a fake GPU without a capture; return the launches of the second."""
     with on_fake_gpu(training, precision) as launches:
-        training.go_parallel()
+        training.parallelize()
         steps = way(training)
         steps._captures = False
         steps.begin(0, 0)
@@ -52,13 +52,13 @@ def take_steps(training: Training, way: Callable[[Training], Any], precision: st
         return launches.count - before
 
 
-def training_of(run: Run, teacher: Teacher | None = None) -> Training:
-    return make_training(run, digits(), Compute(CPU, "fp32", 1), teacher or teacher_of(run))
+def training_of(run: Run, teacher: Teacher | None = None) -> TrainState:
+    return make_train_state(run, digits(), Compute(CPU, "fp32", 1), teacher or teacher_of(run))
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.kind)
-def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[Training], Any]) -> None:
+def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[TrainState], Any]) -> None:
     run = run_by(method)
     assert take_steps(training_of(run), way) > 0
     if run.teacher is not None and method.needs <= CACHEABLE:
@@ -76,7 +76,7 @@ AUGMENTATIONS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, way: Callable[[Training], Any]) -> None:
+def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, way: Callable[[TrainState], Any]) -> None:
     assert take_steps(training_of(run_by(KD(), augmentation=AUGMENTATIONS[name])), way) > 0
 
 
@@ -92,7 +92,7 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_kind_of_network_keeps_to_the_gpu(
-    changes: dict[str, Any], way: Callable[[Training], Any], precision: str
+    changes: dict[str, Any], way: Callable[[TrainState], Any], precision: str
 ) -> None:
     assert take_steps(training_of(run_by(KD(), **changes)), way, precision) > 0
 

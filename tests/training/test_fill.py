@@ -19,7 +19,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
 from raykd.spec.plan import make_plan, train_val_indices
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache, decide
@@ -40,7 +40,7 @@ class Filling:
 
     @property
     def filler(self) -> Filler:
-        return Filler(self.wanted, digits(), self.cache, self.teacher, choose(CPU, "fp32"))
+        return Filler(self.wanted, digits(), self.cache, self.teacher, choose_compute(CPU, "fp32"))
 
     def expected(self) -> Tensor:
         """bool [N, V]"""
@@ -85,7 +85,7 @@ def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> No
 def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, tmp_path: Path) -> None:
     wanted = replace(filling.wanted, embedding_width=64)
     cache = LogitCache(tmp_path, wanted.key(digits(), SHA))
-    filler = Filler(wanted, digits(), cache, filling.teacher, choose(CPU, "fp32"))
+    filler = Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32"))
     assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
     index, view = filling.expected().nonzero().unbind(1)
     images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
@@ -102,7 +102,7 @@ def test_partial_cache_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> 
     found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.cache is not None and not found.cache.whole
     cache = LogitCache(tmp_path, found.cache.key(digits(), SHA))
-    passes = Filler(found.cache, digits(), cache, Counting(), choose(CPU, "fp32")).fill(0)
+    passes = Filler(found.cache, digits(), cache, Counting(), choose_compute(CPU, "fp32")).fill(0)
     assert passes == cache.filled().sum() < 4 * 200
     assert read_cache(run, digits(), cache, CPU).identity == SHA
 
@@ -173,7 +173,7 @@ def test_where_a_new_batch_size_costs_a_search_for_kernels_the_teacher_sees_one_
     assert FIXED_SHAPE == {"cpu": False, "cuda": True}
     monkeypatch.setitem(BATCH_SIZE, "cpu", 64)
     plain = LogitCache(tmp_path / "plain", filling.cache.key)
-    assert Filler(filling.wanted, digits(), plain, Counting(), choose(CPU, "fp32")).fill(0) == 67 * NUM_VIEWS
+    assert Filler(filling.wanted, digits(), plain, Counting(), choose_compute(CPU, "fp32")).fill(0) == 67 * NUM_VIEWS
     monkeypatch.setitem(FIXED_SHAPE, "cpu", True)
     sizes: list[int] = []
     forward = filling.teacher.forward

@@ -17,19 +17,19 @@ from raykd.outputs import Outputs
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import latency
-from raykd.training.compute import EVALUATION_BATCH, choose
+from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.failure import failure_of, is_of_configuration
+from raykd.training.failure import classify_failure, is_configuration_failure
 from raykd.training.fitting_batch import batch_that_fits, batches_that_fit, largest_that_fits
 from raykd.training.latency import throughput
-from raykd.training.metrics import measure
+from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler
 from raykd.training.train_one import Logging, train_one
 
-COMPUTE = choose(CPU, "fp32")
+COMPUTE = choose_compute(CPU, "fp32")
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB. See documentation"
 
 
@@ -70,12 +70,14 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(emptied: lis
 def test_evaluation_in_halved_batches_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EVALUATION_BATCH, "cpu", 64)
     expected = evaluate(Small(room=64), digits().test, COMPUTE)
-    measured = measure(Small(room=64), digits().test, COMPUTE, 10, Small(room=64, seed=6))
+    measured = compute_metrics(Small(room=64), digits().test, COMPUTE, 10, Small(room=64, seed=6))
     monkeypatch.setitem(EVALUATION_BATCH, "cpu", 512)
     model = Small(room=100)
     assert evaluate(model, digits().test, COMPUTE) == expected and max(model.sizes) == 512
     teacher = Small(room=100, seed=6)
-    assert measure(Small(room=512), digits().test, COMPUTE, 10, teacher) == measured and max(teacher.sizes) == 512
+    assert (
+        compute_metrics(Small(room=512), digits().test, COMPUTE, 10, teacher) == measured and max(teacher.sizes) == 512
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -109,7 +111,7 @@ def test_a_device_without_memory_for_one_image_fails_the_run_with_a_remedy() -> 
     with pytest.raises(RunFailed, match=r"a single image: use a GPU .*, a smaller model or .*image_size") as raised:
         evaluate(network, digits().test, COMPUTE)
     assert network.sizes == [512, 256, 128, 64, 32, 16, 8, 4, 2, 1]
-    assert failure_of(raised.value) == "out of memory" and "\n" not in str(raised.value)
+    assert classify_failure(raised.value) == "out of memory" and "\n" not in str(raised.value)
 
 
 def test_other_errors_are_not_tried_again() -> None:
@@ -139,11 +141,11 @@ def test_a_training_step_without_memory_fails_in_one_line_with_the_fields_to_cha
     def step(*_: object) -> None:
         raise torch.OutOfMemoryError(NO_MEMORY)
 
-    monkeypatch.setattr("raykd.training.state.Training.step", step)
+    monkeypatch.setattr("raykd.training.state.TrainState.step", step)
     run = run_of(stage, student=recipe(precision=precision))  # type: ignore[arg-type]
     with pytest.raises(RunFailed) as raised:
         train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, logging=Logging())
     reason = str(raised.value)
     assert line in reason and reason.endswith("memory (CUDA out of memory. Tried to allocate 2.00 GiB)")
     assert "\n" not in reason and run_folder.record()["reason"] == reason
-    assert failure_of(raised.value) == "out of memory" and is_of_configuration(run_folder.record())
+    assert classify_failure(raised.value) == "out of memory" and is_configuration_failure(run_folder.record())

@@ -16,15 +16,15 @@ from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.float32_head import head_in_float32, keep_head_in_float32
-from raykd.training.metrics import measure
+from raykd.training.float32_head import float32_heads, keep_head_in_float32
+from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of
 from raykd.training.teacher.load import teacher_from
 from raykd.training.teacher.sources import MeanLogits
 
-BF16 = choose(CPU, "bf16")
+BF16 = choose_compute(CPU, "bf16")
 SMALL = ResNet((1, 1, 1, 1), 8)
 IMAGES = ImageSpec(10, 32, (0.5,) * 3, (0.5,) * 3)
 SHOWN = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ def test_images_whose_logits_are_nearly_equal_are_not_taken_for_ties() -> None:
     with torch.no_grad(), BF16.autocast():
         assert model(split.images).logits.argmax(1).tolist() == 8 * [0], "in bfloat16 they are"
     assert evaluate(model, split, BF16).top1 == 100
-    found = measure(model, split, BF16, 2, near_tie())
+    found = compute_metrics(model, split, BF16, 2, near_tie())
     assert (found.top1, found.agreement, found.teacher_kl) == (100, 100, 0)
     assert found.nll == pytest.approx(torch.tensor(-0.01).exp().log1p().item(), rel=1e-4)
 
@@ -73,7 +73,7 @@ def test_every_kind_of_network_has_its_head_in_float32_inside_and_as_before_afte
     with BF16.autocast():
         rounded = made(SHOWN).logits
         received = heads_and_embeddings(made)
-        with head_in_float32(made):
+        with float32_heads(made):
             exact = made(SHOWN).logits
         again = made(SHOWN).logits
     assert rounded.dtype == torch.bfloat16 and exact.dtype == torch.float32
@@ -88,7 +88,7 @@ def test_every_kind_of_network_has_its_head_in_float32_inside_and_as_before_afte
 def test_without_autocast_no_bit_changes() -> None:
     made = models.build(SMALL, images_of(digits()), 0).eval()
     before = made(digits().test.images).logits
-    with head_in_float32(made):
+    with float32_heads(made):
         assert torch.equal(made(digits().test.images).logits, before)
     keep_head_in_float32(made)
     assert torch.equal(made(digits().test.images).logits, before)
@@ -108,7 +108,7 @@ def test_a_copy_of_a_network_whose_head_is_kept_in_float32_computes_with_its_own
 
 def test_an_error_inside_leaves_the_head_as_it_was() -> None:
     made = models.build(SMALL, images_of(digits()), 0)
-    with pytest.raises(ZeroDivisionError), head_in_float32(made):
+    with pytest.raises(ZeroDivisionError), float32_heads(made):
         raise ZeroDivisionError
     assert "forward" not in vars(made.network.fc)  # type: ignore[arg-type]
 

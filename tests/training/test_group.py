@@ -19,11 +19,11 @@ from torch import Tensor
 from raykd.errors import ConfigError, RunFailed
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose, is_mig_instance
+from raykd.training.compute import choose_compute, is_mig_instance
 from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
-from raykd.training.group import ALONE, Group, require_separate_gpus
-from raykd.training.model_file import load_trained
+from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
+from raykd.training.model_file import load_model
 from raykd.training.state import validation_of
 from raykd.training.train_one import train_one
 
@@ -111,7 +111,7 @@ def reports(folder: Path, name: str, rank: int) -> list[Any]:
 @pytest.mark.parametrize("name", ["vit", "adapter", "augmented", "resnet, batch norm over all"])
 def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / name), RunFolder(together / name)
-    train(name, one, ALONE)
+    train(name, one, SINGLE_WORKER)
     assert len(curve(one)) == len(curve(two)) == 3
     for alone, shared in zip(curve(one), curve(two), strict=True):
         assert shared == pytest.approx(alone, rel=1e-4)
@@ -141,7 +141,7 @@ def test_run_of_two_that_is_cut_off_ends_with_the_same_bits(together: Path) -> N
 
 def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Path) -> None:
     folder, run = RunFolder(together / "resnet"), RUNS["resnet"]
-    found = evaluate(load_trained(folder.best), validation_of(run.data, digits(), CPU), choose(CPU, "fp32"))
+    found = evaluate(load_model(folder.best), validation_of(run.data, digits(), CPU), choose_compute(CPU, "fp32"))
     best = folder.record()["best"]
     assert found.top1 == best["val_top1"]
     assert found.nll == pytest.approx(folder.history()[best["epoch"]]["val_loss"], rel=1e-6)
@@ -159,8 +159,8 @@ def test_record_says_how_many_trained(together: Path) -> None:
 def test_half_done_run_is_not_taken_up_by_another_number_unless_it_may(together: Path, tmp_path: Path) -> None:
     half = RunFolder(together / "vit-cut")
     with pytest.raises(RunFailed, match=r"half done by 2 workers, and this would be 1.*--set workers\.count=2, or let"):
-        train("vit", half, ALONE)
-    train("vit", half, replace(ALONE, may_shrink=True))
+        train("vit", half, SINGLE_WORKER)
+    train("vit", half, replace(SINGLE_WORKER, may_shrink=True))
     assert half.record()["compute"]["workers"] == [2, 1]
     assert "per_worker" in half.record()["compute"], "what two workers did stays in the result"
     for ours, theirs in zip(curve(half), curve(RunFolder(together / "vit")), strict=True):
@@ -178,7 +178,7 @@ def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch)
     from raykd.training.teacher.sources import LiveTeacher
 
     second = Group(rank=1, size=2)
-    monkeypatch.setattr(Group, "first", lambda self, make: "a" * 64)
+    monkeypatch.setattr(Group, "on_first", lambda self, make: "a" * 64)
     teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match="worker 1 was given another teacher than worker 0"):
         loop._require_one_teacher(teacher, second)

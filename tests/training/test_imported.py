@@ -27,7 +27,7 @@ from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.model_file import images_of, load_trained, read_header, save_under
+from raykd.training.model_file import images_of, load_model, read_header, save_with_header
 from raykd.training.teacher.imported import findings, header_cautions, load_imported, require_fit
 
 
@@ -52,7 +52,7 @@ def changed(good: Path, **fields: Any) -> Path:
     """The good teacher under a header with other fields."""
     header = read_header(good)
     assert header is not None
-    save_under(good, load_file(good), replace(header, **fields))
+    save_with_header(good, load_file(good), replace(header, **fields))
     return good
 
 
@@ -136,11 +136,11 @@ def otherwise_normalized() -> Dataset:
 
 def test_the_normalization_in_the_header_is_used_and_kept(good: Path, tmp_path: Path) -> None:
     """A teacher of these images under other statistics: its accuracy is what it was."""
-    before = load_trained(good)
+    before = load_model(good)
     run = teacher(importing(good), otherwise_normalized())
     folder = RunFolder(tmp_path / "run")
     fit(run, otherwise_normalized(), folder, CPU)
-    after = load_trained(folder.best)
+    after = load_model(folder.best)
     assert torch.equal(after.mean, before.mean) and torch.equal(after.std, before.std)
     assert folder.record()["best"]["val_top1"] > 90
 
@@ -161,8 +161,8 @@ def test_an_imported_timm_teacher_gets_its_own_normalization(name: str, mean: fl
     run = teacher(importing(file, teacher=recipe(model=Timm(name, input_size=32))))
     found = load_imported(run, digits())
     assert found.model.mean.flatten()[0].item() == pytest.approx(255 * mean)
-    save_under(tmp_path / "again.safetensors", found.model.network.state_dict(), found.header)
-    assert torch.equal(load_trained(tmp_path / "again.safetensors").mean, found.model.mean)
+    save_with_header(tmp_path / "again.safetensors", found.model.network.state_dict(), found.header)
+    assert torch.equal(load_model(tmp_path / "again.safetensors").mean, found.model.mean)
     chosen = importing(
         file, teacher=recipe(model=Timm(name, input_size=32)), teacher_mean=OTHER_MEAN, teacher_std=OTHER_STD
     )

@@ -18,13 +18,13 @@ from raykd.methods import FeatureKD
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
 from raykd.store.run_folder import RunFolder
 from raykd.training import loop
-from raykd.training.compute import EVALUATION_BATCH, choose
+from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
 from raykd.training.hooks import EpochReport
 from raykd.training.loop import fit
-from raykd.training.model_file import load_trained
-from raykd.training.state import Training, make_training
+from raykd.training.model_file import load_model
+from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.sources import no_teacher
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
@@ -99,14 +99,14 @@ def test_reported_rate_is_that_of_the_epochs_last_step(
 
 def test_each_step_trains_at_the_schedules_rate(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    step = Training.step
+    step = TrainState.step
 
-    def noted(self: Training, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
+    def noted(self: TrainState, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         assert len({group["lr"] for group in self.optimizer.param_groups}) == 1
         rates.append(self.optimizer.param_groups[0]["lr"])
         return step(self, batch, weights)
 
-    monkeypatch.setattr(Training, "step", noted)
+    monkeypatch.setattr(TrainState, "step", noted)
     train(run_of("baseline", student=recipe(optimizer=AdamW(lr=0.01), schedule=Cosine(1.0), epochs=2)), run_folder)
     rise = [0.001, 0.25, 0.5, 0.75]
     fall = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
@@ -149,18 +149,18 @@ def test_test_set_is_read_once_for_a_trained_run_and_never_while_training(run_fo
     run = run_of("distilled")
     fit(run, watched, run_folder, CPU, teacher_of(run))
     assert reads == [] and not is_tested(run_folder)
-    evaluate_on_test(run_folder, watched, choose(CPU, "fp32"))
+    evaluate_on_test(run_folder, watched, choose_compute(CPU, "fp32"))
     assert is_tested(run_folder)
     before = len(reads)
     assert before >= 1
-    evaluate_on_test(run_folder, watched, choose(CPU, "fp32"))
+    evaluate_on_test(run_folder, watched, choose_compute(CPU, "fp32"))
     assert len(reads) == before, "it was read again"
 
 
 def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFolder) -> None:
     train(run_of("baseline"), run_folder)
-    evaluate_on_test(run_folder, digits(), choose(CPU, "fp32"))
-    expected = evaluate(load_trained(run_folder.best), digits().test, choose(CPU, "fp32"))
+    evaluate_on_test(run_folder, digits(), choose_compute(CPU, "fp32"))
+    expected = evaluate(load_model(run_folder.best), digits().test, choose_compute(CPU, "fp32"))
     tested = run_folder.test.read_text(encoding="utf-8")
     assert f'"top1": {expected.top1}' in tested and f'"num_images": {len(digits().test)}' in tested
     run_folder.best.write_bytes(run_folder.best.read_bytes() + b"")
@@ -174,8 +174,8 @@ def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFo
 
 
 def test_evaluation_counts_every_image_once_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = choose(CPU, "fp32")
-    model = make_training(run_of("baseline"), digits(), compute, no_teacher).objective.student
+    compute = choose_compute(CPU, "fp32")
+    model = make_train_state(run_of("baseline"), digits(), compute, no_teacher).objective.student
     model.train()
     split = digits().test
     found = evaluate(model, split, compute)
@@ -214,7 +214,7 @@ def test_record_says_what_the_run_was(run_folder: RunFolder) -> None:
         "step": "eager",
         "teacher": "live",
     }
-    weights = sum(tensor.numel() for tensor in load_trained(run_folder.best).parameters())
+    weights = sum(tensor.numel() for tensor in load_model(run_folder.best).parameters())
     assert record["parameters"] == weights
     assert record["started"] <= record["ended"] and record["seconds"] > 0
 

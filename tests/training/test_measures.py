@@ -13,12 +13,12 @@ from raykd.data.types import Split
 from raykd.models import ImageModel, ImageSpec
 from raykd.outputs import Outputs
 from raykd.store.records import Metrics
-from raykd.training.compute import EVALUATION_BATCH, choose
+from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.metrics import NUM_BINS, measure
+from raykd.training.metrics import NUM_BINS, compute_metrics
 
 NUM_IMAGES = 400
-COMPUTE = choose(CPU, "fp32")
+COMPUTE = choose_compute(CPU, "fp32")
 
 
 class Says(ImageModel):
@@ -48,7 +48,7 @@ class Case:
         return Split(images, self.labels)
 
     def measured(self) -> Metrics:
-        return measure(Says(self.logits), self.split, COMPUTE, self.logits.shape[1], Says(self.target))
+        return compute_metrics(Says(self.logits), self.split, COMPUTE, self.logits.shape[1], Says(self.target))
 
 
 def case(num_classes: int = 10, scale: float = 3.0, seed: int = 0, num_images: int = NUM_IMAGES) -> Case:
@@ -182,7 +182,7 @@ def test_a_class_without_images_and_too_few_classes_for_five_are_none() -> None:
 
 def test_without_a_teacher_there_is_no_agreement() -> None:
     given = case()
-    found = measure(Says(given.logits), given.split, COMPUTE, 10)
+    found = compute_metrics(Says(given.logits), given.split, COMPUTE, 10)
     assert (found.agreement, found.teacher_kl) == (None, None)
     assert found.brier == given.measured().brier
 
@@ -197,7 +197,7 @@ def test_model_is_measured_in_evaluation_mode_and_given_back_in_its_own() -> Non
 
     given = case()
     model = Watched(given.logits).train()
-    measure(model, given.split, COMPUTE, 10)
+    compute_metrics(model, given.split, COMPUTE, 10)
     assert modes == [False] and model.training
 
 
@@ -205,10 +205,10 @@ def test_bf16_is_measured_as_the_loop_evaluates_it() -> None:
     """The embedding is rounded by autocast; the logits and all that follows are not."""
     from small_runs import run_of
 
-    from raykd.training.state import make_training
+    from raykd.training.state import make_train_state
     from raykd.training.teacher.sources import no_teacher
 
-    compute = choose(CPU, "bf16")
-    model = make_training(run_of("baseline"), digits(), compute, no_teacher).objective.student
-    loop, found = evaluate(model, digits().test, compute), measure(model, digits().test, compute, 10)
+    compute = choose_compute(CPU, "bf16")
+    model = make_train_state(run_of("baseline"), digits(), compute, no_teacher).objective.student
+    loop, found = evaluate(model, digits().test, compute), compute_metrics(model, digits().test, compute, 10)
     assert found.top1 == loop.top1 and found.nll == pytest.approx(loop.nll, rel=1e-5)

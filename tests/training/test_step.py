@@ -18,20 +18,20 @@ from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run, train_val_indices
 from raykd.spec.recipe import SGD, AdamW
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.optim import make_optimizer
-from raykd.training.state import Training, make_training
+from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher
 
 SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 
 
-def training_of(run: Run, teacher: Teacher | None = None) -> Training:
-    return make_training(run, digits(), choose(CPU, run.recipe.precision), teacher or teacher_of(run))
+def training_of(run: Run, teacher: Teacher | None = None) -> TrainState:
+    return make_train_state(run, digits(), choose_compute(CPU, run.recipe.precision), teacher or teacher_of(run))
 
 
-def one_step(training: Training, epoch: int = 0) -> tuple[Batch, dict[str, Tensor]]:
+def one_step(training: TrainState, epoch: int = 0) -> tuple[Batch, dict[str, Tensor]]:
     training.objective.train()
     batch = next(training.loader.epoch(epoch))
     return batch, training.step(batch, training.run.method.weights(epoch))

@@ -18,9 +18,9 @@ from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training import state, steps
-from raykd.training.compute import choose, why_not_graph
+from raykd.training.compute import choose_compute, why_not_graph
 
-GPU = replace(choose(CPU, "fp32"), device=torch.device("cuda"))
+GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))
 
 
 def _run_by(method: Method) -> Run:
@@ -76,7 +76,7 @@ def test_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path: Path, monkey
         ({}, GPU, 1, ""),
         ({"step": "graph"}, GPU, 1, ""),
         ({"step": "eager"}, GPU, 1, "as was asked"),
-        ({}, choose(CPU, "fp32"), 1, "require a GPU"),
+        ({}, choose_compute(CPU, "fp32"), 1, "require a GPU"),
         ({}, GPU, 2, "several workers"),
         ({"augmentation": Augmentation(randaugment=(2, 9))}, GPU, 1, "RandAugment"),
     ],

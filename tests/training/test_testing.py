@@ -19,13 +19,13 @@ from raykd.provenance import file_sha256
 from raykd.spec.plan import Plan, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
-from raykd.training.metrics import measure
-from raykd.training.model_file import load_trained
+from raykd.training.metrics import compute_metrics
+from raykd.training.model_file import load_model
 from raykd.training.state import validation_of
 
-COMPUTE = choose(CPU, "fp32")
+COMPUTE = choose_compute(CPU, "fp32")
 SCALARS = ("top1", "top5", "nll", "ece", "brier", "agreement", "teacher_kl")
 reads: list[str] = []
 
@@ -91,11 +91,11 @@ def read(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("stage", ["teacher", "baseline", "distilled"])
 def test_files_hold_what_the_best_weights_measure(stage: str, folders: dict[str, RunFolder]) -> None:
     folder = folders[stage]
-    model = load_trained(folder.best)
-    teacher = load_trained(folders["teacher"].best).eval() if stage == "distilled" else None
+    model = load_model(folder.best)
+    teacher = load_model(folders["teacher"].best).eval() if stage == "distilled" else None
     splits = {folder.test: digits().test, folder.val: validation_of(experiment().data, digits(), CPU)}
     for path, split in splits.items():
-        written, expected = read(path), measure(model, split, COMPUTE, 10, teacher)
+        written, expected = read(path), compute_metrics(model, split, COMPUTE, 10, teacher)
         figures = {name: getattr(expected, name) for name in SCALARS if getattr(expected, name) is not None}
         assert {name: written[name] for name in figures} == pytest.approx(figures, rel=1e-4)
         assert len(figures) == (7 if teacher else 5)
@@ -169,7 +169,7 @@ def test_an_evaluation_that_was_cut_off_is_done_again_whole(tmp_path: Path, monk
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr("raykd.training.evaluate_best.costs_beside", killed)
+        patched.setattr("raykd.training.evaluate_best.model_costs", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_on_test(folder, digits(), COMPUTE)
     assert folder.val.is_file() and not folder.costs.is_file() and not is_tested(folder)

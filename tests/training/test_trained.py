@@ -18,7 +18,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
-from raykd.training.model_file import images_of, load_trained, read_header, save_trained
+from raykd.training.model_file import images_of, load_model, read_header, save_model
 from raykd.training.tensorboard import TensorBoard
 
 
@@ -28,8 +28,8 @@ from raykd.training.tensorboard import TensorBoard
 def test_saved_model_gives_the_same_logits_when_it_is_loaded(model: Model, tmp_path: Path) -> None:
     run = replace(run_of("baseline"), recipe=recipe(model=model))
     network = models.build(run.model, images_of(digits()), 3).eval()
-    save_trained(tmp_path / "a.safetensors", network.network.state_dict(), run, digits())
-    loaded = load_trained(tmp_path / "a.safetensors").eval()
+    save_model(tmp_path / "a.safetensors", network.network.state_dict(), run, digits())
+    loaded = load_model(tmp_path / "a.safetensors").eval()
     images = digits().test.images[:4]
     with torch.no_grad():
         assert torch.equal(loaded(images).logits, network(images).logits)
@@ -38,7 +38,7 @@ def test_saved_model_gives_the_same_logits_when_it_is_loaded(model: Model, tmp_p
 def test_header_says_what_the_weights_are_of(tmp_path: Path) -> None:
     run = run_of("distilled")
     state = models.build(run.model, images_of(digits()), 0).network.state_dict()
-    save_trained(tmp_path / "a.safetensors", state, run, digits())
+    save_model(tmp_path / "a.safetensors", state, run, digits())
     header = read_header(tmp_path / "a.safetensors")
     assert header is not None
     assert (header.model, header.run, header.data) == (run.model, run.name, "digits")
@@ -49,7 +49,7 @@ def test_teacher_is_loaded_as_it_was_trained(run_folder: RunFolder) -> None:
     """The distilled student's teacher is the teacher's best.safetensors and nothing else of its folder."""
     run = run_of("teacher")
     fit(run, digits(), run_folder, CPU)
-    loaded, best = load_trained(run_folder.best).network.state_dict(), load_file(run_folder.best)
+    loaded, best = load_model(run_folder.best).network.state_dict(), load_file(run_folder.best)
     assert loaded.keys() == best.keys() and all(torch.equal(loaded[name], best[name]) for name in best)
 
 
@@ -64,7 +64,7 @@ def test_files_that_raykd_did_not_write_are_refused(tmp_path: Path) -> None:
         ("none.safetensors", "does not exist"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
-            load_trained(tmp_path / name)
+            load_model(tmp_path / name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -72,7 +72,7 @@ def test_files_that_raykd_did_not_write_are_refused(tmp_path: Path) -> None:
 def test_damaged_header_is_refused(header: str, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"raykd": header})
     with pytest.raises(ConfigError, match=r"a\.safetensors") as caught:
-        load_trained(tmp_path / "a.safetensors")
+        load_model(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
 
 

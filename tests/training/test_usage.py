@@ -15,7 +15,7 @@ from small_runs import CPU
 
 from raykd.errors import Interrupted
 from raykd.training import usage
-from raykd.training.usage import metered
+from raykd.training.usage import record_usage
 
 GPU = torch.device("cuda")
 UUID = "1b2c3d4e-0000-1111-2222-333344445555"
@@ -76,10 +76,10 @@ def pieces(path: Path) -> list[dict[str, Any]]:
 
 def test_joules_are_the_counters_difference_and_pieces_add_up_over_resumes(nvml: Nvml, tmp_path: Path) -> None:
     path = tmp_path / "usage" / "0.json"
-    with metered(path, GPU, 1.0):
+    with record_usage(path, GPU, 1.0):
         nvml.millijoules += 250_000
     nvml.millijoules += 9_000_000  # of others, between
-    with pytest.raises(Interrupted), metered(path, GPU, 1.0):
+    with pytest.raises(Interrupted), record_usage(path, GPU, 1.0):
         nvml.millijoules += 1_500
         raise Interrupted("stopped")
     found = pieces(path)
@@ -90,7 +90,7 @@ def test_joules_are_the_counters_difference_and_pieces_add_up_over_resumes(nvml:
 
 @contextmanager
 def without_joules(path: Path, device: torch.device, gpus: float, why: str) -> Iterator[None]:
-    with metered(path, device, gpus):
+    with record_usage(path, device, gpus):
         yield
     (piece,) = pieces(path)
     assert piece["joules"] is None and why in piece["no_joules_because"]
@@ -145,7 +145,7 @@ def test_a_mig_instance_has_no_joules_and_a_gpu_without_such_a_mode_has(nvml: Nv
     with without_joules(tmp_path / "0.json", GPU, 1, "MIG"):
         pass
     nvml.mig = None
-    with metered(tmp_path / "1.json", GPU, 1):
+    with record_usage(tmp_path / "1.json", GPU, 1):
         pass
     assert pieces(tmp_path / "1.json")[0]["joules"] == 0.0
 
@@ -206,7 +206,7 @@ def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monke
         written.set()
 
     monkeypatch.setattr(usage, "write_dataclass", noted)
-    with metered(path, GPU, 1):
+    with record_usage(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()
         assert written.wait(30), "the thread writes while the run goes on"
@@ -218,7 +218,7 @@ def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monke
 def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(tmp_path: Path) -> None:
     old, new = tmp_path / "old" / "0.json", tmp_path / "new" / "0.json"
     for path, is_started in ((old, True), (new, False), (old, True), (new, True)):
-        with metered(path, CPU, 0, is_started):
+        with record_usage(path, CPU, 0, is_started):
             pass
     found = {path: json.loads(path.read_text()) for path in (old, new)}
     assert [len(file["pieces"]) for file in found.values()] == [2, 2]
@@ -227,7 +227,7 @@ def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(t
 
 def test_a_run_that_is_killed_in_its_first_seconds_is_not_taken_for_one_without_usage(tmp_path: Path) -> None:
     path = tmp_path / "0.json"
-    with metered(path, CPU, 0):
+    with record_usage(path, CPU, 0):
         begun = json.loads(path.read_text())
     assert len(begun["pieces"]) == 1
 
@@ -239,7 +239,7 @@ def test_a_full_disk_is_said_and_is_no_error(
         raise OSError("no space left")
 
     monkeypatch.setattr(usage, "write_dataclass", full)
-    with metered(tmp_path / "0.json", CPU, 0):
+    with record_usage(tmp_path / "0.json", CPU, 0):
         pass
     assert "no space left" in capsys.readouterr().out
 
@@ -251,7 +251,7 @@ def test_a_damaged_file_fails_no_job_and_leaves_the_usage_blank(
     path = tmp_path / "usage" / "0.json"
     path.parent.mkdir()
     path.write_bytes(content)
-    with metered(path, CPU, 0):
+    with record_usage(path, CPU, 0):
         pass
     assert f"'{path}' is damaged" in capsys.readouterr().out
     assert json.loads(path.read_text())["since"].startswith("20") and len(pieces(path)) == 1
@@ -259,6 +259,6 @@ def test_a_damaged_file_fails_no_job_and_leaves_the_usage_blank(
 
 def test_a_folder_in_the_place_of_the_file_fails_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "0.json").mkdir()
-    with metered(tmp_path / "0.json", CPU, 0):
+    with record_usage(tmp_path / "0.json", CPU, 0):
         pass
     assert "is a folder" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted
 from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
-from raykd.training.compute import Compute, prepare
+from raykd.training.compute import Compute, configure_process
 from raykd.training.fitting_batch import largest_that_fits
 from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited
 from raykd.training.teacher.choose import PlannedCache
@@ -38,7 +38,7 @@ class Filler:
         self, wanted: PlannedCache, dataset: Dataset, cache: LogitCache, teacher: nn.Module, compute: Compute
     ) -> None:
         """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
-        prepare(compute.device)
+        configure_process(compute.device)
         self._cache, self._teacher, self._compute = cache, teacher.eval(), compute
         self._batch_size = BATCH_SIZE[compute.device.type]
         rows, _ = train_val_indices(wanted.data, dataset.train.labels)

@@ -27,7 +27,7 @@ from raykd.models import ImageModel
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
 from raykd.training.compute import Compute
-from raykd.training.metrics import measure
+from raykd.training.metrics import compute_metrics
 
 LEVEL = 1e-3  # the probability of accepting a teacher that guesses, and of calling a fitting one permuted
 ENOUGH_IMAGES = 1_000  # 10 classes: chance is 10 %, and 13 % is clearly above it
@@ -148,7 +148,7 @@ def _order_in_words(moved: dict[int, int], names: Sequence[str]) -> str:
 
 def _confusion(model: ImageModel, dataset: Dataset, rows: Tensor, compute: Compute) -> Tensor:
     images, labels = (part[rows].to(compute.device) for part in (dataset.train.images, dataset.train.labels))
-    return torch.tensor(measure(model, Split(images, labels), compute, dataset.num_classes).confusion)
+    return torch.tensor(compute_metrics(model, Split(images, labels), compute, dataset.num_classes).confusion)
 
 
 def _nearest_mean_correct(dataset: Dataset, rows: Tensor, held_out: Tensor) -> int:

@@ -21,7 +21,7 @@ from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.model_file import Header, TrainedOn, header_of, images_of, read_header
+from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
 from raykd.training.run_record import finish
 from raykd.training.teacher.import_check import Findings, check
 
@@ -210,7 +210,7 @@ def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
     )
 
 
-def _is_same_data(then: TrainedOn, header: Header, dataset: Dataset) -> bool:
+def _is_same_data(then: TrainingSplit, header: Header, dataset: Dataset) -> bool:
     """Return whether the images are the same; at another size or in another order, built-in data by their name."""
     is_custom = ":" in header.data or ":" in dataset.name
     return then.data_identity == dataset.identity or (header.data == dataset.name and not is_custom)

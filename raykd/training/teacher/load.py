@@ -12,9 +12,9 @@ from raykd.data.types import Dataset
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.float32_head import keep_head_in_float32
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache, weights_of
 from raykd.training.teacher.fill import Filler, asked_of
@@ -44,9 +44,9 @@ def teacher_of(
 
 def filler_of(wanted: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """What fills the parts of `wanted` on `device`."""
-    cache = _cache(wanted, store, dataset, choose(device, wanted.precision).precision)
+    cache = _cache(wanted, store, dataset, choose_compute(device, wanted.precision).precision)
     model = _model(_folders(wanted.teachers, store), device)
-    return Filler(wanted, dataset, cache, model, choose(device, cache.precision))
+    return Filler(wanted, dataset, cache, model, choose_compute(device, cache.precision))
 
 
 def is_full(wanted: PlannedCache, store: RunStore, dataset: Dataset, say: Callable[[str], None] = print) -> bool:
@@ -80,7 +80,7 @@ def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
 
 def _model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
     """Return the network, or the mean of several: channels-last, as the loader's images are, its head in float32."""
-    models = [load_trained(folder.best).to(device) for folder in folders]
+    models = [load_model(folder.best).to(device) for folder in folders]
     model = models[0] if len(models) == 1 else MeanLogits(models)
     keep_head_in_float32(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

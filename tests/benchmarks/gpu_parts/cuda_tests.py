@@ -28,11 +28,11 @@ from raykd.methods import KD, CrossEntropy, Method
 from raykd.spec.experiment import CACHEABLE
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import read_checkpoint
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import Filler
@@ -148,7 +148,7 @@ def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
     """top1 and loss of the same weights, float32 without TF32."""
     network = teacher_network(Small(KD(), "live").run(), dataset)
     with exact_float32():
-        found = [evaluate(network.to(place), dataset.train, choose(place, "fp32")) for place in (CPU, device)]
+        found = [evaluate(network.to(place), dataset.train, choose_compute(place, "fp32")) for place in (CPU, device)]
     difference = abs(found[0].nll - found[1].nll) / found[0].nll
     is_equal = difference < MOST_LOSS_DIFFERENCE and abs(found[0].top1 - found[1].top1) < 1
     return {"passed": is_equal, "relative_difference_of_loss": difference, "top1": [one.top1 for one in found]}
@@ -165,7 +165,7 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
             with tempfile.TemporaryDirectory(dir=folder) as caches:
                 cache = LogitCache(Path(caches), wanted.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
-                images = Filler(wanted, dataset, cache, teacher, choose(place, "fp32")).fill(0)
+                images = Filler(wanted, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
                 logits.append(cache.logits().clone().float())
     scale = logits[0].abs().max()
     difference = float((logits[0] - logits[1]).abs().max() / scale)
@@ -182,7 +182,7 @@ def one_step(device: torch.device, dataset: Dataset, method: Method, source: str
     for place in (CPU, device):
         run = small.run()
         with exact_float32(), cpu_randomness():
-            training = make_training(run, dataset, choose(place, "fp32"), small.teacher(run, dataset, place))
+            training = make_train_state(run, dataset, choose_compute(place, "fp32"), small.teacher(run, dataset, place))
             before = _weights(training.objective)
             training.objective.train()
             batch = next(iter(training.loader.epoch(0)))

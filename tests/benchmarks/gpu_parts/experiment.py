@@ -25,10 +25,10 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import Recipe
 from raykd.store.run_store import RunStore
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.model_file import load_trained
+from raykd.training.model_file import load_model
 from raykd.training.run_record import precision_of
 from raykd.training.teacher.choose import num_visited
 
@@ -168,8 +168,8 @@ def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.devi
         found["last_val_top1"] = history[-1]["val_top1"]
     if found["status"] != "done":
         return found | {"epochs": len(history)}
-    compute = choose(device, precision_of(folder))
-    tested = evaluate(load_trained(folder.best).to(device), dataset.test, compute)
+    compute = choose_compute(device, precision_of(folder))
+    tested = evaluate(load_model(folder.best).to(device), dataset.test, compute)
     return found | {
         "test_top1": tested.top1,
         "val_top1": record["best"]["val_top1"],

@@ -14,7 +14,7 @@ from raykd.bench.contenders import now
 from raykd.bench.families import Family, noise
 from raykd.bench.rounds import filling
 from raykd.models import ImageModel
-from raykd.training.compute import choose, prepare
+from raykd.training.compute import choose_compute, configure_process
 from raykd.training.evaluate import evaluate
 from raykd.training.state import make_model
 
@@ -36,7 +36,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     """Parts of a cache, one after another; the first warms up. Writing to disk is in it."""
-    compute = choose(setting.device, family.student.precision)
+    compute = choose_compute(setting.device, family.student.precision)
     began, rates = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         fill = filling(family, family.dataset(), Path(folder), compute, MOST_PARTS)
@@ -58,8 +58,8 @@ def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
 def _evaluated(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
     """10,000 images, as many as CIFAR-10 has for tests, from the CPU's memory and from the device's."""
     device = setting.device
-    prepare(device)
-    compute = choose(device, family.student.precision)
+    configure_process(device)
+    compute = choose_compute(device, family.student.precision)
     network = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     split = noise(64 if setting.toy else 10_000).train
     there = type(split)(split.images.to(device), split.labels.to(device))

@@ -14,7 +14,7 @@ from gpu_parts.timed_loop import free
 from raykd.bench.contenders import Contender, Round
 from raykd.bench.families import Family
 from raykd.bench.rounds import KINDS, contender_makers
-from raykd.training.compute import prepare
+from raykd.training.compute import configure_process
 
 ROUNDS = 5
 SHARED_BYTES = 256 << 20  # of /dev/shm, below which the usual way's workers are few
@@ -37,7 +37,7 @@ def num_workers() -> int:
 
 def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     """Medians over rounds; a contender that fails is left out of all, and its error recorded."""
-    prepare(setting.device)
+    configure_process(setting.device)
     until, workers = time.perf_counter() + most_s, 1 if setting.toy else num_workers()
     errors: dict[str, str] = {}
     taken: dict[str, list[Round]] = {}

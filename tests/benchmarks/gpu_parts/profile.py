@@ -15,10 +15,10 @@ from gpu_parts.timed_loop import free
 from raykd.bench.contenders import now
 from raykd.errors import Interrupted
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose, prepare
+from raykd.training.compute import choose_compute, configure_process
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 
 WARM_UP, PROFILED, STEPS = 15, 20, 40
 MOST_EXPENSIVE = 15
@@ -41,9 +41,9 @@ def profiled(setting: Setting, name: str, way: str) -> dict[str, Any]:
     subject = subject_named(setting, name, STEPS)
     warm, steps = (1, 1) if setting.toy else (WARM_UP, PROFILED)
     dataset, run = subject.family.dataset(), subject.launched(way)
-    prepare(device)
+    configure_process(device)
     teacher = subject.teacher(dataset, device)
-    training = make_training(run, dataset, choose(device, run.recipe.precision), teacher)
+    training = make_train_state(run, dataset, choose_compute(device, run.recipe.precision), teacher)
     profiler, times, done = _profiler(device), [], 0
 
     def should_stop() -> bool:

@@ -13,7 +13,7 @@ from gpu_parts.setting import ONE_BY_ONE, Setting, Subject, subjects
 from gpu_parts.timed_loop import free, step_figures
 from gpu_parts.workers import Worker, WorkerFailed
 from raykd.bench.arithmetic import step_flops
-from raykd.training.compute import choose
+from raykd.training.compute import choose_compute
 
 ROUNDS, ROUNDS_S = 5, 2.5  # fewer where so many would take longer
 FIRST = 5  # subjects of which the most is measured
@@ -89,7 +89,7 @@ def _arithmetic(part: Part, setting: Setting, chosen: list[Subject]) -> None:
             device = setting.device
             dataset = subject.family.dataset()
             flops = step_flops(subject.launched("eager"), dataset, subject.teacher(dataset, device), device)
-            precision = choose(device, subject.run.recipe.precision).precision
+            precision = choose_compute(device, subject.run.recipe.precision).precision
             ceiling = part.report.figure("ceilings", precision)
             found: dict[str, Any] = {"GFLOP_per_step": flops / 1e9, "precision": precision}
             for way in ("eager", "graph"):

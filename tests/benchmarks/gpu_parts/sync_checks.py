@@ -18,10 +18,10 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose, prepare
+from raykd.training.compute import choose_compute, configure_process
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 
 WARM_UP, CHECKED, STEPS = 12, 6, 20
 FRAMES = 6
@@ -48,8 +48,10 @@ def step(device: torch.device, small: Small, augmentation: Augmentation = NO_AUG
 
 def _train(run: Run, small: Small, dataset: Dataset, device: torch.device, folder: Path) -> int:
     """Train until the check is over; returns the steps that were checked."""
-    prepare(device)
-    training = make_training(run, dataset, choose(device, run.recipe.precision), small.teacher(run, dataset, device))
+    configure_process(device)
+    training = make_train_state(
+        run, dataset, choose_compute(device, run.recipe.precision), small.teacher(run, dataset, device)
+    )
     done = 0
 
     def should_stop() -> bool:

@@ -14,10 +14,10 @@ from gpu_parts.setting import ONE_BY_ONE, Subject
 from raykd.bench.contenders import now
 from raykd.data.types import Dataset
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import choose, prepare
+from raykd.training.compute import choose_compute, configure_process
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_training
+from raykd.training.state import make_train_state
 
 FIRST_STEPS = 5  # of an epoch: so few launches fit into the GPU's queue (1,024), so the host does not wait in them
 
@@ -39,12 +39,12 @@ class TimedLoop:
     """The loop of one subject, an epoch at a time; building it and its first epoch are the warm-up."""
 
     def __init__(self, subject: Subject, way: str, dataset: Dataset, device: torch.device, folder: Path) -> None:
-        prepare(device)
+        configure_process(device)
         self._device, self._stamps = device, []
         run = subject.launched(way)
-        compute = choose(device, run.recipe.precision)
-        training = make_training(run, dataset, compute, subject.teacher(dataset, device))
-        training.casts_at_once = way != ONE_BY_ONE
+        compute = choose_compute(device, run.recipe.precision)
+        training = make_train_state(run, dataset, compute, subject.teacher(dataset, device))
+        training.casts_together = way != ONE_BY_ONE
         self.steps, self.batch_size = training.loader.steps_per_epoch, run.recipe.batch_size
         hooks = Hooks(should_stop=self._stamp, checkpoint_every_s=float("inf"))
         self._epochs = train_epochs(training, RunFolder(folder), hooks)

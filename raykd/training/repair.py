@@ -7,19 +7,19 @@ from raykd.spec.plan import Run
 from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import Checkpoint, read_checkpoint
-from raykd.training.model_file import save_trained
+from raykd.training.model_file import save_model
 
 WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
 
 
-def restore_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
+def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
     """Write best.safetensors of the finished `run` again; the checkpoint of the last epoch holds the best weights too.
 
     Raises DamagedFile where no intact checkpoint of the whole run is there.
     """
     checkpoint = _last_checkpoint(run, folder)
     with folder.writer(WRITER_WAIT_S):
-        save_trained(folder.best, checkpoint.best, run, dataset)
+        save_model(folder.best, checkpoint.best, run, dataset)
         folder.update(weights_sha256=file_sha256(folder.best))
 
 
