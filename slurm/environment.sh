@@ -1,12 +1,13 @@
-# Modules and virtual environment as slurm/site.sh names them; sourced in the repository's root by the scripts here.
+# Loads the modules and activates the virtual environment of slurm/site.sh. The scripts here source it in the
+# repository's root.
 
 fail() {
     echo "raykd: $*" >&2
     exit 2
 }
 
-is_loaded() { # MODULE BEFORE: whether 'module load MODULE' did it; BEFORE is what LOADEDMODULES was
-    # The default version was loaded, as CUDA/12.1.1 for CUDA, or an alias, under a name of its own.
+is_loaded() { # MODULE BEFORE: whether 'module load MODULE' succeeded; BEFORE: LOADEDMODULES before it
+    # A default version (CUDA/12.1.1 for CUDA) or an alias appears under another name.
     [[ ":${LOADEDMODULES:-}:" == *":$1:"* || ":${LOADEDMODULES:-}:" == *":${1%/}/"* || ${LOADEDMODULES:-} != "$2" ]]
 }
 
@@ -14,15 +15,15 @@ load_modules() {
     local name before
     for name in "${RAYKD_MODULES[@]}"; do
         before=${LOADEDMODULES:-}
-        module load "$name" || fail "'module load $name' failed; 'module avail' lists what there is; slurm/site.sh names what is loaded"
-        # Old Tcl modules print an error and return 0. Lmod and Environment Modules 4 return what happened.
+        module load "$name" || fail "'module load $name' failed; set RAYKD_MODULES in slurm/site.sh to modules that 'module avail' lists"
+        # Old Tcl modules print an error and return 0. Lmod and Environment Modules 4 return the status.
         [[ -n ${LMOD_CMD:-}${MODULES_CMD:-} ]] || is_loaded "$name" "$before" ||
-            fail "module $name is not loaded after 'module load'; see slurm/site.sh"
+            fail "module $name is not loaded after 'module load $name'; correct RAYKD_MODULES in slurm/site.sh"
     done
 }
 
-# The site's own code: it may read unset variables, and run commands that fail without harm.
-bash -n slurm/site.sh || fail "slurm/site.sh is no valid bash; its lines are named above"
+# The site's code may read unset variables and run commands that fail.
+bash -n slurm/site.sh || fail "slurm/site.sh is not valid bash; correct the lines listed above"
 strict=$- pipefail=$(shopt -po pipefail || true)
 set +euo pipefail
 source slurm/site.sh
@@ -36,6 +37,6 @@ if [[ ! -x $venv/bin/python && -z ${RAYKD_VENV:-} && -x .venv/bin/python ]]; the
     echo "raykd: no virtual environment at $venv; using $PWD/.venv"
     venv=$PWD/.venv
 fi
-[[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; make the environment there, or export RAYKD_VENV"
+[[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv', or export RAYKD_VENV"
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
-unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # of another Python: this one would not find its library, or raykd
+unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # of another Python, with which this one would not find its library or raykd

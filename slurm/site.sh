@@ -1,31 +1,31 @@
-# What a site changes, and nothing else: sourced by ray_cluster.slurm and by the submit scripts. A second site, with its
-# values, is in docs/cluster.md. CPUs, memory and time stand in ray_cluster.slurm: sbatch reads them before any shell runs.
+# The settings of a site. The batch script and the submit scripts source this file. docs/cluster.md has the values of a
+# second site. CPUs, memory and time are set in ray_cluster.slurm, because sbatch reads them before any shell runs.
 
-# Loaded in this order where a `module` command exists; a module that does not load ends the job.
+# Modules, loaded in this order if a `module` command exists. A module that does not load ends the job.
 RAYKD_MODULES=(Python/3.11.3-GCCcore-12.3.0 CUDA/12.1.1)
 
-# The virtual environment with requirements.txt. RAYKD_VENV in your environment wins, and must then exist.
+# The virtual environment with requirements.txt. RAYKD_VENV in your environment overrides it, and must then exist.
 RAYKD_DEFAULT_VENV=$HOME/.venvs/edl
 
-# sbatch takes this over the #SBATCH line, for those who source this file, as the submit scripts do. SBATCH_ACCOUNT and
-# SBATCH_QOS are read likewise: export them here where your site asks for them.
+# The partition of the submit scripts, which overrides the #SBATCH line. If your site requires an account or a QOS,
+# export SBATCH_ACCOUNT and SBATCH_QOS here too.
 export SBATCH_PARTITION=${SBATCH_PARTITION:-markov_gpu}
 
-# More words for every sbatch of the submit scripts, which a bare sbatch does not get, such as (--mail-type=END).
+# More options for every sbatch of the submit scripts, such as (--mail-type=END). A plain sbatch does not get them.
 RAYKD_SBATCH_FLAGS=()
 
-# GPU types, best first, as Slurm names them; submit_best_gpu.sh takes the first that is free.
+# Slurm's names of GPU types, best first. submit_best_gpu.sh requests the first that is free.
 RAYKD_GPU_RANK=(h200 h100 a100 l40s rtx6000 a40 v100 rtx8000 a30 t4 p100)
 
-# Where Ray puts sockets and logs on the node: local to it, and short (18 characters always fit).
+# Ray's sockets and logs on a node: a local folder with a short path (18 characters always fit).
 export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 
-# Scratch for code and data while the job runs, the same path on every node; '' for none. Results never go there. Slurm
-# sets TMPDIR in jobs, to /tmp unless the site says otherwise; the login node's own is not meant.
+# Scratch space for code and data while the job runs, with the same path on every node; '' stages nothing. Results never
+# go there. Slurm sets TMPDIR in jobs, by default to /tmp. The TMPDIR of the login node is not used.
 [[ -z ${SLURM_JOB_ID:-} ]] || export RAYKD_SCRATCH=${RAYKD_SCRATCH-${TMPDIR:-}}
 
-# How long a node's Ray may take to start, in seconds: minutes, where many start from one slow filesystem.
+# How long Ray may take to start on a node, in seconds: minutes if many nodes read from one slow filesystem.
 export RAYKD_START_TIMEOUT_S=${RAYKD_START_TIMEOUT_S:-180}
 
-# How often a job that its time limit cuts off goes back into the queue by itself; 0 for never.
+# How often an interrupted job may requeue itself; 0 disables requeueing.
 export RAYKD_MAX_REQUEUES=${RAYKD_MAX_REQUEUES:-100}

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Submits an experiment for the best type of GPU that is free in the partition (best: by slurm/site.sh):
+# Submits an experiment to the best type of GPU that is free in the partition, by the ranking in slurm/site.sh:
 #
 #     slurm/submit_best_gpu.sh [--dry-run] [SBATCH OPTIONS...] experiments/distill_cnn.py [ARGS...]
 set -euo pipefail

@@ -1,8 +1,10 @@
 #!/bin/bash
-# Submits the experiment as a graph of jobs: teachers and baselines at once, distilled students after their teachers, and the
-# report when all have ended. Each goes on where it stopped when this is called again; what is done is not run again.
+# Submits both families as a graph of jobs: teachers and baselines side by side, distilled students after their teachers,
+# and the report after all of them. Rerun the same command to resume; finished runs are reused.
 #
-#     slurm/submit_experiments.sh [--dry-run] [SBATCH OPTIONS...] [-- ARGS...]         ARGS: of the experiments, --set FIELD=VALUE
+#     slurm/submit_experiments.sh [--dry-run] [SBATCH OPTIONS...] [-- ARGS...]
+#
+# ARGS are passed to every experiment, such as --set FIELD=VALUE.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source slurm/environment.sh
@@ -14,14 +16,14 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 (($#)) && shift
 
-translated() { # [--without-gpus]: the options as the batch script can follow them, quoted
+translated() { # [--without-gpus]: the options in the form that the batch script allows, quoted
     python -m raykd.cluster.sbatch_options "$@" -- "${RAYKD_SBATCH_FLAGS[@]}" ${options[@]+"${options[@]}"}
 }
 for_stages=$(translated)
 for_report=$(translated --without-gpus)
 eval "options=($for_stages)"
 
-submit() { # NAME DEPENDENCY WORDS...: prints the job's id
+submit() { # NAME DEPENDENCY WORDS...: submit a job and print its id
     local words=(sbatch --parsable --job-name="$1" ${options[@]+"${options[@]}"} ${2:+"--dependency=$2"} "${@:3}")
     if [[ $dry_run ]]; then
         printf '%q ' "${words[@]}" >&2
@@ -36,16 +38,16 @@ stage() { # FAMILY STAGE DEPENDENCY ARGS...
     submit "$1-$2" "$3" --kill-on-invalid-dep=yes slurm/ray_cluster.slurm experiments/cnn_and_vit.py --family "$1" --stage "$2" "${@:4}"
 }
 
-places=() results=ray_results # --results and --data-dir, which the report reads too
+folders=() results=ray_results # --results and --data-dir, which the report reads too
 for ((number = 1; number <= $#; number++)); do
     next=$((number + 1))
     case ${!number} in
-        --results | --data-dir) place=${!number} value=${!next-} ;;
-        --results=* | --data-dir=*) place=${!number%%=*} value=${!number#*=} ;;
+        --results | --data-dir) option=${!number} value=${!next-} ;;
+        --results=* | --data-dir=*) option=${!number%%=*} value=${!number#*=} ;;
         *) continue ;;
     esac
-    places+=("$place=$value")
-    if [[ $place == --results ]]; then results=$value; fi
+    folders+=("$option=$value")
+    if [[ $option == --results ]]; then results=$value; fi
 done
 
 ids=()
@@ -61,7 +63,7 @@ after=$(IFS=:; echo "${ids[*]}")
 eval "options=($for_report)"
 unset SBATCH_GRES SBATCH_GPUS SBATCH_GPUS_PER_NODE SBATCH_GPUS_PER_TASK SBATCH_CPUS_PER_GPU SBATCH_MEM_PER_GPU SBATCH_EXCLUSIVE
 report=$(submit raykd-report "afterany:$after" --cpus-per-task=2 --mem=8G --time=1:00:00 --output=slurm-%j.out \
-    --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${places[@]}")")
-echo "raykd: report $report, when all have ended; it is $results/report/index.html"
+    --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${folders[@]}")")
+echo "raykd: report $report, after all of them; it writes $results/report/index.html"
 all=${after//:/,},$report
-echo "raykd: follow them with: squeue -j $all; tail -f slurm-${ids[0]}.out"
+echo "raykd: follow the jobs with: squeue -j $all; tail -f slurm-${ids[0]}.out"

@@ -26,6 +26,17 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+
+# The packages and modules of raykd.report by level, likewise.
+REPORT_LEVELS: tuple[frozenset[str], ...] = (
+    frozenset({"read"}),
+    frozenset({"stats"}),
+    frozenset({"wording", "search_wording"}),
+    frozenset({"figures"}),
+    frozenset({"render"}),
+    frozenset({"build"}),
+)
+REPORT_LEVEL = {name: level for level, names in enumerate(REPORT_LEVELS) for name in names}
 ENTRIES = {"raykd", "raykd.__main__"}  # the public names, imported lazily, and the entry point
 
 # Loaded without torch and Ray: the report and the batch script run where neither is installed or quick to load.
@@ -158,6 +169,19 @@ def test_packages_import_lower_levels_only() -> None:
         for module in modules().keys() - ENTRIES
         for item in edges(module)
         if not is_allowed(package(module), package(item.name))
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_report_imports_go_down_from_build_to_read() -> None:
+    reports = {name: name.split(".")[2] for name in modules() if name.startswith("raykd.report.")}
+    assert set(reports.values()) == REPORT_LEVEL.keys()
+    upward = [
+        f"{item.at}: {part} imports {item.name}"
+        for module, part in reports.items()
+        for item in edges(module)
+        if item.name in reports and reports[item.name] != part
+        if REPORT_LEVEL[reports[item.name]] > REPORT_LEVEL[part]
     ]
     assert not upward, "\n".join(upward)
 

@@ -7,7 +7,7 @@ import pytest
 from small_runs import experiment
 
 from raykd.errors import ConfigError
-from raykd.report.render.search_wording import words
+from raykd.report.search_wording import setting_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
@@ -116,7 +116,7 @@ def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rung
 
 
 def test_setting_in_words() -> None:
-    assert words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
+    assert setting_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
 
 
 def test_own_setting_of_a_searched_method_is_the_word_for_it() -> None:

@@ -149,12 +149,12 @@ def export(arguments: Namespace) -> None:
 
 
 def doctor(arguments: Namespace) -> None:
-    from raykd.cluster.doctor import Places, examine
+    from raykd.cluster.doctor import Folders, examine
     from raykd.data.load import list_datasets
 
     options, num_bad = _options(arguments, STAGES), 0
     data = options.data_folder
-    for finding in examine(Places(options.results, data, options.weights_folder, lambda: list_datasets(data))):
+    for finding in examine(Folders(options.results, data, options.weights_folder, lambda: list_datasets(data))):
         print(finding, flush=True)
         num_bad += finding.verdict == "bad"
     if num_bad:
@@ -203,10 +203,10 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
 
 def _show_searches(results: Path) -> None:
     """Print every search under `results`, running or finished."""
-    from raykd.report.build import summaries_of_searches
+    from raykd.report.read.search_summary import summarize_searches
     from raykd.report.render.terminal import render_search
 
-    summaries = summaries_of_searches(results)
+    summaries = summarize_searches(results)
     if not summaries:
         raise ConfigError(f"no search under '{results}'; start one with python -m raykd tune experiments/tune_cnn.py")
     print("\n".join(render_search(summary) for summary in summaries), end="")

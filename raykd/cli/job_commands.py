@@ -1,57 +1,48 @@
 """Commands for a running Slurm job, typed on the cluster's login node. Each runs as a step of that job."""
 
-from argparse import Namespace
+from argparse import REMAINDER, ArgumentParser, Namespace
 from collections.abc import Callable
-from typing import Any
 
 from raykd.errors import ConfigError
 
+JOB_COMMANDS = ("submit", "status", "logs", "stop", "dashboard")  # what they do: raykd/cluster/head_client.py
 
-def submit(arguments: Namespace) -> None:
-    if not arguments.words:
+
+def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
+    """Add JOB_COMMANDS to the command line. add_command: makes the parser of a command from its name and help."""
+
+    def add(name: str, text: str, job: str = "--job") -> ArgumentParser:
+        command = add_command(name, text)
+        nargs = None if job.startswith("-") else "?"
+        text = "the Slurm job (default: the only running job of raykd)"
+        command.add_argument(job, type=int, metavar="JOBID", help=text, nargs=nargs)
+        return command
+
+    submit = add("submit", "submit an experiment to the Ray of a running job")
+    submit.add_argument("-f", "--follow", action="store_true", help="print its output, and end with its exit code")
+    submit.add_argument("words", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
+    add("status", "list the experiments submitted to a running job")
+    logs = add("logs", "print the output of a submitted experiment")
+    logs.add_argument("-f", "--follow", action="store_true", help="and keep printing until it ends")
+    stop = add("stop", "ask a submitted experiment to save and end")
+    for command in (logs, stop):
+        name = "as `status` lists it (default: the last)"
+        command.add_argument("name", nargs="?", default="", metavar="NAME", help=name)
+    add("dashboard", "explain how to open a running job's Ray dashboard on your own machine", job="job")
+
+
+def run_job_command(arguments: Namespace) -> None:
+    """Run one of JOB_COMMANDS. If it fails, the job's step has printed the reason: exit with its code."""
+    from raykd.cluster.login_client import dashboard_instructions, run_on_head
+    from raykd.cluster.slurm_commands import only_job
+
+    values = dict(vars(arguments))
+    command, job = values.pop("command"), values.pop("job")
+    if command == "submit" and not values["words"]:
         raise ConfigError("submit requires an experiment file: python -m raykd submit experiments/tune_cnn.py")
-    job = _job(arguments)
-    request = {"words": arguments.words, "follow": arguments.follow, "again": f"--job {job}"}
-    _ask(job, "submit", request, arguments.follow)
-
-
-def status(arguments: Namespace) -> None:
-    _ask(_job(arguments), "status", {})
-
-
-def logs(arguments: Namespace) -> None:
-    _ask(_job(arguments), "logs", {"name": arguments.name, "follow": arguments.follow}, arguments.follow)
-
-
-def stop(arguments: Namespace) -> None:
-    _ask(_job(arguments), "stop", {"name": arguments.name})
-
-
-def dashboard(arguments: Namespace) -> None:
-    from raykd.cluster.login_client import how_to_watch
-
-    print(how_to_watch(_job(arguments)))
-
-
-JOB_COMMANDS: dict[str, Callable[[Namespace], None]] = {
-    "submit": submit,
-    "status": status,
-    "logs": logs,
-    "stop": stop,
-    "dashboard": dashboard,
-}
-
-
-def _job(arguments: Namespace) -> int:
-    """Return the job id of the command line, else that of the only running job of raykd."""
-    from raykd.cluster.slurm_job import only_job
-
-    return arguments.job if arguments.job is not None else only_job()
-
-
-def _ask(job: int, action: str, arguments: dict[str, Any], follow: bool = False) -> None:
-    """Send `action` to the job. If it fails, the job's step has printed the reason: exit with its code."""
-    from raykd.cluster.login_client import ask
-
-    if code := ask(job, action, arguments, follow):
+    if job is None:
+        job = only_job()
+    if command == "dashboard":
+        print(dashboard_instructions(job))
+    elif code := run_on_head(job, command, values):
         raise SystemExit(code)

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.job_commands import JOB_COMMANDS
+from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
 from raykd.errors import RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def entry(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
 
     def run() -> None:
-        if command := JOB_COMMANDS.get(arguments.command):
-            command(arguments)
+        if arguments.command in JOB_COMMANDS:
+            run_job_command(arguments)
             return
         from raykd.cli import commands
 
@@ -128,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_export(commands)
     _add_in_folders(commands, "doctor", "check this machine for what raykd requires, and print remedies")
-    _add_job_commands(commands)
+    add_job_commands(partial(_add, commands))
     return parser
 
 
@@ -202,32 +203,6 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")
     _add_results(export)
-
-
-def _add_job_commands(commands: Any) -> None:
-    """Add the commands for a running Slurm job, which are typed on the cluster's login node."""
-
-    def add(name: str, text: str, job_is_positional: bool = False) -> argparse.ArgumentParser:
-        command = _add(commands, name, text)
-        job = "the Slurm job (default: the only running job of raykd)"
-        if job_is_positional:
-            command.add_argument("job", nargs="?", type=int, metavar="JOBID", help=job)
-        else:
-            command.add_argument("--job", type=int, metavar="JOBID", help=job)
-        return command
-
-    submit = add("submit", "send an experiment to the Ray of a running job")
-    submit.add_argument("-f", "--follow", action="store_true", help="print its output, and end with its exit code")
-    submit.add_argument("words", nargs=argparse.REMAINDER, metavar="experiments/X.py [ARGS...]")
-    add("status", "list the experiments that were sent to a running job")
-    logs = add("logs", "print the output of an experiment that was sent to a running job")
-    logs.add_argument("-f", "--follow", action="store_true", help="and keep printing until it ends")
-    stop = add("stop", "ask an experiment that was sent to a running job to save and end")
-    for command in (logs, stop):
-        command.add_argument(
-            "name", nargs="?", default="", metavar="NAME", help="as `status` lists it (default: the last)"
-        )
-    add("dashboard", "explain how to open a running job's Ray dashboard on your own machine", job_is_positional=True)
 
 
 def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

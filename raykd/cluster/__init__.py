@@ -1,1 +1,1 @@
-"""Ray inside a Slurm job: the only room that reads SLURM_* or starts a process."""
+"""Ray inside a Slurm job. Only this package reads SLURM_* variables or starts processes."""

@@ -1,4 +1,7 @@
-"""What a machine lacks for raykd, a line each with its remedy: on a login node, and on a compute node inside a job."""
+"""`raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
+
+Run it on a login node, and on a compute node inside a job.
+"""
 
 import os
 import platform
@@ -15,23 +18,26 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.cluster.job_folder import job_folder
-from raykd.cluster.partition import NoCluster, default_partition, kinds_of_nodes
 from raykd.cluster.ports import find_ports
-from raykd.errors import ConfigError, RaykdError
+from raykd.cluster.private_ray import base_folder
+from raykd.cluster.slurm_commands import SlurmError, slurm_output
+from raykd.errors import RaykdError, plural
 from raykd.store.run_folder import lock_at
 
-PROGRAM_TIMEOUT_S = 30
-CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch from 2.11 on is built
+TIMEOUT_S = 30
+CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11
 MIN_FREE_GB = 5.0  # checkpoints and best weights of the experiment's 14 runs, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
-LARGEST_JOB = 2**26 - 1  # Slurm's highest job id: the longest name that a job's folder can have
+LARGEST_JOB_ID = 2**26 - 1  # Slurm's highest id, which gives the longest folder name
+NO_CLUSTER = "configuration source"  # in the error of Slurm's commands if there is neither slurm.conf nor a server
+REPOSITORY = Path(__file__).parents[2]
 
-Verdict = Literal["ok", "bad", "-"]  # '-': not there, and not needed everywhere
+Verdict = Literal["ok", "bad", "-"]  # '-': missing, but not required everywhere
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do where that is bad."""
+    """The result of one check, with a remedy if it is bad."""
 
     verdict: Verdict
     subject: str
@@ -44,17 +50,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where commands read and write. `find_data` names what lies in `data`; it raises a RaykdError for nothing."""
+class Folders:
+    """Where commands read and write. list_data: the data sets in `data`; it raises a RaykdError if there are none."""
 
     results: Path
     data: Path
     weights: Path
-    find_data: Callable[[], Sequence[str]]
+    list_data: Callable[[], Sequence[str]]
 
 
-def examine(places: Places) -> Iterator[Finding]:
-    """All findings, one at a time: importing torch takes seconds."""
+def examine(folders: Folders) -> Iterator[Finding]:
+    """Yield the findings one by one, because some checks take seconds."""
     yield _python()
     drivers = gpu_drivers()
     yield _gpus(drivers)
@@ -63,25 +69,27 @@ def examine(places: Places) -> Iterator[Finding]:
     yield _checked("ports", "four free ports next to each other", lambda: find_ports(0))
     yield _temporary()
     yield _shared_memory()
-    yield from _results(places.results)
-    yield _data(places)
-    yield _weights(places.weights)
+    yield from _results(folders.results)
+    yield _data(folders)
+    yield _weights(folders.weights)
 
 
 def _python() -> Finding:
-    return Finding("ok", "python", f"{platform.python_version()} in {sys.prefix}")  # with an older one nobody is here
+    return Finding(
+        "ok", "python", f"{platform.python_version()} in {sys.prefix}"
+    )  # an older one cannot import this module
 
 
 def gpu_drivers() -> list[str]:
-    """'NVIDIA H100, 535.104, 81559 MiB' for each GPU of this machine; [] where there is none, or no nvidia-smi."""
+    """Return 'NVIDIA H100, 535.104, 81559 MiB' for each GPU of this machine; [] without GPUs or nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    return [line.strip() for line in _said(query).splitlines() if line.count(",") == 2]
+    return [line.strip() for line in _output(query).splitlines() if line.count(",") == 2]
 
 
 def _gpus(drivers: list[str]) -> Finding:
     if not drivers:
-        login_node = " (a login node often has none; run this inside a job too)" if _has_slurm() else ""
-        return Finding("-", "gpu", f"none here{login_node}")
+        login_node = " (login nodes often have none; run this inside a job too)" if _has_slurm() else ""
+        return Finding("-", "gpu", f"none on this machine{login_node}")
     return Finding("ok", "gpu", "; ".join(drivers))
 
 
@@ -89,77 +97,104 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding("bad", "torch", f"cannot be imported: {error}", "make env, and activate it")
+        yield Finding("bad", "torch", f"cannot be imported: {error}", "run 'make env', and activate the environment")
         return
-    sees_gpu = torch.cuda.is_available()
-    foreign = foreign_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if sees_gpu else None
-    yield torch_finding(torch.__version__, torch.version.cuda, sees_gpu, drivers, foreign)
+    has_gpu = torch.cuda.is_available()
+    unsupported = unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if has_gpu else None
+    yield torch_finding(torch.__version__, torch.version.cuda, has_gpu, drivers, unsupported)
     for name in ("torchvision", "timm", "ray", "optuna", "pyarrow"):
         try:
-            found = __import__(name)
-            yield Finding("ok", name, found.__version__)
-        except Exception as error:  # noqa: BLE001 - a package of another torch's raises whatever its loader does
-            yield Finding("bad", name, f"cannot be imported: {error}", "make env, with one TORCH for all")
+            yield Finding("ok", name, __import__(name).__version__)
+        except Exception as error:  # noqa: BLE001 - a package that was built for another torch may raise anything
+            remedy = "run 'make env', which installs versions that fit together"
+            yield Finding("bad", name, f"cannot be imported: {error}", remedy)
 
 
-def foreign_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """'sm_60' where torch, `built_for` ['sm_75', 'sm_80', ...], has no code for a GPU of this capability.
+def unsupported_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
+    """Return the GPU's architecture, such as 'sm_60', if torch has no code for it, otherwise None.
 
-    Code runs on later GPUs of its own generation, 8.0 on 8.6, and PTX ('compute_90') on all later ones.
+    built_for: torch's architectures, such as ['sm_75', 'sm_80']. Code runs on later GPUs of the same generation (8.0 on
+    8.6), and PTX ('compute_90') on all later GPUs.
     """
-    found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
-    runs = any(
-        (int(name[2]) == capability[0] or name[1] == "compute") and (int(name[2]), int(name[3])) <= capability
-        for name in found
-        if name
+    matches = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
+    is_supported = any(
+        (int(match[2]) == capability[0] or match[1] == "compute") and (int(match[2]), int(match[3])) <= capability
+        for match in matches
+        if match
     )
-    return None if runs else f"sm_{capability[0]}{capability[1]}"
+    return None if is_supported else f"sm_{capability[0]}{capability[1]}"
 
 
 def torch_finding(
-    version: str, cuda: str | None, sees_gpu: bool, drivers: list[str], foreign: str | None = None
+    version: str, cuda: str | None, has_gpu: bool, drivers: list[str], unsupported: str | None = None
 ) -> Finding:
-    """Whether torch can use the GPUs that `gpu_drivers` found; `cuda` is the CUDA that torch was built for.
+    """Check whether torch can use the GPUs in `drivers` (see `gpu_drivers`).
 
-    foreign: see `foreign_gpu`.
+    cuda: the CUDA version that torch was built for. unsupported: see `unsupported_gpu`.
     """
     built = f"{version}, built for {'CUDA ' + cuda if cuda else 'CPUs'}"
     if not drivers:
-        return Finding("ok", "torch", f"{built}; no GPU to try it on")
-    if foreign:
-        torch = "torch<2.11" if foreign >= "sm_70" else "torch<2.8"  # the last wheels of PyPI for Volta and for Pascal
-        return Finding("bad", "torch", f"{built}; has no code for this GPU, {foreign}", _make_env(torch))
-    if sees_gpu:
-        return Finding("ok", "torch", f"{built}; uses the GPU")
+        return Finding("ok", "torch", f"{built}; there is no GPU to test")
+    if unsupported:
+        torch = "torch<2.11" if unsupported >= "sm_70" else "torch<2.8"  # the last PyPI wheels for Volta and Pascal
+        return Finding("bad", "torch", f"{built}; it does not support this GPU ({unsupported})", _make_env(torch))
+    if has_gpu:
+        return Finding("ok", "torch", f"{built}; it can use the GPU")
     driver = drivers[0].split(",")[1].strip()
     if cuda is None:
-        remedy = f"this torch is for CPUs; install one from PyPI: {_make_env('torch')}"
+        remedy = f"this torch supports CPUs only; install one from PyPI: {_make_env('torch')}"
     elif int(cuda.split(".")[0]) >= 13 and int(driver.split(".")[0]) < CUDA_13_DRIVER:
-        remedy = f"driver {driver} is of CUDA 12: {_make_env('torch<2.11')}"
+        remedy = f"driver {driver} supports CUDA 12 only: {_make_env('torch<2.11')}"
     else:
-        remedy = "is CUDA_VISIBLE_DEVICES empty? In a job, ask for a GPU: --gres=gpu:1"
-    return Finding("bad", "torch", f"{built}; cannot use the GPU", remedy)
+        remedy = "unset CUDA_VISIBLE_DEVICES if it is empty; in a job, request a GPU: --gres=gpu:1"
+    return Finding("bad", "torch", f"{built}; it cannot use the GPU", remedy)
 
 
 def _make_env(torch: str) -> str:
-    """The line that puts this torch into the environment that is used now."""
+    """Return the command that installs this torch in the current environment."""
     return shlex.join(["make", "env", f"VENV={sys.prefix}", f"TORCH={torch}"])
 
 
 def _slurm() -> Finding:
     if not _has_slurm():
-        return Finding("-", "slurm", "no sbatch here: experiments run on this machine alone")
-    version, partition = _said(["sbatch", "--version"]).strip() or "slurm", default_partition()
+        return Finding("-", "slurm", "no sbatch here: experiments run on this machine only")
+    version, partition = _output(["sbatch", "--version"]).strip() or "slurm", default_partition()
     try:
-        kinds = kinds_of_nodes(partition)
-    except NoCluster:
-        return Finding("-", "slurm", f"{version} is installed, but this machine is in no cluster; runs stay here")
-    except ConfigError as error:
-        return Finding("bad", "slurm", f"{version}; {error}", "run this on a login node of the cluster")
-    if not partition or not kinds:
-        remedy = "'sinfo -s' lists yours; write one into slurm/site.sh and the #SBATCH line"
-        return Finding("bad", "slurm", f"{version}; no partition '{partition}'", remedy)
-    return Finding("ok", "slurm", f"{version}; partition {partition}: {'; '.join(kinds)}")
+        nodes = describe_nodes(partition)
+    except SlurmError as error:
+        if NO_CLUSTER in str(error):
+            text = f"{version} is installed, but this machine is in no cluster: experiments run on this machine only"
+            return Finding("-", "slurm", text)
+        remedy = "run this on a login node of the cluster"
+        return Finding("bad", "slurm", f"{version}; Slurm does not answer: {error}", remedy)
+    if not partition or not nodes:
+        remedy = "'sinfo -s' lists your partitions; set one in slurm/site.sh and in the #SBATCH line"
+        return Finding("bad", "slurm", f"{version}; partition '{partition}' does not exist", remedy)
+    return Finding("ok", "slurm", f"{version}; partition {partition}: {'; '.join(nodes)}")
+
+
+def default_partition() -> str:
+    """Return SBATCH_PARTITION, else the partition that slurm/site.sh exports; '' if neither is set."""
+    if partition := os.environ.get("SBATCH_PARTITION"):
+        return partition
+    script = ["bash", "-c", "source slurm/site.sh >&2; echo; echo $SBATCH_PARTITION"]
+    done = subprocess.run(script, cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def describe_nodes(partition: str) -> list[str]:
+    """Return '2 nodes with gpu:h100:2' for each kind of node; [] if the partition does not exist.
+
+    Raises: SlurmError if Slurm does not answer.
+    """
+    command = ["sinfo", "--noheader", f"--partition={partition}", "--format=%D|%G"]
+    lines = [line.strip() for line in slurm_output(command, TIMEOUT_S).splitlines() if line.strip()]
+    kinds = [line.partition("|")[::2] for line in lines]  # '2|gpu:h100:2(S:0-1)'
+    gpus = [re.sub(r"\(.*?\)", "", gres) for _, gres in kinds]
+    return [
+        f"{plural(int(count), 'node')} {f'with {gres}' if gres else 'without GPUs'}"
+        for (count, _), gres in zip(kinds, gpus, strict=True)
+    ]
 
 
 def _has_slurm() -> bool:
@@ -167,20 +202,21 @@ def _has_slurm() -> bool:
 
 
 def _temporary() -> Finding:
-    def make() -> None:
-        with job_folder(LARGEST_JOB, os.environ):
+    def make_folder() -> None:
+        with job_folder(LARGEST_JOB_ID, os.environ):
             pass
 
-    return _checked("tmp", f"{os.environ.get('RAYKD_TMP') or '/tmp'} is short, and private folders can be made", make)
+    text = f"private folders can be made in {base_folder(os.environ)}, and its path is short enough"
+    return _checked("tmp", text, make_folder)
 
 
 def _shared_memory() -> Finding:
     try:
         free = shutil.disk_usage("/dev/shm").free / 1e9
     except OSError as error:
-        return Finding("bad", "shm", str(error), "Ray keeps objects in /dev/shm; ask for it to be mounted")
+        return Finding("bad", "shm", str(error), "ask the administrators to mount /dev/shm, which Ray requires")
     if free < 0.1:
-        return Finding("bad", "shm", f"{free:.2f} GB free in /dev/shm", "remove what earlier programs left there")
+        return Finding("bad", "shm", f"{free:.2f} GB free in /dev/shm", "remove files that earlier programs left there")
     return Finding("ok", "shm", f"{free:.1f} GB free in /dev/shm")
 
 
@@ -190,48 +226,48 @@ def _results(results: Path) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".raykd-doctor-") as file, lock_at(Path(file.name)):
             skew = abs(Path(file.name).stat().st_mtime - time.time())
     except (OSError, NotImplementedError) as error:
-        remedy = "name another folder with --results; it must be writable and have file locks (Lustre: -o flock)"
+        remedy = "name another folder with --results: it must be writable and support file locks (Lustre: -o flock)"
         yield Finding("bad", "results", f"{folder}: {error}", remedy)
         return
     free = shutil.disk_usage(folder).free / 1e9
     if free < MIN_FREE_GB:
-        yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"needs {MIN_FREE_GB:g} GB; free some")
+        yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"free at least {MIN_FREE_GB:g} GB")
     else:
-        yield Finding("ok", "results", f"{folder}: writable, locks, {free:,.0f} GB free")
+        yield Finding("ok", "results", f"{folder}: writable, supports locks, {free:,.0f} GB free")
     if skew > MAX_CLOCK_SKEW_S:
-        remedy = "TensorBoard and make compare times; ask the administrators"
-        yield Finding("bad", "clock", f"{skew:.0f} s from the file server's", remedy)
+        remedy = "ask the administrators to synchronize it; TensorBoard and make compare times"
+        yield Finding("bad", "clock", f"differs from the file server's by {skew:.0f} s", remedy)
     else:
         yield Finding("ok", "clock", "agrees with the file server's")
 
 
-def _data(places: Places) -> Finding:
-    found: list[str] = []
-    checked = _checked("data", "", lambda: found.extend(places.find_data()))
-    return replace(checked, text=f"{', '.join(found)} in {places.data}") if checked.verdict == "ok" else checked
+def _data(folders: Folders) -> Finding:
+    names: list[str] = []
+    finding = _checked("data", "", lambda: names.extend(folders.list_data()))
+    return replace(finding, text=f"{', '.join(names)} in {folders.data}") if finding.verdict == "ok" else finding
 
 
 def _weights(folder: Path) -> Finding:
-    found = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
-    if not found:
-        return Finding("-", "weights", f"none in {folder}: the ViT teacher wants them (python -m raykd prefetch)")
-    return Finding("ok", "weights", ", ".join(found))
+    names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not names:
+        return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them (python -m raykd prefetch)")
+    return Finding("ok", "weights", ", ".join(names))
 
 
 def _checked(subject: str, text: str, check: Callable[[], object]) -> Finding:
-    """'ok' with `text`, or 'bad' with the error's own words: what went wrong; what to do."""
+    """Return 'ok' with `text`, or 'bad' with the error's message, which is 'problem; remedy'."""
     try:
         check()
     except RaykdError as error:
-        what, _, remedy = str(error).partition("; ")
-        return Finding("bad", subject, what, remedy)
+        problem, _, remedy = str(error).partition("; ")
+        return Finding("bad", subject, problem, remedy)
     return Finding("ok", subject, text)
 
 
-def _said(command: list[str]) -> str:
-    """Standard output; '' where the program is not there, fails or hangs."""
+def _output(command: list[str]) -> str:
+    """Return standard output; '' if the program is missing, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

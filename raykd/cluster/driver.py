@@ -1,4 +1,4 @@
-"""The experiment's own process: runs it, hands signals on to it, and turns its end into an exit code."""
+"""The driver, which is the process of the experiment: start it, forward signals to it, and return its exit code."""
 
 import signal
 import subprocess
@@ -10,54 +10,54 @@ from raykd.cluster.ray_process import stop
 from raykd.errors import Interrupted, RaykdError
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
-# After SIGUSR2 (--signal=B:USR2@120) the driver may take its time: SIGTERM follows at the limit.
-TERM_GRACE_S = 20  # after SIGTERM, where Slurm's KillWait is not asked for
+# SIGUSR2 (--signal=B:USR2@120) starts no timer here: Slurm sends SIGTERM at the time limit.
+TERM_GRACE_S = 20  # to save after SIGTERM, if the caller passes no other time
 POLL_S = 0.05
 
 
 class Signals:
-    """Notes SIGTERM and SIGUSR2 instead of dying of them, from entering the block to leaving it.
+    """Record SIGTERM and SIGUSR2 within the block, instead of ending this process.
 
-    `is_warned` reports a warning that comes as no signal to this process; it is noted as SIGUSR2.
+    is_warned: whether Slurm has warned the job other than by a signal to this process; recorded as SIGUSR2.
     """
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
         self.is_warned: Callable[[], bool] = lambda: False
         self.has_been_warned = False
-        self._num_taken = 0
+        self._num_returned = 0
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._note) for number in FORWARDED}
+        self._previous = {number: signal.signal(number, self._record) for number in FORWARDED}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _frame: object) -> None:
+    def _record(self, number: int, _frame: object) -> None:
         self.received.append(signal.Signals(number))
 
     def take(self) -> list[signal.Signals]:
-        """Return the signals since the last call. SIGUSR2 is returned once, since a second one ends the driver."""
-        self._look()
-        first, numbers = self._num_taken, list(self.received)
-        self._num_taken = len(numbers)
-        is_new = [number == signal.SIGTERM or number not in numbers[:place] for place, number in enumerate(numbers)]
-        return [number for place, number in enumerate(numbers) if place >= first and is_new[place]]
+        """Return the signals since the last call, SIGUSR2 only once: a second one would end the driver."""
+        self._check_warning()
+        first, numbers = self._num_returned, list(self.received)
+        self._num_returned = len(numbers)
+        new = list(enumerate(numbers))[first:]
+        return [number for index, number in new if number == signal.SIGTERM or number not in numbers[:index]]
 
     def check(self) -> None:
-        """Raises: Interrupted when one came: there is no driver yet that could end well."""
-        self._look()
+        """Raise Interrupted if a signal came before the driver was started."""
+        self._check_warning()
         if self.received:
             source = "Slurm's SIGTERM to its steps" if self.has_been_warned else self.received[0].name
             raise Interrupted(f"interrupted by {source} while Ray was starting")
 
-    def _look(self) -> None:
-        """A warning after a signal is ignored, because SIGTERM to this process reaches all of the job's processes."""
+    def _check_warning(self) -> None:
+        """Record a warning, unless a signal came first: SIGTERM to this process reaches all processes of the job."""
         if not self.received and self.is_warned():
             self.has_been_warned = True
-            self._note(signal.SIGUSR2, None)
+            self._record(signal.SIGUSR2, None)
 
 
 def run_driver(
@@ -68,19 +68,19 @@ def run_driver(
     head_failure: Callable[[], str],
     save_time_s: Callable[[], float] = lambda: TERM_GRACE_S,
 ) -> int:
-    """Run it in `folder` until it ends, and return its return code, negative where a signal killed it.
+    """Run the driver in `folder` and return its return code, which is negative if a signal killed it.
 
-    `head_failure` says why Ray's head is gone, '' while it is there. `save_time_s` is asked at SIGTERM how long the
-    driver may take from there. Raises: RaykdError when the head ends first, since the driver would wait for ever.
+    head_failure: why Ray's head has ended, or '' while it runs. save_time_s: called at SIGTERM; how long the driver may
+    save from then on. Raises: RaykdError if the head ends first, because the driver would wait forever.
     """
     driver = subprocess.Popen(command, env=environment, cwd=folder)
     deadline = float("inf")
     try:
         while driver.poll() is None:
-            for number in signals.take():  # SIGTERM again, at the end of a grace time, has a limit of its own
+            for number in signals.take():  # a second SIGTERM, at the end of a grace time, sets a new limit
                 driver.send_signal(number)
                 if number == signal.SIGTERM:
-                    since = time.monotonic()  # the answer may take a while
+                    since = time.monotonic()  # save_time_s asks Slurm, which may take seconds
                     deadline = min(deadline, since + save_time_s())
             if time.monotonic() > deadline:
                 driver.kill()
@@ -92,8 +92,8 @@ def run_driver(
     return driver.returncode
 
 
-def exit_code(returncode: int, cut_off: bool) -> int:
-    """The driver's own; where a signal killed it, 75 if the job was being cut off and 128 + number if not."""
+def exit_code(returncode: int, was_interrupted: bool) -> int:
+    """Return the driver's exit code. If a signal killed it: 75 if the job was interrupted, otherwise 128 + number."""
     if returncode >= 0:
         return returncode
-    return Interrupted.exit_code if cut_off else 128 - returncode
+    return Interrupted.exit_code if was_interrupted else 128 - returncode

@@ -1,75 +1,66 @@
-"""The commands for a running job, on its head's node, where its dashboard and its token are.
+"""The commands for a running job, on its head's node, where the dashboard and the token are.
 
-python -m raykd.cluster.head_client JOB_ID submit|status|logs|stop|facts JSON        (login_client.py does, with srun)
+python -m raykd.cluster.head_client JOB_ID submit|status|logs|stop|dashboard JSON        (run by login_client.py)
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from raykd.cluster.job_folder import JobFolder, folder_path
 from raykd.cluster.submissions import Submissions
 from raykd.errors import ConfigError, RaykdError
 
 
-def submit(submissions: Submissions, folder: Path, words: list[str], follow: bool, again: str) -> int:
-    sent = submissions.send(words, folder)
-    print(f"sent as {sent.name}; follow it with: python -m raykd logs {again} -f {sent.name}", flush=True)
-    return _print(submissions, sent.name, follow=True) if follow else 0
-
-
-def status(submissions: Submissions, folder: Path) -> int:
-    for found in submissions.all():
-        print(found)
-    return 0
-
-
-def logs(submissions: Submissions, folder: Path, name: str, follow: bool) -> int:
-    return _print(submissions, submissions.find(name).name, follow)
-
-
-def stop(submissions: Submissions, folder: Path, name: str) -> int:
-    found = submissions.find(name)
-    if found.is_over:
-        raise ConfigError(f"{found.name} is {found.status.lower()} already")
-    submissions.stop(found.name)
-    print(f"{found.name} was asked to save and end", flush=True)
-    return 0
-
-
-def _print(submissions: Submissions, name: str, follow: bool) -> int:
-    """0, or with `follow` the exit code of the experiment."""
-    for text in submissions.printed(name, follow):
-        sys.stdout.buffer.write(text)
-        sys.stdout.flush()
-    if not follow:
-        return 0
-    found = submissions.find(name)
-    if found.exit_code is None:
-        print(f"raykd: {name} {found.how}", file=sys.stderr)
-    return found.code
-
-
-ACTIONS: dict[str, Callable[..., int]] = {"submit": submit, "status": status, "logs": logs, "stop": stop}
-
-
 def main(words: Sequence[str]) -> int:
-    """Do one command; an error is one line."""
-    job_id, action, arguments = words
-    folder = JobFolder(folder_path(int(job_id), os.environ))
+    """Run one command and return its exit code. Print an error as one line."""
+    job_id, command, arguments = words
     try:
-        facts = folder.facts()
-        if action == "facts":
-            print(json.dumps(facts))
-            return 0
-        values: dict[str, Any] = json.loads(arguments)
-        return ACTIONS[action](Submissions(folder), Path(facts["submit_dir"]), **values)
+        return _run(int(job_id), command, **json.loads(arguments))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+
+
+def _run(job_id: int, command: str, words: Sequence[str] = (), name: str = "", follow: bool = False) -> int:
+    """Run `command`. words: an experiment file and its arguments. name: a submitted experiment, '' for the last."""
+    folder = JobFolder(folder_path(job_id, os.environ))
+    facts = folder.facts()
+    if command == "dashboard":
+        print(json.dumps(facts))
+        return 0
+    submissions = Submissions(folder)
+    if command == "status":
+        for submission in submissions.all():
+            print(submission)
+        return 0
+    if command == "submit":
+        name = submissions.submit(words, Path(facts["submit_dir"])).name
+        print(f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}", flush=True)
+        return _print_output(submissions, name, follow=True) if follow else 0
+    submission = submissions.find(name)
+    if command == "logs":
+        return _print_output(submissions, submission.name, follow)
+    if submission.is_over:  # command is "stop"
+        raise ConfigError(f"{submission.name} has already {submission.status.lower()}; 'raykd status' lists what runs")
+    submissions.stop(submission.name)
+    print(f"{submission.name} is asked to save and end", flush=True)
+    return 0
+
+
+def _print_output(submissions: Submissions, name: str, follow: bool) -> int:
+    """Print an experiment's output. Return 0, or with `follow` its exit code."""
+    for chunk in submissions.output(name, follow):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.flush()
+    if not follow:
+        return 0
+    submission = submissions.find(name)
+    if submission.exit_code is None:
+        print(f"raykd: {name} {submission.outcome}", file=sys.stderr)
+    return submission.code
 
 
 if __name__ == "__main__":

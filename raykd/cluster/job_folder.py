@@ -1,4 +1,4 @@
-"""The job's private folder on a node: Ray's temporary files, the cluster's token; on the head's, the nodes' logs."""
+"""The private folder of a job on one node: the token, Ray's temporary files and, on the head's node, all logs."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from raykd.errors import ConfigError
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Readable by its owner alone (0700): whoever has the token runs code on the cluster as the user."""
+    """A folder that only its owner can read (0700), because with the token anyone can run code as the user."""
 
     path: Path
 
     @property
     def ray_path(self) -> Path:
-        """Ray's --temp-dir. One below, because Ray makes it writable for everyone (0777)."""
+        """Ray's --temp-dir. It is a subfolder, because Ray makes it writable for everyone (0777)."""
         return self.path / "r"
 
     @property
@@ -31,21 +31,21 @@ class JobFolder:
         return token_path(self.path)
 
     def log_path(self, node: str) -> Path:
-        """What `ray start` on `node` prints; the logs of all nodes are on the head's."""
+        """The output of `ray start` on `node`. The head's node has the logs of all nodes."""
         return self.path / f"{node}.log"
 
     def write_facts(self, **facts: Any) -> None:
-        """For commands that come later: where the cluster's doors are. No secrets."""
+        """Record the dashboard's port and the paths that later commands need. It must contain no secrets."""
         write_json(self._facts_path, facts)
 
     def facts(self) -> dict[str, Any]:
-        """What `write_facts` left. Raises: ConfigError when this node has no such cluster, or none that is up."""
+        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray is not up on this node."""
         try:
             return json.loads(self._facts_path.read_text())
         except OSError:
             raise ConfigError(
-                f"no cluster that is up in {self.path} on the job's node; is it still starting? RAYKD_TMP must be here "
-                "what it was at sbatch"
+                f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to "
+                "its value at sbatch"
             ) from None
 
     @property
@@ -53,7 +53,7 @@ class JobFolder:
         return self.path / "cluster.json"
 
     def token(self) -> str:
-        """The secret itself, for the Authorization header. Never print it, never put it on a command line."""
+        """Return the secret for the Authorization header. Never print it, and never put it on a command line."""
         return self.token_path.read_text()
 
 

@@ -1,6 +1,7 @@
-"""Commands for a job that runs, from the login node: each goes to the head's node as a step of that job.
+"""The commands for a running job, on the login node. Each runs on the head's node, as a step of that job.
 
-So nobody needs a port that others could reach, nor the token: Slurm lets the job's owner in, and no one else.
+No port has to be reachable for others, and the token stays on the head's node: Slurm gives access only to the job's
+owner.
 """
 
 import getpass
@@ -17,121 +18,123 @@ from threading import Event, Timer
 from typing import Any
 
 from raykd.cluster.ray_variables import without_ray
-from raykd.cluster.slurm_job import RunningJob, running_job
+from raykd.cluster.slurm_commands import RunningJob, running_job
 from raykd.errors import RaykdError
 
-LOCAL_PORT = 8265  # on the user's own machine
+LOCAL_PORT = 8265  # on the user's machine
 TIMEOUT_S = 120.0
-OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # how to reach it, and no request
+CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # how to reach the cluster; no requests
 CTRL_C = 128 + signal.SIGINT
-SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  # what the exit code says too
+SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  # lines that repeat the exit code
 
 
-def ask(job_id: int, action: str, arguments: dict[str, Any], follow: bool = False) -> int:
-    """Do `action` of head_client.py on the head's node, its output ours; returns its exit code."""
-    return _run(running_job(job_id), action, arguments, None if follow else TIMEOUT_S).returncode
+def run_on_head(job_id: int, command: str, arguments: dict[str, Any]) -> int:
+    """Run a command of head_client.py on the head's node, with its output here. Return its exit code."""
+    return _run(running_job(job_id), command, arguments, None if arguments.get("follow") else TIMEOUT_S).returncode
 
 
-def how_to_watch(job_id: int) -> str:
-    """What to type to see the dashboard from the user's own machine."""
+def dashboard_instructions(job_id: int) -> str:
+    """Return what to type in order to open the dashboard on the user's machine."""
     job = running_job(job_id)
-    done = _run(job, "facts", {}, TIMEOUT_S, stdout=subprocess.PIPE)
+    done = _run(job, "dashboard", {}, TIMEOUT_S, stdout=subprocess.PIPE)
     if done.returncode:
         raise SystemExit(done.returncode)
     facts = json.loads(done.stdout.splitlines()[-1])
     user = getpass.getuser()
     return "\n".join(
         [
-            "on your own machine, and leave it running:",
+            "on your own machine, run this and leave it running:",
             f"    ssh -N -L {LOCAL_PORT}:127.0.0.1:{facts['dashboard']} -J {user}@{socket.getfqdn()} {user}@{job.head}",
-            f"in its browser: http://127.0.0.1:{LOCAL_PORT}",
-            "the page asks for a token; here, this prints it:",
+            f"then open http://127.0.0.1:{LOCAL_PORT} in the browser there",
+            "the page asks for a token; print it here with:",
             f"    srun --jobid={job_id} --overlap --ntasks=1 --nodelist={job.head} cat {shlex.quote(facts['token'])}",
         ]
     )
 
 
 def _run(
-    job: RunningJob, action: str, arguments: dict[str, Any], timeout_s: float | None, stdout: int | None = None
+    job: RunningJob, command: str, arguments: dict[str, Any], timeout_s: float | None, stdout: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a step of the job. Its errors are printed here, except srun's own line that repeats the exit code.
+    """Run a step of the job. Print its errors, except srun's line that repeats the exit code.
 
-    The step is no part of the terminal's process group: ctrl-C ends it only by way of this process.
+    The step is outside the terminal's process group, so that ctrl-C ends it only through this process.
     """
-    command, late = _step(job, action, arguments), Event()
+    srun, is_late = _srun(job, command, arguments), Event()
     pipes = {"stdout": stdout, "stderr": subprocess.PIPE}
     try:
-        step = subprocess.Popen(command, env=_environment(), text=True, start_new_session=True, **pipes)
+        step = subprocess.Popen(srun, env=_environment(), text=True, start_new_session=True, **pipes)
     except OSError as error:
-        raise _no_step(job, str(error)) from None
+        raise _step_error(job, str(error)) from None
     with step:
-        timer = Timer(timeout_s or 0.0, lambda: (late.set(), step.kill()))
+        timer = Timer(timeout_s or 0.0, lambda: (is_late.set(), step.kill()))
         timer.daemon = True
         if timeout_s:
             timer.start()
         try:
             assert step.stderr is not None
             reason = _print_errors(step.stderr)
-            said = step.stdout.read() if step.stdout else ""
+            output = step.stdout.read() if step.stdout else ""
         except KeyboardInterrupt:
             step.terminate()
-            print(_after_ctrl_c(job, action), file=sys.stderr)
+            print(_after_ctrl_c(job, command), file=sys.stderr)
             raise SystemExit(CTRL_C) from None
         finally:
             timer.cancel()
-    if late.is_set():
-        raise RaykdError(f"job {job.job_id} does not answer within {timeout_s:g} s; is its node well? See {job.log}")
+    if is_late.is_set():
+        raise RaykdError(
+            f"job {job.job_id} did not answer within {timeout_s:g} s; check its node {job.head}, and the log {job.log}"
+        )
     if step.returncode and reason:
-        raise _no_step(job, reason)
+        raise _step_error(job, reason)
     code = step.returncode if step.returncode >= 0 else 128 - step.returncode
-    return subprocess.CompletedProcess(command, code, said)
+    return subprocess.CompletedProcess(srun, code, output)
 
 
 def _print_errors(lines: Iterable[str]) -> str:
-    """Print what the step prints as it comes, then srun's own lines; where there are only those, return the last."""
-    of_srun, has_printed = [], False
+    """Print the step's errors as they come, then srun's. If there are only srun's, return the last one instead."""
+    srun_lines, has_printed = [], False
     for line in lines:
         if not line.startswith("srun: "):
             sys.stderr.write(line)
             has_printed = True
         elif not SRUN_REPEATS.search(line):
-            of_srun.append(line)
+            srun_lines.append(line)
     if not has_printed:
-        return of_srun[-1].strip() if of_srun else ""
-    sys.stderr.writelines(of_srun)
+        return srun_lines[-1].strip() if srun_lines else ""
+    sys.stderr.writelines(srun_lines)
     return ""
 
 
-def _no_step(job: RunningJob, reason: str) -> RaykdError:
+def _step_error(job: RunningJob, reason: str) -> RaykdError:
     return RaykdError(f"cannot run a step of job {job.job_id} on {job.head} ({reason}); see {job.log}")
 
 
-def _after_ctrl_c(job: RunningJob, action: str) -> str:
-    """Ctrl-C ends this command. It does not end the experiment, which the job runs."""
+def _after_ctrl_c(job: RunningJob, command: str) -> str:
+    """Return the message after ctrl-C, which ends this command but not the experiment."""
     job_id = job.job_id
-    if action in ("submit", "logs"):
+    if command in ("submit", "logs"):
         return (
-            f"raykd: no longer following; what was sent to job {job_id} keeps running: 'python -m raykd status --job "
-            f"{job_id}' lists it, 'logs --job {job_id} -f' follows it, 'stop --job {job_id}' ends it"
+            f"raykd: no longer following; the experiments of job {job_id} keep running: 'python -m raykd status --job "
+            f"{job_id}' lists them, 'logs --job {job_id} -f' follows the last, 'stop --job {job_id}' stops it"
         )
-    return f"raykd: {action} was interrupted; job {job_id} keeps running"
+    return f"raykd: {command} was interrupted; job {job_id} keeps running"
 
 
 def _environment() -> dict[str, str]:
-    """This shell's, without what another Ray or another job left there: srun reads SLURM_* variables as its options."""
+    """Return this shell's environment without leftovers of another Ray or job: srun reads SLURM_* as options."""
     return {
         name: value
         for name, value in without_ray(os.environ).items()
-        if not name.startswith(("SLURM_", "SRUN_")) or name in OF_THE_CLUSTER
+        if not name.startswith(("SLURM_", "SRUN_")) or name in CLUSTER_VARIABLES
     }
 
 
-def _step(job: RunningJob, action: str, arguments: dict[str, Any]) -> list[str]:
-    """With the modules and the environment that slurm/site.sh names, as the job has them."""
+def _srun(job: RunningJob, command: str, arguments: dict[str, Any]) -> list[str]:
+    """Return the srun of the step, which has the job's modules and environment (slurm/site.sh)."""
     script = 'source slurm/environment.sh >&2 && exec python -m raykd.cluster.head_client "$@"'
     return [
         *("srun", f"--jobid={job.job_id}", "--overlap", "--quiet", "--disable-status", "--input=none", "--unbuffered"),
         *("--nodes=1", f"--nodelist={job.head}", "--ntasks=1", "--cpus-per-task=1", "--mem=0", "--gres=none"),
         *(f"--chdir={job.folder}", "bash", "-c", script, "raykd"),
-        *(str(job.job_id), action, json.dumps(arguments)),
+        *(str(job.job_id), command, json.dumps(arguments)),
     ]

@@ -1,10 +1,10 @@
-"""Which nodes Ray has, asked of its control store: a line when one comes or goes.
+"""The nodes that are alive in Ray's control store, printed whenever they change.
 
-    python -m raykd.cluster.nodes 127.0.0.1:24000        one line of JSON a change, until it is ended or the head goes
+    python -m raykd.cluster.nodes 127.0.0.1:24000        one line of JSON per change, until the head ends
 
-Not of the dashboard: while it asks for a cloud's metadata service, which it does with usage statistics switched off
-too, it answers nobody, for 2 to 12 s on a node without internet. A process of its own, since importing ray then
-overlaps with the head's start, and Ray's client ends its process when the head goes.
+The dashboard is not used: while it looks for a cloud's metadata service, even with usage statistics disabled, it
+answers no request for 2 to 12 s on a node without internet. This is a separate process, so that importing ray overlaps
+with the head's start, and because Ray's client ends its process when the head ends.
 """
 
 import json
@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raykd.cluster.slurm import Node
+from raykd.cluster.allocation import Node
 
 POLL_S = 0.05
-SETTLED_POLL_S = 1.0  # once no node has come or gone for SETTLED_S
+SETTLED_POLL_S = 1.0  # after SETTLED_S without a change
 SETTLED_S = 60.0
 REQUEST_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
 class RayNode:
-    """A node that Ray counts as alive, with the resources that it has told Ray."""
+    """A node that is alive in Ray, with the resources that Ray has for it."""
 
-    name: str  # as Slurm has it
+    name: str  # in Slurm
     address: str  # IP
     is_head: bool
     num_cpus: float
@@ -36,42 +36,46 @@ class RayNode:
 
 
 def mismatch(ray_nodes: Sequence[RayNode], nodes: Sequence[Node]) -> str:
-    """How the cluster differs from the job ('cn1 has 2 CPUs in Ray and 4 in the job'), or '' when it does not."""
-    found = {node.name: node for node in ray_nodes}
-    strangers = set(found) - {node.name for node in nodes}
-    lines = [f"{name} is in Ray and not in the job" for name in sorted(strangers)]
+    """Return how Ray differs from the job, such as 'cn1 has 2 CPUs in Ray and 4 in the job'; '' if it does not."""
+    by_name = {node.name: node for node in ray_nodes}
+    unexpected = set(by_name) - {node.name for node in nodes}
+    lines = [f"{name} is in Ray and not in the job" for name in sorted(unexpected)]
     for node in nodes:
-        ray = found.get(node.name)
+        ray = by_name.get(node.name)
         if ray is None:
             lines.append(f"{node.name} is in the job and not in Ray")
             continue
-        pairs = [("CPUs", ray.num_cpus, node.num_cpus), ("GPUs", ray.num_gpus, node.num_gpus)]
+        resources = [("CPUs", ray.num_cpus, node.num_cpus), ("GPUs", ray.num_gpus, node.num_gpus)]
         if node.memory_bytes is not None:
-            pairs.append(("bytes of memory", ray.memory_bytes, node.memory_bytes))
-        lines += [f"{node.name} has {a:.0f} {what} in Ray and {b:.0f} in the job" for what, a, b in pairs if a != b]
+            resources.append(("bytes of memory", ray.memory_bytes, node.memory_bytes))
+        lines += [
+            f"{node.name} has {in_ray:.0f} {resource} in Ray and {in_job:.0f} in the job"
+            for resource, in_ray, in_job in resources
+            if in_ray != in_job
+        ]
     return ", ".join(lines)
 
 
 def parse_nodes(line: str) -> list[RayNode]:
-    """What `main` printed."""
+    """Parse a line that `main` printed."""
     return [RayNode(**fields) for fields in json.loads(line)]
 
 
 def main(address: str) -> None:
-    """Print the nodes whenever they change, for ever: the caller has the time limit."""
-    # The client that `ray status` uses; there is no public one. pyright cannot see into the compiled module.
+    """Print the nodes whenever they change, without end: the caller has a time limit."""
+    # The client of `ray status`, as there is no public one. pyright cannot read the compiled module.
     from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 
     host, port = address.split(":")
-    while not _accepts(host, int(port)):  # the client itself would wait in steps of seconds
+    while not _accepts(host, int(port)):  # the client would wait in steps of seconds
         time.sleep(POLL_S)
     client = GcsClient(address=address)
-    said, changed_at = None, time.monotonic()
+    printed, changed_at = None, time.monotonic()
     while True:
         nodes = _alive_nodes(client)
-        if nodes is not None and nodes != said:
+        if nodes is not None and nodes != printed:
             print(json.dumps([asdict(node) for node in nodes]), flush=True)
-            said, changed_at = nodes, time.monotonic()
+            printed, changed_at = nodes, time.monotonic()
         time.sleep(POLL_S if time.monotonic() - changed_at < SETTLED_S else SETTLED_POLL_S)
 
 
@@ -84,7 +88,7 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _alive_nodes(client: Any) -> list[RayNode] | None:
-    """By name; None when the call breaks off, as one made while the store still starts may."""
+    """Return the nodes sorted by name, or None if the call fails, which happens while the control store starts."""
     from ray.exceptions import RpcError
 
     try:

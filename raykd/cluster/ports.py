@@ -1,6 +1,6 @@
-"""Four TCP ports of the job's own, so that two jobs on one node do not meet.
+"""Four TCP ports for each job, so that two jobs on one node do not collide.
 
-Ray's workers take 10002-19999 and Linux hands out 32768 and up by itself; what lies between is ours.
+Ray's workers use ports 10002-19999, and Linux assigns ports from 32768 up. The job's ports lie between these ranges.
 """
 
 import socket
@@ -17,18 +17,18 @@ MAX_TRIES = 50
 
 @dataclass(frozen=True)
 class Ports:
-    """What Ray would otherwise give the same number (6379, 8265, 10001, 52365) in every job of a node."""
+    """The ports that would otherwise be the same in every job on a node (6379, 8265, 10001, 52365)."""
 
-    control_store: int  # Ray's GCS: what drivers and other nodes connect to
+    control_store: int  # Ray's GCS, to which drivers and other nodes connect
     dashboard: int
     client_server: int
     agent: int
 
 
 def find_ports(job_id: int) -> Ports:
-    """The job's block of four, or the next one of which all are free on this node at this moment.
+    """Return the job's block of four ports, or the next block whose ports are all free on this node now.
 
-    Raises: RayNotStarted when none of 50 blocks is free.
+    Raises: RayNotStarted if none of 50 blocks is free.
     """
     for attempt in range(MAX_TRIES):
         first = FIRST_PORT + (job_id + attempt) % NUM_BLOCKS * PORTS_PER_JOB
@@ -37,12 +37,12 @@ def find_ports(job_id: int) -> Ports:
             return Ports(*block)
     raise RayNotStarted(
         f"no {PORTS_PER_JOB} free ports next to each other in {FIRST_PORT}-{LAST_PORT} on this node "
-        f"({MAX_TRIES} blocks tried from job {job_id}'s own); 'ss -ltnp' shows who holds them"
+        f"({MAX_TRIES} blocks tried for job {job_id}); 'ss -ltnp' lists the processes that hold them"
     )
 
 
 def _is_free(port: int) -> bool:
-    """By binding on every interface, as Ray's control store does."""
+    """Return whether the port can be bound on all interfaces, as Ray's control store binds it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("0.0.0.0", port))

@@ -1,8 +1,8 @@
-"""How Slurm preempts a job, and the notice that it gives.
+"""How Slurm preempts a job, and how the batch script notices it.
 
-With a grace time Slurm sends SIGCONT and SIGTERM to the job's steps and not to its batch script, and at the end of the
-grace time, and for `scancel` and `scontrol requeue`, to every process of the job. KillWait later it kills them. The
-batch script notices the first of these by a step of its own that does nothing.
+With a grace time Slurm sends SIGCONT and SIGTERM to the job's steps, but not to its batch script. At the end of the
+grace time, and for `scancel` and `scontrol requeue`, it sends them to every process of the job; KillWait later it kills
+them. The batch script runs an idle step in order to notice the first of these signals.
 """
 
 import re
@@ -10,21 +10,21 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 
+from raykd.cluster.allocation import Node, without_step_requests
 from raykd.cluster.ray_process import STOP_TIMEOUT_S, stop
 from raykd.cluster.ray_start import srun
-from raykd.cluster.slurm import Node, without_step_requests
-from raykd.cluster.slurm_job import ask, show_job
+from raykd.cluster.slurm_commands import show_job, slurm_output
 from raykd.cluster.subreaper import END_SIGNAL
 from raykd.errors import ConfigError
 
-TERMINATED = 128 + 15  # how srun reports a step that SIGTERM ended
+TERMINATED = 128 + 15  # srun's exit code for a step that SIGTERM ended
 KILL_WAIT_S = 30.0  # Slurm's default
 TEARDOWN_S = 3.0  # ending Ray and removing the job's folder
-ANSWER_S = 5.0  # slurmctld has to answer while Slurm waits
+ANSWER_S = 5.0  # slurmctld has to answer while Slurm waits for the job
 
 
 class StepWatch:
-    """A step on the batch script's node that ends when Slurm sends SIGTERM to the job's steps."""
+    """An idle step on the batch script's node. It ends when Slurm sends SIGTERM to the job's steps."""
 
     def __init__(self, node: Node, environment: Mapping[str, str]) -> None:
         command = [*srun(node, "raykd-signals", whole=False), "sleep", "infinity"]
@@ -43,12 +43,12 @@ class StepWatch:
         stop(self._step, STOP_TIMEOUT_S)
 
     def is_terminated(self) -> bool:
-        """Whether SIGTERM came. A step that ends in any other way says nothing."""
+        """Return whether SIGTERM ended the step. Any other end is ignored."""
         return self._step.poll() == TERMINATED
 
 
 def preempt_mode(job_id: int, timeout_s: float = ANSWER_S) -> str:
-    """'REQUEUE' or 'CANCEL' where job `job_id` runs and is being preempted, '' where it is not."""
+    """Return 'REQUEUE' or 'CANCEL' if the job is running and being preempted, otherwise ''."""
     try:
         job = show_job(job_id, timeout_s)
         if job.get("JobState") != "RUNNING" or job.get("PreemptTime", "None") in ("None", "N/A", ""):
@@ -59,27 +59,29 @@ def preempt_mode(job_id: int, timeout_s: float = ANSWER_S) -> str:
 
 
 def _configured_mode(job: Mapping[str, str]) -> str:
-    """PreemptMode of the job's QOS or partition, whichever decides on this cluster."""
-    if "preempt/qos" in ask(["scontrol", "show", "config"], ANSWER_S):
-        words = ["sacctmgr", "--noheader", "--parsable2", "show", "qos", job.get("QOS", ""), "format=PreemptMode"]
-        mode = ask(words, ANSWER_S).strip().upper()
-        if mode not in ("", "CLUSTER"):
-            return mode
-        return _field("PreemptMode", ask(["scontrol", "show", "config"], ANSWER_S))
-    return _field("PreemptMode", ask(["scontrol", "show", "partition", job.get("Partition", "")], ANSWER_S))
+    """Return the PreemptMode of the job's QOS or partition, whichever applies on this cluster."""
+    if "preempt/qos" in _configuration():
+        command = ["sacctmgr", "--noheader", "--parsable2", "show", "qos", job.get("QOS", ""), "format=PreemptMode"]
+        mode = slurm_output(command, ANSWER_S).strip().upper()
+        return mode if mode not in ("", "CLUSTER") else _field("PreemptMode", _configuration())
+    return _field("PreemptMode", slurm_output(["scontrol", "show", "partition", job.get("Partition", "")], ANSWER_S))
 
 
 def save_time_s(job_id: int) -> float:
-    """How long the driver may take after SIGTERM: the grace time where the job is preempted, else Slurm's KillWait."""
+    """Return how long the driver may save after SIGTERM: the grace time of a preemption, otherwise Slurm's KillWait."""
     if preempt_mode(job_id):
-        return float("inf")  # SIGTERM comes once more at its end
+        return float("inf")  # Slurm sends SIGTERM again at the end of the grace time
     try:
-        wait = re.match(r"\d+", _field("KillWait", ask(["scontrol", "show", "config"], ANSWER_S)))
+        wait = re.match(r"\d+", _field("KillWait", _configuration()))
     except ConfigError:
         wait = None
     return max((float(wait[0]) if wait else KILL_WAIT_S) - TEARDOWN_S, TEARDOWN_S)
 
 
+def _configuration() -> str:
+    return slurm_output(["scontrol", "show", "config"], ANSWER_S)
+
+
 def _field(name: str, text: str) -> str:
-    found = re.search(rf"\b{name}\s*=\s*(\S+)", text)
-    return found[1].upper() if found else ""
+    match = re.search(rf"\b{name}\s*=\s*(\S+)", text)
+    return match[1].upper() if match else ""

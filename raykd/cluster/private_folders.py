@@ -1,7 +1,7 @@
-"""Private folders of running processes in a shared place such as /tmp, and the removal of those whose process is gone.
+"""Private folders of running processes in a shared place such as /tmp, and the removal of abandoned ones.
 
-Each folder belongs to one process, which holds a lock on a file in it. The kernel releases the lock when the process
-ends, however it ends, so a folder without a locked file is left over.
+Each folder belongs to one process, which holds a lock on a file in it. The kernel releases the lock however the process
+ends, so a folder without a locked file is abandoned.
 """
 
 import fcntl
@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".owner"
-UNLOCKED_S = 600.0  # a folder without the file may be in the making for an instant
+UNLOCKED_S = 600.0  # a new folder has no lock file for an instant
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Mark `folder`, which this process has made, as in use until the block ends.
+    """Mark `folder`, which this process made, as in use until the block ends.
 
-    Gives a function that returns whether the folder of this name is still the one that was marked.
+    Yield a function that returns whether the folder of this name is still the marked one.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / LOCK, flags, 0o600)
@@ -35,19 +35,19 @@ def claimed(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def remove_abandoned(folders: Iterable[Path]) -> list[Path]:
-    """Remove those of `folders` that are this user's and whose process has ended. Return what was removed.
+    """Remove the `folders` that belong to this user and whose process has ended, and return them.
 
-    Links are not followed. A folder of a process on another machine, on a disk that both see, stays.
+    Links are not followed. On a shared disk, folders of processes on other machines stay.
     """
     return [folder for folder in folders if _is_own(folder) and _remove_if_abandoned(folder)]
 
 
 def _is_own(folder: Path) -> bool:
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def _remove_if_abandoned(folder: Path) -> bool:
@@ -64,10 +64,10 @@ def _remove_if_abandoned(folder: Path) -> bool:
         return False
     try:
         with suppress(OSError):
-            if not _was_here(os.read(descriptor, 4096).decode(errors="replace")):
+            if not _is_this_machine(os.read(descriptor, 4096).decode(errors="replace")):
                 return False
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError where it is in use
-            if _is_lock_of(folder, descriptor):  # a requeued job may have made it anew
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError if it is in use
+            if _is_lock_of(folder, descriptor):  # not replaced meanwhile by a requeued job
                 shutil.rmtree(folder)
                 return True
         return False
@@ -76,7 +76,7 @@ def _remove_if_abandoned(folder: Path) -> bool:
 
 
 def _is_lock_of(folder: Path, descriptor: int) -> bool:
-    """Whether the open lock file is the one in `folder` now. While it is open, no other file gets its inode number."""
+    """Return whether the open lock file is still the one in `folder`. While it is open, its inode is not reused."""
     try:
         return os.path.samestat(os.fstat(descriptor), (folder / LOCK).lstat())
     except OSError:
@@ -84,7 +84,7 @@ def _is_lock_of(folder: Path, descriptor: int) -> bool:
 
 
 def _machine() -> str:
-    """'BOOT_ID HOST': locks are certain among processes of one running kernel."""
+    """Return 'BOOT_ID HOST', because locks are reliable only between processes of one running kernel."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -92,15 +92,15 @@ def _machine() -> str:
     return f"{boot} {socket.gethostname()}"
 
 
-def _was_here(machine: str) -> bool:
-    """Whether `machine`, as recorded, is this one now (the lock tells) or before a restart (its processes are gone)."""
+def _is_this_machine(machine: str) -> bool:
+    """Return whether the recorded `machine` is this one, either now or before a reboot that ended its processes."""
     boot, _, host = machine.partition(" ")
-    own_boot, _, own_host = _machine().partition(" ")
-    return boot == own_boot or host == own_host
+    this_boot, _, this_host = _machine().partition(" ")
+    return boot == this_boot or host == this_host
 
 
 def remove_abandoned_below(base: Path) -> list[Path]:
-    """Remove this user's abandoned folders of jobs, of staged files and of commands below `base`."""
+    """Remove this user's abandoned folders of jobs, staged files and commands in `base`, and return them."""
     user = os.getuid()
     folders = [*base.glob(f"rk-{user}-*"), *base.glob(f".rk-{user}-*")]
     commands = base / f"raykd-{user}"

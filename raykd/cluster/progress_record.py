@@ -1,10 +1,8 @@
-"""Whether a job that is restarted again and again trains anything: its progress, compared from restart to restart.
+"""Whether a job that is restarted again and again makes progress in training.
 
-Kept beside the results, in the folder from which the job was submitted, and only while the job waits for a restart.
-
-What a command tells the batch script of the Slurm job that it runs in: the results folder that it trains into.
-
-The batch script compares the folder's progress across restarts of the job. Outside a job nothing is written.
+A command of the job notes the results folder that it trains into (`note_results`). The batch script fingerprints the
+progress in that folder and compares it from restart to restart. The record is a file in the submit directory, and
+exists only while the job waits for a restart.
 """
 
 import hashlib
@@ -20,17 +18,37 @@ from raykd.atomic import write_json
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its own definition
-# Beside checkpoints: cached logits that are filled in, runs and trials that have ended.
-_WHOLE = ("filled.bits",)
+VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
+# Progress besides checkpoints: filled parts of a logit cache, confirmations, and runs that have ended.
+_HASHED = ("filled.bits",)
 _SIZED = ("confirmed.json",)
-_THERE = ("best.safetensors", "test.json")
-_OF_TRAINING = {"intermediate_value", "datetime_complete"}  # fields of Optuna's lines about an epoch, or a trial's end
+_EXISTING = ("best.safetensors", "test.json")
+_TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # of Optuna's lines about an epoch or a trial's end
+
+
+def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Note the results folder for the batch script; outside a job, do nothing.
+
+    A write error is ignored, because it must not end the training.
+    """
+    if path := environ.get(VARIABLE):
+        with suppress(OSError):
+            Path(path).write_text(str(results.absolute()), encoding="utf-8")
+
+
+def noted_results(path: Path) -> Path | None:
+    """Return the results folder that is noted in the file `path`, or None."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return Path(text) if text else None
 
 
 def fingerprint(results: Path | None) -> str:
-    """A digest of how far everything in `results` is trained; '' where there is nothing.
+    """Return a digest of the training progress in `results`, or '' if there is none.
 
-    Weights, times and logs do not count: it changes with each training step that is saved.
+    It changes with each saved training step. Weights, times and logs are excluded.
     """
     if results is None or not results.is_dir():
         return ""
@@ -40,18 +58,18 @@ def fingerprint(results: Path | None) -> str:
             if path.name == "last.safetensors":
                 lines.append(f"{path} {_step(path)}")
             elif path.name == "study.journal":
-                lines.append(f"{path} {_trained(path)}")
-            elif path.name in _WHOLE:
+                lines.append(f"{path} {_trial_progress(path)}")
+            elif path.name in _HASHED:
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
             elif path.name in _SIZED:
                 lines.append(f"{path} {path.stat().st_size}")
-            elif path.name in _THERE:
+            elif path.name in _EXISTING:
                 lines.append(str(path))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
 def _step(checkpoint: Path) -> str:
-    """'EPOCH STEP' of a checkpoint, read from the header of the safetensors file alone."""
+    """Return 'EPOCH STEP' of a checkpoint, read from the header of the safetensors file only."""
     with checkpoint.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = file.read(min(size, MAX_HEADER_BYTES))
@@ -62,31 +80,31 @@ def _step(checkpoint: Path) -> str:
         return ""  # damaged: the run that resumes from it reports the damage
 
 
-def _trained(journal: Path) -> str:
-    """Each epoch and each end of a trial, once: a search that is resumed writes some of its lines again."""
-    found = set()
+def _trial_progress(journal: Path) -> str:
+    """Return each epoch and each end of a trial once, because a resumed search writes some lines again."""
+    lines = set()
     for line in journal.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):  # damaged; the search reports that
+        with suppress(ValueError):  # a damaged line: the search reports it
             log = json.loads(line)
-            if isinstance(log, dict) and not _OF_TRAINING.isdisjoint(log):
-                found.add(f"{log.get('trial_id')} {log.get('step')} {log.get('state')}")
-    return ", ".join(sorted(found))
+            if isinstance(log, dict) and not _TRAINING_FIELDS.isdisjoint(log):
+                lines.add(f"{log.get('trial_id')} {log.get('step')} {log.get('state')}")
+    return ", ".join(sorted(lines))
 
 
 class ProgressRecord:
-    """The progress of job `job_id` at its last restart, in a file below `folder`."""
+    """The progress of job `job_id` at its last restart, in a file in `folder`."""
 
     def __init__(self, folder: Path, job_id: int) -> None:
         self._path = folder / f".raykd-job-{job_id}.json"
 
-    def stalled(self, now: str) -> int:
-        """How many restarts in a row trained nothing, this one included, where the progress is `now`."""
-        found = self._read()
-        return found.get("stalled", 0) + 1 if found.get("progress") == now else 0
+    def num_stalled(self, progress: str) -> int:
+        """Return how many consecutive restarts, this one included, ended with the same `progress`."""
+        record = self._read()
+        return record.get("stalled", 0) + 1 if record.get("progress") == progress else 0
 
-    def write(self, now: str, stalled: int) -> None:
-        with suppress(OSError):  # the job is then restarted without a limit but RAYKD_MAX_REQUEUES
-            write_json(self._path, {"progress": now, "stalled": stalled})
+    def write(self, progress: str, num_stalled: int) -> None:
+        with suppress(OSError):  # then only RAYKD_MAX_REQUEUES limits the restarts
+            write_json(self._path, {"progress": progress, "stalled": num_stalled})
 
     def remove(self) -> None:
         with suppress(OSError):
@@ -94,29 +112,8 @@ class ProgressRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
+            record = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        is_whole = isinstance(found, dict) and isinstance(found.get("stalled", 0), int)
-        return found if is_whole else {}
-
-
-VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
-
-
-def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """Record `results`. A note that cannot be written is not worth ending a training for."""
-    if path := environ.get(VARIABLE):
-        try:
-            Path(path).write_text(str(results.absolute()), encoding="utf-8")
-        except OSError:
-            return
-
-
-def noted_results(path: Path) -> Path | None:
-    """What was recorded at `path`, or None."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return Path(text) if text else None
+        is_valid = isinstance(record, dict) and isinstance(record.get("stalled", 0), int)
+        return record if is_valid else {}

@@ -1,4 +1,4 @@
-"""The job's Ray over all its nodes: head, then the others, until the cluster is what Slurm gave; and its end."""
+"""The job's Ray on all its nodes: start the head, then the workers, compare Ray with the allocation, end all of it."""
 
 import shutil
 import subprocess
@@ -7,119 +7,121 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from raykd.cluster.allocation import Allocation
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.nodes import RayNode, mismatch, parse_nodes
 from raykd.cluster.ports import Ports
-from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayStep, stop
-from raykd.cluster.ray_start import here, start_head
-from raykd.cluster.slurm import Allocation
-from raykd.cluster.slurm_job import ask
+from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayProcess, stop
+from raykd.cluster.ray_start import module_command, start_head
+from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.cluster.staging import Staging
 from raykd.cluster.subreaper import END_SIGNAL
-from raykd.cluster.worker_node import member_command
-from raykd.errors import ConfigError, RaykdError, RayNotStarted
+from raykd.cluster.worker_node import worker_command
+from raykd.errors import RaykdError, RayNotStarted
 
-HEAD_END_S = 5  # subreaper.py notices a lost process within a second
+HEAD_END_S = 5  # subreaper.py detects a lost process within a second
 POLL_S = 0.05
-AGENT_FAILED = "one Ray agent failed"  # the raylet's own words
+AGENT_FAILED = "one Ray agent failed"  # in the raylet's log
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a cluster is started from. `environment` is that of Ray's processes."""
+class ClusterConfig:
+    """What a cluster is started from. environment: of Ray's processes."""
 
     allocation: Allocation
     ports: Ports
     folder: JobFolder
     environment: Mapping[str, str]
-    start_timeout_s: float  # for the head, and then for all others together
-    staging: Staging | None = None  # of code and data, by each node for itself
+    start_timeout_s: float  # for the head, and then for all workers together
+    staging: Staging | None = None  # of code and data, done by each node
 
 
 class RayCluster:
-    """Use as a context manager: leaving it ends Ray on every node.
+    """A context manager that ends Ray on every node when it is left.
 
-    `say` prints a status line, with '{after}' for the job's age.
+    log: prints a status line, in which '{after}' stands for the job's age.
     """
 
-    def __init__(self, job: Job, say: Callable[[str], None]) -> None:
-        self._job, self._say = job, say
-        self._members: dict[str, RayStep] = {}
-        self.lost: set[str] = set()  # names of nodes that were there
-        self._nodes_path = job.folder.path / "nodes.jsonl"
-        node, folder = job.allocation.head, job.folder
-        start = start_head(node, job.ports, folder, shutil.disk_usage("/dev/shm").free)
-        command = [*here("subreaper"), f"--timeout={job.start_timeout_s}", *start]
-        self._head = RayStep("Ray's head", command, job.environment, folder.log_path(node.name))
+    def __init__(self, config: ClusterConfig, log: Callable[[str], None]) -> None:
+        self._config, self._log = config, log
+        self._workers: dict[str, RayProcess] = {}
+        self.lost: set[str] = set()  # names of nodes that had joined
+        self._nodes_path = config.folder.path / "nodes.jsonl"
+        node, folder = config.allocation.head, config.folder
+        start = start_head(node, config.ports, folder, shutil.disk_usage("/dev/shm").free)
+        command = [*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start]
+        self._head = RayProcess("Ray's head", command, config.environment, folder.log_path(node.name))
         self._watcher = self._watch_nodes()
-        self._detached: list[str] = []  # steps, JOB.STEP
+        self._detached: list[str] = []  # steps as JOB.STEP
 
     def __enter__(self) -> "RayCluster":
         return self
 
     def __exit__(self, *_: object) -> None:
-        steps = [*self._members.values(), self._head]
-        for step in steps:
-            step.ask_to_end()
-        if self._detached:  # at the end of a job Slurm refuses, and ends them itself
+        processes = [*self._workers.values(), self._head]
+        for process in processes:
+            process.request_end()
+        if self._detached:  # while Slurm ends the job, it refuses this and ends the steps itself
             command = ["scancel", f"--signal={END_SIGNAL.name.removeprefix('SIG')}", *self._detached]
-            with suppress(ConfigError):
-                ask(command, STOP_TIMEOUT_S)
-        for step in steps:
-            step.stop()
+            with suppress(SlurmError):
+                slurm_output(command, STOP_TIMEOUT_S)
+        for process in processes:
+            process.stop()
         stop(self._watcher, STOP_TIMEOUT_S)
 
     def wait_until_up(self, check: Callable[[], None]) -> str:
-        """Start the other nodes once the head is there, wait for all, and return the head's address, IP:PORT.
+        """Wait for the head, start the workers, wait until all have joined, and return the head's address, IP:PORT.
 
-        `check` may raise to give up. Raises: RayNotStarted when Ray ends on a node or a node does not join in time,
-        RaykdError when the cluster is not what Slurm gave the job.
+        check: called repeatedly; it may raise to give up. Raises: RayNotStarted if Ray ends on a node or a node does
+        not join in time, RaykdError if the cluster differs from the allocation.
         """
-        allocation = self._job.allocation
+        allocation = self._config.allocation
         head = self._wait_for_head(check)
-        address = f"{head.address}:{self._job.ports.control_store}"
-        for number, node in enumerate(allocation.others, 1):
-            command = member_command(
-                node, number, allocation.job_id, address, self._job.staging, self._job.start_timeout_s
+        address = f"{head.address}:{self._config.ports.control_store}"
+        for number, node in enumerate(allocation.workers, 1):
+            command = worker_command(
+                node, number, allocation.job_id, address, self._config.staging, self._config.start_timeout_s
             )
-            log_path, token = self._job.folder.log_path(node.name), self._job.folder.token()
-            self._members[node.name] = RayStep(f"Ray on {node.name}", command, self._job.environment, log_path, token)
-        self._wait_for_members(check)
+            log_path, token = self._config.folder.log_path(node.name), self._config.folder.token()
+            self._workers[node.name] = RayProcess(
+                f"Ray on {node.name}", command, self._config.environment, log_path, token
+            )
+        self._wait_for_workers(check)
         if difference := mismatch(self.nodes(), allocation.nodes):
-            raise RaykdError(f"the Ray cluster is not what Slurm gave the job: {difference}")
-        steps = (member.detach() for member in self._members.values())
+            raise RaykdError(f"the Ray cluster differs from the job's allocation: {difference}; submit the job again")
+        steps = (worker.detach() for worker in self._workers.values())
         self._detached = [f"{allocation.job_id}.{step}" for step in steps if step]
         return address
 
     def nodes(self) -> list[RayNode]:
-        """Those alive, as last heard."""
+        """Return the nodes that were alive at the last change."""
         lines = self._nodes_path.read_text().split("\n")
-        return parse_nodes(lines[-2]) if len(lines) > 1 else []  # the last may be half written
+        return parse_nodes(lines[-2]) if len(lines) > 1 else []  # the last line may be incomplete
 
     def failure(self) -> str:
-        """Why the head has ended, or ''. A node that is lost is said once; the job goes on with the others."""
+        """Return why the head has ended, or ''. Log each lost node once; the job continues without it."""
         alive = {node.name for node in self.nodes()}
-        for node in self._job.allocation.others:
+        for node in self._config.allocation.workers:
             if node.name not in alive | self.lost:
                 self.lost.add(node.name)
-                left = f"{len(alive)} of {len(self._job.allocation.nodes)} nodes"
-                self._say(f"{node.name} is lost {{after}}; going on with {left}")
+                remaining = f"{len(alive)} of {len(self._config.allocation.nodes)} nodes"
+                self._log(f"{node.name} is lost {{after}}; continuing with {remaining}")
         self._report_notices()
         return self._head.failure("while the experiment ran")
 
     def was_ended_by_agent(self) -> bool:
-        """Whether the head's raylet ended because one of its agents was killed, which Ray has no way to survive."""
-        logs = self._job.folder.ray_path / "session_latest" / "logs"
+        """Return whether the head's raylet ended because one of its agents was killed, which Ray does not survive."""
+        logs = self._config.folder.ray_path / "session_latest" / "logs"
         try:
             return any(AGENT_FAILED in path.read_text(errors="replace") for path in logs.glob("raylet.*"))
         except OSError:
             return False
 
     def _report_notices(self) -> bool:
-        """Print what the head's step has reported. Return whether there was anything."""
+        """Log the new notices of the head's subreaper. Return whether there were any."""
         notices = self._head.notices()
         for notice in notices:
-            self._say(f"{notice} ({{after}})")
+            self._log(f"{notice} ({{after}})")
         return bool(notices)
 
     def _wait_for_head(self, check: Callable[[], None]) -> RayNode:
@@ -129,39 +131,41 @@ class RayCluster:
                 self._restart_watcher()
             if failure := self._head.failure("before it was up"):
                 raise RayNotStarted(failure)
-            if self._head.age_s > self._job.start_timeout_s:
-                late = f"not up after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RayNotStarted(f"Ray's head is {late}{self._head.log_tail()}")
+            if self._head.age_s > self._config.start_timeout_s:
+                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
+                raise RayNotStarted(f"Ray's head is not up after {timeout}{self._head.log_tail()}")
             self._require_watcher()
             time.sleep(POLL_S)
-        self._say(f"head up {{after}} on {self._job.allocation.head}")
+        self._log(f"head up {{after}} on {self._config.allocation.head}")
         return heads[0]
 
-    def _wait_for_members(self, check: Callable[[], None]) -> None:
-        deadline = time.monotonic() + self._job.start_timeout_s
-        said, wanted = None, len(self._job.allocation.nodes)
-        while waiting := set(self._members) - {node.name for node in self.nodes()}:
+    def _wait_for_workers(self, check: Callable[[], None]) -> None:
+        deadline = time.monotonic() + self._config.start_timeout_s
+        logged, num_nodes = None, len(self._config.allocation.nodes)
+        while missing := set(self._workers) - {node.name for node in self.nodes()}:
             check()
-            if waiting != said:
-                self._say(f"{wanted - len(waiting)} of {wanted} nodes {{after}}; waiting for {_listed(waiting)}")
-                said = waiting
-            for name in sorted(waiting):
-                if failure := self._members[name].failure("before it had joined"):
+            if missing != logged:
+                joined = f"{num_nodes - len(missing)} of {num_nodes} nodes"
+                self._log(f"{joined} {{after}}; waiting for {', '.join(sorted(missing))}")
+                logged = missing
+            for name in sorted(missing):
+                if failure := self._workers[name].failure("before it had joined"):
                     raise RayNotStarted(failure)
             if time.monotonic() > deadline:
-                late = f"not joined after {self._job.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RayNotStarted(f"{_listed(waiting)} {late}{self._members[min(waiting)].log_tail()}")
+                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
+                tail = self._workers[min(missing)].log_tail()
+                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {timeout}{tail}")
             if failure := self._head.failure("while nodes joined"):
                 raise RayNotStarted(failure)
             self._require_watcher()
             time.sleep(POLL_S)
-        if self._members:
-            self._say(f"{wanted} of {wanted} nodes {{after}}")
-        else:  # nobody can be lost but the head
+        if self._workers:
+            self._log(f"{num_nodes} of {num_nodes} nodes {{after}}")
+        else:  # no node but the head can be lost
             stop(self._watcher, STOP_TIMEOUT_S)
 
     def _require_watcher(self) -> None:
-        """Raises RayNotStarted when the watcher has ended: it ends with the head, a little earlier."""
+        """Raise RayNotStarted if the watcher has ended, which it does shortly before the head."""
         if self._watcher.poll() is None:
             return
         end = time.monotonic() + HEAD_END_S
@@ -171,22 +175,18 @@ class RayCluster:
                 return
             time.sleep(POLL_S)
         failure = self._head.failure("before all nodes were up")
-        raise RayNotStarted(failure or f"cannot ask Ray's head for its nodes{self._head.log_tail()}")
+        raise RayNotStarted(failure or f"cannot read the nodes from Ray's head{self._head.log_tail()}")
 
     def _restart_watcher(self) -> None:
-        """For the control store of another start: the watcher ends with the one that it asked."""
+        """Watch the control store of another start, because the watcher ends with its control store."""
         stop(self._watcher, STOP_TIMEOUT_S)
         self._watcher = self._watch_nodes()
 
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
-        """Its errors go to the head's log."""
-        command = [*here("nodes"), f"127.0.0.1:{self._job.ports.control_store}"]
-        log_path = self._job.folder.log_path(self._job.allocation.head.name)
+        """Start nodes.py, whose errors go to the head's log."""
+        command = [*module_command("nodes"), f"127.0.0.1:{self._config.ports.control_store}"]
+        log_path = self._config.folder.log_path(self._config.allocation.head.name)
         with self._nodes_path.open("wb") as lines, log_path.open("ab") as log:
             return subprocess.Popen(
-                command, env=self._job.environment, stdin=subprocess.DEVNULL, stdout=lines, stderr=log
+                command, env=self._config.environment, stdin=subprocess.DEVNULL, stdout=lines, stderr=log
             )
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names))

@@ -1,7 +1,4 @@
-"""Ray on one node of the job: its process here (for other nodes an srun), its log, why it ended.
-
-Ending a process that this room has started: asked first, killed if it does not listen.
-"""
+"""Ray on one node of the job: its process (an srun for nodes other than the head's), its log, and why it ended."""
 
 import os
 import re
@@ -15,9 +12,15 @@ from pathlib import Path
 
 from raykd.cluster.subreaper import END_SIGNAL, NOTICE
 
+STOP_TIMEOUT_S = 10
+LOG_LINES = 15
+TERMINAL_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+STEP_ID = re.compile(r"^step=(\d+)$", re.MULTILINE)  # worker_node.py prints it
+RAY_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \S+\s+[A-Z]+ \S+ -- *")
+
 
 def stop(process: subprocess.Popen, timeout_s: float) -> None:
-    """SIGTERM, and SIGKILL when it still runs `timeout_s` later. Nothing happens to one that has ended."""
+    """Send SIGTERM to a process, and SIGKILL if it still runs `timeout_s` later."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -27,20 +30,13 @@ def stop(process: subprocess.Popen, timeout_s: float) -> None:
         process.wait()
 
 
-STOP_TIMEOUT_S = 10
-LOG_LINES = 15
-TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-STEP_ID = re.compile(r"^step=(\d+)$", re.MULTILINE)  # worker_node.py prints it
-RAY_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \S+\s+[A-Z]+ \S+ -- *")
-
-
-class RayStep:
-    """A running step. `name` is for messages: "Ray's head", "Ray on cn2"."""
+class RayProcess:
+    """The process that runs Ray on a node. name: for messages, such as "Ray's head" or "Ray on cn2"."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path, secret: str = ""
     ) -> None:
-        """`secret` is given to the command on its standard input: a command line and an environment can be read."""
+        """secret: written to the command's standard input, because others can read command lines and environments."""
         self.name = name
         self._log_path = log_path
         self._started = time.monotonic()
@@ -53,65 +49,64 @@ class RayStep:
         try:
             with self._process.stdin as pipe:
                 pipe.write(secret)
-        except BrokenPipeError:  # it has ended already, and `failure` says why
+        except BrokenPipeError:  # the process has ended already; `failure` returns the reason
             pass
 
     @property
     def age_s(self) -> float:
-        """Seconds since its start."""
         return time.monotonic() - self._started
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
     def failure(self, when: str) -> str:
-        """Why the step has ended (exit code, likely reason, the end of its log), or '' while it runs."""
+        """Return why the process ended (exit code, likely reason, end of the log), or '' while it runs."""
         if not self.has_ended():
             return ""
         code = self._process.returncode
         return f"{self.name} ended with exit code {code} after {self.age_s:.0f} s, {when}{self.log_tail()}"
 
     def log_tail(self) -> str:
-        """': reason' and the log's last lines."""
-        text = TERMINAL_COLOURS.sub("", self._log_path.read_text(errors="replace"))
+        """Return ': reason' and the log's last lines."""
+        text = TERMINAL_COLORS.sub("", self._log_path.read_text(errors="replace"))
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         return "\n    ".join([f": {likely_reason(lines)}", *lines[-LOG_LINES:]])
 
     def notices(self) -> list[str]:
-        """What subreaper.py has reported since the last call."""
+        """Return the lines that subreaper.py has printed for the job's output since the last call."""
         notices = self._notices()
         new = notices[self._num_notices :]
         self._num_notices = len(notices)
         return new
 
     def _notices(self) -> list[str]:
-        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]  # the last may be half written
+        lines = self._log_path.read_text(errors="replace").split("\n")[:-1]  # the last may be incomplete
         return [line.removeprefix(NOTICE) for line in lines if line.startswith(NOTICE)]
 
     def detach(self) -> str:
-        """Kill srun, which leaves its step running, and return the step's number, or '' where it is not known.
+        """Kill srun, which leaves its step running. Return the step's number, or '' if it is unknown.
 
-        At scancel, requeue and time limit Slurm sends SIGTERM to srun, which then kills its step at once, and training
-        could not be saved. srun's own child has to go first: it ends the step of a parent that is killed.
+        At scancel, requeue and the time limit Slurm sends SIGTERM to srun, which would then kill its step immediately,
+        before the training is saved. srun's child must be killed first: it ends the step if its parent is killed.
         """
-        found = STEP_ID.findall(self._log_path.read_text(errors="replace"))
-        if not found or self.has_ended():
+        step_ids = STEP_ID.findall(self._log_path.read_text(errors="replace"))
+        if not step_ids or self.has_ended():
             return ""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         for process in [*map(int, children.read_text().split()), self._process.pid]:
             with suppress(ProcessLookupError):  # it has just ended
                 os.kill(process, signal.SIGKILL)
         self._process.wait()
-        return found[-1]
+        return step_ids[-1]
 
-    def ask_to_end(self) -> None:
-        """Without waiting: steps on several nodes then end side by side."""
+    def request_end(self) -> None:
+        """Send END_SIGNAL without waiting, so that several nodes end concurrently."""
         if not self.has_ended():
             self._process.send_signal(END_SIGNAL)
 
     def stop(self) -> None:
-        """End it and all that Ray started there. One that is detached ends without the head."""
-        self.ask_to_end()
+        """End the process and everything that Ray started there. A detached step ends when the head does."""
+        self.request_end()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -119,9 +114,9 @@ class RayStep:
 
 
 def likely_reason(lines: Sequence[str]) -> str:
-    """The one line of a step's log that says why it ended: of Ray's if there is one, not of Slurm's."""
+    """Return the line of a log that most likely has the reason: one of Ray's if there is any, not one of Slurm's."""
     for line, following in pairwise(lines):
-        if "exited unexpectedly" in line:  # then Ray names the process, and prints pages of that one's log
+        if "exited unexpectedly" in line:  # Ray then prints the process, and many lines of its log
             return RAY_LOG_PREFIX.sub("", f"{line} {RAY_LOG_PREFIX.sub('', following)}")
-    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))] or lines
-    return RAY_LOG_PREFIX.sub("", own[-1].strip()) if own else "it printed nothing"
+    candidates = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))] or lines
+    return RAY_LOG_PREFIX.sub("", candidates[-1].strip()) if candidates else "the log is empty"

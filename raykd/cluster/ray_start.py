@@ -1,9 +1,8 @@
-"""The command lines that start Ray on a node of the job: `srun` to get there, `ray start` to run there.
+"""The command lines and the environment that start Ray on a node of the job.
 
-The head runs in the batch script itself, every other node in a step (`srun --overlap`) of its own, so that Slurm ends
-each with the job and the loss of a node ends no other.
-Not `ray symmetric-run`: that exits 0 when the head fails to start, and ends with a `ray stop` that takes other jobs'
-Ray down.
+The head runs in the batch script, and every other node in its own step (`srun --overlap`). So Slurm ends all of them
+with the job, and the loss of a node ends no other node. `ray symmetric-run` is not used: it exits with 0 if the head
+fails to start, and ends with a `ray stop` that ends the Ray of other jobs.
 """
 
 import os
@@ -11,34 +10,34 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from raykd.cluster.allocation import MEBIBYTE, Node, without_step_requests
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.private_ray import private_environment
 from raykd.cluster.ray_variables import without_ray
-from raykd.cluster.slurm import MEBIBYTE, Node, without_step_requests
 
-OBJECT_STORE_SHARE = 0.3  # of the job's memory: Ray's own default
+OBJECT_STORE_SHARE = 0.3  # of the job's memory, as by Ray's default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # switched off, it would still say that it is
-    "RAY_JOB_STOP_WAIT_TIME_S": "90",  # for one that is stopped to save; after 3 s it would be killed
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # if disabled, Ray would still report that they are disabled
+    "RAY_JOB_STOP_WAIT_TIME_S": "90",  # so that a stopped experiment can save; by default Ray kills it after 3 s
 }
 
-# For Ray's control store. A node that is silent for 3 x (3 + 5) s is lost; by Ray's own 5 x (3 + 10) s a run would
-# wait for it for a minute longer. On one node there is nothing to lose but a busy machine's patience.
+# For Ray's control store on several nodes: a node that does not answer for 3 x (3 + 5) s is lost. Ray's default is
+# 5 x (3 + 10) s, during which its runs would wait. On one node, short checks would only fail on a busy machine.
 _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_period_ms": "3000",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
 }
-# A node whose head is gone ends; by default it would wait a minute for it to come back.
+# A node ends when its head is lost; by default it would wait for a minute.
 WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
 
 def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
-    """`srun ...` onto `node` with all of the job's share there, as a step gets no more than it asks for.
+    """Return the `srun` that starts a step on `node` with all of the job's resources there.
 
     whole: False for a step that needs one CPU and no GPU.
     """
@@ -52,26 +51,26 @@ def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
 
 
 def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """`ray start --head ...`, to be run on `node`. `free_shm_bytes` caps the object store, which is in /dev/shm."""
+    """Return the `ray start --head` for `node`. free_shm_bytes: the limit of the object store, which is in /dev/shm."""
     return [
         *("ray", "start", "--head"),
         f"--port={ports.control_store}",
         f"--ray-client-server-port={ports.client_server}",
         f"--dashboard-port={ports.dashboard}",
         "--dashboard-host=127.0.0.1",
-        "--include-dashboard=true",  # said, a dashboard that cannot start fails the head
+        "--include-dashboard=true",  # explicit, so that the head fails if the dashboard cannot start
         *_shared_options(node, ports, folder, free_shm_bytes),
     ]
 
 
 def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """`ray start --address ...`, to be run on `node`."""
+    """Return the `ray start --address` for `node`."""
     return ["ray", "start", f"--address={address}", *_shared_options(node, ports, folder, free_shm_bytes)]
 
 
 def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
     return [
-        *("--disable-usage-stats", "--log-color=false"),  # not --block: subreaper.py watches Ray's processes
+        *("--disable-usage-stats", "--log-color=false"),  # no --block: subreaper.py watches Ray's processes
         f"--node-name={node.name}",
         f"--dashboard-agent-listen-port={ports.agent}",
         f"--temp-dir={folder.ray_path}",
@@ -82,7 +81,7 @@ def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes:
 
 
 def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
-    if node.memory_bytes is None:  # the whole node is the job's, and Ray measures it
+    if node.memory_bytes is None:  # the job has the whole node, and Ray reads its size
         return []
     share = min(int(node.memory_bytes * OBJECT_STORE_SHARE), int(free_shm_bytes * 0.9))
     object_store_bytes = max(share, MIN_OBJECT_STORE_BYTES)
@@ -93,22 +92,22 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 def ray_environment(
     environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
 ) -> dict[str, str]:
-    """The environment that Ray's processes and the driver share: the job's, without leftovers of another Ray or job.
+    """Return the environment of Ray's processes and the driver: the job's, without leftovers of another Ray or job.
 
-    root: the folder where `import raykd` works. data: the folder that data is staged to.
+    root: the folder from which raykd is imported. data: the folder with staged data.
     """
     shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
     staged = {"RAYKD_DATA": str(data)} if data else {}
-    own = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
-    return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | own | staged
+    private = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
+    return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | private | staged
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:
-    """What `ray.init()` needs to find the job's cluster; lines as they come, and no colours in a log file."""
+    """Return the driver's environment: `ray.init()` finds the cluster; output is unbuffered and without colors."""
     return dict(shared) | {"RAY_ADDRESS": address, "RAY_COLOR_PREFIX": "0", "PYTHONUNBUFFERED": "1"}
 
 
-def here(module: str) -> list[str]:
-    """This Python running `module`: the virtual environment is on a filesystem that all nodes see."""
+def module_command(module: str) -> list[str]:
+    """Return the command that runs a module of this package with this Python, which all nodes can read."""
     return [sys.executable, "-m", f"raykd.cluster.{module}"]

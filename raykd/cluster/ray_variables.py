@@ -1,13 +1,12 @@
-"""Which RAY_* variables of the user's shell reach Ray: none, except those that name a Ray of the user's own.
+"""The RAY_* variables of Ray's environment: which of the user's shell are kept, and raykd's settings for Ray.
 
-Ray reads dozens of them (addresses, tokens, hooks, headers, a namespace). One that is left over from another Ray sends
-requests, and the token with them, to another machine, or changes how an experiment runs. So every process that raykd
-starts gets an environment without them, and raykd sets what it needs.
+Ray reads dozens of RAY_* variables (addresses, tokens, hooks, headers, a namespace). A leftover of another Ray can send
+requests, and the token with them, to another machine, or change how an experiment runs. Every process that raykd starts
+therefore gets an environment without them, to which raykd adds what it needs. The user has three settings:
 
-RAY_ADDRESS=HOST:PORT     an experiment runs on that Ray; RAY_AUTH_* and RAY_TLS_* then say how to enter it
-RAYKD_RAY_<name>=value    Ray gets RAY_<name>=value: for a setting of Ray's that a site needs
-
-How long Ray may take to start, on one machine or on the nodes of a Slurm job.
+RAY_ADDRESS=HOST:PORT     run the experiment on that Ray; RAY_AUTH_* and RAY_TLS_* are then kept, to connect to it
+RAYKD_RAY_<name>=value    set RAY_<name>=value for Ray, if a site needs one of Ray's settings
+RAYKD_START_TIMEOUT_S=s   how long Ray may take to start, on one machine or on each node of a Slurm job
 """
 
 import math
@@ -18,16 +17,17 @@ from raykd.errors import ConfigError
 PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
-# What a driver needs to enter the Ray that RAY_ADDRESS names. Ray sets the last one for a submitted experiment.
-_ENTRY_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")
-_PLACES = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")
-_ENTRY = (ADDRESS, "RAY_USE_TLS", "RAY_COLOR_PREFIX", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on a busy shared filesystem
+# What a driver needs to connect to the Ray at RAY_ADDRESS. Ray sets the last one for a submitted experiment.
+_CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")
+_CONNECTION = (ADDRESS, "RAY_USE_TLS", "RAY_COLOR_PREFIX", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+_NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_* must not redirect requests
 
 
 def address_in(environ: Mapping[str, str]) -> str | None:
-    """HOST:PORT of the Ray that RAY_ADDRESS names; None when the command starts a private one.
+    """Return the HOST:PORT in RAY_ADDRESS, or None if the command starts a private Ray.
 
-    Raises: ConfigError for any other value: for 'auto' Ray would join any Ray of this machine, for others import a
+    Raises: ConfigError for any other value. For 'auto' Ray would join any Ray of this machine, and for others import a
     module.
     """
     address = environ.get(ADDRESS) or "local"
@@ -44,21 +44,25 @@ def address_in(environ: Mapping[str, str]) -> str | None:
 
 
 def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
-    """A copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set."""
+    """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set."""
     kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
     passed_on = {name.removeprefix("RAYKD_"): value for name, value in environ.items() if name.startswith(PASSED_ON)}
-    settings = {name: value for name, value in passed_on.items() if not name.startswith(_PLACES)}
+    settings = {name: value for name, value in passed_on.items() if not name.startswith(_NOT_PASSED_ON)}
     return kept | settings | proxy_exceptions(environ)
 
 
 def clear(environ: MutableMapping[str, str]) -> None:
-    """Remove RAY_* variables from `environ` in place, keeping those needed to enter the Ray that RAY_ADDRESS names.
+    """Remove RAY_* variables from `environ` in place, except those needed to connect to the Ray at RAY_ADDRESS.
 
     Raises: ConfigError as `address_in` does.
     """
     kept = without_ray(environ)
     if address := address_in(environ):
-        kept |= {name: value for name, value in environ.items() if name.startswith(_ENTRY_PREFIXES) or name in _ENTRY}
+        kept |= {
+            name: value
+            for name, value in environ.items()
+            if name.startswith(_CONNECTION_PREFIXES) or name in _CONNECTION
+        }
         kept |= proxy_exceptions(environ, address.rpartition(":")[0])
     for name in set(environ) - set(kept):
         del environ[name]
@@ -66,25 +70,23 @@ def clear(environ: MutableMapping[str, str]) -> None:
 
 
 def proxy_exceptions(environ: Mapping[str, str], *hosts: str) -> dict[str, str]:
-    """`no_proxy` and `NO_PROXY`, both with what either lists, this machine and `hosts`.
+    """Return `no_proxy` and `NO_PROXY`, both with the hosts that either lists, this machine and `hosts`.
 
-    Ray's clients send the token to its dashboard. Most programs read only one of the two variables.
+    Ray's clients send the token to its dashboard, and must not send it through a proxy. Most programs read only one of
+    the two variables.
     """
     listed = ",".join(environ.get(variable, "") for variable in ("no_proxy", "NO_PROXY")).split(",")
     names = dict.fromkeys(name for name in (*map(str.strip, listed), *LOOPBACK, *hosts) if name)
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))
 
 
-START_TIMEOUT_S = "180"  # 4 s on a local disk; a cold environment on a busy shared filesystem takes minutes
-
-
 def start_timeout_s(environ: Mapping[str, str]) -> float:
-    """RAYKD_START_TIMEOUT_S, 180 unless set. Raises ConfigError where it is not a positive number of seconds."""
+    """Return RAYKD_START_TIMEOUT_S, by default 180 s. Raises: ConfigError unless it is a positive number."""
     text = environ.get("RAYKD_START_TIMEOUT_S") or START_TIMEOUT_S
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise ConfigError(f"RAYKD_START_TIMEOUT_S is '{text}': expected seconds above 0, such as 180")
+        raise ConfigError(f"RAYKD_START_TIMEOUT_S = '{text}': must be a number of seconds greater than 0, such as 180")
     return seconds

@@ -1,64 +1,58 @@
-"""A job that was cut off before its time limit goes back into the queue, under its id, and goes on from its files."""
+"""Requeueing: an interrupted job returns to Slurm's queue under the same id and resumes from its files."""
 
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from raykd.cluster.slurm import Allocation
-from raykd.cluster.slurm_job import SCRIPT
+from raykd.cluster.allocation import Allocation
+from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError
 
-MAX_REQUEUES = "100"  # of a day each; a job that gets nowhere must end some time
-SCONTROL_TIMEOUT_S = 60
+MAX_REQUEUES = "100"  # of jobs of about a day; a job without progress must end eventually
 END_S = 60
-LINGER_S = 2  # a node refuses to start a job again within the second in which it has ended it
+LINGER_S = 2  # a node refuses to start a job again within the second in which it ended the job
 
 
 def max_requeues(environ: Mapping[str, str]) -> int:
-    """RAYKD_MAX_REQUEUES, 100 unless set; 0 for never. Raises: ConfigError when it is no whole number."""
+    """Return RAYKD_MAX_REQUEUES, by default 100; 0 disables requeueing. Raises: ConfigError for other values."""
     text = environ.get("RAYKD_MAX_REQUEUES") or MAX_REQUEUES
     if not text.isdecimal():
-        raise ConfigError(f"RAYKD_MAX_REQUEUES is '{text}': expected a whole number, 0 for never")
+        raise ConfigError(f"RAYKD_MAX_REQUEUES = '{text}': must be a whole number; 0 disables requeueing")
     return int(text)
 
 
-def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: str, say: Callable[[str], None]) -> bool:
-    """Ask Slurm to run this job again, and wait to be ended by it; where that cannot be, print the command to type.
+def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: str, log: Callable[[str], None]) -> bool:
+    """Have Slurm requeue this job and wait to be ended, or print the command that resubmits it.
 
-    words: the experiment and its arguments, as they were submitted. limit: how often a job may be requeued.
-    refusal: why the job must not be requeued, '' where it may. Returns whether Slurm runs the job again.
+    words: the experiment and its arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
+    must not be requeued, or ''. Return whether the job is requeued.
     """
     job_id = str(allocation.job_id)
-    why = refusal
-    if not why and allocation.restart_count >= limit:
-        why = f"it was requeued {allocation.restart_count} times (RAYKD_MAX_REQUEUES)"
-    if not why:
-        why = _refusal(["show", "job", "--oneliner", job_id], wanted="Requeue=1")
-    if not why:
-        say(f"cut off: requeueing job {job_id}, which goes on where it stopped; follow it with: squeue -j {job_id}")
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script, which has saved everything
-        why = _refusal(["requeue", job_id])
-        if not why:
+    reason = refusal
+    if not reason and allocation.restart_count >= limit:
+        reason = f"it was requeued {allocation.restart_count} times (RAYKD_MAX_REQUEUES)"
+    if not reason:
+        reason = _scontrol_failure(["show", "job", "--oneliner", job_id], required="Requeue=1")
+    if not reason:
+        log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
+        reason = _scontrol_failure(["requeue", job_id])
+        if not reason:
             signal.sigtimedwait([signal.SIGTERM], END_S)
             time.sleep(LINGER_S)
             return True
-    line = shlex.join(["sbatch", SCRIPT, *words])
-    say(f"cut off and not requeued: {why}; to go on: cd {shlex.quote(str(allocation.submit_dir))} && {line}")
+    command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *words])}"
+    log(f"interrupted and not requeued: {reason}; to resume: {command}")
     return False
 
 
-def _refusal(words: Sequence[str], wanted: str = "") -> str:
-    """Why `scontrol WORDS` did not do or say what is `wanted`; '' when it did."""
+def _scontrol_failure(words: Sequence[str], required: str = "") -> str:
+    """Run `scontrol WORDS` and return why it failed or did not print `required`; '' if all went well."""
     try:
-        done = subprocess.run(
-            ["scontrol", *words], capture_output=True, text=True, timeout=SCONTROL_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"scontrol does not answer ({error})"
-    if done.returncode:
-        return done.stderr.strip() or f"scontrol ended with {done.returncode}"
-    if wanted and wanted not in done.stdout.split():
-        return "the job, or this cluster, allows no requeue (sbatch --requeue)"
+        output = slurm_output(["scontrol", *words])
+    except SlurmError as error:
+        return str(error)
+    if required and required not in output.split():
+        return "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"
     return ""

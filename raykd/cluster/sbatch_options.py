@@ -1,10 +1,10 @@
-"""sbatch's options as the batch script can follow them.
+"""Translation of sbatch options into those that the batch script's own #SBATCH lines allow.
 
-The script's own lines request --gres, --mem and --cpus-per-task. Slurm ignores or refuses other ways to request the
-same: --gpus-per-node has no effect beside --gres, and --mem-per-cpu beside --mem is an error. The submit scripts
-translate them here.
+The script requests --gres, --mem and --cpus-per-task. Slurm ignores or refuses other ways to request the same:
+--gpus-per-node has no effect beside --gres, and --mem-per-cpu beside --mem is an error. The submit scripts translate
+their options here.
 
-    python -m raykd.cluster.sbatch_options [--without-gpus] -- OPTIONS...      prints the words, quoted for a shell
+    python -m raykd.cluster.sbatch_options [--without-gpus] -- OPTIONS...      prints the options, quoted for a shell
 """
 
 import re
@@ -14,27 +14,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.cluster.slurm_job import SCRIPT
+from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError
 
-# sbatch's short options that take a value, by their long names.
+# Long names of sbatch's short options that take a value.
 SHORT = {
     "A": "account", "a": "array", "b": "begin", "C": "constraint", "c": "cpus-per-task", "d": "dependency",
     "D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "i": "input", "J": "job-name", "L": "licenses",
     "m": "distribution", "M": "clusters", "n": "ntasks", "N": "nodes", "o": "output", "p": "partition", "q": "qos",
     "S": "core-spec", "t": "time", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
-GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")  # each replaces the ones before it
+GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")  # the last one wins
 REPLACED = (*GPU_OPTIONS, "mem", "mem-per-cpu", "mem-per-gpu", "cpus-per-task", "cpus-per-gpu")
-# Options that make no sense for a job on one CPU that uses no GPU.
-OF_GPUS = (*REPLACED, "gpus-per-socket", "gpu-bind", "gpu-freq", "nodes", "ntasks", "ntasks-per-node", "exclusive")
+# Options that --without-gpus drops, for a job on one CPU.
+DROPPED = (*REPLACED, "gpus-per-socket", "gpu-bind", "gpu-freq", "nodes", "ntasks", "ntasks-per-node", "exclusive")
 SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)  # MiB without a unit
 MEBIBYTES = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option by its long name ('' for one without), and the words that it was typed as."""
+    """An option with its long name ('' if it has none), its value, and the words as they were typed."""
 
     name: str
     value: str
@@ -42,9 +42,9 @@ class Option:
 
 
 def split(words: Sequence[str], only_options: bool = False) -> tuple[list[Option], list[str]]:
-    """The options at the beginning of `words`, and the words after them.
+    """Return the options at the beginning of `words`, and the words after them.
 
-    only_options: nothing follows the options, so that a long one may have its value in a word of its own.
+    only_options: nothing follows the options, so the value of a long option may be a separate word.
     """
     options, rest = [], list(words)
     while rest and rest[0].startswith("-"):
@@ -65,19 +65,19 @@ def split(words: Sequence[str], only_options: bool = False) -> tuple[list[Option
 
 
 def value_of(options: Sequence[Option], name: str) -> str:
-    """The value that counts, which is the last one; '' where there is none."""
+    """Return the last value of an option, which is the one that sbatch uses; '' if it was not typed."""
     return next((option.value for option in reversed(options) if option.name == name), "")
 
 
 def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[str]:
-    """The words for sbatch. `defaults` are the options of the script's own lines.
+    """Return the options for sbatch. defaults: the options of the script's #SBATCH lines.
 
-    Raises: ConfigError for a count or a size that is none, and for GPUs that cannot be divided among the nodes.
+    Raises: ConfigError for an invalid count or size, and for GPUs that cannot be divided among the nodes.
     """
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
     num_gpus = _gpus_in(gres if gres is not None else defaults.get("gres", "none"))
-    for name in ("cpus-per-gpu", "mem-per-gpu"):  # a job on no CPU, or with --mem=0, which is all of a node's memory
+    for name in ("cpus-per-gpu", "mem-per-gpu"):  # 0 CPUs, or --mem=0, which requests all of a node's memory
         if not num_gpus and (size := value_of(options, name)):
             raise ConfigError(f"--{name}={size}: the job has no GPU; request --cpus-per-task=N and --mem=8G instead")
     translated = [] if gres is None else [f"--gres={gres}"]
@@ -94,7 +94,7 @@ def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[st
 
 
 def _gres(options: Sequence[Option]) -> str | None:
-    """The value of --gres that means the same as the last of GPU_OPTIONS; None where none was typed."""
+    """Return the --gres that is equivalent to the last of GPU_OPTIONS; None if none was typed."""
     option = next((option for option in reversed(options) if option.name in GPU_OPTIONS), None)
     if option is None or option.name == "gres":
         return None if option is None else option.value
@@ -106,8 +106,8 @@ def _gres(options: Sequence[Option]) -> str | None:
     if option.name == "gpus":
         if count % nodes:
             raise ConfigError(
-                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request --gres=gpu:N, the "
-                "number for each node"
+                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request "
+                "--gres=gpu:N, where N is the number per node"
             )
         count //= nodes
     if option.name == "gpus-per-task":
@@ -127,22 +127,22 @@ def _number(option: str, text: str) -> int:
 
 
 def _mebibytes(option: str, text: str) -> float:
-    if not (found := SIZE.fullmatch(text)):
+    if not (match := SIZE.fullmatch(text)):
         raise ConfigError(f"{option}={text}: must be a size, such as 4G")
-    return int(found[1]) * MEBIBYTES[found[2].upper()]
+    return int(match[1]) * MEBIBYTES[match[2].upper()]
 
 
 def script_defaults() -> dict[str, str]:
-    """The options of the script's #SBATCH lines, by name."""
+    """Return the options of the script's #SBATCH lines by name."""
     return dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", Path(SCRIPT).read_text(), re.MULTILINE))
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the words for sbatch, quoted for a shell. Returns 2 after a mistake, which is printed as one line."""
+    """Print the options for sbatch, quoted for a shell. Return 2 after a mistake, which is printed as one line."""
     flags = list(words[: list(words).index("--")])
     options, _ = split(words[len(flags) + 1 :], only_options=True)
     if flags:  # --without-gpus
-        options = [option for option in options if option.name not in OF_GPUS]
+        options = [option for option in options if option.name not in DROPPED]
     try:
         print(shlex.join(translate(options, script_defaults())))
     except ConfigError as error:

@@ -1,9 +1,9 @@
-"""A job that names no experiment keeps its Ray for those that are sent to it: this runs in the driver's place.
+"""The driver of a job without an experiment: it keeps the job's Ray up for the experiments that users submit.
 
-    python -m raykd.cluster.serve JOB_ID LOGS        (boot.py does)
+    python -m raykd.cluster.serve JOB_ID LOGS        (run by boot.py)
 
-Tells of each experiment in the job's log, and leaves what it printed in LOGS-<name>.out. At the warning before the
-time limit it stops those that run, and ends: 75 when there were any, 0 when not.
+It reports each experiment in the job's log and copies its output to LOGS-<name>.out. At the warning before the time
+limit it stops all running experiments and ends: with exit code 75 if there were any, otherwise with 0.
 """
 
 import os
@@ -20,13 +20,13 @@ from raykd.errors import Interrupted, RaykdError
 
 POLL_S = 2.0
 STOPPING_POLL_S = 0.2
-COPY_LOGS_EVERY_S = 30.0  # Ray has them on the node, and they go with it
-PATIENCE_S = 60.0  # for a dashboard that does not answer; the experiments themselves do not need it
-STOPPING_PATIENCE_S = 15.0  # scancel ends the dashboard too, which is then started again
+COPY_LOGS_EVERY_S = 30.0  # Ray's copies on the node are removed with the job
+PATIENCE_S = 60.0  # with a dashboard that does not answer; the experiments do not need it
+STOPPING_PATIENCE_S = 15.0  # scancel also ends the dashboard, which is then started again
 
 
-class Keeper:
-    """`logs` is the beginning of the paths that logs are left at."""
+class Server:
+    """Reports and stops the experiments of a job. logs: the beginning of the paths of their logs."""
 
     def __init__(self, submissions: Submissions, logs: str) -> None:
         self._submissions, self._logs = submissions, logs
@@ -34,75 +34,75 @@ class Keeper:
         self._copied: dict[str, float] = {}
         self.stopped: set[str] = set()
 
-    def look(self) -> None:
-        """Tell what is new. Raises RaykdError when Ray does not answer."""
-        for found in self._submissions.all():
-            before = self._known.get(found.name)
+    def report_changes(self) -> None:
+        """Print what changed since the last call, and copy the logs. Raises: RaykdError if Ray does not answer."""
+        for submission in self._submissions.all():
+            name, before = submission.name, self._known.get(submission.name)
             if before is None:
-                _say(f"{found.name} came: {found.command}")
-            if found.is_over and not (before and before.is_over):
-                _say(f"{found.name} {found.how}{self._copy_log(found)}")
-            elif not found.is_over and time.monotonic() - self._copied.get(found.name, 0.0) > COPY_LOGS_EVERY_S:
-                self._copy_log(found)
-            self._known[found.name] = found
+                _print(f"{name} submitted: {submission.command}")
+            if submission.is_over and not (before and before.is_over):
+                _print(f"{name} {submission.outcome}; {self._copy_log(name)}")
+            elif not submission.is_over and time.monotonic() - self._copied.get(name, 0.0) > COPY_LOGS_EVERY_S:
+                self._copy_log(name)
+            self._known[name] = submission
 
-    def _copy_log(self, found: Submission) -> str:
-        """Where what it printed is now, or why it is not."""
-        path = Path(f"{self._logs}-{found.name}.out")
-        self._copied[found.name] = time.monotonic()
+    def _copy_log(self, name: str) -> str:
+        """Copy an experiment's output, and return where it is or why it is lost."""
+        path = Path(f"{self._logs}-{name}.out")
+        self._copied[name] = time.monotonic()
         try:
-            self._submissions.copy_log(found.name, path)
+            self._submissions.copy_log(name, path)
         except OSError as error:
-            return f"; what it printed is lost with the job: {error}"
-        return f"; what it printed is in {path}"
+            return f"its output will be lost with the job: {error}"
+        return f"its output is in {path}"
 
     @property
     def running(self) -> list[Submission]:
-        return [found for found in self._known.values() if not found.is_over]
+        return [submission for submission in self._known.values() if not submission.is_over]
 
     def stop_all(self) -> None:
-        """Ask those that run to save and end, once each; one that is about to begin is asked when it has begun."""
-        for found in self.running:
-            if found.name not in self.stopped and self._submissions.stop(found.name):
-                self.stopped.add(found.name)
+        """Ask every running experiment once to save and end. One that is still starting is asked at a later call."""
+        for submission in self.running:
+            if submission.name not in self.stopped and self._submissions.stop(submission.name):
+                self.stopped.add(submission.name)
 
 
-def keep(keeper: Keeper, stop: threading.Event) -> None:
-    """Until `stop` is set and what runs has ended. Raises RaykdError when Ray is silent for PATIENCE_S."""
+def serve(server: Server, stop: threading.Event) -> None:
+    """Serve until `stop` is set and all experiments have ended. Raises: RaykdError if Ray is silent for PATIENCE_S."""
     answered = time.monotonic()
     while True:
-        stopping = stop.wait(STOPPING_POLL_S if stop.is_set() else POLL_S)
+        is_stopping = stop.wait(STOPPING_POLL_S if stop.is_set() else POLL_S)
         try:
-            keeper.look()
-            if stopping:
-                keeper.stop_all()
-                if not keeper.running:
+            server.report_changes()
+            if is_stopping:
+                server.stop_all()
+                if not server.running:
                     return
             answered = time.monotonic()
         except RaykdError:
-            if time.monotonic() - answered > (STOPPING_PATIENCE_S if stopping else PATIENCE_S):
+            if time.monotonic() - answered > (STOPPING_PATIENCE_S if is_stopping else PATIENCE_S):
                 raise
 
 
 def main(words: Sequence[str]) -> int:
-    """Until SIGUSR2 or SIGTERM comes and what runs has ended."""
+    """Serve until SIGUSR2 or SIGTERM comes and all experiments have ended. Return the exit code."""
     stop = threading.Event()
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     job_id, logs = words
     try:
-        keeper = Keeper(Submissions(JobFolder(folder_path(int(job_id), os.environ))), logs)
-        _say(f"no experiment was named: this Ray is kept; send to it with: python -m raykd submit --job {job_id} FILE")
-        keep(keeper, stop)
+        server = Server(Submissions(JobFolder(folder_path(int(job_id), os.environ))), logs)
+        _print(f"ready for experiments; submit one with: python -m raykd submit --job {job_id} FILE [ARGS...]")
+        serve(server, stop)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return Interrupted.exit_code if stop.is_set() else error.exit_code
-    if keeper.stopped:
-        _say(f"stopped before the job's end: {', '.join(sorted(keeper.stopped))}; send them again to go on")
-    return Interrupted.exit_code if keeper.stopped else 0
+    if server.stopped:
+        _print(f"stopped before the job's end: {', '.join(sorted(server.stopped))}; submit them again to resume")
+    return Interrupted.exit_code if server.stopped else 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"raykd: {text}", flush=True)
 
 

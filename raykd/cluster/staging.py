@@ -1,8 +1,8 @@
-"""Code and data on a node's own scratch for as long as the job runs; results never go there.
+"""Copies of code and data on a node's scratch space for as long as the job runs. Results never go there.
 
-RAYKD_SCRATCH (slurm/site.sh takes TMPDIR) names a folder that every node has, on a disk of its own or a shared one;
-empty, nothing is staged. What is imported of raykd is then what it was at the job's start, or at its last requeue: edit
-on while the job runs. A job that keeps its Ray for experiments to come does not stage the code.
+RAYKD_SCRATCH (by default the job's TMPDIR, see slurm/site.sh) is a folder on every node, on a local or a shared disk;
+if it is empty, nothing is staged. A job imports the raykd of its start or of its last requeue, so users may edit the
+code while it runs. A job that accepts experiments does not stage the code.
 """
 
 import json
@@ -15,14 +15,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.cluster.allocation import Allocation
 from raykd.cluster.private_folders import claimed, remove_abandoned_below
-from raykd.cluster.slurm import Allocation
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 
 CODE = ("raykd", "experiments")
-# What `prefetch` lays down and the loader looks for. A folder of data may hold much else, which is linked: what an
-# experiment names of it is read where it lies, once for each process, and its decoded images lie with the results.
+# The data that `prefetch` downloads. Everything else in the data folder is linked and read in place, once per process;
+# its decoded images are stored with the results.
 DATA = (
     "cifar10",
     "cifar-10-batches-py",
@@ -38,7 +38,7 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Staging:
-    """folder: the same path on every node. repository, data: what it is filled from; None for not."""
+    """folder: the same path on every node. repository, data: the sources, or None if not staged."""
 
     folder: Path
     repository: Path | None
@@ -46,12 +46,12 @@ class Staging:
 
     @property
     def code_path(self) -> Path | None:
-        """Where `import raykd` works."""
+        """The folder from which raykd is imported."""
         return self.folder / "code" if self.repository else None
 
     @property
     def data_path(self) -> Path | None:
-        """For RAYKD_DATA."""
+        """The value of RAYKD_DATA."""
         return self.folder / "data" if self.data else None
 
     def __str__(self) -> str:
@@ -62,27 +62,26 @@ class Staging:
 
     @classmethod
     def from_json(cls, text: str) -> "Staging":
-        found = json.loads(text)
-        paths = {name: Path(found[name]) if name in found else None for name in ("repository", "data")}
-        return cls(Path(found["folder"]), **paths)
+        paths = {name: Path(path) for name, path in json.loads(text).items()}
+        return cls(paths["folder"], paths.get("repository"), paths.get("data"))
 
     @contextmanager
     def filled(self) -> Iterator[float]:
-        """Fill the folder here, give its megabytes, and remove it at the end. Raises ConfigError when it cannot be.
+        """Fill the folder, yield its size in megabytes, and remove it at the end. Raises: ConfigError if that fails.
 
-        On a disk that nodes share, the first fills and removes it, which is the head: it starts before the others.
+        On a shared disk the first node fills and removes it. That is the head, which starts before the workers.
         """
         with ExitStack() as claim:
             try:
-                self._remove_earlier()
+                self._remove_leftovers()
                 remove_abandoned_below(self.folder.parent)
-                if is_ours := not self._is_there():
+                if is_ours := not self._is_filled():
                     is_ours = self._fill(claim)
                 size = _bytes(self.folder)
             except OSError as error:
                 raise ConfigError(
                     f"cannot stage to {self.folder}: {error.strerror or error}; set RAYKD_SCRATCH to a folder with "
-                    "room, or to '' to stage nothing"
+                    "enough space, or to '' to stage nothing"
                 ) from error
             try:
                 yield size / MEGABYTE
@@ -90,47 +89,47 @@ class Staging:
                 if is_ours:
                     shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _remove_earlier(self) -> None:
-        """What runs of this job before its requeue have left on a node that was lost to them."""
+    def _remove_leftovers(self) -> None:
+        """Remove the folders that this job left on lost nodes before it was requeued."""
         stem, _, restarts = self.folder.name.rpartition("-")
         for number in range(int(restarts)):
             shutil.rmtree(self.folder.with_name(f"{stem}-{number}"), ignore_errors=True)
 
-    def _is_there(self) -> bool:
-        """Whether it is filled already; raises OSError when it may be somebody else's, whose code would run here."""
+    def _is_filled(self) -> bool:
+        """Return whether another node filled the folder. Raises: OSError if another user could have put code there."""
         try:
-            found = self.folder.lstat()
+            status = self.folder.lstat()
         except FileNotFoundError:
             return False
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise OSError(0, "it is there, and open to others than you")
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise OSError(0, "it already exists and is open to other users")
         return True
 
     def _fill(self, claim: ExitStack) -> bool:
-        """Fill it under another name, then rename it. Return whether this process's copy became the folder.
+        """Fill the folder under another name, then rename it. Return whether this process's copy became the folder.
 
-        claim: receives the mark that the folder is in use.
+        claim: receives the lock that marks the folder as in use.
         """
         code = [self.repository / name for name in CODE] if self.repository else []
         sources = [("code", path) for path in code] + [("data", path) for path in _data_in(self.data)]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
         if free < 1.1 * size:
-            raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, and {size / MEGABYTE:.0f} are wanted")
+            raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, but {size / MEGABYTE:.0f} MB are required")
         aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
         try:
             claim.enter_context(claimed(aside))
             for kind, source in sources:
                 (aside / kind).mkdir(exist_ok=True)
                 _copy(source, aside / kind / source.name)
-            for other in _others_in(self.data):
+            for other in _other_data_in(self.data):
                 (aside / "data" / other.name).symlink_to(other.resolve())
             if self.repository:
-                _keep_revision(self.repository / ".git", aside / "code" / ".git")
+                _write_revision(self.repository / ".git", aside / "code" / ".git")
             try:
                 aside.rename(self.folder)
             except OSError:
-                if self._is_there():
+                if self._is_filled():
                     return False
                 raise
             return True
@@ -139,7 +138,7 @@ class Staging:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Hidden files are an editor's: its locks are links that lead nowhere."""
+    """Copy a file or folder without hidden files, such as the locks of editors, which are broken links."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     else:
@@ -147,15 +146,15 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:
-    """What `environ` asks for; None where it names no scratch, or there is nothing to stage.
+    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage.
 
-    Another folder after each requeue.
+    The job has another folder after each requeue.
     """
     scratch = environ.get("RAYKD_SCRATCH")
     if not scratch:
         return None
     if not Path(scratch).is_absolute():
-        raise ConfigError(f"RAYKD_SCRATCH is '{scratch}': wants an absolute path, or '' to stage nothing")
+        raise ConfigError(f"RAYKD_SCRATCH = '{scratch}': must be an absolute path, or '' to stage nothing")
     name = f"rk-{os.getuid()}-{allocation.job_id}-files-{allocation.restart_count}"
     data: Path | None = allocation.submit_dir / (environ.get("RAYKD_DATA") or "data")
     data = data if _data_in(data) else None
@@ -167,7 +166,7 @@ def _data_in(folder: Path | None) -> list[Path]:
     return sorted(path for pattern in DATA for path in folder.glob(pattern)) if folder else []
 
 
-def _others_in(folder: Path | None) -> list[Path]:
+def _other_data_in(folder: Path | None) -> list[Path]:
     copied = _data_in(folder)
     return [path for path in sorted(folder.iterdir()) if path not in copied] if folder else []
 
@@ -178,8 +177,8 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _keep_revision(git: Path, target: Path) -> None:
-    """The commit alone, as a checkout without a branch has it: a run's record names it."""
+def _write_revision(git: Path, target: Path) -> None:
+    """Write only the commit, as in a checkout without a branch, because it is recorded in every run."""
     if revision := git_revision(git):
         target.mkdir()
         (target / "HEAD").write_text(revision + "\n")

@@ -1,9 +1,7 @@
-"""Experiments sent to a job's Ray while it runs: each a Ray job, which is a process on the head's node.
+"""Experiments that are submitted to a job's running Ray. Each is a Ray job, a process on the head's node.
 
-Ray is asked on that node only (jobs_api.py). What the experiments print is read from the node's disk, where Ray writes
-it: it may be large, and any bytes.
-
-The command line of an experiment: words that no shell sees.
+Ray is contacted only on that node (jobs_api.py). The experiments' output is read from the files that Ray writes there,
+because it may be large and contain any bytes.
 """
 
 import re
@@ -19,34 +17,35 @@ from typing import Any
 
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.jobs_api import JobsApi
-from raykd.cluster.ray_start import here
+from raykd.cluster.ray_start import module_command
+from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
-USAGE = "sbatch slurm/ray_cluster.slurm experiments/distill_cnn.py [ARGS...]"
-
-
-def experiment_command(words: Sequence[str], folder: Path) -> list[str]:
-    """`python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError when there is no such file."""
-    if not (folder / words[0]).is_file():
-        raise ConfigError(f"no experiment file '{words[0]}' in {folder}; submit with: {USAGE}")
-    return [sys.executable, *words]
-
-
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-MAX_STEM = 40  # of a name: letters of the experiment file's
+MAX_STEM = 40  # characters of the experiment file's name in a submission's name
 MAX_NAMES = 10_000
 POLL_S = 0.3
 
 
+def experiment_command(words: Sequence[str], folder: Path) -> list[str]:
+    """Return `python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError if the file does not exist."""
+    if not (folder / words[0]).is_file():
+        raise ConfigError(
+            f"experiment file '{words[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
+            "experiments/distill_cnn.py [ARGS...]"
+        )
+    return [sys.executable, *words]
+
+
 @dataclass(frozen=True)
 class Submission:
-    """One of them, as Ray knows it. exit_code: None while it runs, and where it was stopped or never began."""
+    """A submitted experiment. exit_code: None while it runs, and if it was stopped or never started."""
 
     name: str
     status: str  # PENDING, RUNNING, or one of ENDED
     command: str
     exit_code: int | None
-    began: float  # seconds since 1970
+    started: float  # seconds since 1970
     ended: float | None
     message: str = ""  # Ray's, one line
 
@@ -56,93 +55,98 @@ class Submission:
 
     @property
     def code(self) -> int:
-        """The experiment's exit code as a command's own: 75 where it was stopped, 1 where it never began."""
+        """The exit code for a command that follows the experiment: 75 if it was stopped, 1 if it never started."""
         if self.exit_code is None:
             return Interrupted.exit_code if self.status == "STOPPED" else RaykdError.exit_code
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
     @property
-    def how(self) -> str:
-        """'failed with exit code 3'."""
+    def outcome(self) -> str:
+        """The status in words, such as 'failed with exit code 3'."""
         if self.exit_code is not None:
             return f"{self.status.lower()} with exit code {self.exit_code}"
         return self.status.lower() + (f" ({self.message})" if self.status == "FAILED" and self.message else "")
 
     def __str__(self) -> str:
-        age = timedelta(seconds=round((self.ended or time.time()) - self.began))
-        return f"{self.name:<20} {self.how:<26} {age}  {self.command}"
+        age = timedelta(seconds=round((self.ended or time.time()) - self.started))
+        return f"{self.name:<20} {self.outcome:<26} {age}  {self.command}"
 
 
 class Submissions:
-    """Those of the job with `folder`, on this node. Calls raise RaykdError when Ray does not answer as it should."""
+    """The experiments of the job with `folder` on this node. Methods raise RaykdError if a request to Ray fails."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._logs = folder.ray_path / "session_latest" / "logs"
         self._ray = JobsApi(folder.facts()["dashboard"], folder.token())
 
     def all(self) -> list[Submission]:
-        """In the order in which they came."""
-        found = [_submission(details) for details in self._ray.list()]
-        return sorted(found, key=lambda submission: submission.began)
+        """Return all experiments in the order of their submission."""
+        return sorted(map(_submission, self._ray.list()), key=lambda submission: submission.started)
 
     def find(self, name: str) -> Submission:
-        """`name`, or the last one for ''. Raises ConfigError when it is not there."""
-        found = self.all()
-        if not found:
-            raise ConfigError("nothing was sent to this job yet; send with: python -m raykd submit FILE [ARGS...]")
+        """Return the experiment `name`, or the last one for ''. Raises: ConfigError if there is none."""
+        submissions = self.all()
+        if not submissions:
+            raise ConfigError(
+                "no experiment was submitted to this job yet; submit one with: python -m raykd submit FILE [ARGS...]"
+            )
         if not name:
-            return found[-1]
-        for submission in found:
+            return submissions[-1]
+        for submission in submissions:
             if submission.name == name:
                 return submission
-        raise ConfigError(f"no '{name}' was sent to this job; there are: {', '.join(s.name for s in found)}")
+        names = ", ".join(submission.name for submission in submissions)
+        raise ConfigError(f"no experiment '{name}' was submitted to this job; there are: {names}")
 
-    def send(self, words: Sequence[str], folder: Path) -> Submission:
-        """Run the experiment file and arguments `words` in `folder`. Raises ConfigError when there is no such file."""
+    def submit(self, words: Sequence[str], folder: Path) -> Submission:
+        """Run the experiment file and arguments `words` in `folder`. Raises: ConfigError if the file does not exist."""
         command = experiment_command(words, folder)
-        # Ray gives it to a shell: quoted, so that a word stays a word.
-        environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *here("unblocked")]
+        # Ray passes the entrypoint to a shell, so every word is quoted.
+        environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *module_command("unblocked")]
         entrypoint = f"cd {shlex.quote(str(folder))} && exec {shlex.join([*environment, *command])}"
-        stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)[:MAX_STEM]  # it becomes a file's name, and a word to type
+        stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)[:MAX_STEM]  # part of a file's name, and typed by users
         for number in range(1, MAX_NAMES):
             name = f"{stem}-{number}"
-            if any(found.name == name for found in self.all()):
+            if self._is_taken(name):
                 continue
             try:
                 self._ray.submit(name, entrypoint, {"command": shlex.join(words)})
             except RaykdError:
-                if not any(found.name == name for found in self.all()):  # else another took it at this moment
+                if not self._is_taken(name):  # otherwise another command took the name at this moment
                     raise
                 continue
             return self.find(name)
-        raise RaykdError(f"{MAX_NAMES} of {stem} were sent to this job; rename the file")
+        raise RaykdError(f"this job has {MAX_NAMES} experiments named {stem}; rename the file")
+
+    def _is_taken(self, name: str) -> bool:
+        return any(submission.name == name for submission in self.all())
 
     def stop(self, name: str) -> bool:
-        """Ask it to save and end, which takes a while; False where it has not yet begun, and cannot be asked."""
+        """Ask an experiment to save and end, which takes time. Return False if it has not started yet."""
         return self._ray.stop(name)
 
     def copy_log(self, name: str, target: Path) -> None:
-        """All that it has printed. Raises OSError where that cannot be written."""
+        """Copy all output until now to `target`. Raises: OSError if it cannot be written."""
         source = self._log(name)
         if source.is_file():
             shutil.copyfile(source, target)
 
-    def printed(self, name: str, follow: bool) -> Iterator[bytes]:
-        """What it has printed, and with `follow` what it prints until its end."""
+    def output(self, name: str, follow: bool) -> Iterator[bytes]:
+        """Yield an experiment's output, with `follow` until its end."""
         log = self._log(name)
         while follow and not log.is_file() and not self.find(name).is_over:
             time.sleep(POLL_S)
         if not log.is_file():
             return
         with log.open("rb") as file:
-            over = not follow
+            is_over = not follow
             while True:
-                if text := file.read(1 << 16):
-                    yield text
-                elif over:
+                if chunk := file.read(1 << 16):
+                    yield chunk
+                elif is_over:
                     return
                 else:
-                    over = self.find(name).is_over  # and then read what came until then
+                    is_over = self.find(name).is_over  # then read what was written before the end
                     time.sleep(POLL_S)
 
     def _log(self, name: str) -> Path:
@@ -155,7 +159,7 @@ def _submission(details: dict[str, Any]) -> Submission:
         status=details["status"],
         command=(details.get("metadata") or {}).get("command", details["entrypoint"]),
         exit_code=details.get("driver_exit_code"),
-        began=(details.get("start_time") or 0) / 1000,
+        started=(details.get("start_time") or 0) / 1000,
         ended=details["end_time"] / 1000 if details.get("end_time") else None,
         message=(details.get("message") or "").strip().partition("\n")[0],
     )

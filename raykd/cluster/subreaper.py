@@ -1,14 +1,14 @@
-"""Runs `ray start` on a node of the job, watches the processes that it leaves behind, and ends them all.
+"""Run `ray start` on a node of the job, supervise the processes that it starts, and end them all.
 
     python -m raykd.cluster.subreaper [--timeout=SECONDS] ray start --head ...
 
-`ray start` without --block exits when Ray is up, and Ray's processes become children of this one (a subreaper). The
-loss of the control store or the raylet ends the step. Any other of them, such as the dashboard, is started again.
-Ray's own --block would end Ray for any of them, and would leave agents behind.
+`ray start` without --block exits when Ray is up, and Ray's processes become children of this process (a subreaper). If
+the control store or the raylet is lost, this process ends. Any other process, such as the dashboard, is started again.
+With --block, Ray would end if any of them is lost, and would leave agents behind.
 
-SIGTERM does not end the step, and is blocked in Ray's processes: Slurm sends it to every process of the job when it
-preempts, requeues or cancels it, and training needs Ray to save. END_SIGNAL ends the step.
-Exit code: the command's when it fails, 1 when Ray is lost, 128 + number on a signal.
+SIGTERM does not end this process, and is blocked in Ray's processes: Slurm sends it to every process of the job when it
+preempts, requeues or cancels the job, and saving a training requires Ray. END_SIGNAL ends this process.
+Exit code: the command's if it fails, 1 if Ray is lost, 128 + number on a signal.
 """
 
 import ctypes
@@ -20,21 +20,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # prctl(2): a signal for this process when its parent ends
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans among our descendants become our children
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphaned descendants become children of this process
 
 END_SIGNAL = signal.SIGUSR1  # srun forwards it to the task; SIGTERM makes srun kill the step
-NOTICE = "raykd: "  # begins a line that belongs in the job's output
+NOTICE = "raykd: "  # the start of a line that is copied to the job's output
 _AWAITED = (END_SIGNAL, signal.SIGTERM, signal.SIGCHLD)
 POLL_S = 0.5
-ESSENTIAL = ("gcs_server", "raylet")  # the node is lost without them
-SLOW_START_S = 20.0  # `ray start` gives up after 30 s; what fails much sooner is not slow
-MAX_RESTARTS = 5  # of each of Ray's other processes
+ESSENTIAL = ("gcs_server", "raylet")  # without them the node is lost
+SLOW_START_S = 20.0  # `ray start` gives up after 30 s; a much earlier failure is no slow start
+MAX_RESTARTS = 5  # of each other process of Ray
 
 
 @dataclass(frozen=True)
 class _Process:
-    """One of Ray's processes, with what it takes to start it again."""
+    """One of Ray's processes, with the command and environment that start it again."""
 
     name: str
     command: list[str]
@@ -42,15 +42,16 @@ class _Process:
 
 
 def hold_signals() -> None:
-    """Let END_SIGNAL end this process by an exit that cleans up, and keep a SIGTERM until `main` runs."""
+    """Let END_SIGNAL end this process by an exit that cleans up, and hold back SIGTERM until `main` runs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     signal.signal(END_SIGNAL, lambda number, _: sys.exit(128 + number))
 
 
 def main(command: Sequence[str], timeout_s: float = 0.0, is_over: Callable[[], bool] = lambda: False) -> int:
-    """Run `command` and what it leaves behind, and return the exit code. For a process with no other children.
+    """Run `command`, supervise the processes that it leaves behind, and return the exit code.
 
-    timeout_s: how long a start that fails may be repeated. is_over: asked after SIGTERM whether to end.
+    The process must have no other children. timeout_s: how long a failing start may be repeated. is_over: called
+    repeatedly after a SIGTERM; whether to end.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -59,41 +60,42 @@ def main(command: Sequence[str], timeout_s: float = 0.0, is_over: Callable[[], b
     signal.signal(END_SIGNAL, signal.SIG_DFL)
     libc.prctl(PR_SET_PDEATHSIG, END_SIGNAL, 0, 0, 0)
     try:
-        return _Step(command, timeout_s, is_over).run()
+        return _Subreaper(command, timeout_s, is_over).run()
     finally:
         _kill_descendants()
 
 
-class _Step:
-    """The state of one step: the command that starts Ray, and the processes that it has left behind."""
+class _Subreaper:
+    """The command that starts Ray, and the processes that it left behind."""
 
     def __init__(self, command: Sequence[str], timeout_s: float, is_over: Callable[[], bool]) -> None:
         self._command, self._is_over = list(command), is_over
         self._deadline = time.monotonic() + timeout_s
         self._attempts = 0
-        self._warned = False
+        self._is_warned = False
         self._processes: dict[int, _Process] = {}
         self._restarts: dict[str, int] = {}
 
     def run(self) -> int:
-        """Return the exit code once the step has to end."""
+        """Return the exit code once this process has to end."""
         self._start()
         while True:
             if number := self._next_signal():
                 return 128 + number
             for process, status in _ended_children():
                 code = os.waitstatus_to_exitcode(status)
-                ended = self._starter_ended(code) if process == self._starter else self._child_ended(process, code)
-                if ended is not None:
-                    return ended
+                is_starter = process == self._starter
+                exit_code = self._starter_ended(code) if is_starter else self._child_ended(process, code)
+                if exit_code is not None:
+                    return exit_code
 
     def _next_signal(self) -> int:
-        """Wait a moment. Return the signal that ends the step, or 0."""
-        found = signal.sigtimedwait(_AWAITED, POLL_S)
-        if found is not None and found.si_signo == END_SIGNAL:
+        """Wait for at most POLL_S and return the signal that ends this process, or 0."""
+        received = signal.sigtimedwait(_AWAITED, POLL_S)
+        if received is not None and received.si_signo == END_SIGNAL:
             return END_SIGNAL
-        self._warned |= found is not None and found.si_signo == signal.SIGTERM
-        return signal.SIGTERM if self._warned and self._is_over() else 0
+        self._is_warned |= received is not None and received.si_signo == signal.SIGTERM
+        return signal.SIGTERM if self._is_warned and self._is_over() else 0
 
     def _start(self) -> None:
         self._attempts += 1
@@ -101,13 +103,13 @@ class _Step:
         self._starter = _spawn(self._command, os.environ)
 
     def _starter_ended(self, code: int) -> int | None:
-        """Return the exit code where the step ends with `ray start`, None where it continues."""
+        """Handle the end of `ray start`: return the exit code if this process ends too, otherwise None."""
         took_s = time.monotonic() - self._started
         self._processes = _ray_processes()
         is_running = any(process.name == "raylet" for process in self._processes.values())
         if code == 0:
             return None if is_running else 0
-        if is_running:  # `ray start` has a time limit of its own; the job's is the one that counts
+        if is_running:  # `ray start` has a shorter time limit than the job
             _notice(f"'ray start' gave up after {took_s:.0f} s while Ray was still starting; waiting for it")
             return None
         may_repeat = self._attempts == 1 or took_s >= SLOW_START_S
@@ -119,43 +121,43 @@ class _Step:
         return code if code > 0 else 128 - code
 
     def _child_ended(self, process: int, code: int) -> int | None:
-        """Return 1 where Ray cannot run without the process that ended, None where the step continues."""
+        """Handle the end of another child: return 1 if Ray cannot run without it, otherwise None."""
         ended = self._processes.pop(process, None)
-        if ended is None:  # an orphan of no importance: a worker's child, one of the dashboard's own processes
+        if ended is None:  # an unimportant orphan, such as a child of a worker or of the dashboard
             return None
-        how = f"{ended.name} [exit code={code}]"
+        description = f"{ended.name} [exit code={code}]"
         if ended.name in ESSENTIAL:
-            print(f"Some Ray subprocesses exited unexpectedly: {how}", flush=True)
+            print(f"Some Ray subprocesses exited unexpectedly: {description}", flush=True)
             return 1
         self._restarts[ended.name] = count = self._restarts.get(ended.name, 0) + 1
         if count > MAX_RESTARTS:
-            _notice(f"Ray's {how} ended again; training goes on without it")
+            _notice(f"Ray's {description} ended again; training continues without it")
             return None
-        _notice(f"Ray's {how} ended and is started again; training goes on")
+        _notice(f"Ray's {description} ended and is started again; training continues")
         self._processes[_spawn(ended.command, ended.environment, quiet=True)] = ended
         return None
 
 
 def _spawn(command: Sequence[str], environment: "os._Environ[str] | dict[str, str]", quiet: bool = False) -> int:
-    """Start a process in which SIGTERM alone is blocked, and return its pid. quiet: without its output."""
+    """Start a process in which only SIGTERM is blocked, and return its pid. quiet: discard its output."""
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)] if quiet else []
     return os.posix_spawnp(command[0], list(command), environment, file_actions=null, setsigmask=[signal.SIGTERM])
 
 
 def _ended_children() -> list[tuple[int, int]]:
-    """Pid and wait status of every child that has ended."""
-    found = []
+    """Return pid and wait status of every child that has ended."""
+    ended = []
     try:
         while (pair := os.waitpid(-1, os.WNOHANG))[0]:
-            found.append(pair)
-    except ChildProcessError:  # none is left
+            ended.append(pair)
+    except ChildProcessError:  # no child is left
         pass
-    return found
+    return ended
 
 
 def _ray_processes() -> dict[int, _Process]:
-    """The children of this process by pid, once `ray start` has left them behind."""
-    found = {}
+    """Return the children of this process by pid. `ray start` must have left them behind already."""
+    processes = {}
     for process in _children():
         folder = Path(f"/proc/{process}")
         try:
@@ -165,12 +167,12 @@ def _ray_processes() -> dict[int, _Process]:
             continue
         if command:
             environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-            found[process] = _Process(_name(command), command, environment)
-    return found
+            processes[process] = _Process(_name(command), command, environment)
+    return processes
 
 
 def _name(command: Sequence[str]) -> str:
-    """'raylet' of /venv/ray/raylet --x, 'dashboard.py' of python -u /venv/ray/dashboard.py --x."""
+    """Return 'raylet' for /venv/ray/raylet --x, and 'dashboard.py' for python -u /venv/ray/dashboard.py --x."""
     words = [word for word in command if not word.startswith("-")]
     is_python = Path(words[0]).name.startswith("python")
     return Path(words[min(is_python, len(words) - 1)]).name
@@ -181,13 +183,13 @@ def _children() -> list[int]:
 
 
 def _kill_descendants() -> None:
-    """Generation after generation: the children of those killed become ours."""
+    """Kill all descendants, generation by generation: orphans become children of this process."""
     try:
         while True:
             for process in _children():
                 os.kill(process, signal.SIGKILL)
             os.wait()
-    except ChildProcessError:  # none is left
+    except ChildProcessError:  # no child is left
         return
 
 

@@ -1,4 +1,4 @@
-"""Runs a command with SIGTERM unblocked, which Ray's processes and all that they start have blocked (subreaper.py).
+"""Run a command with SIGTERM unblocked. It is blocked in Ray's processes and all their children (subreaper.py).
 
 python -m raykd.cluster.unblocked python experiments/digits.py
 """

@@ -1,11 +1,11 @@
-"""A node's part of the job: its own private folder with the job's token, and in it Ray, joined to the head.
+"""Ray on a node other than the head's: makes the node's private folder, joins the head, and cleans up at the end.
 
     python -m raykd.cluster.worker_node NODE_JSON NODE_NUMBER JOB_ID HEAD:PORT TIMEOUT_S STAGING_JSON
 
-Runs under srun with the token on standard input, and first prints the number of its step.
+Runs under srun. It reads the job's token from standard input, and first prints the number of its step.
 
-Ends with Ray, and leaves nothing on the node. SIGTERM, which Slurm sends before it ends the job, ends it only once the
-head is gone: until then training may still be saved. Exit code: Ray's, 128 + number when a signal ended it.
+It ends with Ray and leaves nothing on the node. SIGTERM, which Slurm sends before it ends the job, ends it only once
+the head is gone: until then a training may still be saved. Exit code: Ray's, or 128 + number if a signal ended it.
 """
 
 import json
@@ -18,28 +18,31 @@ from contextlib import nullcontext
 from dataclasses import asdict
 
 from raykd.cluster import subreaper
+from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import private_environment
-from raykd.cluster.ray_start import WORKER_SETTINGS, here, srun, start_worker
-from raykd.cluster.slurm import Node
+from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
 from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError
 
-ANSWER_S = 3.0  # of a head that is there; one that is gone refuses at once
+ANSWER_S = 3.0  # time for a running head to accept a connection; one that is gone refuses it immediately
 
 
-def member_command(
+def worker_command(
     node: Node, node_number: int, job_id: int, address: str, staging: Staging | None, timeout_s: float = 0.0
 ) -> list[str]:
-    """What the head's node runs to have `node`, from 1 the `node_number`-th, join at `address` within `timeout_s`."""
-    staged = staging.to_json() if staging else ""
-    words = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staged]
-    return [*srun(node, f"ray-{node.name}"), *here("worker_node"), *words]
+    """Return the command by which `node` joins the head at `address` within `timeout_s`.
+
+    node_number: from 1; it distinguishes the private folders of nodes that share a /tmp.
+    """
+    staging_json = staging.to_json() if staging else ""
+    words = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
+    return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *words]
 
 
 def main(words: Sequence[str]) -> int:
-    """Join, stay until Ray or the job ends, and clean up."""
+    """Join the head, stay until Ray or the job ends, and clean up."""
     node, (node_number, job_id), address = Node(**json.loads(words[0])), map(int, words[1:3]), words[3]
     subreaper.hold_signals()
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
@@ -57,7 +60,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _answers(address: str) -> bool:
-    """Whether the head's control store, HOST:PORT, still accepts connections."""
+    """Return whether the head's control store, HOST:PORT, still accepts connections."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWER_S).close()

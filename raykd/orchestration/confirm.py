@@ -16,7 +16,7 @@ from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_compl
 from raykd.orchestration.run_queue import JobStatus, State
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
-from raykd.report.render.search_wording import words
+from raykd.report.search_wording import setting_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
 from raykd.store.codec import Fields, is_number, write_record
@@ -76,7 +76,7 @@ def confirm(
     raise_for(_unexplained(ended, store))
     row = _write(command, candidates)
     who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
-    command.log(f"confirmed: {who}, {words(row['setting'])}")
+    command.log(f"confirmed: {who}, {setting_in_words(row['setting'])}")
     return row["setting"]
 
 

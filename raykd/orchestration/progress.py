@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raykd.orchestration.run_queue import JobStatus, State
+from raykd.report.wording import duration
 
 LOG_EVERY_S = 15.0  # the shortest time between two lines of one run in a log; it grows with the command's duration
 
@@ -157,16 +158,6 @@ def seconds_left(status: JobStatus) -> float:
     # After a single epoch in this command, only the run's total time is known.
     pace = (last.seconds - first.seconds) / seen if seen else last.seconds / (last.epoch + 1)
     return pace * (last.epochs - last.epoch - 1)
-
-
-def duration(seconds: float) -> str:
-    """Return a short text: '8 s', '4m10s', '3h05m'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole // 60 % 60:02d}m"
 
 
 def _table(statuses: Iterable[JobStatus]) -> Table:

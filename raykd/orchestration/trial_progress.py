@@ -9,9 +9,10 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.table import Table
 
-from raykd.orchestration.progress import LiveTable, duration
+from raykd.orchestration.progress import LiveTable
 from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, OUTSIDE, SETTING
-from raykd.report.render.search_wording import UNITS, in_units, number, short, words
+from raykd.report.search_wording import field_name, format_value, setting_in_words, value_in_units, values_in_units
+from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.study import Trial
 
@@ -79,7 +80,7 @@ class TrialProgress(LiveTable, Callback):
         self._end(shown)
 
     def _end(self, shown: _Shown) -> None:
-        result, name = shown.result, f"trial {shown.number}  {words(shown.setting)}"
+        result, name = shown.result, f"trial {shown.number}  {setting_in_words(shown.setting)}"
         if OUTSIDE in result:
             self.log(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
             return
@@ -93,7 +94,7 @@ class TrialProgress(LiveTable, Callback):
             self.log(f"{name}  failed: {result[FAILED]}{self._summary()}")
             return
         values = tuple(result[metric] for metric in self._search.metrics)
-        figures = ", ".join(in_units(self._search, values))
+        figures = ", ".join(values_in_units(self._search, values))
         if state == "stopped":
             self.log(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
             return
@@ -116,26 +117,27 @@ class TrialProgress(LiveTable, Callback):
 
     def _line(self, shown: _Shown) -> str:
         result, metric = shown.result, self._search.metrics[0]
-        value = UNITS[metric].format(result[metric])
+        value = value_in_units(metric, result[metric])
         return (
-            f"trial {shown.number}  {words(shown.setting)}  epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  "
+            f"trial {shown.number}  {setting_in_words(shown.setting)}  "
+            f"epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  "
             f"{metric} {value}  {result['images_per_s']:,.0f} images/s"
         )
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         paths, metric = list(self._search.space), self._search.metrics[0]
-        for column in ("trial", *(short(path) for path in paths), "epoch", metric, "images/s"):
+        for column in ("trial", *(field_name(path) for path in paths), "epoch", metric, "images/s"):
             table.add_column(column, justify="right", no_wrap=True)
         for shown in self._running.values():
-            setting = [number(shown.setting[path]) for path in paths]
+            setting = [format_value(shown.setting[path]) for path in paths]
             result = shown.result
             if EPOCHS_DONE in result:
-                progress = [f"{result[EPOCHS_DONE]}/{result[EPOCHS]}", UNITS[metric].format(result[metric])]
+                progress = [f"{result[EPOCHS_DONE]}/{result[EPOCHS]}", value_in_units(metric, result[metric])]
                 table.add_row(str(shown.number), *setting, *progress, f"{result['images_per_s']:,.0f}")
             else:
                 table.add_row(str(shown.number), *setting, "starting")
         counts = ", ".join(f"{count} {state}" for state, count in self._num_ended.items() if count)
-        best = f"; best {UNITS[metric].format(self._best[1][0])}, trial {self._best[0]}" if self._best else ""
+        best = f"; best {value_in_units(metric, self._best[1][0])}, trial {self._best[0]}" if self._best else ""
         table.caption = f"{counts or 'none ended'}, of {self._search.num_trials}{best}"
         return table

@@ -1,50 +1,39 @@
-"""How numbers read on the page and in the terminal: rounded to what their origin supports, with units."""
+"""How the report and the progress lines write numbers: rounded to what the data supports, with units."""
 
 import re
 
-from raykd.errors import plural
+from raykd.errors import flattened, plural
 from raykd.report.stats.significance import LEVEL, fewest_pairs
 from raykd.report.stats.statistics import PairedGain, Spread
+from raykd.store.records import Costs
 
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
-def percent(spread: Spread | None) -> str:
-    """'87.42 ± 0.21': mean and standard deviation in percent; two digits, as 10,000 images resolve 0.01."""
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.2f}" + ("" if spread.std is None else f" ± {spread.std:.2f}")
-
-
-def rounded(spread: Spread | None, digits: int) -> str:
-    """'0.4127 ± 0.0034': mean and standard deviation with so many digits behind the point."""
+def mean_std(spread: Spread | None, digits: int = 2) -> str:
+    """Return '87.42 ± 0.21': mean and standard deviation; of a percentage, 10,000 images resolve two decimals."""
     if spread is None:
         return "-"
     return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
 
 
-def points(value: float) -> str:
-    """'+1.23' or '-0.40': percentage points with their sign."""
-    return f"{value:+.2f}"
+def signed(value: float, digits: int = 2) -> str:
+    """Return '+1.23' or '-0.40', such as percentage points."""
+    return f"{value:+.{digits}f}"
 
 
-def interval(gain: PairedGain) -> str:
-    """'[+0.61, +2.04]', or '' of one pair and of equal ones."""
-    return "" if gain.interval is None else f"[{points(gain.interval[0])}, {points(gain.interval[1])}]"
+def interval(gain: PairedGain, digits: int = 2) -> str:
+    """Return '[+0.61, +2.04]', or '' where the gain has no interval."""
+    return "" if gain.interval is None else f"[{', '.join(signed(end, digits) for end in gain.interval)}]"
 
 
-def gain(found: PairedGain | None, digits: int = 2) -> str:
-    """'+2.65 [+2.11, +3.18]': the mean and its interval, which one pair and equal ones do not have."""
-    if found is None:
-        return "-"
-    mean = f"{found.spread.mean:+.{digits}f}"
-    if found.interval is None:
-        return mean
-    return f"{mean} [{found.interval[0]:+.{digits}f}, {found.interval[1]:+.{digits}f}]"
+def gain(gain: PairedGain | None, digits: int = 2) -> str:
+    """Return '+2.65 [+2.11, +3.18]': the mean, and its interval if there is one."""
+    return "-" if gain is None else f"{signed(gain.spread.mean, digits)} {interval(gain, digits)}".rstrip()
 
 
 def parameters(count: int | None) -> str:
-    """'11.17 M', '78.0 k' or '512'."""
+    """Return '11.17 M', '78.0 k' or '512'."""
     if count is None:
         return "-"
     if count >= 1e6:
@@ -53,23 +42,23 @@ def parameters(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """'41.2 s', '12 min 05 s' or '3 h 07 min'."""
+    """Return a short text: '41.2 s', '12 min 05 s' or '3 h 07 min'."""
     if seconds is None:
         return "-"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
+    if round(seconds) < 3600:
         return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
 def times(ratio: float | None) -> str:
-    """'1.25 x'."""
+    """Return '1.25 x'."""
     return "-" if ratio is None else f"{ratio:.2f} x"
 
 
 def energy(joules: float | None) -> str:
-    """'812 J', '41.2 kJ' or '2.50 kWh'."""
+    """Return '812 J', '41.2 kJ' or '2.50 kWh'."""
     if joules is None:
         return "-"
     if joules >= 3.6e6:
@@ -77,37 +66,43 @@ def energy(joules: float | None) -> str:
     return f"{joules / 1e3:.1f} kJ" if joules >= 1e3 else f"{joules:.0f} J"
 
 
+def device(costs: Costs) -> str:
+    """Return 'NVIDIA H100, bf16' or 'a processor, fp32, 2 threads', to compare latencies of one device only."""
+    threads = f", {plural(costs.threads, 'thread')}" if costs.threads else ""
+    return f"{flattened(costs.device)}, {costs.precision}{threads}"
+
+
 def p_value(p: float | None) -> str:
-    """'0.25', '0.016' or '<0.001'; with a digit more where rounding would take it over 0.05: '0.0496'."""
+    """Return '0.25', '0.016' or '<0.001'; with more digits where rounding would cross 0.05: '0.0496'."""
     if p is None:
         return "-"
     if p < 0.001:
         return "<0.001"
-    rounded_to = (f"{p:.{digits}g}" for digits in range(2, 18))
-    return next(text for text in rounded_to if (float(text) < LEVEL) == (p < LEVEL))
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) < LEVEL) == (p < LEVEL))
 
 
 def exact_tests(gain: PairedGain) -> str:
-    """The two exact tests of a gain over seeds, and how small their p-values could have been."""
-    found = f"sign p = {p_value(gain.sign_test_p)}"
+    """Return both exact tests of a gain over seeds, and the smallest p-value that so many seeds allow."""
+    tests = f"sign p = {p_value(gain.sign_test_p)}"
     if gain.permutation_p is not None:
-        found += f", permutation p = {p_value(gain.permutation_p)}"
+        tests += f", permutation p = {p_value(gain.permutation_p)}"
     possible = f"the smallest possible at n = {len(gain.pairs)} is {p_value(gain.smallest_p)}"
     if gain.smallest_p >= LEVEL:
-        possible += f", whatever the gains: {LEVEL:g} takes {fewest_pairs()} seeds"
-    return f"exact tests, two-sided: {found}; {possible}".replace("= <", "< ")
+        possible += f", whatever the gains: {LEVEL:g} requires {fewest_pairs()} seeds"
+    return f"exact tests, two-sided: {tests}; {possible}".replace("= <", "< ")
 
 
-def in_favour(gain: PairedGain, of: str = "distilling") -> str:
-    """'2 of 3 seeds in favour of distilling'."""
-    return f"{gain.num_in_favour} of {plural(len(gain.pairs), 'seed')} in favour of {of}"
+def in_favor(gain: PairedGain, of: str = "distillation") -> str:
+    """Return '2 of 3 seeds in favor of distillation'."""
+    return f"{gain.num_in_favor} of {plural(len(gain.pairs), 'seed')} in favor of {of}"
 
 
 def capital(text: str) -> str:
-    """`text` with its first letter large, and the others as they are: 'Exact tests say ... p = 0.25'."""
+    """Return `text` with its first letter in upper case and all others unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def unbroken(text: str) -> str:
-    """`text` in which no line ends between a number and its sign: 'n = 3', '88.57 ± 0.31 %'."""
+    """Return `text` with no-break spaces between numbers and their signs: 'n = 3', '88.57 ± 0.31 %'."""
     return _BEFORE_A_SIGN.sub("\N{NO-BREAK SPACE}", text)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.slurm import MEBIBYTE, Allocation, Node, read_allocation
+from raykd.cluster.allocation import MEBIBYTE, Allocation, Node, read_allocation
 from raykd.errors import ConfigError
 
 ENVIRON = {
@@ -59,7 +59,7 @@ def test_missing_variable_is_named_with_the_command_to_type(variable: str) -> No
 
 
 def test_value_that_is_no_number_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE is '8\(x2\)': expected a whole number"):
+    with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE = '8\(x2\)': must be a whole number"):
         read_allocation(ENVIRON | {"SLURM_CPUS_ON_NODE": "8(x2)"})
 
 
@@ -97,21 +97,21 @@ def test_total_of_gpus_that_is_the_same_on_each_node_is_taken(total: str) -> Non
 
 
 def test_total_of_gpus_that_differs_between_nodes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_GPUS is 5 over 3 nodes, 2 of them here.*--gres=gpu:N instead"):
+    with pytest.raises(ConfigError, match=r"^SLURM_GPUS = 5: 3 nodes, 2 of the GPUs on this one.*--gres=gpu:N instead"):
         read_allocation(SEVERAL | {"SLURM_GPUS": "5"}, three)
 
 
 @pytest.mark.parametrize("counts", ["8(x2)", "8(x4)", "8"])
 def test_counts_of_cpus_for_other_nodes_are_refused(counts: str) -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES is 3, but "):
+    with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES = 3: "):
         read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": counts}, three)
 
 
 def test_counts_of_cpus_that_are_none_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_JOB_CPUS_PER_NODE is 'eight'"):
+    with pytest.raises(ConfigError, match=r"^SLURM_JOB_CPUS_PER_NODE = 'eight'"):
         read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": "eight"}, three)
 
 
 def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_MEM_PER_NODE is 512: 512 MiB .* 2048 .*--mem=8G"):
+    with pytest.raises(ConfigError, match=r"^SLURM_MEM_PER_NODE = 512: 512 MiB .* 2048 .*--mem=8G"):
         read_allocation(ENVIRON | {"SLURM_MEM_PER_NODE": "512"})

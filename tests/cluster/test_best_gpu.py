@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from testbed import Testbed
 
-from raykd.cluster.best_gpu import GpuType, choose, main, place_of, read_types
+from raykd.cluster.best_gpu import GpuType, choose, main, rank_of, read_types
 from raykd.errors import ConfigError
 
 RANK = ["h200", "h100", "a100", "v100"]
@@ -22,14 +22,14 @@ cpu1           |idle                |(null)              |gpu:0               |
 
 
 def test_free_gpus_are_those_of_nodes_that_take_jobs() -> None:
-    found = {gpu.name: (gpu.num_free, gpu.num_all) for gpu in read_types(SINFO)}
+    found = {gpu.name: (gpu.num_free, gpu.num_total) for gpu in read_types(SINFO)}
     assert found == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
 def test_best_type_that_is_free_is_chosen_and_why_is_said() -> None:
     gres, why = choose(read_types(SINFO), RANK)
     assert gres == "gpu:h100:1"
-    assert why == "h100 is the best of what is free (h100 1 of 8 free, a100 8 of 16 free, v100 2 of 2 free)"
+    assert why == "h100 is the best free type (h100 1 of 8 free, a100 8 of 16 free, v100 2 of 2 free)"
 
 
 def test_better_type_that_is_taken_is_passed_over() -> None:
@@ -70,7 +70,7 @@ def test_gpus_without_a_type_are_asked_for_without_one() -> None:
 )
 def test_type_that_slurm_detected_has_the_place_of_its_gpu(name: str, ranked: str | None) -> None:
     rank = ["h200", "h100", "a100", "l40s", "rtx6000", "v100", "rtx8000", "t4"]
-    assert place_of(name, rank) == (len(rank) if ranked is None else rank.index(ranked))
+    assert rank_of(name, rank) == (len(rank) if ranked is None else rank.index(ranked))
 
 
 def test_detected_type_is_asked_for_by_its_whole_name() -> None:
@@ -126,16 +126,19 @@ def test_users_own_options_are_followed(sinfo: Path, typed: list[str], wanted: l
 
 
 def test_partition_without_gpus_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no GPUs; name another"):
+    with pytest.raises(ConfigError, match="has no GPUs; set another"):
         choose(read_types("cpu1|idle|(null)|gpu:0|\n"), RANK)
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--dry-run"], "no experiment named"),
-        (["no/such.py"], "no experiment file 'no/such.py'"),
-        (["--time", "1:00:00", "x.py"], "no experiment file '1:00:00'; sbatch's options are written --time=1:00:00"),
+        (["--dry-run"], "no experiment file; usage: "),
+        (["no/such.py"], "experiment file 'no/such.py' does not exist"),
+        (
+            ["--time", "1:00:00", "x.py"],
+            "experiment file '1:00:00' does not exist; write sbatch's options with '='",
+        ),
     ],
 )
 def test_mistake_is_one_line_before_slurm_is_asked(words: list[str], part: str, capsys) -> None:
@@ -158,7 +161,7 @@ def test_job_goes_to_the_best_free_gpu_of_a_real_partition(slurm: Testbed, repos
         slurm.run(["scancel", str(holder)])
         slurm.wait(holder, timeout_s=20)
     why, command = said.splitlines()[-2:]
-    assert why == "raykd: a100 is the best of what is free (h100 0 of 4 free, a100 2 of 2 free)"
+    assert why == "raykd: a100 is the best free type (h100 0 of 4 free, a100 2 of 2 free)"
     words = shlex.split(command)
     assert words[:4] == ["sbatch", "--partition=markov_gpu", "--gres=gpu:a100:1", "--time=5:00"]
     assert words[4:] == ["slurm/ray_cluster.slurm", str(experiment), "a b"]

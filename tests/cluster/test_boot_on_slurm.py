@@ -153,7 +153,7 @@ def test_job_leaves_nothing_in_tmp_and_what_a_killed_one_left_goes_with_the_next
 def test_missing_experiment_fails_at_once_with_one_line(slurm: Testbed, repository: Path) -> None:
     job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
     assert job.exit_code == 2
-    assert job.output.startswith("raykd: no experiment file 'experiments/no such.py' in ")
+    assert job.output.startswith("raykd: experiment file 'experiments/no such.py' does not exist in ")
     assert job.output.count("\n") == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from testbed import Testbed
 
 from raykd.cluster import doctor
-from raykd.cluster.doctor import Finding, Places, examine, torch_finding
+from raykd.cluster.doctor import Finding, Folders, examine, torch_finding
 from raykd.data.load import list_datasets
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
@@ -18,23 +18,29 @@ NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
 
 
 @pytest.mark.parametrize(
-    ("cuda", "sees_gpu", "drivers", "verdict", "part"),
+    ("cuda", "has_gpu", "drivers", "verdict", "part"),
     [
-        ("13.2", True, NEWER, "ok", "uses the GPU"),
-        ("12.6", False, [], "ok", "no GPU to try it on"),
-        ("13.2", False, H100, "bad", f"driver 535.104.05 is of CUDA 12: make env VENV={sys.prefix} 'TORCH=torch<2.11'"),
+        ("13.2", True, NEWER, "ok", "can use the GPU"),
+        ("12.6", False, [], "ok", "there is no GPU to test"),
+        (
+            "13.2",
+            False,
+            H100,
+            "bad",
+            f"535.104.05 supports CUDA 12 only: make env VENV={sys.prefix} 'TORCH=torch<2.11'",
+        ),
         ("13.2", False, NEWER, "bad", "CUDA_VISIBLE_DEVICES"),
         ("12.6", False, H100, "bad", "--gres=gpu:1"),
         (None, False, H100, "bad", f"make env VENV={sys.prefix} TORCH=torch"),
     ],
 )
-def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, sees_gpu, drivers, verdict, part) -> None:
-    finding = torch_finding("2.15.0", cuda, sees_gpu, drivers)
+def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, has_gpu, drivers, verdict, part) -> None:
+    finding = torch_finding("2.15.0", cuda, has_gpu, drivers)
     assert finding.verdict == verdict and part in str(finding)
 
 
 @pytest.mark.parametrize(
-    ("capability", "built_for", "foreign"),
+    ("capability", "built_for", "unsupported"),
     [
         ((8, 6), ["sm_75", "sm_80", "sm_90"], None),
         ((7, 0), ["sm_75", "sm_80", "sm_90"], "sm_70"),
@@ -44,53 +50,53 @@ def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, sees_gpu, 
         ((8, 0), ["sm_86"], "sm_80"),
     ],
 )
-def test_gpu_that_torch_has_no_code_for_is_known(capability, built_for, foreign) -> None:
-    assert doctor.foreign_gpu(capability, built_for) == foreign
+def test_gpu_that_torch_has_no_code_for_is_known(capability, built_for, unsupported) -> None:
+    assert doctor.unsupported_gpu(capability, built_for) == unsupported
 
 
-@pytest.mark.parametrize(("foreign", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
-def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(foreign, torch) -> None:
-    finding = torch_finding("2.15.0", "13.2", True, NEWER, foreign)
+@pytest.mark.parametrize(("unsupported", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
+def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(unsupported, torch) -> None:
+    finding = torch_finding("2.15.0", "13.2", True, NEWER, unsupported)
     assert finding.verdict == "bad" and finding.remedy.endswith(f"'TORCH={torch}'")
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def folders(tmp_path: Path) -> Folders:
     data = tmp_path / "data"
-    return Places(tmp_path / "results", data, data / "weights", lambda: list_datasets(data))
+    return Folders(tmp_path / "results", data, data / "weights", lambda: list_datasets(data))
 
 
-def bad(places: Places) -> dict[str, Finding]:
+def bad(folders: Folders) -> dict[str, Finding]:
     """By subject."""
-    return {finding.subject: finding for finding in examine(places) if finding.verdict == "bad"}
+    return {finding.subject: finding for finding in examine(folders) if finding.verdict == "bad"}
 
 
-def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(places: Places, tmp_path: Path, monkeypatch) -> None:
+def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(folders: Folders, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAYKD_TMP", "/tmp/" + "long/" * 12)
-    found = bad(places)
+    found = bad(folders)
     assert {"data", "tmp"} <= set(found) and all(finding.remedy for finding in found.values())
     assert "prefetch" in found["data"].remedy
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_persons_own_data_are_data_too_and_named(places: Places) -> None:
+def test_a_persons_own_data_are_data_too_and_named(folders: Folders) -> None:
     for part in ("train", "test"):
-        (places.data / "flowers" / part / "rose").mkdir(parents=True)
-    found = next(finding for finding in examine(places) if finding.subject == "data")
-    assert (found.verdict, found.text) == ("ok", f"folder:flowers in {places.data}")
+        (folders.data / "flowers" / part / "rose").mkdir(parents=True)
+    found = next(finding for finding in examine(folders) if finding.subject == "data")
+    assert (found.verdict, found.text) == ("ok", f"folder:flowers in {folders.data}")
 
 
-def test_results_without_locks_are_bad(places: Places, monkeypatch) -> None:
+def test_results_without_locks_are_bad(folders: Folders, monkeypatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert "-o flock" in bad(places)["results"].remedy
+    assert "-o flock" in bad(folders)["results"].remedy
 
 
-def test_full_disk_is_bad(places: Places, monkeypatch) -> None:
+def test_full_disk_is_bad(folders: Folders, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
-    assert "free some" in bad(places)["results"].remedy
+    assert "free at least" in bad(folders)["results"].remedy
 
 
 @pytest.fixture
@@ -123,8 +129,8 @@ def test_every_kind_of_node_of_the_partition_is_listed_from_any_folder(programs)
 
 def test_machine_without_slurm_needs_none(programs) -> None:
     programs()
-    assert doctor._slurm() == Finding("-", "slurm", "no sbatch here: experiments run on this machine alone")
-    assert doctor._gpus([]) == Finding("-", "gpu", "none here")
+    assert doctor._slurm() == Finding("-", "slurm", "no sbatch here: experiments run on this machine only")
+    assert doctor._gpus([]) == Finding("-", "gpu", "none on this machine")
 
 
 def test_machine_with_slurms_commands_and_no_cluster_needs_none(programs) -> None:
@@ -148,4 +154,4 @@ def test_partition_is_looked_up_on_a_real_slurm(slurm: Testbed, repository: Path
     said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
     assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in said
     said = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
-    assert "no partition 'elsewhere'" in said and "sinfo -s" in said
+    assert "partition 'elsewhere' does not exist" in said and "sinfo -s" in said

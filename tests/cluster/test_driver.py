@@ -22,7 +22,7 @@ SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({
 def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
     command = [sys.executable, "-c", program]
     code = run_driver(command, dict(os.environ), tmp_path, signals, lambda: head_failure)
-    return exit_code(code, cut_off=bool(signals.received))
+    return exit_code(code, was_interrupted=bool(signals.received))
 
 
 def send_soon(*numbers: signal.Signals) -> None:
@@ -121,7 +121,7 @@ def test_words_stay_words(tmp_path: Path) -> None:
 
 
 def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path) -> None:
-    message = "^no experiment file 'nothing.py' in .*sbatch slurm/ray_cluster.slurm"
+    message = "^experiment file 'nothing.py' does not exist in .*sbatch slurm/ray_cluster.slurm"
     with pytest.raises(ConfigError, match=message):
         experiment_command(["nothing.py"], tmp_path)
 

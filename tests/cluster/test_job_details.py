@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from raykd.cluster.allocation import MEBIBYTE, read_allocation, without_step_requests
 from raykd.cluster.job_details import JobDetails, Share, differences, gpu_counts, parse_details
-from raykd.cluster.slurm import MEBIBYTE, read_allocation, without_step_requests
 from raykd.errors import ConfigError
 
 ONE = (
@@ -48,7 +48,7 @@ def test_gpus_are_counted_in_every_way_that_slurm_writes_them(gres: str, counts:
 def test_nodes_may_have_different_shares() -> None:
     details = shown(nodes=f"{CN1} Nodes=cn2 CPU_IDs=0-3 Mem=16384 GRES=gpu:h100:2(IDX:0-1)")
     assert details.shares == {"cn1": Share(1, 32768), "cn2": Share(2, 16384)}
-    assert (details.gpus_per_node, details.gpus_in_all, details.restarts) == ((1,), None, 2)
+    assert (details.gpus_per_node, details.total_gpus, details.restarts) == ((1,), None, 2)
 
 
 def test_nodes_with_the_same_share_are_one_entry() -> None:
@@ -84,7 +84,7 @@ def test_nodes_of_one_job_may_have_different_numbers_of_gpus() -> None:
 def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
     details = shown(nodes="Nodes=cn1 CPU_IDs=0-7 Mem=512 GRES=")
     with pytest.raises(
-        ConfigError, match=r"^the job has 512 MiB on cn1, .* needs 2048 MiB at least; submit with --mem=8G"
+        ConfigError, match=r"^the job has 512 MiB on cn1, .* requires at least 2048 MiB; submit with --mem=8G"
     ):
         read_allocation(ENVIRON, details=details)
 

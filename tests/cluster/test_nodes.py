@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from raykd.cluster.allocation import Node
 from raykd.cluster.nodes import RayNode, mismatch
-from raykd.cluster.slurm import Node
 
 GIBIBYTE = 1024**3
 JOB = [Node("cn1", 8, 2, 10 * GIBIBYTE), Node("cn2", 4, 2, 10 * GIBIBYTE)]

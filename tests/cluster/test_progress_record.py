@@ -66,14 +66,14 @@ def test_other_work_that_is_kept_is_progress(tmp_path: Path, name: str) -> None:
 def test_restarts_without_progress_are_counted_until_there_is_some(tmp_path: Path) -> None:
     record, found = ProgressRecord(tmp_path, 7), []
     for progress in ("", "", "", "a", "a", "b"):
-        found.append(record.stalled(progress))
+        found.append(record.num_stalled(progress))
         record.write(progress, found[-1])
     assert found == [0, 1, 2, 0, 1, 0]
     record.remove()
-    assert list(tmp_path.iterdir()) == [] and record.stalled("b") == 0
+    assert list(tmp_path.iterdir()) == [] and record.num_stalled("b") == 0
 
 
 def test_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
     for text in ("", "[]", "{", '{"stalled": "x", "progress": "a"}'):
         (tmp_path / ".raykd-job-7.json").write_text(text)
-        assert ProgressRecord(tmp_path, 7).stalled("a") == 0
+        assert ProgressRecord(tmp_path, 7).num_stalled("a") == 0

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
+from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
-from raykd.cluster.slurm import Node
-from raykd.cluster.worker_node import member_command
+from raykd.cluster.worker_node import worker_command
 
 GIBIBYTE = 1024**3
 FOLDER = JobFolder(Path("/tmp/rk-1000-4711"))
@@ -46,7 +46,7 @@ def test_worker_joins_the_head_with_what_the_job_has_on_its_node() -> None:
 
 
 def test_no_command_line_holds_the_token() -> None:
-    words = member_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000", None)
+    words = worker_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000", None)
     assert words[0] == "srun" and not [word for word in words if "token" in word]
 
 

@@ -80,4 +80,4 @@ def test_experiment_with_the_default_setting_reuses_the_searchs_runs(results, re
         assert "5 runs, 5 of them done before" in ended.stdout
     assert "at a time" not in ended.stdout, "the second has nothing left to do, and starts no Ray"
     summary = summarize(collect(results)[0])
-    assert summary.gain is not None and summary.gain.num_in_favour == 2
+    assert summary.gain is not None and summary.gain.num_in_favor == 2

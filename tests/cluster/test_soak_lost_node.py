@@ -39,7 +39,7 @@ def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
     breakable.power_off("cn2")
     job = breakable.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    assert "cn2 is lost after " in job.output and "; going on with 1 of 2 nodes" in job.output
+    assert "cn2 is lost after " in job.output and "; continuing with 1 of 2 nodes" in job.output
     plan = small_experiment.runs()
     (run,) = (run for run in plan if run.name == lost)
     assert RunStore(results).folder(run).record()["writer"].endswith(" on cn1"), "the lost run was taken over"
@@ -65,7 +65,7 @@ def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_
     job = breakable.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert "1 at a time, 1 to 2 workers of 1 CPU each" in job.output
-    assert "cn2 is lost after " in job.output and "; going on with 1 of 2 nodes" in job.output
+    assert "cn2 is lost after " in job.output and "; continuing with 1 of 2 nodes" in job.output
     assert (folder.record()["compute"]["workers"], folder.record()["resumes"]) == ([2, 1], 1)
     assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
     assert left_by_lost_node(breakable) == []
@@ -78,7 +78,7 @@ def test_job_without_room_for_a_run_is_saved_and_goes_back_into_the_queue(
     job_id = breakable.sbatch([*ONE_CPU_EACH, SCRIPT, *words], repository)
     breakable.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     breakable.power_off("cn2")
-    breakable.wait_for_output(job_id, f"cut off: requeueing job {job_id}", timeout_s=120)
+    breakable.wait_for_output(job_id, f"interrupted: requeueing job {job_id}", timeout_s=120)
     output = breakable.output(job_id)
     assert "the others have room for 1 of 2 workers that a run requires; rerun the same command" in output
     deadline = time.monotonic() + 60

@@ -82,7 +82,7 @@ def test_search_goes_on_without_a_node_that_is_lost(breakable: Testbed, reposito
     breakable.power_off("cn2")
     job = breakable.wait(job_id, timeout_s=400)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    assert "; going on with 1 of 2 nodes" in job.output
+    assert "; continuing with 1 of 2 nodes" in job.output
     assert [trial.state in ("done", "stopped") for trial in trials_in(results)] == [True] * TRIALS
     taken_over = SearchFolder(results / "digits" / "search").run(lost).record()
     assert taken_over["writer"].endswith(" on cn1") and taken_over["resumes"] >= 1

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.private_folders import LOCK
-from raykd.cluster.slurm import Allocation, Node
 from raykd.cluster.staging import Staging, planned_staging
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
@@ -78,7 +78,7 @@ def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_
     with staging.filled():
         with staging.filled():
             assert [path.name for path in (tmp_path / "scratch").iterdir()] == [staging.folder.name]
-        assert (staging.folder / "code" / "raykd" / "cli.py").is_file(), "a node that ends takes it from no other"
+        assert (staging.folder / "code" / "raykd" / "cli" / "parser.py").is_file(), "another node uses it"
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -86,12 +86,12 @@ def test_folder_of_somebody_else_is_refused_and_left(repository: Path, tmp_path:
     staging = staging_of(repository, tmp_path)
     (staging.folder / "code").mkdir(parents=True)
     staging.folder.chmod(0o777)
-    with pytest.raises(ConfigError, match="it is there, and open to others than you"), staging.filled():
+    with pytest.raises(ConfigError, match="it already exists and is open to other users"), staging.filled():
         pass
     assert (staging.folder / "code").is_dir()
     staging.folder.rename(tmp_path / "theirs")
     staging.folder.symlink_to(tmp_path / "theirs")
-    with pytest.raises(ConfigError, match="open to others"), staging.filled():
+    with pytest.raises(ConfigError, match="open to other users"), staging.filled():
         pass
 
 
@@ -159,7 +159,7 @@ def test_other_nodes_are_told_the_same(repository: Path, tmp_path: Path, with_co
 
 def test_no_scratch_stages_nothing_and_a_relative_one_is_refused(repository: Path) -> None:
     assert planned_staging(allocation(repository), {"RAYKD_SCRATCH": ""}, True) is None
-    with pytest.raises(ConfigError, match="RAYKD_SCRATCH is 'scratch': wants an absolute path"):
+    with pytest.raises(ConfigError, match="RAYKD_SCRATCH = 'scratch': must be an absolute path"):
         planned_staging(allocation(repository), {"RAYKD_SCRATCH": "scratch"}, True)
 
 
@@ -168,7 +168,7 @@ def test_full_scratch_is_said_before_anything_is_written(
 ) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    message = r"cannot stage to .*: 0 MB are free, and 0 are wanted; set RAYKD_SCRATCH"
+    message = r"cannot stage to .*: 0 MB are free, but 0 MB are required; set RAYKD_SCRATCH"
     with pytest.raises(ConfigError, match=message), staging.filled():
         pass
     assert list((tmp_path / "scratch").iterdir()) == []

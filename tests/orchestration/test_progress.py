@@ -105,7 +105,7 @@ def test_each_change_of_state_is_logged_once(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         for status in (waiting, started, done, done):
             progress.show([status])
-    assert screen.lines() == [f"[0:00:00] {RUN.name}  done in 13m20s: best val 52.5 %"]
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  done in 13 min 20 s: best val 52.5 %"]
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,21 @@ def test_terminal_shows_a_table_of_running_jobs_and_keeps_the_lines_of_finished_
         progress._live.refresh()  # type: ignore[union-attr]  # four times a second by itself
         drawn = terminal.file.getvalue()
         progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
-    for part in ("run", "epoch", "val top1", "images/s", "left", RUN.name, "50/200", "12,346", "10m00s", "1 waiting"):
+    for part in (
+        "run",
+        "epoch",
+        "val top1",
+        "images/s",
+        "left",
+        RUN.name,
+        "50/200",
+        "12,346",
+        "10 min 00 s",
+        "1 waiting",
+    ):
         assert part in drawn
     assert "loss 1.250" not in drawn, "a terminal has the table instead of lines of epochs"
-    assert f"{RUN.name}  done in 13m20s" in terminal.file.getvalue()
+    assert f"{RUN.name}  done in 13 min 20 s" in terminal.file.getvalue()
 
 
 def test_path_is_printed_unchanged(screen: Screen) -> None:
@@ -153,7 +164,8 @@ def test_path_is_printed_unchanged(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1m00s"), (3_599.6, "1h00m"), (11_100, "3h05m")]
+    ("seconds", "text"),
+    [(0.2, "0.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3_599.6, "1 h 00 min"), (11_100, "3 h 05 min")],
 )
 def test_duration_is_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -178,9 +190,9 @@ def test_filling_of_a_cache_is_logged_from_time_to_time_with_the_time_left(monke
             shown.time = at
             progress.show(fills(done))
     assert [text.split("  ", 1)[1] for text in shown.lines()] == [
-        "logit cache   1/4 parts  left 1m30s",
-        "logit cache   2/4 parts  left 1m00s",
-        "logit cache filled in 2m00s",
+        "logit cache   1/4 parts  left 1 min 30 s",
+        "logit cache   2/4 parts  left 1 min 00 s",
+        "logit cache filled in 2 min 00 s",
     ]
 
 

@@ -97,7 +97,7 @@ def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: S
     name = folder_in(results).record()["cache"]
     assert (results / ".logit_caches" / name / "cache.json").is_file()
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
-    assert summary["cost"]["teaching"]["source"] == "cache" and summary["cost"]["teaching"]["views"] > 0
+    assert summary["cost"]["teacher"]["source"] == "cache" and summary["cost"]["teacher"]["views"] > 0
 
 
 def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:

@@ -1,4 +1,4 @@
-"""Small run folders, written as the run store writes them, and the page made of two families of them."""
+"""Small run folders as the run store writes them, and a report of two families."""
 
 import json
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from measured_folders import measured
+from evaluated_folders import evaluated
 from search_folders import finished
 
-from raykd.report.build import Report, build
+from raykd.report.build import build
+from raykd.report.stats.summary import Report
 
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """A results root. `run` writes one run and returns its name, `plan` names the runs of a family."""
+    """A results folder. `run` writes a run and returns its name; `plan` writes the plan of a family."""
 
     root: Path
 
@@ -25,10 +26,10 @@ class ResultsFolder:
         self.write(f"{family}/plan.json", payload)
 
     def run(self, family: str, stage: str, seed: int = 0, top1: float | None = 90.0, **fields: Any) -> str:
-        """One run; `fields` replaces fields of run.json, `history` and `measures` what lies beside it."""
+        """Write a run. fields: replace those of run.json; `history` and `metrics` replace the files beside it."""
         name = fields.pop("name", f"{stage}-net-s{seed}-ab12")
         history = fields.pop("history", {"ce": [2.0, 1.0, 0.5], "val_top1": [50.0, 80.0, 89.0]})
-        measures = fields.pop("measures", {})
+        metrics = fields.pop("metrics", {})
         weights = fields.pop("weights_sha256", None)
         record = {**_record(family, stage, name, seed), **fields}
         self.write(f"{family}/{name}/run.json", record)
@@ -37,12 +38,12 @@ class ResultsFolder:
             table = pa.table({"epoch": range(num_epochs), "step": range(num_epochs), **history})
             pq.write_table(table, self.root / family / name / "history.parquet")
         if top1 is not None:
-            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, "weights_sha256": weights, **measures}
+            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, "weights_sha256": weights, **metrics}
             self.write(f"{family}/{name}/test.json", score)
         return name
 
     def family(self, family: str, teacher: list[float], baseline: list[float], distilled: list[float]) -> None:
-        """A whole plan of evaluated runs from their test top1, seeds from 0."""
+        """Write a plan of evaluated runs with the given test top1, for seeds from 0."""
         scores = {"teacher": teacher, "baseline": baseline, "distilled": distilled}
         stages = {
             stage: [self.run(family, stage, seed, top1) for seed, top1 in enumerate(values)]
@@ -82,19 +83,19 @@ def _record(family: str, stage: str, name: str, seed: int) -> dict[str, Any]:
 
 @pytest.fixture
 def results(tmp_path: Path) -> ResultsFolder:
-    """An empty results root."""
+    """Return an empty results folder."""
     return ResultsFolder(tmp_path / "ray_results")
 
 
 @pytest.fixture(scope="session")
 def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The report of a complete family and of one with something of every kind missing. Read only."""
+    """Return the report of a complete family and of one with missing runs of each kind. Read only."""
     folder = ResultsFolder(tmp_path_factory.mktemp("two_families") / "ray_results")
     folder.plan(
         "cnn",
-        teacher=[measured(folder, "cnn", "teacher", 0, 95.0)],
-        baseline=[measured(folder, "cnn", "baseline", seed, 87.0 + seed) for seed in range(3)],
-        distilled=[measured(folder, "cnn", "distilled", seed, top1) for seed, top1 in enumerate((88.5, 89.0, 90.0))],
+        teacher=[evaluated(folder, "cnn", "teacher", 0, 95.0)],
+        baseline=[evaluated(folder, "cnn", "baseline", seed, 87.0 + seed) for seed in range(3)],
+        distilled=[evaluated(folder, "cnn", "distilled", seed, top1) for seed, top1 in enumerate((88.5, 89.0, 90.0))],
     )
     hostile = "<script>alert(1)</script> & \x1b[31mred\nsecond line"
     folder.plan(
@@ -116,7 +117,7 @@ def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture(scope="session")
 def one_search(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The report of a family of which a search is finished and confirmed, and a teacher planned. Read only."""
+    """Return the report of a family with a finished, confirmed search and a planned teacher. Read only."""
     root = tmp_path_factory.mktemp("one_search") / "ray_results"
     finished(root)
     return build(root)

@@ -1,4 +1,4 @@
-"""Folders of searches, written as a search writes them, without any training."""
+"""Search folders as a search writes them, without training."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from raykd.config import to_dict
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_search
+from raykd.report.stats.confirmation import WinnerGains, winner_gains
 from raykd.spec.search import Search, choice, loguniform, uniform
 from raykd.store.study import SearchFolder, Study, Trial
 
@@ -23,9 +24,9 @@ SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of a trial. curve: the metric after each epoch; seconds: noted by a run that is done.
+    """The outcome of a trial. curve: the metric after each epoch. seconds: recorded by a done run.
 
-    rows: epochs in its history, each of a second, in which val_top1 is the curve's.
+    rows: epochs in the history, one second each, with val_top1 of the curve.
     """
 
     state: str = "done"
@@ -47,6 +48,11 @@ class Made:
     def summary(self) -> SearchSummary:
         return summarize_search(self.path, self.root)
 
+    def gains(self) -> WinnerGains:
+        confirmation = self.summary().confirmation
+        assert confirmation is not None
+        return winner_gains(confirmation)
+
     def update(self, **changes: Any) -> None:
         SearchFolder(self.path).update(**changes)
 
@@ -59,9 +65,9 @@ class Made:
         recipe_of: int | Literal["winner"] | None = "winner",
         failed: Mapping[int | Literal["baseline"] | None, str] = MappingProxyType({}),
     ) -> None:
-        """confirmed.json; candidates: {trial, or None for the experiment's own: a value a seed}.
+        """Write confirmed.json. candidates: {trial, or None for the default setting: one value per seed}.
 
-        recipe_of: the trial whose student recipe the baseline has. failed: why candidates, or the baseline, have no
+        recipe_of: the trial whose student recipe the baseline has. failed: why candidates or the baseline have no
         values.
         """
         record = SearchFolder(self.path).record()
@@ -107,7 +113,7 @@ def make_search(
     epochs: int = 9,
     **record: Any,
 ) -> Made:
-    """A search of family 'cnn' whose first `num_trials` trials began; `record` replaces fields of search.json."""
+    """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
     folder = SearchFolder(root / "cnn" / search.name)
     folder.update(
         family="cnn",
@@ -138,7 +144,7 @@ def make_search(
 
 
 def write_plan(root: Path) -> None:
-    """The family's plan, with a teacher alone."""
+    """Write a plan with a teacher only."""
     (root / "cnn" / "plan.json").write_text(json.dumps({"family": "cnn", "stages": {"teacher": ["teacher-s0"]}}))
 
 
@@ -181,17 +187,17 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
 
 
 def hill(trial: Trial) -> float:
-    """A top1 of up to 90, the higher the nearer alpha is to 0.3."""
+    """Return a top1 that has its maximum of 90 at alpha = 0.3."""
     return 90 - 40 * (trial.setting["method.alpha"] - 0.3) ** 2
 
 
 def climb(top: float, epochs: int) -> list[float]:
-    """A learning curve to `top` in nine epochs, as far as epoch `epochs`."""
+    """Return the first `epochs` values of a learning curve that reaches `top` after nine epochs."""
     return [top - 30 * (1 - epoch / 9) ** 2 for epoch in range(1, epochs + 1)]
 
 
 def asha(trial: Trial) -> Outcome:
-    """Every third trial comes to its end, which takes 9 s; one fails; the others are stopped after epoch 1 or 3."""
+    """Finish every third trial in 9 s, fail trial 5, and stop the others after epoch 1 or 3."""
     if trial.number == 5:
         return Outcome("failed", climb(20, 2), reason="NaN in <b>kd</b>\n at \x1b[31mepoch 2", rows=0)
     if trial.number % 3 == 0:
@@ -201,7 +207,7 @@ def asha(trial: Trial) -> Outcome:
 
 
 def finished(root: Path, **changes: Any) -> Made:
-    """Twelve trials over alpha and temperature, and a winner that is better than the experiment's own."""
+    """Write twelve trials over alpha and temperature, and a winner that is better than the default."""
     search = Search(**{"space": SPACE, "trials": 12, "grace_epochs": 1, "confirm": 2, **changes})
     made = make_search(root, search, asha)
     made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])

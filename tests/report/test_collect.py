@@ -1,4 +1,4 @@
-"""Reading run folders: what is absent has a name, what is corrupt ends with one line naming the file."""
+"""Reading run folders: absent files are missing results, and damaged ones are named in one line."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from raykd.store.run_folder import RunFolder
 
 
 def test_a_run_is_read_as_it_was_written(results):
-    name = results.run("cnn", "distilled", 2, 88.5, measures={"ece": 0.02, "note": "text", "flag": True})
+    name = results.run("cnn", "distilled", 2, 88.5, metrics={"ece": 0.02, "note": "text", "flag": True})
     results.plan("cnn", distilled=[name])
     (family,) = collect(results.root)
     (run,) = family.runs
     assert (family.name, run.name, run.stage, run.state) == ("cnn", name, "distilled", "evaluated")
     assert (run.record.model, run.record.method, run.record.seed) == ("resnet8", "kd", 2)
     assert (run.record.best.epoch, run.record.best.val_top1) == (2, 89.0)
-    assert (run.score.top1, run.score.nll, run.score.num_images) == (88.5, 0.5, 10_000)
-    assert run.score.numbers == {"top1": 88.5, "nll": 0.5, "ece": 0.02}
+    assert (run.test.top1, run.test.nll, run.test.num_images) == (88.5, 0.5, 10_000)
+    assert run.test.numbers == {"top1": 88.5, "nll": 0.5, "ece": 0.02}
     assert run.history.epochs == (0, 1, 2)
     assert run.history.loss_terms == ("ce",)
 
@@ -34,7 +34,7 @@ def test_folders_outside_the_plan_are_ignored(results):
     assert [run.name for run in family.runs] == ["baseline-net-s0-ab12"]
 
 
-def test_every_unfinished_state_has_its_words(results):
+def test_each_unfinished_state_has_a_description(results):
     stages = [
         results.run("cnn", "baseline", 0, None),
         results.run("cnn", "baseline", 1, None, status="running"),
@@ -54,7 +54,7 @@ def test_every_unfinished_state_has_its_words(results):
     ]
 
 
-def test_a_score_counts_only_for_a_run_that_is_done(results):
+def test_test_metrics_of_an_unfinished_run_are_ignored(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 88.0, status="running")])
     (family,) = collect(results.root)
     assert family.runs[0].score is None
@@ -74,7 +74,7 @@ def test_no_plan_is_a_config_error_with_a_remedy(results):
 
 @pytest.mark.parametrize("file", ["plan.json", "baseline-net-s0-ab12/run.json", "baseline-net-s0-ab12/test.json"])
 @pytest.mark.parametrize("content", [b'{"top1": 88', b"[]", b"\xff\xfe", b"", b"[" * 100_000, b"{}"])
-def test_a_torn_json_file_is_one_line_naming_it(results, file, content):
+def test_a_damaged_json_file_is_named_in_one_line(results, file, content):
     results.family("cnn", [], [88.0], [])
     path = results.root / "cnn" / file
     path.write_bytes(content)
@@ -84,7 +84,7 @@ def test_a_torn_json_file_is_one_line_naming_it(results, file, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_torn_history_is_one_line_naming_it(results):
+def test_a_damaged_history_is_named_in_one_line(results):
     results.family("cnn", [], [88.0], [])
     path = results.root / "cnn" / "baseline-net-s0-ab12" / "history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -96,7 +96,7 @@ def test_a_torn_history_is_one_line_naming_it(results):
     "table",
     [pa.table({"ce": [1.0]}), pa.table({"epoch": [0, 2, 1]}), pa.table({"epoch": [0, 0]}), pa.table({"epoch": ["a"]})],
 )
-def test_a_history_whose_epochs_are_no_epochs_is_refused(results, table):
+def test_a_history_with_invalid_epochs_is_refused(results, table):
     results.family("cnn", [], [88.0], [])
     pq.write_table(table, results.root / "cnn" / "baseline-net-s0-ab12" / "history.parquet")
     with pytest.raises(RaykdError, match=r"history\.parquet"):
@@ -117,7 +117,7 @@ def test_a_history_whose_epochs_are_no_epochs_is_refused(results, table):
         ("config", [], r"field 'config' is \[\], not an object"),
     ],
 )
-def test_a_field_that_cannot_be_is_named_with_its_value(results, field, value, complaint):
+def test_an_invalid_field_is_named_with_its_value(results, field, value, complaint):
     results.family("cnn", [], [88.0], [])
     record = results.root / "cnn" / "baseline-net-s0-ab12" / "run.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), field: value}))
@@ -127,13 +127,13 @@ def test_a_field_that_cannot_be_is_named_with_its_value(results, field, value, c
 
 @pytest.mark.parametrize("top1", [-0.1, 100.1, float("nan"), None, "88"])
 def test_a_test_top1_outside_0_to_100_is_refused(results, top1):
-    results.plan("cnn", baseline=[results.run("cnn", "baseline", measures={"top1": top1})])
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", metrics={"top1": top1})])
     with pytest.raises(RaykdError, match=r"test\.json' is damaged: field 'top1'"):
         collect(results.root)
 
 
 @pytest.mark.parametrize("name", ["../other/run", "a/b", "..", ".", "", "/tmp", "a\x00b", "\ud800"])
-def test_a_plan_cannot_point_out_of_its_folder(results, name):
+def test_a_plan_cannot_name_runs_outside_its_folder(results, name):
     results.plan("cnn", baseline=[name])
     with pytest.raises(RaykdError, match="is not the name of a run's folder"):
         collect(results.root)
@@ -148,7 +148,7 @@ def test_a_plan_cannot_point_out_of_its_folder(results, name):
         ({"family": "cnn", "stages": {"teacher": ["a", "a"]}}, "names a run twice"),
     ],
 )
-def test_a_plan_that_is_none_is_refused(results, plan, complaint):
+def test_an_invalid_plan_is_refused(results, plan, complaint):
     results.write("cnn/plan.json", plan)
     with pytest.raises(RaykdError, match=complaint):
         collect(results.root)
@@ -180,7 +180,7 @@ def test_a_comparison_that_repeats_a_seed_or_names_a_baseline_is_refused(results
         collect(results.root)
 
 
-def test_an_unreadable_results_root_is_no_traceback(tmp_path: Path):
+def test_an_unreadable_results_folder_is_a_config_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="no plan under"):
         collect(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The page as text: escaped, self-contained, complete, the same bytes each time."""
+"""The text of the page: escaped, self-contained, complete and reproducible."""
 
 import re
 from html.parser import HTMLParser
@@ -29,7 +29,7 @@ def page(two_families) -> str:
     return two_families.page.read_text(encoding="utf-8")
 
 
-def test_hostile_names_are_text_and_never_tags(page):
+def test_names_with_markup_are_escaped(page):
     tags = {tag for tag, _ in Tags(page).tags}
     assert tags.isdisjoint({"script", "img", "i", "u", "s", "iframe", "object", "link"})
     text = Tags(page).text
@@ -47,7 +47,7 @@ def test_the_page_loads_nothing(page):
     assert "default-src 'none'" in page
 
 
-def test_every_link_leads_somewhere(page, two_families):
+def test_every_link_has_a_target(page, two_families):
     attributes = [attributes for _, attributes in Tags(page).tags]
     ids = [attribute["id"] for attribute in attributes if "id" in attribute]
     assert len(ids) == len(set(ids))
@@ -60,14 +60,14 @@ def test_every_link_leads_somewhere(page, two_families):
         assert set(labels.split()) <= set(ids)
 
 
-def test_the_page_tells_numbers_interval_verdict_and_what_is_missing(page):
+def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
     text = " ".join(Tags(page).text.split())
     for words in (
         "88.00 ± 1.00",
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
         "Distilled is better at n = 3.",
-        "3 of 3 seeds in favour of distilling.",
+        "3 of 3 seeds in favor of distillation.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
         "distilled-net-s1-ab12: interrupted: 3 epochs recorded",
@@ -83,7 +83,7 @@ def test_the_same_folders_make_the_same_bytes(results):
     assert {path: path.read_bytes() for path in build(results.root).files} == first
 
 
-def test_a_family_of_which_nothing_ran_has_a_page(results):
+def test_a_family_without_runs_has_a_page(results):
     results.plan("cnn", teacher=["teacher-net-s0-ab12"], baseline=[], distilled=[])
     text = Tags(build(results.root).page.read_text(encoding="utf-8")).text
     assert "teacher-net-s0-ab12: not started" in text

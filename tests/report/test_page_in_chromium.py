@@ -1,4 +1,4 @@
-"""The page in a real browser: no console message, every figure there, nothing wider than a phone, two themes."""
+"""The page in a real browser: no console messages, complete figures, fits a phone, two themes."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.report.build import Report
+from raykd.report.stats.summary import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -76,7 +76,7 @@ def test_a_forbidden_script_would_have_shown_in_the_console(two_families, tmp_pa
     assert "CONSOLE" in browse(tmp_path / "page.html", tmp_path / "profile").stderr
 
 
-def test_nothing_is_wider_than_400_px_and_both_themes_hold(page, tmp_path):
+def test_the_page_fits_400_px_in_both_themes(page, tmp_path):
     width, light, ink_on_light, _ = measure(page, tmp_path, "--blink-settings=preferredColorScheme=1")
     assert width == 400
     assert (light, ink_on_light) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")

@@ -1,4 +1,4 @@
-"""Settings side by side, and the cautions before a comparison that is none."""
+"""Settings side by side, and cautions about comparisons."""
 
 import json
 
@@ -47,14 +47,14 @@ def test_methods_compared_differ_by_design(results):
     assert not [line for line in cautions_of(family) if "method." in line]
 
 
-def test_machines_and_code_of_runs_made_for_a_comparison_are_cautioned_against(results):
+def test_different_machines_and_code_of_compared_runs_are_a_caution(results):
     family = compared_of(results, dkd={"hardware": {"cpu": "another"}}, crd={"versions": {"torch": "2.14.0"}})
     cautions = cautions_of(family)
     assert "the students' runs differ in hardware.cpu: a processor (6 of 8 runs); another (2 of 8 runs)" in cautions
     assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in cautions
 
 
-def test_settings_of_compared_students_are_held_against_the_baselines(results):
+def test_compared_students_with_other_settings_than_the_baseline_are_a_caution(results):
     """Once for all that differ alike, and each by its name."""
     epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
     family = compared_of(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
@@ -65,32 +65,32 @@ def test_settings_of_compared_students_are_held_against_the_baselines(results):
     ]
 
 
-def test_runs_of_one_compared_method_that_differ_are_cautioned_against(results):
+def test_different_runs_of_one_compared_method_are_a_caution(results):
     compared_of(results, dkd={"config": {"method": {"beta": 8}}})
     results.run("cnn", "distilled", 1, method="dkd", name="distilled-net-dkd-s1-ab12", config={"method": {"beta": 2}})
     assert "the 'dkd' runs differ in method.beta: 8, 2" in cautions_of(collect(results.root)[0])
 
 
-def test_compared_students_of_a_teacher_that_was_trained_anew_are_cautioned_against(results):
+def test_compared_students_of_a_retrained_teacher_are_a_caution(results):
     family = compared_of(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
-    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "taught by other weights" in line)
-    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": taught by other weights")
+    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "distilled from other weights" in line)
+    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": distilled from other weights")
 
 
-def test_students_of_different_recipes_are_cautioned_against(results):
+def test_students_with_different_recipes_are_a_caution(results):
     family = family_of(results, {"config": {"recipe": {"epochs": 200}}}, {"config": {"recipe": {"epochs": 240}}})
     assert cautions_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
 
 
-def test_a_setting_that_only_one_student_has_is_cautioned_against(results):
+def test_a_setting_of_only_one_student_is_a_caution(results):
     family = family_of(results, {"config": {"recipe": {"mixup": None}}}, {"config": {"recipe": {"mixup": {"p": 1}}}})
     assert cautions_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
 
 
-def test_a_stage_whose_runs_differ_is_cautioned_against(results):
+def test_different_runs_of_one_stage_are_a_caution(results):
     family = family_of(results)
     results.run("cnn", "distilled", 1, config={"method": {"alpha": 0.9}})
     results.run("cnn", "distilled", 0, config={"method": {"alpha": 0.5}})
@@ -98,7 +98,7 @@ def test_a_stage_whose_runs_differ_is_cautioned_against(results):
     assert "the distilled runs differ in method.alpha: 0.5, 0.9" in cautions_of(family)
 
 
-def test_other_machines_and_other_code_are_cautioned_against(results):
+def test_different_machines_and_code_are_a_caution(results):
     family = family_of(
         results,
         {"hardware": {"gpu": "A"}},
@@ -110,16 +110,16 @@ def test_other_machines_and_other_code_are_cautioned_against(results):
     )
 
 
-def test_students_of_a_teacher_that_was_trained_anew_are_cautioned_against(results):
+def test_students_of_a_retrained_teacher_are_a_caution(results):
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     students = [results.run("cnn", "distilled", seed, teacher_sha256=of) for seed, of in enumerate(("new", "old"))]
     results.plan("cnn", teacher=[teacher], distilled=students)
     (family,) = collect(results.root)
     (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: taught by other weights than the teacher's above")
+    assert caution.startswith(f"{students[1]}: distilled from other weights than the teacher above has")
 
 
-def test_students_of_several_teachers_are_known_by_all_of_them(results):
+def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     weights = ["ab" * 32, "cd" * 32]
     teachers = [results.run("cnn", "teacher", seed, weights_sha256=sha) for seed, sha in enumerate(weights)]
     of = {0: identity_of(weights), 1: identity_of(["ef" * 32, weights[1]])}
@@ -128,12 +128,12 @@ def test_students_of_several_teachers_are_known_by_all_of_them(results):
     results.plan("cnn", teacher=teachers, baseline=[results.run("cnn", "baseline", config={})], distilled=students)
     (family,) = collect(results.root)
     (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: taught by other weights")
+    assert caution.startswith(f"{students[1]}: distilled from other weights")
     (results.root / "cnn" / teachers[1] / "test.json").unlink()
     assert cautions_of(collect(results.root)[0]) == (), "one that was not evaluated is not known"
 
 
-def test_a_host_of_its_own_or_a_teacher_trained_elsewhere_is_no_caution(results):
+def test_another_host_or_an_imported_teacher_is_no_caution(results):
     family_of(results, {"hardware": {"gpu": "A", "host": "n1"}}, {"hardware": {"gpu": "A", "host": "n2"}})
     teacher = results.run("cnn", "teacher", hardware={"gpu": "B", "host": "n3"})
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
@@ -141,13 +141,13 @@ def test_a_host_of_its_own_or_a_teacher_trained_elsewhere_is_no_caution(results)
     assert cautions_of(collect(results.root)[0]) == ()
 
 
-def test_settings_stand_side_by_side_with_the_seeds_in_one_cell(results):
+def test_settings_are_side_by_side_with_the_seeds_in_one_cell(results):
     rows = {row.path: row for row in settings_of(family_of(results))}
     assert rows["recipe.seed"].values == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
     assert not rows["recipe.seed"].students_differ
 
 
-def test_a_run_without_git_is_not_recorded_rather_than_left_out(results):
+def test_a_run_without_git_is_shown_as_not_recorded(results):
     family_of(results)
     results.run("cnn", "baseline", 0, git=None)
     (family,) = collect(results.root)
@@ -168,7 +168,7 @@ def test_cautions_of_an_imported_teacher_are_in_the_report(results):
     assert "trained on images that validate now" in cautions_of(collect(results.root)[0])
 
 
-def test_the_caution_of_a_weak_teacher_names_training_only_where_it_was_trained_here(results):
+def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
     for imported, remedy in (
         (None, "train it longer"),
         ({"sha256": "ab"}, "it was imported, so check that its network"),
@@ -186,7 +186,7 @@ def test_a_damaged_list_of_cautions_names_its_file(results):
         collect(results.root)
 
 
-def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
+def test_runs_whose_result_depends_on_the_number_of_workers_are_a_caution(results):
     shared = {"device": "cpu", "workers": [2], "per_worker": "batch norm statistics, negatives for CRD"}
     cautions = cautions_of(compared_of(results, crd={"compute": shared}))
     (line,) = [line for line in cautions if "negatives for CRD" in line]

@@ -1,4 +1,4 @@
-"""Ranks of methods: by hand, with ties, and right at once in 95 of 100 simulated experiments."""
+"""Ranks of methods against manual results, with ties, and their coverage in simulated experiments."""
 
 import math
 
@@ -16,14 +16,14 @@ def ranks(ranking) -> dict[str, str]:
     return {method.name: method.rank for method in ranking.methods}
 
 
-def test_methods_far_apart_have_ranks_of_their_own():
+def test_distinguishable_methods_have_distinct_ranks():
     ranking = rank({"ce": by_seed(85.0, 85.1, 85.2), "dkd": by_seed(89.0, 89.2, 89.1), "kd": by_seed(87.0, 87.1, 87.3)})
     assert [method.name for method in ranking.methods] == ["dkd", "kd", "ce"]
     assert ranks(ranking) == {"dkd": "1", "kd": "2", "ce": "3"}
     assert ranking.compared[0].verdict == "dkd is better than kd at n = 3"
 
 
-def test_methods_that_cannot_be_told_apart_share_their_ranks():
+def test_indistinguishable_methods_share_a_range_of_ranks():
     ranking = rank({"a": by_seed(88.0, 88.4, 88.1), "b": by_seed(88.3, 88.0, 88.1), "c": by_seed(80.0, 80.2, 80.05)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
     tie = next(one for one in ranking.compared if {one.better, one.worse} == {"a", "b"})
@@ -42,7 +42,7 @@ def test_best_mean_may_tie_with_a_method_that_is_not_the_best():
     assert ranks(ranking) == {"a": "1-3", "b": "1-2", "c": "2-3"}
 
 
-def test_what_is_better_is_transitive():
+def test_better_is_transitive():
     """In 2,000 experiments of three seeds, methods whose noise is shared, opposed, or their own."""
     generator, chains = np.random.default_rng(5), 0
     for _ in range(2000):
@@ -57,14 +57,14 @@ def test_what_is_better_is_transitive():
     assert chains > 100
 
 
-def test_methods_of_equal_differences_are_a_tie_and_cost_the_others_nothing():
+def test_methods_with_equal_differences_tie_and_do_not_affect_others():
     """a - b is 0.5 at each seed, by chance; that both are better than c is found all the same."""
     ranking = rank({"a": by_seed(90.5, 90.6, 90.8), "b": by_seed(90.0, 90.1, 90.3), "c": by_seed(80.0, 80.2, 80.1)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
     assert ranking.compared[0].verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
 
 
-def test_holms_correction_makes_a_tie_of_what_one_comparison_would_tell_apart():
+def test_holms_correction_turns_a_single_significant_pair_into_a_tie():
     """p = 0.03 of a - b alone; of three comparisons it is 0.06 or more."""
     two = {"a": by_seed(88.0, 88.6, 88.9, 88.1), "b": by_seed(87.5, 87.9, 88.6, 87.9)}
     alone = rank(two)
@@ -81,20 +81,20 @@ def test_only_seeds_that_all_methods_have_are_compared():
     assert ranking.methods[0].spread.mean == 5.5
 
 
-def test_of_a_loss_the_least_is_first():
+def test_the_lowest_loss_is_first():
     ranking = rank({"a": by_seed(0.50, 0.51, 0.52), "b": by_seed(0.40, 0.411, 0.421)}, less_is_better=True)
     assert ranks(ranking) == {"b": "1", "a": "2"}
     assert ranking.compared[0].gain.spread.mean > 0
 
 
-def test_one_seed_ranks_nobody():
+def test_one_seed_cannot_rank_methods():
     ranking = rank({"a": by_seed(90.0), "b": by_seed(80.0)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2"}
     assert (ranking.compared[0].p, ranking.compared[0].verdict) == (None, "one seed: no interval")
 
 
 @pytest.mark.parametrize("values", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {1: 2.0}}])
-def test_nothing_to_compare_is_no_ranking(values):
+def test_fewer_than_two_methods_have_no_ranking(values):
     assert rank(values) is None
 
 
@@ -103,7 +103,7 @@ def test_nothing_to_compare_is_no_ranking(values):
     [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.8, 1.6), (0.0, 0.01, 9.0, 9.01)],
     ids=["all methods are equal", "two are equal", "pairs are nearly equal and far apart"],
 )
-def test_all_true_ranks_are_covered_at_once_in_95_of_100_experiments(means):
+def test_all_true_ranks_are_covered_together_in_95_of_100_experiments(means):
     """600 experiments of 5 seeds; methods share a part of each seed's noise. An equal method may have either rank."""
     generator, count = np.random.default_rng(7), 600
     covered = 0

@@ -1,4 +1,4 @@
-"""report.json, summary.json and the table of runs against values by hand."""
+"""report.json, summary.json and the table of runs against manual results."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ def report_json(results):
     return json.loads((results.root / "report.json").read_text())
 
 
-def test_report_json_has_the_users_shape_in_fractions(results):
+def test_report_json_has_the_specified_shape_in_fractions(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     results.family("vit", [93.0, 94.0], [82.0], [83.5])
     assert report_json(results) == {
@@ -60,7 +60,7 @@ def test_only_seeds_that_both_students_finished_are_paired(results):
     assert [(pair.seed, pair.gain) for pair in gain.pairs] == [(1, 3.0), (2, 4.0)]
 
 
-def test_the_share_of_the_gap_needs_a_distinguishable_gain(results):
+def test_the_share_of_the_gap_requires_a_distinguishable_gain(results):
     results.family("cnn", [95.0], [85.0, 85.0, 85.0], [87.0, 87.5, 88.0])
     results.family("vit", [95.0], [85.0, 85.0, 85.0], [80.0, 87.5, 95.0])
     cnn, vit = build(results.root).summaries
@@ -68,7 +68,7 @@ def test_the_share_of_the_gap_needs_a_distinguishable_gain(results):
     assert vit.share_of_gap is None
 
 
-def test_summary_json_holds_spread_gain_and_what_is_missing(results):
+def test_summary_json_has_spreads_gain_and_missing_runs(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     results.plan("vit", baseline=["baseline-net-s0-ab12"])
     build(results.root)
@@ -77,14 +77,14 @@ def test_summary_json_holds_spread_gain_and_what_is_missing(results):
     half = pytest.approx(4.30265 / math.sqrt(3), abs=1e-5)  # t(0.975, 2)
     assert (top1["mean"], top1["std"], top1["num_runs"]) == (88.0, 1.0, 3)
     assert (88.0 - top1["interval"][0], top1["interval"][1] - 88.0) == (half, half)
-    assert summary["cnn"]["gain"]["num_in_favour"] == 3
+    assert summary["cnn"]["gain"]["num_in_favor"] == 3
     assert summary["cnn"]["gain"]["verdict"] == "distilled is better at n = 3"
     assert summary["vit"]["gain"] is None
     assert summary["vit"]["missing"] == ["baseline-net-s0-ab12: not started"]
 
 
-def test_the_run_tables_hold_a_row_a_planned_run(results):
-    evaluated = results.run("cnn", "baseline", 0, 87.25, measures={"ece": 0.02})
+def test_the_run_tables_have_one_row_per_planned_run(results):
+    evaluated = results.run("cnn", "baseline", 0, 87.25, metrics={"ece": 0.02})
     failed = results.run("cnn", "baseline", 1, None, status="failed", reason='a "quoted", split\nreason')
     results.plan("cnn", baseline=[evaluated, failed, "baseline-net-s2-ab12"])
     build(results.root)
@@ -100,7 +100,7 @@ def test_the_run_tables_hold_a_row_a_planned_run(results):
     assert written[2]["seed"] == ""
 
 
-def test_a_run_without_history_is_named(results):
+def test_a_run_without_history_is_listed_as_missing(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", history=None)])
     (summary,) = build(results.root).summaries
     assert summary.missing == ("baseline-net-s0-ab12: no history.parquet, so no learning curve",)

@@ -1,11 +1,11 @@
-"""The figures of a search: what they say in words, and that nothing strange or missing stops them."""
+"""The figures of a search: their descriptions, and unusual or missing data."""
 
 import re
 
 import pytest
 from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
 
-from raykd.report.figures.search import draw_search, groups_of
+from raykd.report.figures.search import draw_search, rank_groups
 from raykd.report.figures.trial_marks import window_of
 from raykd.report.stats.importances import importances_of
 from raykd.spec.search import Search, choice, integer, loguniform
@@ -46,53 +46,55 @@ def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
     assert len(ids) == len(set(ids))
 
 
-def test_the_map_names_the_best_trials_with_their_settings(tmp_path, figures):
+def test_the_settings_figure_names_the_best_trials(tmp_path, figures):
     summary = finished(tmp_path).summary()
     best = summary.best_trial
-    said = words_of(figures["Settings tried"])
-    assert "Validation top1 over alpha and temperature" in said
-    assert f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in said
-    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in said
-    for entry in ("winner", "own setting", "done", "stopped early", "failed"):
+    words = words_of(figures["Settings tried"])
+    assert "Validation top1 over alpha and temperature" in words
+    assert (
+        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in words
+    )
+    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in words
+    for entry in ("winner", "default setting", "done", "stopped early", "failed"):
         assert f">{entry}<" in figures["Settings tried"].svg
 
 
-def test_the_history_says_where_the_best_so_far_rose(tmp_path):
+def test_the_history_describes_each_new_best_trial(tmp_path):
     outcomes = [Outcome("done", [80.0]), Outcome("done", [79.0]), Outcome("done", [82.5])]
     drawing = drawn(grid_search(tmp_path, outcomes))["Trial by trial"]
     assert "Best so far: trial 0 80.00 %; trial 2 82.50 %." in words_of(drawing)
 
 
-def test_learning_curves_say_where_each_trial_ended_and_why_it_was_compared(figures):
-    said = words_of(figures["Learning curves"])
-    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", said)
-    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", said)
+def test_learning_curves_describe_where_each_trial_ended(figures):
+    words = words_of(figures["Learning curves"])
+    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", words)
+    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", words)
     assert "rungs" in figures["Learning curves"].caption
 
 
-def test_the_confirmation_says_each_seeds_gain_and_that_the_winner_was_picked(figures):
-    said = words_of(figures["Confirmation with other seeds"])
-    assert "its own: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in said
-    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in said
-    assert "picked among 3 settings on these seeds" in figures["Confirmation with other seeds"].caption
+def test_the_confirmation_describes_each_gain_and_the_selection(figures):
+    words = words_of(figures["Confirmation with other seeds"])
+    assert "default: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in words
+    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in words
+    assert "selected from 3 settings with these seeds" in figures["Confirmation with other seeds"].caption
 
 
-def test_importances_say_of_how_many_trials_and_when(figures):
+def test_importances_state_the_number_of_trials_and_the_epoch(figures):
     assert re.search(r"alpha \d+ %", words_of(figures["What matters"]))
     assert "after 1 epoch, of 11 trials" in figures["What matters"].caption
 
 
-def test_several_metrics_have_a_trade_off_in_place_of_curves(tmp_path):
+def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
     values = [(80.0, 1.0), (79.0, 2.0), (85.0, 3.0)]
     outcomes = [Outcome("done", values=pair) for pair in values]
     figures = drawn(grid_search(tmp_path, outcomes, metric=("val_top1", "latency_ms")))
     assert "Learning curves" not in figures
-    said = words_of(figures["Trade-off"])
-    assert "validation top1 (%) against latency (ms)" in said
-    assert "Beaten by none in all: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in said
+    words = words_of(figures["Trade-off"])
+    assert "validation top1 (%) against latency (ms)" in words
+    assert "Pareto-optimal: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in words
 
 
-def test_one_field_is_drawn_against_the_metric_and_matters_alone(tmp_path):
+def test_one_field_is_drawn_against_the_metric(tmp_path):
     search = Search(space={"method.temperature": loguniform(1, 20)}, trials=3, grace_epochs=1)
     own = {"method.temperature": 4.0}
     figures = drawn(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own).summary())
@@ -100,7 +102,7 @@ def test_one_field_is_drawn_against_the_metric_and_matters_alone(tmp_path):
     assert "What matters" not in figures
 
 
-def test_values_that_are_no_numbers_stand_side_by_side(tmp_path):
+def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     space = {"student.model": choice("resnet8", "<i>vit"), "student.optimizer.nesterov": choice(True, False)}
     own = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
@@ -120,7 +122,7 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
 OUTCOMES = {
     "failed": Outcome("failed", reason="NaN"),
     "begun": Outcome("begun"),
-    "heard": Outcome("begun", [10.0]),
+    "reported": Outcome("begun", [10.0]),
     "stopped at 0": Outcome("stopped", [0.0]),
     "all equal": Outcome("done", [80.0]),
 }
@@ -128,7 +130,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
 @pytest.mark.parametrize("metric", ["val_top1", "val_loss"])
-def test_whatever_became_of_all_trials_the_page_can_be_drawn(tmp_path, outcome, metric):
+def test_every_outcome_of_the_trials_can_be_drawn(tmp_path, outcome, metric):
     search = Search(space=SPACE, trials=5, grace_epochs=1, metric=metric)
     figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
     assert list(figures) == HEADINGS
@@ -139,32 +141,32 @@ def test_whatever_became_of_all_trials_the_page_can_be_drawn(tmp_path, outcome, 
     assert figures["What matters"] is None
 
 
-def test_a_search_that_has_just_begun_has_no_figure(tmp_path):
+def test_a_search_without_trials_has_no_figures(tmp_path):
     search = Search(space=SPACE, trials=5, grace_epochs=1)
     assert set(drawn(make_search(tmp_path, search, lambda _: Outcome(), num_trials=0).summary()).values()) == {None}
 
 
-def test_one_seed_is_confirmed_without_an_interval(tmp_path):
+def test_a_confirmation_with_one_seed_has_no_interval(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1, confirm=1)
     made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number, 9)), own=OWN)
     made.update(seeds=[4])
     made.confirm({None: [80.0], 1: [81.0]}, [79.0])
     drawing = drawn(made.summary())["Confirmation with other seeds"]
-    assert "its own: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
+    assert "default: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
 
 
-def test_colours_are_groups_of_about_the_same_size_and_equal_values_share_one(tmp_path):
+def test_color_groups_have_about_the_same_size_and_equal_values_share_one(tmp_path):
     tops = [10.0, 80.0, 81.0, 82.0, 83.0, 84.0, 85.0, 86.0, 87.0, 87.0]
     space = {"student.epochs": integer(1, 10)}
     outcomes = [Outcome("done", [top]) for top in tops]
     summary = grid_search(tmp_path, outcomes, space, {"student.epochs": 1}, trials=10)
-    assert [[trial.values[0] for trial in group] for group in groups_of(summary)] == [
+    assert [[trial.values[0] for trial in group] for group in rank_groups(summary)] == [
         [10.0, 80.0], [81.0, 82.0], [83.0, 84.0], [85.0, 86.0], [87.0, 87.0],
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("val_top1", 1), ("val_loss", -1)])
-def test_a_trial_at_chance_does_not_press_the_others_into_a_line(metric, sign):
+def test_a_trial_at_chance_level_does_not_compress_the_axis(metric, sign):
     good = [sign * value for value in (88.0, 88.2, 88.4, 88.6, 88.8, 89.0)]
     window = window_of(metric, [*good, sign * 10.0], [*good, sign * 10.0])
     assert window.low < window.clip(sign * 10.0) < window.high

@@ -1,4 +1,4 @@
-"""A search's page as text: escaped, self-contained, complete, the same bytes each time; and the files beside it."""
+"""The text of a search's page: escaped, self-contained, complete, reproducible; and the files beside it."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_sear
 from test_page import Tags
 
 from raykd.report.build import build
-from raykd.report.render.search_page import files_of
+from raykd.report.render.search_page import search_files
 from raykd.spec.search import Search, choice, uniform
 
 
@@ -26,10 +26,10 @@ def text_of(page: str) -> str:
 
 def page_of(made) -> str:
     summary = made.summary()
-    return files_of(summary)[summary.page].decode()
+    return search_files(summary)[summary.page].decode()
 
 
-def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search):
+def test_build_writes_a_linked_page_and_three_files_per_search(one_search):
     (search,) = one_search.searches
     assert search.page == one_search.page.parent / "cnn-search" / "index.html"
     names = {path.name for path in search.page.parent.iterdir()}
@@ -40,31 +40,31 @@ def test_build_writes_a_page_and_three_files_a_search_and_links_to_it(one_search
     assert "+1.00 [−0.79, +2.79]" in text_of(index)  # noqa: RUF001
 
 
-def test_the_page_tells_the_winner_how_sure_it_is_and_what_it_cost(page, one_search):
+def test_the_page_has_winner_intervals_and_cost(page, one_search):
     (search,) = one_search.searches
     winner = search.trial(3).setting
     text = text_of(page)
     for words in (
         "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
-        f"The best setting is trial 3's: alpha {winner['method.alpha']:.4g}",
+        f"The best setting is that of trial 3: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
-        "Winner against the experiment's own setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
-        "not distinguishable at n = 3; 3 of 3 seeds in favour of the winner.",
+        "Winner against the default setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
+        "not distinguishable at n = 3; 3 of 3 seeds in favor of the winner.",
         "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
-        "It was picked among 3 settings on these seeds, the experiment's own included, so the interval of its gain "
-        "over the baseline is widened for 3, and over the experiment's own setting for 2 (Bonferroni).",
-        "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs a trial.",
-        "Of 8 of 12 trials the time is an estimate",
-        "Stopping trials early left out 50 epochs, about 100 CPU seconds.",
-        "asked live, the trials would have made 51 passes of the teacher for each image.",
+        "It was selected from 3 settings with these seeds, the default included, so the interval of its gain "
+        "over the baseline is widened for 3, and over the default setting for 2 (Bonferroni).",
+        "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs per trial.",
+        "The time of 8 of 12 trials is estimated",
+        "Stopping trials early saved 50 epochs, about 100 CPU seconds.",
+        "live, the trials would have made 51 passes of the teacher over each image.",
         "tpe, seed 0",
-        "asha, each trial is left 1 epoch, rungs after 1, 3, one trial in 3 goes on",
+        "asha, no trial is stopped before 1 epoch, rungs after 1, 3, one trial in 3 continues",
         "versions.optuna",
     ):
         assert words in text, words
 
 
-def test_the_flags_of_the_winner_are_its_setting_to_the_last_digit(page, one_search):
+def test_the_winners_flags_have_every_digit_of_its_setting(page, one_search):
     (search,) = one_search.searches
     (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
     words = shlex.split(command.replace("&#39;", "'"))
@@ -74,7 +74,7 @@ def test_the_flags_of_the_winner_are_its_setting_to_the_last_digit(page, one_sea
     assert words.count("--set") == 2
 
 
-def test_reasons_and_values_are_text_and_never_tags(page, tmp_path):
+def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     space = {"student.model": choice("resnet8", "<img src=x onerror=alert(1)>"), "method.alpha": choice(0.1, 0.5)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
     own = {"student.model": "resnet8", "method.alpha": 0.5}
@@ -88,7 +88,7 @@ def test_reasons_and_values_are_text_and_never_tags(page, tmp_path):
     assert "<img src=x onerror=alert(1)>" in text_of(hostile)
 
 
-def test_the_page_loads_nothing_and_every_link_leads_somewhere(page, one_search):
+def test_the_search_page_loads_nothing_and_every_link_has_a_target(page, one_search):
     attributes = [attributes for _, attributes in Tags(page).tags]
     assert "http:" not in page
     assert "https:" not in page
@@ -103,12 +103,12 @@ def test_the_page_loads_nothing_and_every_link_leads_somewhere(page, one_search)
         assert set(labels.split()) <= set(ids)
 
 
-def test_own_setting_that_won_is_said_to_be_unbeaten(tmp_path):
+def test_the_page_states_that_no_setting_is_better_than_the_default(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = text_of(page_of(made))
-    assert "No setting that was found beat the experiment's own: alpha 0.5, temperature 4" in text
-    assert "Winner against the experiment's own" not in text
+    assert "No setting that the search found is better than the default: alpha 0.5, temperature 4" in text
+    assert "Winner against the default" not in text
     assert "over the baseline is widened for 2 (Bonferroni)." in text
 
 
@@ -119,35 +119,35 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
     text = text_of(page_of(made))
     for words in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
         assert words in text
-    assert "87.00 ± 0.87 % validation top1 of the winner; the experiment's own setting failed." in text
+    assert "87.00 ± 0.87 % validation top1 of the winner; the default setting failed." in text
     assert "None" not in text
 
 
 @pytest.mark.parametrize("num_trials", [0, 1, 2])
-def test_the_page_holds_while_a_search_is_under_way(tmp_path, num_trials):
+def test_an_unfinished_search_has_a_page(tmp_path, num_trials):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("begun", [10.0]), num_trials=num_trials)))
-    assert "Cut off: 0 of 8 trials ended" in text
-    assert "No trial has come to its end yet." in text
+    assert "Interrupted: 0 of 8 trials ended" in text
+    assert "No trial has finished yet." in text
     assert "Not confirmed with other seeds yet." in text
-    assert "Nothing to draw yet of: settings tried," in text
+    assert "Nothing to draw yet: settings tried," in text
 
 
-def test_the_page_of_a_search_of_which_all_failed_says_so(tmp_path):
+def test_the_page_of_a_failed_search_lists_the_reasons(tmp_path):
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("failed", reason="no more memory"))))
-    assert "None of 3 trials came to its end." in text
+    assert "None of 3 trials finished." in text
     assert text.count("no more memory") == 3
 
 
-def test_an_unconfirmed_best_is_said_to_be_one_seeds(tmp_path):
+def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=3, confirm=0)
     text = text_of(page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]))))
-    assert "The best is trial 2, alpha 0.9: 82.00 %, with one seed that picked it" in text
-    assert "Not confirmed with other seeds: the search was not asked to." in text
+    assert "The best is trial 2, alpha 0.9: 82.00 %, with the one seed that selected it" in text
+    assert "Not confirmed with other seeds: the search has confirm = 0." in text
 
 
-def test_fields_of_one_name_keep_their_paths(tmp_path):
+def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
     space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
     own = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
@@ -157,10 +157,10 @@ def test_fields_of_one_name_keep_their_paths(tmp_path):
 
 def test_the_same_folder_makes_the_same_bytes(tmp_path):
     made = finished(tmp_path)
-    assert files_of(made.summary()) == files_of(made.summary())
+    assert search_files(made.summary()) == search_files(made.summary())
 
 
-def test_the_trial_tables_hold_a_row_a_trial(one_search):
+def test_the_trial_tables_have_one_row_per_trial(one_search):
     folder = one_search.searches[0].page.parent
     rows = pq.ParquetFile(folder / "trials.parquet").read().to_pylist()
     assert [row["number"] for row in rows] == list(range(12))
@@ -177,7 +177,7 @@ def test_the_trial_tables_hold_a_row_a_trial(one_search):
     assert written[2]["val_top1"] == ""
 
 
-def test_columns_have_the_kind_of_their_field(tmp_path):
+def test_columns_have_the_type_of_their_field(tmp_path):
     space = {
         "student.model": choice("resnet8", "resnet14"),
         "student.epochs": choice(3, 9),
@@ -187,24 +187,24 @@ def test_columns_have_the_kind_of_their_field(tmp_path):
     search = Search(space=space, sampler="grid", scheduler="none", trials=2, confirm=0)
     own = {"student.model": "resnet8", "student.epochs": 9, "student.optimizer.nesterov": False, "method.alpha": 0.5}
     summary = make_search(tmp_path, search, lambda t: Outcome("done", [80.0]), own=own).summary()
-    (row, _) = csv.DictReader(files_of(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
+    (row, _) = csv.DictReader(search_files(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
 
 
-def test_summary_json_holds_the_winner_its_gains_and_the_cost(one_search):
+def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
     assert summary["trials"] == {"done": 4, "stopped": 7, "failed": 1, "begun": 0}
-    assert summary["own"] == OWN
+    assert summary["default_setting"] == OWN
     assert summary["winner"]["trial"] == 3
-    gain = summary["confirmation"]["winner_minus_own"]
+    gain = summary["confirmation"]["winner_minus_default"]
     assert gain["gains"] == {"0": 1.0, "1": 1.5, "2": 0.5}
     assert (gain["comparisons"], gain["is_distinguishable"]) == (2, False)
     assert summary["importances"]["num_trials"] == 11
     assert (summary["cost"]["device"], summary["cost"]["device_seconds"]) == ("CPU", 102.0)
 
 
-def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results):
+def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
     """The winner's run is distilled-3; before it was planned, the family's run was another."""
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished(results.root)
@@ -212,24 +212,24 @@ def test_the_familys_gain_is_said_to_be_of_seeds_that_picked_its_setting(results
     assert build(results.root).summaries[0].cautions == ()
     results.plan("cnn", distilled=[winner])
     (caution,) = build(results.root).summaries[0].cautions
-    assert "the distilled setting was picked among 3 by validation of these same seeds (search search)" in caution
+    assert "the distilled setting was selected from 3 by validation with these same seeds (search search)" in caution
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
     (caution,) = build(results.root).summaries[0].cautions
-    assert caution.startswith("the 'kd (alpha 0.9)' setting was picked among 3")
+    assert caution.startswith("the 'kd (alpha 0.9)' setting was selected from 3")
 
 
-def test_the_familys_gain_of_an_own_setting_that_won_is_of_seeds_that_picked_it_too(results):
+def test_a_gain_of_a_default_setting_that_was_selected_is_a_caution_too(results):
     own = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
     made = finished(results.root)
     results.plan("cnn", distilled=[own])
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     (caution,) = build(results.root).summaries[0].cautions
-    assert "the distilled setting was picked among 2 by validation of these same seeds" in caution
+    assert "the distilled setting was selected from 2 by validation with these same seeds" in caution
     made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert build(results.root).summaries[0].cautions == ()
 
 
-def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
+def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
     made = finished(tmp_path)
     report = build(tmp_path)
     before = {path: path.read_bytes() for path in report.files}
@@ -239,7 +239,7 @@ def test_a_corrupt_search_leaves_the_old_report_untouched(tmp_path):
     assert {path: path.read_bytes() for path in report.files} == before
 
 
-def test_a_search_of_many_trials_makes_a_page_of_bounded_size(tmp_path):
+def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
     own = {"method.alpha": 0.5}
     made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), own=own)

@@ -1,4 +1,4 @@
-"""Searches' folders into numbers: states, confirmation and its intervals, and cost, against values by hand."""
+"""Reading searches: states, confirmation, intervals and cost against manual results."""
 
 import json
 import subprocess
@@ -11,8 +11,9 @@ import pytest
 from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_cache
 
 from raykd.errors import RaykdError
-from raykd.report.read.search_summary import summaries_of_searches
-from raykd.report.render.search_wording import certainty
+from raykd.report.read.search_summary import summarize_searches
+from raykd.report.search_wording import certainty
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import importances_of
 from raykd.report.stats.statistics import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
@@ -31,7 +32,7 @@ def quantile_of_two_degrees(level: float) -> float:
     return level * sqrt(2 / (1 - level**2))
 
 
-def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
+def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
     summary = finished(tmp_path).summary()
     assert (summary.family, summary.name, summary.state) == ("cnn", "search", "done")
     assert [summary.count(state) for state in ("done", "stopped", "failed", "begun")] == [4, 7, 1, 0]
@@ -42,9 +43,9 @@ def test_states_are_counted_and_the_best_is_of_the_done(tmp_path):
     assert summary.default_trial.number == 0
 
 
-def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_path):
+def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
-    gain = finished(tmp_path).summary().confirmation.over_default
+    gain = finished(tmp_path).gains().over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
     half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
@@ -52,36 +53,36 @@ def test_the_interval_is_widened_by_the_number_of_settings_that_were_found(tmp_p
     assert (gain.comparisons, gain.verdict) == (2, "not distinguishable at n = 3")
 
 
-def test_a_gain_that_would_convince_of_one_setting_does_not_of_the_best_of_two(tmp_path):
+def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_path):
     made = finished(tmp_path)
     own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_default.verdict == "the winner is better at n = 3"
+    assert made.gains().over_default.verdict == "the winner is better at n = 3"
     made.confirm({None: own, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_default.verdict == "not distinguishable at n = 3"
+    assert made.gains().over_default.verdict == "not distinguishable at n = 3"
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
-    """The experiment's own setting could have been picked too: three candidates, two of which were found."""
-    confirmation = finished(tmp_path).summary().confirmation
-    assert [pair.gain for pair in confirmation.over_baseline.pairs] == [6.0, 5.5, 6.5]
-    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
+    """The default setting could have been selected too: three candidates, two of them found by the search."""
+    gains = finished(tmp_path).gains()
+    assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
+    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
 
 
-def test_own_setting_that_wins_has_no_gain_over_itself_and_was_picked_too(tmp_path):
+def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = made.summary()
     assert summary.winner.trial is None
-    assert summary.confirmation.over_default is None
-    assert summary.confirmation.over_baseline.comparisons == 3
+    assert winner_gains(summary.confirmation).over_default is None
+    assert winner_gains(summary.confirmation).over_baseline.comparisons == 3
     assert summary.trial_of_winner is summary.default_trial
 
 
-def test_an_own_setting_that_was_confirmed_alone_was_not_picked(tmp_path):
+def test_a_default_setting_confirmed_alone_was_not_selected(tmp_path):
     made = finished(tmp_path)
     made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert made.summary().confirmation.over_baseline.comparisons == 1
+    assert made.gains().over_baseline.comparisons == 1
 
 
 def is_better(gains, comparisons):
@@ -91,11 +92,11 @@ def is_better(gains, comparisons):
 
 
 @pytest.mark.parametrize("num_found", [1, 3, 8])
-def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
+def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
     """Simulated searches whose settings all equal the baseline: 'better' in at most 2.5 % of them, for 2, 3, 5 seeds.
 
-    It holds overall, over the experiment's own setting, and among the searches that the own setting won: there by
-    symmetry, since candidates are alike. The comparisons are those that the report takes, for either kind of winner.
+    It holds overall, over the default setting, and among the searches that the default setting won: there by symmetry,
+    since candidates are alike. The comparisons are those of the report, for either kind of winner.
     """
     search = Search(space=SPACE, trials=num_found + 1, scheduler="none", sampler="random", confirm=num_found)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
@@ -103,14 +104,14 @@ def test_without_any_effect_one_search_in_forty_calls_its_winner_better(tmp_path
     def confirmation_won_by(winner: int | None):
         candidates = {trial: [80.0, 80.5, 81.0 + (trial == winner)] for trial in (None, *range(1, num_found + 1))}
         made.confirm(candidates, [79.0, 80.0, 79.5])
-        return made.summary().confirmation
+        return made.gains()
 
     own_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
     draw = np.random.default_rng(0).standard_normal
     for num_seeds in (2, 3, 5):
         num_searches = 60_000
         values, baseline = draw((num_searches, num_found + 1, num_seeds)), draw((num_searches, num_seeds))
-        winners = values.mean(2).argmax(1)  # candidate 0 is the experiment's own setting
+        winners = values.mean(2).argmax(1)  # candidate 0 is the default setting
         winning = values[np.arange(num_searches), winners]
         is_own = winners == 0
 
@@ -129,7 +130,7 @@ STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: c
 
 
 def of_student_recipes(root) -> Made:
-    """Two trials: the experiment's own recipe (learning rate 0.001, width 32), and one of another rate and width."""
+    """Write two trials: the default recipe (learning rate 0.001, width 32), and another rate and width."""
     search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
     own = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
     return make_search(root, search, lambda trial: Outcome("done", [80.0]), own=own)
@@ -143,7 +144,7 @@ def trial_with(made: Made, **wanted) -> int:
     )
 
 
-def test_a_baseline_of_the_winners_recipe_is_called_that_and_is_the_one_in_report_json(tmp_path):
+def test_a_baseline_with_the_winners_recipe_is_named_as_the_one_in_report_json(tmp_path):
     made = of_student_recipes(tmp_path)
     made.confirm({None: [60.0, 61.0, 62.0], trial_with(made, lr=0.1): [84.0, 85.0, 86.0]}, [82.0, 83.2, 84.1])
     first, *_, last = certainty(made.summary())
@@ -151,7 +152,7 @@ def test_a_baseline_of_the_winners_recipe_is_called_that_and_is_the_one_in_repor
     assert last.startswith("Both students in report.json have the winner's student recipe: student_accuracy_without_kd")
 
 
-def test_a_baseline_of_another_recipe_is_said_to_be_one_in_the_sentence_of_its_gain(tmp_path):
+def test_a_baseline_with_another_recipe_is_named_in_the_sentence_of_its_gain(tmp_path):
     made = of_student_recipes(tmp_path)
     found = trial_with(made, lr=0.1, width=64)
     made.confirm({None: [60.0, 61.0, 62.0], found: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
@@ -174,39 +175,41 @@ def test_a_baseline_that_does_not_record_its_recipe_is_taken_for_the_experiments
     )
 
 
-def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp_path):
+def test_a_failed_candidate_cannot_win_but_counts_as_tried(tmp_path):
     made = finished(tmp_path)
     failed = {6: "seed 2: validation loss became NaN"}
     made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
     summary = made.summary()
-    confirmation = summary.confirmation
-    assert (confirmation.over_baseline.comparisons, confirmation.over_default.comparisons) == (3, 2)
+    gains = winner_gains(summary.confirmation)
+    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
     assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
         summary
     )
 
 
-def test_an_own_setting_or_a_baseline_that_failed_has_no_gain_over_it(tmp_path):
+def test_a_failed_default_setting_or_baseline_has_no_gain_over_it(tmp_path):
     made = finished(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
-    confirmation = made.summary().confirmation
-    assert (confirmation.over_default, confirmation.over_baseline, confirmation.winner.trial) == (None, None, 3)
+    gains = made.gains()
+    assert (gains.over_default, gains.over_baseline, made.summary().winner.trial) == (None, None, 3)
     lines = certainty(made.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
-    assert "The setting of the experiment's own failed, and so cannot win (seed 0: out of memory)." in lines
+    assert "The default setting failed, and so cannot win (seed 0: out of memory)." in lines
 
 
-def test_of_a_loss_less_is_better_and_the_gain_positive(tmp_path):
+def test_a_lower_loss_is_a_positive_gain(tmp_path):
     search = Search(space=SPACE, trials=3, metric="val_loss", grace_epochs=1, confirm=1)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [0.5 - 0.1 * trial.number]))
     made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
     summary = made.summary()
     assert summary.best == (2, 1, 0)
-    assert [pair.gain for pair in summary.confirmation.over_default.pairs] == pytest.approx([0.1, 0.1, 0.2])
+    assert [pair.gain for pair in winner_gains(summary.confirmation).over_default.pairs] == pytest.approx(
+        [0.1, 0.1, 0.2]
+    )
 
 
-def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
+def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), own={"method.alpha": 0.5})
     assert len(SearchFolder(made.path).trials()) == 3
@@ -214,30 +217,30 @@ def test_points_of_a_grid_that_nobody_began_are_no_trials(tmp_path):
     assert made.summary().state == "done"
 
 
-def test_who_searches_now_makes_it_running_and_nobody_cut_off(tmp_path):
+def test_a_locked_search_is_running_and_an_unlocked_one_interrupted(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     made = make_search(tmp_path, search, lambda trial: Outcome("begun", [10.0, 20.0]), num_trials=2)
     with SearchFolder(made.path).lock():
         assert made.summary().state == "running"
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
 
 
-def test_a_search_is_done_once_it_is_confirmed_as_was_asked(tmp_path):
+def test_a_search_is_done_once_it_is_confirmed_as_required(tmp_path):
     made = finished(tmp_path)
     assert made.summary().state == "done"
     made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], asked=1)
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
     (made.path / "confirmed.json").unlink()
-    assert made.summary().state == "cut off"
+    assert made.summary().state == "interrupted"
 
 
-def test_a_search_of_which_every_trial_failed_is_failed(tmp_path):
+def test_a_search_whose_trials_all_failed_is_failed(tmp_path):
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     summary = make_search(tmp_path, search, lambda _: Outcome("failed", reason="NaN")).summary()
     assert (summary.state, summary.winner, summary.best) == ("failed", None, ())
 
 
-def test_of_several_metrics_the_best_are_those_that_none_beats_in_all(tmp_path):
+def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
     values = {0.1: (80.0, 1.0), 0.5: (79.0, 2.0), 0.9: (85.0, 3.0)}
     search = Search(
         space=GRID, sampler="grid", scheduler="none", metric=("val_top1", "latency_ms"), confirm=0, trials=3
@@ -246,7 +249,7 @@ def test_of_several_metrics_the_best_are_those_that_none_beats_in_all(tmp_path):
     assert make_search(tmp_path, search, outcome_of).summary().best == (2, 0)
 
 
-def test_cost_is_seconds_times_devices_and_a_pace_stands_in_for_times_that_nobody_noted(tmp_path):
+def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):
     """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the stopped and 2 of the failed."""
     cost = finished(tmp_path).summary().cost
     assert (cost.device, cost.devices_of_trial) == ("CPU", 2)
@@ -257,7 +260,7 @@ def test_cost_is_seconds_times_devices_and_a_pace_stands_in_for_times_that_nobod
     assert cost.saved_device_seconds == pytest.approx(2 * (4 * 8 + 3 * 6))
 
 
-def test_with_gpus_the_cost_is_in_those(tmp_path):
+def test_the_cost_with_gpus_is_in_gpu_seconds(tmp_path):
     made = finished(tmp_path)
     made.update(gpus=0.25)
     cost = made.summary().cost
@@ -265,7 +268,7 @@ def test_with_gpus_the_cost_is_in_those(tmp_path):
     assert cost.device_seconds == pytest.approx(0.25 * 51)
 
 
-def test_epochs_after_the_last_that_a_trial_noted_are_taken_at_its_own_pace(tmp_path):
+def test_unrecorded_epochs_are_estimated_at_the_trials_own_pace(tmp_path):
     """A done trial takes 2 s an epoch; one that was stopped noted 2 of its 3 epochs, a second each."""
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     outcomes = [
@@ -277,7 +280,7 @@ def test_epochs_after_the_last_that_a_trial_noted_are_taken_at_its_own_pace(tmp_
     assert [(trial.seconds, trial.is_estimated) for trial in trials] == [(18.0, False), (3.0, True), (3.0, False)]
 
 
-def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
+def test_no_time_is_estimated_if_no_trial_recorded_one(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1)
     summary = make_search(tmp_path, search, lambda _: Outcome("stopped", [10.0])).summary()
     assert [trial.seconds for trial in summary.trials] == [None, None]
@@ -285,12 +288,12 @@ def test_no_time_is_made_up_where_no_trial_noted_any(tmp_path):
     assert summary.cost.saved_epochs == 16
 
 
-def test_a_shared_cache_is_weighed_against_the_passes_it_spared(tmp_path):
+def test_a_shared_cache_is_compared_with_the_passes_it_saved(tmp_path):
     """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
     made.update(fill_seconds=10.0, cache="logits")
-    teaching = made.summary().cost.teaching
+    teaching = made.summary().cost.teacher
     assert (teaching.source, teaching.passes, teaching.views) == ("cache", 51, 5.0)
     assert teaching.live_seconds == pytest.approx(51 * 2.0)
 
@@ -302,28 +305,28 @@ def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, v
     write_cache(tmp_path, "a-logits", [6, 6])
     write_cache(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
     made.update(fill_seconds=10.0, cache=read)
-    teaching = made.summary().cost.teaching
+    teaching = made.summary().cost.teacher
     assert teaching.views == views
     assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
 
 
-def test_a_cache_that_was_filled_before_or_is_gone_gives_no_seconds(tmp_path):
+def test_a_cache_filled_earlier_or_deleted_has_no_live_seconds(tmp_path):
     made = finished(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
     made.update(cache="logits")
-    assert made.summary().cost.teaching.views == 5.0
-    assert made.summary().cost.teaching.live_seconds is None, "this search filled nothing"
+    assert made.summary().cost.teacher.views == 5.0
+    assert made.summary().cost.teacher.live_seconds is None, "this search filled nothing"
     made.update(fill_seconds=10.0, cache="gone")
-    assert made.summary().cost.teaching.views is None
+    assert made.summary().cost.teacher.views is None
     made.update(cache="../elsewhere")
     with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', not the name of a folder"):
         made.summary()
 
 
-def test_a_live_teacher_is_said_to_be_one(tmp_path):
+def test_a_live_teacher_is_reported_as_live(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
     live = Outcome("done", climb(80, 9), run={"compute": {"teacher": "live"}})
-    assert make_search(tmp_path, search, lambda _: live).summary().cost.teaching.source == "live"
+    assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +336,7 @@ def test_a_live_teacher_is_said_to_be_one(tmp_path):
         (lambda setting: 80 + log(setting["method.temperature"]), "method.temperature"),
     ],
 )
-def test_the_field_that_the_metric_follows_is_the_important_one(tmp_path, value_of, field):
+def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, value_of, field):
     importances = importances_of(all_done(tmp_path, value_of=value_of).summary())
     assert next(iter(importances.shares)) == field
     assert importances.shares[field] > 0.9
@@ -341,7 +344,7 @@ def test_the_field_that_the_metric_follows_is_the_important_one(tmp_path, value_
     assert (importances.num_trials, importances.after) == (24, None)
 
 
-def test_where_most_trials_were_stopped_importances_are_of_the_first_rung(tmp_path):
+def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
     """Of the twelve trials one failed; the others came past the first epoch, and four to their end."""
     summary = finished(tmp_path).summary()
     importances = importances_of(summary)
@@ -354,7 +357,7 @@ def test_where_most_trials_were_stopped_importances_are_of_the_first_rung(tmp_pa
     [{"trials": 3}, {"space": {"method.alpha": uniform(0, 1)}}, {"value_of": lambda setting: 80.0}],
     ids=["three trials", "one field", "one value"],
 )
-def test_importances_want_trials_fields_and_values(tmp_path, changes):
+def test_importances_require_trials_fields_and_different_values(tmp_path, changes):
     made = all_done(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
     assert importances_of(made.summary()) is None
 
@@ -369,11 +372,11 @@ def test_importances_want_trials_fields_and_values(tmp_path, changes):
         ({"search": {"kind": "search", "space": {}}}, "name at least one field"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, complaint):
     made = finished(tmp_path)
     made.update(**changes)
     with pytest.raises(RaykdError, match=complaint) as caught:
-        summaries_of_searches(tmp_path)
+        summarize_searches(tmp_path)
     assert f"'{made.path / 'search.json'}' is damaged: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -388,15 +391,15 @@ def test_a_search_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, 
         ({"baseline": {"values": [1, None, 2]}}, "are not 3 numbers"),
     ],
 )
-def test_a_confirmation_that_cannot_be_is_one_line_naming_the_file(tmp_path, changes, complaint):
+def test_an_invalid_confirmation_is_named_in_one_line(tmp_path, changes, complaint):
     path = finished(tmp_path).path / "confirmed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(RaykdError, match=complaint) as caught:
-        summaries_of_searches(tmp_path)
+        summarize_searches(tmp_path)
     assert f"'{path}' is damaged: " in str(caught.value)
 
 
-def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_path):
+def test_a_partly_written_journal_is_read_and_a_damaged_one_refused(tmp_path):
     made = finished(tmp_path)
     journal = made.path / "study.journal"
     content = journal.read_bytes()
@@ -409,7 +412,7 @@ def test_a_journal_that_is_being_written_is_read_and_a_damaged_one_refused(tmp_p
         made.summary()
 
 
-def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
+def test_a_damaged_history_of_a_trial_is_named_in_one_line(tmp_path):
     made = finished(tmp_path)
     path = made.path / "trials/0003/history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -417,16 +420,16 @@ def test_a_torn_history_of_a_trial_is_one_line_naming_it(tmp_path):
         made.summary()
 
 
-def test_searches_are_found_by_family_and_name_and_not_in_hidden_folders(tmp_path):
-    assert summaries_of_searches(tmp_path) == ()
+def test_searches_are_sorted_and_hidden_folders_ignored(tmp_path):
+    assert summarize_searches(tmp_path) == ()
     finished(tmp_path, name="second")
     finished(tmp_path, name="first")
     (tmp_path / ".ray" / "x").mkdir(parents=True)
     (tmp_path / ".ray" / "x" / "search.json").write_text("{}")
-    assert [summary.name for summary in summaries_of_searches(tmp_path)] == ["first", "second"]
+    assert [summary.name for summary in summarize_searches(tmp_path)] == ["first", "second"]
 
 
-def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
+def test_a_trial_with_fewer_epochs_is_done_after_its_own_epochs(tmp_path):
     space = {"student.epochs": choice(4, 9), "method.temperature": loguniform(1, 20)}
     search = Search(space=space, trials=1, grace_epochs=1)
     short = Outcome("done", climb(80, 4), run={"config": {"recipe": {"epochs": 4}}})
@@ -437,8 +440,8 @@ def test_a_trial_of_fewer_epochs_is_measured_by_its_own(tmp_path):
 def test_a_report_without_a_search_loads_no_optuna(tmp_path):
     code = (
         "import sys; from pathlib import Path; import raykd.report.build; "
-        "from raykd.report.read.search_summary import summaries_of_searches; "
-        f"assert summaries_of_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
+        "from raykd.report.read.search_summary import summarize_searches; "
+        f"assert summarize_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""Exact tests and Holm's correction against scipy, by hand, and in many simulated experiments."""
+"""Exact tests and Holm's correction against scipy, manual results and simulations."""
 
 import math
 from itertools import product
@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from raykd.report.stats.significance import MOST_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
+from raykd.report.stats.significance import MAX_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
 from raykd.report.stats.statistics import Pair, paired_gain, spread_of
 
 
@@ -16,7 +16,7 @@ def differences_of(num_pairs: int, seed: int) -> list[float]:
 
 @pytest.mark.parametrize("num_pairs", [2, 3, 5, 8])
 @pytest.mark.parametrize("seed", range(4))
-def test_permutation_test_is_scipys_exact_one(num_pairs, seed):
+def test_permutation_test_equals_scipys(num_pairs, seed):
     from scipy.stats import permutation_test as scipys
 
     differences = differences_of(num_pairs, seed)
@@ -26,7 +26,7 @@ def test_permutation_test_is_scipys_exact_one(num_pairs, seed):
 
 @pytest.mark.parametrize("num_pairs", [2, 3, 5, 8, 30])
 @pytest.mark.parametrize("seed", range(4))
-def test_sign_test_is_scipys_binomial_test(num_pairs, seed):
+def test_sign_test_equals_scipys_binomial_test(num_pairs, seed):
     from scipy.stats import binomtest
 
     differences = differences_of(num_pairs, seed)
@@ -35,7 +35,7 @@ def test_sign_test_is_scipys_binomial_test(num_pairs, seed):
 
 
 @pytest.mark.parametrize("signs", list(product((-1, 1), repeat=5))[::3])
-def test_of_the_numbers_1_to_n_the_permutation_test_is_wilcoxons(signs):
+def test_permutation_test_of_ranks_equals_wilcoxons(signs):
     """The ranks are then the numbers themselves."""
     from scipy.stats import wilcoxon
 
@@ -44,7 +44,7 @@ def test_of_the_numbers_1_to_n_the_permutation_test_is_wilcoxons(signs):
 
 
 @pytest.mark.parametrize("num_pairs", range(1, 11))
-def test_no_p_value_is_below_the_smallest_possible_and_one_sided_pairs_reach_it(num_pairs):
+def test_pairs_of_one_sign_reach_the_smallest_p_value(num_pairs):
     alike = [0.1 + seed for seed in range(num_pairs)]
     assert sign_test(alike) == permutation_test(alike) == smallest_p(num_pairs) == 2.0 ** (1 - num_pairs)
 
@@ -55,7 +55,7 @@ def test_three_seeds_cannot_reach_5_percent_in_an_exact_test():
     assert gain.is_distinguishable, "the t-test, which takes the differences for normal, can"
 
 
-def test_differences_of_zero_are_left_out_by_the_sign_test_and_kept_by_the_permutation_test():
+def test_the_sign_test_leaves_out_zeros_and_the_permutation_test_does_not():
     assert sign_test([0.0, 0.0, 1.0, 2.0, 3.0]) == 0.25
     assert permutation_test([0.0, 1.0, 2.0, 3.0]) == 0.25
     assert sign_test([0.0, 0.0]) == permutation_test([0.0, 0.0]) == 1.0
@@ -67,13 +67,13 @@ def test_rounding_does_not_break_a_tie_of_sums():
     assert permutation_test([0.3, 0.1, 0.2]) == 0.25
 
 
-def test_more_pairs_than_can_be_flipped_have_no_exact_permutation_test():
-    assert permutation_test([1.0] * (MOST_PAIRS + 1)) is None
-    assert permutation_test([1.0] * MOST_PAIRS) == pytest.approx(smallest_p(MOST_PAIRS))
+def test_too_many_pairs_have_no_exact_permutation_test():
+    assert permutation_test([1.0] * (MAX_PAIRS + 1)) is None
+    assert permutation_test([1.0] * MAX_PAIRS) == pytest.approx(smallest_p(MAX_PAIRS))
 
 
 @pytest.mark.parametrize("num_pairs", [2, 3, 7])
-def test_t_test_is_scipys_and_says_what_the_interval_says(num_pairs):
+def test_t_test_equals_scipys_and_agrees_with_the_interval(num_pairs):
     from scipy.stats import ttest_1samp
 
     for seed in range(20):
@@ -90,7 +90,7 @@ def test_t_test_of_equal_differences_and_of_one_pair_is_none():
 
 
 @pytest.mark.parametrize(("level", "count"), [(0.05, 6), (0.05 / 15, 10), (0.25, 4), (0.26, 3)])
-def test_the_fewest_pairs_are_the_first_that_can_be_below_the_level(level, count):
+def test_fewest_pairs_is_the_first_number_that_can_reach_the_level(level, count):
     assert fewest_pairs(level) == count
     assert smallest_p(count) < level <= smallest_p(count - 1)
 
@@ -102,7 +102,7 @@ def test_holm_by_hand():
     assert holm([]) == ()
 
 
-def test_what_has_no_test_yet_counts_in_holm_and_raises_no_other_when_it_has():
+def test_a_missing_test_counts_in_holm_and_raises_no_other_later():
     before = holm([0.01, None, 0.02])
     assert before == (0.03, None, 0.04)
     for p in (0.0, 0.009, 0.015, 0.5, 1.0):
@@ -118,7 +118,7 @@ def test_holm_is_between_no_correction_and_bonferronis():
             assert p <= adjusted <= min(1.0, count * p) + 1e-15
 
 
-def test_exact_tests_reject_a_true_null_no_more_often_than_they_say():
+def test_exact_tests_reject_a_true_null_at_most_at_their_level():
     """2,000 experiments of 6 seeds; differences are skewed in size, symmetric in sign: at most 5 % below 0.05."""
     generator = np.random.default_rng(1)
     experiments = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
@@ -138,7 +138,7 @@ def test_interval_of_a_mean_covers_it_in_95_of_100_experiments(num_runs):
     assert abs(covered / 4000 - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 4000)
 
 
-def test_interval_of_a_mean_is_scipys_and_needs_two_runs():
+def test_interval_of_a_mean_equals_scipys_and_requires_two_runs():
     from scipy.stats import ttest_1samp
 
     values = [87.1, 88.4, 86.9, 87.7]

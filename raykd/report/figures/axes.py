@@ -1,4 +1,4 @@
-"""What all figures of the pages share: sizes, axes, dots, legends, and the `Drawing` that a page shows."""
+"""Shared parts of the figures: sizes, axes, dots, legends, and the `Drawing` that a page includes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-WIDTH, HEIGHT = 4.6, 3.0  # inches, 331 x 216 units of SVG: text stays legible on a page 400 px wide
-ROW_HEIGHT = 0.32  # inches for a row of dots
+WIDTH, HEIGHT = 4.6, 3.0  # inches; 331 x 216 SVG units keep text legible on a page 400 px wide
+ROW_HEIGHT = 0.32  # inches per row of dots
 LEGEND_ROW = 0.17  # inches
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An <svg> element and the sentence under it."""
+    """An <svg> element and its caption."""
 
     svg: str
     caption: str
 
 
 def rows_axes(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A row a label, the first on top."""
+    """Return axes with one row per label, the first on top."""
     figure = Figure(figsize=(WIDTH, 0.75 + ROW_HEIGHT * max(len(labels), 3)))
     axes = figure.add_subplot()
     axes.set_yticks(range(len(labels)), labels)
@@ -34,33 +34,31 @@ def rows_axes(labels: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def plain_axes(num_legend_rows: int = 1) -> tuple[Figure, Axes]:
-    """Axes under a legend of so many rows."""
+    """Return axes with space for a legend above them."""
     figure = Figure(figsize=(WIDTH, HEIGHT + LEGEND_ROW * (num_legend_rows - 1)))
     return figure, figure.add_subplot()
 
 
 def curves_axes(num_legend_rows: int = 1) -> tuple[Figure, Axes]:
-    """Axes over epochs."""
+    """Return axes whose x is the epoch."""
     figure, axes = plain_axes(num_legend_rows)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     return figure, axes
 
 
-def add_dots(axes: Axes, values: Sequence[float], rows: Sequence[float], colour: str, marker: str) -> None:
-    """A dot a value; equal ones show as one darker dot."""
-    axes.plot(
-        values, rows, color=colour, marker=marker, markersize=6.5, markeredgewidth=0, linestyle="none", alpha=0.85
-    )
+def add_dots(axes: Axes, values: Sequence[float], rows: Sequence[float], color: str, marker: str) -> None:
+    """Draw one dot per value; equal values appear as one darker dot."""
+    axes.plot(values, rows, color=color, marker=marker, markersize=6.5, markeredgewidth=0, linestyle="none", alpha=0.85)
 
 
 def add_legend(figure: Figure, num_columns: int) -> None:
-    """All labels of the axes, above them."""
+    """Add a legend above the axes."""
     figure.legend(loc="outside upper left", ncols=num_columns, borderpad=0, columnspacing=1.2)
 
 
 def use_log(axes: Axes, axis: str) -> None:
-    """A log scale on 'x' or 'y' with plain numbers: powers of ten would need mathtext, which the page has not."""
+    """Set a log scale on 'x' or 'y' with plain numbers; powers of ten would need mathtext, which the page lacks."""
     (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
     scaled = axes.xaxis if axis == "x" else axes.yaxis
     scaled.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,6 +1,6 @@
-"""What was measured on the test set, in figures: calibration, each class, confusion.
+"""Figures of test metrics: reliability diagram, top1 of each class, confusion matrix.
 
-A figure is left out where no run has what it shows, as runs of older versions have not.
+A figure is left out if no run has its data.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
 from raykd.report.figures.stages import MARKERS
-from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLOURS, inline_svg, page_style
-from raykd.report.read.records import MEASURES
+from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLORS, inline_svg, page_style
+from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 
-MIN_IMAGES = 10  # of a bin: its accuracy is otherwise a matter of one or two images
-MAX_CLASSES = 12  # more would not be legible on a phone
+MIN_IMAGES = 10  # per bin: with fewer, one or two images decide its accuracy
+MAX_CLASSES = 12  # more are not legible on a phone
 
 
-def draw_measures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
-    """The figures by the heading they stand under; `key` starts their ids and is unique on the page."""
+def draw_metrics(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+    """Return the figures by their headings. key: start of their ids, unique on the page."""
     with page_style():
-        found = {
+        drawings = {
             "Reliability diagram": _draw_reliability(summary, f"{key}-reliability"),
             "Top1 of each class": _draw_classes(summary, f"{key}-classes"),
             "Confusion": _draw_confusion(summary, f"{key}-confusion"),
         }
-    return {heading: drawing for heading, drawing in found.items() if drawing}
+    return {heading: drawing for heading, drawing in drawings.items() if drawing}
 
 
 def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
-    """Accuracy over confidence in the bins of the calibration error, a line a stage, and the diagonal."""
+    """Draw accuracy over confidence in the bins of the calibration error, a line per stage."""
     figure, axes = plain_axes()
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.4, zorder=1)
     shown = []
@@ -40,7 +40,7 @@ def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
         points = _bins(stage)
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=STAGE_COLOURS[stage.stage], marker=MARKERS[stage.stage], label=stage.stage)
+            axes.plot(x, y, color=STAGE_COLORS[stage.stage], marker=MARKERS[stage.stage], label=stage.stage)
             shown.append(stage)
     if not shown:
         return None
@@ -50,21 +50,21 @@ def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
     axes.set_ylabel("accuracy (%)")
     add_legend(figure, num_columns=3)
     errors = [
-        f"{stage.stage} {wording.rounded(stage.measures['ece'], MEASURES['ece'].digits)}"
+        f"{stage.stage} {wording.mean_std(stage.metrics['ece'], METRICS['ece'].digits)}"
         for stage in shown
-        if "ece" in stage.measures
+        if "ece" in stage.metrics
     ]
     described = "; ".join(errors) or ", ".join(stage.stage for stage in shown)
     svg = inline_svg(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.")
     caption = (
-        "On the diagonal a model is right as often as it says, below it less often. Images of all seeds in the bins of "
-        f"the calibration error; bins of fewer than {MIN_IMAGES} images are left out."
+        "On the diagonal, accuracy equals confidence; below it, the model is overconfident. Images of all seeds, in "
+        f"the bins of the calibration error; bins with fewer than {MIN_IMAGES} images are left out."
     )
     return Drawing(svg, caption)
 
 
 def _bins(stage: StageSummary) -> list[tuple[float, float]]:
-    """(confidence, accuracy) in percent of the bins with enough images."""
+    """Return (confidence, accuracy) in percent of each bin with enough images."""
     if stage.reliability is None:
         return []
     bins = zip(stage.reliability.count, stage.reliability.confidence, stage.reliability.accuracy, strict=True)
@@ -76,7 +76,7 @@ def _bins(stage: StageSummary) -> list[tuple[float, float]]:
 
 
 def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
-    """A row a class, a dot a stage: the mean over seeds."""
+    """Draw a row per class and a dot per stage: the mean over seeds."""
     stages = [stage for stage in summary.stages if stage.class_top1]
     if not stages or len({len(stage.class_top1) for stage in stages}) > 1:
         return None
@@ -87,20 +87,20 @@ def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
         spreads = [(stage.class_top1[label], row) for row, label in enumerate(classes)]
         values = [(spread.mean, row) for spread, row in spreads if spread]
         x, rows = zip(*values, strict=True) if values else ((), ())
-        add_dots(axes, x, rows, STAGE_COLOURS[stage.stage], MARKERS[stage.stage])
+        add_dots(axes, x, rows, STAGE_COLORS[stage.stage], MARKERS[stage.stage])
         axes.lines[-1].set_label(stage.stage)
     axes.set_xlabel("test top1 of the class (%)")
     add_legend(figure, num_columns=3)
     described = "; ".join(
-        f"{names[label]} " + ", ".join(f"{stage.stage} {wording.percent(stage.class_top1[label])}" for stage in stages)
+        f"{names[label]} " + ", ".join(f"{stage.stage} {wording.mean_std(stage.class_top1[label])}" for stage in stages)
         for label in classes
     )
-    caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_of_how_many(stages[-1])}"
+    caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_left_out(stages[-1])}"
     return Drawing(inline_svg(figure, key, "Test top1 of each class, in percent", f"{described}."), caption)
 
 
 def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
-    """The last stage's: of each class (a row) the share, in percent, that was taken for each (a column)."""
+    """Draw the last stage's matrix: the percentage of each class (row) that was predicted as each class (column)."""
     stages = [stage for stage in summary.stages if stage.confusion]
     if not stages:
         return None
@@ -125,15 +125,15 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
     svg = inline_svg(figure, key, f"Confusion of the {stage.stage}, in percent of a class", f"Most common: {worst}.")
     caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Most common mistakes: {worst}."
-    return Drawing(svg, caption + _of_how_many(stage))
+    return Drawing(svg, caption + _left_out(stage))
 
 
 def _add_cell(axes: Axes, column: int, row: int, share: float, is_right: bool) -> None:
-    """Mistakes have a colour of their own and a scale that shows small ones; the number is legible on both."""
+    """Draw a cell; mistakes have another color, on a scale that makes small shares visible."""
     alpha = 0.5 * share if is_right else 0.6 * share**0.5
-    colour = STAGE_COLOURS["distilled"] if is_right else BAD
+    color = STAGE_COLORS["distilled"] if is_right else BAD
     if share:
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=round(alpha, 3), linewidth=0))
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=round(alpha, 3), linewidth=0))
     if share >= 0.005:
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=INK)
 
@@ -154,7 +154,7 @@ def _name_both_axes(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _hardest(stage: StageSummary) -> list[int]:
-    """The classes with the lowest top1, the lowest first: all of them where they are few."""
+    """Return up to MAX_CLASSES classes with the lowest top1, the lowest first."""
     top1 = {label: spread.mean if spread else float("inf") for label, spread in enumerate(stage.class_top1)}
     return sorted(top1 or range(len(stage.confusion)), key=lambda label: (top1.get(label, 0.0), label))[:MAX_CLASSES]
 
@@ -164,8 +164,8 @@ def _class_names(stage: StageSummary) -> list[str]:
     return [flattened(name, 12) for name in stage.classes] or [str(label) for label in range(count)]
 
 
-def _of_how_many(stage: StageSummary) -> str:
-    """What the caption says where classes are left out."""
+def _left_out(stage: StageSummary) -> str:
+    """Return the caption's sentence about classes that are left out, or ''."""
     count = len(stage.class_top1) or len(stage.confusion)
     if count <= MAX_CLASSES:
         return ""

@@ -1,11 +1,6 @@
-"""The figures of a search's page: its map, importances, history, learning curves or Pareto front, confirmation.
+"""The figures of a search's page: settings tried, importances, history, learning curves or Pareto front, confirmation.
 
-A figure without data is None; the page then says so.
-
-The map of a search: what came of each setting over the first two searched fields that are numbers.
-
-Trials that are done are coloured by rank, in at most five groups of about the same size from worst to best: steps of
-equal width would leave one colour to all but the few that went wrong. Of one field the metric is the other axis.
+A figure without data is None, and the page then says that there is nothing to draw yet.
 """
 
 from collections.abc import Sequence
@@ -16,12 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raykd.errors import flattened, plural
+from raykd.report import search_wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes, use_log
-from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLOURS, STEP_COLOURS, inline_svg, page_style
+from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS, inline_svg, page_style
 from raykd.report.figures.trial_marks import (
     add_trial,
     add_trials,
-    axis_label,
     caption_of,
     height_of,
     legend_of,
@@ -30,162 +25,29 @@ from raykd.report.figures.trial_marks import (
     window_of,
 )
 from raykd.report.read.search_records import Confirmation, SearchSummary, TrialSummary
-from raykd.report.render import search_wording
-from raykd.report.render.search_wording import in_units, words
+from raykd.report.search_wording import setting_in_words, value_in_units, values_in_units
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
+from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.statistics import PairedGain
-from raykd.spec.search import METRICS, Choice, Space
+from raykd.spec.search import Choice, Space
 
-NUM_NAMED = 5  # trials in the words for who cannot see the figure
-LOG_RATIO = 20  # a list of numbers that spans more is drawn on a log scale
-
-
-def draw_plane(summary: SearchSummary, key: str) -> Drawing | None:
-    """None while no trial has ended with a value."""
-    shown = [
-        trial for trial in summary.trials if trial.is_ended and trial.setting.keys() >= summary.search.space.keys()
-    ]
-    if not any(height_of(trial) is not None for trial in shown):
-        return None
-    fields = [path for path, space in summary.search.space.items() if _is_numeric(space)]
-    draw = _draw_two if len(fields) >= 2 else _draw_one
-    with_any = fields[:2] or list(summary.search.space)[:1]
-    figure, caption = draw(summary, shown, with_any)
-    names = search_wording.labels(list(summary.search.space))
-    over = " and ".join(names[path] for path in with_any)
-    title = f"{search_wording.METRIC_NAMES[summary.search.metrics[0]].capitalize()} over {over}"
-    return Drawing(inline_svg(figure, key, title, _description(summary)), caption)
-
-
-def groups_of(summary: SearchSummary) -> list[list[TrialSummary]]:
-    """The done trials in at most five groups of about the same size, worst first; equal values are in one group."""
-    sign = 1 if METRICS[summary.search.metrics[0]] == "max" else -1
-    done = sorted((trial for trial in summary.trials if trial.values), key=lambda trial: sign * trial.values[0])
-    values = [trial.values[0] for trial in done]
-    steps = [len(STEP_COLOURS) * values.index(value) // len(done) for value in values]
-    return [[trial for trial, of in zip(done, steps, strict=True) if of == step] for step in sorted(set(steps))]
-
-
-def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
-    """Two fields are the axes."""
-    groups = groups_of(summary)
-    colours = _colours(len(groups))
-    looks = legend_of(summary, shown, QUIET)
-    num_rows = max(len(groups), len(looks))
-    blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # each column by itself
-    entries = [*_legend_of_groups(summary, groups, colours), *blank, *looks]
-    figure, axes = plain_axes(num_rows)
-    for axis, path in zip("xy", fields, strict=True):
-        _scale(axes, axis, path, summary)
-    fills = {trial.number: colour for group, colour in zip(groups, colours, strict=True) for trial in group}
-    for trial in shown:
-        x, y = (trial.setting[path] for path in fields)
-        add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
-    figure.legend(handles=entries, loc="outside upper left", ncols=2, borderpad=0, columnspacing=1.2)
-    parts = ["Colours are groups of about the same size, from worst to best."] if len(groups) > 1 else []
-    if any(trial.state == "stopped" for trial in shown):
-        parts.append("A trial that was stopped is hollow, the larger the further it came.")
-    if len(summary.search.space) > 2:
-        parts.append("Trials differ in further fields, which this figure does not show.")
-    return figure, " ".join(parts)
-
-
-def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
-    """The metric over one field, its values side by side where they are no numbers."""
-    (path,) = fields
-    space = summary.search.space[path]
-    entries = legend_of(summary, shown)
-    figure, axes = plain_axes(num_legend_rows=-(-len(entries) // 3))
-    if _is_numeric(space):
-        _scale(axes, "x", path, summary)
-        places = {trial.number: trial.setting[path] for trial in shown}
-    else:
-        values = list(space.points or ())
-        axes.set_xticks(range(len(values)), [flattened(str(value), 16) for value in values])
-        axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.set_xlabel(search_wording.labels(list(summary.search.space))[path])
-        places = {trial.number: values.index(trial.setting[path]) for trial in shown}
-    window = add_trials(axes, summary, places)
-    figure.legend(handles=entries, loc="outside upper left", ncols=3, borderpad=0, columnspacing=1.2)
-    return figure, caption_of(shown, window)
-
-
-def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
-    """The field's whole space along `axis`, on a log scale where it is drawn on one."""
-    space = summary.search.space[path]
-    numbers = [float(value) for value in space.probe_values]
-    low, high = min(numbers), max(numbers)
-    if _is_log(space):
-        use_log(axes, axis)
-        margin = (high / low) ** 0.04
-        ends = low / margin, high * margin
-    else:
-        margin = 0.04 * (high - low) or 0.5
-        ends = low - margin, high + margin
-    label = search_wording.labels(list(summary.search.space))[path]
-    if axis == "x":
-        axes.set_xlim(*ends)
-        axes.set_xlabel(label)
-    else:
-        axes.set_ylim(*ends)
-        axes.set_ylabel(label)
-
-
-def _is_numeric(space: Space) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.probe_values)
-
-
-def _is_log(space: Space) -> bool:
-    """Whether it is drawn on a log scale, or is a list that spans as much."""
-    if isinstance(space, Choice):
-        numbers = [float(value) for value in space.probe_values]
-        return min(numbers) > 0 and max(numbers) > LOG_RATIO * min(numbers)
-    return bool(getattr(space, "log", False))
-
-
-def _colours(num_groups: int) -> list[str]:
-    """So many of the steps, from one end to the other; of one group the best."""
-    last = len(STEP_COLOURS) - 1
-    return [
-        STEP_COLOURS[last - last * (num_groups - 1 - group) // max(1, num_groups - 1)] for group in range(num_groups)
-    ]
-
-
-def _legend_of_groups(
-    summary: SearchSummary, groups: Sequence[Sequence[TrialSummary]], colours: Sequence[str]
-) -> list[Line2D]:
-    """The values in each group, best first."""
-    entries = []
-    for group, colour in zip(reversed(groups), reversed(colours), strict=True):
-        ends = sorted({trial.values[0] for trial in (group[0], group[-1])})
-        texts = dict.fromkeys(search_wording.value(summary.search.metrics[0], end) for end in ends)
-        entries.append(swatch(" to ".join(texts), colour))
-    return entries
-
-
-def _description(summary: SearchSummary) -> str:
-    best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
-    named = "; ".join(
-        f"trial {trial.number} {', '.join(in_units(summary.search, trial.values))} at {words(trial.setting)}"
-        for trial in best
-    )
-    return f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
-
-
-WINNER, OWN = STAGE_COLOURS["distilled"], STAGE_COLOURS["baseline"]
+NUM_NAMED = 5  # trials in the figure's description for screen readers
+LOG_RATIO = 20  # a list of numbers that spans a greater ratio is drawn on a log scale
+WINNER, DEFAULT = STAGE_COLORS["distilled"], STAGE_COLORS["baseline"]
 UNFINISHED = (4, 1.5)  # dashes of a trial that has not ended
-ENOUGH = 4  # curves, to leave out what is far below where they end
-CURVES_FAR_OUT = 0.5  # quartile distances of their ends
-BEYOND = 4.0  # spans of the seeds' differences that an interval may reach over before it is cut
+MIN_CURVES = 4  # with fewer curves, no value is an outlier
+CURVES_FAR_OUT = 0.5  # quartile distances of the curves' last values
+BEYOND = 4.0  # an interval is drawn as far as this many times the range of the gains
 
 
 def draw_search(
     summary: SearchSummary, importances: Importances | None, key: str = "search"
 ) -> dict[str, Drawing | None]:
-    """The figures by the heading they stand under; `key` starts their ids. None: nothing to show yet."""
+    """Return the figures by their headings on the page. Their ids start with `key`."""
     search = summary.search
     with page_style():
-        drawings = {"Settings tried": draw_plane(summary, f"{key}-plane")}
+        drawings = {"Settings tried": _draw_settings(summary, f"{key}-plane")}
         if len(search.metrics) == 1:
             drawings["Learning curves"] = _draw_curves(summary, f"{key}-curves")
         else:
@@ -198,35 +60,173 @@ def draw_search(
     return drawings
 
 
+def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
+    """Draw the trials that ended over the first two searched fields that are numbers.
+
+    Done trials are colored by rank, in at most five groups of about the same size: steps of equal width would leave
+    one color to all but a few bad trials. With one numeric field, the metric is the other axis.
+    """
+    shown = [
+        trial for trial in summary.trials if trial.is_ended and trial.setting.keys() >= summary.search.space.keys()
+    ]
+    if not any(height_of(trial) is not None for trial in shown):
+        return None
+    fields = [path for path, space in summary.search.space.items() if _is_numeric(space)]
+    draw = _draw_two if len(fields) >= 2 else _draw_one
+    axes_fields = fields[:2] or list(summary.search.space)[:1]
+    figure, caption = draw(summary, shown, axes_fields)
+    over = " and ".join(_label(summary, path) for path in axes_fields)
+    title = f"{SEARCH_METRICS[summary.search.metrics[0]].label.capitalize()} over {over}"
+    return Drawing(inline_svg(figure, key, title, _description(summary)), caption)
+
+
+def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
+    """Split the done trials into at most five groups of about the same size, worst first; equal values share one."""
+    sign = SEARCH_METRICS[summary.search.metrics[0]].sign
+    done = sorted((trial for trial in summary.trials if trial.values), key=lambda trial: sign * trial.values[0])
+    values = [trial.values[0] for trial in done]
+    steps = [len(STEP_COLORS) * values.index(value) // len(done) for value in values]
+    return [[trial for trial, of in zip(done, steps, strict=True) if of == step] for step in sorted(set(steps))]
+
+
+def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+    """Draw two fields against each other."""
+    groups = rank_groups(summary)
+    colors = _colors(len(groups))
+    marks = legend_of(summary, shown, QUIET)
+    num_rows = max(len(groups), len(marks))
+    blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # so that marks start column two
+    entries = [*_legend_of_groups(summary, groups, colors), *blank, *marks]
+    figure, axes = plain_axes(num_rows)
+    for axis, path in zip("xy", fields, strict=True):
+        _scale(axes, axis, path, summary)
+    fills = {trial.number: color for group, color in zip(groups, colors, strict=True) for trial in group}
+    for trial in shown:
+        x, y = (trial.setting[path] for path in fields)
+        add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
+    figure.legend(handles=entries, loc="outside upper left", ncols=2, borderpad=0, columnspacing=1.2)
+    parts = ["Colors are groups of about the same size, from worst to best."] if len(groups) > 1 else []
+    if any(trial.state == "stopped" for trial in shown):
+        parts.append("A stopped trial is hollow; its size shows how many epochs it trained.")
+    if len(summary.search.space) > 2:
+        parts.append("Trials differ in further fields, which this figure does not show.")
+    return figure, " ".join(parts)
+
+
+def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+    """Draw the metric over one field, whose values are evenly spaced if they are not numbers."""
+    (path,) = fields
+    space = summary.search.space[path]
+    entries = legend_of(summary, shown)
+    figure, axes = plain_axes(num_legend_rows=-(-len(entries) // 3))
+    if _is_numeric(space):
+        _scale(axes, "x", path, summary)
+        places = {trial.number: trial.setting[path] for trial in shown}
+    else:
+        values = list(space.points or ())
+        axes.set_xticks(range(len(values)), [flattened(str(value), 16) for value in values])
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xlabel(_label(summary, path))
+        places = {trial.number: values.index(trial.setting[path]) for trial in shown}
+    window = add_trials(axes, summary, places)
+    figure.legend(handles=entries, loc="outside upper left", ncols=3, borderpad=0, columnspacing=1.2)
+    return figure, caption_of(shown, window)
+
+
+def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
+    """Show the whole search space of the field `path` on the axis 'x' or 'y'."""
+    space = summary.search.space[path]
+    numbers = [float(value) for value in space.probe_values]
+    low, high = min(numbers), max(numbers)
+    if _is_log(space):
+        use_log(axes, axis)
+        margin = (high / low) ** 0.04
+        ends = low / margin, high * margin
+    else:
+        margin = 0.04 * (high - low) or 0.5
+        ends = low - margin, high + margin
+    if axis == "x":
+        axes.set_xlim(*ends)
+        axes.set_xlabel(_label(summary, path))
+    else:
+        axes.set_ylim(*ends)
+        axes.set_ylabel(_label(summary, path))
+
+
+def _label(summary: SearchSummary, path: str) -> str:
+    return search_wording.labels(list(summary.search.space))[path]
+
+
+def _is_numeric(space: Space) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.probe_values)
+
+
+def _is_log(space: Space) -> bool:
+    """Return whether the field is sampled on a log scale, or is a list of numbers that spans LOG_RATIO."""
+    if isinstance(space, Choice):
+        numbers = [float(value) for value in space.probe_values]
+        return min(numbers) > 0 and max(numbers) > LOG_RATIO * min(numbers)
+    return bool(getattr(space, "log", False))
+
+
+def _colors(num_groups: int) -> list[str]:
+    """Return evenly spread step colors, worst first; the best color for a single group."""
+    last = len(STEP_COLORS) - 1
+    return [
+        STEP_COLORS[last - last * (num_groups - 1 - group) // max(1, num_groups - 1)] for group in range(num_groups)
+    ]
+
+
+def _legend_of_groups(
+    summary: SearchSummary, groups: Sequence[Sequence[TrialSummary]], colors: Sequence[str]
+) -> list[Line2D]:
+    """Return an entry with the range of values of each group, best first."""
+    entries = []
+    for group, color in zip(reversed(groups), reversed(colors), strict=True):
+        ends = sorted({trial.values[0] for trial in (group[0], group[-1])})
+        texts = dict.fromkeys(value_in_units(summary.search.metrics[0], end) for end in ends)
+        entries.append(swatch(" to ".join(texts), color))
+    return entries
+
+
+def _description(summary: SearchSummary) -> str:
+    best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
+    named = "; ".join(f"{_trial_and_values(summary, trial)} at {setting_in_words(trial.setting)}" for trial in best)
+    return f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
+
+
+def _trial_and_values(summary: SearchSummary, trial: TrialSummary) -> str:
+    return f"trial {trial.number} {', '.join(values_in_units(summary.search, trial.values))}"
+
+
 def _draw_importances(summary: SearchSummary, importances: Importances | None, key: str) -> Drawing | None:
-    """A bar a field."""
+    """Draw a bar for each field."""
     if importances is None:
         return None
-    names = search_wording.labels(list(summary.search.space))
-    figure, axes = rows_axes([names[path] for path in importances.shares])
+    figure, axes = rows_axes([_label(summary, path) for path in importances.shares])
     shares = [100 * share for share in importances.shares.values()]
     axes.barh(range(len(shares)), shares, height=0.55, color=WINNER)
     for row, share in enumerate(shares):
         axes.annotate(f"{share:.0f} %", (share, row), (4, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 112)
-    metric = search_wording.METRIC_NAMES[importances.metric]
-    axes.set_xlabel(f"share of what moves {metric} (%)")
-    when = "at its end" if importances.after is None else f"after {plural(importances.after, 'epoch')}"
+    metric = SEARCH_METRICS[importances.metric].label
+    axes.set_xlabel(f"share of the variance of {metric} (%)")
+    when = "at the last epoch" if importances.after is None else f"after {plural(importances.after, 'epoch')}"
     described = "; ".join(
-        f"{names[path]} {share:.0f} %" for path, share in zip(importances.shares, shares, strict=True)
+        f"{_label(summary, path)} {share:.0f} %" for path, share in zip(importances.shares, shares, strict=True)
     )
     num_trials = plural(importances.num_trials, "trial")
-    caption = f"fANOVA of {metric} {when}, of {num_trials}. Of few trials it is a hint, no measurement."
+    caption = f"fANOVA of {metric} {when}, of {num_trials}. With few trials it is a hint, not a measurement."
     return Drawing(inline_svg(figure, key, f"Importance of each field for {metric}", f"{described}."), caption)
 
 
 def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
-    """The metric by trial number, and the best of the trials so far that are done."""
+    """Draw the metric by trial number, and the best value of the done trials so far."""
     shown = [trial for trial in summary.trials if trial.is_ended]
     if not any(height_of(trial) is not None for trial in shown):
         return None
     metric = summary.search.metrics[0]
-    sign = 1 if METRICS[metric] == "max" else -1
+    sign = SEARCH_METRICS[metric].sign
     entries = legend_of(summary, shown)
     figure, axes = plain_axes(num_legend_rows=-(-(len(entries) + 1) // 3))
     window = add_trials(axes, summary, {trial.number: trial.number for trial in shown})
@@ -241,52 +241,55 @@ def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     axes.margins(x=0.04)
     figure.legend(handles=entries, loc="outside upper left", ncols=3, borderpad=0, columnspacing=1.2)
-    reached = "; ".join(f"trial {number} {search_wording.value(metric, value)}" for number, value in best)
+    reached = "; ".join(f"trial {number} {value_in_units(metric, value)}" for number, value in best)
     svg = inline_svg(figure, key, "Trials in their order", f"Best so far: {reached or 'none done'}.")
     return Drawing(svg, caption_of(shown, window))
 
 
 def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
-    """The best epoch's metric so far over epochs, a line a trial."""
+    """Draw a line for each trial: the metric of its best epoch so far, over epochs."""
     trials = [trial for trial in summary.trials if trial.curve]
     if not trials:
         return None
     chosen = summary.search.metrics[0]
     metric = chosen if chosen.startswith("val_") else "val_top1"
+    label = SEARCH_METRICS[metric].label.capitalize()
     figure, axes = curves_axes(num_legend_rows=2)
     for rung in summary.search.rungs_of(summary.epochs) if summary.search.scheduler == "asha" else ():
         axes.axvline(rung, color=GRID, linewidth=1.0, dashes=(3, 2), zorder=0)
     for trial in trials:
         _add_curve(axes, summary, trial)
     ends, everything = [trial.curve[-1][1] for trial in trials], [value for t in trials for _, value in t.curve]
-    window = window_of(metric, ends if len(ends) >= ENOUGH else everything, everything, CURVES_FAR_OUT)
+    window = window_of(metric, ends if len(ends) >= MIN_CURVES else everything, everything, CURVES_FAR_OUT)
     axes.set_ylim(window.low, window.high)
-    axes.set_ylabel(axis_label(metric))
-    looks = {"done": (INK, ""), "begun": (INK, ""), "stopped": (QUIET, "o"), "failed": (BAD, "x")}
-    names = {"stopped": "stopped early", "begun": "unfinished"}
-    for state, (colour, marker) in looks.items():
-        if any(trial.state == state for trial in trials):
-            look = {"color": colour, "linewidth": 0.8, "dashes": UNFINISHED if state == "begun" else (1, 0)}
-            axes.plot([], [], marker=marker, markersize=5, mfc=PAPER, label=names.get(state, state), **look)
+    axes.set_ylabel(SEARCH_METRICS[metric].name_with_unit)
+    _add_states_to_legend(axes, {trial.state for trial in trials})
     add_legend(figure, num_columns=3)
     described = "; ".join(
-        f"trial {trial.number} {search_wording.value(metric, trial.curve[-1][1])} after epoch {trial.curve[-1][0]}"
+        f"trial {trial.number} {value_in_units(metric, trial.curve[-1][1])} after epoch {trial.curve[-1][0]}"
         for trial in trials[:50]
     )
-    svg = inline_svg(
-        figure, key, f"{search_wording.METRIC_NAMES[metric].capitalize()} of the best epoch so far", f"{described}."
-    )
+    svg = inline_svg(figure, key, f"{label} of the best epoch so far", f"{described}.")
     rungs = " Dashed lines: rungs, after which trials are compared." if summary.search.scheduler == "asha" else ""
-    return Drawing(svg, f"Of each trial's best epoch so far; a mark is where it was stopped or failed.{rungs}")
+    return Drawing(svg, f"The best epoch so far of each trial; a mark is where it was stopped or failed.{rungs}")
+
+
+def _add_states_to_legend(axes: Axes, states: set[str]) -> None:
+    looks = {"done": (INK, ""), "begun": (INK, ""), "stopped": (QUIET, "o"), "failed": (BAD, "x")}
+    names = {"stopped": "stopped early", "begun": "unfinished"}
+    for state, (color, marker) in looks.items():
+        if state in states:
+            look = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "begun" else (1, 0)}
+            axes.plot([], [], marker=marker, markersize=5, mfc=PAPER, label=names.get(state, state), **look)
 
 
 def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
     epochs, values = zip(*_corners(trial.curve), strict=True)
-    winner, own = summary.trial_of_winner, summary.default_trial
+    winner, default = summary.trial_of_winner, summary.default_trial
     if winner is not None and trial.number == winner.number:
         axes.plot(epochs, values, color=WINNER, linewidth=2.2, zorder=4, label=name_of_winner(summary))
-    elif own is not None and trial.number == own.number:
-        axes.plot(epochs, values, color=OWN, linewidth=1.6, zorder=3, label="own setting")
+    elif default is not None and trial.number == default.number:
+        axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default setting")
     elif trial.state in ("stopped", "failed"):
         axes.plot(epochs, values, color=QUIET if trial.state == "stopped" else BAD, linewidth=0.8, zorder=2)
     else:
@@ -297,43 +300,42 @@ def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
 
 
 def _corners(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The points at which the line bends or ends: of most epochs the best so far is that of the one before."""
+    """Drop the points inside horizontal segments: most epochs do not improve on the best so far."""
     inner = range(1, len(curve) - 1)
     kept = [i for i in inner if not curve[i - 1][1] == curve[i][1] == curve[i + 1][1]]
     return [curve[i] for i in dict.fromkeys([0, *kept, len(curve) - 1])]
 
 
 def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
-    """The first two metrics of each trial that is done, and those that none beats in all."""
+    """Draw the first two metrics of each done trial, and the Pareto front."""
     done = [trial for trial in summary.trials if len(trial.values) > 1]
     if not done:
         return None
-    first, second = summary.search.metrics[:2]
+    first, second = (SEARCH_METRICS[metric].name_with_unit for metric in summary.search.metrics[:2])
     front = sorted((summary.trial(number) for number in summary.best), key=lambda trial: trial.values[1])
     figure, axes = plain_axes()
     for trial in done:
-        colour = STEP_COLOURS[2] if trial in front else STEP_COLOURS[0]
-        add_trial(axes, summary, trial, trial.values[1], trial.values[0], colour)
-    is_plane = len(summary.search.metrics) == 2  # of three, what none beats in all is no line in two of them
+        color = STEP_COLORS[2] if trial in front else STEP_COLORS[0]
+        add_trial(axes, summary, trial, trial.values[1], trial.values[0], color)
+    is_plane = len(summary.search.metrics) == 2  # the front of three metrics is not a line in two of them
     if is_plane:
         ends = [trial.values[1] for trial in front], [trial.values[0] for trial in front]
         axes.step(*ends, where="post", color=INK, linewidth=1.0, zorder=1)
-    axes.set_xlabel(axis_label(second))
-    axes.set_ylabel(axis_label(first))
+    axes.set_xlabel(second)
+    axes.set_ylabel(first)
     figure.legend(handles=legend_of(summary, done), loc="outside upper left", ncols=3, borderpad=0)
-    named = "; ".join(f"trial {trial.number} {', '.join(in_units(summary.search, trial.values))}" for trial in front)
-    title = f"{axis_label(first)} against {axis_label(second)}"
-    svg = inline_svg(figure, key, title, f"Beaten by none in all: {named}.")
-    where = "On the line" if is_plane else "Dark"
-    return Drawing(svg, f"{where}: trials that no other beats in all metrics.")
+    named = "; ".join(_trial_and_values(summary, trial) for trial in front)
+    svg = inline_svg(figure, key, f"{first} against {second}", f"Pareto-optimal: {named}.")
+    return Drawing(svg, f"{'On the line' if is_plane else 'Dark'}: the Pareto-optimal trials.")
 
 
 def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing | None:
-    """The winner's gains: a dot a seed, the mean and its interval."""
+    """Draw the winner's gains: a dot per seed, the mean and its interval."""
     if confirmation is None:
         return None
-    named = {"its own": confirmation.over_default, "baseline": confirmation.over_baseline}
-    gains = {f"winner - {what}".replace("-", "\N{MINUS SIGN}"): gain for what, gain in named.items() if gain}
+    both = winner_gains(confirmation)
+    named = {"default": both.over_default, "baseline": both.over_baseline}
+    gains = {f"winner \N{MINUS SIGN} {name}": gain for name, gain in named.items() if gain}
     if not gains:
         return None
     figure, axes = rows_axes([label for name in gains for label in (name, "mean")])
@@ -342,26 +344,24 @@ def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing |
     margin = 0.08 * (max(*ends, 0) - min(*ends, 0)) or 1.0
     axes.set_xlim(min(*ends, 0) - margin, max(*ends, 0) + margin)
     is_cut = [_add_gain(axes, gain, 2 * row) for row, gain in enumerate(gains.values())]
-    unit = (
-        "percentage points" if confirmation.metric == "val_top1" else search_wording.METRIC_UNITS[confirmation.metric]
-    )
-    axes.set_xlabel(f"gain in {search_wording.METRIC_NAMES[confirmation.metric]} ({unit})")
+    metric = confirmation.metric
+    unit = search_wording.gain_unit(metric).replace("points", "percentage points")
+    axes.set_xlabel(f"gain in {SEARCH_METRICS[metric].label} ({unit})")
     described = "; ".join(
-        f"{name}: {', '.join(search_wording.difference(pair.gain, confirmation.metric) for pair in gain.pairs)}, "
-        f"mean {search_wording.gain_in_words(gain, confirmation.metric)}, {gain.verdict}"
+        f"{name}: {', '.join(search_wording.difference(pair.gain, metric) for pair in gain.pairs)}, "
+        f"mean {search_wording.gain_in_units(gain, metric)}, {gain.verdict}"
         for name, gain in gains.items()
     )
     parts = ["Right of 0 the winner is better. A dot is a seed; the bar is the interval of the mean."]
-    parts += ["An arrow: the bar goes on."] if any(is_cut) else []
+    parts += ["An arrow: the bar extends beyond the axis."] if any(is_cut) else []
     if confirmation.baseline.differences(confirmation.winner.setting):
         parts.append("The baseline has another student recipe than the winner.")
-    parts += search_wording.picked(confirmation)
-    svg = inline_svg(figure, key, "The winner's gain by seed", f"{described}.")
-    return Drawing(svg, " ".join(parts))
+    parts += search_wording.selection(confirmation)
+    return Drawing(inline_svg(figure, key, "The winner's gain by seed", f"{described}."), " ".join(parts))
 
 
 def _reach(gain: PairedGain) -> list[float]:
-    """What the axis has to show of a gain: its seeds, and its interval as far as they stay legible beside it."""
+    """Return values that the axis must show: the gains of all seeds, and the interval as far as BEYOND permits."""
     gains = [pair.gain for pair in gain.pairs]
     span = BEYOND * max(max(gains) - min(gains), abs(gain.spread.mean))
     low, high = gain.interval or (gain.spread.mean, gain.spread.mean)
@@ -369,7 +369,7 @@ def _reach(gain: PairedGain) -> list[float]:
 
 
 def _add_gain(axes: Axes, gain: PairedGain, row: int) -> bool:
-    """Two rows; whether the interval is cut at an end of the axis."""
+    """Draw a gain in two rows. Return whether its interval extends beyond the axis."""
     left, right = axes.get_xlim()
     add_dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), WINNER, "D")
     axes.plot([gain.spread.mean], [row + 1], "D", color=INK, markersize=6)

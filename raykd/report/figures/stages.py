@@ -1,7 +1,7 @@
-"""The page's four figures of a family: test top1, gain of each seed, validation curves, loss terms.
+"""Four figures of a family: test top1, gain of each seed, validation curves, loss terms.
 
-A stage has one colour and one marker throughout, a loss term one dash pattern, so that nothing is told by
-colour alone. A figure without data is None; the page then says so.
+A stage has the same color and marker everywhere, and a loss term the same dash pattern, so that color alone carries no
+information. A figure without data is None.
 """
 
 import math
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
-from raykd.report.figures.svg import INK, STAGE_COLOURS, inline_svg, page_style
+from raykd.report.figures.svg import INK, STAGE_COLORS, inline_svg, page_style
 from raykd.report.read.records import ENDED
 from raykd.report.stats.curves import Curve, comparable_histories, curve_of
 from raykd.report.stats.summary import FamilySummary
@@ -22,8 +22,8 @@ MARKERS: dict[Stage, str] = {"teacher": "s", "baseline": "o", "distilled": "D"}
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2.5), (2.5, 2.5))
 
 
-def draw_all(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
-    """The figures by the heading they stand under; `key` starts their ids and is unique on the page."""
+def draw_stages(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
+    """Return the figures by their headings. key: start of their ids, unique on the page."""
     with page_style():
         return {
             "Test top1": _draw_top1(summary, f"{key}-top1"),
@@ -34,24 +34,24 @@ def draw_all(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
 
 
 def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
-    """A dot for each seed's test top1 and a stroke for the mean, a row a stage."""
+    """Draw a row per stage: a dot for each seed's test top1, a stroke for the mean."""
     stages = [stage for stage in summary.stages if stage.top1]
     if not stages:
         return None
     figure, axes = rows_axes([stage.stage for stage in stages])
     for row, stage in enumerate(stages):
-        scores = [run.score.top1 for run in summary.family.stage(stage.stage) if run.score]
-        _dots(axes, scores, [row] * len(scores), stage.stage)
+        top1 = [run.test.top1 for run in summary.family.stage(stage.stage) if run.test]
+        _dots(axes, top1, [row] * len(top1), stage.stage)
         if stage.top1 and stage.top1.num_runs > 1:
             axes.plot([stage.top1.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
     axes.set_xlabel("test top1 (%)")
-    means = "; ".join(f"{stage.stage} {wording.percent(stage.top1)}" for stage in stages)
+    means = "; ".join(f"{stage.stage} {wording.mean_std(stage.top1)}" for stage in stages)
     caption = "A dot is a seed, the stroke their mean."
     return Drawing(inline_svg(figure, key, "Test top1 by stage, in percent", f"{means}."), caption)
 
 
 def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
-    """Distilled minus baseline: a dot for each seed, and the mean with its 95 % interval."""
+    """Draw distilled minus baseline: a dot for each seed, and the mean with its 95 % interval."""
     gain = summary.gain
     if gain is None:
         return None
@@ -63,17 +63,17 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
         axes.plot(gain.interval, [row, row], color=INK, linewidth=1.4, marker="|", markersize=9)
     axes.plot([gain.spread.mean], [row], "D", color=INK, markersize=6)
     axes.set_xlabel("distilled - baseline (percentage points)".replace("-", "\N{MINUS SIGN}"))
-    seeds = "; ".join(f"seed {pair.seed} {wording.points(pair.gain)}" for pair in gain.pairs)
-    mean = f"{wording.points(gain.spread.mean)} {wording.interval(gain)}".rstrip()
+    seeds = "; ".join(f"seed {pair.seed} {wording.signed(pair.gain)}" for pair in gain.pairs)
+    mean = f"{wording.signed(gain.spread.mean)} {wording.interval(gain)}".rstrip()
     description = f"{seeds}; mean {mean}; {gain.verdict}."
     caption = "Right of 0 the distilled student is better. The bar is the 95 % interval of the mean."
     if gain.interval is None:
         caption = f"Right of 0 the distilled student is better. {wording.capital(gain.verdict)}."
-    return Drawing(inline_svg(figure, key, "Gain of distilling by seed", description), caption)
+    return Drawing(inline_svg(figure, key, "Gain of distillation by seed", description), caption)
 
 
 def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
-    """Validation top1 over epochs, a line a stage."""
+    """Draw validation top1 over epochs, a line per stage."""
     shown: list[tuple[Stage, Curve]] = [
         (stage, curve) for stage in STAGES if (curve := _stage_curve(summary, stage, "val_top1"))
     ]
@@ -91,7 +91,7 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
 
 
 def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
-    """Each stage's unweighted loss terms over epochs; a log axis when they span more than a factor of 30."""
+    """Draw each stage's unweighted loss terms over epochs, on a log axis if they span more than a factor of 30."""
     histories = [run.history for run in summary.family.runs if run.history]
     terms = list(dict.fromkeys(term for history in histories for term in history.loss_terms))
     shown: list[tuple[Stage, str, Curve]] = [
@@ -118,15 +118,15 @@ def _stage_curve(summary: FamilySummary, stage: Stage, column: str) -> Curve | N
 
 
 def _dots(axes: Axes, values: Sequence[float], rows: Sequence[int], stage: Stage) -> None:
-    add_dots(axes, values, rows, STAGE_COLOURS[stage], MARKERS[stage])
+    add_dots(axes, values, rows, STAGE_COLORS[stage], MARKERS[stage])
 
 
 def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tuple[float, ...]) -> None:
-    colour = STAGE_COLOURS[stage]
+    color = STAGE_COLORS[stage]
     line = axes.plot(
         curve.epochs,
         curve.mean,
-        color=colour,
+        color=color,
         label=label,
         marker=MARKERS[stage],
         markersize=4.5,
@@ -134,18 +134,18 @@ def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tupl
     )[0]
     if dashes:
         line.set_dashes(dashes)
-    axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    axes.fill_between(curve.epochs, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
 
 
 def _floor_of(curves: Sequence[Curve]) -> float | None:
-    """Where the axis starts: the first fifth of the epochs climbs from chance and would flatten the rest."""
+    """Return the lower end of the axis: the first fifth of the epochs starts at chance and would flatten the rest."""
     settled = [min(curve.low[len(curve.low) // 5 :]) for curve in curves]
     highest = max(max(curve.high) for curve in curves)
     return min(settled) - 0.03 * (highest - min(settled) + 1)
 
 
 def _curve_caption(summary: FamilySummary) -> str:
-    """The sentence under the validation curves, with the number of runs in each."""
+    """Return the caption of the validation curves, with the number of runs in each."""
     counts = {stage: comparable_histories(summary.family.stage(stage)) for stage in STAGES}
     runs = ", ".join(f"{stage} {len(histories)}" for stage, histories in counts.items() if histories)
     unfinished = [

@@ -1,7 +1,7 @@
-"""A matplotlib figure as SVG inside the page: the page's colours and font, ids of its own, words for it.
+"""Matplotlib figures as SVG inside the page, with the page's colors and font, unique ids and a description.
 
-matplotlib draws with stand-in colours; here they become CSS (currentColor, custom properties), so that one
-drawing serves the light and the dark theme. What is left is the same bytes for the same figure.
+matplotlib draws with placeholder colors, which become CSS here (currentColor, custom properties), so that one drawing
+serves the light and the dark theme. The same figure always yields the same bytes.
 """
 
 import io
@@ -15,25 +15,25 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.style import context as style_context
 
-# Stand-ins: colours nobody draws with, each for one property of the page's style sheet.
+# Placeholders, which no drawing uses otherwise: each stands for one property of the page's style sheet.
 INK = "#010203"
 GRID = "#010204"
-STAGE_COLOURS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
+STAGE_COLORS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
 QUIET, PAPER, BAD = "#010208", "#010209", "#01020a"
-STEP_COLOURS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # of a value, from worst to best
-CSS_COLOURS: Mapping[str, str] = {
+STEP_COLORS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # from worst to best value
+CSS_COLORS: Mapping[str, str] = {
     INK: "currentColor",
     GRID: "var(--grid)",
     QUIET: "var(--quiet)",
     PAPER: "var(--paper)",
     BAD: "var(--bad)",
-    **{colour: f"var(--step-{step})" for step, colour in enumerate(STEP_COLOURS, start=1)},
-    **{colour: f"var(--{stage})" for stage, colour in STAGE_COLOURS.items()},
+    **{color: f"var(--step-{step})" for step, color in enumerate(STEP_COLORS, start=1)},
+    **{color: f"var(--{stage})" for stage, color in STAGE_COLORS.items()},
 }
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "raykd",
-    "text.parse_math": False,  # a '$' in a name is a '$'
+    "text.parse_math": False,  # '$' in a name is literal
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same layout on every machine
     "font.size": 9.0,
     "text.color": INK,
@@ -63,19 +63,19 @@ _REFERENCE = re.compile(r"#([A-Za-z_][\w.-]*)")
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """matplotlib's defaults with the page's settings, whatever the reader's own matplotlibrc says."""
+    """Use matplotlib's defaults and the page's settings, regardless of the user's matplotlibrc."""
     with style_context("default"), rc_context(SETTINGS):
         yield
 
 
 def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
-    """The figure as an <svg> element whose ids start with `key`, with title and description for readers."""
+    """Return an <svg> element whose ids start with `key`, with title and description for screen readers."""
     buffer = io.BytesIO()
-    # Empty metadata: a date would change the bytes, and the licence block names addresses.
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    # Empty metadata: a date would change the bytes, and the license block contains URLs.
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     root = ElementTree.fromstring(buffer.getvalue())
-    for parent in list(root.iter()):  # a <style> inside the page would reach beyond its figure
+    for parent in list(root.iter()):  # a <style> would affect the whole page
         for child in list(parent):
             if _bare(child.tag) in ("metadata", "style"):
                 parent.remove(child)
@@ -101,7 +101,7 @@ def _references(element: ElementTree.Element) -> list[str]:
 def _rewrite_attributes(element: ElementTree.Element, key: str, referenced: set[str]) -> None:
     attributes = {_bare(name): value for name, value in element.attrib.items()}
     if attributes.get("id") not in referenced:
-        attributes.pop("id", None)  # figure_1, axes_1, ...: the same in every figure of the page
+        attributes.pop("id", None)  # figure_1, axes_1, ... occur in every figure of the page
     for name, value in attributes.items():
         attributes[name] = f"{key}-{value}" if name == "id" else _rewrite(name, value, key)
     element.attrib.clear()
@@ -109,9 +109,9 @@ def _rewrite_attributes(element: ElementTree.Element, key: str, referenced: set[
 
 
 def _rewrite(name: str, value: str, key: str) -> str:
-    for colour, css in CSS_COLOURS.items():
-        value = value.replace(colour, css)
-    if name == "d":  # a path in points: a hundredth is not seen
+    for color, css in CSS_COLORS.items():
+        value = value.replace(color, css)
+    if name == "d":  # coordinates in points: finer than 0.01 is invisible
         return _TOO_FINE.sub(r"\1", value)
     return _REFERENCE.sub(rf"#{key}-\1", value) if name == "href" or "url(#" in value else value
 

@@ -1,4 +1,4 @@
-"""Accuracy against what a model costs whoever uses it: its parameters, and its latency on one device."""
+"""Accuracy against the cost of using a model: its parameters, and its latency on one device."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from raykd.errors import flattened
+from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_legend, plain_axes, use_log
 from raykd.report.figures.stages import MARKERS
-from raykd.report.figures.svg import INK, QUIET, STAGE_COLOURS, inline_svg, page_style
-from raykd.report.render.metric_rows import place_of
+from raykd.report.figures.svg import INK, QUIET, STAGE_COLORS, inline_svg, page_style
 from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import STAGES, Stage
 
-FEW = 5  # times: within such a range a linear axis reads more easily than a logarithmic one
+LOG_RATIO = 5  # costs that span a greater ratio are drawn on a log scale
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A stage's cost with its range, and its test top1 over seeds."""
+    """A stage's cost with its range, and its test top1 over seeds, in percent."""
 
     family: str
     stage: Stage
@@ -31,24 +31,24 @@ class _Point:
 
 
 def draw_tradeoffs(summaries: Sequence[FamilySummary]) -> dict[str, Drawing]:
-    """The figures by their heading, all families in each; a figure that nothing was measured for is left out."""
-    place = _commonest_place(summaries)
+    """Return the figures by their headings, with all families in each; figures without data are left out."""
+    device = _most_common_device(summaries)
 
     def latency(stage: StageSummary) -> tuple[float, float, float] | None:
-        here = [cost for cost in stage.costs if place_of(cost) == place]
-        timing = here[0].latency_ms if here else None
+        measured = [cost for cost in stage.costs if wording.device(cost) == device]
+        timing = measured[0].latency_ms if measured else None
         return (timing.median, timing.p10, timing.p90) if timing else None
 
     with page_style():
-        found = {
+        drawings = {
             "Accuracy and parameters": _draw(_points(summaries, _parameters), "parameters (millions)", ""),
             "Accuracy and latency": _draw(
                 _points(summaries, latency),
                 "latency of one image (ms)",
-                f"Median of one image forward, and from the 10th to the 90th percentile, on {place}.",
+                f"Median forward pass of one image, with the 10th to 90th percentile, on {device}.",
             ),
         }
-    return {heading: drawing for heading, drawing in found.items() if drawing}
+    return {heading: drawing for heading, drawing in drawings.items() if drawing}
 
 
 def _parameters(stage: StageSummary) -> tuple[float, float, float] | None:
@@ -58,12 +58,12 @@ def _parameters(stage: StageSummary) -> tuple[float, float, float] | None:
     return millions, millions, millions
 
 
-def _commonest_place(summaries: Sequence[FamilySummary]) -> str | None:
-    """Latencies of two places are not comparable: the one where most stages were measured."""
-    places = Counter(
-        place for summary in summaries for stage in summary.stages for place in set(map(place_of, stage.costs))
+def _most_common_device(summaries: Sequence[FamilySummary]) -> str | None:
+    """Return the device on which most stages were measured: latencies of different devices are not comparable."""
+    devices = Counter(
+        device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
     )
-    return max(sorted(places), key=places.__getitem__) if places else None
+    return max(sorted(devices), key=devices.__getitem__) if devices else None
 
 
 def _points(
@@ -87,11 +87,10 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
             [point for point in points if point.family == family], axes, flattened(family, 20) if families[1:] else ""
         )
     for stage in STAGES:
-        mine = [point for point in points if point.stage == stage]
-        if mine:
-            _add_points(axes, mine, stage)
+        if of_stage := [point for point in points if point.stage == stage]:
+            _add_points(axes, of_stage, stage)
     costs = [point.cost for point in points]
-    if max(costs) > FEW * min(costs):
+    if max(costs) > LOG_RATIO * min(costs):
         use_log(axes, "x")
     else:
         axes.set_xlim(left=0)
@@ -106,7 +105,7 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
 
 
 def _join(points: list[_Point], axes: Axes, name: str) -> None:
-    """Thin lines from a family's teacher to its students; its name, where there are several, at the first point."""
+    """Draw thin lines from a family's first point to the others, and its name, if any, at the first point."""
     first = points[0]
     for other in points[1:]:
         axes.plot([first.cost, other.cost], [first.top1, other.top1], color=QUIET, linewidth=0.8, zorder=1)
@@ -121,7 +120,7 @@ def _add_points(axes: Axes, points: list[_Point], stage: Stage) -> None:
         [point.top1 for point in points],
         xerr=[[point.cost - point.low for point in points], [point.high - point.cost for point in points]],
         yerr=[point.std for point in points],
-        color=STAGE_COLOURS[stage],
+        color=STAGE_COLORS[stage],
         marker=MARKERS[stage],
         markersize=6.5,
         linestyle="none",

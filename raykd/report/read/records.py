@@ -1,15 +1,13 @@
-"""What the report knows of a run: its record, its epochs, its scores on validation and test, its costs.
+"""What the report reads of a run: its record, its epochs, its metrics on validation and test images, its costs.
 
-Read once by `collect`, never changed. top1 is in percent, epochs count from 0, times are seconds.
-
-The measures that the report knows by name: what each is called, its unit, which end is the better one.
+top1 is in percent, epochs count from 0, times are in seconds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raykd.errors import flattened
+from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.spec.stages import Stage
 from raykd.store.records import Costs, Metrics
@@ -21,22 +19,22 @@ ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # trained to the last
 
 @dataclass(frozen=True)
 class History:
-    """A run's epochs, one value an epoch in each column; NaN where nothing was written."""
+    """A run's epochs: one value per epoch in each column, NaN where the file has none."""
 
     epochs: tuple[int, ...]
     columns: Mapping[str, tuple[float, ...]]
 
     @property
     def loss_terms(self) -> tuple[str, ...]:
-        """The loss terms' names in the order of the file."""
+        """The names of the loss terms in the order of the file."""
         return tuple(name for name in self.columns if name not in HISTORY_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """usage/*.json: what all workers took, over all resumes. gpu_seconds: of whole GPUs; 0 on CPUs.
+    """usage/*.json: the GPU time and energy of all workers over all resumes. gpu_seconds: of whole GPUs; 0 on CPUs.
 
-    joules: None where any part of them is not known, for reasons in `no_joules_because`.
+    joules: None if any part of them is not known, for the reasons in `no_joules_because`.
     """
 
     gpu_seconds: float
@@ -46,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch that validation picked, and its validation top1; no epoch of weights trained elsewhere."""
+    """The epoch with the best validation top1. epoch: None for imported weights."""
 
     epoch: int | None
     val_top1: float
@@ -54,7 +52,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Record:
-    """run.json, checked. The mappings are kept as written, for the page to show."""
+    """run.json, checked. The page shows the mappings unchanged."""
 
     model: str
     method: str
@@ -80,13 +78,13 @@ class Record:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of the plan; `record` is None when it has not started. cautions: of its damaged or exchanged files."""
+    """One run of the plan. record: None if it has not started. cautions: about damaged or mismatched files."""
 
     name: str
     stage: Stage
     record: Record | None = None
     history: History | None = None
-    score: Metrics | None = None
+    test: Metrics | None = None
     val: Metrics | None = None
     costs: Costs | None = None
     usage: Usage | None = None
@@ -94,17 +92,17 @@ class RunResult:
 
     @property
     def is_imported(self) -> bool:
-        """Whether its weights were trained elsewhere."""
+        """Whether the weights were imported."""
         return self.record is not None and self.record.config.get("imported") is not None
 
     @property
     def state(self) -> State:
-        """How far the run is. A score counts only for a run that is done."""
+        """How far the run is. Only a run that is done can be evaluated."""
         if self.record is None:
             return "not started"
         if self.record.status != "done":
             return self.record.status
-        return "not evaluated" if self.score is None else "evaluated"
+        return "not evaluated" if self.test is None else "evaluated"
 
     @property
     def state_in_words(self) -> str:
@@ -112,14 +110,13 @@ class RunResult:
         if self.state == "failed" and self.record is not None:
             return f"failed: {flattened(self.record.reason or 'no reason recorded')}"
         if self.state in ("running", "interrupted"):
-            num_epochs = len(self.history.epochs) if self.history else 0
-            return f"{self.state}: {num_epochs} epoch{'' if num_epochs == 1 else 's'} recorded"
+            return f"{self.state}: {plural(len(self.history.epochs) if self.history else 0, 'epoch')} recorded"
         return self.state
 
 
 @dataclass(frozen=True)
 class Family:
-    """A plan and its runs, in the plan's order. compared: distilled runs by method, where several are compared."""
+    """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared."""
 
     name: str
     runs: tuple[RunResult, ...]
@@ -127,32 +124,10 @@ class Family:
 
     @property
     def all_runs(self) -> tuple[RunResult, ...]:
-        """Those that are compared included, each once."""
+        """All runs, including the compared ones, each once."""
         compared = (run for runs in self.compared.values() for run in runs)
         return tuple({run.name: run for run in (*self.runs, *compared)}.values())
 
     def stage(self, stage: Stage) -> tuple[RunResult, ...]:
-        """The runs of one stage, in the plan's order."""
+        """Return the runs of one stage, in the plan's order."""
         return tuple(run for run in self.runs if run.stage == stage)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """digits: behind the point, what some thousand images resolve. unit: '' for a bare number."""
-
-    label: str
-    unit: str
-    digits: int
-    less_is_better: bool
-
-
-MEASURES = {
-    "top1": Measure("top1", "%", 2, less_is_better=False),
-    "top5": Measure("top5", "%", 2, less_is_better=False),
-    "nll": Measure("NLL", "nats", 4, less_is_better=True),
-    "ece": Measure("calibration error", "", 4, less_is_better=True),
-    "brier": Measure("Brier score", "", 4, less_is_better=True),
-    "agreement": Measure("agreement", "%", 2, less_is_better=False),
-    "teacher_kl": Measure("KL of teacher", "nats", 4, less_is_better=True),
-}
-COMPARED = ("top1", "top5", "nll", "ece", "brier")  # a baseline has no teacher to agree with

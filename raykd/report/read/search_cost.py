@@ -1,10 +1,10 @@
-"""What a search took, and what stopping early and sharing the teacher's logit cache left out.
+"""What a search cost, and what early stopping and the logit cache saved.
 
-    device seconds   seconds of training x GPUs of a trial, or its CPUs where it has no GPU
-    stopped early    (epochs - epochs trained) x seconds an epoch, over the trials that were stopped
-    passes           of the teacher for each image: one an epoch where it is asked live, one a view in a logit cache
+    device seconds   seconds of training x GPUs of a trial, or its CPUs without a GPU
+    stopped early    (epochs - epochs trained) x seconds per epoch, over the stopped trials
+    passes           of the teacher over each image: one per epoch if it is live, one per cached view
 
-A number that nothing on disk tells is None, and the page says so.
+A number that cannot be read from the disk is None.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from raykd.report.read.search_records import Cost, Teaching, TrialSummary
+from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
 from raykd.store.codec import Fields
 
 CACHES = ".logit_caches"  # the folder of logit caches, below the results
@@ -21,7 +21,7 @@ CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
 def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mapping[str, Any]], results: Path) -> Cost:
-    """record: search.json. runs: the trials' run.json, {} of those that did not begin."""
+    """Return the cost of a search. record: search.json. runs: run.json of each trial, {} if it was not started."""
     gpus = record.optional("gpus", record.number) or 0.0
     cpus = record.optional("cpus", record.number)
     timed = [trial for trial in trials if trial.seconds is not None]
@@ -39,32 +39,32 @@ def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mappi
         num_estimated=sum(trial.is_estimated for trial in timed),
         saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in stopped),
         saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(stopped) else None,
-        teaching=_teaching(record, epochs_trained, [run for run in runs if run], results),
+        teacher=_teacher_cost(record, epochs_trained, [run for run in runs if run], results),
     )
 
 
 def _pace(trial: TrialSummary) -> float | None:
-    """Seconds an epoch."""
+    """Return seconds per epoch."""
     return trial.seconds / trial.epochs_trained if trial.seconds is not None and trial.epochs_trained else None
 
 
-def _teaching(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> Teaching:
+def _teacher_cost(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> TeacherCost:
     sources = {_teacher_of(run) for run in runs} - {None}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
     views = _mean_views(record, results) if source == "cache" else None
-    return Teaching(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
+    return TeacherCost(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
 
 
 def _teacher_of(run: Mapping[str, Any]) -> Any:
-    """'cache', 'live' or None, from a trial's run.json."""
+    """Return 'cache', 'live' or None, from a trial's run.json."""
     compute = run.get("compute")
     return compute.get("teacher") if isinstance(compute, Mapping) else None
 
 
 def _mean_views(record: Fields, results: Path) -> float | None:
-    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
+    """Return the mean number of cached views per image, over images with any; None without the cache.
 
-    search.json names the cache: the search that reads it is the only one that builds its key.
+    search.json has the cache's name, because only the search that reads the cache can build its key.
     """
     name = record.optional("cache", record.text)
     if name is None:
@@ -76,7 +76,7 @@ def _mean_views(record: Fields, results: Path) -> float | None:
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:
-    """Return the mean number of bits in a row of the file, over rows that have one; a row ends with a checksum."""
+    """Return the mean number of set bits per row, over rows with any; each row of the file ends with a checksum."""
     try:
         content = np.fromfile(path, np.uint8)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""What the report knows of a search: its trials, what confirmed the best of them, what it cost.
+"""What the report reads of a search: its trials, the confirmation of the best of them, its cost.
 
-Read once by `search_summary`, never changed. top1 is in percent, losses in nats, times are seconds of training.
+top1 is in percent, losses are in nats, times are seconds of training.
 """
 
 from collections.abc import Mapping
@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raykd.errors import flattened
-from raykd.report.stats.statistics import PairedGain, Spread, spread_of
 from raykd.spec.search import Search
 
 TrialState = Literal["begun", "done", "stopped", "failed"]
-SearchState = Literal["running", "cut off", "failed", "done"]
+SearchState = Literal["running", "interrupted", "failed", "done"]
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial that began. `values` has one number a metric where the trial is done, and is empty elsewhere.
+    """One trial that was started. values: one number per metric of a done trial, () of any other.
 
-    curve: (epochs trained, the metric of the best epoch so far); of a metric that no epoch changes, validation top1.
-    epochs_trained of epochs. seconds: of training; None where neither it nor any other trial wrote a time down.
-    is_estimated: whether they are epochs_trained at a pace measured elsewhere.
+    curve: (epochs trained, best value so far) of the metric; validation top1 if the metric does not change by epoch.
+    seconds: of training; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
+    epochs_trained times a pace measured elsewhere.
     """
 
     number: int
@@ -38,20 +37,20 @@ class TrialSummary:
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether the trial is done, stopped or failed."""
         return self.state in ("done", "stopped", "failed")
 
     @property
     def reason_in_line(self) -> str:
-        """Why it failed, on one printable line; '' where it did not."""
+        """Why the trial failed, on one printable line; '' if it did not."""
         return flattened(self.reason or "no reason recorded") if self.state == "failed" else ""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting that was trained with the experiment's seeds. trial: which found it; None for the experiment's own.
+    """A setting that was trained with the experiment's seeds. trial: which trial found it; None for the default.
 
-    failed: why one of its seeds has no result, '' where all have; it has no values then.
+    values: one per seed. failed: why a seed has no result; `values` is empty then.
     """
 
     trial: int | None
@@ -59,30 +58,20 @@ class Candidate:
     values: tuple[float, ...]
     failed: str = ""
 
-    @property
-    def spread(self) -> Spread | None:
-        """Over the seeds."""
-        return spread_of(self.values)
-
 
 @dataclass(frozen=True)
 class Baseline:
-    """The student without a teacher, trained with the same seeds. recipe: its value of each student.* field searched.
+    """The student without a teacher, with the same seeds. recipe: its values of the searched fields student.*.
 
-    failed: why one of its seeds has no result, '' where all have; it has no values then.
+    values: one per seed. failed: why a seed has no result; `values` is empty then.
     """
 
     recipe: Mapping[str, Any]
     values: tuple[float, ...]
     failed: str = ""
 
-    @property
-    def spread(self) -> Spread | None:
-        """Over the seeds."""
-        return spread_of(self.values)
-
     def differences(self, setting: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """{field: (the baseline's value, the value in `setting`)} of the student's fields in which they differ."""
+        """Return {field: (value of the baseline, value in `setting`)} for each student field that differs."""
         fields = [path for path in setting if path.startswith("student.")]
         return {
             path: (self.recipe.get(path), setting[path]) for path in fields if self.recipe.get(path) != setting[path]
@@ -91,10 +80,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """confirmed.json: the best settings and the experiment's own trained with `seeds`, and the baseline beside them.
+    """confirmed.json: the best settings and the default, trained with `seeds`, beside the baseline.
 
-    over_default and over_baseline are the winner's gains, paired by seed, positive where it is better (of a loss too).
-    over_default is None where the winner is the experiment's own setting; each is None where what it is over failed.
+    is_complete: whether it has the seeds and the number of settings that the search now requires.
     """
 
     metric: str
@@ -102,23 +90,26 @@ class Confirmation:
     candidates: tuple[Candidate, ...]
     baseline: Baseline
     winner: Candidate
-    over_default: PairedGain | None
-    over_baseline: PairedGain | None
     runs_of_winner: tuple[str, ...]
-    is_whole: bool
+    is_complete: bool
+
+    @property
+    def default(self) -> Candidate | None:
+        """The candidate with the default setting."""
+        return next((candidate for candidate in self.candidates if candidate.trial is None), None)
 
     @property
     def num_found(self) -> int:
-        """Candidates that the search found."""
+        """Number of candidates that the search found."""
         return sum(candidate.trial is not None for candidate in self.candidates)
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """How the trials had their teacher. passes: of it for each image, had it been asked live: an epoch is one.
+class TeacherCost:
+    """How the trials used their teacher. passes: teacher passes over each image, had it been live: one per epoch.
 
-    source: 'cache', 'live', or None while no trial says. views: of an image that the logit cache holds; None where it
-    is gone. fill_seconds: of a slot, spent by this search on filling it.
+    source: None while no trial has recorded it. views: mean number of cached views of an image; None without the
+    cache. fill_seconds: seconds of one slot that this search spent on filling the cache.
     """
 
     source: Literal["cache", "live"] | None
@@ -128,9 +119,9 @@ class Teaching:
 
     @property
     def live_seconds(self) -> float | None:
-        """Seconds of a slot that `passes` would have taken, at least; None where its filling tells no speed.
+        """Least seconds of a slot that `passes` would have taken; None where filling the cache shows no speed.
 
-        At least: views that were there before, or came later, were not filled in `fill_seconds`.
+        Views that were cached before or after this search took none of `fill_seconds`, hence the least.
         """
         if self.source != "cache" or not self.views or self.fill_seconds <= 0:
             return None
@@ -139,10 +130,10 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the trials took. device_seconds: seconds of training times the GPUs of a trial, or its CPUs without any.
+    """What the trials cost. device_seconds: seconds of training times the trial's GPUs, or its CPUs without a GPU.
 
-    saved_epochs and saved_device_seconds: what trials that were stopped early left out. num_estimated: trials that
-    wrote no time down. None: not known yet.
+    saved_epochs and saved_device_seconds: saved by stopping trials early. num_estimated: trials that recorded no time.
+    None: not known yet.
     """
 
     device: Literal["GPU", "CPU"] | None
@@ -153,28 +144,29 @@ class Cost:
     num_estimated: int
     saved_epochs: int
     saved_device_seconds: float | None
-    teaching: Teaching
+    teacher: TeacherCost
 
-    def of(self, trial: TrialSummary) -> float | None:
-        """Device seconds of one trial."""
+    def seconds_of(self, trial: TrialSummary) -> float | None:
+        """Return the device seconds of one trial."""
         return None if trial.seconds is None or self.device is None else trial.seconds * self.devices_of_trial
 
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """What the report says of one search. `path` is its folder, `page` the file of its page.
+    """Everything that the report reads of one search. path: its folder. page: the HTML file to write.
 
-    best: numbers of done trials, the best first; of several metrics only those that none beats in all.
+    default_setting: the experiment's value of each searched field. best: numbers of done trials, the best first; with
+    several metrics, the Pareto-optimal ones. is_locked: whether a process is running the search.
     """
 
     path: Path
     page: Path
     search: Search
-    own: Mapping[str, Any]
+    default_setting: Mapping[str, Any]
     epochs: int
     seeds: tuple[int, ...]
     started: str
-    is_held: bool
+    is_locked: bool
     origin: Mapping[str, Any]
     trials: tuple[TrialSummary, ...]
     best: tuple[int, ...]
@@ -183,43 +175,43 @@ class SearchSummary:
 
     @property
     def family(self) -> str:
-        """The experiment's."""
+        """The experiment's family."""
         return self.path.parent.name
 
     @property
     def name(self) -> str:
-        """The search's own, which is its folder's."""
+        """The search's name."""
         return self.path.name
 
     @property
     def state(self) -> SearchState:
-        """done: nothing is left to train. failed: no trial came to its end. cut off: neither, and nobody is at it."""
-        if self.is_held:
+        """done: nothing is left to train. failed: no trial finished. interrupted: neither, and no process runs it."""
+        if self.is_locked:
             return "running"
-        if sum(trial.is_ended for trial in self.trials) < self.search.num_trials:
-            return "cut off"
+        if self.num_ended < self.search.num_trials:
+            return "interrupted"
         if not self.best:
             return "failed"
-        is_confirmed = self.confirmation is not None and self.confirmation.is_whole
-        return "done" if is_confirmed or not self.search.confirm else "cut off"
+        is_confirmed = self.confirmation is not None and self.confirmation.is_complete
+        return "done" if is_confirmed or not self.search.confirm else "interrupted"
 
     def count(self, state: TrialState) -> int:
-        """Trials in `state`."""
+        """Return the number of trials in `state`."""
         return sum(trial.state == state for trial in self.trials)
 
     @property
     def num_ended(self) -> int:
-        """Trials of which nothing more comes."""
+        """Number of trials that are done, stopped or failed."""
         return sum(trial.is_ended for trial in self.trials)
 
     @property
     def best_trial(self) -> TrialSummary | None:
-        """The best that is done, by the first metric."""
+        """The best done trial by the first metric."""
         return self.trial(self.best[0]) if self.best else None
 
     @property
     def winner(self) -> Candidate | None:
-        """What confirmation picked, or the best trial while nothing is confirmed; None while none is done."""
+        """The winner of the confirmation; without one, the best trial; None while no trial is done."""
         if self.confirmation is not None:
             return self.confirmation.winner
         best = self.best_trial
@@ -227,17 +219,17 @@ class SearchSummary:
 
     @property
     def default_trial(self) -> TrialSummary | None:
-        """The trial that tried the experiment's own setting."""
-        return next((trial for trial in self.trials if dict(trial.setting) == dict(self.own)), None)
+        """The trial of the default setting; None if the search space does not contain it."""
+        return next((trial for trial in self.trials if dict(trial.setting) == dict(self.default_setting)), None)
 
     @property
     def trial_of_winner(self) -> TrialSummary | None:
-        """The trial that tried the winner's setting; the experiment's own may lie outside of the space."""
+        """The trial of the winner's setting; None as for `default_trial`, or without a winner."""
         winner = self.winner
         if winner is None:
             return None
         return self.default_trial if winner.trial is None else self.trial(winner.trial)
 
     def trial(self, number: int) -> TrialSummary:
-        """The one of that number."""
+        """Return the trial with that number."""
         return next(trial for trial in self.trials if trial.number == number)

@@ -16,12 +16,9 @@ from raykd.errors import ConfigError, flattened
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import Baseline, Candidate, Confirmation, SearchSummary
 from raykd.report.read.search_trials import runs_of, studied_trials, summarize_trials
-from raykd.report.stats.statistics import Pair, PairedGain, paired_gain
 from raykd.spec.search import METRICS, Search
 from raykd.store.codec import Fields, is_number
 from raykd.store.damage import damaged
-
-WINNER = "the winner"
 
 
 def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confirmation | None:
@@ -45,26 +42,14 @@ def read_confirmation(path: Path, search: Search, seeds: Sequence[int]) -> Confi
     if winner.failed:
         fields.refuse(f"winner is {index}, and that candidate failed: {winner.failed}")
     baseline = _baseline(_fields(path, fields.mapping("baseline")), len(found_seeds), own)
-    num_found = sum(one.trial is not None for one in candidates)
-
-    def gain_over(reference: Sequence[float], comparisons: int) -> PairedGain | None:
-        less = METRICS[metric] == "min"
-        values = zip(found_seeds, reference, winner.values, strict=True)
-        pairs = [Pair(seed, was, now, less) for seed, was, now in values] if reference else []
-        return paired_gain(pairs, WINNER, comparisons)
-
     return Confirmation(
         metric,
         found_seeds,
         candidates,
         baseline,
         winner,
-        # The winner is the best of `num_found` that could have beaten the experiment's own setting, and the best of
-        # all candidates, its own included, that could have beaten the baseline. Failed ones count: they were tried.
-        over_default=None if own is None or own is winner else gain_over(own.values, num_found),
-        over_baseline=gain_over(baseline.values, len(candidates)),
         runs_of_winner=tuple(map(str, _list(rows[index], "runs"))),
-        is_whole=fields.count("asked") == search.confirm and found_seeds == tuple(seeds),
+        is_complete=fields.count("asked") == search.confirm and found_seeds == tuple(seeds),
     )
 
 
@@ -110,7 +95,7 @@ def _fields(path: Path, row: Any) -> Fields:
 ORIGIN = ("hardware", "versions", "git")
 
 
-def summaries_of_searches(results: Path) -> tuple[SearchSummary, ...]:
+def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
     """Every search under `results`, by family and name; () where there is none.
 
     Raises: RaykdError naming the file when one is corrupt.

@@ -1,4 +1,4 @@
-"""The trials of a search: what its study knows of each, and what the folder of the run that it made adds."""
+"""The trials of a search, from its study and from the run folder of each trial."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def studied_trials(folder: "SearchFolder") -> list["Trial"]:
-    """All that began; none where the study itself has just begun. The rest of a grid waits, maybe for ever."""
+    """Return the trials that were started; the points of a grid that are waiting are left out."""
     return [trial for trial in folder.trials() if trial.state != "waiting"]
 
 
 def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[Mapping[str, Any]]:
-    """Each trial's run.json; {} of one that did not begin."""
-    found = (Fields.read_if_exists(folder.run(trial.number).path / "run.json") for trial in trials)
-    return [run.values if run else {} for run in found]
+    """Return run.json of each trial; {} if its run was not started."""
+    records = (Fields.read_if_exists(folder.run(trial.number).path / "run.json") for trial in trials)
+    return [run.values if run else {} for run in records]
 
 
 def summarize_trials(
@@ -31,18 +31,18 @@ def summarize_trials(
     trials: Sequence["Trial"],
     runs: Sequence[Mapping[str, Any]],
     search: Search,
-    most_epochs: int,
+    max_epochs: int,
 ) -> tuple[TrialSummary, ...]:
-    """By number. most_epochs: of the longest trial."""
+    """Return all trials by number. max_epochs: of the longest trial."""
     pairs = zip(trials, runs, strict=True)
-    return _with_estimates([_summarize(folder, trial, run, search, most_epochs) for trial, run in pairs])
+    return _with_estimates([_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs])
 
 
 def _summarize(
-    folder: "SearchFolder", trial: "Trial", run: Mapping[str, Any], search: Search, most_epochs: int
+    folder: "SearchFolder", trial: "Trial", run: Mapping[str, Any], search: Search, max_epochs: int
 ) -> TrialSummary:
     history = _history(folder, trial.number) if run else []
-    epochs = _epochs_of(run, most_epochs)
+    epochs = _epochs_of(run, max_epochs)
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
         curve = tuple(trial.intermediate_values.items())
     else:
@@ -60,35 +60,37 @@ def _summarize(
         epochs,
         seconds,
         is_estimated,
-        trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is no UTF-8
+        trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is not UTF-8
     )
 
 
 def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
-    """Rows that have their epoch, top1 and seconds. The run's writer may be at it: it renames a whole file."""
+    """Return the rows that have epoch, top1 and seconds."""
     rows = folder.run(number).history()
     return [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
 
 
-def _epochs_of(run: Mapping[str, Any], most_epochs: int) -> int:
-    """Of this trial's student: its epochs may be searched."""
+def _epochs_of(run: Mapping[str, Any], max_epochs: int) -> int:
+    """Return the epochs of this trial's student, which may be a searched field."""
     config = run.get("config")
     recipe = config.get("recipe") if isinstance(config, Mapping) else None
     epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
-    return epochs if isinstance(epochs, int) else most_epochs
+    return epochs if isinstance(epochs, int) else max_epochs
 
 
 def _seconds(
     trial: "Trial", run: Mapping[str, Any], history: Sequence[Mapping[str, Any]], trained: int
 ) -> tuple[float | None, bool]:
-    """Seconds of training, and whether they are an estimate. The study notes those of a trial that ended. Of others a
-    run notes the seconds of each epoch with its checkpoints, so the epochs since the last are taken at the same pace.
+    """Return the seconds of training, and whether they are an estimate.
+
+    The study records the seconds of a trial that ended. Otherwise the run's history has the seconds until its last
+    checkpoint, and later epochs are estimated at the same pace.
     """
     if trial.seconds is not None:
         return trial.seconds, False
-    noted = run.get("seconds")
-    if is_number(noted) and noted > 0:
-        return float(noted), False
+    recorded = run.get("seconds")
+    if is_number(recorded) and recorded > 0:
+        return float(recorded), False
     if not history:
         return None, False
     last = history[-1]
@@ -97,7 +99,7 @@ def _seconds(
 
 
 def _with_estimates(trials: Sequence[TrialSummary]) -> tuple[TrialSummary, ...]:
-    """A trial that noted no time is taken to have had the pace of the others' median epoch."""
+    """Estimate missing seconds at the median pace of the other trials."""
     paces = [t.seconds / t.epochs_trained for t in trials if t.seconds is not None and t.epochs_trained]
     if not paces:
         return tuple(trials)

@@ -1,4 +1,4 @@
-"""The sentences under a comparison of methods: what its numbers are of, and what they can show."""
+"""The sentences under a comparison of methods: what its numbers mean, and what so many seeds can show."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,10 +11,10 @@ from raykd.report.stats.statistics import least_gain
 
 
 def lines_under(comparison: Comparison) -> list[str]:
-    """What the table cannot say: what each number is of, and what so many seeds of so many methods can show."""
+    """Return the sentences, without capitals and full stops."""
     lines = []
     if comparison.baseline is not None:
-        lines.append(f"gain, time and memory: over the baseline's, {wording.percent(comparison.baseline)} %")
+        lines.append(f"gain, time and memory: relative to the baseline, {wording.mean_std(comparison.baseline)} %")
     return [*lines, *_about_gains(comparison), *_about_ranks(comparison)]
 
 
@@ -25,47 +25,47 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     if alone := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
         yield f"gains leave out seeds without a baseline: {_listed(sorted(alone))}"
     if num_seeds == 1:
-        yield "one seed: no interval and no test, so nothing tells a gain from chance"
+        yield "one seed: no interval and no test, so a gain may be chance"
         return
     count = len(comparison.methods)
     yield (
-        f"an interval is of its method by itself: of {count} methods that change nothing, {LEVEL / 2 * count:.2g} "
+        f"each interval is for one method alone: of {count} methods without any effect, {LEVEL / 2 * count:.2g} "
         "would look better than the baseline by chance, and as many worse"
     )
-    yield f"Holm p: of the paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
+    yield f"Holm p: paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
     yield (
         f"what n = {num_seeds} can show: the largest gain stands out among {count} methods from "
-        f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs on, and from {least_gain(num_seeds):.1f} "
-        f"by itself; exact tests say no less than p = {wording.p_value(smallest_p(num_seeds))}, and take "
-        f"{fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
+        f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs, and alone from "
+        f"{least_gain(num_seeds):.1f}; exact tests reach p = {wording.p_value(smallest_p(num_seeds))} at best, and "
+        f"require {fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
     )
 
 
 def _standing_out(comparison: Comparison) -> str:
-    """Which methods differ from the baseline, and in which direction."""
+    """Return which methods differ from the baseline, and in which direction."""
     differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
     sides = {
         "better": [name for name, gain in differing if gain.spread.mean > 0],
         "worse": [name for name, gain in differing if gain.spread.mean < 0],
     }
-    found = [f"{word}: {_listed(names)}" for word, names in sides.items() if names]
-    return f"below {LEVEL:g} are, {'; '.join(found)}" if found else f"none is below {LEVEL:g}"
+    parts = [f"{side}: {_listed(names)}" for side, names in sides.items() if names]
+    return f"below {LEVEL:g} are, {'; '.join(parts)}" if parts else f"none is below {LEVEL:g}"
 
 
 def _about_ranks(comparison: Comparison) -> Iterator[str]:
-    ranking, found = comparison.ranking, [set(method.by_seed) for method in comparison.methods if method.by_seed]
+    ranking, seeds = comparison.ranking, [set(method.by_seed) for method in comparison.methods if method.by_seed]
     if ranking is None:
-        if len(found) > 1:
+        if len(seeds) > 1:
             yield "no ranks: no seed has a result of each of these methods yet"
         return
-    if set(ranking.seeds) != set.union(*found):
-        yield f"ranks are over the seeds that each method with a result has: {_listed(ranking.seeds)}"
+    if set(ranking.seeds) != set.union(*seeds):
+        yield f"ranks use the seeds that each method with a result has: {_listed(ranking.seeds)}"
     if len(ranking.seeds) == 1:
-        yield "one seed ranks nobody"
+        yield "ranking requires at least two seeds"
         return
     yield (
-        "a rank as 2-4 is one of these: above it stand the methods shown to be better, below it those shown to be "
-        "worse, by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
+        "a rank such as 2-4 is a range: the methods above it are shown to be better, those below it to be worse, "
+        "by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
     )
     yield _about_the_best(ranking)
 
@@ -75,9 +75,9 @@ def _about_the_best(ranking: Ranking) -> str:
     tied = [one.worse for one in ranking.compared if one.better == ranking.methods[0].name and one.is_tie]
     if all(one.is_tie for one in ranking.compared):
         return f"no method is distinguishable from another {at}"
-    return (
-        f"not distinguishable from {best} {at}: {_listed(tied)}" if tied else f"{best} is better than every other {at}"
-    )
+    if tied:
+        return f"not distinguishable from {best} {at}: {_listed(tied)}"
+    return f"{best} is better than every other {at}"
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -1,4 +1,4 @@
-"""The report's numbers for other programs: a row a run (Parquet, CSV), confusions (Parquet), the summary as JSON."""
+"""The report's numbers for other programs: runs (Parquet, CSV), confusion matrices (Parquet), a summary (JSON)."""
 
 import io
 import json
@@ -16,8 +16,9 @@ from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.statistics import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary, StageSummary, headline
 
-# top1 in percent, seconds of training over all resumes, best_epoch from 0; null where not known yet. Costs are of the
-# model on `device`: flops of an image forward, a multiply-add counting 2; latency at batch 1, images_per_s at 256.
+# top1 is in percent, seconds are of training over all resumes, epochs count from 0; null: not known yet. Costs are of
+# the model on `device`: flops of one image's forward pass, a multiply-add counts 2; latency at batch 1, images_per_s
+# at 256.
 RUN_COLUMNS: dict[str, pa.DataType] = {
     "family": pa.string(),
     "stage": pa.string(),
@@ -63,30 +64,30 @@ COPIED = ("model", "method", "seed", "fingerprint", "reason", "parameters", "sec
 
 
 def report_json(summaries: tuple[FamilySummary, ...]) -> bytes:
-    """report.json, the headline."""
+    """Return report.json."""
     return json_bytes(headline(summaries))
 
 
 def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
-    """report/summary.json: spreads, paired gains, what is missing. top1 in percent, gains in points.
+    """Return report/summary.json: spreads, paired gains, missing results. top1 is in percent, gains are in points.
 
-    A spread is {"mean", "std", "num_runs", "interval"}, the last Student's 95 % of the mean; std and interval are null
-    of one run, and the interval of equal ones too. "gain" is that of top1, once more among "gains". Confusions are in
-    confusion.parquet.
+    A spread is {"mean", "std", "num_runs", "interval"}; the interval is Student's 95 % interval of the mean. For one
+    run, std and interval are null; for equal runs, the interval is null. "gain" repeats the gain in top1. Confusion
+    matrices are in confusion.parquet.
     """
     return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
 
 
 def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
-    """A row a run of the plans. Further measures of test.json and val.json are columns test_<name> and val_<name>."""
+    """Return one row per planned run. Metrics of test.json and val.json are columns test_<name> and val_<name>."""
     rows = [_row(summary.name, run) for summary in summaries for run in summary.family.all_runs]
-    measures = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
-    schema = pa.schema(RUN_COLUMNS | dict.fromkeys(measures, pa.float64()))
+    metrics = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
+    schema = pa.schema(RUN_COLUMNS | dict.fromkeys(metrics, pa.float64()))
     return pa.Table.from_pylist(rows, schema=schema)
 
 
 def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
-    """A row for each stage, label and predicted class that any test image fell to; `images` of all its runs."""
+    """Return one row per stage, label and predicted class with at least one test image, over all runs of the stage."""
     rows = [
         {
             "family": summary.name,
@@ -107,14 +108,14 @@ def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """`table` as a Parquet file."""
+    """Return `table` as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
 
 
 def csv_bytes(table: pa.Table) -> bytes:
-    """`table` as CSV with a header; null is an empty field."""
+    """Return `table` as CSV with a header; null becomes an empty field."""
     buffer = io.BytesIO()
     pa_csv.write_csv(table, buffer)
     return buffer.getvalue()
@@ -138,17 +139,17 @@ def _row(family: str, run: RunResult) -> dict[str, Any]:
         row |= {"gpu_seconds": run.usage.gpu_seconds, "joules": run.usage.joules}
     if run.val:
         row |= {f"val_{name}": value for name, value in run.val.numbers.items()}
-    if run.score:
-        row |= {f"test_{name}": value for name, value in run.score.numbers.items()}
-        row["test_num_images"] = run.score.num_images
+    if run.test:
+        row |= {f"test_{name}": value for name, value in run.test.numbers.items()}
+        row["test_num_images"] = run.test.num_images
     return row
 
 
 def _summary_of(summary: FamilySummary) -> dict[str, Any]:
     return {
         "stages": {stage.stage: _stage_of(stage) for stage in summary.stages},
-        "gain": None if summary.gain is None else gain_of(summary.gain),
-        "gains": {name: gain_of(gain) for name, gain in summary.gains.items()},
+        "gain": None if summary.gain is None else _gain_of(summary.gain),
+        "gains": {name: _gain_of(gain) for name, gain in summary.gains.items()},
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
         "missing": summary.missing,
         "cautions": summary.cautions,
@@ -156,16 +157,16 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
 
 
 def _comparison_of(comparison: Comparison) -> dict[str, Any]:
-    """Methods, the best first, and by `pairs` what the ranks are from: all of them compared.
+    """Return the methods, the best first, and the pairwise comparisons behind their ranks.
 
-    p is of the paired t-test, p_holm corrected for all methods against the baseline, or for all pairs.
+    p is of the paired t-test; p_holm is corrected for all methods against the baseline, or for all pairs.
     """
     methods = [
         {
             "method": method.name,
             "rank": method.rank,
-            "top1": plain(method.top1),
-            "gain": None if method.gain is None else gain_of(method.gain),
+            "top1": _as_json(method.top1),
+            "gain": None if method.gain is None else _gain_of(method.gain),
             "p": method.p,
             "p_holm": method.p_holm,
             "time": method.time,
@@ -192,35 +193,35 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
 
 
 def _stage_of(stage: StageSummary) -> dict[str, Any]:
-    return {name: value for name, value in plain(stage).items() if name != "confusion"}
+    return {name: value for name, value in _as_json(stage).items() if name != "confusion"}
 
 
-def plain(value: Any) -> Any:
-    """`value` of dataclasses, mappings and tuples as JSON has them; a spread with its interval."""
+def _as_json(value: Any) -> Any:
+    """Return dataclasses, mappings and tuples as JSON objects and lists; a spread gets its interval."""
     if is_dataclass(value):
-        found = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        return found | {"interval": value.interval} if isinstance(value, Spread) else found
+        values = {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
+        return values | {"interval": value.interval} if isinstance(value, Spread) else values
     if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {name: _as_json(item) for name, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def gain_of(gain: PairedGain) -> dict[str, Any]:
-    """The gain as summary.json has it. p-values are two-sided; the exact ones are never below smallest_p."""
+def _gain_of(gain: PairedGain) -> dict[str, Any]:
+    """Return a gain for summary.json. p-values are two-sided; exact tests cannot reach below smallest_p."""
     return {
         "pairs": [{"seed": pair.seed, "baseline": pair.reference, "distilled": pair.value} for pair in gain.pairs],
-        "spread": plain(gain.spread),
+        "spread": _as_json(gain.spread),
         "interval": gain.interval,
         "t_test_p": gain.t_test_p,
         "sign_test_p": gain.sign_test_p,
         "permutation_p": gain.permutation_p,
         "smallest_p": gain.smallest_p,
-        "num_in_favour": gain.num_in_favour,
+        "num_in_favor": gain.num_in_favor,
         "is_distinguishable": gain.is_distinguishable,
         "verdict": gain.verdict,
     }
 
 
 def json_bytes(values: Any) -> bytes:
-    """`values` as indented JSON. Raises ValueError for NaN, which JSON does not have."""
+    """Return `values` as indented JSON. Raises ValueError for NaN, which JSON does not have."""
     return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

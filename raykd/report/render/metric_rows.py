@@ -1,23 +1,21 @@
-"""The rows of the further tables, in the terminal and on the page: all measures, what a model costs, where measured."""
+"""The rows of two tables, for the terminal and the page: all metrics of a family, and what its models cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raykd.errors import flattened, plural
 from raykd.report import wording
-from raykd.report.read.records import MEASURES
+from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.statistics import Spread
 from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import Stage
-from raykd.store.records import Costs
 
 COSTS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COSTS_EXPLAINED = "latency: of one image, median [p10, p90]; images/s: in batches of 256; a multiply-add is 2 FLOPs"
 
 
 @dataclass(frozen=True)
-class MeasureRow:
-    """A measure on the test set: its name with the unit, each stage's mean ± standard deviation, the paired gain."""
+class MetricRow:
+    """A metric on the test set: its name with the unit, mean ± standard deviation of each stage, the paired gain."""
 
     label: str
     stages: Mapping[Stage, str]
@@ -26,46 +24,39 @@ class MeasureRow:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a stage's model costs and its runs took, a value for each of COSTS; '-' where not known."""
+    """What a stage's model and its training cost: a value for each of COSTS, '-' where it is not known."""
 
     stage: Stage
     values: Mapping[str, str]
 
 
-def measure_rows(summary: FamilySummary) -> tuple[MeasureRow, ...]:
-    """Return a row for each measure that a stage has."""
+def metric_rows(summary: FamilySummary) -> tuple[MetricRow, ...]:
+    """Return a row for each metric that a stage has; () without any result."""
     if not any(stage.top1 for stage in summary.stages):
         return ()
-    rows = [_measure_row(summary, name) for name in MEASURES]
+    rows = [_metric_row(summary, name) for name in METRICS]
     return tuple(row for row in rows if set(row.stages.values()) != {"-"})
 
 
 def cost_rows(summary: FamilySummary) -> tuple[CostRow, ...]:
-    """() where no stage has been measured."""
+    """Return a row for each stage; () where nothing was measured."""
     if not any(stage.costs or stage.gpu_seconds for stage in summary.stages):
         return ()
     return tuple(CostRow(stage.stage, dict(zip(COSTS, _costs(stage), strict=True))) for stage in summary.stages)
 
 
-def places_of(costs: tuple[Costs, ...]) -> tuple[str, ...]:
-    """'an NVIDIA H100, bf16' or 'a processor, fp32, 2 threads': where these were measured, each place once."""
-    return tuple(dict.fromkeys(place_of(cost) for cost in costs))
+def devices_of(summary: FamilySummary) -> tuple[str, ...]:
+    """Return the devices on which the family's models were measured."""
+    return tuple(dict.fromkeys(wording.device(cost) for stage in summary.stages for cost in stage.costs))
 
 
-def place_of(cost: Costs) -> str:
-    """Device, precision and a CPU's threads: costs of one place can be held against each other."""
-    how = f", {plural(cost.threads, 'thread')}" if cost.threads else ""
-    return f"{flattened(cost.device)}, {cost.precision}{how}"
-
-
-def _measure_row(summary: FamilySummary, name: str) -> MeasureRow:
-    measure = MEASURES[name]
+def _metric_row(summary: FamilySummary, name: str) -> MetricRow:
+    digits = METRICS[name].digits
     spreads: dict[Stage, Spread | None] = {
-        stage.stage: stage.top1 if name == "top1" else stage.measures.get(name) for stage in summary.stages
+        stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages
     }
-    label = f"{measure.label} ({measure.unit})" if measure.unit else measure.label
-    cells: dict[Stage, str] = {stage: wording.rounded(spread, measure.digits) for stage, spread in spreads.items()}
-    return MeasureRow(label, cells, wording.gain(summary.gains.get(name), measure.digits))
+    cells: dict[Stage, str] = {stage: wording.mean_std(spread, digits) for stage, spread in spreads.items()}
+    return MetricRow(METRICS[name].name_with_unit, cells, wording.gain(summary.gains.get(name), digits))
 
 
 def _costs(stage: StageSummary) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A search's numbers for other programs: a row a trial (Parquet, CSV), and the summary as JSON."""
+"""A search's numbers for other programs: its trials (Parquet, CSV) and a summary (JSON)."""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,19 +6,20 @@ from typing import Any
 import pyarrow as pa
 
 from raykd.config import to_dict
+from raykd.report import search_wording
 from raykd.report.read.search_records import Confirmation, SearchSummary
-from raykd.report.render import search_wording
 from raykd.report.render.files import json_bytes
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.statistics import PairedGain
 from raykd.spec.search import Integer, Space, Uniform
 
 
 def trials_table(summary: SearchSummary) -> pa.Table:
-    """A row a trial that began, its fields by their paths and each metric at its end, null where it did not come there.
+    """Return one row per trial that was started: its setting by dotted path, and its metrics, null if it is not done.
 
-    epochs_trained of epochs; seconds of training, is_estimated where the trial noted none; device_seconds: times its
-    GPUs, or its CPUs without any. top1 in percent.
+    seconds: of training, estimated where the trial recorded none. device_seconds: times its GPUs, or its CPUs without
+    a GPU. top1 is in percent.
     """
     search = summary.search
     schema = pa.schema(
@@ -45,7 +46,7 @@ def trials_table(summary: SearchSummary) -> pa.Table:
             "epochs": trial.epochs,
             "seconds": trial.seconds,
             "is_estimated": trial.is_estimated,
-            "device_seconds": summary.cost.of(trial),
+            "device_seconds": summary.cost.seconds_of(trial),
             "reason": trial.reason or None,
         }
         for trial in summary.trials
@@ -54,7 +55,7 @@ def trials_table(summary: SearchSummary) -> pa.Table:
 
 
 def summary_json(summary: SearchSummary, importances: Importances | None) -> bytes:
-    """summary.json of a search: how far it is, the winner, how sure that is, what it cost."""
+    """Return summary.json of a search: its state, the winner, the confirmation, the cost."""
     winner = summary.winner
     confirmation = summary.confirmation
     return json_bytes(
@@ -64,7 +65,7 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
             "state": summary.state,
             "search": to_dict(summary.search),
             "trials": {state: summary.count(state) for state in ("done", "stopped", "failed", "begun")},
-            "own": dict(summary.own),
+            "default_setting": dict(summary.default_setting),
             "winner": None if winner is None else {"trial": winner.trial, "setting": dict(winner.setting)},
             "flags": None if winner is None else search_wording.flags(winner.setting),
             "best_trials": list(summary.best),
@@ -76,18 +77,18 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
 
 
 def _confirmation_of(confirmation: Confirmation) -> dict[str, Any]:
+    gains = winner_gains(confirmation)
     return {
         "metric": confirmation.metric,
         "seeds": confirmation.seeds,
         "candidates": [asdict(candidate) for candidate in confirmation.candidates],
         "baseline": asdict(confirmation.baseline),
-        "winner_minus_own": _gain_of(confirmation.over_default),
-        "winner_minus_baseline": _gain_of(confirmation.over_baseline),
+        "winner_minus_default": _gain_of(gains.over_default),
+        "winner_minus_baseline": _gain_of(gains.over_baseline),
     }
 
 
 def _gain_of(gain: PairedGain | None) -> dict[str, Any] | None:
-    """Positive is better."""
     if gain is None:
         return None
     return {
@@ -102,7 +103,7 @@ def _gain_of(gain: PairedGain | None) -> dict[str, Any] | None:
 
 
 def _type_of(space: Space) -> pa.DataType:
-    """Of a field's column; values of several kinds are text."""
+    """Return the column type of a field; values of several types become text."""
     if isinstance(space, Uniform):
         return pa.float64()
     if isinstance(space, Integer):
@@ -116,7 +117,6 @@ def _type_of(space: Space) -> pa.DataType:
 
 
 def _cell(kind: pa.DataType, value: Any) -> Any:
-    """`value` as the column wants it."""
     if value is None:
         return None
     return str(value) if pa.types.is_string(kind) else value

@@ -1,81 +1,81 @@
-"""A search's own page and the files beside it, which need no network and no script.
+"""A search's page and the files beside it; the page requires neither a network nor scripts.
 
 <results>/report/<family>-<name>/  index.html  trials.parquet  trials.csv  summary.json
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from raykd.errors import plural
-from raykd.report import wording
+from raykd.report import search_wording, wording
 from raykd.report.figures.search import draw_search
 from raykd.report.read.provenance import flatten
 from raykd.report.read.search_records import SearchSummary
-from raykd.report.render import search_wording
 from raykd.report.render.files import csv_bytes, parquet_bytes
 from raykd.report.render.search_files import summary_json, trials_table
-from raykd.report.render.search_wording import number
 from raykd.report.render.templates import template
+from raykd.report.search_wording import format_value
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances, importances_of
+from raykd.report.stats.metrics import SEARCH_METRICS
 
 
-def files_of(summary: SearchSummary) -> dict[Path, bytes]:
-    """Everything that tells of one search, by where it goes; the same bytes for the same folder."""
+def search_files(summary: SearchSummary) -> dict[Path, bytes]:
+    """Return the content of each file about one search: the same bytes for the same search folder."""
     importances = importances_of(summary)
     trials = trials_table(summary)
     return {
-        summary.page: render_search_page(summary, importances),
+        summary.page: _render_page(summary, importances),
         summary.page.with_name("trials.parquet"): parquet_bytes(trials),
         summary.page.with_name("trials.csv"): csv_bytes(trials),
         summary.page.with_name("summary.json"): summary_json(summary, importances),
     }
 
 
-def render_search_page(summary: SearchSummary, importances: Importances | None) -> bytes:
-    """index.html in UTF-8. It holds while the search is running, and where nothing came of it."""
+def _render_page(summary: SearchSummary, importances: Importances | None) -> bytes:
+    """Return index.html in UTF-8, also for a search that is running or failed."""
     page = template("search.html.j2").render(
         summary=summary,
         confirmation=summary.confirmation,
+        gains=winner_gains(summary.confirmation) if summary.confirmation else None,
         labels=search_wording.labels(list(summary.search.space)),
         drawings=draw_search(summary, importances),
-        settings=settings_of(summary),
+        settings=_settings(summary),
         origin=flatten(summary.origin),
-        number=number,
-        said=search_wording,
+        metrics=SEARCH_METRICS,
+        search_wording=search_wording,
         wording=wording,
     )
     return page.encode()
 
 
-def settings_of(summary: SearchSummary) -> Mapping[str, str]:
-    """What was searched and how, by name."""
+def _settings(summary: SearchSummary) -> Mapping[str, str]:
+    """Return the search's configuration by name."""
     search = summary.search
-    fields = {path: f"{space}; its own is {_own(summary, path)}" for path, space in search.space.items()}
+    fields = {path: f"{space}; the default is {_default(summary, path)}" for path, space in search.space.items()}
     metrics = zip(search.metrics, search.directions, strict=True)
     scheduler = search.scheduler
     if scheduler != "none":
-        scheduler += f", each trial is left {plural(search.grace_of(summary.epochs), 'epoch')}"
+        scheduler += f", no trial is stopped before {plural(search.grace_of(summary.epochs), 'epoch')}"
     if search.scheduler == "asha":
         rungs = ", ".join(map(str, search.rungs_of(summary.epochs)))
-        scheduler += f", rungs after {rungs}, one trial in {search.reduction_factor} goes on"
+        scheduler += f", rungs after {rungs}, one trial in {search.reduction_factor} continues"
     trials = f"{search.num_trials} of up to {plural(summary.epochs, 'epoch')}, seed {search.trial_seed}"
     if search.max_concurrent:
         trials += f", at most {search.max_concurrent} side by side"
+    seeds = ", ".join(map(str, summary.seeds))
     return {
         **fields,
         "metric": ", ".join(f"{metric} ({mode})" for metric, mode in metrics),
         "trials": trials,
         "sampler": f"{search.sampler}, seed {search.seed}",
         "scheduler": scheduler,
-        "confirm": f"the best {search.confirm}, with seeds {', '.join(map(str, summary.seeds))}"
-        if search.confirm
-        else "not asked for",
+        "confirm": f"the best {search.confirm}, with seeds {seeds}" if search.confirm else "none",
         "started": summary.started,
         "folder": str(summary.path),
     }
 
 
-def _own(summary: SearchSummary, path: str) -> str:
-    value: Any = summary.own.get(path)
-    return "not recorded" if value is None else number(value)
+def _default(summary: SearchSummary, path: str) -> str:
+    value = summary.default_setting.get(path)
+    return "not recorded" if value is None else format_value(value)

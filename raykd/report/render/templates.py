@@ -1,6 +1,6 @@
-"""The pages' templates: whatever comes from a folder is escaped, an undefined name is an error.
+"""The templates of the pages. Every value is escaped, and an undefined name is an error.
 
-Each page's own content policy forbids scripts and loading, should a name still get through.
+The pages' content security policy forbids scripts and loading as a second line of defense.
 """
 
 import re
@@ -17,7 +17,7 @@ _MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
 
 
 def template(name: str) -> Template:
-    """The template in the file `name` beside this one."""
+    """Return the template in the file `name` of this folder."""
     return _environment().get_template(name)
 
 
@@ -37,15 +37,15 @@ def _environment() -> Environment:
 
 
 def _minus(text: str) -> str:
-    """The typographic minus before a number, which is as wide as the plus; a hyphen stays one."""
+    """Replace a hyphen before a number by the minus sign, which is as wide as the plus."""
     return _MINUS.sub("\N{MINUS SIGN}", text)
 
 
 def _sentence(text: str) -> str:
-    """With typographic minus, and no line break between a number and its sign."""
+    """Apply `_minus`, and prevent line breaks between a number and its sign."""
     return wording.unbroken(_minus(text))
 
 
 def _dash(text: str) -> str:
-    """The typographic dash for a number that is not there."""
+    """Return a dash for a missing number."""
     return "\N{EN DASH}" if text == "-" else text

@@ -1,11 +1,11 @@
-"""Methods side by side: each one's test top1, gain over the baseline, rank, and what a run of it takes.
+"""Methods side by side: test top1, gain over the baseline, rank, training time and memory of each.
 
-    gain     distilled - baseline, paired by seed, with its 95 % interval, which is of that method by itself
+    gain     distilled - baseline, paired by seed, with the 95 % interval for this method alone
     p        of the paired t-test behind the interval; p_holm: corrected by Holm (1979) for all methods compared
-    rank     see ranking.py: 1-3 is one of the first three, which the seeds cannot tell apart
-    time     seconds of training over the baseline's of the same seed, their median; memory: the runs' peaks likewise
+    rank     see ranking.py; 1-3 is one of the first three, which the seeds cannot distinguish
+    time     median ratio of training seconds to those of the baseline of the same seed; memory: of peaks, likewise
 
-Every method is shown, and none is picked by what is shown here, so the test set serves all of them.
+All methods are shown and none is selected here, so the test set may be used for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ TOP1 = on_test("top1")
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over its evaluated runs; top1 in percent on the test set.
+    """One method over its evaluated runs. top1 is in percent on the test set.
 
-    rank: '1' or '1-3', None while it has no result. p_holm: None where the gain has no test, see PairedGain.t_test_p.
-    time, memory: times the baseline's; None where not known.
+    rank: '1' or '1-3', None without a result. p_holm: None where the gain has no test, see PairedGain.t_test_p.
+    time, memory: relative to the baseline; None if not known.
     """
 
     name: str
@@ -41,21 +41,18 @@ class MethodSummary:
 
     @property
     def p(self) -> float | None:
-        """Of the gain's t-test, not corrected."""
+        """The p-value of the gain's t-test, not corrected."""
         return self.gain.t_test_p if self.gain else None
 
     @property
     def differs(self) -> bool:
-        """Whether it is another than the baseline, the number of methods accounted for."""
+        """Whether the method differs from the baseline after Holm's correction."""
         return self.p_holm is not None and self.p_holm < LEVEL
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods as they are ranked, the best first; those without a result last, as they were named.
-
-    baselines: seed -> test top1.
-    """
+    """Methods by rank, the best first; those without a result last. baselines: {seed: test top1}."""
 
     methods: tuple[MethodSummary, ...]
     ranking: Ranking | None
@@ -63,27 +60,27 @@ class Comparison:
 
     @property
     def baseline(self) -> Spread | None:
-        """Over its evaluated seeds."""
+        """The spread of the baseline over its evaluated seeds."""
         return spread_of(list(self.baselines.values()))
 
 
 def compare(family: Family) -> Comparison | None:
-    """None of a family in which nothing is compared."""
+    """Return the comparison of a family's methods; None if its plan compares none."""
     if not family.compared:
         return None
     baselines = family.stage("baseline")
-    scores = {name: by_seed(runs, TOP1) for name, runs in family.compared.items()}
-    ranking = rank({name: found for name, found in scores.items() if found})
+    top1 = {name: by_seed(runs, TOP1) for name, runs in family.compared.items()}
+    ranking = rank({name: values for name, values in top1.items() if values})
     ranks = {ranked.name: ranked.rank for ranked in ranking.methods} if ranking else {}
     reference = by_seed(baselines, TOP1)
-    gains = {name: paired_gain(pairs_of(reference, of_method), name) for name, of_method in scores.items()}
+    gains = {name: paired_gain(pairs_of(reference, values), name) for name, values in top1.items()}
     adjusted = holm([gain.t_test_p if gain else None for gain in gains.values()])
     methods = [
         MethodSummary(
             name,
             len(runs),
-            spread_of(list(scores[name].values())),
-            scores[name],
+            spread_of(list(top1[name].values())),
+            top1[name],
             gains[name],
             p_holm,
             ranks.get(name),
@@ -98,8 +95,9 @@ def compare(family: Family) -> Comparison | None:
 
 
 def _ratio(
-    mine: Sequence[RunResult], others: Sequence[RunResult], of: Callable[[RunResult], float | None]
+    runs: Sequence[RunResult], baselines: Sequence[RunResult], value_of: Callable[[RunResult], float | None]
 ) -> float | None:
-    pairs = pairs_of(by_seed(others, of), by_seed(mine, of))
+    """Return the median ratio of a value to that of the baseline with the same seed."""
+    pairs = pairs_of(by_seed(baselines, value_of), by_seed(runs, value_of))
     ratios = [pair.value / pair.reference for pair in pairs if pair.value and pair.reference]
     return median(ratios) if ratios else None

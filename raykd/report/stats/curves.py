@@ -1,4 +1,4 @@
-"""A stage's learning curve: mean over its seeds at each epoch, and the range from worst to best seed."""
+"""A stage's learning curve: the mean over its seeds at each epoch, and the range from worst to best seed."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from raykd.report.stats.statistics import spread_of
 
 @dataclass(frozen=True)
 class Curve:
-    """One value an epoch, from 1 on. low and high are the smallest and largest seed: of three seeds, all there is."""
+    """One value per epoch; epochs count from 1 here. low and high: the smallest and the largest seed."""
 
     epochs: tuple[int, ...]
     mean: tuple[float, ...]
@@ -20,9 +20,9 @@ class Curve:
 
 
 def comparable_histories(runs: Sequence[RunResult]) -> tuple[History, ...]:
-    """The histories of the done runs; of the unfinished ones when none is done.
+    """Return the histories of the done runs, or of the unfinished ones if none is done.
 
-    Mixing both would make the mean jump at the epoch where an unfinished run ends.
+    A mean over both would jump at the epoch where an unfinished run ends.
     """
     with_history = [run for run in runs if run.history and run.record]
     done = [run for run in with_history if run.state in ENDED]
@@ -30,7 +30,10 @@ def comparable_histories(runs: Sequence[RunResult]) -> tuple[History, ...]:
 
 
 def curve_of(histories: Sequence[History], column: str) -> Curve | None:
-    """Column over seeds; at each epoch, the seeds that have a finite value there. None where none has."""
+    """Return the curve of a column over the runs that have it; None without any finite value.
+
+    Each epoch covers the runs with a finite value there.
+    """
     having = [history for history in histories if column in history.columns]
     by_epoch: dict[int, list[float]] = {}
     for history in having:

@@ -1,8 +1,8 @@
-"""Which of the searched fields moves the metric: Optuna's fANOVA (Hutter et al. 2014, ICML) over a search's trials.
+"""The importance of each searched field for the metric: Optuna's fANOVA (Hutter et al. 2014, ICML) over the trials.
 
-A forest is fitted to (setting, metric), and its variance is split into the share of each field: fractions that sum
-to 1. A share says that the field matters somewhere in the searched space, not which way, and how sure it is depends
-on the number of trials.
+A random forest is fitted to (setting, metric), and its variance is split into shares of the fields, which sum to 1.
+A large share means that the field matters somewhere in the search space; it does not show a direction. How reliable
+it is depends on the number of trials.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,14 @@ from raykd.spec.search import Choice, Integer, Space, Uniform
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-LEAST_TRIALS = 4
-LEAST_DONE = 2 / 3  # of the trials that ended: where more were stopped, those that are done are a selection
+MIN_TRIALS = 4
+MIN_DONE = 2 / 3  # of the trials that ended; if more were stopped, the done ones are a biased selection
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Importances:
-    """shares: of each field's dotted path, the largest first.
-
-    after: epochs after which the trials' metric was taken; None where it is that of their end.
-    """
+    """shares: by dotted path, the largest first. after: epochs after which the metric was read; None: at the end."""
 
     shares: Mapping[str, float]
     metric: str
@@ -35,50 +32,50 @@ class Importances:
 
 
 def importances_of(summary: SearchSummary) -> Importances | None:
-    """None of fewer than LEAST_TRIALS trials, of one field, and where the metric is the same in all trials."""
+    """Return the importances; None with fewer than MIN_TRIALS trials, one field, or equal values in all trials."""
     after, values = _values_of(summary)
-    if len(values) < LEAST_TRIALS or len(summary.search.space) < 2 or len({value for _, value in values}) == 1:
+    if len(values) < MIN_TRIALS or len(summary.search.space) < 2 or len({value for _, value in values}) == 1:
         return None
     shares = _fanova(summary.search.space, values)
     return Importances(shares, summary.search.metrics[0], len(values), after) if shares else None
 
 
 def _values_of(summary: SearchSummary) -> tuple[int | None, list[tuple[Mapping[str, Any], float]]]:
-    """Settings with the metric at their end where most came so far, else after the epochs that each trial is left.
+    """Return the settings with their metric: at the end if most trials are done, else after the grace epochs.
 
-    Values of trials at different ages would tell the epochs that they had rather than their settings.
+    All values are read after the same number of epochs; otherwise they would show the epochs, not the settings.
     """
     done = [trial for trial in summary.trials if trial.state == "done"]
-    is_most = len(done) >= LEAST_DONE * summary.num_ended
-    if (is_most and len(done) >= LEAST_TRIALS) or not summary.search.metrics[0].startswith("val_"):
+    is_most = len(done) >= MIN_DONE * summary.num_ended
+    if (is_most and len(done) >= MIN_TRIALS) or not summary.search.metrics[0].startswith("val_"):
         return None, [(trial.setting, trial.values[0]) for trial in done]
     grace = summary.search.grace_of(summary.epochs)
-    at_grace = [(trial.setting, dict(trial.curve)[grace]) for trial in summary.trials if _came_to(trial, grace)]
+    at_grace = [(trial.setting, dict(trial.curve)[grace]) for trial in summary.trials if _reached(trial, grace)]
     return grace, at_grace
 
 
-def _came_to(trial: TrialSummary, epochs: int) -> bool:
+def _reached(trial: TrialSummary, epochs: int) -> bool:
     return trial.state != "failed" and epochs in dict(trial.curve)
 
 
 def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], float]]) -> dict[str, float]:
-    import optuna  # here: they take longer to import than a report without a search to write
+    import optuna  # here: its import takes longer than writing a report without a search
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     distributions = {path: _distribution(space) for path, space in spaces.items()}
     study = optuna.create_study()  # in memory
     for setting, value in values:
-        drawn = {path: _as_drawn(space, setting[path]) for path, space in spaces.items()}
-        study.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=value))
+        sampled = {path: _as_sampled(space, setting[path]) for path, space in spaces.items()}
+        study.add_trial(optuna.trial.create_trial(params=sampled, distributions=distributions, value=value))
     try:
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))
-    except RuntimeError:  # no tree found anything to split
+    except RuntimeError:  # no tree of the forest has a split
         return {}
     return {path: float(share) for path, share in shares.items()}
 
 
 def _distribution(space: Space) -> "BaseDistribution":
-    """Of `_as_drawn`'s values. fANOVA itself weighs a field's values evenly, so a log scale has to be in them."""
+    """Return the distribution of `_as_sampled` values: logarithms for a log scale, as fANOVA assumes linear scales."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match space:
@@ -93,5 +90,5 @@ def _distribution(space: Space) -> "BaseDistribution":
     raise AssertionError(f"no distribution for {space.title()}")
 
 
-def _as_drawn(space: Space, value: Any) -> Any:
+def _as_sampled(space: Space, value: Any) -> Any:
     return log(value) if getattr(space, "log", False) else value

@@ -1,16 +1,16 @@
-"""k methods in order, with the ranks that each could have: 1, or 1-3 where three cannot be told apart.
+"""Ranks of k methods: 1, or 1-3 where three methods cannot be distinguished.
 
 All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that all methods have, corrected by Holm
-(1979). a ties with b where the corrected p is 0.05 or more; uncorrected that says that a - b's interval includes 0.
+(1979). a and b tie if the corrected p is at least 0.05; without correction, the interval of a - b would include 0.
 
     first rank of a = 1 + number of methods that are better than a and do not tie with it
     last rank of a  = k - number of methods that are worse than a and do not tie with it
 
-With 95 % confidence all k true ranks lie in these ranges at once (Mogstad, Romano, Shaikh and Wilhelm 2024, Review of
-Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from pairwise comparisons that hold together). Ties are
-not transitive: a and b may tie, b and c too, and a still be better than c; or a have the best mean and tie with both,
-and b be better than c. What is better is transitive, but where a - c is the same at every seed and so has no test:
-deviations of a - b and b - c add at most, so the t of a - c is never below both of theirs.
+With 95 % confidence all k true ranks lie in these ranges together (Mogstad, Romano, Shaikh and Wilhelm 2024, Review
+of Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from simultaneous pairwise comparisons). Ties are
+not transitive: a may tie with b, and b with c, while a is better than c. "Better" is transitive, unless a - c is the
+same at every seed and so has no test: the deviation of a - c is at most the sum of those of a - b and b - c, so its t
+is never below both of theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs
 
 @dataclass(frozen=True)
 class Compared:
-    """`better` against `worse`, by their means. p: of the paired t-test; p_holm: for all pairs together.
+    """Two methods, ordered by their means. p: of the paired t-test; p_holm: corrected for all pairs.
 
-    Both are None of one seed, and of equal differences, of which nothing can be said.
+    Both are None with one seed, or with the same difference at every seed.
     """
 
     better: str
@@ -36,12 +36,12 @@ class Compared:
 
     @property
     def is_tie(self) -> bool:
-        """Whether the two cannot be told apart."""
+        """Whether the two cannot be distinguished."""
         return self.p_holm is None or self.p_holm >= LEVEL
 
     @property
     def verdict(self) -> str:
-        """In words, as of one gain."""
+        """The result in words, as for a gain."""
         num_seeds = len(self.gain.pairs)
         if not self.is_tie:
             return f"{self.better} is better than {self.worse} at n = {num_seeds}"
@@ -50,7 +50,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A method and the ranks, from 1, that it could have."""
+    """A method and the range of its possible ranks, from 1."""
 
     name: str
     spread: Spread
@@ -65,7 +65,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods, the best mean first, and what was compared; over `seeds`, those that all have."""
+    """Methods, the best mean first, and all pairs, over the `seeds` that all methods have."""
 
     seeds: tuple[int, ...]
     methods: tuple[Ranked, ...]
@@ -73,11 +73,11 @@ class Ranking:
 
 
 def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False) -> Ranking | None:
-    """Rank methods by {name: {seed: value}}; None where fewer than two methods, or no seed that all have."""
-    seeds = sorted(set.intersection(*(set(of_seed) for of_seed in values.values()))) if len(values) > 1 else []
+    """Rank methods by {name: {seed: value}}; None with fewer than two methods, or without a common seed."""
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in values.values()))) if len(values) > 1 else []
     if not seeds:
         return None
-    common = {name: {seed: of_seed[seed] for seed in seeds} for name, of_seed in values.items()}
+    common = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in values.items()}
     spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
     compared = _compare(common, order, less_is_better)
@@ -96,7 +96,6 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
 def _compare(
     values: Mapping[str, Mapping[int, float]], order: Sequence[str], less_is_better: bool
 ) -> tuple[Compared, ...]:
-    """All pairs."""
     gains: list[tuple[str, str, PairedGain]] = []
     for better, worse in combinations(order, 2):
         gain = paired_gain(pairs_of(values[worse], values[better], less_is_better), better)

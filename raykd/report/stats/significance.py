@@ -3,31 +3,31 @@
     sign         under H0 each d_i != 0 is positive with probability 1/2: binomial in the number of positive ones
     permutation  under H0 each d_i is as likely -d_i: the share of the 2^n sign flips with |sum d| at least as large
 
-Neither knows a normal distribution. Both are two-sided, and no p-value of n pairs is below 2^(1 - n): 0.25 of three.
-The sign test leaves out d_i = 0 (Dixon and Mood 1946); sign flips are Fisher's (1935). Holm 1979, Scandinavian
-Journal of Statistics 6, 65-70.
+Neither assumes a normal distribution. Both are two-sided, and no p-value of n pairs is below 2^(1 - n): 0.25 for
+n = 3. The sign test leaves out d_i = 0 (Dixon and Mood 1946); sign flips: Fisher 1935. Holm 1979, Scandinavian Journal
+of Statistics 6, 65-70.
 """
 
 from collections.abc import Sequence
 from math import comb
 
-LEVEL = 0.05  # from which p-value on nothing is said to differ; its intervals are of 95 %
-MOST_PAIRS = 20  # of which all sign flips, a million, are looked at
-SAME = 1e-12  # relative: sums of the same terms in another order round otherwise
+LEVEL = 0.05  # a difference requires a p-value below it; intervals are of 95 %
+MAX_PAIRS = 20  # all their sign flips are a million
+SAME = 1e-12  # relative: sums of the same terms in another order differ by rounding
 
 
 def smallest_p(num_pairs: int) -> float:
-    """The least two-sided p-value that so many pairs can have in either test; 1 of none."""
+    """Return the smallest two-sided p-value that either test can reach with so many pairs; 1 without pairs."""
     return min(1.0, 2.0 ** (1 - num_pairs))
 
 
 def fewest_pairs(level: float = LEVEL) -> int:
-    """From how many pairs on either test can have a p-value below `level`: 6 of 0.05."""
+    """Return how many pairs either test requires for a p-value below `level`: 6 for 0.05."""
     return next(count for count in range(1, 1100) if smallest_p(count) < level)
 
 
 def sign_test(differences: Sequence[float]) -> float:
-    """Two-sided p-value; 1 where all differences are 0."""
+    """Return the two-sided p-value; 1 if all differences are 0."""
     num_positive, num_negative = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     num_pairs = num_positive + num_negative
     tail = sum(comb(num_pairs, count) for count in range(min(num_positive, num_negative) + 1))
@@ -35,10 +35,10 @@ def sign_test(differences: Sequence[float]) -> float:
 
 
 def permutation_test(differences: Sequence[float]) -> float | None:
-    """Two-sided p-value of the mean by all sign flips; None of more than MOST_PAIRS."""
-    import numpy as np
+    """Return the two-sided p-value of the mean over all sign flips; None with more than MAX_PAIRS."""
+    import numpy as np  # here: modules that only format numbers import this one
 
-    if len(differences) > MOST_PAIRS:
+    if len(differences) > MAX_PAIRS:
         return None
     sums = np.zeros(1)
     for difference in differences:
@@ -48,16 +48,16 @@ def permutation_test(differences: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
-    """Adjusted p-values: those below 0.05 hold together in 95 % of cases, however the tests depend on each other.
+    """Return adjusted p-values: all those below 0.05 hold together in 95 % of cases, for any dependence of the tests.
 
-    The i-th smallest of m, from 0, times m - i; never below a smaller one's, never above 1. None, of what has no test
-    yet, counts as 1 and stays None: whatever it comes to, it raises no other. That is of "they differ"; which one is
-    better is wrong no more often where tests are independent (Shaffer 1980, Annals of Statistics 8, 1342-1347), and in
-    none of our simulated experiments.
+    The i-th smallest of m, from 0, is multiplied by m - i; the results never decrease and never exceed 1. None, a test
+    that does not exist yet, counts as 1 and stays None, so that its later value cannot raise the others. The promise
+    is about "they differ". For independent tests it also covers which one is better (Shaffer 1980, Annals of
+    Statistics 8, 1342-1347), and the tests' simulations show no exception.
     """
     known = [1.0 if p is None else p for p in p_values]
     adjusted, highest = [0.0] * len(known), 0.0
     for place, index in enumerate(sorted(range(len(known)), key=lambda index: known[index])):
         highest = max(highest, min(1.0, (len(known) - place) * known[index]))
         adjusted[index] = highest
-    return tuple(None if p is None else found for p, found in zip(p_values, adjusted, strict=True))
+    return tuple(None if p is None else corrected for p, corrected in zip(p_values, adjusted, strict=True))

@@ -1,18 +1,18 @@
 """Spread over seeds, and the paired gain of one setting over another: mean, deviation, Student's t-interval, tests.
 
-A seed fixes initialisation and order, so two students of one seed form a pair (a baseline and a distilled one, or
-two settings of a search), and the interval is that of the mean difference:
+A seed fixes initialization and order, so two students with one seed form a pair (a baseline and a distilled student,
+or two settings of a search). The interval is that of the mean difference:
 
     mean(d) +- t(1 - 0.025 / m, n - 1) * std(d) / sqrt(n),   d = value - reference,   std with n - 1
 
-m is 1, or the number of settings of which the better one was picked by these same pairs: then all m intervals hold
-together in 95 % of such searches (Bonferroni). They speak of other seeds, not of other images: every run is scored
-on the same ones. The exact tests beside the interval, see significance.py, know of no such picking.
+m is 1, or the number of settings from which the better one was selected with these same pairs; then all m intervals
+hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all runs are
+evaluated on the same ones. The exact tests of significance.py do not account for a selection.
 
-Not a bootstrap: resampled means never leave the range of the n differences, so at n = 3 the percentile interval is that
-range, and covers 75 % and not 95 (see Hesterberg 2015, The American Statistician 69, 371-386). And no interval where
-all differences are equal: top1 moves in steps of an image, so two seeds agree by chance, in 1 experiment of 15 with 600
-test images and gains that spread by 0.7 points.
+A bootstrap would not do: resampled means stay in the range of the n differences, so at n = 3 the percentile interval
+is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal
+differences have no interval: top1 changes in steps of one image, so two seeds agree by chance, in 1 of 15 experiments
+with 600 test images and gains whose standard deviation is 0.7 points.
 """
 
 import math
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from raykd.report.stats import significance
 from raykd.report.stats.significance import LEVEL
 
-ROUNDING = 1e-9  # relative: 88.1 - 87.1 and 89.3 - 88.3 are one gain, and differ in the 15th digit
+ROUNDING = 1e-9  # relative: 88.1 - 87.1 and 89.3 - 88.3 are the same gain but differ in the 15th digit
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1; None when n = 1) of `num_runs` values."""
+    """Mean and standard deviation (with n - 1; None if n = 1) of `num_runs` values."""
 
     mean: float
     std: float | None
@@ -35,18 +35,18 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's two-sided 95 % interval of the mean over seeds; None of one run, or of equal ones."""
+        """Student's two-sided 95 % interval of the mean over seeds; None for one run, or for equal values."""
         return _interval(self)
 
     @property
     def varies(self) -> bool:
-        """Whether the values differ by more than rounding: of equal ones nothing says how far others would lie."""
+        """Whether the values differ by more than rounding; equal values say nothing about the spread of others."""
         return self.std is not None and self.std > ROUNDING * abs(self.mean)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of two students of one seed: top1 in percent, or a loss, of which less is better."""
+    """A metric of two students with the same seed, such as top1 in percent, or a loss (less_is_better)."""
 
     seed: int
     reference: float
@@ -55,28 +55,29 @@ class Pair:
 
     @property
     def gain(self) -> float:
-        """By how much `value` is the better one, in the metric's unit (of top1: percentage points)."""
+        """By how much `value` is better than `reference`, in the metric's unit (percentage points for top1)."""
         return self.reference - self.value if self.less_is_better else self.value - self.reference
 
 
 @dataclass(frozen=True)
 class PairedGain:
-    """The gain over `pairs`, positive where `who` is better; the interval needs two pairs that differ.
+    """The gain over `pairs`, positive where `name` is better. An interval requires two pairs that differ.
 
-    comparisons: of how many settings `who` was picked by these pairs, which widens the interval.
+    name: in the verdict, of the setting with the pairs' values. comparisons: the number of settings from which it was
+    selected with these pairs, which widens the interval.
     """
 
     pairs: tuple[Pair, ...]
     spread: Spread
     interval: tuple[float, float] | None
-    who: str = "distilled"
+    name: str = "distilled"
     comparisons: int = 1
 
     @property
     def t_test_p(self) -> float | None:
-        """Two-sided, of Student's paired t-test; None of one pair, or of equal ones.
+        """The two-sided p-value of Student's paired t-test; None for one pair, or for equal gains.
 
-        Below 0.05 where an interval of one comparison leaves out 0.
+        It is below 0.05 if and only if the interval of a single comparison excludes 0.
         """
         if self.spread.std is None or not self.spread.varies:
             return None
@@ -87,32 +88,32 @@ class PairedGain:
 
     @property
     def sign_test_p(self) -> float:
-        """Exact and two-sided, see significance.py."""
+        """The exact two-sided p-value of the sign test, see significance.py."""
         return significance.sign_test([pair.gain for pair in self.pairs])
 
     @property
     def permutation_p(self) -> float | None:
-        """Exact and two-sided, by all flips of signs; None of more pairs than can be flipped."""
+        """The exact two-sided p-value of the permutation test; None for too many pairs."""
         return significance.permutation_test([pair.gain for pair in self.pairs])
 
     @property
     def smallest_p(self) -> float:
-        """The least that either test could have said of so many pairs."""
+        """The smallest p-value that either exact test can reach with so many pairs."""
         return significance.smallest_p(len(self.pairs))
 
     @property
-    def num_in_favour(self) -> int:
-        """Pairs in which `who` is strictly better."""
+    def num_in_favor(self) -> int:
+        """Number of pairs with a gain above 0."""
         return sum(pair.gain > 0 for pair in self.pairs)
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     @property
     def verdict(self) -> str:
-        """What the interval lets one say: better or worse only where it leaves out 0."""
+        """The conclusion from the interval: better or worse only if it excludes 0."""
         if len(self.pairs) == 1:
             return "one seed: no interval"
         if self.interval is None:
@@ -120,11 +121,11 @@ class PairedGain:
         if not self.is_distinguishable:
             return f"not distinguishable at n = {len(self.pairs)}"
         better = "better" if self.spread.mean > 0 else "worse"
-        return f"{self.who} is {better} at n = {len(self.pairs)}"
+        return f"{self.name} is {better} at n = {len(self.pairs)}"
 
 
 def spread_of(values: Sequence[float]) -> Spread | None:
-    """Mean and standard deviation; None of no values."""
+    """Return mean and standard deviation; None without values."""
     if not values:
         return None
     mean = math.fsum(values) / len(values)
@@ -135,28 +136,28 @@ def spread_of(values: Sequence[float]) -> Spread | None:
 
 
 def pairs_of(reference: Mapping[int, float], values: Mapping[int, float], less_is_better: bool = False) -> list[Pair]:
-    """Of both by seed; a seed that only one of them has makes no pair."""
+    """Return a pair for each seed that both {seed: value} have."""
     seeds = sorted(reference.keys() & values.keys())
     return [Pair(seed, reference[seed], values[seed], less_is_better) for seed in seeds]
 
 
-def paired_gain(pairs: Sequence[Pair], who: str = "distilled", comparisons: int = 1) -> PairedGain | None:
-    """The gain over seeds with its two-sided t-interval of level 1 - 0.05 / comparisons; None of no pairs.
+def paired_gain(pairs: Sequence[Pair], name: str = "distilled", comparisons: int = 1) -> PairedGain | None:
+    """Return the gain with its two-sided t-interval of level 1 - 0.05 / comparisons; None without pairs.
 
-    who: what has the pairs' values, for the verdict. comparisons >= 1: see `PairedGain`.
+    name, comparisons: see `PairedGain`.
     """
     spread = spread_of([pair.gain for pair in pairs])
     if spread is None:
         return None
-    return PairedGain(tuple(pairs), spread, _interval(spread, comparisons), who, comparisons)
+    return PairedGain(tuple(pairs), spread, _interval(spread, comparisons), name, comparisons)
 
 
 def least_gain(num_pairs: int, comparisons: int = 1) -> float:
-    """How many standard deviations of its pairs a mean gain has to be for its interval to leave out 0: 2.5 at n = 3.
+    """Return the least mean gain whose interval excludes 0, in standard deviations of its pairs: 2.5 at n = 3.
 
-    num_pairs: at least 2. comparisons: where the largest of so many has to stand out by Holm's correction.
+    num_pairs: at least 2. comparisons: the largest of so many gains must stand out after Holm's correction.
     """
-    from scipy.stats import t  # here, because it takes longer to import than the report to write
+    from scipy.stats import t  # here: its import takes longer than writing a report
 
     return float(t.ppf(1 - LEVEL / 2 / comparisons, num_pairs - 1)) / math.sqrt(num_pairs)
 

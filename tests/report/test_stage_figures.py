@@ -1,11 +1,11 @@
-"""Curves over seeds by hand, and figures that live inside a page without disturbing it."""
+"""Learning curves against manual results, and figures that do not affect the rest of the page."""
 
 import math
 import re
 
 import pytest
 
-from raykd.report.figures.stages import draw_all
+from raykd.report.figures.stages import draw_stages
 from raykd.report.read.collect import collect
 from raykd.report.read.records import History
 from raykd.report.stats.curves import comparable_histories, curve_of
@@ -43,20 +43,20 @@ def test_unfinished_runs_make_a_curve_only_while_none_is_done(results):
 
 def test_a_family_without_any_run_has_no_figures(results):
     results.plan("cnn", teacher=["teacher-net-s0-ab12"])
-    assert set(draw_all(summary_of(results), "key").values()) == {None}
+    assert set(draw_stages(summary_of(results), "key").values()) == {None}
 
 
 @pytest.mark.parametrize(
     "history", [{"ce": [0.0]}, {"ce": [math.nan, math.nan]}, {"val_top1": [math.nan]}, {"epoch": []}]
 )
-def test_a_history_with_hardly_anything_in_it_draws_without_an_error(results, history):
+def test_an_almost_empty_history_can_be_drawn(results, history):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", history=history)])
-    draw_all(summary_of(results), "key")
+    draw_stages(summary_of(results), "key")
 
 
-def test_a_figure_brings_no_style_no_address_and_only_its_own_ids(results):
+def test_a_figure_has_no_style_no_url_and_unique_ids(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    for key, drawing in draw_all(summary_of(results), "key").items():
+    for key, drawing in draw_stages(summary_of(results), "key").items():
         assert "<style" not in drawing.svg, key
         assert "http" not in drawing.svg
         assert "#0102" not in drawing.svg  # a stand-in colour that no rule replaced
@@ -67,19 +67,19 @@ def test_a_figure_brings_no_style_no_address_and_only_its_own_ids(results):
         assert set(re.findall(r'href="#([^"]*)"', drawing.svg)) <= set(ids)
 
 
-def test_a_figure_says_its_numbers_in_words(results):
+def test_a_figure_describes_its_numbers(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    drawings = draw_all(summary_of(results), "key")
+    drawings = draw_stages(summary_of(results), "key")
     assert 'role="img"' in drawings["Test top1"].svg
     assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top1"].svg
     assert "seed 0 +1.50; seed 1 +1.00; mean +1.25 [-1.93, +4.43]" in drawings["Gain of each seed"].svg
     assert "Last epoch: teacher 89.00 at epoch 3" in drawings["Validation top1"].svg
 
 
-def test_a_loss_term_is_drawn_under_its_own_name_whatever_its_letters(results):
+def test_a_loss_term_with_any_name_can_be_drawn(results):
     history = {"$\\frac{<b>": [2.0, 0.01], "_hidden": [1.0, 0.5], "lr": [0.1, 0.1]}
     results.plan("cnn", distilled=[results.run("cnn", "distilled", history=history)])
-    drawing = draw_all(summary_of(results), "key")["Loss terms"]
+    drawing = draw_stages(summary_of(results), "key")["Loss terms"]
     assert "distilled: $\\frac{&lt;b&gt;" in drawing.svg
     assert "distilled: _hidden" in drawing.svg
     assert "distilled: lr" not in drawing.svg

@@ -1,4 +1,4 @@
-"""Spread and paired gain against values by hand and scipy's own t-test."""
+"""Spread and paired gain against manual results and scipy's t-test."""
 
 import math
 
@@ -15,7 +15,7 @@ def test_spread_is_mean_and_standard_deviation_with_n_minus_1():
     assert spread.num_runs == 3
 
 
-def test_spread_of_one_has_no_deviation_and_of_none_is_none():
+def test_spread_of_one_value_has_no_deviation():
     assert spread_of([88.0]).std is None
     assert spread_of([]) is None
 
@@ -38,29 +38,29 @@ def test_three_seeds_by_hand():
     assert gain.spread.mean == pytest.approx(7 / 6, rel=1e-15)
     assert gain.spread.std == pytest.approx(math.sqrt(1 / 12), rel=1e-14)
     assert gain.interval == pytest.approx((7 / 6 - 0.71711, 7 / 6 + 0.71711), abs=1e-5)
-    assert gain.num_in_favour == 3
+    assert gain.num_in_favor == 3
     assert gain.verdict == "distilled is better at n = 3"
 
 
-def test_an_interval_around_zero_is_said_not_to_be_distinguishable():
+def test_a_gain_with_0_in_its_interval_is_not_distinguishable():
     gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 87.0), Pair(2, 89.0, 90.0)])
     assert gain.verdict == "not distinguishable at n = 3"
-    assert gain.num_in_favour == 2
+    assert gain.num_in_favor == 2
 
 
-def test_an_interval_below_zero_says_worse():
+def test_a_gain_with_its_interval_below_0_is_worse():
     gain = paired_gain([Pair(0, 88.5, 87.0), Pair(1, 89.0, 88.0), Pair(2, 90.0, 89.0)])
     assert gain.verdict == "distilled is worse at n = 3"
 
 
-def test_equal_students_are_not_distinguishable_and_in_nobodys_favour():
+def test_equal_students_are_not_distinguishable():
     gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0)])
-    assert (gain.interval, gain.num_in_favour) == (None, 0)
+    assert (gain.interval, gain.num_in_favor) == (None, 0)
     assert gain.verdict == "not distinguishable at n = 2: the same gain at every seed, so no interval"
 
 
 @pytest.mark.parametrize("pairs", [[(87.0, 88.0), (88.0, 89.0)], [(87.1, 88.1), (88.3, 89.3), (88.7, 89.7)]])
-def test_gains_that_are_equal_have_no_interval_and_no_test(pairs):
+def test_equal_gains_have_no_interval_and_no_test(pairs):
     """Also where they differ by rounding, 1e-14 here, which would be t values of 1e14."""
     gain = paired_gain([Pair(seed, *values) for seed, values in enumerate(pairs)])
     assert (gain.interval, gain.t_test_p, gain.is_distinguishable) == (None, None, False)
@@ -68,7 +68,7 @@ def test_gains_that_are_equal_have_no_interval_and_no_test(pairs):
     assert spread_of([88.0, 88.0]).interval is None
 
 
-def test_steps_of_few_test_images_make_no_gain_of_nothing():
+def test_agreement_by_chance_on_few_test_images_makes_no_gain():
     """5,000 experiments of two seeds and 597 test images, without a gain: no more than 5 % may say better or worse."""
     generator = np.random.default_rng(3)
     step = 100 / 597
@@ -80,7 +80,7 @@ def test_steps_of_few_test_images_make_no_gain_of_nothing():
     assert np.mean([gain.is_distinguishable for gain in found]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 5000)
 
 
-def test_only_seeds_that_both_have_are_pairs():
+def test_only_common_seeds_make_pairs():
     pairs = pairs_of({0: 80.0, 1: 81.0, 3: 83.0}, {3: 85.0, 2: 84.0, 1: 82.0})
     assert pairs == [Pair(1, 81.0, 82.0), Pair(3, 83.0, 85.0)]
     assert pairs_of({0: 1.0}, {1: 1.0}) == []
@@ -94,14 +94,14 @@ def test_the_least_gain_that_three_seeds_can_show_by_hand(comparisons, expected)
     assert least_gain(3, comparisons) == pytest.approx(expected / math.sqrt(3), abs=1e-5)
 
 
-def test_one_seed_has_no_interval_and_says_so():
+def test_the_verdict_of_one_seed_is_that_it_has_no_interval():
     gain = paired_gain([Pair(4, 87.0, 95.0)])
     assert gain.interval is None
     assert not gain.is_distinguishable
     assert gain.verdict == "one seed: no interval"
 
 
-def test_a_gain_that_was_picked_among_several_has_the_interval_of_bonferroni():
+def test_a_selected_gain_has_the_interval_of_bonferroni():
     """Gains 1, 1.5, 0.5, picked among 3: t(1 - 0.025 / 3, 2) = 7.64880, std 0.5, half width 2.20802."""
     gain = paired_gain([Pair(0, 85.0, 86.0), Pair(1, 86.0, 87.5), Pair(2, 87.0, 87.5)], "the winner", comparisons=3)
     level = 1 - 0.05 / 3
@@ -110,12 +110,12 @@ def test_a_gain_that_was_picked_among_several_has_the_interval_of_bonferroni():
     assert gain.verdict == "not distinguishable at n = 3"
 
 
-def test_of_a_loss_less_is_a_gain():
+def test_a_lower_loss_is_a_gain():
     gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.501, less_is_better=True)], "the winner")
     assert gain.spread.mean == pytest.approx(0.0995)
-    assert gain.num_in_favour == 2
+    assert gain.num_in_favor == 2
     assert gain.verdict == "the winner is better at n = 2"
 
 
-def test_no_pair_is_no_gain():
+def test_no_pairs_have_no_gain():
     assert paired_gain([]) is None

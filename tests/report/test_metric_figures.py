@@ -1,9 +1,9 @@
-"""Calibration, classes, confusion and what a model costs, drawn: the numbers in the words of each figure."""
+"""Figures of calibration, classes, confusion and costs: their data, read from their descriptions."""
 
 import pytest
-from measured_folders import COSTS, measured
+from evaluated_folders import COSTS, evaluated
 
-from raykd.report.figures.metrics import MAX_CLASSES, draw_measures
+from raykd.report.figures.metrics import MAX_CLASSES, draw_metrics
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.collect import collect
 from raykd.report.stats.summary import summarize
@@ -14,17 +14,17 @@ def summaries_of(results):
 
 
 def draw(results):
-    return draw_measures(summaries_of(results)[0], "key")
+    return draw_metrics(summaries_of(results)[0], "key")
 
 
-def test_a_family_that_nobody_measured_has_none_of_these_figures(results):
+def test_a_family_without_metrics_has_no_metric_figures(results):
     results.family("cnn", [95.0], [87.0], [88.0])
     assert draw(results) == {}
 
 
-def test_the_reliability_diagram_has_a_line_a_stage_and_leaves_out_bins_of_a_few_images(results):
+def test_the_reliability_diagram_leaves_out_bins_with_few_images(results):
     bins = {"count": [9, 60, 31], "confidence": [0.111, 0.6, 0.9], "accuracy": [0.222, 0.5, 0.8]}
-    results.plan("cnn", distilled=[measured(results, "cnn", "distilled", 0, 88.0, reliability=bins, ece=0.0613)])
+    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 88.0, reliability=bins, ece=0.0613)])
     drawing = draw(results)["Reliability diagram"]
     assert "Calibration error: distilled 0.0613." in drawing.svg
     assert drawing.svg.count("<use") == 2 + 1 + ticks(drawing.svg), "two bins, the legend's marker, the axes' ticks"
@@ -36,13 +36,13 @@ def ticks(svg: str) -> int:
     return sum(svg.count(f">{number}<") for number in (0, 20, 40, 60, 80, 100))
 
 
-def test_classes_stand_in_the_order_of_the_last_stage_the_lowest_first(results):
+def test_classes_are_sorted_by_top1_of_the_last_stage(results):
     changes = {
         "classes": ["cat", "dog", "<i>"],
         "confusion": [[40, 10, 0], [5, 20, 0], [0, 0, 25]],
         "class_top1": [80.0, 70.0, 100.0],
     }
-    results.plan("cnn", distilled=[measured(results, "cnn", "distilled", 0, 85.0, **changes)])
+    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 85.0, **changes)])
     drawings = draw(results)
     words = drawings["Top1 of each class"].svg
     assert "dog distilled 70.00; cat distilled 80.00; &lt;i&gt; distilled 100.00." in words
@@ -52,20 +52,20 @@ def test_classes_stand_in_the_order_of_the_last_stage_the_lowest_first(results):
     assert "of 3 classes" not in confusion.caption
 
 
-def test_of_many_classes_the_hardest_are_shown_and_the_caption_says_so(results):
+def test_only_the_hardest_of_many_classes_are_shown(results):
     count = MAX_CLASSES + 8
     table = [[10 if row == column else 0 for column in range(count)] for row in range(count)]
     table[3][4], table[3][3] = 6, 4
     top1 = [100.0] * 3 + [40.0] + [100.0] * (count - 4)
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
-    results.plan("cnn", distilled=[measured(results, "cnn", "distilled", 0, 97.0, **changes)])
+    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 97.0, **changes)])
     for heading in ("Top1 of each class", "Confusion"):
         drawing = draw(results)[heading]
         assert f"{MAX_CLASSES} of {count} classes" in drawing.caption
         assert ">c3<" in drawing.svg and f">c{count - 1}<" not in drawing.svg
 
 
-def test_a_mistake_counts_whether_its_classes_are_shown_or_not(results):
+def test_mistakes_count_even_if_their_classes_are_not_shown(results):
     """The last 8 of 20 classes are never wrong, and so not shown; what is taken for one of them is named."""
     count = MAX_CLASSES + 8
     table = [[10 if row == column else 0 for column in range(count)] for row in range(count)]
@@ -73,19 +73,19 @@ def test_a_mistake_counts_whether_its_classes_are_shown_or_not(results):
         table[row][row], table[row][count - 1], table[row][(row + 1) % MAX_CLASSES] = 6, 3, 1
     top1 = [60.0] * MAX_CLASSES + [100.0] * 8
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
-    results.plan("cnn", distilled=[measured(results, "cnn", "distilled", 0, 76.0, **changes)])
+    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 76.0, **changes)])
     assert f"Most common mistakes: c0 as c{count - 1} 30.0 %;" in draw(results)["Confusion"].caption
 
 
-def test_the_confusion_is_of_the_last_stage_that_has_one(results):
-    results.plan("cnn", teacher=[measured(results, "cnn", "teacher", 0, 90.0)], distilled=["distilled-net-s0-ab12"])
+def test_the_confusion_matrix_is_that_of_the_last_stage(results):
+    results.plan("cnn", teacher=[evaluated(results, "cnn", "teacher", 0, 90.0)], distilled=["distilled-net-s0-ab12"])
     assert draw(results)["Confusion"].caption.startswith("Teacher, all seeds")
 
 
-def test_accuracy_stands_over_parameters_and_latency_of_all_families(results):
+def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
     for name in ("cnn", "vit"):
-        students = [measured(results, name, "distilled", seed, 90.0 + seed) for seed in range(2)]
-        results.plan(name, teacher=[measured(results, name, "teacher", 0, 95.0)], distilled=students)
+        students = [evaluated(results, name, "distilled", seed, 90.0 + seed) for seed in range(2)]
+        results.plan(name, teacher=[evaluated(results, name, "teacher", 0, 95.0)], distilled=students)
     drawings = draw_tradeoffs(summaries_of(results))
     assert (
         "cnn teacher 95.00 % at 11.17; cnn distilled 90.50 % at 0.07804; vit" in drawings["Accuracy and parameters"].svg
@@ -95,8 +95,8 @@ def test_accuracy_stands_over_parameters_and_latency_of_all_families(results):
     assert all(">vit<" in drawing.svg for drawing in drawings.values()), "families are named where there are several"
 
 
-def test_latencies_of_two_places_never_share_a_figure(results):
-    names = [measured(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
+def test_latencies_of_two_devices_never_share_a_figure(results):
+    names = [evaluated(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
     elsewhere = COSTS | {"shape": "cd", "device": "a slow processor"}
     results.write(f"cnn/{names[0]}/costs.json", elsewhere)
     results.plan("cnn", teacher=names[:1], baseline=names[1:2], distilled=names[2:])
@@ -106,6 +106,6 @@ def test_latencies_of_two_places_never_share_a_figure(results):
 
 
 @pytest.mark.parametrize("heading", ["Accuracy and parameters", "Accuracy and latency"])
-def test_a_figure_of_costs_is_left_out_where_none_is_known(results, heading):
+def test_a_cost_figure_without_data_is_left_out(results, heading):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", parameters=None)])
     assert heading not in draw_tradeoffs(summaries_of(results))

@@ -1,4 +1,4 @@
-"""Whole files or none, and a room that needs neither torch nor ray."""
+"""The report writes all of its files or none, and imports neither torch nor ray."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from raykd.errors import ConfigError, RaykdError
 from raykd.report.build import build
 
 
-def test_build_writes_its_files_and_leaves_nothing_beside_them(two_families):
+def test_build_writes_exactly_its_files(two_families):
     folder = two_families.page.parent
     written = ["confusion.parquet", "index.html", "runs.csv", "runs.parquet", "summary.json"]
     assert sorted(path.name for path in folder.iterdir()) == written
@@ -20,7 +20,7 @@ def test_build_writes_its_files_and_leaves_nothing_beside_them(two_families):
     assert not list(folder.parent.rglob("*.tmp"))
 
 
-def test_a_corrupt_run_leaves_the_old_report_untouched(results):
+def test_a_damaged_run_leaves_the_old_report_untouched(results):
     results.family("cnn", [95.0], [87.0], [88.0])
     report = build(results.root)
     before = {path: path.read_bytes() for path in report.files}
@@ -30,14 +30,14 @@ def test_a_corrupt_run_leaves_the_old_report_untouched(results):
     assert {path: path.read_bytes() for path in report.files} == before
 
 
-def test_a_root_without_a_plan_writes_nothing(results):
+def test_without_a_plan_nothing_is_written(results):
     results.root.mkdir()
     with pytest.raises(ConfigError):
         build(results.root)
     assert list(results.root.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_aside(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     write_bytes(path, b"old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))

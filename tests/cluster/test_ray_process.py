@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.ray_process import RayStep, likely_reason
+from raykd.cluster.ray_process import RayProcess, likely_reason
 
 
-def step(program: str, path: Path, secret: str = "") -> RayStep:
-    return RayStep("Ray on cn2", [sys.executable, "-c", program], os.environ, path / "log", secret)
+def step(program: str, path: Path, secret: str = "") -> RayProcess:
+    return RayProcess("Ray on cn2", [sys.executable, "-c", program], os.environ, path / "log", secret)
 
 
-def wait(started: RayStep) -> None:
+def wait(started: RayProcess) -> None:
     while not started.has_ended():
         time.sleep(0.02)
 
@@ -57,7 +57,7 @@ def test_step_that_ends_before_it_reads_its_secret_fails_by_its_own_reason(tmp_p
             ],
             "Some Ray subprocesses exited unexpectedly: gcs_server [exit code=-9]",
         ),
-        ([], "it printed nothing"),
+        ([], "the log is empty"),
     ],
 )
 def test_reason_is_rays_own_line(lines: list[str], reason: str) -> None:

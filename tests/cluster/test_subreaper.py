@@ -100,7 +100,7 @@ def test_killed_dashboard_is_started_again_and_ray_goes_on(tmp_path: Path) -> No
     assert is_running(pids(tmp_path, "dashboard.py")[1]) and is_running(pids(tmp_path, "raylet")[0])
     step.send_signal(END_SIGNAL)
     output, _ = step.communicate(timeout=10)
-    assert output == "raykd: Ray's dashboard.py [exit code=-9] ended and is started again; training goes on\n"
+    assert output == "raykd: Ray's dashboard.py [exit code=-9] ended and is started again; training continues\n"
     assert not is_running(pids(tmp_path, "dashboard.py")[1])
 
 

@@ -1,4 +1,4 @@
-"""Run folders with everything that is measured of a run."""
+"""Run folders with all metrics, costs and usage of a run."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ COSTS = {
 }
 
 
-def measures(top1: float, **changes: Any) -> dict[str, Any]:
-    """What test.json and val.json hold beside top1 of two classes and 100 images."""
+def metrics(top1: float, **changes: Any) -> dict[str, Any]:
+    """Return the fields of test.json and val.json beside top1, for two classes and 100 images."""
     right = round(top1)
     return {
         "nll": 1 - top1 / 100,
@@ -36,10 +36,10 @@ def measures(top1: float, **changes: Any) -> dict[str, Any]:
     }
 
 
-def measured(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
-    """Return the name of a run that has all files."""
-    name = results.run(family, stage, seed, top1, measures=measures(top1, **changes))
-    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **measures(top1)})
+def evaluated(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
+    """Write a run with all files, and return its name."""
+    name = results.run(family, stage, seed, top1, metrics=metrics(top1, **changes))
+    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **metrics(top1)})
     results.write(f"{family}/{name}/costs.json", COSTS)
     piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100", "joules": 12_000.0 + seed, "no_joules_because": None}
     results.write(f"{family}/{name}/usage/0.json", {"run": name, "pieces": [piece, piece]})

@@ -14,8 +14,8 @@ import pytest
 
 SHOWN = "JobId=7 JobState=RUNNING BatchHost=cn1 Command=/r/slurm/ray_cluster.slurm WorkDir=/r StdOut=/r/7.out Power= "
 FOLLOWING = (
-    "raykd: no longer following; what was sent to job 7 keeps running: 'python -m raykd status --job 7' lists it, "
-    "'logs --job 7 -f' follows it, 'stop --job 7' ends it\n"
+    "raykd: no longer following; the experiments of job 7 keep running: 'python -m raykd status --job 7' lists them, "
+    "'logs --job 7 -f' follows the last, 'stop --job 7' stops it\n"
 )
 LEFTOVERS = {
     "RAY_ADDRESS": "http://10.0.0.9:8265",

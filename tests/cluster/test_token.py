@@ -133,16 +133,14 @@ def test_redirect_is_not_followed(job) -> None:
     assert dashboard.requests and stranger.requests == []
     assert (done.returncode, done.stderr) == (
         1,
-        'raykd: the job\'s Ray does not answer as it should: 302 Found "moved"\n',
+        'raykd: the request to the job\'s Ray failed: 302 Found "moved"\n',
     )
 
 
 def test_submission_reaches_the_job_alone(job, tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text("")
     with listener() as dashboard, listener() as stranger:
-        client(
-            job(dashboard), "submit", {"words": ["b.py"], "follow": False, "again": ""}, **leftovers(stranger, tmp_path)
-        )
+        client(job(dashboard), "submit", {"words": ["b.py"], "follow": False}, **leftovers(stranger, tmp_path))
     assert stranger.requests == []
     assert any(request.startswith("POST /api/jobs/ ") for request in dashboard.requests)
 
@@ -155,7 +153,7 @@ def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
         environ = dict(os.environ) | {"RAYKD_TMP": str(tmp_path)} | leftovers(stranger, tmp_path)
         keeper = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
         assert keeper.stdout is not None
-        assert "this Ray is kept" in keeper.stdout.readline()
+        assert "ready for experiments" in keeper.stdout.readline()
         keeper.terminate()
         assert keeper.wait(30) == 0
     assert folder.token() == TOKEN
@@ -164,7 +162,8 @@ def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
 
 def test_another_users_process_at_the_dashboards_port_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_api.os, "getuid", lambda: os.geteuid() + 1)  # then this process is the other user's
-    with listener() as stranger, pytest.raises(RaykdError, match=r"another user listens at port \d+ .* gets no token$"):
+    message = r"another user listens at the dashboard's port \d+; the token was not sent$"
+    with listener() as stranger, pytest.raises(RaykdError, match=message):
         JobsApi(stranger.port, TOKEN).list()
     assert stranger.requests == []
 
@@ -172,7 +171,7 @@ def test_another_users_process_at_the_dashboards_port_gets_no_token(monkeypatch:
 def test_dashboard_that_is_gone_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(RaykdError, match=r"^the job's Ray does not answer as it should: .*refused") as raised:
+    with pytest.raises(RaykdError, match=r"^the request to the job's Ray failed: .*refused") as raised:
         JobsApi(port, TOKEN).list()
     assert "\n" not in str(raised.value)
 

@@ -105,7 +105,7 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     odd.write_text("import sys\nprint('words:', sys.argv[1:])\nsys.exit(3)\n")
     options = ["--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", f"--chdir={folder}"]
     job_id = slurm.sbatch([*options, str(repository / SCRIPT)], repository, LEFTOVERS)
-    slurm.wait_for_output(job_id, "this Ray is kept", BOOT_TIMEOUT_S)
+    slurm.wait_for_output(job_id, "ready for experiments", BOOT_TIMEOUT_S)
     service = Service(slurm, repository, job_id)
     token = service.token()
     strangers = strangers_of(slurm, repository, job_id)
@@ -113,7 +113,7 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     said_odd = fail(service, "submit", "--follow", f"--job={job_id}", str(odd), "a  b", "$(id)")
     said_odd += service.type("logs", "a-b-touch-x-q--1")
     sent = service.type("submit", str(DRIVERS / "saves_on_sigterm.py"))
-    slurm.wait_for_output(job_id, "saves_on_sigterm-1 came", BOOT_TIMEOUT_S)
+    slurm.wait_for_output(job_id, "saves_on_sigterm-1 submitted", BOOT_TIMEOUT_S)
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     while "waiting" not in service.type("logs"):
         assert time.monotonic() < deadline, "it never printed that it waits"
@@ -136,17 +136,17 @@ def test_experiment_that_is_sent_runs_and_its_path_and_arguments_stay_words(stor
     assert "exit code 3: " in story.odd, "that of the experiment is the command's, when it follows"
     assert "words: ['a  b', '$(id)']" in story.odd
     assert not (repository / "x").exists()
-    assert "a-b-touch-x-q--1 failed with exit code 3; what it printed is in " in story.job.output
+    assert "a-b-touch-x-q--1 failed with exit code 3; its output is in " in story.job.output
 
 
 def test_sent_experiment_says_how_to_follow_it(story: Story) -> None:
     job_id = story.service.job_id
     name = "saves_on_sigterm-1"
-    assert story.sent == f"sent as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}\n"
+    assert story.sent == f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}\n"
 
 
 def test_stopped_experiment_has_time_to_save_and_its_log_is_kept(story: Story) -> None:
-    assert story.stopped == "saves_on_sigterm-1 was asked to save and end\n"
+    assert story.stopped == "saves_on_sigterm-1 is asked to save and end\n"
     assert [line.split()[:2] for line in story.status.splitlines()] == [
         ["a-b-touch-x-q--1", "failed"],
         ["saves_on_sigterm-1", "stopped"],
@@ -157,7 +157,7 @@ def test_stopped_experiment_has_time_to_save_and_its_log_is_kept(story: Story) -
 
 def test_warned_job_stops_what_runs_and_it_is_saved(story: Story) -> None:
     assert (story.job.state, story.job.exit_code) == ("FAILED", 75), story.job.output
-    assert "stopped before the job's end: digits-1; send them again to go on" in story.job.output
+    assert "stopped before the job's end: digits-1; submit them again to resume" in story.job.output
     assert "requeu" not in story.job.output, "what was sent to it would not be sent again"
     folder = RunStore(Path(re.findall(r"--results (\S+)", story.job.output)[0])).folder(RUN)
     assert folder.status() == "interrupted" and folder.checkpoint.is_file()
@@ -172,16 +172,16 @@ def test_variables_of_another_job_are_named_and_ignored(story: Story) -> None:
 
 def test_mistakes_are_one_line(story: Story, slurm: Testbed, repository: Path) -> None:
     assert story.refused.endswith(
-        "raykd: nothing was sent to this job yet; send with: python -m raykd submit FILE [ARGS...]"
+        "raykd: no experiment was submitted to this job yet; submit one with: python -m raykd submit FILE [ARGS...]"
     )
     service = story.service
     assert fail(service, "status").endswith(
-        "raykd: no job of raykd's runs; name one with --job JOBID ('squeue --me' lists them)"
+        "raykd: no raykd job is running; name one with --job JOBID ('squeue --me' lists them)"
     )
-    assert f"raykd: job {service.job_id} is failed: only a running one has a Ray" in fail(
+    assert f"raykd: job {service.job_id} is failed: its Ray is up only while the job is running" in fail(
         service, "status", f"--job={service.job_id}"
     )
-    assert "Invalid job id specified); is this a machine of the cluster" in fail(service, "dashboard", "1")
+    assert "Invalid job id specified); run this on a machine of the cluster" in fail(service, "dashboard", "1")
 
 
 def test_dashboard_tells_the_tunnel_and_how_to_see_the_token(story: Story) -> None:

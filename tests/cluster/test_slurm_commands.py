@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.slurm_job import RunningJob, only_job, running_job
+from raykd.cluster.slurm_commands import RunningJob, only_job, running_job
 from raykd.errors import ConfigError
 
 SHOWN = (
@@ -50,13 +50,13 @@ def test_repository_is_the_scripts_where_the_job_was_sent_to_another_folder(slur
 
 def test_job_that_waits_has_no_ray_yet(slurm_says) -> None:
     slurm_says("scontrol", SHOWN.format(state="PENDING"))
-    with pytest.raises(ConfigError, match=r"^job 7 is pending: only a running one has a Ray$"):
+    with pytest.raises(ConfigError, match=r"^job 7 is pending: its Ray is up only while the job is running$"):
         running_job(7)
 
 
 def test_errors_of_several_lines_become_one(slurm_says) -> None:
     slurm_says("scontrol", errors="scontrol: error: lookup failed\nscontrol: fatal: no configuration\n")
-    with pytest.raises(ConfigError, match=r"\(scontrol: fatal: no configuration\); is this a machine") as raised:
+    with pytest.raises(ConfigError, match=r"\(scontrol: fatal: no configuration\); run this on a machine") as raised:
         running_job(7)
     assert "\n" not in str(raised.value)
 
@@ -71,5 +71,5 @@ def test_the_one_job_that_runs_is_taken_and_of_several_none(slurm_says) -> None:
     slurm_says("squeue", "4711\n")
     assert only_job() == 4711
     slurm_says("squeue", "4711\n4712\n")
-    with pytest.raises(ConfigError, match=r"several jobs of raykd's run \(4711, 4712\); name one with --job"):
+    with pytest.raises(ConfigError, match=r"several raykd jobs are running \(4711, 4712\); name one with --job"):
         only_job()

@@ -35,7 +35,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     start_now(slurm, job_id)
     job = slurm.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    assert f"cut off: requeueing job {job_id}" in job.output
+    assert f"interrupted: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
     assert leftovers(slurm) == []
     (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
@@ -47,7 +47,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
 @pytest.mark.parametrize(
     ("options", "env", "why"),
     [
-        (["--no-requeue"], {}, "the job, or this cluster, allows no requeue (sbatch --requeue)"),
+        (["--no-requeue"], {}, "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"),
         ([], {"RAYKD_MAX_REQUEUES": "0"}, "it was requeued 0 times (RAYKD_MAX_REQUEUES)"),
     ],
     ids=["forbidden", "budget"],
@@ -62,7 +62,7 @@ def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
     job = slurm.wait(job_id, timeout_s=15)
     assert (job.exit_code, "interrupted by SIGUSR2 while Ray was starting" in job.output) == (75, True), job.output
     line = shlex.join(["sbatch", SCRIPT, *words])
-    assert f"cut off and not requeued: {why}; to go on: cd {repository} && {line}" in job.output
+    assert f"interrupted and not requeued: {why}; to resume: cd {repository} && {line}" in job.output
     assert leftovers(slurm) == []
 
 
@@ -92,5 +92,5 @@ def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
             start_now(slurm, job_id)
     job = slurm.wait(job_id, timeout_s=60)
     assert (job.state, job.exit_code) == ("FAILED", 75), job.output
-    assert "cut off and not requeued: 2 restarts in a row trained no new step" in job.output
+    assert "interrupted and not requeued: 2 restarts in a row trained no new step" in job.output
     assert not (repository / f".raykd-job-{job_id}.json").exists() and leftovers(slurm) == []

@@ -1,4 +1,4 @@
-"""What was measured of runs: read, checked, spread over seeds, paired, compared, and written for other programs."""
+"""Metrics, costs and usage of runs: reading, checks, spreads, gains and tables."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from measured_folders import measured
+from evaluated_folders import evaluated
 
 from raykd.errors import RaykdError
 from raykd.report.build import build
@@ -24,9 +24,9 @@ def without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
 def family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
     results.plan(
         name,
-        baseline=[measured(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
+        baseline=[evaluated(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
         distilled=[
-            measured(results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes)
+            evaluated(results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes)
             for seed, top1 in enumerate(distilled)
         ],
     )
@@ -40,17 +40,17 @@ def test_a_runs_files_are_read_as_they_were_written(results):
     family(results)
     (found,) = collect(results.root)
     run = found.stage("distilled")[1]
-    assert run.score.numbers == pytest.approx(
+    assert run.test.numbers == pytest.approx(
         {"top1": 91.0, "nll": 0.09, "ece": 0.09, "brier": 0.18, "agreement": 81.0, "teacher_kl": 0.5}
     )
-    assert (run.val.top1, run.score.classes) == (92.0, ("cat", "dog"))
-    assert run.score.class_top1 == (91.0, None) and run.score.confusion == ((91, 9), (0, 0))
-    assert run.score.reliability.accuracy == (None, 0.91)
+    assert (run.val.top1, run.test.classes) == (92.0, ("cat", "dog"))
+    assert run.test.class_top1 == (91.0, None) and run.test.confusion == ((91, 9), (0, 0))
+    assert run.test.reliability.accuracy == (None, 0.91)
     assert (run.costs.flops, run.costs.latency_ms.p90, run.costs.images_per_s.batch_size) == (506_865_664, 3.0, 256)
     assert (run.usage.gpu_seconds, run.usage.joules) == (120.0, 24_002.0)
 
 
-def test_what_was_not_measured_is_blank_and_no_error(results):
+def test_missing_metrics_are_blank(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
     report = build(results.root)
     stage = report.summaries[0].stage("distilled")
@@ -68,11 +68,11 @@ def test_what_was_not_measured_is_blank_and_no_error(results):
     assert "NLL (nats)" in text and "calibration" not in text and "GFLOPs" not in text
 
 
-def test_a_stage_is_spread_over_the_runs_that_have_the_number(results):
+def test_a_spread_covers_the_runs_that_have_the_metric(results):
     old = results.run("cnn", "baseline", 0, 80.0)
-    results.plan("cnn", baseline=[old, *(measured(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
+    results.plan("cnn", baseline=[old, *(evaluated(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
     stage = build(results.root).summaries[0].stage("baseline")
-    assert (stage.top1.num_runs, stage.measures["ece"].num_runs) == (3, 2)
+    assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
     assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
 
 
@@ -100,8 +100,8 @@ def test_a_stage_is_spread_over_the_runs_that_have_the_number(results):
         ("usage/0.json", "pieces", [3], "field 'pieces.0' is 3, not an object"),
     ],
 )
-def test_a_number_that_cannot_be_is_one_line_that_names_the_file(results, file, field, value, complaint):
-    results.plan("cnn", baseline=[measured(results, "cnn", "baseline", 0, 88.0)])
+def test_an_invalid_number_is_named_with_its_file(results, file, field, value, complaint):
+    results.plan("cnn", baseline=[evaluated(results, "cnn", "baseline", 0, 88.0)])
     path = results.root / "cnn" / "baseline-net-s0-ab12" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(RaykdError, match=complaint) as caught:
@@ -109,8 +109,8 @@ def test_a_number_that_cannot_be_is_one_line_that_names_the_file(results, file, 
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_joules_of_all_workers_add_up_and_are_null_where_a_part_is_not_known(results):
-    name = measured(results, "cnn", "distilled", 0, 90.0)
+def test_joules_of_workers_add_up_and_are_none_if_a_part_is_unknown(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
     piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "no_joules_because": "0.5 of the GPU"}
     results.write(f"cnn/{name}/usage/1.json", {"run": name, "pieces": [piece]})
     results.plan("cnn", distilled=[name])
@@ -118,8 +118,8 @@ def test_joules_of_all_workers_add_up_and_are_null_where_a_part_is_not_known(res
     assert (usage.gpu_seconds, usage.joules, usage.no_joules_because) == (145.0, None, ("0.5 of the GPU",))
 
 
-def test_usage_that_begins_in_the_middle_of_a_run_is_left_out_and_not_too_small(results):
-    name = measured(results, "cnn", "distilled", 0, 90.0)
+def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
     path = results.root / "cnn" / name / "usage" / "0.json"
     results.plan("cnn", distilled=[name])
     assert build(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
@@ -130,15 +130,15 @@ def test_usage_that_begins_in_the_middle_of_a_run_is_left_out_and_not_too_small(
     assert (row["gpu_seconds"], row["joules"]) == (None, None)
 
 
-def test_usage_of_which_kills_cost_some_seconds_is_counted(results):
-    name = measured(results, "cnn", "distilled", 0, 90.0)
+def test_usage_with_seconds_lost_to_kills_is_counted(results):
+    name = evaluated(results, "cnn", "distilled", 0, 90.0)
     record = results.root / "cnn" / name / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 175.0}))
     results.plan("cnn", distilled=[name])
     assert collect(results.root)[0].runs[0].usage.gpu_seconds == 120.0
 
 
-def test_summary_json_has_every_measure_with_its_interval(results):
+def test_summary_json_has_every_metric_with_its_interval(results):
     family(results)
     build(results.root)
     stages = summary_json(results)["cnn"]["stages"]
@@ -146,7 +146,7 @@ def test_summary_json_has_every_measure_with_its_interval(results):
     assert distilled["top1"]["num_runs"] == 3 and distilled["top1"]["mean"] == pytest.approx(273.5 / 3)
     low, high = distilled["top1"]["interval"]
     assert low < distilled["top1"]["mean"] < high
-    assert set(distilled["measures"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
+    assert set(distilled["metrics"]) == {"nll", "ece", "brier", "agreement", "teacher_kl"}
     assert set(distilled["val"]) == {"top1", "nll", "ece", "brier"}
     assert distilled["class_top1"][1] is None and distilled["class_top1"][0]["num_runs"] == 3
     assert distilled["reliability"]["count"] == [0, 300]
@@ -156,7 +156,7 @@ def test_summary_json_has_every_measure_with_its_interval(results):
     assert stages["teacher"]["top1"] is None and stages["teacher"]["costs"] == []
 
 
-def test_gains_are_positive_where_distilling_is_better_of_a_loss_too(results):
+def test_gains_are_positive_where_distillation_is_better(results):
     family(results)
     build(results.root)
     found = summary_json(results)["cnn"]
@@ -166,10 +166,10 @@ def test_gains_are_positive_where_distilling_is_better_of_a_loss_too(results):
     assert found["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
     for gain in found["gains"].values():
         assert (gain["sign_test_p"], gain["permutation_p"], gain["smallest_p"]) == (0.25, 0.25, 0.25)
-        assert gain["num_in_favour"] == 3 and gain["t_test_p"] < 0.05
+        assert gain["num_in_favor"] == 3 and gain["t_test_p"] < 0.05
 
 
-def test_tables_have_a_column_a_measure_and_confusions_a_row_a_cell(results):
+def test_tables_have_metric_columns_and_confusion_rows(results):
     family(results)
     build(results.root)
     folder = results.root / "report"
@@ -204,7 +204,7 @@ def test_tables_have_a_column_a_measure_and_confusions_a_row_a_cell(results):
     assert sum(cell["images"] for cell in cells) == 600
 
 
-def test_the_full_text_says_measures_tests_and_costs(results):
+def test_the_full_text_has_metrics_tests_and_costs(results):
     family(results)
     text = render_text(build(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
@@ -217,7 +217,7 @@ def test_the_full_text_says_measures_tests_and_costs(results):
     text.encode("latin-1")
 
 
-def test_the_page_has_the_measures_too(results):
+def test_the_page_has_all_metrics(results):
     family(results)
     page = render_page(build(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))

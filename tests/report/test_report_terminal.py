@@ -1,4 +1,4 @@
-"""The report in a Slurm log: no colours, no line wider than the table, everything said."""
+"""The report as text for a Slurm log: no colors, no line wider than the table, every result."""
 
 import pytest
 
@@ -22,16 +22,16 @@ cnn
 | baseline  | resnet8  | ce     |  88.00 ± 1.00 | 3 of 3 |     78.0 k |        1 min 00 s |
 | distilled | resnet8  | kd     |  89.17 ± 0.76 | 3 of 3 |     78.0 k |        1 min 00 s |
 +-----------+----------+--------+---------------+--------+------------+-------------------+
-gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favour of distilling
+gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favor of distillation
 
 report: {report.page}
 """
     )
 
 
-def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_families):
+def test_missing_results_and_cautions_are_listed_in_latin_1(two_families):
     text = render_text(two_families)
-    assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favour of distilling" in text
+    assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favor of distillation" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text
     assert "missing: baseline-net-s2-ab12: failed: <script>alert(1)</script> & [31mred second line" in text
     assert "caution: the students' runs differ in versions.torch" in text
@@ -39,7 +39,7 @@ def test_what_is_missing_and_what_to_beware_of_is_said_in_plain_letters(two_fami
     assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith(("|", "+")))
 
 
-def test_names_in_square_brackets_are_no_markup(results):
+def test_names_in_square_brackets_are_not_markup(results):
     results.plan("[bold]x", teacher=[results.run("[bold]x", "teacher", model="[red]net[/red]")])
     text = render_text(build(results.root))
     assert "[bold]x" in text
@@ -47,7 +47,7 @@ def test_names_in_square_brackets_are_no_markup(results):
     assert "gain: no seed has both a baseline and a distilled result yet" in text
 
 
-def test_the_text_survives_a_latin_1_log(two_families):
+def test_the_text_can_be_encoded_in_latin_1(two_families):
     render_text(two_families).encode("latin-1")
 
 
@@ -67,11 +67,11 @@ def test_a_p_value_is_never_rounded_over_the_level(p, text):
     assert wording.p_value(p) == text
 
 
-def test_exact_tests_say_that_three_seeds_cannot_reach_5_percent(results):
+def test_exact_tests_state_that_three_seeds_cannot_reach_5_percent(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     assert (
         "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
-        "whatever the gains: 0.05 takes 6 seeds"
+        "whatever the gains: 0.05 requires 6 seeds"
     ) in render_text(build(results.root), in_full=True)
     many = paired_gain([Pair(seed, 80.0, 81.0 + 0.1 * seed) for seed in range(12)])
     assert wording.exact_tests(many).endswith(

@@ -1,4 +1,4 @@
-"""A search in a Slurm log: no colours, no line wider than a hundred columns, everything said."""
+"""The text of a search for a Slurm log: no colors, at most 100 columns."""
 
 import pytest
 from search_folders import SPACE, Outcome, climb, finished, make_search
@@ -25,10 +25,10 @@ def test_the_whole_text_of_a_small_search(tmp_path):
         render_search(summary)
         == f"""\
 search cnn/search: done; 4 of 4 trials ended: 2 done, 1 stopped early, 1 failed
-The best setting is trial 0's: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 % over 3
-  seeds.
+The best setting is that of trial 0: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 % over
+  3 seeds.
 +-------+-------+-------------+---------------+--------+-----------+------------+
-| trial | alpha | temperature | state         | epochs |  val_top1 |   training |
+| trial | alpha | temperature | state         | epochs |  val_top1 |       time |
 +-------+-------+-------------+---------------+--------+-----------+------------+
 |     3 |   0.5 |           4 | done          | 9 of 9 |   85.50 % | 1 min 30 s |
 |     0 |   0.1 |           2 | done          | 9 of 9 |   85.00 % | 1 min 30 s |
@@ -37,24 +37,24 @@ The best setting is trial 0's: alpha 0.1, temperature 2, validation top1 87.00 �
 +-------+-------+-------------+---------------+--------+-----------+------------+
 trial 2 failed: loss kd is NaN at epoch 3
 confirmed with seeds 0, 1, 2
-+----------------------+--------------------------+----------------+--------+
-| found by             | setting                  |       val_top1 |        |
-+----------------------+--------------------------+----------------+--------+
-| the experiment's own | alpha 0.5, temperature 4 | 86.00 ± 0.00 % |        |
-| trial 0              | alpha 0.1, temperature 2 | 87.00 ± 0.50 % | winner |
-| baseline             | no teacher               | 85.00 ± 1.00 % |        |
-+----------------------+--------------------------+----------------+--------+
++-------------+--------------------------+----------------+--------+
+| from        | setting                  |       val_top1 |        |
++-------------+--------------------------+----------------+--------+
+| the default | alpha 0.5, temperature 4 | 86.00 ± 0.00 % |        |
+| trial 0     | alpha 0.1, temperature 2 | 87.00 ± 0.50 % | winner |
+| baseline    | no teacher               | 85.00 ± 1.00 % |        |
++-------------+--------------------------+----------------+--------+
 Winner against the baseline: +2.00 points [+0.21, +3.79]; the winner is better at n = 3; 3 of 3
-  seeds in favour of the winner.
-Winner against the experiment's own setting: +1.00 points [-0.24, +2.24]; not distinguishable at
-  n = 3; 3 of 3 seeds in favour of the winner.
-It was picked among 2 settings on these seeds, the experiment's own included, so the interval of its
-  gain over the baseline is widened for 2, and over the experiment's own setting for 1 (Bonferroni).
-The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU a trial.
-Of 1 of 3 trials the time is an estimate, of epochs times a measured pace: they noted no end.
-Stopping trials early left out 6 epochs, about 60.0 GPU seconds.
-The teacher was read from a logit cache; asked live, the trials would have made 21 passes of the teacher
-  for each image.
+  seeds in favor of the winner.
+Winner against the default setting: +1.00 points [-0.24, +2.24]; not distinguishable at n = 3; 3 of
+  3 seeds in favor of the winner.
+It was selected from 2 settings with these seeds, the default included, so the interval of its gain
+  over the baseline is widened for 2, and over the default setting for 1 (Bonferroni).
+The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU per trial.
+The time of 1 of 3 trials is estimated as epochs times a measured pace: they recorded no end.
+Stopping trials early saved 6 epochs, about 60.0 GPU seconds.
+The teacher's logits were cached; live, the trials would have made 21 passes of the teacher over
+  each image.
 to train it: --set method.alpha=0.1 --set method.temperature=2
 page: {summary.page}
 """
@@ -77,16 +77,16 @@ def test_no_more_than_twenty_trials_are_shown_best_first_and_reasons_once(tmp_pa
     assert "\x1b" not in text
 
 
-def test_a_search_that_runs_says_so_of_its_trials(tmp_path):
+def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
     made = make_search(tmp_path, search, lambda _: Outcome("begun", [10.0, 20.0]), num_trials=1)
     with SearchFolder(made.path).lock():
         running = render_search(made.summary())
-    cut_off = render_search(made.summary())
+    interrupted = render_search(made.summary())
     assert "search cnn/search: running; 0 of 8 trials ended" in running
     assert "| in training | 2 of 9 | (20.00 %) |" in running
-    assert "search cnn/search: cut off; 0 of 8 trials ended" in cut_off
-    assert "| cut off | 2 of 9 | (20.00 %) |" in cut_off
+    assert "search cnn/search: interrupted; 0 of 8 trials ended" in interrupted
+    assert "| interrupted | 2 of 9 | (20.00 %) |" in interrupted
 
 
 @pytest.mark.parametrize("num_fields", [2, 6])

@@ -1,4 +1,4 @@
-"""Asking a job's dashboard: its errors are one line. Where the token goes is tested in test_token_stays.py."""
+"""Asking a job's dashboard: its errors are one line. Where the token goes is tested in test_token.py."""
 
 import json
 import threading
@@ -46,6 +46,6 @@ def test_dashboard_in_trouble_is_one_line(tmp_path: Path) -> None:
         JobFolder(tmp_path).write_facts(dashboard=port)
         JobFolder(tmp_path).token_path.write_text("f" * 64)
         submissions = Submissions(JobFolder(tmp_path))
-        with pytest.raises(RaykdError, match=r"^the job's Ray does not answer as it should: ") as raised:
+        with pytest.raises(RaykdError, match=r"^the request to the job's Ray failed: ") as raised:
             submissions.all()
     assert "\n" not in str(raised.value)

@@ -104,7 +104,7 @@ def test_other_directory_is_refused(copy: Path) -> None:
 def test_script_run_by_hand_says_how_to_submit(copy: Path) -> None:
     done = run(copy, SLURM_SUBMIT_DIR="")
     assert done.returncode == 2
-    assert done.stderr.startswith("raykd: this is a batch script: sbatch slurm/ray_cluster.slurm ")
+    assert done.stderr.startswith("raykd: this is a batch script; submit it: sbatch slurm/ray_cluster.slurm ")
 
 
 def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repository: Path) -> None:
@@ -148,7 +148,7 @@ def test_report_of_the_graph_of_jobs_reads_where_the_others_write(checkout: Path
     done = dry_run(checkout, "--", *words)
     wrapped = jobs_of(done)["raykd-report"][-1]
     assert wrapped.rstrip().endswith("--results=/far\\ away")
-    assert "it is /far away/report/index.html" in done.stdout
+    assert "it writes /far away/report/index.html" in done.stdout
 
 
 def test_report_of_the_graph_of_jobs_takes_no_gpu_option(checkout: Path) -> None:
@@ -217,7 +217,7 @@ def test_sites_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: P
 def test_sites_file_that_is_no_bash_is_named(copy: Path) -> None:
     (copy / "slurm/site.sh").write_text("RAYKD_MODULES=(CUDA\n")
     done = run(copy)
-    assert done.returncode == 2 and "raykd: slurm/site.sh is no valid bash" in done.stderr
+    assert done.returncode == 2 and "raykd: slurm/site.sh is not valid bash" in done.stderr
 
 
 def test_python_of_another_installation_is_forgotten(copy: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster import serve as keeper_module
-from raykd.cluster.serve import Keeper, keep
+from raykd.cluster import serve as serve_module
+from raykd.cluster.serve import Server, serve
 from raykd.cluster.submissions import Submission
 from raykd.errors import RaykdError
 
@@ -30,7 +30,7 @@ class Ray:
         self.looks += 1
         self.at_look.get(self.looks, lambda: None)()
         if self.silent:
-            raise RaykdError("the job's Ray does not answer as it should: HTTP 500")
+            raise RaykdError("the request to the job's Ray failed: HTTP 500")
         return list(self.found.values())
 
     def stop(self, name: str) -> bool:
@@ -47,32 +47,32 @@ class Ray:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     for name in ("POLL_S", "STOPPING_POLL_S"):
-        monkeypatch.setattr(keeper_module, name, 0.001)
+        monkeypatch.setattr(serve_module, name, 0.001)
     return Ray()
 
 
-def kept(ray: Ray, tmp_path: Path, stop: threading.Event | None = None) -> Keeper:
+def kept(ray: Ray, tmp_path: Path, stop: threading.Event | None = None) -> Server:
     """One that has come to its end, with `stop` set from the first."""
-    made = Keeper(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
+    made = Server(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
     if stop is None:
         stop = threading.Event()
         stop.set()
-    keep(made, stop)
+    serve(made, stop)
     return made
 
 
 def test_each_is_told_of_once_and_its_log_is_left(ray: Ray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ray.set("a-1", "RUNNING")
-    made = Keeper(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
-    made.look()
-    made.look()
+    made = Server(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
+    made.report_changes()
+    made.report_changes()
     ray.set("a-1", "FAILED", 3)
-    made.look()
-    made.look()
+    made.report_changes()
+    made.report_changes()
     log = tmp_path / "slurm-7-a-1.out"
     assert capsys.readouterr().out.splitlines() == [
-        "raykd: a-1 came: a-1.py",
-        f"raykd: a-1 failed with exit code 3; what it printed is in {log}",
+        "raykd: a-1 submitted: a-1.py",
+        f"raykd: a-1 failed with exit code 3; its output is in {log}",
     ]
     assert log.read_text() == "log of a-1"
 
@@ -114,17 +114,17 @@ def test_one_bad_answer_at_the_warning_costs_nobody_the_stop(ray: Ray, tmp_path:
 
 
 def test_dashboard_that_stays_silent_is_an_error(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(serve_module, "PATIENCE_S", 0.05)
     ray.silent = True
-    with pytest.raises(RaykdError, match="does not answer"):
+    with pytest.raises(RaykdError, match="HTTP 500"):
         kept(ray, tmp_path, threading.Event())
 
 
 def test_log_that_cannot_be_written_is_a_line(ray: Ray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ray.set("a-1", "SUCCEEDED", 0)
-    Keeper(ray, f"{tmp_path}/none/slurm-7").look()  # type: ignore[arg-type]
+    Server(ray, f"{tmp_path}/none/slurm-7").report_changes()  # type: ignore[arg-type]
     said = capsys.readouterr().out
-    assert "a-1 succeeded with exit code 0; what it printed is lost with the job: [Errno 2]" in said
+    assert "a-1 succeeded with exit code 0; its output will be lost with the job: [Errno 2]" in said
 
 
 @pytest.mark.parametrize(

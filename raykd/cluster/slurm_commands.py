@@ -1,0 +1,96 @@
+"""Slurm's commands, and what they print about a job. They run on any machine of the cluster."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.errors import ConfigError
+
+TIMEOUT_S = 60
+SCRIPT = "slurm/ray_cluster.slurm"
+JOB_NAME = "raykd"  # the script's #SBATCH line
+
+
+class SlurmError(ConfigError):
+    """One of Slurm's commands is missing, failed or timed out. The message is its reason, without a remedy."""
+
+
+def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
+    """Return the standard output of one of Slurm's commands.
+
+    Raises: SlurmError with the last line of the command's errors.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(str(error)) from None
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise SlurmError(reason or f"{command[0]} ended with exit code {done.returncode}")
+    return done.stdout
+
+
+def hostnames(nodelist: str) -> list[str]:
+    """Expand a list such as 'cn[1-2,7]' into names, the batch script's node first. Raises: ConfigError."""
+    try:
+        return slurm_output(["scontrol", "show", "hostnames", nodelist]).split()
+    except SlurmError as error:
+        raise ConfigError(
+            f"SLURM_JOB_NODELIST = {nodelist}: scontrol cannot expand it ({error}); check that scontrol is on PATH"
+        ) from None
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """head: the node of the batch script. folder: the repository that the job runs. log: the job's output file."""
+
+    job_id: int
+    head: str
+    folder: Path
+    log: Path
+
+
+def running_job(job_id: int) -> RunningJob:
+    """Return where a job runs. Raises: ConfigError if there is no such job, or it is not running."""
+    fields = show_job(job_id)
+    if (state := fields.get("JobState", "unknown")) != "RUNNING":
+        raise ConfigError(f"job {job_id} is {state.lower()}: its Ray is up only while the job is running")
+    if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
+        raise ConfigError(f"job {job_id} has no {missing[0]}: it was not submitted with sbatch {SCRIPT}")
+    return RunningJob(job_id, fields["BatchHost"], _repository(fields), Path(fields["StdOut"]))
+
+
+def _repository(fields: dict[str, str]) -> Path:
+    """Return the batch script's repository, which is not the working directory if sbatch had another --chdir."""
+    working, of_script = Path(fields["WorkDir"]), fields.get("Command", "").partition(f"/{SCRIPT}")
+    if of_script[1] and not (working / SCRIPT).is_file():
+        return Path(of_script[0])
+    return working
+
+
+def only_job() -> int:
+    """Return the id of the user's one running raykd job. Raises: ConfigError if there is none, or several."""
+    command = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
+    try:
+        lines = slurm_output(command).split()
+    except SlurmError as error:
+        raise ConfigError(f"Slurm cannot list your jobs ({error}); run this on a machine of the cluster") from None
+    job_ids = [line for line in lines if line.isdecimal()]  # a task of an array (7_1) is no job of raykd's
+    if len(job_ids) != 1:
+        state = f"several raykd jobs are running ({', '.join(job_ids)})" if job_ids else "no raykd job is running"
+        raise ConfigError(f"{state}; name one with --job JOBID ('squeue --me' lists them)")
+    return int(job_ids[0])
+
+
+def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+    """Return all fields that `scontrol show job` prints; values may contain spaces. Raises: ConfigError."""
+    try:
+        text = slurm_output(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
+    except SlurmError as error:
+        raise ConfigError(
+            f"job {job_id}: Slurm returned no record of it ({error}); run this on a machine of the cluster, with the "
+            "id of a job of yours"
+        ) from None
+    return dict(re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w/:]*=|\s*$)", text.strip()))

@@ -1,0 +1,256 @@
+"""A search in sentences, for its page, the terminal and progress lines; all characters exist in Latin-1."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from raykd.errors import plural
+from raykd.report import wording
+from raykd.report.read.search_records import Baseline, Candidate, Confirmation, Cost, SearchSummary, TrialSummary
+from raykd.report.stats.confirmation import WINNER, winner_gains
+from raykd.report.stats.metrics import SEARCH_METRICS
+from raykd.report.stats.statistics import PairedGain, spread_of
+from raykd.spec.search import Search
+
+
+def value_in_units(metric: str, value: float) -> str:
+    """Return '85.10 %', '0.4127 nats', '78,042' or '1.20 ms'."""
+    shown = SEARCH_METRICS[metric]
+    return f"{value:,.{shown.digits}f} {shown.unit}".rstrip()
+
+
+def values_in_units(search: Search, values: Iterable[float]) -> list[str]:
+    """Return ['85.10 %', '1.20 ms'], one for each metric."""
+    return [value_in_units(metric, value) for metric, value in zip(search.metrics, values, strict=True)]
+
+
+def setting_in_words(setting: Mapping[str, Any]) -> str:
+    """Return 'alpha 0.412, temperature 6.03'."""
+    return ", ".join(f"{field_name(path)} {format_value(value)}" for path, value in setting.items())
+
+
+def field_name(path: str) -> str:
+    """Return the last part of a dotted path."""
+    return path.rpartition(".")[2]
+
+
+def format_value(value: Any) -> str:
+    """Return four significant digits of a float, and any other value unchanged."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def labels(paths: Sequence[str]) -> dict[str, str]:
+    """Return the field name of each path, or the whole path where two fields share a name."""
+    names = [field_name(path) for path in paths]
+    return {path: name if names.count(name) == 1 else path for path, name in zip(paths, names, strict=True)}
+
+
+def flags(setting: Mapping[str, Any]) -> str:
+    """Return '--set method.alpha=0.5 --set method.temperature=4.0', with every digit, quoted for a shell."""
+    return " ".join(f"--set {shlex.quote(f'{path}={_as_typed(value)}')}" for path, value in setting.items())
+
+
+def _as_typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def progress(summary: SearchSummary) -> str:
+    """Return '12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
+    counts = f"{summary.count('done')} done, {summary.count('stopped')} stopped early, {summary.count('failed')} failed"
+    return f"{summary.num_ended} of {plural(summary.search.num_trials, 'trial')} ended: {counts}"
+
+
+def headline(summary: SearchSummary) -> str:
+    """Return the result of the search in one sentence."""
+    winner, confirmation = summary.winner, summary.confirmation
+    if winner is None:
+        if summary.state == "failed":
+            return f"None of {plural(len(summary.trials), 'trial')} finished."
+        return "No trial has finished yet."
+    if confirmation is None:
+        return _unconfirmed(summary, winner)
+    values = f"{mean(confirmation.metric, winner)} over {plural(len(confirmation.seeds), 'seed')}"
+    result = f"{setting_in_words(winner.setting)}, {SEARCH_METRICS[confirmation.metric].label} {values}"
+    if winner.trial is not None:
+        return f"The best setting is that of trial {winner.trial}: {result}."
+    if confirmation.num_found:
+        return f"No setting that the search found is better than the default: {result}."
+    return f"Only the default setting was confirmed: {result}."
+
+
+def _unconfirmed(summary: SearchSummary, winner: Candidate) -> str:
+    search, best = summary.search, summary.best_trial
+    values = ", ".join(values_in_units(search, best.values if best else ()))
+    result = f"trial {winner.trial}, {setting_in_words(winner.setting)}: {values}"
+    if len(search.metrics) > 1:
+        front = plural(len(summary.best), "Pareto-optimal trial")
+        return f"{front} in {', '.join(search.metrics)}; the first is {result}."
+    so_far = "" if summary.num_ended >= search.num_trials else " so far"
+    return f"The best{so_far} is {result}, with the one seed that selected it, so expect less with another seed."
+
+
+def certainty(summary: SearchSummary) -> tuple[str, ...]:
+    """Return the winner's gains with their intervals, or why there are none."""
+    confirmation = summary.confirmation
+    if confirmation is None:
+        if not summary.search.confirm:
+            return ("Not confirmed with other seeds: the search has confirm = 0.",)
+        return ("Not confirmed with other seeds yet.",)
+    lines = [_against_baseline(confirmation), _against_default(confirmation)]
+    failed = [candidate for candidate in confirmation.candidates if candidate.failed]
+    lines += [f"{_setting_of(one)} failed, and so cannot win ({one.failed})." for one in failed]
+    if not confirmation.is_complete:
+        lines.append("It is being confirmed again, because the seeds or the number of settings to confirm changed.")
+    return (*filter(None, lines), *selection(confirmation), *_reported_baseline(confirmation))
+
+
+def _setting_of(candidate: Candidate) -> str:
+    return "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
+
+
+def _against_baseline(confirmation: Confirmation) -> str:
+    """Return the winner's gain over the baseline, and how their student recipes differ."""
+    gain, baseline = winner_gains(confirmation).over_baseline, confirmation.baseline
+    if gain is None:
+        return f"No gain over {baseline_name(confirmation)} is known: {baseline.failed or 'it has no values'}."
+    differences = baseline.differences(confirmation.winner.setting)
+    caution = ""
+    if differences:
+        fields = "; ".join(
+            f"{path} is {format_value(was)} there and {format_value(now)} here"
+            for path, (was, now) in differences.items()
+        )
+        caution = f", in which the gain of the recipe is included ({fields})"
+    return f"Winner against {baseline_name(confirmation)}{caution}: {_gain_and_verdict(gain, confirmation)}"
+
+
+def _against_default(confirmation: Confirmation) -> str:
+    """Return the winner's gain over the default setting; '' where there is none."""
+    gain = winner_gains(confirmation).over_default
+    return f"Winner against the default setting: {_gain_and_verdict(gain, confirmation)}" if gain else ""
+
+
+def _gain_and_verdict(gain: PairedGain, confirmation: Confirmation) -> str:
+    return f"{gain_in_units(gain, confirmation.metric)}; {gain.verdict}; {wording.in_favor(gain, WINNER)}."
+
+
+def baseline_name(confirmation: Confirmation) -> str:
+    """Return 'the baseline', and which student recipe it has where the search changes that recipe."""
+    if confirmation.baseline.differences(confirmation.winner.setting):
+        return "a baseline of another student recipe"
+    return "the baseline with the winner's student recipe" if _searches_student(confirmation) else "the baseline"
+
+
+def _searches_student(confirmation: Confirmation) -> bool:
+    return any(path.startswith("student.") for path in confirmation.winner.setting)
+
+
+def _reported_baseline(confirmation: Confirmation) -> tuple[str, ...]:
+    """Return which baseline report.json has, where there could be several."""
+    if not _searches_student(confirmation):
+        return ()
+    return (
+        "Both students in report.json have the winner's student recipe: student_accuracy_without_kd is the baseline "
+        "with it, student_accuracy_with_kd the winner.",
+    )
+
+
+def selection(confirmation: Confirmation) -> tuple[str, ...]:
+    """Return how the intervals account for the selection of the winner."""
+    num_candidates = len(confirmation.candidates)
+    if num_candidates < 2 or len(confirmation.seeds) < 2:
+        return ()
+    line = (
+        f"It was selected from {plural(num_candidates, 'setting')} with these seeds, the default included, so "
+        f"the interval of its gain over the baseline is widened for {num_candidates}"
+    )
+    if winner_gains(confirmation).over_default is not None:
+        line += f", and over the default setting for {confirmation.num_found}"
+    return (f"{line} (Bonferroni).",)
+
+
+def gain_unit(metric: str) -> str:
+    """Return 'points' for percentages, else the metric's unit."""
+    return "points" if metric == "val_top1" else SEARCH_METRICS[metric].unit
+
+
+def gain_in_units(gain: PairedGain, metric: str) -> str:
+    """Return '+1.20 points [-0.30, +2.70]', or in nats with four decimals."""
+    digits = SEARCH_METRICS[metric].digits
+    return f"{difference(gain.spread.mean, metric)} {gain_unit(metric)} {wording.interval(gain, digits)}".rstrip()
+
+
+def difference(value: float, metric: str) -> str:
+    """Return '+1.23' percentage points, or '+0.0123' nats."""
+    return wording.signed(value, SEARCH_METRICS[metric].digits)
+
+
+def mean(metric: str, runs: Candidate | Baseline) -> str:
+    """Return '46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'; '-' without values."""
+    spread, shown = spread_of(runs.values), SEARCH_METRICS[metric]
+    return "-" if spread is None else f"{wording.mean_std(spread, shown.digits)} {shown.unit}".rstrip()
+
+
+def origin(candidate: Candidate) -> str:
+    """Return 'trial 3', or 'the default'."""
+    return "the default" if candidate.trial is None else f"trial {candidate.trial}"
+
+
+def cost_lines(cost: Cost) -> tuple[str, ...]:
+    """Return what the trials cost, and what early stopping and the logit cache saved, as far as it is known."""
+    lines = [f"The trials trained {plural(cost.epochs_trained, 'epoch')} in all."]
+    if cost.device_seconds is not None:
+        each = f"{cost.devices_of_trial:g} {cost.device}{'s' if cost.devices_of_trial > 1 else ''} per trial"
+        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {each}."
+    if cost.num_estimated:
+        some = f"{cost.num_estimated} of {plural(cost.num_timed, 'trial')}"
+        lines.append(f"The time of {some} is estimated as epochs times a measured pace: they recorded no end.")
+    if cost.saved_epochs:
+        seconds = cost.saved_device_seconds
+        about = "" if seconds is None else f", about {_device_seconds(seconds, cost)}"
+        lines.append(f"Stopping trials early saved {plural(cost.saved_epochs, 'epoch')}{about}.")
+    return (*lines, *_teacher_lines(cost))
+
+
+def _teacher_lines(cost: Cost) -> list[str]:
+    teacher = cost.teacher
+    passes = f"{plural(teacher.passes, 'pass', 'passes')} of the teacher over each image"
+    if teacher.source is None:
+        return []
+    if teacher.source == "live":
+        return [f"The teacher was live: {passes}, without a logit cache."]
+    if teacher.views is None:
+        return [f"The teacher's logits were cached; live, the trials would have made {passes}."]
+    cached = f"The teacher's logits were cached, for {plural(teacher.views, 'view')} of each image"
+    line = f"{cached}; live, the trials would have made {passes}."
+    if teacher.live_seconds is None:
+        return [line]
+    filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
+    return [
+        line,
+        f"Filling the cache took {filled} of a slot; at that speed, the passes would have taken at least {live}.",
+    ]
+
+
+def _device_seconds(seconds: float, cost: Cost) -> str:
+    """Return '0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
+    amount = f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
+    more = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
+    return f"{amount} {cost.device} seconds{more}"
+
+
+def state(trial: TrialSummary, is_locked: bool) -> str:
+    """Return a trial's state; an unfinished one is in training while the search is locked by a process."""
+    if trial.state == "begun":
+        return "in training" if is_locked else "interrupted"
+    return "stopped early" if trial.state == "stopped" else trial.state
+
+
+def metric_values(trial: TrialSummary, search: Search) -> list[str]:
+    """Return ['45.10 %'], one per metric; '(12.00 %)' is the last reported value of a trial that did not finish."""
+    if trial.values:
+        return values_in_units(search, trial.values)
+    is_reported = len(search.metrics) == 1 and search.metrics[0].startswith("val_") and bool(trial.curve)
+    return (
+        [f"({value_in_units(search.metrics[0], trial.curve[-1][1])})"] if is_reported else ["-"] * len(search.metrics)
+    )
