@@ -58,7 +58,7 @@ def load_experiment(file: str | Path) -> Experiment:
     """Return the file's only experiment. Raises ConfigError if there are several."""
     experiment, *others = load_experiments(file)
     if others:
-        raise ConfigError(f"experiment file '{file}' defines {1 + len(others)} experiments; this command requires one")
+        raise ConfigError(f"experiment file '{file}' defines {1 + len(others)} experiments; name a file with one")
     return experiment
 
 

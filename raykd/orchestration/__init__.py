@@ -1,1 +1,1 @@
-"""What runs on the cluster: the plan through TorchTrainer, the search through Tuner. The room that imports ray."""
+"""Training on Ray: plans by TorchTrainer, searches by Tuner. Only this package imports ray at module level."""

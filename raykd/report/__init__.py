@@ -1,1 +1,1 @@
-"""Run folders in, report.json and a page out. Reads files; imports neither torch nor ray."""
+"""The report: reads run folders and writes report.json, a page and tables. Imports neither torch nor Ray."""

@@ -14,18 +14,18 @@ from raykd.spec.search import Search
 
 
 def value_in_units(metric: str, value: float) -> str:
-    """'85.10 %', '0.4127 nats', '78,042' or '1.20 ms'."""
+    """Return '85.10 %', '0.4127 nats', '78,042' or '1.20 ms'."""
     shown = SEARCH_METRICS[metric]
     return f"{value:,.{shown.digits}f} {shown.unit}".rstrip()
 
 
 def values_in_units(search: Search, values: Iterable[float]) -> list[str]:
-    """['85.10 %', '1.20 ms'], one for each metric."""
+    """Return ['85.10 %', '1.20 ms'], one for each metric."""
     return [value_in_units(metric, value) for metric, value in zip(search.metrics, values, strict=True)]
 
 
 def setting_in_words(setting: Mapping[str, Any]) -> str:
-    """'alpha 0.412, temperature 6.03'."""
+    """Return 'alpha 0.412, temperature 6.03'."""
     return ", ".join(f"{field_name(path)} {format_value(value)}" for path, value in setting.items())
 
 
@@ -46,7 +46,7 @@ def labels(paths: Sequence[str]) -> dict[str, str]:
 
 
 def flags(setting: Mapping[str, Any]) -> str:
-    """'--set method.alpha=0.5 --set method.temperature=4.0', with every digit, quoted for a shell."""
+    """Return '--set method.alpha=0.5 --set method.temperature=4.0', with every digit, quoted for a shell."""
     return " ".join(f"--set {shlex.quote(f'{path}={_as_typed(value)}')}" for path, value in setting.items())
 
 
@@ -55,7 +55,7 @@ def _as_typed(value: Any) -> str:
 
 
 def progress(summary: SearchSummary) -> str:
-    """'12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
+    """Return '12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
     counts = f"{summary.count('done')} done, {summary.count('stopped')} stopped early, {summary.count('failed')} failed"
     return f"{summary.num_ended} of {plural(summary.search.num_trials, 'trial')} ended: {counts}"
 
@@ -135,7 +135,7 @@ def _gain_and_verdict(gain: PairedGain, confirmation: Confirmation) -> str:
 
 
 def baseline_name(confirmation: Confirmation) -> str:
-    """'the baseline', and which student recipe it has where the search changes that recipe."""
+    """Return 'the baseline', and which student recipe it has where the search changes that recipe."""
     if confirmation.baseline.differences(confirmation.winner.setting):
         return "a baseline of another student recipe"
     return "the baseline with the winner's student recipe" if _searches_student(confirmation) else "the baseline"
@@ -170,29 +170,29 @@ def selection(confirmation: Confirmation) -> tuple[str, ...]:
 
 
 def gain_unit(metric: str) -> str:
-    """'points' for percentages, else the metric's unit."""
+    """Return 'points' for percentages, else the metric's unit."""
     return "points" if metric == "val_top1" else SEARCH_METRICS[metric].unit
 
 
 def gain_in_units(gain: PairedGain, metric: str) -> str:
-    """'+1.20 points [-0.30, +2.70]', or in nats with four decimals."""
+    """Return '+1.20 points [-0.30, +2.70]', or in nats with four decimals."""
     digits = SEARCH_METRICS[metric].digits
     return f"{difference(gain.spread.mean, metric)} {gain_unit(metric)} {wording.interval(gain, digits)}".rstrip()
 
 
 def difference(value: float, metric: str) -> str:
-    """'+1.23' percentage points, or '+0.0123' nats."""
+    """Return '+1.23' percentage points, or '+0.0123' nats."""
     return wording.signed(value, SEARCH_METRICS[metric].digits)
 
 
 def mean(metric: str, runs: Candidate | Baseline) -> str:
-    """'46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'; '-' without values."""
+    """Return '46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'; '-' without values."""
     spread, shown = spread_of(runs.values), SEARCH_METRICS[metric]
     return "-" if spread is None else f"{wording.mean_std(spread, shown.digits)} {shown.unit}".rstrip()
 
 
 def origin(candidate: Candidate) -> str:
-    """'trial 3', or 'the default'."""
+    """Return 'trial 3', or 'the default'."""
     return "the default" if candidate.trial is None else f"trial {candidate.trial}"
 
 
@@ -233,7 +233,7 @@ def _teacher_lines(cost: Cost) -> list[str]:
 
 
 def _device_seconds(seconds: float, cost: Cost) -> str:
-    """'0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
+    """Return '0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
     amount = f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
     more = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
     return f"{amount} {cost.device} seconds{more}"
@@ -247,7 +247,7 @@ def state(trial: TrialSummary, is_locked: bool) -> str:
 
 
 def metric_values(trial: TrialSummary, search: Search) -> list[str]:
-    """['45.10 %'], one for each metric; '(12.00 %)' is the last reported value of a trial that did not finish."""
+    """Return ['45.10 %'], one per metric; '(12.00 %)' is the last reported value of a trial that did not finish."""
     if trial.values:
         return values_in_units(search, trial.values)
     is_reported = len(search.metrics) == 1 and search.metrics[0].startswith("val_") and bool(trial.curve)

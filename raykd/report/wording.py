@@ -11,29 +11,29 @@ _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
 def mean_std(spread: Spread | None, digits: int = 2) -> str:
-    """'87.42 ± 0.21': mean and standard deviation; of a percentage, 10,000 images resolve two decimals."""
+    """Return '87.42 ± 0.21': mean and standard deviation; of a percentage, 10,000 images resolve two decimals."""
     if spread is None:
         return "-"
     return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """'+1.23' or '-0.40', such as percentage points."""
+    """Return '+1.23' or '-0.40', such as percentage points."""
     return f"{value:+.{digits}f}"
 
 
 def interval(gain: PairedGain, digits: int = 2) -> str:
-    """'[+0.61, +2.04]', or '' where the gain has no interval."""
+    """Return '[+0.61, +2.04]', or '' where the gain has no interval."""
     return "" if gain.interval is None else f"[{', '.join(signed(end, digits) for end in gain.interval)}]"
 
 
 def gain(gain: PairedGain | None, digits: int = 2) -> str:
-    """'+2.65 [+2.11, +3.18]': the mean, and its interval if there is one."""
+    """Return '+2.65 [+2.11, +3.18]': the mean, and its interval if there is one."""
     return "-" if gain is None else f"{signed(gain.spread.mean, digits)} {interval(gain, digits)}".rstrip()
 
 
 def parameters(count: int | None) -> str:
-    """'11.17 M', '78.0 k' or '512'."""
+    """Return '11.17 M', '78.0 k' or '512'."""
     if count is None:
         return "-"
     if count >= 1e6:
@@ -42,7 +42,7 @@ def parameters(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """'41.2 s', '12 min 05 s' or '3 h 07 min'."""
+    """Return a short text: '41.2 s', '12 min 05 s' or '3 h 07 min'."""
     if seconds is None:
         return "-"
     if round(seconds, 1) < 60:
@@ -53,12 +53,12 @@ def duration(seconds: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """'1.25 x'."""
+    """Return '1.25 x'."""
     return "-" if ratio is None else f"{ratio:.2f} x"
 
 
 def energy(joules: float | None) -> str:
-    """'812 J', '41.2 kJ' or '2.50 kWh'."""
+    """Return '812 J', '41.2 kJ' or '2.50 kWh'."""
     if joules is None:
         return "-"
     if joules >= 3.6e6:
@@ -67,13 +67,13 @@ def energy(joules: float | None) -> str:
 
 
 def device(costs: Costs) -> str:
-    """'NVIDIA H100, bf16' or 'a processor, fp32, 2 threads': latencies measured on the same device are comparable."""
+    """Return 'NVIDIA H100, bf16' or 'a processor, fp32, 2 threads', to compare latencies of one device only."""
     threads = f", {plural(costs.threads, 'thread')}" if costs.threads else ""
     return f"{flattened(costs.device)}, {costs.precision}{threads}"
 
 
 def p_value(p: float | None) -> str:
-    """'0.25', '0.016' or '<0.001'; with more digits where rounding would cross 0.05: '0.0496'."""
+    """Return '0.25', '0.016' or '<0.001'; with more digits where rounding would cross 0.05: '0.0496'."""
     if p is None:
         return "-"
     if p < 0.001:
@@ -83,7 +83,7 @@ def p_value(p: float | None) -> str:
 
 
 def exact_tests(gain: PairedGain) -> str:
-    """Both exact tests of a gain over seeds, and the smallest p-value that so many seeds allow."""
+    """Return both exact tests of a gain over seeds, and the smallest p-value that so many seeds allow."""
     tests = f"sign p = {p_value(gain.sign_test_p)}"
     if gain.permutation_p is not None:
         tests += f", permutation p = {p_value(gain.permutation_p)}"
@@ -94,7 +94,7 @@ def exact_tests(gain: PairedGain) -> str:
 
 
 def in_favor(gain: PairedGain, of: str = "distillation") -> str:
-    """'2 of 3 seeds in favor of distillation'."""
+    """Return '2 of 3 seeds in favor of distillation'."""
     return f"{gain.num_in_favor} of {plural(len(gain.pairs), 'seed')} in favor of {of}"
 
 

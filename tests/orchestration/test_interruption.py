@@ -50,7 +50,7 @@ LOG_LINES = (
     r"digits: 200 of 1,000 train \(students train on 100\), 200 validation \(held out of train\), "
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
     r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
-    r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+ s",
+    r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+\.\d s",
     r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
     r"starting workers, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",

@@ -76,8 +76,8 @@ def test_compared_students_of_a_retrained_teacher_are_a_caution(results):
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
-    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "taught by other weights" in line)
-    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": taught by other weights")
+    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "distilled from other weights" in line)
+    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": distilled from other weights")
 
 
 def test_students_with_different_recipes_are_a_caution(results):
@@ -116,7 +116,7 @@ def test_students_of_a_retrained_teacher_are_a_caution(results):
     results.plan("cnn", teacher=[teacher], distilled=students)
     (family,) = collect(results.root)
     (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: taught by other weights than the teacher's above")
+    assert caution.startswith(f"{students[1]}: distilled from other weights than the teacher above has")
 
 
 def test_students_of_several_teachers_are_identified_by_all_of_them(results):
@@ -128,7 +128,7 @@ def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     results.plan("cnn", teacher=teachers, baseline=[results.run("cnn", "baseline", config={})], distilled=students)
     (family,) = collect(results.root)
     (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: taught by other weights")
+    assert caution.startswith(f"{students[1]}: distilled from other weights")
     (results.root / "cnn" / teachers[1] / "test.json").unlink()
     assert cautions_of(collect(results.root)[0]) == (), "one that was not evaluated is not known"
 

@@ -63,7 +63,7 @@ def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_p
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
-    """The experiment's own setting could have been picked too: three candidates, two of which were found."""
+    """The default setting could have been selected too: three candidates, two of them found by the search."""
     gains = finished(tmp_path).gains()
     assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
@@ -95,8 +95,8 @@ def is_better(gains, comparisons):
 def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
     """Simulated searches whose settings all equal the baseline: 'better' in at most 2.5 % of them, for 2, 3, 5 seeds.
 
-    It holds overall, over the experiment's own setting, and among the searches that the own setting won: there by
-    symmetry, since candidates are alike. The comparisons are those that the report takes, for either kind of winner.
+    It holds overall, over the default setting, and among the searches that the default setting won: there by symmetry,
+    since candidates are alike. The comparisons are those of the report, for either kind of winner.
     """
     search = Search(space=SPACE, trials=num_found + 1, scheduler="none", sampler="random", confirm=num_found)
     made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
@@ -111,7 +111,7 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
     for num_seeds in (2, 3, 5):
         num_searches = 60_000
         values, baseline = draw((num_searches, num_found + 1, num_seeds)), draw((num_searches, num_seeds))
-        winners = values.mean(2).argmax(1)  # candidate 0 is the experiment's own setting
+        winners = values.mean(2).argmax(1)  # candidate 0 is the default setting
         winning = values[np.arange(num_searches), winners]
         is_own = winners == 0
 
@@ -130,7 +130,7 @@ STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: c
 
 
 def of_student_recipes(root) -> Made:
-    """Two trials: the experiment's own recipe (learning rate 0.001, width 32), and one of another rate and width."""
+    """Write two trials: the default recipe (learning rate 0.001, width 32), and another rate and width."""
     search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
     own = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
     return make_search(root, search, lambda trial: Outcome("done", [80.0]), own=own)

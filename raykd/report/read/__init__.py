@@ -1,1 +1,1 @@
-"""Reads run folders and searches into the report's dataclasses. Imports neither torch nor Ray."""
+"""Reads run and search folders into dataclasses."""

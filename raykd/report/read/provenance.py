@@ -128,7 +128,7 @@ def _cautions_of_workers(family: Family) -> list[str]:
         if run.record and (parts := run.record.compute.get("per_worker")):
             runs.setdefault(flattened(str(parts)), []).append(run.name)
     return [
-        f"{', '.join(names)}: trained by several workers, each with its own {parts}; the result of one worker "
+        f"{', '.join(names)}: trained by several workers, each with separate {parts}; the result of one worker "
         "differs by more than rounding, although the run has the same name"
         for parts, names in runs.items()
     ]

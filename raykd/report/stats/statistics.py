@@ -63,8 +63,8 @@ class Pair:
 class PairedGain:
     """The gain over `pairs`, positive where `name` is better. An interval requires two pairs that differ.
 
-    name: of what has the pairs' values. comparisons: the number of settings from which it was selected with these
-    pairs, which widens the interval.
+    name: in the verdict, of the setting with the pairs' values. comparisons: the number of settings from which it was
+    selected with these pairs, which widens the interval.
     """
 
     pairs: tuple[Pair, ...]
