@@ -15,18 +15,18 @@ from ray.exceptions import RayError
 
 from raykd.errors import Interrupted, RaykdError
 from raykd.orchestration.nested_trial import train_by_workers
-from raykd.orchestration.searcher import CUT_OFF, FAILED, OUTSIDE
+from raykd.orchestration.searcher import FAILED, INTERRUPTED, OUTSIDE
 from raykd.orchestration.trial_loop import TrialConfig, train_trial
 from raykd.orchestration.worker_link import StopPoller
 from raykd.training.compute import release_memory
 from raykd.training.failure import classify_failure, loses_gpu
 
-# How long the worker of a trial that was stopped has to let go of its files, before Tune gives up the trial after it.
+# How long the worker of a stopped trial may take to close its files before Tune gives up the next trial.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
 
 def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
-    """Train the distilled student with the setting in `config`; Tune hears of each epoch that it was not told."""
+    """Train the distilled student with the setting in `config`, and report each new epoch to Tune."""
     os.environ.setdefault(*THREAD_TIMEOUT)
     try:
         with StopPoller(shared.stop.is_set.remote) as stop:
@@ -35,10 +35,10 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
             else:
                 last = train_trial(config, shared, tune.report, stop.should_stop)
     except Interrupted:
-        last = {CUT_OFF: True}
+        last = {INTERRUPTED: True}
     except Exception as error:
         if loses_gpu(error):
-            raise  # this process can do no other trial
+            raise  # this process can train no other trial
         last = _failed(error)
     finally:
         release_memory()
@@ -46,10 +46,10 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    """The last result of a trial that ended with `error`."""
+    """Return the last result of a trial that ended with `error`."""
     failure = "outside" if isinstance(error, RayError) else classify_failure(error)
     if failure == "code":
         traceback.print_exc()
     text = str(error).splitlines()[0] if str(error) else "no reason given"
     reason = text if isinstance(error, RaykdError) else f"{type(error).__name__}: {text}"
-    return {CUT_OFF: True, OUTSIDE: reason} if failure == "outside" else {FAILED: reason}
+    return {INTERRUPTED: True, OUTSIDE: reason} if failure == "outside" else {FAILED: reason}

@@ -1,4 +1,4 @@
-"""What a trial trains: the distilled student of one seed with one setting, by the one loop."""
+"""The training of one trial: the distilled student of one seed with one setting, by `train_one`."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RejectedConfiguration
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
-from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, SETTING, TOLD
+from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, NUMBER, REPORTED, SETTING
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
@@ -26,15 +26,16 @@ from raykd.training.state import make_model
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
 
-LOCK_WAIT_S = 60.0  # the worker of a command that was killed may still be at the trial
+LOCK_WAIT_S = 60.0  # the worker of a killed command may still have the trial locked
 
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What every trial shares. `cache`: what they read their teacher from, or None. stop: the command's StopFlag.
+    """The configuration that all trials share.
 
-    threads, gpus: of each of the trial's `workers`. started_in: what relative paths of the experiment's are below; Tune
-    calls a trial in a working directory of its own.
+    threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None for a live teacher.
+    stop: the handle of the command's StopFlag. started_in: the folder of the experiment's relative paths, because Tune
+    calls each trial in another working directory.
     """
 
     experiment: Experiment
@@ -52,14 +53,14 @@ class TrialConfig:
 def train_trial(
     config: Mapping[str, Any],
     shared: TrialConfig,
-    tell: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
 ) -> dict[str, Any]:
-    """Train the setting in `config` from where its folder stands; returns the last result.
+    """Start or resume the trial in `config`, and return its last result.
 
-    tell: given the result of each epoch but the last, which is worth something once the weights are kept, and of those
-    that Tune knows already. All workers of `group` tell equally often.
+    report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
+    the weights are saved. All workers of `group` report equally often.
     """
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
@@ -69,13 +70,13 @@ def train_trial(
 
     def report_value(row: Mapping[str, float]) -> None:
         result = results.after(row)
-        if config[TOLD] < result[EPOCHS_DONE] < result[EPOCHS]:
-            tell(result)
+        if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
+            report(result)
 
-    def on_epoch(report: EpochReport) -> None:
+    def on_epoch(epoch_report: EpochReport) -> None:
         if group.is_first:
-            export(run, report, device)
-        report_value(report.row(steps_per_epoch=0))
+            export(run, epoch_report, device)
+        report_value(epoch_report.row(steps_per_epoch=0))
 
     logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
@@ -84,66 +85,66 @@ def train_trial(
             report_value(row)
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
-            folder.update(model_metrics=fixed)  # for a process elsewhere that reports the result
+            folder.update(model_metrics=fixed)  # read by the process that reports the result of several workers
     return results.last
 
 
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
-    """The run that a trial with the setting in `config` makes, and its data.
+    """Return the run that trains the setting in `config`, and its data.
 
-    Raises RejectedConfiguration where this setting cannot be planned, and ConfigError where no setting can be.
+    Raises RejectedConfiguration when this setting cannot be planned, and ConfigError when no setting can be.
     """
     dataset = dataset_of(shared.experiment.data, shared.options)
 
     def plan(setting: Mapping[str, Any]) -> Plan:
-        experiment = with_whole_paths(shared.experiment.with_setting(setting), shared.started_in)
+        experiment = with_absolute_paths(shared.experiment.with_setting(setting), shared.started_in)
         experiment = replace(experiment, seeds=(shared.search.trial_seed,))
         return make_plan(experiment, dataset, shared.options.weights_folder)
 
     try:
         runs = plan(config[SETTING]).runs
     except ConfigError as error:
-        plan({})  # raises, say, for pretrained weights that are gone
+        plan({})  # raises, for example, if pretrained weights are missing
         raise RejectedConfiguration(str(error)) from error
     return next(run for run in runs if run.stage == "distilled"), dataset
 
 
-def with_whole_paths(experiment: Experiment, folder: Path) -> Experiment:
-    """Files of weights by their whole paths, those that are relative from `folder`."""
+def with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+    """Return `experiment` with absolute paths of weights files; relative paths start at `folder`."""
     if experiment.teacher_checkpoint:
         path = folder / Path(experiment.teacher_checkpoint).expanduser()
         experiment = replace(experiment, teacher_checkpoint=str(path))
-    for who in ("teacher", "student"):
-        weights = getattr(getattr(experiment, who).model, "weights", "")
+    for role in ("teacher", "student"):
+        weights = getattr(getattr(experiment, role).model, "weights", "")
         if weights not in ("", "pretrained"):
-            experiment = override(experiment, f"{who}.model.weights", str(folder / Path(weights).expanduser()))
+            experiment = override(experiment, f"{role}.model.weights", str(folder / Path(weights).expanduser()))
     return experiment
 
 
 def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: torch.device) -> dict[str, float]:
-    """Return those of `metrics` that are the same for any weights of the run's network: size, and speed on `device`."""
-    found: dict[str, float] = {}
+    """Return those of `metrics` that do not depend on the weights: parameters, and latency on `device`."""
+    values: dict[str, float] = {}
     if "parameters" in metrics:
-        found["parameters"] = sum(p.numel() for p in make_model(run, dataset).network.parameters())
+        values["parameters"] = sum(p.numel() for p in make_model(run, dataset).network.parameters())
     if "latency_ms" in metrics:
         model = make_model(run, dataset)
         if run.recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found["latency_ms"] = latency_ms(model, dataset.image_size, choose_compute(device, run.recipe.precision))
-    return found
+        values["latency_ms"] = latency_ms(model, dataset.image_size, choose_compute(device, run.recipe.precision))
+    return values
 
 
 class Results:
-    """What Tune hears of a trial: how far it is, and the search's metrics of its best epoch so far."""
+    """A trial's results for Tune: the epochs done, and the search's metrics of the best epoch so far."""
 
     def __init__(self, epochs: int, fixed: Mapping[str, float]) -> None:
-        """epochs: of the whole run. fixed: its `model_metrics`."""
+        """epochs: of the whole run. fixed: the run's `model_metrics`."""
         self._epochs, self._fixed = epochs, fixed
         self._best: Mapping[str, float] | None = None
         self.last: dict[str, Any] = {}
 
     def after(self, row: Mapping[str, float]) -> dict[str, Any]:
-        """The result after an epoch, given its row of a history. An epoch that is trained again changes nothing."""
+        """Return the result after an epoch, given its row of the history. A repeated epoch changes nothing."""
         if self._best is None or row["val_top1"] > self._best["val_top1"]:
             self._best = row
         self.last = {

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable
-from raykd.orchestration.searcher import CUT_OFF, EPOCHS, EPOCHS_DONE, FAILED, NUMBER, OUTSIDE, SETTING
+from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE, SETTING
 from raykd.report.search_wording import field_name, format_value, setting_in_words, value_in_units, values_in_units
 from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.study import Trial
 
-LOST = {FAILED: "its worker died, again and again"}
+LOST = {FAILED: "its workers died repeatedly"}
 
 
 @dataclass
@@ -84,7 +84,7 @@ class TrialProgress(LiveTable, Callback):
         if OUTSIDE in result:
             self.log(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
             return
-        if CUT_OFF in result:
+        if INTERRUPTED in result:
             self.log(f"{name}  saved at the step it was at")
             return
         state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"

@@ -126,18 +126,18 @@ def test_a_mistake_in_the_code_of_one_worker_is_no_lost_gpu_of_the_others(tmp_pa
 
 
 def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
-    from raykd.orchestration.searcher import CUT_OFF, MOST_OUTSIDE, OUTSIDE, StudySearcher  # imports ray, as above
+    from raykd.orchestration.searcher import INTERRUPTED, MAX_OUTSIDE, OUTSIDE, StudySearcher  # imports ray, as above
 
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=10, sampler="random", scheduler="none")
     folder = folder_in(tmp_path)
     folder.path.mkdir(parents=True)
     study = Study(folder, search, {"method.alpha": 0.5})
     searcher = StudySearcher(study, search, lambda: False)
-    for count in range(MOST_OUTSIDE):
+    for count in range(MAX_OUTSIDE):
         assert searcher.suggest(f"t{count}")["number"] == count
-        searcher.on_trial_complete(f"t{count}", {CUT_OFF: True, OUTSIDE: "OSError: no space left"})
+        searcher.on_trial_complete(f"t{count}", {INTERRUPTED: True, OUTSIDE: "OSError: no space left"})
     assert searcher.suggest("t9") == "FINISHED"
-    assert searcher.outside == dict.fromkeys(range(MOST_OUTSIDE), "OSError: no space left")
-    assert [trial.state for trial in study.trials()] == ["begun"] * MOST_OUTSIDE
+    assert searcher.outside == dict.fromkeys(range(MAX_OUTSIDE), "OSError: no space left")
+    assert [trial.state for trial in study.trials()] == ["begun"] * MAX_OUTSIDE
     again = StudySearcher(study, search, lambda: False)
     assert again.suggest("t0")["number"] == 0, "unfinished trials come first"
