@@ -81,13 +81,13 @@ def test_families_are_the_recipes_of_the_experiments() -> None:
     assert vit().steps * 128 // 9 == vit().data.val_images
 
 
-def way(run: Run, taught: bool = True) -> UsualWay:
+def usual_way(run: Run, has_teacher: bool = True) -> UsualWay:
     family = tiny(cnn())
-    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if taught else None, CPU)
+    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if has_teacher else None, CPU)
 
 
 def test_usual_way_uses_the_loss_of_the_paper() -> None:
-    usual = way(tiny(cnn()).distilled())
+    usual = usual_way(tiny(cnn()).distilled())
     images, labels = next(iter(usual._batches(usual._train)))
     usual.student.eval()
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_usual_way_uses_the_loss_of_the_paper() -> None:
 
 
 def test_usual_way_trains_on_normalized_crops() -> None:
-    usual = way(tiny(cnn()).baseline(), taught=False)
+    usual = usual_way(tiny(cnn()).baseline(), has_teacher=False)
     images, _ = next(iter(usual._batches(usual._train)))
     assert images.shape == (9, 3, 32, 32) and images.dtype == torch.float32 and images.min() == -2.0
     losses = [usual.epoch() for _ in range(40)]

@@ -71,7 +71,7 @@ def test_regressor_ends_in_a_relu_where_the_teachers_map_does() -> None:
 
 
 def test_fitnets_is_the_mean_squared_error_of_the_regressed_map() -> None:
-    """Against the sum written out in NumPy, convolution and batch norm included; 1x1, so that it stays short."""
+    """Compare with NumPy, convolution and batch norm included; 1x1 to keep it short."""
     student, teacher = maps((3, 4, 4)), maps((5, 4, 4))
     method = FitNets(stages=(0,))
     adapter = method.adapter(student, teacher, IMAGES).double()

@@ -17,7 +17,7 @@ from raykd.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Named(Method):
-    """Its term is called `term`, from epoch `start` on; `extra` is one that nothing weighs."""
+    """A method with the term `term` from epoch `start` on, and a term `extra` without a weight."""
 
     kind: ClassVar[str] = "own_named"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
@@ -37,7 +37,7 @@ class Named(Method):
 
 @dataclass(frozen=True)
 class Listed(Named):
-    """Knows what it weighs in two epochs."""
+    """Has weights for two epochs only."""
 
     kind: ClassVar[str] = "own_listed"
 

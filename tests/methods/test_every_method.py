@@ -1,4 +1,4 @@
-"""Every method, by name: trains on the digits through the one loop, is cut off and goes on, and says what it needs."""
+"""Tests of every method: it trains on the digits through the loop, resumes exactly, and declares its needs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_method_trains_in_bf16_with_terms_in_float32(name: str, tmp_path: Path) 
 
 
 class Hiding:
-    """A teacher that gives what a method says it needs, and nothing else."""
+    """A teacher that returns only the outputs that a method needs."""
 
     source = "live"
 

@@ -42,7 +42,7 @@ NUM_IMAGES = 1000  # of CRD's banks
 
 @dataclass(frozen=True)
 class Hard:
-    """A loss beside its reference, both of (student's, teacher's, labels), and the field of Drawn that it reads."""
+    """A loss and its reference, functions of (student, teacher, labels), and the field of Drawn that they read."""
 
     of: str  # logits, vec or map
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]

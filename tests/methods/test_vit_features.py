@@ -182,7 +182,7 @@ def test_model_without_feature_maps_is_refused_in_one_line(name: str, monkeypatc
 
 
 def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
-    """Each place of `height` x `width` as the mean of the places that it overlaps, written out in NumPy."""
+    """Average-pool to `height` x `width` in NumPy."""
     x = maps.double().numpy()
     found = np.zeros((*x.shape[:2], height, width))
     for i, j in np.ndindex(height, width):

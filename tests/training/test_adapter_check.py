@@ -52,7 +52,7 @@ class Notes(Method):
 
 @dataclass(frozen=True)
 class Scaled(Notes):
-    """Begins with how far both models are apart on the images that it is shown."""
+    """Initialized with the distance of both models' outputs."""
 
     kind: ClassVar[str] = "own_scaled"
 
@@ -76,7 +76,7 @@ class FromMaps(Notes):
 
 @dataclass(frozen=True)
 class Undeclared(Notes):
-    """Reads what it does not say that it needs."""
+    """Reads an output that it does not declare in `needs`."""
 
     kind: ClassVar[str] = "own_undeclared"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})

@@ -118,8 +118,8 @@ def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> 
         "method": KD(alpha=0.0, temperature=1.0),
     }
     teacher, distilled = run_of("teacher", **changes), run_of("distilled", **changes)
-    taught = train(teacher, RunFolder(tmp_path / "teacher"))
-    assert taught[-1].best_val_top1 > 90
+    reports = train(teacher, RunFolder(tmp_path / "teacher"))
+    assert reports[-1].best_val_top1 > 90
     live = load_live_teacher([RunFolder(tmp_path / "teacher")], CPU)
     reports = train(distilled, RunFolder(tmp_path / "student"), live)
     assert reports[-1].terms["loss"] == reports[-1].terms["kd"] < reports[0].terms["kd"] / 4

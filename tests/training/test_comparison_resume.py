@@ -1,4 +1,4 @@
-"""A run that is half done under a logit cache of embeddings goes on when other methods are compared with its own."""
+"""Tests of a partly trained run with cached embeddings that resumes when other methods join the comparison."""
 
 import re
 import shutil

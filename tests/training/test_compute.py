@@ -1,4 +1,4 @@
-"""How a run computes: chosen once by what the hardware can do, told, kept when the run goes on."""
+"""Tests of precision and threads: chosen by the hardware, recorded, kept on resume."""
 
 import resource
 from pathlib import Path

@@ -59,9 +59,9 @@ def test_both_heads_learn_their_targets(folders: list[RunFolder]) -> None:
         assert history[-1][term] < 0.6 * history[0][term], term
     rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
     images, labels = digits().train.images[rows], digits().train.labels[rows]
-    student, taught = evaluation_outputs(distilled, images), evaluation_outputs(teacher, images).logits.argmax(1)
-    for head, wanted in zip(student.heads, (labels, taught), strict=True):
-        assert (head.argmax(1) == wanted).float().mean() > 0.6
+    student, predicted = evaluation_outputs(distilled, images), evaluation_outputs(teacher, images).logits.argmax(1)
+    for head, target in zip(student.heads, (labels, predicted), strict=True):
+        assert (head.argmax(1) == target).float().mean() > 0.6
     assert len(evaluation_outputs(baseline, images).heads) == 2, "a pair differs in the method alone"
 
 
@@ -91,9 +91,9 @@ def test_labels_and_smoothing_apply_to_the_class_head_alone() -> None:
     log_p = student.heads[0].log_softmax(1)
     target = torch.full_like(log_p, 0.01).scatter_(1, batch.labels[:, None], 0.91)
     assert terms["ce"].item() == pytest.approx(-(target * log_p).sum(1).mean().item(), rel=1e-5)
-    taught = teacher_of(run)(batch)
-    assert taught is not None
-    decided = taught.logits.argmax(1)[:, None]
+    outputs = teacher_of(run)(batch)
+    assert outputs is not None
+    decided = outputs.logits.argmax(1)[:, None]
     expected = -student.heads[1].log_softmax(1).gather(1, decided).mean()
     assert terms["token"].item() == pytest.approx(expected.item(), rel=1e-5), "no decision of the teacher's is smoothed"
     assert terms["loss"].item() == pytest.approx(0.5 * (terms["ce"] + terms["token"]).item(), rel=1e-6)

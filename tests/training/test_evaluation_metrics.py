@@ -62,7 +62,7 @@ def case(num_classes: int = 10, scale: float = 3.0, seed: int = 0, num_images: i
 
 
 def slowly(given: Case) -> dict[str, float]:
-    """The definitions at the top of measures.py, image by image."""
+    """The definitions at the top of metrics.py, image by image."""
     logits, target = given.logits.numpy().astype(np.float64), given.target.numpy().astype(np.float64)
     sums = dict.fromkeys(("top1", "top5", "nll", "brier", "agreement", "teacher_kl"), 0.0)
     bins = [[0, 0.0, 0] for _ in range(NUM_BINS)]

@@ -64,7 +64,7 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(emptied: lis
     assert [(part.start, part.stop) for part in parts] == [(start, min(start + 64, 597)) for start in range(0, 597, 64)]
     assert emptied == [True] * 3, "the tensors of the batch that failed are only free once its error is handled"
     assert batch_that_fits(network, 512) == 64 and batch_that_fits(network, 32) == 32
-    assert batch_that_fits(Small(room=100), 512) == 512, "another network has a limit of its own"
+    assert batch_that_fits(Small(room=100), 512) == 512, "limits are per network"
 
 
 def test_evaluation_in_halved_batches_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Logits that are compared or taught come from a head in float32; what autocast does to the rest stays."""
+"""Tests of heads in float32: for evaluation and teachers, while autocast applies to the rest of the network."""
 
 from copy import deepcopy
 

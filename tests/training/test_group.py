@@ -1,4 +1,4 @@
-"""Several workers on one run: the steps of one worker, cut off and taken up exactly, one in charge of the files."""
+"""Tests of several workers on one run: the same steps as one worker, exact resume, files written by the first."""
 
 import json
 import zlib
@@ -105,7 +105,7 @@ def curve(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def reports(folder: Path, name: str, rank: int) -> list[Any]:
-    return [json.loads(line) for line in (folder / f"heard-{name}-{rank}.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / f"reports-{name}-{rank}.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", ["vit", "adapter", "augmented", "resnet, batch norm over all"])
@@ -126,8 +126,8 @@ def test_all_workers_receive_the_same_reports(together: Path) -> None:
 
 
 def test_the_first_worker_stops_all_at_one_step(together: Path) -> None:
-    told = [json.loads((together / f"done-{rank}.json").read_text())["told"] for rank in (0, 1)]
-    assert told[0] == told[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 2
+    messages = [json.loads((together / f"done-{rank}.json").read_text())["messages"] for rank in (0, 1)]
+    assert messages[0] == messages[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 2
 
 
 def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run took: seconds, GPUs and joules, over all times that it was taken up, and null with a reason."""
+"""Tests of resource usage: seconds, GPUs and joules over all resumes, and null with a reason."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ class Nvml(ModuleType):
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
-    """A machine with one GPU; torch says of it what is asked here."""
+    """A machine with one GPU, as torch describes it."""
     there = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", there)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
@@ -207,7 +207,7 @@ def test_a_kill_loses_only_what_was_not_yet_written(
     with record_usage(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()
-        assert written.wait(30), "the thread writes while the run goes on"
+        assert written.wait(30), "the thread writes while the run trains"
         assert pieces(path)[0]["joules"] == 40.0
     assert len(pieces(path)) == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "raykd-usage"]
@@ -226,8 +226,8 @@ def test_usage_of_a_partly_trained_run_records_since_when(tmp_path: Path) -> Non
 def test_a_run_killed_in_its_first_seconds_has_a_usage_file(tmp_path: Path) -> None:
     path = tmp_path / "0.json"
     with record_usage(path, CPU, 0):
-        begun = json.loads(path.read_text())
-    assert len(begun["pieces"]) == 1
+        usage = json.loads(path.read_text())
+    assert len(usage["pieces"]) == 1
 
 
 def test_a_full_disk_is_logged_and_no_error(
