@@ -1,8 +1,8 @@
-"""Optuna's study as Tune asks for it: one that an earlier command may have begun.
+"""Tune's searcher over an Optuna study that survives interruptions.
 
-Tune's own OptunaSearch keeps which trial is which in the driver. One that is killed leaves trials in the store that
-nobody takes up, and one that ASHA stopped counts like one that was trained to its end. Here both are known: unfinished
-trials are handed out first, and stopped ones are Optuna's pruned ones, which TPE ranks by how far they came.
+Tune's own OptunaSearch keeps the mapping of trials in the driver's memory. After a kill nothing resumes its unfinished
+trials, and a trial that ASHA stopped counts like one that was trained to its end. Here the study's journal knows both:
+unfinished trials are suggested first, and stopped ones are pruned trials, which TPE ranks by their last epoch.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,33 +13,37 @@ from ray.tune.search import Searcher
 from raykd.spec.search import Search
 from raykd.store.study import Study
 
-NUMBER, SETTING, TOLD = "number", "setting", "told"  # of a trial's config
-EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # of a trial's result; beside them the search's metrics
-# Of a trial's last result: it is unfinished; its configuration failed, and why; what else failed, beside CUT_OFF.
-CUT_OFF, FAILED, OUTSIDE = "cut_off", "failed", "outside"
-MOST_OUTSIDE = 3  # after so many failures that are no configuration's, a round hands out no more trials
+NUMBER, SETTING, NUM_REPORTED = "number", "setting", "num_reported"  # keys of a trial's config
+EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's results, beside the search's metrics
+# Keys of a trial's last result: it is unfinished; the reason why its configuration failed; the reason of a failure
+# outside of the configuration, which comes with INTERRUPTED.
+INTERRUPTED, FAILED, OUTSIDE = "interrupted", "failed", "outside"
+MAX_OUTSIDE = 3  # after this many failures outside of the configuration, a round starts no more trials
 
 
 class StudySearcher(Searcher):
-    """Gives Tune {number, setting, told: epochs that need not be told again}, and the study what comes of it."""
+    """Suggests the study's trials to Tune, and records their results in the study.
+
+    A trial's config is {NUMBER, SETTING, NUM_REPORTED: number of epochs that the study acted on in earlier commands}.
+    """
 
     def __init__(self, study: Study, search: Search, is_stopping: Callable[[], bool]) -> None:
         super().__init__()
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()
         self._unfinished = [trial for trial in trials if trial.state == "begun"]
-        self._left = search.num_trials - sum(trial.is_ended for trial in trials)
-        self._numbers: dict[str, int] = {}  # by Tune's name for a trial
+        self._num_left = search.num_trials - sum(trial.is_ended for trial in trials)
+        self._numbers: dict[str, int] = {}  # by Tune's id of a trial
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
 
     @property
     def num_left(self) -> int:
-        """Trials to go on with or to begin."""
-        return max(0, self._left)
+        """Number of trials to resume or to start."""
+        return max(0, self._num_left)
 
     def suggest(self, trial_id: str) -> Any:
-        """A trial's config, or the word that there are no more."""
-        is_hopeless = len(self.outside) >= MOST_OUTSIDE
+        """Return the config of the next trial, or Searcher.FINISHED."""
+        is_hopeless = len(self.outside) >= MAX_OUTSIDE
         if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
         if self._unfinished:
@@ -48,7 +52,8 @@ class StudySearcher(Searcher):
         else:
             intermediate_values, trial = {}, self._study.begin()
         self._numbers[trial_id] = trial.number
-        return {NUMBER: trial.number, SETTING: dict(trial.setting), TOLD: len(settled(intermediate_values))}
+        num_reported = len(acted_on(intermediate_values))
+        return {NUMBER: trial.number, SETTING: dict(trial.setting), NUM_REPORTED: num_reported}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if len(self._metrics) == 1 and self._metrics[0] in result:
@@ -57,30 +62,31 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number, result = self._numbers[trial_id], result or {}
         if error:
-            self._study.end(number, "failed", reason="its worker died, again and again")
+            self._study.end(number, "failed", reason="its worker died repeatedly")
         elif FAILED in result:
             self._study.end(number, "failed", reason=result[FAILED])
         elif OUTSIDE in result:
             self.outside[number] = result[OUTSIDE]
-        elif CUT_OFF not in result:
+        elif INTERRUPTED not in result:
             self.on_trial_result(trial_id, result)
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
             values = [result[name] for name in self._metrics]
             self._study.end(number, state, values, seconds=result["seconds"])
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study's journal is ahead of whatever Tune would save."""
+        """Save nothing: the study's journal is always ahead of Tune's own snapshots."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing; see `save`."""
+        """Restore nothing, see `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing; see `save`. Tune pickles what it was given, for a restore of its own."""
+        """Pickle nothing, see `save`."""
         return {}
 
 
-def settled(intermediate_values: Mapping[int, float]) -> dict[int, float]:
-    """Of what was heard of an unfinished trial, that which was acted upon: a command may be killed after it has heard
-    an epoch and before it has stopped the trial for it, so the last one is told and judged once more.
+def acted_on(intermediate_values: Mapping[int, float]) -> dict[int, float]:
+    """Return the reported values that the scheduler has certainly acted on: all but the last one.
+
+    A command may be killed after it recorded an epoch and before it stopped the trial for it.
     """
     return dict(list(intermediate_values.items())[:-1])
