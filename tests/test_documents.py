@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import raykd.models as models
-from raykd.cli.parser import make_parser
+from raykd.cli.parser import make_experiment_parser, make_parser
 from raykd.config import Config
 from raykd.methods import Method
 from raykd.spec.experiment import Experiment
@@ -20,9 +20,9 @@ from raykd.spec.search import Search
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ray_results" / "README.md"]
 EXAMPLES = {"tiny.py", "flowers.py", "my_method.py", "mine.py"}  # files that the reader writes
-# Flags of experiment files (`main`), of other programs in this repository, and of Slurm, pip, Prometheus and pytest.
+# Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--stage", "--family", "--plan", "--dry-run", "--minutes", "--out", "--help"),
+    *("--dry-run", "--minutes", "--out"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *("--jobid", "--details", "--block", "--head", "--logdir", "--config.file", "--compile-bytecode"),
@@ -86,10 +86,10 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
 
 @cache
 def flags() -> frozenset[str]:
-    """Return the flags of `python -m raykd` and its commands."""
+    """Return the flags of `python -m raykd`, its commands and experiment files."""
     parser = make_parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    parsers: list[Any] = [parser, *commands.choices.values()]
+    parsers: list[Any] = [parser, *commands.choices.values(), make_experiment_parser(["cnn", "vit"])]
     return frozenset(flag for one in parsers for flag in one._option_string_actions)
 
 

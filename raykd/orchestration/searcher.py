@@ -1,8 +1,8 @@
-"""Tune's searcher over an Optuna study that survives interruptions.
+"""Tune's searcher for an Optuna study that an earlier command may have started.
 
-Tune's own OptunaSearch keeps the mapping of trials in the driver's memory. After a kill nothing resumes its unfinished
-trials, and a trial that ASHA stopped counts like one that was trained to its end. Here the study's journal knows both:
-unfinished trials are suggested first, and stopped ones are pruned trials, which TPE ranks by their last epoch.
+Tune's own OptunaSearch maps its trials to Optuna's in the driver's memory. After a killed driver, unfinished trials
+stay in the study and are never resumed, and a trial that ASHA stopped counts like a completed one. This searcher
+resumes unfinished trials first, and records stopped trials as pruned, which TPE ranks by how long they trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,18 +13,18 @@ from ray.tune.search import Searcher
 from raykd.spec.search import Search
 from raykd.store.study import Study
 
-NUMBER, SETTING, NUM_REPORTED = "number", "setting", "num_reported"  # keys of a trial's config
-EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's results, beside the search's metrics
-# Keys of a trial's last result: it is unfinished; the reason why its configuration failed; the reason of a failure
-# outside of the configuration, which comes with INTERRUPTED.
+NUMBER, SETTING, REPORTED = "number", "setting", "reported"  # keys of a trial's config
+EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
+# Keys of a trial's last result: the trial is unfinished; why its configuration failed; or, with INTERRUPTED, why
+# something outside of its configuration failed.
 INTERRUPTED, FAILED, OUTSIDE = "interrupted", "failed", "outside"
-MAX_OUTSIDE = 3  # after this many failures outside of the configuration, a round starts no more trials
+MAX_OUTSIDE = 3  # after this many failures outside of the configuration, no more trials are started in this round
 
 
 class StudySearcher(Searcher):
-    """Suggests the study's trials to Tune, and records their results in the study.
+    """Return trials of the study to Tune, and record their results in the study.
 
-    A trial's config is {NUMBER, SETTING, NUM_REPORTED: number of epochs that the study acted on in earlier commands}.
+    The config of a trial is {number, setting, reported}; reported: epochs whose results Tune need not get again.
     """
 
     def __init__(self, study: Study, search: Search, is_stopping: Callable[[], bool]) -> None:
@@ -32,17 +32,17 @@ class StudySearcher(Searcher):
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()
         self._unfinished = [trial for trial in trials if trial.state == "begun"]
-        self._num_left = search.num_trials - sum(trial.is_ended for trial in trials)
-        self._numbers: dict[str, int] = {}  # by Tune's id of a trial
+        self._left = search.num_trials - sum(trial.is_ended for trial in trials)
+        self._numbers: dict[str, int] = {}  # by Tune's trial id
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
 
     @property
     def num_left(self) -> int:
-        """Number of trials to resume or to start."""
-        return max(0, self._num_left)
+        """The number of trials to resume or to start."""
+        return max(0, self._left)
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next trial, or Searcher.FINISHED."""
+        """Return a trial's config, or FINISHED when no trials are left."""
         is_hopeless = len(self.outside) >= MAX_OUTSIDE
         if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
@@ -52,8 +52,7 @@ class StudySearcher(Searcher):
         else:
             intermediate_values, trial = {}, self._study.begin()
         self._numbers[trial_id] = trial.number
-        num_reported = len(acted_on(intermediate_values))
-        return {NUMBER: trial.number, SETTING: dict(trial.setting), NUM_REPORTED: num_reported}
+        return {NUMBER: trial.number, SETTING: dict(trial.setting), REPORTED: len(acted_on(intermediate_values))}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if len(self._metrics) == 1 and self._metrics[0] in result:
@@ -62,7 +61,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number, result = self._numbers[trial_id], result or {}
         if error:
-            self._study.end(number, "failed", reason="its worker died repeatedly")
+            self._study.end(number, "failed", reason="its workers died repeatedly")
         elif FAILED in result:
             self._study.end(number, "failed", reason=result[FAILED])
         elif OUTSIDE in result:
@@ -74,19 +73,20 @@ class StudySearcher(Searcher):
             self._study.end(number, state, values, seconds=result["seconds"])
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study's journal is always ahead of Tune's own snapshots."""
+        """Do nothing: the study's journal is always newer than what Tune would save."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing, see `save`."""
+        """Do nothing; see `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle nothing, see `save`."""
+        """Return nothing; see `save`. Tune pickles the searcher for its own restore, which is not used."""
         return {}
 
 
 def acted_on(intermediate_values: Mapping[int, float]) -> dict[int, float]:
     """Return the reported values that the scheduler has certainly acted on: all but the last one.
 
-    A command may be killed after it recorded an epoch and before it stopped the trial for it.
+    A command may be killed between the report of an epoch and the stop of its trial, so the last value is reported and
+    judged again.
     """
     return dict(list(intermediate_values.items())[:-1])

@@ -36,9 +36,9 @@ from raykd.orchestration.searcher import (
     EPOCHS_DONE,
     FAILED,
     INTERRUPTED,
-    NUM_REPORTED,
     NUMBER,
     OUTSIDE,
+    REPORTED,
     SETTING,
 )
 from raykd.orchestration.worker_link import StopPoller
@@ -142,7 +142,7 @@ def train_trial(
 
     def report_row(row: Mapping[str, float]) -> None:
         result = results.after(row)
-        if config[NUM_REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
+        if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
             report(result)
 
     def on_epoch(epoch: EpochReport) -> None:

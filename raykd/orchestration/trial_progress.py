@@ -16,7 +16,7 @@ from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.study import Trial
 
-LOST = {FAILED: "its worker died repeatedly"}
+LOST = {FAILED: "its workers died repeatedly"}
 
 
 @dataclass

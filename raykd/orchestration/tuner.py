@@ -1,4 +1,4 @@
-"""Run a search's trials with Ray Tune: suggested by the study, pruned by the scheduler, stopped by a signal."""
+"""Run the trials of a search with Ray Tune: the study proposes them, the scheduler stops weak ones early."""
 
 import shutil
 import uuid
@@ -29,32 +29,31 @@ def run_trials(
     slots: Slots,
     should_stop: Callable[[], bool],
 ) -> dict[int, str]:
-    """Run one round of the trials that are left, until all have ended or `should_stop` returns true.
+    """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: returns the function that Tune calls for each trial, given the handle of the StopFlag.
+    make_trainable: return the function that Tune calls for each trial, given the StopFlag's actor.
 
-    Returns {trial number: reason} of trials that are unfinished for a cause outside of their configuration. Raises
-    RunFailed if Ray fails.
+    Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
     settings, epochs = command.settings, command.experiment.most_epochs
-    # On the driver's node: on another one, its loss would fail every trial.
-    on_driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=on_driver_node).remote()
+    # It runs beside the driver: if it were lost with another node, every trial would stop.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()
-    stop_requests: list[Any] = []
+    stop_request: list[Any] = []
 
     def forward_stop() -> None:
-        if should_stop() and not stop_requests:
-            stop_requests.append(flag.set.remote())
+        if should_stop() and not stop_request:
+            stop_request.append(flag.set.remote())
 
     tune_config = tune.TuneConfig(
         num_samples=searcher.num_left,
         max_concurrent_trials=slots.count,
-        reuse_actors=slots.workers == 1,  # a trial that waits for its workers cannot be stopped
+        reuse_actors=slots.workers == 1,  # a trial that waits for its own workers cannot be interrupted
         search_alg=searcher,
         scheduler=make_scheduler(settings, epochs, before),
     )
-    # Tune's own files, removed afterwards, in a folder that all nodes see.
+    # Tune's own files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, settings, before, forward_stop) as progress:
@@ -63,7 +62,7 @@ def run_trials(
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise RunFailed(f"the search is interrupted ({reason[0]}); rerun the same command to resume") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the study has everything that Tune knows
+        shutil.rmtree(folder, ignore_errors=True)  # the study has everything that is in it
     return searcher.outside
 
 

@@ -153,7 +153,9 @@ def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(search_con
 
 def test_where_all_settings_diverge_the_command_fails_with_the_reason(search_confirmed) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
-    with pytest.raises(RunFailed, match=r"none of 2 settings could be trained; the default setting failed with: seed 0: diverged!"):
+    with pytest.raises(
+        RunFailed, match=r"none of 2 settings could be trained; the default setting failed with: seed 0: diverged!"
+    ):
         search_confirmed(every)
 
 
