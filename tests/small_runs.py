@@ -24,9 +24,9 @@ from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import key_of
-from raykd.training.teacher.load import teacher_from
-from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher, read_cache
+from raykd.training.teacher.choose import cache_key
+from raykd.training.teacher.load import load_cached_teacher, load_live_teacher
+from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher
 
 CPU = torch.device("cpu")
 IMAGE_SIZE = 8  # the digits as they are stored
@@ -76,9 +76,9 @@ def taught_by(run: Run, trained: RunFolder, caches: Path) -> Teacher:
     """The trained teacher of `run`, from its logit cache below `caches` where there is one, else live."""
     if run.teacher is None:
         return no_teacher
-    live = teacher_from([trained], CPU)
-    key = key_of(run.data, run.recipe.precision, digits(), live.identity)
-    return read_cache(run, digits(), LogitCache(caches, key), CPU) if LogitCache.exists(caches, key) else live
+    live = load_live_teacher([trained], CPU)
+    key = cache_key(run.data, run.recipe.precision, digits(), live.identity)
+    return load_cached_teacher(run, digits(), LogitCache(caches, key), CPU) if LogitCache.exists(caches, key) else live
 
 
 def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:

@@ -26,7 +26,7 @@ from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import no_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
     runs, store, records = make_plan(experiment, dataset, Path("none")).runs, RunStore(results), {}
     for run in (runs[0], next(run for run in runs if run.stage == "distilled")):
         folder = store.folder(run)
-        teacher = teacher_from([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
+        teacher = load_live_teacher([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
         fit(run, dataset, folder, CPU, teacher, Hooks())
         evaluate_on_test(folder, dataset, choose_compute(CPU, "fp32"))
         top1 = read_json(folder.test)["top1"]

@@ -115,9 +115,9 @@ def test_plurals() -> None:
 
 def test_many_trials_are_counted_in_no_time_of_their_square() -> None:
     """100,000 trials and 1,000 seeds: quadratic work would not end."""
-    from raykd.training.teacher.choose import _by_seed
+    from raykd.training.teacher.choose import _max_epochs_by_seed
 
-    assert _by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
+    assert _max_epochs_by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
 
 
 def test_importing_changes_neither_the_excepthook_nor_optunas_logging() -> None:

@@ -26,8 +26,8 @@ from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.model_file import images_of, load_model
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import decide
-from raykd.training.teacher.load import teacher_of
+from raykd.training.teacher.choose import choose_teacher
+from raykd.training.teacher.load import load_teacher
 from raykd.training.teacher.sources import MeanLogits, Teacher
 
 SEEDS = (0, 1, 2)
@@ -79,9 +79,9 @@ def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cach
 
 def teacher_in(plan: Plan, store: RunStore) -> Teacher:
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    found = decide(plan, digits(), (), store.logit_caches, teachers)
+    found = choose_teacher(plan, digits(), (), store.logit_caches, teachers)
     assert found is not None
-    return teacher_of(plan.runs[-1], "", found.cache, store, digits(), CPU)
+    return load_teacher(plan.runs[-1], "", found.cache, store, digits(), CPU)
 
 
 @pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_cache", 2**-11)])
@@ -102,7 +102,9 @@ def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, re
 
 
 def _key(plan: Plan, store: RunStore) -> Any:
-    found = decide(plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers])
+    found = choose_teacher(
+        plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers]
+    )
     assert found is not None and found.cache is not None
     return found.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
 
@@ -172,7 +174,7 @@ def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsy
     teachers = [run.name for run in plan.runs[:3]]
     assert [line.split()[0] for line in shown[2:5]] == teachers
     assert shown[6].endswith(f", after {', '.join(teachers)}")
-    assert "of each of 3 teachers" in shown[-1]
+    assert "for each of 3 teachers" in shown[-1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

@@ -9,8 +9,8 @@ from raykd.data.types import Dataset
 from raykd.spec.plan import Plan, Run
 from raykd.store.run_store import RunStore
 from raykd.training.hooks import NO_HOOKS, Hooks
-from raykd.training.teacher.choose import PlannedCache, decide
-from raykd.training.teacher.load import filler_of
+from raykd.training.teacher.choose import PlannedCache, choose_teacher
+from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import train_one
 
 
@@ -45,7 +45,7 @@ def _planned_cache(
 ) -> PlannedCache | None:
     """Return the logit cache that `run` reads; None for a live teacher."""
     teachers = [store.folder(teacher) for teacher in run.teachers]
-    choice = decide(plan, dataset, trained, store.logit_caches, teachers)
+    choice = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
     return None if choice is None else choice.cache
 
 
@@ -58,7 +58,7 @@ def _fill(
     on_filled: Callable[[int, float], None],
 ) -> None:
     """Fill what is missing in `cache`; for the second run that reads it nothing is left."""
-    filler, started = filler_of(cache, store, dataset, device), time.monotonic()
+    filler, started = make_filler(cache, store, dataset, device), time.monotonic()
     num_passes = sum(filler.fill(part, should_stop=hooks.should_stop) for part in range(cache.num_parts))
     if num_passes:
         on_filled(num_passes, time.monotonic() - started)

@@ -16,8 +16,8 @@ from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.group import BATCH_NORM, per_worker_parts
 from raykd.training.state import make_model
-from raykd.training.teacher.import_check import accuracy_in_words
-from raykd.training.teacher.imported import findings, header_cautions
+from raykd.training.teacher.import_check import describe_accuracy
+from raykd.training.teacher.imported import header_cautions, read_import_check
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
@@ -73,8 +73,8 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
 def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
     """Print the file of an imported teacher, its accuracy if it was evaluated before, and what to be careful about."""
     assert run.imported is not None
-    evaluated = findings(store.folder(run))
-    accuracy = "evaluated before any student starts" if evaluated is None else accuracy_in_words(evaluated)
+    evaluated = read_import_check(store.folder(run))
+    accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)
     print(f"  {run.name:<{name_width}}  imported from {run.imported.path}, {accuracy}")
     for caution in header_cautions(run, dataset) if evaluated is None else evaluated.cautions:
         print(f"    caution: {caution}")

@@ -27,9 +27,9 @@ from raykd.store.run_store import RunStore
 from raykd.training.evaluate_best import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, decide, parts_on
-from raykd.training.teacher.import_check import in_words
-from raykd.training.teacher.imported import findings, require_fit
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
+from raykd.training.teacher.import_check import describe_import
+from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's warning before the time limit
@@ -89,7 +89,7 @@ def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
     """Raise ConfigError for an imported teacher that any command on these results evaluated, and that does not fit."""
     for run in runs:
         if run.imported is not None:
-            require_fit(run, store.folder(run))
+            require_import_fits(run, store.folder(run))
 
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
@@ -99,7 +99,7 @@ def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: 
     settled = states.trained | states.started_live
     if not teachers:
         return None
-    return decide(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
+    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
 
 
 def run_experiments(
@@ -140,7 +140,7 @@ def _plan_caches(
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
-            is_filled = partial(is_full, store=store, dataset=dataset, say=partial(log, console))
+            is_filled = partial(is_full, store=store, dataset=dataset, log=partial(log, console))
             caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
     return caches
 
@@ -181,8 +181,8 @@ def _restore_damaged(
 def _log_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
     """Log the accuracy of imported teachers that an earlier command evaluated."""
     for run in runs:
-        if run.imported is not None and (found := findings(store.folder(run))) is not None:
-            log(console, f"{run.name}: {in_words(found)}")
+        if run.imported is not None and (found := read_import_check(store.folder(run))) is not None:
+            log(console, f"{run.name}: {describe_import(found)}")
 
 
 def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -212,7 +212,7 @@ def run_to_completion(
 
     def jobs_on(slots: Slots | None) -> list[Job]:
         """Return the jobs left, with the logit caches in as many parts as `slots` fill."""
-        sized = [parts_on(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
+        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
         return plan_jobs(runs, trained, evaluated, sized, states.started_live)
 
     def final_jobs(statuses: Sequence[JobStatus]) -> list[Job]:

@@ -30,7 +30,7 @@ from raykd.spec.search import Search
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
 from raykd.store.study import Study, Trial, best_first, num_ended
-from raykd.training.teacher.choose import PlannedCache, weights_of
+from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
 
 def search(experiment: Experiment, options: Options, console: Console) -> None:
@@ -147,7 +147,7 @@ def _name_of(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options
     """The folder's name of the logit cache that the trials read. The teachers are trained by now."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    return cache.key(dataset, weights_of(teachers)).name
+    return cache.key(dataset, teacher_identity(teachers)).name
 
 
 def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None) -> None:

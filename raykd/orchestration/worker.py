@@ -37,9 +37,9 @@ from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import precision_of, require_same_data
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import Filler
-from raykd.training.teacher.import_check import in_words
-from raykd.training.teacher.imported import findings
-from raykd.training.teacher.load import filler_of
+from raykd.training.teacher.import_check import describe_import
+from raykd.training.teacher.imported import read_import_check
+from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import Logging, RunLocked, train_one
 
 IDLE_POLL_S = 0.2  # between a free slot's requests for a job
@@ -164,7 +164,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
-    return filler_of(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
+    return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
@@ -189,8 +189,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
 
 def _import_result(run: Run, worker: WorkerConfig) -> str:
     """Return a line about the evaluation of an imported teacher; '' for a run that was trained."""
-    found = findings(RunStore(worker.results).folder(run)) if run.imported is not None else None
-    return in_words(found) if found is not None else ""
+    found = read_import_check(RunStore(worker.results).folder(run)) if run.imported is not None else None
+    return describe_import(found) if found is not None else ""
 
 
 class _RayReports:

@@ -22,7 +22,7 @@ from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of, load_model
 from raykd.training.run_record import recorded_run_of
 from raykd.training.state import validation_of
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher
 
 
@@ -67,4 +67,4 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
         return None
     if identity_of([file_sha256(teacher.best) for teacher in beside]) != taught_by:
         return None
-    return teacher_from(beside, compute.device)
+    return load_live_teacher(beside, compute.device)

@@ -22,7 +22,7 @@ from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.teacher.load import teacher_of
+from raykd.training.teacher.load import load_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.usage import record_usage
 
@@ -71,7 +71,7 @@ def train_one(
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the file system of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
-        teacher = teacher_of(run, source_at_start, cache, store, dataset, device)
+        teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
 
         def on_epoch(report: EpochReport) -> None:

@@ -78,14 +78,14 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
     def make(folder: Path) -> Sequence[str | Path]:
         from raykd.store.run_store import RunStore
         from raykd.training.teacher.cache import LogitCache
-        from raykd.training.teacher.choose import key_of, weights_of
+        from raykd.training.teacher.choose import cache_key, teacher_identity
 
         store = RunStore(finished.copy_to(folder))
         plan = finished.plan_of(folder, ("teacher", "distilled"), seeds=(0, 1, 2), teacher_source="cache")
         store.write_plan(plan)
         run = plan.runs[-1]
-        teacher = weights_of([store.folder(teacher) for teacher in run.teachers])
-        key = key_of(run.data, run.recipe.precision, finished.dataset(), teacher)
+        teacher = teacher_identity([store.folder(teacher) for teacher in run.teachers])
+        key = cache_key(run.data, run.recipe.precision, finished.dataset(), teacher)
         damage(LogitCache(store.logit_caches, key).folder / "cache.json")
         return [*_words("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=cache"]
 

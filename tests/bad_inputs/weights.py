@@ -359,7 +359,7 @@ CASES = [
     BadInput(
         "a header of a wider model",
         with_header(fitting, lambda: header(model=to_dict(ResNet(width=16)))),
-        ("width = 16, and teacher.model has 8; --set teacher.model.width=16",),
+        ("width = 16, not 8; use --set teacher.model.width=16",),
     ),
     BadInput(
         "a header that is no JSON",

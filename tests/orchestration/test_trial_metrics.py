@@ -58,7 +58,7 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
 
     monkeypatch.setattr(trial_loop, "latency_ms", latency_ms)
     monkeypatch.setattr(trial_loop, "export", lambda *_: None)
-    monkeypatch.setattr("raykd.training.train_one.teacher_of", lambda run, *_: teacher_of(run))
+    monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     monkeypatch.setattr(nested_trial, "_trainer", lambda *_: Trainer())
     last = nested_trial.train_by_workers(config, shared, lambda: False)
     assert measured == [("cpu", channels_last)], "once, by the worker"

@@ -21,9 +21,10 @@ from raykd.training.group import Group
 from raykd.training.networks import Networks
 from raykd.training.state import make_train_state
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import decide
+from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.fill import Filler
-from raykd.training.teacher.sources import LiveTeacher, Teacher, read_cache
+from raykd.training.teacher.load import load_cached_teacher
+from raykd.training.teacher.sources import LiveTeacher, Teacher
 
 SEEN: list[tuple[Outputs, Outputs, Targets]] = []
 
@@ -98,11 +99,11 @@ def from_cache(run: Run, caches: Path) -> Teacher:
     live = teacher_of(run)
     assert isinstance(live, LiveTeacher)
     plan = make_plan(experiment(method=run.method, teacher_source="cache"), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), caches, [RunFolder(caches)])
+    found = choose_teacher(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
     Filler(found.cache, digits(), cache, live.model, choose_compute(CPU, "fp32")).fill(0)
-    return read_cache(run, digits(), cache, CPU)
+    return load_cached_teacher(run, digits(), cache, CPU)
 
 
 def shapes(outputs: Outputs) -> list[tuple[int, ...]]:

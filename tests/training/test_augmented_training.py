@@ -20,7 +20,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.state import TrainState, make_train_state
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import CachedTeacher, Teacher
 
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=3, mixup=0.8, cutmix=1.0)
@@ -118,7 +118,7 @@ def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> 
     teacher, distilled = run_of("teacher", **changes), run_of("distilled", **changes)
     taught = train(teacher, RunFolder(tmp_path / "teacher"))
     assert taught[-1].best_val_top1 > 90
-    live = teacher_from([RunFolder(tmp_path / "teacher")], CPU)
+    live = load_live_teacher([RunFolder(tmp_path / "teacher")], CPU)
     reports = train(distilled, RunFolder(tmp_path / "student"), live)
     assert reports[-1].terms["loss"] == reports[-1].terms["kd"] < reports[0].terms["kd"] / 4
     assert reports[-1].best_val_top1 > 88

@@ -15,9 +15,10 @@ from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import decide
+from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.fill import Filler
-from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, read_cache
+from raykd.training.teacher.load import load_cached_teacher
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 
 EPOCHS = 12
 VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=AdamW(lr=3e-3), epochs=EPOCHS)
@@ -29,11 +30,11 @@ def cached(run: Run, caches: Path) -> CachedTeacher:
     assert isinstance(teacher, LiveTeacher)
     made = experiment(student=run.recipe, method=run.method, teacher_source="cache")
     plan = make_plan(made, digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), caches, [RunFolder(caches)])
+    found = choose_teacher(plan, digits(), (), caches, [RunFolder(caches)])
     assert found is not None and found.cache is not None
     cache = LogitCache(caches, found.cache.key(digits(), ""))
     Filler(found.cache, digits(), cache, teacher.model, choose_compute(CPU, run.recipe.precision)).fill(0)
-    return read_cache(run, digits(), cache, CPU)
+    return load_cached_teacher(run, digits(), cache, CPU)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import PlannedCache, decide
+from raykd.training.teacher.choose import PlannedCache, choose_teacher
 from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler, _Batch
-from raykd.training.teacher.sources import LiveTeacher, read_cache
+from raykd.training.teacher.load import load_cached_teacher
+from raykd.training.teacher.sources import LiveTeacher
 
 SHA = "5a" * 32
 NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
@@ -65,8 +66,8 @@ class Counting(ImageModel):
 def filling(tmp_path: Path) -> Filling:
     """Of all views, in 3 parts."""
     plan = make_plan(experiment(student=recipe(epochs=100)), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
-    assert found is not None and found.cache is not None and found.cache.whole
+    found = choose_teacher(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
+    assert found is not None and found.cache is not None and found.cache.holds_all_views
     wanted = replace(found.cache, num_parts=3)
     return Filling(wanted, LogitCache(tmp_path, wanted.key(digits(), SHA)), Counting())
 
@@ -99,12 +100,12 @@ def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, t
 def test_partial_cache_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
     run = run_of("distilled", student=recipe(epochs=4))
     plan = make_plan(experiment(student=recipe(epochs=4), teacher_source="cache"), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
-    assert found is not None and found.cache is not None and not found.cache.whole
+    found = choose_teacher(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
+    assert found is not None and found.cache is not None and not found.cache.holds_all_views
     cache = LogitCache(tmp_path, found.cache.key(digits(), SHA))
     passes = Filler(found.cache, digits(), cache, Counting(), choose_compute(CPU, "fp32")).fill(0)
     assert passes == cache.filled().sum() < 4 * 200
-    assert read_cache(run, digits(), cache, CPU).identity == SHA
+    assert load_cached_teacher(run, digits(), cache, CPU).identity == SHA
 
 
 def test_second_fill_asks_the_teacher_nothing(filling: Filling) -> None:
@@ -122,7 +123,7 @@ def test_what_was_computed_before_a_stop_is_kept(filling: Filling) -> None:
         asked += 1
         return asked > 3
 
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="rerun the same command to resume"):
         filling.filler.fill(1, should_stop=should_stop)
     kept = filling.cache.filled().sum()
     assert kept == filling.teacher.seen and 0 < kept < 67 * NUM_VIEWS
@@ -155,7 +156,7 @@ def test_cache_with_holes_is_refused_with_their_number(filling: Filling) -> None
         filling.filler.fill(part)
     run = run_of("distilled", student=recipe(epochs=100))
     with pytest.raises(RunFailed, match=r"lacks 1200 of the 3\d\d\d views .*; rerun the same command to fill them"):
-        read_cache(run, digits(), filling.cache, CPU)
+        load_cached_teacher(run, digits(), filling.cache, CPU)
 
 
 def test_batches_are_no_larger_than_they_may_be(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +255,12 @@ def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling
     raw[index * NUM_VIEWS * 20 + 7] ^= 1
     path.write_bytes(raw)
     with pytest.raises(RunFailed, match=r"logit cache '.*' is damaged: 1 images do not .*; rerun the same command"):
-        read_cache(run, digits(), filling.cache, CPU)
+        load_cached_teacher(run, digits(), filling.cache, CPU)
     assert sum(filling.filler.fill(part) for part in range(3)) == NUM_VIEWS == filling.teacher.seen - seen
-    assert torch.equal(filling.cache.rows(), rows) and read_cache(run, digits(), filling.cache, CPU).identity == SHA
+    assert (
+        torch.equal(filling.cache.rows(), rows)
+        and load_cached_teacher(run, digits(), filling.cache, CPU).identity == SHA
+    )
 
 
 def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:

@@ -21,7 +21,7 @@ from raykd.training.evaluate import evaluate
 from raykd.training.float32_head import float32_heads, keep_head_in_float32
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of
-from raykd.training.teacher.load import teacher_from
+from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import MeanLogits
 
 BF16 = choose_compute(CPU, "bf16")
@@ -115,7 +115,7 @@ def test_an_error_inside_leaves_the_head_as_it_was() -> None:
 
 def test_teachers_that_are_live_or_fill_a_cache_have_their_heads_in_float32(run_folder: RunFolder) -> None:
     train(run_of("teacher", teacher=recipe(epochs=1)), run_folder)
-    one, two = teacher_from([run_folder], CPU).model, teacher_from([run_folder, run_folder], CPU).model
+    one, two = load_live_teacher([run_folder], CPU).model, load_live_teacher([run_folder, run_folder], CPU).model
     assert isinstance(two, MeanLogits)
     with torch.no_grad(), BF16.autocast():
         logits = one(digits().test.images).logits

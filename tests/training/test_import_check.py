@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raykd.training.teacher.import_check import LEVEL, chance_of, is_near_chance, permuted
+from raykd.training.teacher.import_check import LEVEL, chance_accuracy, find_permutation, is_near_chance
 
 
 def drawn(shares: Tensor, num_images: int, seed: int, label_shares: Tensor | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def test_a_constant_prediction_is_chance_whichever_class_it_is() -> None:
         confusion = torch.zeros(2, 2, dtype=torch.int64)
         confusion[:, predicted] = labels
         assert is_near_chance(confusion)
-        assert chance_of(confusion) == pytest.approx(labels[predicted].item() / 1000)
+        assert chance_accuracy(confusion) == pytest.approx(labels[predicted].item() / 1000)
 
 
 def test_a_teacher_that_finds_a_rare_class_is_above_chance() -> None:
@@ -51,14 +51,14 @@ def test_a_weak_teacher_is_above_chance_and_not_permuted(classes: int, accuracy:
     for seed in range(30):
         confusion = drawn(correct_at(accuracy, classes), 2000, seed)
         assert not is_near_chance(confusion)
-        assert permuted(confusion) == {}
+        assert find_permutation(confusion) == {}
 
 
 def test_a_teacher_that_confuses_neighbours_is_not_permuted() -> None:
     """Each class is predicted as the next one nearly as often as itself, and one frequent class as a rare one."""
     shares = 0.45 * torch.eye(20) + 0.40 * torch.eye(20).roll(1, 1) + 0.15 / 20
-    assert all(permuted(drawn(shares, 3000, seed)) == {} for seed in range(30))
-    assert permuted(torch.tensor([[400, 600], [0, 10]])) == {}
+    assert all(find_permutation(drawn(shares, 3000, seed)) == {} for seed in range(30))
+    assert find_permutation(torch.tensor([[400, 600], [0, 10]])) == {}
 
 
 @pytest.mark.parametrize("moved", [{0: 1, 1: 0}, {0: 3, 3: 7, 7: 0}, {index: (index + 1) % 10 for index in range(10)}])
@@ -66,4 +66,4 @@ def test_a_teacher_that_confuses_neighbours_is_not_permuted() -> None:
 def test_permuted_classes_are_found_one_by_one(moved: dict[int, int], accuracy: float) -> None:
     order = torch.tensor([moved.get(index, index) for index in range(10)])
     shares = torch.zeros(10, 10).index_copy_(1, order, correct_at(accuracy, 10))
-    assert permuted(drawn(shares, 1000, 0)) == moved
+    assert find_permutation(drawn(shares, 1000, 0)) == moved

@@ -28,7 +28,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of, load_model, read_header, save_with_header
-from raykd.training.teacher.imported import findings, header_cautions, load_imported, require_fit
+from raykd.training.teacher.imported import header_cautions, load_imported, read_import_check, require_import_fits
 
 
 def teacher(experiment: Experiment, dataset: Dataset | None = None) -> Run:
@@ -66,7 +66,7 @@ def refused(file: Path, folder: Path, **changes: Any) -> str:
     found = RunFolder(folder)
     assert found.status() == "failed" and not found.best.exists()
     with pytest.raises(ConfigError) as again:
-        require_fit(run, found)
+        require_import_fits(run, found)
     assert str(again.value) == message
     return message
 
@@ -74,12 +74,12 @@ def refused(file: Path, folder: Path, **changes: Any) -> str:
 def imported(experiment: Experiment, folder: Path) -> RunFolder:
     run = teacher(experiment)
     train(run, RunFolder(folder / "run"))
-    require_fit(run, RunFolder(folder / "run"))
+    require_import_fits(run, RunFolder(folder / "run"))
     return RunFolder(folder / "run")
 
 
 def test_a_good_teacher_is_accepted_with_its_accuracy(good: Path, tmp_path: Path) -> None:
-    found = findings(imported(importing(good), tmp_path))
+    found = read_import_check(imported(importing(good), tmp_path))
     assert found is not None and found.val_top1 > 90 and found.num_images == 200
     assert found.refused == "" and found.cautions == ()
 
@@ -87,7 +87,13 @@ def test_a_good_teacher_is_accepted_with_its_accuracy(good: Path, tmp_path: Path
 def test_a_teacher_trained_with_a_max_pool_is_refused(tmp_path: Path) -> None:
     message = refused(bare(pooled_state(), tmp_path), tmp_path)
     assert "not clearly above chance" in message
-    for reason in ("max-pool", "normalized otherwise", "teacher_mean", "classes are in another order", "preprocessed"):
+    for reason in (
+        "max-pool",
+        "normalized differently",
+        "teacher_mean",
+        "classes are in another order",
+        "preprocessed",
+    ):
         assert reason in message
 
 
@@ -106,7 +112,7 @@ def test_a_teacher_with_other_class_order_is_refused_even_where_most_of_it_is_ri
 
 
 def test_few_validation_images_do_not_refuse_a_good_teacher(good: Path, tmp_path: Path) -> None:
-    found = findings(imported(importing(good, data=replace(DATA, val_images=10)), tmp_path))
+    found = read_import_check(imported(importing(good, data=replace(DATA, val_images=10)), tmp_path))
     assert found is not None and found.num_images == 10 and found.refused == ""
 
 
@@ -116,7 +122,7 @@ def test_an_average_beside_weights_that_do_not_fit_is_named(tmp_path: Path) -> N
     torch.save({"state_dict": zero, "state_dict_ema": good_state()}, file)
     assert f"name them with '{file}#state_dict_ema'" in refused(file, tmp_path)
     (tmp_path / "ema").mkdir()
-    found = findings(imported(importing(f"{file}#state_dict_ema"), tmp_path / "ema"))
+    found = read_import_check(imported(importing(f"{file}#state_dict_ema"), tmp_path / "ema"))
     assert found is not None and found.val_top1 > 90
 
 
@@ -201,7 +207,7 @@ def test_names_of_classes_are_compared_but_for_their_spelling(theirs, is_refused
     changed(good, classes=theirs)
     run = teacher(importing(good), named)
     if is_refused:
-        with pytest.raises(ConfigError, match=r"give a teacher of the same classes in the same order"):
+        with pytest.raises(ConfigError, match=r"use a teacher of the same classes in the same order"):
             load_imported(run, named)
     else:
         assert load_imported(run, named).cautions == ()
@@ -222,7 +228,7 @@ def test_classes_whose_names_differ_in_punctuation_alone_are_told_apart(good: Pa
 def test_names_that_are_numbers_cannot_be_compared_and_are_cautioned_against(good: Path) -> None:
     changed(good, classes=ANIMALS)
     (caution,) = load_imported(teacher(importing(good)), digits()).cautions
-    assert "its first is 'ant', the data's is '0'" in caution
+    assert "its first is 'ant', that of the data is '0'" in caution
 
 
 @pytest.mark.parametrize(("changes", "overlap"), [({}, 0), ({"split_seed": 1}, None), ({"val_images": 400}, 200)])
@@ -231,7 +237,7 @@ def test_training_images_of_the_teacher_that_validate_now_are_counted(changes, o
     assert bool(found) is (overlap != 0)
     for caution in found:
         assert "data.val_images=200 data.split_seed=0" in caution and "of the" in caution
-        assert overlap is None or f"trained on {overlap} of the 400 images" in caution
+        assert overlap is None or f"trained on {overlap} of the 400 validation images" in caution
 
 
 def test_built_in_data_of_other_files_are_cautioned_against_since_their_order_is_not_known(good: Path) -> None:
@@ -240,7 +246,7 @@ def test_built_in_data_of_other_files_are_cautioned_against_since_their_order_is
     assert header is not None and header.trained_on is not None
     changed(good, trained_on=replace(header.trained_on, data_identity="ab" * 32))
     (caution,) = header_cautions(teacher(importing(good)), digits())
-    assert "trained on digits from other files" in caution and "is not known" in caution
+    assert "trained on digits from other files" in caution and "may have been trained on" in caution
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,7 @@ def test_findings_of_another_kind_are_a_damaged_record(field: str, value: object
     folder = imported(importing(good), tmp_path)
     folder.update(imported={**folder.record()["imported"], field: value})
     with pytest.raises(DamagedFile, match=rf"run\.json' is damaged: field 'imported\.{field}'"):
-        findings(folder)
+        read_import_check(folder)
 
 
 def test_the_split_of_the_first_training_is_passed_on_when_a_teacher_is_imported_again(good: Path, tmp_path) -> None:
@@ -258,7 +264,7 @@ def test_the_split_of_the_first_training_is_passed_on_when_a_teacher_is_imported
     first = imported(importing(good, data=other), tmp_path)
     again = teacher(importing(first.best, data=other))
     assert header_cautions(again, digits()) == header_cautions(teacher(importing(good, data=other)), digits()) != ()
-    found = findings(first)
+    found = read_import_check(first)
     assert found is not None and found.cautions == header_cautions(again, digits())
 
 
@@ -268,7 +274,7 @@ def test_equal_shapes_of_another_model_are_refused_by_the_header(tmp_path: Path)
     source = RunFolder(tmp_path / "source")
     train(teacher(replace(importing("x"), teacher_checkpoint=None, teacher=recipe(model=trained, epochs=1))), source)
     run = teacher(importing(source.best, teacher=recipe(model=ours)))
-    with pytest.raises(ConfigError, match=r"heads = 2, and teacher.model has 4; --set teacher.model.heads=2"):
+    with pytest.raises(ConfigError, match=r"heads = 2, not 4; use --set teacher.model.heads=2"):
         load_imported(run, digits())
     with pytest.raises(ConfigError, match=r"it was trained as vit1-w24-p2, and teacher.model is resnet8-w16"):
         load_imported(teacher(importing(source.best)), digits())
@@ -280,7 +286,7 @@ def test_a_teacher_no_better_than_the_classes_mean_images_is_cautioned_against(t
     """Noise on its stem leaves it clearly above chance, and below what no network needs to reach."""
     state, generator = good_state(), torch.Generator().manual_seed(0)
     state["conv1.weight"] += 1.0 * torch.randn(state["conv1.weight"].shape, generator=generator)
-    found = findings(imported(importing(bare(state, tmp_path)), tmp_path))
+    found = read_import_check(imported(importing(bare(state, tmp_path)), tmp_path))
     assert found is not None and found.val_top1 < 80
     assert "nearest class mean of raw pixels" in found.cautions[0]
 

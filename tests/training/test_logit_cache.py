@@ -16,7 +16,7 @@ from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import train_val_indices
 from raykd.store.codec import read_json, write_record
 from raykd.store.run_folder import lock_at
-from raykd.training.teacher.cache import CacheKey, LogitCache, visited
+from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 
 KEY = CacheKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)
 VIEWS = 18
@@ -141,13 +141,13 @@ def test_visited_views_are_those_that_the_loader_shows() -> None:
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             shown[batch.index, batch.view] = True
-    assert torch.equal(visited(run.data.views, rows, len(labels), {3: 4}), shown)
+    assert torch.equal(visited_views(run.data.views, rows, len(labels), {3: 4}), shown)
 
 
 def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
     views, rows = Views(2, True), torch.arange(1, 40, 3)
-    both = visited(views, rows, 40, {0: 5, 1: 7})
-    assert torch.equal(both, visited(views, rows, 40, {0: 5}) | visited(views, rows, 40, {1: 7}))
+    both = visited_views(views, rows, 40, {0: 5, 1: 7})
+    assert torch.equal(both, visited_views(views, rows, 40, {0: 5}) | visited_views(views, rows, 40, {1: 7}))
     assert not both[0].any() and both[1].any()
 
 
@@ -161,7 +161,7 @@ def test_cache_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> No
 def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.training.teacher.cache.LOCK_WAIT_S", 0.05)
     cache = LogitCache(tmp_path, KEY)
-    with lock_at(cache.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was held by another"):
+    with lock_at(cache.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was locked by another"):
         cache.write(0, some(1), all_of(1))
 
 

@@ -1,11 +1,11 @@
-"""Where distilled runs get their teacher's logits: live, step by step, or from a logit cache that is filled before.
+"""Choose between a live teacher and a logit cache by the number of teacher passes per image.
 
-    live       sum of the runs' epochs                        passes of the teacher for each image
-    logit cache      V (1 - (1 - 1/V)^E), at most V                 E: epochs with views of their own, by seed
+    live         sum of the runs' epochs
+    logit cache  V (1 - (1 - 1/V)^E), at most V     V: views of an image, E: epochs of distinct (seed, epoch) pairs
 
-Of each teacher, where several teach by their mean. Runs of one seed see the same views, whatever their temperature,
-alpha or method, and there are V in all: 3 seeds of 200 epochs are 600 passes live, and 158 of the 162 views of padding
-4 and flip.
+With several teachers, this is the count for each. Runs of one seed see the same views, whatever their temperature,
+alpha or method. Example with padding 4 and flip (V = 162): 3 seeds of 200 epochs are 600 live passes, but show only
+158 distinct views.
 """
 
 import shutil
@@ -28,62 +28,64 @@ from raykd.spec.plan import Plan, Run
 from raykd.store.run_folder import RunFolder
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
-WORTH_IT = 0.9  # a logit cache that leaves more than this share of the live passes is no gain
-NEARLY_ALL = 0.95  # from this share of the views on all are filled: the rest costs little and serves every later run
-MAX_CACHE_BYTES = 2 << 30  # every process that reads it may come to hold it; a GPU does
-PASSES_PER_PART = 50_000  # a part is a job: a minute of two CPU cores under a ResNet-18
-# 2.5 million passes, about 20 s of an H100 under a ResNet-18: a GPU takes 0.4 s for a CPU's part, and gives its memory
-# back after each job. A kill costs no more for it, since a part is written in pieces.
+WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is not worth filling
+NEARLY_ALL = 0.95  # from this share of the views on, all are filled: the rest costs little and serves later runs
+MAX_CACHE_BYTES = 2 << 30  # each process that reads the cache may hold all of it in memory; a GPU always does
+PASSES_PER_PART = 50_000  # one job fills one part: a minute of two CPU cores with a ResNet-18
+# 2.5 million passes, about 20 s of an H100 with a ResNet-18. A GPU needs only 0.4 s for a CPU's part, and releases its
+# memory after each job. An interruption does not lose more, since a part is written in pieces.
 PARTS_PER_GPU_PART = 50
 
 
 @dataclass(frozen=True)
 class PlannedCache:
-    """A logit cache that runs will read: whose logits, of which data's views, for {seed: epochs}, or of all views.
+    """A logit cache that runs will read, and what has to be filled for them.
 
-    teachers: of several, the mean. precision: the student recipe's, in which its teacher computes too. num_parts: jobs
-    that fill it. embedding_width: of the teacher's embedding where the runs ask for it, else 0. least: what a run
-    has to need to read it, where it is kept for some alone.
+    teachers: with several, the cache holds the mean of their logits. precision: of the student recipe; the teacher
+    computes in the same. epochs: ((seed, epochs), ...) whose views are filled, unless `holds_all_views`. num_parts:
+    number of jobs that fill it. embedding_width: 0 for a cache of logits alone. min_needs: a run reads the cache only
+    if its method needs at least these outputs.
     """
 
     teachers: tuple[Run, ...]
     data: Data
     precision: str
     epochs: tuple[tuple[int, int], ...]
-    whole: bool
+    holds_all_views: bool
     num_parts: int
     embedding_width: int = 0
-    least: frozenset[Need] = frozenset()
+    min_needs: frozenset[Need] = frozenset()
 
     def serves(self, run: Run) -> bool:
-        """Whether its rows hold all that the method of `run` needs, and are there for it."""
+        """Return whether `run` reads this cache: it holds everything the run's method needs."""
         held = {"logits", "embedding"} if self.embedding_width else {"logits"}
-        return self.least <= run.method.needs <= held
+        return self.min_needs <= run.method.needs <= held
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> CacheKey:
-        """Its key, once the teachers' weights are there."""
-        return key_of(self.data, self.precision, dataset, teacher_sha256, self.embedding_width)
+        """Return the key of the cache for a trained teacher, see `teacher_identity`."""
+        return cache_key(self.data, self.precision, dataset, teacher_sha256, self.embedding_width)
 
 
 @dataclass(frozen=True)
 class TeacherChoice:
-    """What was decided for the distilled runs of one plan, and why, in a sentence. cache: None for a live teacher.
+    """The teacher source of a plan's distilled runs, and the reason in one line.
 
-    kept: of a comparison, the logit cache with embeddings that a run is half done under: for methods that need them.
+    cache: None for a live teacher. embedding_cache: a second cache of a comparison, with embeddings, for partly
+    trained runs that started with one.
     """
 
     cache: PlannedCache | None
     reason: str
-    kept: PlannedCache | None = None
+    embedding_cache: PlannedCache | None = None
 
     @property
     def caches(self) -> tuple[PlannedCache, ...]:
-        """Of those that hold all that a run needs it reads the first."""
-        return tuple(cache for cache in (self.cache, self.kept) if cache is not None)
+        """Caches in order of preference. A run reads the first one that has everything its method needs."""
+        return tuple(cache for cache in (self.cache, self.embedding_cache) if cache is not None)
 
 
-def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> CacheKey:
-    """The key of the logit cache that holds a teacher's logits for `data`, and its embedding where that has a width."""
+def cache_key(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> CacheKey:
+    """Return the key of the cache that holds a teacher's outputs for the views of `data`."""
     return CacheKey(
         teacher_sha256,
         dataset.identity,
@@ -96,11 +98,11 @@ def key_of(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, em
     )
 
 
-def parts_on(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
-    """Return `cache` with the number of parts for workers of `gpus` GPUs, of which `num_slots` fill side by side.
+def split_for_slots(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
+    """Return `cache` with the number of parts that suits `num_slots` concurrent workers of `gpus` GPUs each.
 
-    cache: as `decide` returns it, in parts for CPUs. On GPUs each slot fills equally many parts, of at most
-    PARTS_PER_GPU_PART parts for CPUs. So several GPUs share even a logit cache that is one part's work.
+    `choose_teacher` plans parts for CPUs. On GPUs each slot fills equally many parts, each of at most
+    PARTS_PER_GPU_PART CPU parts, so that several GPUs share even the work of one part.
     """
     if not gpus:
         return cache
@@ -108,7 +110,7 @@ def parts_on(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
     return replace(cache, num_parts=min(cache.num_parts, parts_each * num_slots))
 
 
-def decide(
+def choose_teacher(
     plan: Plan,
     dataset: Dataset,
     trained: Collection[str],
@@ -116,104 +118,113 @@ def decide(
     teachers: Sequence[RunFolder],
     in_progress_on_cache: Collection[str] = (),
 ) -> TeacherChoice | None:
-    """How the distilled runs left of `plan` are taught, or its search's trials; None where there are none.
+    """Choose the teacher source of the plan's untrained distilled runs, or of its search's trials; None without any.
 
-    caches: the folder of all logit caches. teachers: the run folders of the plan's teachers. in_progress_on_cache:
-    names of runs that are partly trained with a cache. They keep the cache where there can be one, whatever it saves.
+    Args:
+        trained: names of runs that need no teacher any more.
+        caches: the folder of all logit caches.
+        teachers: the run folders of the plan's teachers.
+        in_progress_on_cache: names of partly trained runs that started with a cache. They keep it wherever a cache is
+            possible, even if it saves nothing.
     """
-    experiment, left = plan.experiment, _distilled_left(plan, trained)
-    begun = [run for run in left if run.name in in_progress_on_cache]
-    kept, epochs = _kept(plan, dataset, left, begun), _epochs_left(plan, trained)
+    experiment, left = plan.experiment, _untrained_distilled(plan, trained)
+    in_progress = [run for run in left if run.name in in_progress_on_cache]
+    embedding_cache = _plan_embedding_cache(plan, dataset, left, in_progress)
+    other_runs, epochs = _describe_other_runs(experiment, left, embedding_cache), _epochs_left(plan, trained)
     if not epochs:
-        return TeacherChoice(None, _rest(experiment, left, kept), kept) if kept else None
-    passes, by_seed = sum(count for _, count in epochs), _by_seed(epochs)
-    visited = num_visited(experiment.data.views.count, sum(by_seed.values()))
-    cache = _wanted(plan, dataset, by_seed, experiment.cached_needs)
-    key = cache.key(dataset, _sha256(teachers))
-    against = _impossible(experiment)
-    if not (against or any(_could_read(experiment, run) for run in begun)):
-        against = _against(key, caches, visited / passes)
-    needed = plural(passes, "teacher pass", "teacher passes")
-    asked, each = experiment.teacher_source, f" for each of {len(teachers)} teachers" if len(teachers) > 1 else ""
-    if asked == "live" or (asked == "auto" and against):
-        live = f"live, {needed} per image{each}: {against or 'teacher_source = live'}"
-        return TeacherChoice(None, f"{live}; {_rest(experiment, left, kept)}" if kept else live, kept)
-    size = _words(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
-    share, views = "all" if cache.whole else f"{visited:.0f} of", plural(experiment.data.views.count, "view")
-    saving = f"logit cache with {share} {views} per image instead of {needed}{each} ({size})"
-    return TeacherChoice(cache, "; ".join(filter(None, (saving, _rest(experiment, left, kept)))), kept)
+        return TeacherChoice(None, other_runs, embedding_cache) if embedding_cache else None
+    passes, by_seed = sum(count for _, count in epochs), _max_epochs_by_seed(epochs)
+    num_views = num_visited(experiment.data.views.count, sum(by_seed.values()))
+    cache = _plan_cache(plan, dataset, by_seed, experiment.cached_needs)
+    key = cache.key(dataset, _identity_if_trained(teachers))
+    reason = _why_impossible(experiment)
+    if not (reason or any(_reads_shared_cache(experiment, run) for run in in_progress)):
+        reason = _why_not_worth_it(key, caches, num_views / passes)
+    each = f" for each of {len(teachers)} teachers" if len(teachers) > 1 else ""
+    cost = plural(passes, "teacher pass", "teacher passes")
+    if experiment.teacher_source == "live" or (experiment.teacher_source == "auto" and reason):
+        live = f"live, {cost} per image{each}: {reason or 'teacher_source = live'}"
+        return TeacherChoice(None, f"{live}; {other_runs}" if embedding_cache else live, embedding_cache)
+    size = _format_size(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
+    share = "all" if cache.holds_all_views else f"{num_views:.0f} of"
+    views = plural(experiment.data.views.count, "view")
+    saving = f"logit cache with {share} {views} per image instead of {cost}{each} ({size})"
+    return TeacherChoice(cache, "; ".join(filter(None, (saving, other_runs))), embedding_cache)
 
 
 def num_visited(num_views: int, epochs: int) -> float:
-    """How many of an image's views some epochs show, on average: each shows one, drawn anew."""
+    """Return the expected number of distinct views per image, if each of `epochs` draws one of `num_views`."""
     return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
 
 def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
-    """(seed, epochs) of each distilled run that is to be trained; where the experiment searches, of each trial and of
-    each run that confirms one.
-    """
+    """Return (seed, epochs) of each untrained distilled run; of a search, of each trial and each confirming run."""
     experiment = plan.experiment
     search, epochs = experiment.search, experiment.most_epochs
     if search is not None:
-        candidates = search.confirm + 1 if search.confirm else 0  # and the experiment's own setting
-        confirmed = [(seed, epochs) for seed in experiment.seeds] * candidates
-        return [(search.trial_seed, epochs)] * search.num_trials + confirmed
-    return [(run.seed, run.recipe.epochs) for run in _distilled_left(plan, trained) if _could_read(experiment, run)]
+        num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default setting
+        confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
+        return [(search.trial_seed, epochs)] * search.num_trials + confirming
+    runs = _untrained_distilled(plan, trained)
+    return [(run.seed, run.recipe.epochs) for run in runs if _reads_shared_cache(experiment, run)]
 
 
-def _distilled_left(plan: Plan, trained: Collection[str]) -> list[Run]:
+def _untrained_distilled(plan: Plan, trained: Collection[str]) -> list[Run]:
     return [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
 
 
-def _could_read(experiment: Experiment, run: Run) -> bool:
-    """Of a comparison, a run by a method that needs no more than a logit cache holds."""
+def _reads_shared_cache(experiment: Experiment, run: Run) -> bool:
+    """Return whether the experiment's cache holds what the run needs. Some methods of a comparison need more."""
     return not experiment.compare or run.method.needs <= experiment.cached_needs
 
 
-def _kept(plan: Plan, dataset: Dataset, left: Sequence[Run], begun: Sequence[Run]) -> PlannedCache | None:
-    """The logit cache with embeddings that one of `begun` goes on under in a comparison, whose own holds none."""
+def _plan_embedding_cache(
+    plan: Plan, dataset: Dataset, left: Sequence[Run], in_progress: Sequence[Run]
+) -> PlannedCache | None:
+    """Plan a comparison's second cache, with embeddings, if one of the runs `in_progress` started with one."""
     experiment = plan.experiment
-    if experiment.teacher_source == "live" or all(_could_read(experiment, run) for run in begun):
+    if experiment.teacher_source == "live" or all(_reads_shared_cache(experiment, run) for run in in_progress):
         return None
-    served = [run for run in left if run.method.needs <= CACHEABLE and not _could_read(experiment, run)]
-    wanted = _wanted(plan, dataset, _by_seed([(run.seed, run.recipe.epochs) for run in served]), CACHEABLE)
-    return replace(wanted, least=frozenset({"embedding"}))
+    served = [run for run in left if run.method.needs <= CACHEABLE and not _reads_shared_cache(experiment, run)]
+    by_seed = _max_epochs_by_seed([(run.seed, run.recipe.epochs) for run in served])
+    return replace(_plan_cache(plan, dataset, by_seed, CACHEABLE), min_needs=frozenset({"embedding"}))
 
 
-def _rest(experiment: Experiment, left: Sequence[Run], kept: PlannedCache | None) -> str:
-    """Of a comparison, how runs are taught for which a logit cache is not enough; '' where there are none."""
-    others = [run for run in left if not _could_read(experiment, run)]
-    with_embeddings = sum(kept.serves(run) for run in others) if kept else 0
-    live = len(others) - with_embeddings
-    some = f"logit cache with embeddings for {plural(with_embeddings, 'run')}, because one of them started with it"
-    rest = f"live for {plural(live, 'run')} whose methods need more"
-    return "; ".join(([some] if with_embeddings else []) + ([rest] if live else []))
+def _describe_other_runs(experiment: Experiment, left: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
+    """Describe the teacher source of a comparison's runs that need more than logits; '' without such runs."""
+    others = [run for run in left if not _reads_shared_cache(experiment, run)]
+    num_cached = sum(embedding_cache.serves(run) for run in others) if embedding_cache else 0
+    num_live = len(others) - num_cached
+    cached = f"logit cache with embeddings for {plural(num_cached, 'run')}, because one of them started with it"
+    live = f"live for {plural(num_live, 'run')} whose methods need more"
+    return "; ".join(([cached] if num_cached else []) + ([live] if num_live else []))
 
 
-def _by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """The most epochs of each seed."""
+def _max_epochs_by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
     return {seed: count for count, seed in sorted((count, seed) for seed, count in epochs)}
 
 
-def _wanted(plan: Plan, dataset: Dataset, by_seed: dict[int, int], held: frozenset[Need]) -> PlannedCache:
+def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: frozenset[Need]) -> PlannedCache:
+    """Plan the cache of what runs `needs`, for the views of {seed: epochs}."""
     experiment = plan.experiment
     views = experiment.data.views
-    visited = num_visited(views.count, sum(by_seed.values()))
-    whole = visited >= NEARLY_ALL * views.count
-    kept = len(dataset.train.labels) - experiment.data.val_images
-    asked = (experiment.data.student_images, experiment.data.train_images, kept)
-    num_images = min(number for number in asked if number is not None)
+    num_views = num_visited(views.count, sum(by_seed.values()))
+    holds_all_views = num_views >= NEARLY_ALL * views.count
+    num_train = len(dataset.train.labels) - experiment.data.val_images
+    limits = (experiment.data.student_images, experiment.data.train_images, num_train)
+    num_images = min(limit for limit in limits if limit is not None)
     teachers = tuple(run for run in plan.runs if run.stage == "teacher")
-    passes = len(teachers) * num_images * (views.count if whole else visited)
+    passes = len(teachers) * num_images * (views.count if holds_all_views else num_views)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
-    epochs = () if whole else tuple(sorted(by_seed.items()))
-    width = _embedding_width(teachers[0], dataset) if "embedding" in held else 0
-    return PlannedCache(teachers, experiment.data, experiment.student.precision, epochs, whole, num_parts, width)
+    epochs = () if holds_all_views else tuple(sorted(by_seed.items()))
+    width = _embedding_width(teachers[0], dataset) if "embedding" in needs else 0
+    return PlannedCache(
+        teachers, experiment.data, experiment.student.precision, epochs, holds_all_views, num_parts, width
+    )
 
 
 def _embedding_width(teacher: Run, dataset: Dataset) -> int:
-    """Channels of its embedding, seen on a black image: it need not be trained yet."""
+    """Return the embedding's number of channels, found with a black image: the teacher may still be untrained."""
     size = dataset.image_size
     model = models.build(teacher.model, ImageSpec(dataset.num_classes, size, dataset.mean, dataset.std), seed=0).eval()
     with torch.no_grad():
@@ -222,31 +233,31 @@ def _embedding_width(teacher: Run, dataset: Dataset) -> int:
     return outputs.embedding.shape[1]
 
 
-def _impossible(experiment: Experiment) -> str:
-    """Why no logit cache can teach its runs, or ''."""
+def _why_impossible(experiment: Experiment) -> str:
+    """Return why no logit cache can serve the experiment's runs, or ''."""
     if (more := experiment.needs - CACHEABLE) and not experiment.compare:
-        needed = ", ".join(sorted(more))
-        return f"the method needs the teacher's {needed}, and a logit cache holds only logits and embeddings"
+        needs = ", ".join(sorted(more))
+        return f"the method needs the teacher's {needs}, and a logit cache holds only logits and embeddings"
     if experiment.augmented:
         return f"a logit cache holds plain views, and students train with {', '.join(experiment.augmented)}"
     return ""
 
 
-def _against(key: CacheKey, caches: Path, share: float) -> str:
-    """What speaks against a logit cache that could be, or ''."""
+def _why_not_worth_it(key: CacheKey, caches: Path, share: float) -> str:
+    """Return why a cache that needs `share` of the live passes is not worth its size or time, or ''."""
     if key.teacher_sha256 and LogitCache.exists(caches, key):
         return ""
     cache = "a logit cache with embeddings" if key.embedding_width else "a logit cache"
     if key.size_bytes > MAX_CACHE_BYTES:
-        return f"{cache} would need {_words(key.size_bytes)}"
+        return f"{cache} would need {_format_size(key.size_bytes)}"
     if key.size_bytes > _free_bytes(caches):
-        return f"{cache} of {_words(key.size_bytes)} does not fit on the disk of the results"
+        return f"{cache} of {_format_size(key.size_bytes)} does not fit on the disk of the results"
     if share > WORTH_IT:
         return f"{cache} would still need {share:.0%} of them"
     return ""
 
 
-def _words(size_bytes: int) -> str:
+def _format_size(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:,.0f} MiB" if size_bytes >= 2**20 else f"{size_bytes / 2**10:,.0f} KiB"
 
 
@@ -256,14 +267,13 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def weights_of(teachers: Sequence[RunFolder]) -> str:
-    """Return the SHA-256 of the weights of teachers that are trained, hex; of several a digest of theirs.
+def teacher_identity(teachers: Sequence[RunFolder]) -> str:
+    """Return the SHA-256 of the trained teachers' weights, in hex; with several, a digest of all.
 
-    Raises DamagedFile where the weights are not those that the teacher's run left.
+    Raises DamagedFile if weights are not those that the teacher's run saved.
     """
     return identity_of([teacher.weights_sha256() for teacher in teachers])
 
 
-def _sha256(teachers: Sequence[RunFolder]) -> str:
-    """Of the teachers' weights; '' before all are trained."""
-    return weights_of(teachers) if all(teacher.status() == "done" for teacher in teachers) else ""
+def _identity_if_trained(teachers: Sequence[RunFolder]) -> str:
+    return teacher_identity(teachers) if all(teacher.status() == "done" for teacher in teachers) else ""

@@ -1,7 +1,7 @@
-"""Fills a teacher's logit cache: large batches of views, no gradients, a piece at a time on disk.
+"""Fill a logit cache: run the teacher on large batches of views, and write a piece of the cache at a time.
 
-missing = visited & ~filled         so a start after a kill resumes there; images that were damaged are filled again
-piece   = neighbouring images whose missing views take about PIECE_S
+missing = visited & ~filled         so filling resumes after an interruption, and repairs damaged images
+piece   = neighboring images whose missing views take about PIECE_S
 """
 
 import time
@@ -19,59 +19,60 @@ from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
 from raykd.training.compute import Compute, configure_process
 from raykd.training.fitting_batch import largest_that_fits
-from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited
+from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache
 
-PIECE_S = 10.0  # the work that a kill can cost
-PIECE_BYTES = 64 << 20  # of the logit cache that are written at a time, holes included
-BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views at a time; more gains nothing on 2 cores
-# Whether a batch is padded to the full size. For each batch size cuDNN searches for its fastest kernels anew, which
-# takes seconds, and pieces end in any size. A CPU would compute the padding.
+PIECE_S = 10.0  # the most work that an interruption loses
+PIECE_BYTES = 64 << 20  # the largest piece written at a time, holes included
+BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
+# Whether to pad a batch to the full size. cuDNN takes seconds to find the fastest kernels for each new batch size, and
+# the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
-IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches whose rows are not yet read
+IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
 
 
 class Filler:
-    """A teacher on its device, with the images that it is to see: fills any part of one logit cache."""
+    """Fills any part of one logit cache with a teacher on a device."""
 
     def __init__(
-        self, wanted: PlannedCache, dataset: Dataset, cache: LogitCache, teacher: nn.Module, compute: Compute
+        self, planned: PlannedCache, dataset: Dataset, cache: LogitCache, teacher: nn.Module, compute: Compute
     ) -> None:
-        """teacher: uint8 views [B, 3, H, W] -> Outputs; an ImageModel, or MeanLogits."""
+        """teacher: maps uint8 views [B, 3, H, W] to Outputs; an ImageModel or MeanLogits."""
         configure_process(compute.device)
         self._cache, self._teacher, self._compute = cache, teacher.eval(), compute
         self._batch_size = BATCH_SIZE[compute.device.type]
-        rows, _ = train_val_indices(wanted.data, dataset.train.labels)
-        self._parts = rows.tensor_split(wanted.num_parts)
-        self._visited = asked_of(wanted, dataset)
-        self._renderer = ViewRenderer(dataset.train.images, wanted.data.views, compute.device)
+        indices, _ = train_val_indices(planned.data, dataset.train.labels)
+        self._parts = indices.tensor_split(planned.num_parts)
+        self._visited = views_to_fill(planned, dataset)
+        self._renderer = ViewRenderer(dataset.train.images, planned.data.views, compute.device)
 
     def fill(
         self, part: int, rank: int = 0, world_size: int = 1, should_stop: Callable[[], bool] = lambda: False
     ) -> int:
-        """Fill what is missing of part number `part`, or of one worker's share of it; returns the images passed.
+        """Fill the missing views of part number `part`, or of one worker's share of it; return how many were filled.
 
-        Raises Interrupted when `should_stop` says so, once what was computed is kept; RunFailed for logits that
-        float16 cannot hold, and where the device has no memory for a single view.
+        Raises Interrupted after `should_stop` returns true, once the computed rows are written; RunFailed for logits
+        that float16 cannot hold, and if a single view does not fit in the device's memory.
         """
-        rows = self._parts[part].tensor_split(world_size)[rank]
-        if not len(rows):
+        indices = self._parts[part].tensor_split(world_size)[rank]
+        if not len(indices):
             return 0
-        first, end = int(rows[0]), int(rows[-1]) + 1
+        first, end = int(indices[0]), int(indices[-1]) + 1
         missing = self._visited[first:end] & ~self._cache.filled(first, end)
-        most = max(1, PIECE_BYTES * len(missing) // max(1, missing.numel() * self._cache.key.row_width * ITEM_BYTES))
-        ends = missing.sum(1).cumsum(0)  # [n], of missing views up to each image
-        began, done, start, size = time.monotonic(), 0, 0, self._batch_size
+        missing_bytes = missing.numel() * self._cache.key.row_width * ITEM_BYTES
+        max_images = max(1, PIECE_BYTES * len(missing) // max(1, missing_bytes))
+        ends = missing.sum(1).cumsum(0)  # [n], number of missing views up to each image
+        started, done, start, size = time.monotonic(), 0, 0, self._batch_size
         while done < int(ends[-1]):
-            stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + most, len(ends))
+            stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + max_images, len(ends))
             done += self._piece(first + start, missing[start:stop], should_stop)
-            start, size = stop, max(self._batch_size, int(done / (time.monotonic() - began) * PIECE_S))
+            start, size = stop, max(self._batch_size, int(done / (time.monotonic() - started) * PIECE_S))
         return done
 
     def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
-        """Fill the views `missing`, bool [n, V], of the images from `first` on; return how many were filled.
+        """Fill the views `missing`, bool [n, V], of images from `first` on, and return how many were filled.
 
-        Up to IN_FLIGHT batches are computed before the oldest one is read, so that a GPU does not wait for the CPU.
+        Up to IN_FLIGHT batches are launched before the oldest one is read, so that a GPU does not wait for the CPU.
         """
         rows = torch.zeros((*missing.shape, self._cache.key.row_width), dtype=torch.float16)
         filled, stopped = torch.zeros_like(missing), False
@@ -94,13 +95,13 @@ class Filler:
             read_oldest()
         self._cache.write(first, rows, filled)
         if stopped:
-            raise Interrupted("stopped while the teacher's logit cache is filled; the same command goes on")
+            raise Interrupted("stopped while the logit cache was filled; rerun the same command to resume")
         return int(filled.sum())
 
     def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
-        """Start the teacher on the first `size` of `entries`, int64 [n, 2], each (image - first, view)."""
+        """Run the teacher on the first `size` of `entries`, int64 [n, 2] of (image - first, view)."""
         device, entries = self._compute.device, entries[:size]
-        shown = _padded(entries, size) if FIXED_SHAPE[device.type] else entries
+        shown = _pad(entries, size) if FIXED_SHAPE[device.type] else entries
         if device.type == "cuda":
             shown = shown.pin_memory()
         image, view = shown.to(device, non_blocking=True).unbind(1)
@@ -108,7 +109,7 @@ class Filler:
 
     @torch.no_grad()
     def _predict(self, index: Tensor, view: Tensor) -> Tensor:
-        """Return the cache's rows, float16 [B, C + D], on the device."""
+        """Return the cache rows, float16 [B, C + D], on the device."""
         with self._compute.autocast():
             outputs: Outputs = self._teacher(self._renderer.render(index, view))
         parts = [outputs.logits]
@@ -119,9 +120,9 @@ class Filler:
 
 
 class _Batch:
-    """Rows that the teacher computes for `entries`, int64 [B, 2], on their way to the CPU.
+    """Rows of `entries`, int64 [B, 2], on their way to the CPU.
 
-    From a GPU they are copied to pinned memory while the next batch is computed.
+    A GPU copies them to pinned memory while the next batch is computed.
     """
 
     def __init__(self, entries: Tensor, rows: Tensor) -> None:
@@ -134,21 +135,21 @@ class _Batch:
             self._copied.record(torch.cuda.current_stream(rows.device))
 
     def read(self) -> Tensor:
-        """Wait for the rows, and return them: float16 [B, C + D], on the CPU."""
+        """Wait for the rows and return them, float16 [B, C + D] on the CPU."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._rows
 
 
-def _padded(entries: Tensor, size: int) -> Tensor:
-    """Return `entries`, [B, 2] with 0 < B <= size, repeated from the first one on to [size, 2]."""
+def _pad(entries: Tensor, size: int) -> Tensor:
+    """Repeat `entries`, [B, 2] with 0 < B <= size, cyclically to [size, 2]."""
     return entries[torch.arange(size) % len(entries)]
 
 
-def asked_of(wanted: PlannedCache, dataset: Dataset) -> Tensor:
-    """bool [N, V]: the views that `wanted` is to hold."""
-    rows, _ = train_val_indices(wanted.data, dataset.train.labels)
-    asked = visited(wanted.data.views, rows, len(dataset.train.labels), dict(wanted.epochs))
-    if wanted.whole:
-        asked[rows] = True
-    return asked
+def views_to_fill(planned: PlannedCache, dataset: Dataset) -> Tensor:
+    """Return the views that `planned` has to hold, bool [N, V]."""
+    indices, _ = train_val_indices(planned.data, dataset.train.labels)
+    views = visited_views(planned.data.views, indices, len(dataset.train.labels), dict(planned.epochs))
+    if planned.holds_all_views:
+        views[indices] = True
+    return views

@@ -1,8 +1,8 @@
-"""A teacher whose weights were trained elsewhere: read, compared with the data, evaluated, saved like any other run.
+"""Import a teacher that was trained elsewhere: read its weights, check that they fit the data, save them as a run.
 
-A file that raykd wrote says which model, classes, normalization and training images its weights are of: what cannot fit
-is refused before anything starts, and the network gets the normalization that it was trained with. Any other file says
-none of this, so `import_check` judges by what the network predicts.
+A file that raykd wrote records the model, classes, normalization and training images. Weights that cannot fit are
+refused before anything starts, and the network gets the normalization that it was trained with. Other files record
+none of this, so `import_check` decides by the network's predictions.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
 from raykd.training.run_record import finish
-from raykd.training.teacher.import_check import Findings, check
+from raykd.training.teacher.import_check import ImportCheck, check_import
 
-_NO_EFFECT = ("kind", "weights", "dropout")  # fields of a model that change nothing once the weights are there
+_NO_EFFECT = ("kind", "weights", "dropout")  # model fields without effect once the weights are loaded
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The network with its weights on the CPU, the header it is saved under, and what weakens it, one sentence each."""
+    """An imported network with its weights on the CPU, the header to save it with, and cautions, one sentence each."""
 
     model: ImageModel
     header: Header
@@ -38,104 +38,110 @@ class Imported:
 
 
 def load_imported(run: Run, dataset: Dataset) -> Imported:
-    """Read the file that `run` names. Raises ConfigError when its weights, its model or its classes do not fit."""
+    """Load the weights file of `run`. Raises ConfigError if its weights, model or classes do not fit."""
     assert run.imported is not None
     path = Path(run.imported.path)
-    theirs = read_header(path)
-    if theirs is not None:
-        _require_same_model(path, theirs.model, run.model)
-        _require_same_classes(path, theirs.classes, dataset)
-    own = header_of(replace(run, recipe=replace(run.recipe, model=_without_weights(run.model))), dataset)
-    header = replace(own, images=_images(run, dataset, theirs), trained_on=theirs.trained_on if theirs else None)
+    file_header = read_header(path)
+    if file_header is not None:
+        _require_same_model(path, file_header.model, run.model)
+        _require_same_classes(path, file_header.classes, dataset)
+    header = header_of(replace(run, recipe=replace(run.recipe, model=_without_weights(run.model))), dataset)
+    trained_on = file_header.trained_on if file_header else None
+    header = replace(header, images=_images(run, dataset, file_header), trained_on=trained_on)
     model = models.build(header.model, header.images, run.seed)
     note = load_weights(model.network, path, key=run.imported.key)
     return Imported(model, header, (*header_cautions(run, dataset), *([note] if note else [])))
 
 
 def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compute) -> None:
-    """Leave `run` done with the weights of the file that it names, and what was found of them in run.json.
+    """Finish `run` with the weights of its file, and record the check's result in run.json.
 
-    Raises ConfigError when they do not fit; run.json then has the reason, and the run is not evaluated again.
+    Raises ConfigError if the weights do not fit. run.json then has the reason, and the check is not repeated.
     """
     assert run.imported is not None
     if file_sha256(Path(run.imported.path)) != run.imported.sha256:
-        raise RunFailed(f"weights file '{run.imported.path}' has changed since this command began; start it again")
+        raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
     imported = load_imported(run, dataset)
-    found = check(imported.model.to(compute.device), run.data, dataset, compute)
-    found = replace(found, cautions=(*imported.cautions, *found.cautions))
-    folder.update(imported=asdict(found), best={"epoch": None, "val_top1": found.val_top1})
-    require_fit(run, folder)
+    result = check_import(imported.model.to(compute.device), run.data, dataset, compute)
+    result = replace(result, cautions=(*imported.cautions, *result.cautions))
+    folder.update(imported=asdict(result), best={"epoch": None, "val_top1": result.val_top1})
+    require_import_fits(run, folder)
     state = imported.model.network.state_dict()
     finish(run, folder, dataset, imported.model, state, 0.0, folder.record()["best"], imported.header)
 
 
-def findings(folder: RunFolder) -> Findings | None:
-    """Return what was found of the imported teacher in `folder`; None before it was evaluated. Raises DamagedFile."""
+def read_import_check(folder: RunFolder) -> ImportCheck | None:
+    """Return the check's result for the teacher in `folder`, None before it was checked. Raises DamagedFile."""
     record = folder.fields()
     if record.values.get("imported") is None:
         return None
-    found = record.part("imported")
-    top1, num_images = found.number("val_top1", low=0, high=100), found.count("num_images")
-    return Findings(top1, num_images, found.text("refused"), tuple(found.texts("cautions")))
+    fields = record.part("imported")
+    top1, num_images = fields.number("val_top1", low=0, high=100), fields.count("num_images")
+    return ImportCheck(top1, num_images, fields.text("refused"), tuple(fields.texts("cautions")))
 
 
-def require_fit(run: Run, folder: RunFolder) -> None:
-    """Raise ConfigError where the imported teacher `run` was evaluated and does not fit."""
-    found = findings(folder) if run.imported is not None else None
-    if run.imported is not None and found is not None and found.refused:
-        notes = "; ".join(("", *found.cautions))
-        raise ConfigError(f"teacher_checkpoint = {run.imported.path}: {found.refused}{notes}")
+def require_import_fits(run: Run, folder: RunFolder) -> None:
+    """Raise ConfigError if `run` is an imported teacher that was checked and does not fit."""
+    result = read_import_check(folder) if run.imported is not None else None
+    if run.imported is not None and result is not None and result.refused:
+        notes = "; ".join(("", *result.cautions))
+        raise ConfigError(f"teacher_checkpoint = {run.imported.path}: {result.refused}{notes}")
 
 
 def header_cautions(run: Run, dataset: Dataset) -> tuple[str, ...]:
-    """What the file's header says against the imported teacher `run`; () for a file without one."""
+    """Return what the header of the teacher's file warns of; () for a file without a header."""
     assert run.imported is not None
     header = read_header(Path(run.imported.path))
     if header is None:
         return ()
-    found = [_class_names_caution(header.classes, dataset), _overlap_caution(run, dataset, header)]
+    cautions = [_class_names_caution(header.classes, dataset), _overlap_caution(run, dataset, header)]
     if header.images.size != dataset.image_size:
-        found.append(
+        cautions.append(
             f"the imported teacher was trained on images of {header.images.size} pixels, and these are "
             f"{dataset.image_size} pixels wide"
         )
-    return tuple(filter(None, found))
+    return tuple(filter(None, cautions))
 
 
 def _without_weights(model: Model) -> Model:
-    """`model` as its file's weights and header describe it: no further weights decide its normalization."""
+    """Return `model` without pretrained weights, whose normalization would replace that of the imported file."""
     return replace(model, **{"weights": ""}) if hasattr(model, "weights") else model
 
 
 def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
-    """The data's shape with the teacher's mean and std: the user's, else the file's, else those of timm's weights."""
+    """Return the data's shape with the teacher's mean and std: the user's, else the file's, else those of timm."""
     images = images_of(dataset)
     if run.normalization:
         red, green, blue, red_std, green_std, blue_std = run.normalization
         return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
     if header is not None:
-        own = header.model.input_spec(header.images)
+        spec = header.model.input_spec(header.images)
+    elif hasattr(run.model, "weights"):
+        spec = replace(run.model, **{"weights": "file"}).input_spec(images)
     else:
-        own = replace(run.model, **{"weights": "file"}).input_spec(images) if hasattr(run.model, "weights") else images
-    return replace(images, mean=own.mean, std=own.std)
+        spec = images
+    return replace(images, mean=spec.mean, std=spec.std)
 
 
-def _require_same_model(path: Path, theirs: Model, ours: Model) -> None:
-    """Equal shapes are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6."""
-    one, other = ({**to_dict(model)} for model in (theirs, ours))
-    if one["kind"] == other["kind"]:
-        names = [name for name in one if name not in _NO_EFFECT and one[name] != other.get(name)]
+def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
+    """Raise ConfigError for another architecture.
+
+    Equal shapes are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6.
+    """
+    in_file, expected = ({**to_dict(either)} for either in (file_model, model))
+    if in_file["kind"] == expected["kind"]:
+        names = [name for name in in_file if name not in _NO_EFFECT and in_file[name] != expected.get(name)]
         if not names:
             return
-        changes = [f"{name} = {_text(one[name])}, and teacher.model has {_text(other.get(name))}" for name in names]
-        settings = " ".join(f"--set teacher.model.{name}={_text(one[name])}" for name in names)
+        changes = [f"{name} = {_text(in_file[name])}, not {_text(expected.get(name))}" for name in names]
+        remedy = " ".join(f"--set teacher.model.{name}={_text(in_file[name])}" for name in names)
         raise ConfigError(
-            f"weights file '{path}' is of another architecture, width or depth: it was trained with "
-            f"{'; '.join(changes)}; {settings}"
+            f"weights file '{path}' has another architecture, width or depth than teacher.model: it was trained with "
+            f"{'; '.join(changes)}; use {remedy}"
         )
     raise ConfigError(
-        f"weights file '{path}' is of another architecture: it was trained as {theirs.label}, and teacher.model is "
-        f"{ours.label}; name the model it was trained as"
+        f"weights file '{path}' has another architecture: it was trained as {file_model.label}, and teacher.model is "
+        f"{model.label}; set teacher.model to the model that was trained"
     )
 
 
@@ -143,74 +149,75 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _require_same_classes(path: Path, theirs: Sequence[str], dataset: Dataset) -> None:
+def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Dataset) -> None:
     """Raise ConfigError for another number, other names or another order of the classes."""
-    ours = dataset.class_names
-    if len(theirs) != len(ours):
+    classes = dataset.class_names
+    if len(file_classes) != len(classes):
         raise ConfigError(
-            f"weights file '{path}' is of another number of classes: it was trained on {len(theirs)}, and "
-            f"{dataset.name} has {len(ours)}; give a teacher of the same classes"
+            f"weights file '{path}' has another number of classes: it was trained on {len(file_classes)}, and "
+            f"{dataset.name} has {len(classes)}; use a teacher of the same classes"
         )
-    plain = [[_plain(name) for name in names] for names in (theirs, ours)]
-    if any(len({*names}) < len(names) for names in plain):  # '1.0' and '10', or 'C' and 'C++', are two classes
-        plain = [[name.casefold() for name in names] for names in (theirs, ours)]
-    if plain[0] == plain[1] or _cannot_be_compared(theirs, ours):
+    simplified = [[_simplify(name) for name in names] for names in (file_classes, classes)]
+    if any(len({*names}) < len(names) for names in simplified):  # '1.0' and '10', or 'C' and 'C++', are two classes
+        simplified = [[name.casefold() for name in names] for names in (file_classes, classes)]
+    if simplified[0] == simplified[1] or _cannot_be_compared(file_classes, classes):
         return
-    at = next(index for index, pair in enumerate(zip(*plain, strict=True)) if pair[0] != pair[1])
-    what = "classes in another order" if sorted(plain[0]) == sorted(plain[1]) else "other classes"
+    at = next(index for index, pair in enumerate(zip(*simplified, strict=True)) if pair[0] != pair[1])
+    is_reordered = sorted(simplified[0]) == sorted(simplified[1])
     raise ConfigError(
-        f"weights file '{path}' was trained on {what}: its class {at} is '{theirs[at]}', and that of {dataset.name} is "
-        f"'{ours[at]}'; give a teacher of the same classes in the same order"
+        f"weights file '{path}' was trained on {'classes in another order' if is_reordered else 'other classes'}: its "
+        f"class {at} is '{file_classes[at]}', and that of {dataset.name} is '{classes[at]}'; use a teacher of the same "
+        "classes in the same order"
     )
 
 
-def _plain(name: str) -> str:
-    """Without what differs between spellings of one name: 'Traffic light' is 'traffic_light'."""
+def _simplify(name: str) -> str:
+    """Remove what differs between spellings of one name: 'Traffic light' equals 'traffic_light'."""
     return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
-def _cannot_be_compared(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether either side has numbers for names, unless both have the same numbers in another order."""
-    if sorted(theirs) == sorted(ours):
+def _cannot_be_compared(file_classes: Sequence[str], classes: Sequence[str]) -> bool:
+    """Return whether either side has numbers for names, unless both have the same numbers in another order."""
+    if sorted(file_classes) == sorted(classes):
         return False
-    return any(all(name.strip().isdecimal() for name in names) for names in (theirs, ours))
+    return any(all(name.strip().isdecimal() for name in names) for names in (file_classes, classes))
 
 
-def _class_names_caution(theirs: Sequence[str], dataset: Dataset) -> str:
-    if [*theirs] == [*dataset.class_names] or not _cannot_be_compared(theirs, dataset.class_names):
+def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
+    classes = dataset.class_names
+    if [*file_classes] == [*classes] or not _cannot_be_compared(file_classes, classes):
         return ""
     return (
-        f"whether the imported teacher has the classes of {dataset.name} in the same order cannot be read from their "
-        f"names: its first is '{theirs[0]}', the data's is '{dataset.class_names[0]}'"
+        f"class names do not show whether the imported teacher has the classes of {dataset.name} in the same order: "
+        f"its first is '{file_classes[0]}', that of the data is '{classes[0]}'"
     )
 
 
 def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
-    """How many of the images that validate now trained the teacher; '' for none and where it is not known."""
-    then = header.trained_on
-    if then is None or then.num_images != len(dataset.train.labels) or not _is_same_data(then, header, dataset):
+    """Describe how many of the validation images the teacher was trained on; '' if there are none or it is unknown."""
+    before = header.trained_on
+    if before is None or before.num_images != len(dataset.train.labels) or not _is_same_data(before, header, dataset):
         return ""
-    if then.data_identity != dataset.identity and header.images.size == dataset.image_size:
+    if before.data_identity != dataset.identity and header.images.size == dataset.image_size:
         return (
             f"the imported teacher was trained on {dataset.name} from other files, where the images may be in another "
-            "order, so whether images that validate now trained it is not known"
+            "order, so it may have been trained on images that are used for validation now"
         )
     names = ("val_images", "train_images", "student_images", "split_seed")
-    trained, _ = train_val_indices(
-        replace(run.data, **{name: getattr(then, name) for name in names}), dataset.train.labels
-    )
-    held_out = train_val_indices(run.data, dataset.train.labels)[1]
-    overlap = int(torch.isin(held_out, trained).sum())
+    data_before = replace(run.data, **{name: getattr(before, name) for name in names})
+    trained, _ = train_val_indices(data_before, dataset.train.labels)
+    val = train_val_indices(run.data, dataset.train.labels)[1]
+    overlap = int(torch.isin(val, trained).sum())
     if not overlap:
         return ""
     return (
-        f"the imported teacher was trained on {overlap} of the {len(held_out)} images that validate now, so its "
-        f"validation accuracy is too high: it was trained with data.val_images={then.val_images} "
-        f"data.split_seed={then.split_seed}"
+        f"the imported teacher was trained on {overlap} of the {len(val)} validation images, so its validation "
+        f"accuracy is too high: it was trained with data.val_images={before.val_images} "
+        f"data.split_seed={before.split_seed}"
     )
 
 
-def _is_same_data(then: TrainingSplit, header: Header, dataset: Dataset) -> bool:
+def _is_same_data(trained_on: TrainingSplit, header: Header, dataset: Dataset) -> bool:
     """Return whether the images are the same; at another size or in another order, built-in data by their name."""
     is_custom = ":" in header.data or ":" in dataset.name
-    return then.data_identity == dataset.identity or (header.data == dataset.name and not is_custom)
+    return trained_on.data_identity == dataset.identity or (header.data == dataset.name and not is_custom)

@@ -1,6 +1,7 @@
-"""The teacher of a run or of a trial, and what fills its logit cache. In one place: its layout decides its last bits.
+"""Load the teacher of a run, live or cached, and make the filler of its logit cache.
 
-Several teach by the mean of their logits: live, or from one logit cache that holds it.
+With several teachers, a student learns from the mean of their logits: computed live, or held by one cache. Both kinds
+come from `_load_model`, since the memory layout decides the last bits of the logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,68 +10,93 @@ import torch
 from torch import nn
 
 from raykd.data.types import Dataset
-from raykd.spec.plan import Run
+from raykd.errors import RunFailed
+from raykd.spec.plan import Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
 from raykd.training.float32_head import keep_head_in_float32
 from raykd.training.model_file import load_model
-from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import PlannedCache, weights_of
-from raykd.training.teacher.fill import Filler, asked_of
-from raykd.training.teacher.sources import LiveTeacher, MeanLogits, Teacher, damage_in_words, no_teacher, read_cache
+from raykd.training.teacher.cache import LogitCache, visited_views
+from raykd.training.teacher.choose import PlannedCache, teacher_identity
+from raykd.training.teacher.fill import Filler, views_to_fill
+from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, MeanLogits, Teacher, no_teacher
 
 
-def teacher_of(
+def load_teacher(
     run: Run,
-    teacher_source_at_start: str,
-    wanted: PlannedCache | None,
+    source_at_start: str,
+    planned: PlannedCache | None,
     store: RunStore,
     dataset: Dataset,
     device: torch.device,
 ) -> Teacher:
-    """Return the teacher of `run`: the `wanted` cache if there is one, else live.
+    """Load the teacher of `run`: from the `planned` cache if there is one, else live.
 
-    A partly trained run keeps the source that it started with.
+    source_at_start: 'live' for a partly trained run with a live teacher. It never switches to the cache, because their
+    rounding differs.
 
-    Raises RunFailed for a logit cache with holes.
+    Raises RunFailed if the cache lacks views that the run needs.
     """
     if not run.teachers:
         return no_teacher
-    if wanted is None or teacher_source_at_start == "live":
-        return teacher_from(_folders(run.teachers, store), device)
-    return read_cache(run, dataset, _cache(wanted, store, dataset), device)
+    if planned is None or source_at_start == "live":
+        return load_live_teacher(_folders(run.teachers, store), device)
+    return load_cached_teacher(run, dataset, _open_cache(planned, store, dataset), device)
 
 
-def filler_of(wanted: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
-    """What fills the parts of `wanted` on `device`."""
-    cache = _cache(wanted, store, dataset, choose_compute(device, wanted.precision).precision)
-    model = _model(_folders(wanted.teachers, store), device)
-    return Filler(wanted, dataset, cache, model, choose_compute(device, cache.precision))
+def load_live_teacher(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
+    """Load the best weights of the trained teachers in `folders`. Raises DamagedFile."""
+    identity = teacher_identity(folders)  # first, because it refuses damaged weights
+    return LiveTeacher(_load_model(folders, device), identity)
 
 
-def is_full(wanted: PlannedCache, store: RunStore, dataset: Dataset, say: Callable[[str], None] = print) -> bool:
-    """Return whether nothing is left to fill of `wanted`. say: receives a line about damaged images."""
-    teachers = _folders(wanted.teachers, store)
+def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: torch.device) -> CachedTeacher:
+    """Load the teacher of `run` from `cache`: copied to a GPU, or mapped from the file on a CPU.
+
+    Raises RunFailed if views that the run needs are missing or damaged.
+    """
+    indices, _ = train_val_indices(run.data, dataset.train.labels)
+    needed = visited_views(run.data.views, indices, cache.key.num_images, {run.seed: run.recipe.epochs})
+    filled, damaged = cache.check()
+    if num_damaged := int((needed.any(dim=1) & damaged).sum()):
+        raise RunFailed(f"{_describe_damage(cache, num_damaged)}; rerun the same command to fill them again")
+    if missing := int((needed & ~filled).sum()):
+        raise RunFailed(
+            f"logit cache '{cache.folder}' lacks {missing} of the {int(needed.sum())} views that {run.name} needs; "
+            "rerun the same command to fill them, or use --set teacher_source=live"
+        )
+    key = cache.key
+    return CachedTeacher(cache.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)
+
+
+def make_filler(planned: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
+    """Return the filler of the parts of `planned`, computing on `device`."""
+    cache = _open_cache(planned, store, dataset, choose_compute(device, planned.precision).precision)
+    model = _load_model(_folders(planned.teachers, store), device)
+    return Filler(planned, dataset, cache, model, choose_compute(device, cache.precision))
+
+
+def is_full(planned: PlannedCache, store: RunStore, dataset: Dataset, log: Callable[[str], None] = print) -> bool:
+    """Return whether nothing of `planned` is left to fill. Damaged images are logged, and count as not filled."""
+    teachers = _folders(planned.teachers, store)
     if any(teacher.status() != "done" for teacher in teachers):
         return False
-    if not LogitCache.exists(store.logit_caches, wanted.key(dataset, weights_of(teachers))):
+    if not LogitCache.exists(store.logit_caches, planned.key(dataset, teacher_identity(teachers))):
         return False
-    cache = _cache(wanted, store, dataset)
+    cache = _open_cache(planned, store, dataset)
     filled, damaged = cache.check()
     if num_damaged := int(damaged.sum()):
-        say(f"{damage_in_words(cache, num_damaged)}; they are filled again where runs need them")
-    return not bool((asked_of(wanted, dataset) & ~filled).any())
+        log(f"{_describe_damage(cache, num_damaged)}; they are filled again where runs need them")
+    return not bool((views_to_fill(planned, dataset) & ~filled).any())
 
 
-def teacher_from(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
-    """The best weights of the run in each of `folders`, live."""
-    identity = weights_of(folders)  # first: it refuses weights that are not those that the runs left
-    return LiveTeacher(_model(folders, device), identity)
+def _describe_damage(cache: LogitCache, num_damaged: int) -> str:
+    return f"logit cache '{cache.folder}' is damaged: {num_damaged} images do not match their checksums"
 
 
-def _cache(wanted: PlannedCache, store: RunStore, dataset: Dataset, precision: str = "") -> LogitCache:
-    key = wanted.key(dataset, weights_of(_folders(wanted.teachers, store)))
+def _open_cache(planned: PlannedCache, store: RunStore, dataset: Dataset, precision: str = "") -> LogitCache:
+    key = planned.key(dataset, teacher_identity(_folders(planned.teachers, store)))
     return LogitCache(store.logit_caches, key, precision)
 
 
@@ -78,8 +104,8 @@ def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
     return [store.folder(run) for run in teachers]
 
 
-def _model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
-    """Return the network, or the mean of several: channels-last, as the loader's images are, its head in float32."""
+def _load_model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
+    """Return the network, or the mean of several: channels-last like the loader's images, with a float32 head."""
     models = [load_model(folder.best).to(device) for folder in folders]
     model = models[0] if len(models) == 1 else MeanLogits(models)
     keep_head_in_float32(model)

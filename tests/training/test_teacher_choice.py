@@ -18,7 +18,7 @@ from raykd.spec.stages import STAGES
 from raykd.store.run_folder import RunFolder
 from raykd.training.teacher import choose
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import TeacherChoice, decide
+from raykd.training.teacher.choose import TeacherChoice, choose_teacher
 
 # 8x8 digits: 18 views, 200 of them trained on.
 NEW = RunFolder(Path("not-there"))
@@ -29,20 +29,20 @@ def decided(
 ) -> TeacherChoice | None:
     plan = make_plan(experiment(**changes), digits(), NO_WEIGHTS, STAGES)
     names = [run.name for run in plan.runs if run.stage in trained]
-    return decide(plan, digits(), names, caches, [teacher])
+    return choose_teacher(plan, digits(), names, caches, [teacher])
 
 
 def test_runs_that_visit_nearly_all_views_get_them_all(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
     assert found is not None and found.cache is not None
-    assert found.cache.whole and found.cache.epochs == () and found.cache.num_parts == 1
+    assert found.cache.holds_all_views and found.cache.epochs == () and found.cache.num_parts == 1
     assert found.reason == "logit cache with all 18 views per image instead of 180 teacher passes (422 KiB)"
 
 
 def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=10), seeds=(0, 7))
     assert found is not None and found.cache is not None
-    assert not found.cache.whole and found.cache.epochs == ((0, 10), (7, 10))
+    assert not found.cache.holds_all_views and found.cache.epochs == ((0, 10), (7, 10))
     assert found.reason == "logit cache with 12 of 18 views per image instead of 20 teacher passes (422 KiB)"
 
 
@@ -53,13 +53,13 @@ def test_cache_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
 
 def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
+    found = choose_teacher(plan, digits(), (), tmp_path, 3 * [NEW])
     assert found is not None and found.cache is not None and found.cache.teachers == plan.runs[:3]
     assert found.reason.startswith(
         "logit cache with all 18 views per image instead of 60 teacher passes for each of 3 teachers"
     )
     live = replace(plan, experiment=replace(plan.experiment, teacher_source="live"))
-    assert decide(live, digits(), (), tmp_path, 3 * [NEW]) == TeacherChoice(
+    assert choose_teacher(live, digits(), (), tmp_path, 3 * [NEW]) == TeacherChoice(
         None, "live, 60 teacher passes per image for each of 3 teachers: teacher_source = live"
     )
 
@@ -69,7 +69,7 @@ def test_work_of_several_teachers_is_shared_out_by_their_number(
 ) -> None:
     monkeypatch.setattr(choose, "PASSES_PER_PART", 200 * 18)
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), tmp_path, 3 * [NEW])
+    found = choose_teacher(plan, digits(), (), tmp_path, 3 * [NEW])
     assert found is not None and found.cache is not None and found.cache.num_parts == 3
 
 
@@ -92,7 +92,7 @@ def test_parts_are_sized_for_the_device_and_shared_equally(
     found = decided(tmp_path, student=recipe(epochs=60), seeds=(0, 1, 2))
     assert found is not None and found.cache is not None
     cache = replace(found.cache, num_parts=parts)
-    sized = choose.parts_on(cache, gpus, num_slots)
+    sized = choose.split_for_slots(cache, gpus, num_slots)
     assert sized == replace(cache, num_parts=expected)
 
 
@@ -118,7 +118,7 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
 def test_methods_that_need_the_embedding_get_it_from_a_cache_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.cache is not None and found.cache.embedding_width == 8 * 16
-    assert found.reason.endswith("become all of its 18 views (6 MiB, embeddings included)")
+    assert found.reason.endswith("instead of 60 teacher passes (6 MiB, embeddings included)")
     assert found.cache.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
     plain = decided(tmp_path, student=recipe(epochs=60))
     assert plain is not None and plain.cache is not None and plain.cache.embedding_width == 0
@@ -169,7 +169,7 @@ def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
 
 def test_augmentation_of_the_teacher_alone_leaves_the_cache(tmp_path: Path) -> None:
     made = experiment(student=recipe(epochs=60), teacher=recipe(augmentation=Augmentation(mixup=0.2)))
-    found = decide(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, [NEW])
+    found = choose_teacher(make_plan(made, digits(), NO_WEIGHTS), digits(), (), tmp_path, [NEW])
     assert found is not None and found.cache is not None
 
 
@@ -179,7 +179,7 @@ def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, 
     student = recipe(epochs=60, augmentation=base)
     found = decided(tmp_path, student=student, search=search)
     assert found is not None and found.cache is None
-    assert found.reason.endswith("students train under " + ", ".join((*base.techniques, "mixup")))
+    assert found.reason.endswith("students train with " + ", ".join((*base.techniques, "mixup")))
     with pytest.raises(ConfigError, match=r"teacher_source = 'cache' in Experiment: student\.augmentation has .*mixup"):
         decided(tmp_path, student=student, search=search, teacher_source="cache")
 
@@ -229,7 +229,7 @@ def test_cache_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> 
     teacher.best.write_bytes(b"weights")
     few = experiment(student=recipe(epochs=3))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is None
-    LogitCache(tmp_path, choose.key_of(few.data, "fp32", digits(), choose._sha256([teacher])))
+    LogitCache(tmp_path, choose.cache_key(few.data, "fp32", digits(), choose._identity_if_trained([teacher])))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is not None
 
 
@@ -246,7 +246,7 @@ def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
         (150, "152 of 162 views per image instead of 450 ", 137),
     ):
         plan = make_plan(replace(asked, student=recipe(epochs=epochs)), many, NO_WEIGHTS)
-        found = decide(plan, many, (), tmp_path, [NEW])
+        found = choose_teacher(plan, many, (), tmp_path, [NEW])
         assert found is not None and found.cache is not None
         assert words in found.reason and "(154 MiB)" in found.reason
         assert found.cache.num_parts == parts

@@ -12,7 +12,7 @@ from raykd.methods import FeatureKD
 from raykd.spec.plan import Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.teacher import load as teachers
-from raykd.training.teacher.choose import PlannedCache, decide
+from raykd.training.teacher.choose import PlannedCache, choose_teacher
 from raykd.training.teacher.sources import no_teacher
 
 EPOCHS = 6
@@ -33,29 +33,29 @@ def planned() -> tuple[Run, ...]:
 def wanted(store: RunStore) -> PlannedCache:
     asked = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), teacher_source="cache")
     plan = make_plan(asked, digits(), NO_WEIGHTS)
-    found = decide(plan, digits(), (), store.logit_caches, [store.folder(plan.runs[0])])
+    found = choose_teacher(plan, digits(), (), store.logit_caches, [store.folder(plan.runs[0])])
     assert found is not None and found.cache is not None
     return found.cache
 
 
 def source(run: Run, store: RunStore, cache: PlannedCache | None) -> str:
-    return teachers.teacher_of(run, store.folder(run).teacher_source_at_start, cache, store, digits(), CPU).source
+    return teachers.load_teacher(run, store.folder(run).teacher_source_at_start, cache, store, digits(), CPU).source
 
 
 def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:
     _, baseline, distilled = planned()
-    assert teachers.teacher_of(baseline, "", None, store, digits(), CPU) is no_teacher
+    assert teachers.load_teacher(baseline, "", None, store, digits(), CPU) is no_teacher
     assert source(distilled, store, None) == "live"
     cache = wanted(store)
     with pytest.raises(RunFailed, match="lacks"):
         source(distilled, store, cache)
-    teachers.filler_of(cache, store, digits(), CPU).fill(0)
+    teachers.make_filler(cache, store, digits(), CPU).fill(0)
     assert source(distilled, store, cache) == "cache"
 
 
 def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunStore) -> None:
     *_, distilled = planned()
-    live = teachers.teacher_of(distilled, "", None, store, digits(), CPU)
+    live = teachers.load_teacher(distilled, "", None, store, digits(), CPU)
     with pytest.raises(Interrupted):
         train(distilled, store.folder(distilled), live, should_stop=lambda: True)
     assert source(distilled, store, wanted(store)) == "live"
@@ -64,8 +64,8 @@ def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunS
 def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     *_, distilled = planned()
     cache = wanted(store)
-    teachers.filler_of(cache, store, digits(), CPU).fill(0)
-    made = [teachers.teacher_of(distilled, "", t, store, digits(), CPU) for t in (None, cache)]
+    teachers.make_filler(cache, store, digits(), CPU).fill(0)
+    made = [teachers.load_teacher(distilled, "", t, store, digits(), CPU) for t in (None, cache)]
     assert made[0].identity == made[1].identity != teacher_of(distilled).identity
 
 

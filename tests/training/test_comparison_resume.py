@@ -21,7 +21,7 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import TeacherChoice
-from raykd.training.teacher.load import filler_of, teacher_of
+from raykd.training.teacher.load import load_teacher, make_filler
 
 SINGLE_WORKER = experiment(
     method=FeatureKD(), teacher_source="cache", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
@@ -51,9 +51,9 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
     job = next(job for job in jobs if job.kind == "train" and job.run == run)
     for fill in (other for other in jobs if other.kind == "fill" and other.name in job.needs):
         assert fill.cache is not None
-        filler_of(fill.cache, store, digits(), CPU).fill(fill.part)
+        make_filler(fill.cache, store, digits(), CPU).fill(fill.part)
     folder = store.folder(run)
-    teacher = teacher_of(run, folder.teacher_source_at_start, job.cache, store, digits(), CPU)
+    teacher = load_teacher(run, folder.teacher_source_at_start, job.cache, store, digits(), CPU)
     train(run, folder, teacher, **hooks)
     return folder.record()["compute"]["teacher"]
 
@@ -71,8 +71,8 @@ def results(tmp_path: Path) -> Path:
 def test_it_goes_on_under_its_cache_to_the_same_bits_and_others_as_in_any_comparison(results: Path) -> None:
     plan, store = plan_of(COMPARED), RunStore(results)
     teaching, _ = asked(plan, results)
-    assert teaching is not None and teaching.cache is not None and teaching.kept is not None
-    assert (teaching.cache.embedding_width, teaching.kept.embedding_width) == (0, 64)
+    assert teaching is not None and teaching.cache is not None and teaching.embedding_cache is not None
+    assert (teaching.cache.embedding_width, teaching.embedding_cache.embedding_width) == (0, 64)
     assert teaching.reason.endswith(
         "; logit cache with embeddings for 2 runs, because one of them started with it; "
         "live for 2 runs whose methods need more"
@@ -80,7 +80,7 @@ def test_it_goes_on_under_its_cache_to_the_same_bits_and_others_as_in_any_compar
     run, straight = named(plan, FeatureKD), RunFolder(results / "straight")
     for method, source in ((FeatureKD, "cache"), (KD, "cache"), (VID, "live")):
         assert go_on(named(plan, method), plan, results) == source
-    train(run, straight, teacher_of(run, "", teaching.kept, store, digits(), CPU))
+    train(run, straight, load_teacher(run, "", teaching.embedding_cache, store, digits(), CPU))
     assert straight.best.read_bytes() == store.folder(run).best.read_bytes()
     assert len(list(store.logit_caches.iterdir())) == 2
 
@@ -89,7 +89,7 @@ def test_once_it_is_done_no_cache_with_embeddings_is_asked_for(results: Path) ->
     plan = plan_of(COMPARED)
     go_on(named(plan, FeatureKD), plan, results)
     teaching, jobs = asked(plan, results)
-    assert teaching is not None and teaching.kept is None
+    assert teaching is not None and teaching.embedding_cache is None
     assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).cache is None
 
 
@@ -109,7 +109,7 @@ def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> 
         go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
     plan = plan_of(replace(alone, teacher_source="auto", compare=(KD(),)))
     teaching, _ = asked(plan, tmp_path)
-    assert teaching is not None and teaching.cache is None and teaching.kept is not None
+    assert teaching is not None and teaching.cache is None and teaching.embedding_cache is not None
     assert teaching.reason.startswith("live, 4 teacher passes per image")
     assert go_on(named(plan, KD), plan, tmp_path) == "live"
     assert go_on(named(plan, FeatureKD), plan, tmp_path) == "cache"
