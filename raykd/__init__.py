@@ -41,35 +41,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# The methods, which are most names, are in raykd.methods.
 _MODULES = {
     "raykd.cli.parser": ("main",),
     "raykd.data.augmentation": ("Augmentation",),
-    "raykd.spec.experiment": ("Data", "Experiment", "Workers"),
-    "raykd.methods": (
-        "AttentionTransfer",
-        "CRD",
-        "CorrelationCongruence",
-        "CrossEntropy",
-        "DeiT",
-        "DIST",
-        "DKD",
-        "FeatureKD",
-        "FitNets",
-        "HardLabels",
-        "KD",
-        "LogitStandardization",
-        "Method",
-        "NST",
-        "PKT",
-        "RKD",
-        "SimilarityPreserving",
-        "StandardizedDKD",
-        "VID",
-    ),
     "raykd.models.resnet_cifar": ("ResNet",),
     "raykd.models.timm_model": ("Timm",),
     "raykd.models.vit_cifar": ("ViT",),
     "raykd.outputs": ("Outputs", "Targets"),
+    "raykd.spec.experiment": ("Data", "Experiment", "Workers"),
     "raykd.spec.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
     "raykd.spec.search": ("Search", "choice", "integer", "loguniform", "uniform"),
 }
@@ -120,9 +100,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
-    module = import_module(_MODULE_OF[name])
+    module = import_module(_MODULE_OF.get(name, "raykd.methods"))
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
         module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
     return getattr(module, name)

@@ -126,9 +126,9 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-def command(*words: str, text: str = EXPERIMENT) -> Make:
+def command(*arguments: str, text: str = EXPERIMENT) -> Make:
     """Return a command with its flags. The word 'FILE' is replaced by the file of the experiment `text`."""
-    return lambda folder: [experiment_file(folder, text) if word == "FILE" else word for word in words]
+    return lambda folder: [experiment_file(folder, text) if word == "FILE" else word for word in arguments]
 
 
 FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
