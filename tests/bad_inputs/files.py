@@ -107,12 +107,12 @@ CASES = [
     BadInput(
         "a teacher checkpoint that is truncated",
         distill_from(truncated_weights),
-        ("/teacher.safetensors", "cut short or damaged"),
+        ("/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint without weights",
         distill_from(no_weights),
-        ("/teacher.safetensors", "cut short or damaged"),
+        ("/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint of another model",

@@ -60,7 +60,7 @@ def test_files_that_raykd_did_not_write_are_refused(tmp_path: Path) -> None:
     for name, words in (
         ("a.safetensors", "does not say which model it is of"),
         ("a.pth", "does not say which model it is of"),
-        ("cut.safetensors", "cut short or damaged"),
+        ("cut.safetensors", "truncated or damaged"),
         ("none.safetensors", "does not exist"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
