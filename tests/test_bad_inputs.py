@@ -25,14 +25,21 @@ def test_a_bad_input_is_one_clear_line_and_changes_nothing(case: BadInput, tmp_p
 
     monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", no_ray)
     monkeypatch.chdir(tmp_path)
-    words = [str(word) for word in case.make(tmp_path)]
+    arguments = [str(word) for word in case.make(tmp_path)]
     for name, value in case.environ(tmp_path).items():
         monkeypatch.setenv(name, value)
-    if "--results" not in words and words[0] in ("plan", "tune", "report", "distill", "train-teacher", "train-student"):
-        words += ["--results", str(tmp_path / "results")]
+    if "--results" not in arguments and arguments[0] in (
+        "plan",
+        "tune",
+        "report",
+        "distill",
+        "train-teacher",
+        "train-student",
+    ):
+        arguments += ["--results", str(tmp_path / "results")]
     before = _contents(tmp_path)
     capsys.readouterr()
-    code = parser.entry(words)
+    code = parser.entry(arguments)
     line = capsys.readouterr().err
     assert code == case.exit_code, line
     assert line.startswith("raykd: ") and line.count("\n") == 1, line

@@ -86,8 +86,10 @@ def test_the_data_example_is_planned_trained_and_tested(tmp_path: Path) -> None:
     file = tmp_path / "flowers.py"
     file.write_text(block("custom_data.md", "experiment = Experiment("))
     command = [sys.executable, str(file), "--plan", "--results", str(tmp_path / "r")]
-    words = ["--data-dir", str(tmp_path / "data")]
-    done = subprocess.run([*command, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
+    arguments = ["--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(
+        [*command, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("not started") == 5 and not (tmp_path / "r").exists()
     (experiment,) = load_experiments(file)
@@ -124,9 +126,9 @@ def method_folder(tmp_path: Path) -> Path:
 
 
 def test_a_method_named_by_its_path_is_planned(method_folder: Path) -> None:
-    words = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
+    arguments = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
     done = subprocess.run(
-        [sys.executable, "digits.py", *words],
+        [sys.executable, "digits.py", *arguments],
         cwd=method_folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

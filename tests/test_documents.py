@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import raykd.models as models
-from raykd.cli.parser import make_parser
+from raykd.cli.parser import make_experiment_parser, make_parser
 from raykd.config import Config
 from raykd.methods import Method
 from raykd.spec.experiment import Experiment
@@ -20,13 +20,15 @@ from raykd.spec.search import Search
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ray_results" / "README.md"]
 EXAMPLES = {"tiny.py", "flowers.py", "my_method.py", "mine.py"}  # files that the reader writes
-# Flags of experiment files (`main`), of other programs in this repository, and of Slurm, pip, Prometheus and pytest.
+# Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--stage", "--family", "--plan", "--dry-run", "--minutes", "--out", "--help"),
+    *("--dry-run", "--minutes", "--out"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *("--jobid", "--details", "--block", "--head", "--logdir", "--config.file", "--compile-bytecode"),
 }
+
+OTHER_NAMES = {"RandomResizedCrop", "GraceTime"}  # of torchvision and Slurm
 
 
 @cache
@@ -86,10 +88,10 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
 
 @cache
 def flags() -> frozenset[str]:
-    """Return the flags of `python -m raykd` and its commands."""
+    """Return the flags of `python -m raykd`, its commands and experiment files."""
     parser = make_parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    parsers: list[Any] = [parser, *commands.choices.values()]
+    parsers: list[Any] = [parser, *commands.choices.values(), make_experiment_parser(["cnn", "vit"])]
     return frozenset(flag for one in parsers for flag in one._option_string_actions)
 
 
@@ -138,18 +140,23 @@ def test_every_field_that_a_document_names_exists(document: Path) -> None:
     assert not [path for path in named if not files.search(path) and not is_field(path)]
 
 
+@cache
+def source_text() -> str:
+    """Return the text of raykd and of the scripts for Slurm."""
+    paths = [path for folder in ("raykd", "slurm") for path in (ROOT / folder).rglob("*")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.suffix in (".py", ".sh", ".slurm"))
+
+
 @parametrized
-def test_every_variable_that_a_document_names_is_read_somewhere(document: Path) -> None:
-    named = set(re.findall(r"\bRAYKD_[A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8")))
-    paths = [path for folder in ("raykd", "slurm") for path in (ROOT / folder).rglob("*") if path.suffix in SOURCES]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
-    assert not [name for name in named if name not in text]
+def test_every_class_function_and_variable_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    pattern = re.compile(r"`([A-Z]\w*[a-z]\w*|[A-Z][A-Z_]{3,}|[a-z_]+(?=\())[`(]")
+    named = set(pattern.findall(prose)) | set(re.findall(r"\bRAYKD_[A-Z_]*[A-Z]\b", text))
+    assert not [name for name in named - OTHER_NAMES if not re.search(rf"\b{name}\b", source_text())]
 
 
-SOURCES = (".py", ".sh", ".slurm")
-
-
-def test_every_method_and_experiment_file_is_documented() -> None:
+def test_every_experiment_file_is_documented() -> None:
     text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
     for path in (ROOT / "experiments").glob("*.py"):
         assert path.name in text, path.name

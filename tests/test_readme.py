@@ -15,18 +15,18 @@ ROOT = Path(__file__).parent.parent
 
 
 def _commands() -> list[list[str]]:
-    """Return the words of every command in README's code blocks, split like a shell, without comments."""
+    """Return the arguments of every command in README's code blocks, split like a shell, without comments."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
     lines = (
         "\n".join(block for language, block in fenced if not language and not block.startswith("["))
         .replace("\\\n", " ")
         .splitlines()
     )
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [arguments for line in lines if (arguments := shlex.split(line, comments=True))]
 
 
 def _commands_of(program: str) -> list[list[str]]:
-    return [words for words in _commands() if words[0] == program]
+    return [arguments for arguments in _commands() if arguments[0] == program]
 
 
 def test_readme_opens_with_one_sentence_a_table_and_three_commands():
@@ -44,40 +44,40 @@ def test_every_make_target_in_readme_exists():
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
-@pytest.mark.parametrize("words", _commands_of("python"), ids=" ".join)
-def test_every_python_command_parses(words, monkeypatch):
-    if words[1] == "-m":
-        assert words[2] == "raykd"
-        parser.make_parser().parse_args(words[3:])
+@pytest.mark.parametrize("arguments", _commands_of("python"), ids=" ".join)
+def test_every_python_command_parses(arguments, monkeypatch):
+    if arguments[1] == "-m":
+        assert arguments[2] == "raykd"
+        parser.make_parser().parse_args(arguments[3:])
     else:
-        _parse_script(words[1:], monkeypatch)
+        _parse_script(arguments[1:], monkeypatch)
 
 
-@pytest.mark.parametrize("words", _commands_of("sbatch"), ids=" ".join)
-def test_every_submitted_experiment_parses(words, monkeypatch):
-    script = next(position for position, word in enumerate(words) if word.endswith(".slurm"))
-    assert (ROOT / words[script]).is_file()
-    if words[script + 1 :]:  # without an experiment the job keeps its Ray
-        _parse_script(words[script + 1 :], monkeypatch)
+@pytest.mark.parametrize("arguments", _commands_of("sbatch"), ids=" ".join)
+def test_every_submitted_experiment_parses(arguments, monkeypatch):
+    script = next(position for position, word in enumerate(arguments) if word.endswith(".slurm"))
+    assert (ROOT / arguments[script]).is_file()
+    if arguments[script + 1 :]:  # without an experiment the job keeps its Ray
+        _parse_script(arguments[script + 1 :], monkeypatch)
 
 
-def _parse_script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def _parse_script(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Require that the experiment file exists and accepts the flags; --help ends it before data is read."""
-    assert (ROOT / words[0]).is_file()
-    monkeypatch.setattr(sys, "argv", [*words, "--help"])
+    assert (ROOT / arguments[0]).is_file()
+    monkeypatch.setattr(sys, "argv", [*arguments, "--help"])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which a running experiment file replaces
     monkeypatch.syspath_prepend(ROOT / "experiments")
     with pytest.raises(SystemExit) as exit_info:
-        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
     assert exit_info.value.code == 0
 
 
 def test_the_settings_in_readme_are_accepted():
     from raykd.cli.experiment_file import apply_settings, load_experiments
 
-    for words in [*_commands_of("python"), *_commands_of("sbatch")]:
-        settings = [value for flag, value in pairwise(words) if flag == "--set"]
-        files = [word for word in words if word.startswith("experiments/")]
+    for arguments in [*_commands_of("python"), *_commands_of("sbatch")]:
+        settings = [value for flag, value in pairwise(arguments) if flag == "--set"]
+        files = [word for word in arguments if word.startswith("experiments/")]
         if settings:
             assert apply_settings(load_experiments(ROOT / files[0]), settings)
 

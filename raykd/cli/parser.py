@@ -32,25 +32,7 @@ def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray, with the flags of the command line. Ends the process."""
     if is_being_read():
         raise ConfigError(f"main() is called while the file is read; put {_MAIN_GUARD} above that line")
-    parser = argparse.ArgumentParser(
-        description="Run this experiment. Runs that are done are not repeated.", epilog=EXIT_CODES
-    )
-    _add_folders(parser)
-    _add_settings(parser)
-    parser.add_argument(
-        "--stage",
-        action="append",
-        choices=("teacher", "baseline", "distilled"),
-        help="run only this stage (repeat for more); distilled includes its teacher",
-    )
-    if len(experiments) > 1:
-        families = [experiment.family for experiment in experiments]
-        text = "run only this family (repeat for more)"
-        parser.add_argument("--family", action="append", choices=families, help=text)
-    parser.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)
-    _add_teacher_source(parser)
-    parser.add_argument("--plan", action="store_true", help="print the runs and their progress, and start nothing")
-    arguments = parser.parse_args()
+    arguments = make_experiment_parser([experiment.family for experiment in experiments]).parse_args()
 
     def run() -> None:
         from raykd.cli import commands
@@ -113,6 +95,28 @@ def report_errors_in_one_line() -> None:
         previous(kind, error, trace)
 
     sys.excepthook = hook
+
+
+def make_experiment_parser(families: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of an experiment file with experiments of these families."""
+    parser = argparse.ArgumentParser(
+        description="Run this experiment. Runs that are done are not repeated.", epilog=EXIT_CODES
+    )
+    _add_folders(parser)
+    _add_settings(parser)
+    parser.add_argument(
+        "--stage",
+        action="append",
+        choices=("teacher", "baseline", "distilled"),
+        help="run only this stage (repeat for more); distilled includes its teacher",
+    )
+    if len(families) > 1:
+        text = "run only this family (repeat for more)"
+        parser.add_argument("--family", action="append", choices=families, help=text)
+    parser.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)
+    _add_teacher_source(parser)
+    parser.add_argument("--plan", action="store_true", help="print the runs and their progress, and start nothing")
+    return parser
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -61,7 +61,7 @@ class JobFolder:
 def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_number: int = 0) -> Iterator[JobFolder]:
     """Make RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token` or a new one; remove it at the end.
 
-    node_number: 0 on the head's node; it tells nodes apart that share a /tmp. Folders that killed jobs of this user
+    node_number: 0 on the head's node; it distinguishes nodes that share a /tmp. Folders that killed jobs of this user
     left are removed first.
 
     Raises ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.

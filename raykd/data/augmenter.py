@@ -1,14 +1,14 @@
-"""Applies an Augmentation: an epoch's draws at once, then one batch of pixels after another.
+"""Apply an Augmentation: draw the random numbers of a whole epoch, then augment one batch after another.
 
-    key       = hash(AUGMENT, seed, epoch, index)          of the image itself
-    key'      = hash(PARTNER, seed, epoch, index)          of what is mixed into it
-    partner   = rows[uniform(key')]                        any image that the run trains on, itself included
-    view'     = uniform(key')                              not the one in which the epoch shows that image itself
+    key       = hash(AUGMENT, seed, epoch, index)          of the image
+    key'      = hash(PARTNER, seed, epoch, index)          of the partner that is mixed into it
+    partner   = indices[uniform(key')]                     any image that the run trains on, itself included
+    view'     = uniform(key')                              independent of the partner's own view in this epoch
 
-Every technique draws from the keys alone, so switching one on or off leaves the others' draws as they were. As views
-are, pixels are thus a function of (seed, epoch, index) and of which images there are: no batch, no worker, no stream.
+Every technique draws from the keys alone, so enabling one does not change the others' draws. Like views, pixels are
+thus a function of (seed, epoch, index) and of the run's images, not of batches, workers, or a random stream.
 
-Shapes: n images of an epoch, B of a batch; P = 1, or 2 with partners.
+Shapes: n images in an epoch, B in a batch; P = 1, or 2 with partners.
 """
 
 from collections.abc import Sequence
@@ -29,22 +29,23 @@ from raykd.outputs import Mixed
 
 
 class Technique(Protocol):
-    """Changes images one by one."""
+    """An augmentation of single images."""
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
-        """All that is random, from keys of any shape: tensors whose last dimensions are the keys'."""
+        """Draw all random numbers, from keys of any shape: tensors whose last dimensions are those of `keys`."""
         ...
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """uint8 [k, H, W, 3] by what was drawn for k keys; may overwrite them."""
+        """Augment uint8 [k, H, W, 3] with the draws of k keys. The pixels may be overwritten."""
         ...
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What an epoch shows. index, view: int64 [P, n], the images' own in row 0 and their partners' in row 1.
+    """The random numbers of an epoch.
 
-    techniques: of each, tensors [..., P, n]. mixing: tensors [n]; empty without partners.
+    index, view: int64 [P, n], of the images in row 0 and of their partners in row 1. techniques: tensors [..., P, n]
+    for each technique. mixing: tensors [n]; empty without partners.
     """
 
     index: Tensor
@@ -54,26 +55,26 @@ class Draws:
 
     def tensors(self) -> list[Tensor]:
         """Return every tensor, in a fixed order."""
-        return [self.index, self.view, *(tensor for drawn in self.techniques for tensor in drawn), *self.mixing]
+        return [self.index, self.view, *(tensor for draws in self.techniques for tensor in draws), *self.mixing]
 
 
 class Augmenter:
-    """What `augmentation` makes of the views that `renderer` cuts.
+    """Renders the views of images and augments them.
 
-    rows: int64 [n], the images that a run trains on, from which partners are drawn; labels: int64 [N], of all.
-    mean: of the training pixels by channel, as fractions of 255: the colour of cutout. All tensors on one device.
+    indices: int64 [n], the images that a run trains on, from which partners are drawn. labels: int64 [N], of all.
+    mean: of the training pixels by channel, as fractions of 255: the color of cutout. All tensors are on one device.
     """
 
     def __init__(
         self,
         augmentation: Augmentation,
         renderer: ViewRenderer,
-        rows: Tensor,
+        indices: Tensor,
         labels: Tensor,
         mean: tuple[float, float, float],
     ) -> None:
-        self._renderer, self._rows, self._labels = renderer, rows, labels
-        size, device = (renderer.height, renderer.width), rows.device
+        self._renderer, self._indices, self._labels = renderer, indices, labels
+        size, device = (renderer.height, renderer.width), indices.device
         self._techniques: list[Technique] = []
         if augmentation.crop_area < 1:
             self._techniques.append(RandomCrop(augmentation.crop_area, *size))
@@ -81,37 +82,37 @@ class Augmenter:
             count, magnitude = augmentation.randaugment
             self._techniques.append(RandAugment(count, magnitude, *size, device))
         if augmentation.cutout:
-            fill = torch.tensor([round(255 * share) for share in mean], dtype=torch.uint8, device=device)
+            fill = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8, device=device)
             self._techniques.append(Cutout(augmentation.cutout, *size, fill))
         self._mixing = None
         if augmentation.mixes:
             self._mixing = Mixing(augmentation.mixup, augmentation.cutmix, *size, device)
 
     def draw(self, seed: int, epoch: int, index: Tensor, view: Tensor) -> Draws:
-        """For images `index` as `view`, int64 [n] each."""
+        """Draw for images `index` with the views `view`, int64 [n] each."""
         keys = [hash64(AUGMENT, seed, epoch, index)]
-        shown, views, mixing = [index], [view], ()
+        images, views, mixing = [index], [view], ()
         if self._mixing is not None:
             keys.append(hash64(PARTNER, seed, epoch, index))
-            shown.append(self._rows[uniform_int(hash64(PARTNER, keys[1]), len(self._rows))])
+            images.append(self._indices[uniform_int(hash64(PARTNER, keys[1]), len(self._indices))])
             views.append(uniform_int(hash64(VIEW, keys[1]), self._renderer.views.count))
             mixing = self._mixing.draw(keys[0])
         both = torch.stack(keys)
-        drawn = tuple(technique.draw(both) for technique in self._techniques)
-        return Draws(torch.stack(shown), torch.stack(views), drawn, mixing)
+        techniques = tuple(technique.draw(both) for technique in self._techniques)
+        return Draws(torch.stack(images), torch.stack(views), techniques, mixing)
 
-    def show(self, draws: Draws, some: slice | Tensor) -> tuple[Tensor, Mixed | None]:
-        """(uint8 [B, 3, H, W], channels-last; what was mixed into them) of the images `some` of an epoch's draws.
+    def render(self, draws: Draws, positions: slice | Tensor) -> tuple[Tensor, Mixed | None]:
+        """Return (images, partners) at some positions of an epoch: uint8 [B, 3, H, W], channels-last.
 
-        some: a slice, or places int64 [B] on the device.
+        positions: a slice, or int64 [B] on the device.
         """
-        index, view = draws.index[:, some], draws.view[:, some]
+        index, view = draws.index[:, positions], draws.view[:, positions]
         pixels = self._renderer.render(index.flatten(), view.flatten()).permute(0, 2, 3, 1)
-        for technique, drawn in zip(self._techniques, draws.techniques, strict=True):
-            pixels = technique.apply(pixels, [tensor[..., some].flatten(-2) for tensor in drawn])
+        for technique, tensors in zip(self._techniques, draws.techniques, strict=True):
+            pixels = technique.apply(pixels, [tensor[..., positions].flatten(-2) for tensor in tensors])
         if self._mixing is None:
             return pixels.permute(0, 3, 1, 2), None
-        mixing = [tensor[some] for tensor in draws.mixing]
-        own, partners = pixels.chunk(2)
-        pixels = self._mixing.apply(own, partners, mixing)
+        mixing = [tensor[positions] for tensor in draws.mixing]
+        images, partners = pixels.chunk(2)
+        pixels = self._mixing.apply(images, partners, mixing)
         return pixels.permute(0, 3, 1, 2), Mixed(self._labels[index[1]], share=mixing[0])

@@ -1,28 +1,28 @@
-"""Random numbers as a function of counters: no state, the same bits on CPU and CUDA, in any order.
+"""Random numbers as a function of counters: stateless, with the same bits on CPU and CUDA in any order.
 
     hash64(stream, seed, epoch, index) -> 64 bits
 
-The mixing is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators"), chained once per counter. A torch.Generator gives other numbers on CUDA than on CPU and has a
-position that a resumed run would have to restore; a hash has neither.
+The mixing is the finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators"), applied once per counter. A torch.Generator returns other numbers on CUDA than on CPU, and has a
+position that a resumed run would have to restore; a hash has neither problem.
 
-The first counter names the stream: what is drawn. Two streams never meet, whatever seed and epoch are.
+The first counter is the stream, which names the use of the numbers. Streams are independent for all seeds and epochs.
 """
 
 import torch
 from torch import Tensor
 
-VIEW = 1  # which crop and flip an image gets in an epoch
-ORDER = 2  # in which order an epoch visits the images
-SPLIT = 3  # which images are held out
-SUBSET = 4  # which images a smaller training set keeps; not SPLIT, or it would pick the held-out ones again
-DROPOUT = 5  # the seed of a training step's own generator
+VIEW = 1  # the crop and flip of an image in an epoch
+ORDER = 2  # the order of the images in an epoch
+SPLIT = 3  # the images that are held out
+SUBSET = 4  # the images of a smaller training set; with SPLIT it would select the held-out ones
+DROPOUT = 5  # the seed of torch's generator in a training step
 AUGMENT = 6  # the key of an image in an epoch, from which its augmentations are drawn
-PARTNER = 7  # the same of the image that is mixed into it, and which one that is
-CROP = 8  # from a key: the box that is cut out and resized
+PARTNER = 7  # the key of the partner that is mixed into an image, and the choice of the partner
+CROP = 8  # from a key: the box that is cropped and resized
 OPERATION = 9  # from a key: RandAugment's operations
-CUTOUT = 10  # from a key: where the square lies
-MIX = 11  # from a key: how two images are mixed
+CUTOUT = 10  # from a key: the position of the square
+MIX = 11  # from a key: the weights or the box of the mixture
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -30,11 +30,11 @@ _LAST_SHIFT = 31
 
 
 def hash64(*counters: int | Tensor) -> Tensor:
-    """64 well-mixed bits for each combination of counters; integer tensors broadcast against each other.
+    """Return 64 well-mixed bits for each combination of counters; integer tensors broadcast against each other.
 
     Args: one counter or more. The order matters: (1, 2) and (2, 1) differ. Integers count modulo 2^64.
-    Returns: int64 of the broadcast shape, [] when all counters are integers, on the tensors' device. Read
-        it as 64 bits: the sign is one of them.
+    Returns: int64 of the broadcast shape, [] if all counters are integers, on the tensors' device. It represents
+        64 bits, including the sign.
     """
     state = torch.zeros((), dtype=torch.int64)
     for counter in counters:
@@ -44,21 +44,21 @@ def hash64(*counters: int | Tensor) -> Tensor:
 
 
 def uniform_int(bits: Tensor, n: int | Tensor) -> Tensor:
-    """Integers in 0 .. n - 1 from 64 random bits each, int64, any shape; 1 <= n < 2^31, one for all or int64 for each.
+    """Return integers in 0 .. n - 1 from 64 random bits each, int64, in any shape; 1 <= n < 2^31, possibly a tensor.
 
     The upper 32 bits scaled by n (Lemire 2019, arXiv:1805.10941, without the rejection). Probabilities
-    differ by at most n / 2^32 of themselves: 4e-8 for 162 views, far under what any run could see.
+    have a relative error of at most n / 2^32: 4e-8 for 162 views, which no run could notice.
     """
     return (_shift_right(bits, 32) * n) >> 32
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """Numbers in [0, 1) from 64 random bits each, float64, any shape: multiples of 2^-53."""
+    """Return numbers in [0, 1) from 64 random bits each, float64, in any shape: multiples of 2^-53."""
     return _shift_right(bits, 11).double() * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """Each of 0 .. n - 1 once, int64 [n]: the order in which epoch visits n images under seed."""
+    """Return a permutation of 0 .. n - 1, int64 [n]: the order of n images in an epoch."""
     return hash64(ORDER, seed, epoch, torch.arange(n, device=device)).argsort(stable=True)
 
 
@@ -69,10 +69,10 @@ def _mix(word: Tensor) -> Tensor:
 
 
 def _shift_right(word: Tensor, places: int) -> Tensor:
-    """Logical shift. torch's >> repeats the sign of an int64, so those copies are masked away."""
+    """Shift logically. torch's >> repeats the sign of an int64, so its copies are masked."""
     return (word >> places) & ((1 << (64 - places)) - 1)
 
 
 def _signed(word: int) -> int:
-    """The int64 that has the same 64 bits."""
+    """Return the int64 with the same 64 bits."""
     return (word + (1 << 63)) % (1 << 64) - (1 << 63)

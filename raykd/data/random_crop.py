@@ -1,11 +1,11 @@
-"""A random box of an image, resized to the whole (Szegedy et al. 2014, arXiv:1409.4842, sec. 6).
+"""Random crops: a random box of an image, resized to its size (Szegedy et al. 2014, arXiv:1409.4842, sec. 6).
 
-    area   = uniform(least_area, 1) * H * W         aspect = exp(uniform(log 3/4, log 4/3))
+    area   = uniform(min_area, 1) * H * W         aspect = exp(uniform(log 3/4, log 4/3))
     height = round(sqrt(area / aspect))             width  = round(sqrt(area * aspect))
 
-The first of 10 boxes that fits is taken, else the whole image; its place is uniform. It is resized bilinearly, with
-weights in steps of 1/256 and each of the two passes rounded to whole grey levels, as Pillow rounds them: products and
-sums are then exact in float32, so every device gives the same pixels.
+The first of 10 boxes that fits is used, else the whole image; its position is uniform. It is resized bilinearly. The
+weights are multiples of 1/256, and each of the two passes is rounded to gray levels, as in Pillow: products and sums
+are then exact in float32, so every device computes the same pixels.
 
 Shapes: k images [k, H, W, 3].
 """
@@ -19,55 +19,55 @@ from torch import Tensor
 from raykd.data.counter_rng import CROP, hash64, uniform, uniform_int
 
 ATTEMPTS = 10
-MOST_ASPECT = 4 / 3  # and the least is its inverse
-_STEPS = 256  # of a weight
+MAX_ASPECT = 4 / 3  # the smallest is its inverse
+_STEPS = 256  # weights are multiples of 1 / _STEPS
 
 
 class RandomCrop:
-    """Crops of at least `least_area` of images of height x width, a share in (0, 1]."""
+    """Crops of at least `min_area`, a fraction in (0, 1], of images of height x width."""
 
-    def __init__(self, least_area: float, height: int, width: int) -> None:
-        self._least_area, self._height, self._width = least_area, height, width
+    def __init__(self, min_area: float, height: int, width: int) -> None:
+        self._min_area, self._height, self._width = min_area, height, width
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
-        """(top, left, height, width) of each key's box, int64 of its shape."""
+        """Draw the boxes (top, left, height, width), int64 in the shape of `keys`."""
         attempt = torch.arange(ATTEMPTS, device=keys.device).view(-1, *[1] * keys.dim())
-        share = self._least_area + (1 - self._least_area) * uniform(hash64(CROP, keys, attempt, 0))
-        area = share * (self._height * self._width)
-        aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MOST_ASPECT)).exp()
+        fraction = self._min_area + (1 - self._min_area) * uniform(hash64(CROP, keys, attempt, 0))
+        area = fraction * (self._height * self._width)
+        aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MAX_ASPECT)).exp()
         height, width = ((area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long())
         fits = (height >= 1) & (height <= self._height) & (width >= 1) & (width <= self._width)
         first = fits.int().argmax(0, keepdim=True)
-        found = fits.any(0)
-        height = torch.where(found, height.gather(0, first)[0], self._height)
-        width = torch.where(found, width.gather(0, first)[0], self._width)
+        has_fit = fits.any(0)
+        height = torch.where(has_fit, height.gather(0, first)[0], self._height)
+        width = torch.where(has_fit, width.gather(0, first)[0], self._width)
         top = uniform_int(hash64(CROP, keys, ATTEMPTS, 0), self._height - height + 1)
         left = uniform_int(hash64(CROP, keys, ATTEMPTS, 1), self._width - width + 1)
         return top, left, height, width
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """uint8 [k, H, W, 3] cut to the boxes that were drawn, int64 [k] each, and resized to H x W."""
+        """Crop uint8 [k, H, W, 3] to the drawn boxes, int64 [k] each, and resize them to H x W."""
         top, left, height, width = draws
         num_images = len(pixels)
         rows = _weights(top, height, self._height)
         columns = _weights(left, width, self._width)
-        tall = _rounded(torch.bmm(rows, pixels.float().view(num_images, self._height, -1)))
-        sideways = tall.view(num_images, self._height, self._width, 3).transpose(1, 2)  # [k, W, H, 3]
-        whole = _rounded(torch.bmm(columns, sideways.reshape(num_images, self._width, -1)))
-        return whole.view(num_images, self._width, self._height, 3).transpose(1, 2).to(torch.uint8).contiguous()
+        resized_rows = _rounded(torch.bmm(rows, pixels.float().view(num_images, self._height, -1)))
+        transposed = resized_rows.view(num_images, self._height, self._width, 3).transpose(1, 2)  # [k, W, H, 3]
+        resized = _rounded(torch.bmm(columns, transposed.reshape(num_images, self._width, -1)))
+        return resized.view(num_images, self._width, self._height, 3).transpose(1, 2).to(torch.uint8).contiguous()
 
 
 def _weights(start: Tensor, size: Tensor, length: int) -> Tensor:
-    """How much of each pixel of a line goes into each resized one: float32 [k, length, length], rows add up to 1.
+    """Return the weight of each pixel of a line in each resized pixel: float32 [k, length, length], rows sum to 1.
 
-    The centre of resized pixel x lies at (x + 1/2) * size / length - 1/2 of the box; what is beyond its edge repeats
-    the edge. In whole numbers of 1 / (2 * length), so that no rounding decides.
+    The center of resized pixel x is at (x + 1/2) * size / length - 1/2 of the box; beyond the edge, the edge pixel is
+    repeated. Positions are integers in units of 1 / (2 * length), so that they are exact.
     """
     unit = 2 * length
-    place = (2 * torch.arange(length, device=start.device) + 1) * size[:, None] - length
-    place = torch.minimum(place.clamp(min=0), (size[:, None] - 1) * unit)
-    low = place // unit
-    weight = ((place % unit * _STEPS + length) // unit).float() / _STEPS
+    position = (2 * torch.arange(length, device=start.device) + 1) * size[:, None] - length
+    position = torch.minimum(position.clamp(min=0), (size[:, None] - 1) * unit)
+    low = position // unit
+    weight = ((position % unit * _STEPS + length) // unit).float() / _STEPS
     high = torch.minimum(low + 1, size[:, None] - 1)
     weights = torch.zeros(len(start), length, length, device=start.device)
     weights.scatter_add_(2, (start[:, None] + low)[..., None], (1 - weight)[..., None])

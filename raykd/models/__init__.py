@@ -1,4 +1,4 @@
-"""Students and teachers: CIFAR ResNets, the small ViT, any timm model; every one returns Outputs."""
+"""Networks for students and teachers: CIFAR ResNets, a small ViT and all timm models. All return Outputs."""
 
 from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.models.registry import MODELS, build, find, num_parameters

@@ -1,4 +1,4 @@
-"""A model as data (`Model`) and as a network that takes raw views and returns Outputs (`ImageModel`)."""
+"""A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
 MAX_WIDTH = 65_536  # channels
-MAX_DEPTH = 200  # layers, or blocks of a stage: a ResNet-1202 has 200
-MAX_SIDE = 1024  # pixels of an image's side
-Read = Callable[[nn.Module, Tensor], Outputs]  # a network and normalised pixels [B, 3, H, W] -> Outputs
+MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
+MAX_SIDE = 1024  # pixels per side of an image
+ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network must know of the data: classes, side in pixels, mean and std per channel in [0, 1]."""
+    """The data's properties that a network depends on: classes, pixels per side, mean and std by channel in [0, 1]."""
 
     num_classes: int
     size: int
@@ -30,37 +30,37 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Model(Config):
-    """Base of the models' configurations. `weights` of a subclass may name a file; '' starts from scratch."""
+    """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
 
     kind: ClassVar[str] = "config"
 
     @property
     def label(self) -> str:
-        """Short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
+        """A short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
         raise NotImplementedError
 
     @property
     def has_distillation_token(self) -> bool:
-        """Whether its Outputs have `heads`."""
+        """Whether the network's Outputs have `heads`."""
         return False
 
     def input_spec(self, images: ImageSpec) -> ImageSpec:
-        """`images` with the mean and std that `build` normalizes by: the data's, unless a subclass has its own."""
+        """Return `images` with the mean and std that the network normalizes by: the data's, unless overridden."""
         return images
 
     def build(self, images: ImageSpec) -> "ImageModel":
-        """A network with fresh weights from torch's global generator. Raises ConfigError where sizes disagree."""
+        """Build a network, with weights from torch's global generator. Raises: ConfigError for an impossible size."""
         raise NotImplementedError
 
 
 class ImageModel(nn.Module):
-    """uint8 or float views [B, 3, H, W] in 0..255 -> Outputs. Weights on disk are those of `network` alone.
+    """A network from uint8 or float images [B, 3, H, W] in 0..255 to Outputs. Files store `network` alone.
 
-    A model that wants another size or other statistics than the data's does that here, on the device, so that
-    teacher and student are always given the same view (timm's models want their own mean, std and 224 pixels).
+    Normalization and resizing happen here, on the device, so that teacher and student always receive the same view,
+    although timm's pretrained models require their own mean, std and size.
 
-    with_features: whether `features` are asked for, which a training does where its method reads them: they keep
-    memory, and some networks copy them. A ResNet, which has them for nothing, gives them always.
+    with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
+    take memory and some networks copy them. A ResNet computes them anyway and always returns them.
     """
 
     mean: Tensor
@@ -69,16 +69,16 @@ class ImageModel(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        read: Read,
+        forward: ForwardFunction,
         images: ImageSpec,
         input_size: int | None = None,
         mode: str = "bicubic",
-        read_features: Read | None = None,
+        forward_features: ForwardFunction | None = None,
     ) -> None:
-        """read_features: the same outputs as of `read`, and `features`; None where `read` gives all that there is."""
+        """forward_features: returns what `forward` returns, and feature maps; None if there is nothing to add."""
         super().__init__()
         self.network = network
-        self._read, self._read_features = read, read_features or read
+        self._run_network, self._run_with_features = forward, forward_features or forward
         self.with_features = False
         self.input_size = input_size if input_size != images.size else None
         self.mode = mode
@@ -90,16 +90,16 @@ class ImageModel(nn.Module):
         return self.forward_normalized((images.float() - self.mean) / self.std)
 
     def forward_normalized(self, pixels: Tensor) -> Outputs:
-        """The same for pixels [B, 3, H, W] that are normalised already."""
+        """Return the Outputs of normalized pixels [B, 3, H, W]."""
         if self.input_size is not None:
-            # Resizing after the normalisation gives the same as before it: both are affine in the pixels.
+            # Resizing commutes with normalization: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
-        read = self._read_features if self.with_features else self._read
-        return read(self.network, pixels)
+        run = self._run_with_features if self.with_features else self._run_network
+        return run(self.network, pixels)
 
     @torch.no_grad()
     def require_size(self, size: int, label: str) -> None:
-        """Raise ConfigError when images of `size` pixels do not go through: many networks only tell when they run."""
+        """Raise ConfigError unless the network accepts images of `size` pixels. It is run, as many fail only then."""
         was_training = self.training
         self.eval()
         try:

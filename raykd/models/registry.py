@@ -1,4 +1,4 @@
-"""Models by name: `find("resnet8")`, `find("timm:convnext_atto")`, and `build` with weights read in."""
+"""Models by name, such as `find("resnet8")` and `find("timm:convnext_atto")`, and networks from them by `build`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 
-# Made when asked for: timm, which looks a name of its own up, takes 2 s to import.
+# Created on demand: Timm looks its name up in timm, which takes 2 s to import.
 MODELS: dict[str, Callable[[], Model]] = {
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet8": partial(ResNet, blocks=(1, 1, 1, 1)),
@@ -22,7 +22,7 @@ MODELS: dict[str, Callable[[], Model]] = {
 
 
 def find(model: Model | str) -> Model:
-    """The model called `model`; a Model is given back as it is. Raises ConfigError with the nearest name."""
+    """Return the model called `model`; a Model is returned as it is. Raises: ConfigError with the nearest name."""
     if isinstance(model, Config):
         return model
     if model.startswith("timm:"):
@@ -34,7 +34,7 @@ def find(model: Model | str) -> Model:
 
 
 def num_parameters(model: Model, images: ImageSpec) -> int | None:
-    """Weights of the network, counted without allocating them; None where it can only be built with memory."""
+    """Count the network's parameters without allocating them; None if it cannot be built without memory."""
     try:
         with torch.device("meta"):
             return sum(weight.numel() for weight in model.build(images).network.parameters())
@@ -43,7 +43,7 @@ def num_parameters(model: Model, images: ImageSpec) -> int | None:
 
 
 def build(model: Model, images: ImageSpec, seed: int) -> ImageModel:
-    """A network on the CPU whose fresh weights depend on `seed` alone, not on what was drawn before."""
+    """Build a network on the CPU whose random weights depend on `seed` alone, not on torch's global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.build(images)

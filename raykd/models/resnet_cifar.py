@@ -1,10 +1,10 @@
 """ResNets in CIFAR form: a 3x3 stem, no max-pool, four stages (He et al. 2015, arXiv:1512.03385).
 
-`resnet18` is [2, 2, 2, 2]; `resnet8` is [1, 1, 1, 1], the name its users know it by, though it has 10 layers
-with weights (the stem, 4 blocks of 2, the head). At width 64 and 32x32 that is 555 M and 253 M multiply-adds
+`resnet18` is [2, 2, 2, 2]. `resnet8` is [1, 1, 1, 1], which is its usual name although it has 10 layers
+with weights (the stem, 4 blocks of 2, the head). At width 64 and 32x32 they have 555 M and 253 M multiply-adds
 and 11.17 M and 4.90 M parameters.
 
-Modules carry torchvision's names, so a state dict of its ResNet-18, or timm's, with these shapes loads as it is.
+Modules have torchvision's names, so a state dict of its ResNet-18, or timm's, with these shapes loads unchanged.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from raykd.config import AtMost
 from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
-# With fewer, oneDNN's AVX2 kernel for the weights' gradient of a 1x1 convolution with stride 2 and channels last
-# writes past its memory (uxlfoundation/oneDNN 6035; seen with torch 2.15: crashes).
+# With fewer channels, oneDNN's AVX2 kernel for the weight gradient of a 1x1 channels-last convolution with stride 2
+# writes out of bounds and crashes (uxlfoundation/oneDNN 6035; seen with torch 2.15).
 MIN_WIDTH = 8
 
 
 @dataclass(frozen=True)
 class ResNet(Model):
-    """`blocks` per stage; stage s has width * 2**s channels. `weights`: a file to start from, or ''."""
+    """blocks: per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
 
     kind: ClassVar[str] = "resnet"
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
@@ -32,8 +32,10 @@ class ResNet(Model):
     weights: str = ""
 
     def check(self) -> None:
-        self.require(len(self.blocks) == 4 and min(self.blocks) >= 1, "blocks", "wants four stages of at least 1 block")
-        self.require(self.width >= MIN_WIDTH, "width", f"wants at least {MIN_WIDTH} channels")
+        self.require(
+            len(self.blocks) == 4 and min(self.blocks) >= 1, "blocks", "must be four stages of at least 1 block"
+        )
+        self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
 
     @property
     def label(self) -> str:
@@ -46,7 +48,7 @@ class ResNet(Model):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected by 1x1 where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, with a 1x1 projection if the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -66,10 +68,10 @@ class BasicBlock(nn.Module):
 
 
 class ResNetNetwork(nn.Module):
-    """Normalised pixels [B, 3, H, W] -> Outputs; features are the four stages' maps, embedding [B, 8 * width].
+    """Normalized pixels [B, 3, H, W] to Outputs; features are the four stages' feature maps, embedding [B, 8 * width].
 
-    other_names: what the same layers are called in kuangliu/pytorch-cifar and in weiaicunzai/pytorch-cifar100, for
-    `models.state_dict`.
+    other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in
+    weiaicunzai/pytorch-cifar100, and their replacements; see state_dict.py.
     """
 
     other_names: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -96,7 +98,7 @@ class ResNetNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def get_classifier(self) -> nn.Linear:
-        """The head, by the name of timm's method."""
+        """Return the head. The method has the name of timm's."""
         return self.fc
 
     def forward(self, pixels: Tensor) -> Outputs:

@@ -1,9 +1,9 @@
-"""Files of torch.save, read with `weights_only=True`: no code of a file ever runs.
+"""Read files of torch.save with `weights_only=True`, so that no code in a file is ever executed.
 
-Checkpoints often hold more than tensors: an argparse.Namespace, NumPy scalars, a project's own configuration. torch
-refuses such a file because it would have to import and call those classes. Here each of them is replaced by an empty
-stand-in, so that the tensors beside them can be read. Functions of the standard library, which only an attack or a
-whole pickled model needs, are never replaced: such a file is refused.
+Checkpoints often hold more than tensors: an argparse.Namespace, NumPy scalars, a project's configuration. torch
+refuses such files because it would have to import and call those classes. Here each class is replaced by an empty
+placeholder, so that the tensors beside it can be read. Functions of the standard library, which only an attack or a
+whole pickled model requires, are never replaced: such a file is refused.
 """
 
 import os.path
@@ -32,8 +32,8 @@ _HARMLESS = {
 }
 _HARMLESS_MODULES = ("datetime", "pathlib")
 _HARMLESS_BUILTINS = ("list", "dict", "set", "frozenset", "tuple", "int", "float", "complex", "str", "bytes", "object")
-# torch lists the classes of its zip files only. In older files these are the usual ones.
-_USUAL: tuple[str, ...] = (
+# torch can list the classes in zip files only. These are the usual ones in older files.
+_USUAL_CLASSES: tuple[str, ...] = (
     "argparse.Namespace",
     "collections.defaultdict",
     "numpy.core.multiarray.scalar",
@@ -43,10 +43,10 @@ _USUAL: tuple[str, ...] = (
 )
 
 _MAX_DEPTH = 5  # of nested mappings that are searched, as in state_dict.py
-_NETWORK = "_modules"  # in the state of every nn.Module
+_MODULES = "_modules"  # in the state of every nn.Module
 _SAVE = "save the network's state_dict() with torch.save"
-# The first bytes of files that are taken for weights, with what they are and the remedy.
-_FOREIGN = {
+# The first bytes of files that are mistaken for weights, their format and the remedy.
+_OTHER_FORMATS = {
     b"version https://git-lfs": "a Git LFS pointer and not the file itself; run: git lfs pull",
     b"\x1f\x8b": "compressed by gzip; unpack it",
     b"BZh": "compressed by bzip2; unpack it",
@@ -60,40 +60,40 @@ _FOREIGN = {
 }
 
 
-class _Nothing:
-    """Stands for any object: accepts every argument and every state, and keeps none but the mark of a network."""
+class _Placeholder:
+    """Replaces any object: accepts all arguments and states, and keeps only whether the state was a network's."""
 
-    def __new__(cls, *_: Any, **__: Any) -> "_Nothing":
+    def __new__(cls, *_: Any, **__: Any) -> "_Placeholder":
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, Mapping) and _NETWORK in state:
-            self.__dict__[_NETWORK] = None
+        if isinstance(state, Mapping) and _MODULES in state:
+            self.__dict__[_MODULES] = None
 
 
-class _Mapping:
-    """Stands for a class derived from dict, whose items torch adds to a plain dict only."""
+class _MappingPlaceholder:
+    """Replaces a class derived from dict: torch adds its items only to a plain dict."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return OrderedDict()
 
 
 def read_torch_file(path: Path) -> Any:
-    """The content of `path`, with empty stand-ins for everything but tensors and plain Python values.
+    """Return the content of `path`, with placeholders for everything but tensors and plain Python values.
 
-    Raises pickle.UnpicklingError for TorchScript and for a file that holds functions of the standard library, and
-    whatever torch's reader raises for damaged bytes.
+    Raises: pickle.UnpicklingError for TorchScript and for functions of the standard library, and any error of torch's
+        reader for damaged bytes.
     """
     error: pickle.UnpicklingError | None = None
-    for stand_in in (None, _Nothing, _Mapping):
-        names = [] if stand_in is None else _unknown(path)
+    for placeholder in (None, _Placeholder, _MappingPlaceholder):
+        names = [] if placeholder is None else _replaceable_classes(path)
         try:
-            # An open file and not its path: torch reads a path that ends in .safetensors as that, whatever it holds.
-            known = torch.serialization.safe_globals([(_of(name, stand_in), name) for name in names])
-            with path.open("rb") as file, known, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of other pickle protocols and of sparse tensors: see `weights`
+            # Pass an open file: torch reads a path that ends in .safetensors as safetensors, whatever it holds.
+            replaced = torch.serialization.safe_globals([(_placeholder_for(name, placeholder), name) for name in names])
+            with path.open("rb") as file, replaced, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickle protocols and sparse tensors: see weights.py
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as refused:
             error = refused
@@ -105,23 +105,23 @@ def read_torch_file(path: Path) -> Any:
     raise error
 
 
-def is_nothing(value: object) -> bool:
-    """Whether a stand-in is all that was read."""
-    return isinstance(value, _Nothing)
+def is_placeholder(value: object) -> bool:
+    """Return whether `value` replaces an object that was not read."""
+    return isinstance(value, _Placeholder)
 
 
-def networks_in(content: object, key: str = "", depth: int = 0) -> list[str]:
-    """Return the places in nested mappings, such as 'model', of whole networks that stand-ins were put in place of."""
-    if _NETWORK in getattr(content, "__dict__", {}):
+def find_networks(content: object, key: str = "", depth: int = 0) -> list[str]:
+    """Return the keys in nested mappings, such as 'model', of whole networks that placeholders replace."""
+    if _MODULES in getattr(content, "__dict__", {}):
         return [key]
     if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
         return []
-    inside = [networks_in(value, f"{key}.{name}" if key else f"{name}", depth + 1) for name, value in content.items()]
-    return [place for places in inside for place in places]
+    inside = [find_networks(value, f"{key}.{name}" if key else f"{name}", depth + 1) for name, value in content.items()]
+    return [network for networks in inside for network in networks]
 
 
 def require_no_folder(path: Path) -> None:
-    """Raise ConfigError where `path` is a folder, naming the weights files in it."""
+    """Raise ConfigError, with the weights files in it, if `path` is a folder."""
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return
     suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
@@ -130,8 +130,8 @@ def require_no_folder(path: Path) -> None:
     raise ConfigError(f"weights file '{path}' is a folder; {inside}")
 
 
-def foreign_kind(path: Path) -> str:
-    """Return what a file that cannot be read as weights is by its content, with the remedy; '' where not known."""
+def describe_other_format(path: Path) -> str:
+    """Return the format of a file that cannot be read as weights, with the remedy; '' if it is not recognized."""
     with path.open("rb") as file:
         start = file.read(512)
     if zipfile.is_zipfile(path):
@@ -146,30 +146,30 @@ def foreign_kind(path: Path) -> str:
             return f"an archive of NumPy arrays; make tensors of them and {_SAVE}"
         is_torch = any(name.endswith("data.pkl") for name in names)
         return "" if is_torch else "a zip archive and no file of weights; unpack it, and name the file in it"
-    kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), "")
+    kind = next((kind for magic, kind in _OTHER_FORMATS.items() if start.startswith(magic)), "")
     if start[257:262] == b"ustar":
         kind = "a tar archive and no file of weights; unpack it, and name the file in it"
     return kind
 
 
-def _of(name: str, stand_in: Any) -> Any:
-    """NumPy's types have a state that is no mapping."""
-    return _Nothing if name.startswith("numpy.") else stand_in
+def _placeholder_for(name: str, placeholder: Any) -> Any:
+    # The state of NumPy's types is no mapping.
+    return _Placeholder if name.startswith("numpy.") else placeholder
 
 
-def _unknown(path: Path) -> list[str]:
-    """Names of the file's classes that torch does not know and that may be left out."""
+def _replaceable_classes(path: Path) -> list[str]:
+    """Return the file's classes that torch refuses. Raises: pickle.UnpicklingError if one must not be replaced."""
     try:
         with path.open("rb") as file:
             names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except ValueError:  # no zip file
-        names = list(_USUAL)
-    if any(not _may_be_left_out(name) for name in names):
+        names = list(_USUAL_CLASSES)
+    if any(not _is_replaceable(name) for name in names):
         raise pickle.UnpicklingError(f"holds {names[0]}")
     return names
 
 
-def _may_be_left_out(name: str) -> bool:
+def _is_replaceable(name: str) -> bool:
     module, _, rest = name.partition(".")
     if module == "builtins" or not rest:
         return (rest or module) in _HARMLESS_BUILTINS

@@ -1,10 +1,10 @@
 """The small ViT student: 6 layers, width 192, 3 heads, patch 4 on 32x32 (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
-timm's VisionTransformer at these sizes, 2.69 M parameters; a width of 192 and heads of 64 are ViT-Tiny's. With a
-distillation token, and a head of its own behind it (Touvron et al. 2021, arXiv:2012.12877), it is timm's DeiT.
+timm's VisionTransformer at these sizes has 2.69 M parameters; width 192 and 64 channels per head are ViT-Tiny's. With
+a distillation token and a separate head for it (Touvron et al. 2021, arXiv:2012.12877), it is timm's DeiT.
 
-Its maps are the patches' tokens, [B, width, H / patch, W / patch], after each quarter of its layers: 2, 3, 5 and 6 of 6
-(`timm_model.feature_stages`). With fewer than 4 layers there are as many stages as layers.
+Its feature maps are the patch tokens, [B, width, H / patch, W / patch], after each quarter of its layers: 2, 3, 5 and 6
+of 6 (`timm_model.feature_stages`). With fewer than 4 layers there are as many stages as layers.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from raykd.models.timm_model import wrap_timm_network
 class ViT(Model):
     """`depth` layers of `width` channels in `heads` heads over patches of `patch` x `patch` pixels.
 
-    distillation_token: a second one beside the class token, for methods such as DeiT; the logits are both heads' mean.
+    distillation_token: add it beside the class token, for methods such as DeiT; logits are the mean of both heads.
     """
 
     kind: ClassVar[str] = "vit"
@@ -34,8 +34,8 @@ class ViT(Model):
 
     def check(self) -> None:
         for name in ("depth", "width", "heads", "patch"):
-            self.require(getattr(self, name) >= 1, name, "wants at least 1")
-        self.require(self.width % self.heads == 0, "width", f"wants a multiple of heads = {self.heads}")
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(self.width % self.heads == 0, "width", f"must be a multiple of heads = {self.heads}")
         self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
 
     @property

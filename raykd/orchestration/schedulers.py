@@ -1,4 +1,4 @@
-"""Which trials are stopped early: Tune's schedulers, told of each epoch of each trial once, in whichever command."""
+"""Early stopping of trials by Tune's schedulers (ASHA, median), across the commands of a resumed search."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,23 +6,22 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from raykd.orchestration.searcher import EPOCHS_DONE, NUMBER, settled
+from raykd.orchestration.searcher import EPOCHS_DONE, NUMBER, acted_on
 from raykd.spec.search import Search
 from raykd.store.study import Trial
 
-MEDIAN_OF = 3  # trials that must have come so far before one is compared with their median
+MEDIAN_OF = 3  # trials that must have reached an epoch before another trial is compared with their median
 
 
 def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialScheduler:
-    """The one that `search` names, for a student of `epochs`; it knows what earlier commands heard of `past`."""
+    """Return the scheduler that `search` names, for `epochs` epochs, with the results of the `past` trials."""
     if search.scheduler == "none":
         return FIFOScheduler()
     settings: dict[str, Any] = {"time_attr": EPOCHS_DONE, "metric": search.metrics[0], "mode": search.directions[0]}
     settings["grace_period"] = search.grace_of(epochs)
     if search.scheduler == "median":
-        settings["min_time_slice"] = float(
-            "inf"
-        )  # a trial that was paused to let others catch up would lose its worker
+        # Without it, the rule pauses trials until others have trained as long, and a paused trial loses its worker.
+        settings["min_time_slice"] = float("inf")
         inner = MedianStoppingRule(**settings, min_samples_required=MEDIAN_OF)
     else:
         inner = ASHAScheduler(**settings, max_t=epochs, reduction_factor=search.reduction_factor)
@@ -30,24 +29,24 @@ def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialS
 
 
 class DeduplicatingScheduler(TrialScheduler):
-    """Passes to `inner` what it has not heard yet.
+    """Pass each epoch of each trial to `inner` once.
 
-    A trial that goes on from a checkpoint trains epochs again that were told before, and tells them again. And a
-    scheduler that begins anew knows nothing of trials that ended: it hears of them first.
+    A trial that resumes from a checkpoint trains, and reports, some epochs again. A new scheduler has no results of the
+    trials that ended in earlier commands, so it gets them first.
     """
 
     def __init__(self, inner: TrialScheduler, metric: str, past: Iterable[Trial]) -> None:
         super().__init__()
         self._inner, self._metric_name = inner, metric
-        self._heard: dict[int, int] = {}  # the last epoch of each trial
+        self._last_epochs: dict[int, int] = {}  # by trial number
         self._unfinished: dict[int, Mapping[int, float]] = {}
         for trial in past:
             if trial.state in ("done", "stopped"):
-                self._tell(_Past(f"past-{trial.number}"), trial.intermediate_values, ended=True)
+                self._report(_PastTrial(f"past-{trial.number}"), trial.intermediate_values, ended=True)
             elif trial.state == "begun":
-                self._unfinished[trial.number] = settled(trial.intermediate_values)
+                self._unfinished[trial.number] = acted_on(trial.intermediate_values)
 
-    def _tell(self, trial: Any, intermediate_values: Mapping[int, float], ended: bool) -> None:
+    def _report(self, trial: Any, intermediate_values: Mapping[int, float], ended: bool) -> None:
         results = [{EPOCHS_DONE: epochs, self._metric_name: value} for epochs, value in intermediate_values.items()]
         no_controller: Any = None
         if ended:
@@ -60,20 +59,20 @@ class DeduplicatingScheduler(TrialScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._inner.on_trial_add(tune_controller, trial)
         intermediate_values = self._unfinished.pop(trial.config[NUMBER], {})
-        self._tell(trial, intermediate_values, ended=False)
-        self._heard[trial.config[NUMBER]] = max(intermediate_values, default=0)
+        self._report(trial, intermediate_values, ended=False)
+        self._last_epochs[trial.config[NUMBER]] = max(intermediate_values, default=0)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, epochs = trial.config[NUMBER], result.get(EPOCHS_DONE, 0)
-        if epochs <= self._heard[number] or self._metric_name not in result:
+        if epochs <= self._last_epochs[number] or self._metric_name not in result:
             return TrialScheduler.CONTINUE
-        self._heard[number] = epochs
+        self._last_epochs[number] = epochs
         return self._inner.on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if self._metric_name in result:
             self._inner.on_trial_complete(tune_controller, trial, result)
-        else:  # it failed, or was cut off
+        else:  # it failed, or was interrupted
             self._inner.on_trial_remove(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -90,7 +89,7 @@ class DeduplicatingScheduler(TrialScheduler):
 
 
 @dataclass(frozen=True)
-class _Past:
-    """A trial of an earlier command, as far as a scheduler looks at it."""
+class _PastTrial:
+    """A trial of an earlier command, with the only attribute that schedulers read."""
 
     trial_id: str

@@ -1,4 +1,4 @@
-"""The trials of a search through Tune: handed out by the study, compared by the scheduler, stopped by a signal."""
+"""Run the trials of a search with Ray Tune: the study proposes them, the scheduler stops weak ones early."""
 
 import shutil
 import uuid
@@ -22,46 +22,47 @@ from raykd.orchestration.worker_link import StopFlag
 from raykd.store.study import Study
 
 
-def try_all(
+def run_trials(
     command: SearchCommand,
     study: Study,
     make_trainable: Callable[[Any], Any],
     slots: Slots,
     should_stop: Callable[[], bool],
 ) -> dict[int, str]:
-    """Bring the trials that are left to their ends, or to where `should_stop` finds them; the study knows which.
+    """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: given the StopFlag's actor, what Tune calls for each trial.
+    make_trainable: return the function that Tune calls for each trial, given the StopFlag's actor.
+
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
     settings, epochs = command.settings, command.experiment.most_epochs
-    # Where the driver is: lost with another node, it would take every trial with it.
+    # It runs beside the driver: if it were lost with another node, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()
-    told: list[Any] = []
+    stop_request: list[Any] = []
 
-    def step() -> None:
-        if should_stop() and not told:
-            told.append(flag.set.remote())
+    def forward_stop() -> None:
+        if should_stop() and not stop_request:
+            stop_request.append(flag.set.remote())
 
-    how = tune.TuneConfig(
+    tune_config = tune.TuneConfig(
         num_samples=searcher.num_left,
         max_concurrent_trials=slots.count,
-        reuse_actors=slots.workers == 1,  # one that waits for workers of its own cannot be called off
+        reuse_actors=slots.workers == 1,  # a trial that waits for its own workers cannot be interrupted
         search_alg=searcher,
         scheduler=make_scheduler(settings, epochs, before),
     )
-    # Tune's own files, for this long, in a folder that all nodes see.
+    # Tune's own files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
-        with TrialProgress(command.console, settings, before, step) as progress:
-            tune.Tuner(make_trainable(flag), tune_config=how, run_config=_run_config(folder, progress)).fit()
+        with TrialProgress(command.console, settings, before, forward_stop) as progress:
+            tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=_run_config(folder, progress)).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise RunFailed(f"the search is interrupted ({reason[0]}); rerun the same command to resume") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what Tune knows, the study knows
+        shutil.rmtree(folder, ignore_errors=True)  # the study has everything that is in it
     return searcher.outside
 
 

@@ -1,4 +1,4 @@
-"""Data sets that cannot be read, or that could be read in two ways: folders, pictures and their metadata, Parquet."""
+"""Data sets that cannot be read, or that are ambiguous: folders, images and their metadata, Parquet."""
 
 import io
 import json
@@ -24,8 +24,8 @@ Change = Callable[[Path], object]
 
 
 @cache
-def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE), kind: str = "PNG") -> bytes:
-    """Random pixels; `size` is width and height."""
+def encoded_image(seed: int, size: tuple[int, int] = (SIDE, SIDE), kind: str = "PNG") -> bytes:
+    """Return an image of random pixels. size: width and height."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
@@ -33,12 +33,12 @@ def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE), kind: str = "PNG") 
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """Of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def deep(maximum: int) -> bytes:
-    """A grey PNG of 16 bits."""
+    """Return a gray PNG of 16 bits."""
     values = np.full((SIDE, SIDE), maximum, dtype=np.uint16)
     values[0] = 1
     stream = io.BytesIO()
@@ -47,49 +47,49 @@ def deep(maximum: int) -> bytes:
 
 
 def plan(folder: Path, name: str, settings: Sequence[str]) -> Sequence[str | Path]:
-    words = [word for setting in (f"data.name={name}", *settings) for word in ("--set", setting)]
-    return ["plan", experiment_file(folder), "--data-dir", folder, *words]
+    arguments = [word for setting in (f"data.name={name}", *settings) for word in ("--set", setting)]
+    return ["plan", experiment_file(folder), "--data-dir", folder, *arguments]
 
 
 def folders(name: str, change: Change, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
-    """A folder `insects` of pictures by class, as `change` leaves it; `change` gets the folder."""
+    """Return the case of a folder `insects` of images per class after `change`, a function of the folder."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         place = folder / "insects"
         for part in ("train", "test"):
-            for label, called in enumerate(CLASSES):
-                (place / part / called).mkdir(parents=True)
+            for label, class_name in enumerate(CLASSES):
+                (place / part / class_name).mkdir(parents=True)
                 for number in range(3):
                     seed = 10 * label + number + 100 * (part == "test")
-                    (place / part / called / f"{number}.png").write_bytes(picture(seed))
+                    (place / part / class_name / f"{number}.png").write_bytes(encoded_image(seed))
         change(place)
         return plan(folder, "folder:insects", settings)
 
     return BadInput(f"folder: {name}", make, tuple(parts))
 
 
-def pictures(name: str, content: bytes, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
-    """One picture of the folder with `content`."""
+def bad_image(name: str, content: bytes, parts: Sequence[str], settings: Sequence[str] = ()) -> BadInput:
+    """Return the case of one more image, with `content`, in such a folder."""
     return folders(
         name, lambda place: (place / "train/bee/9.png").write_bytes(content), ["bee/9.png", *parts], settings
     )
 
 
 def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: int = 0, **columns: object) -> pa.Table:
-    """Columns 'image' and 'label', or `columns` instead; names: of the ClassLabel in the hub's metadata."""
+    """Return columns 'image' and 'label', or `columns` instead. names: of the ClassLabel in the hub's metadata."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    rows = [{"bytes": picture(seed + row), "path": f"{row}.png"} for row in range(len(LABELS))]
-    made = pa.table(columns or {"image": pa.array(rows, kind), "label": labels})
+    rows = [{"bytes": encoded_image(seed + row), "path": f"{row}.png"} for row in range(len(LABELS))]
+    result = pa.table(columns or {"image": pa.array(rows, kind), "label": labels})
     if names is None:
-        return made
+        return result
     features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
-    return made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return result.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def parquet(
     name: str, files: dict[str, pa.Table | bytes], parts: Sequence[str], change: Change | None = None
 ) -> BadInput:
-    """`files` below a folder `trees`."""
+    """Return the case of `files` in a folder `trees`, after `change`."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         for path, content in files.items():
@@ -103,16 +103,16 @@ def parquet(
     return BadInput(f"Parquet: {name}", make, tuple(parts))
 
 
-def parts(train: pa.Table | bytes, test: pa.Table | bytes | None = None) -> dict[str, pa.Table | bytes]:
+def pair(train: pa.Table | bytes, test: pa.Table | bytes | None = None) -> dict[str, pa.Table | bytes]:
     return {"train": train, "test": TEST if test is None else test}
 
 
-def with_picture(content: bytes | None) -> pa.Table:
-    """A table whose third picture is `content`."""
-    made = table()
-    rows = made["image"].to_pylist()
+def with_image(content: bytes | None) -> pa.Table:
+    """Return a table whose third image is `content`."""
+    original = table()
+    rows = original["image"].to_pylist()
     rows[2] = {"bytes": content, "path": "2.png"}
-    return made.set_column(0, "image", pa.array(rows, made.schema.field("image").type))
+    return original.set_column(0, "image", pa.array(rows, original.schema.field("image").type))
 
 
 def unlink(*names: str) -> Change:
@@ -131,7 +131,7 @@ def empty(name: str) -> Change:
     return lambda place: [file.unlink() for file in (place / name).iterdir()]
 
 
-def gray(place: Path) -> None:
+def one_color(place: Path) -> None:
     for file in (place / "train").rglob("*.png"):
         Image.new("RGB", (SIDE, SIDE), (9, 9, 9)).save(file)
 
@@ -143,20 +143,20 @@ def twelve_bits(place: Path) -> None:
 
 TEST = table(seed=50)
 A, B = "b42a6d1f21f14bd7", "77aa6d1f21f14bd7"
-PNG_HEAD = picture(0)[:8]
-HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)) + picture(0)[33:]
-BAD_ROWS = PNG_HEAD + picture(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
+PNG_HEAD = encoded_image(0)[:8]
+HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)) + encoded_image(0)[33:]
+BAD_ROWS = PNG_HEAD + encoded_image(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
 
 FOLDERS = [
     folders("no such folder", move("", "../gone"), ["insects: no such folder", "requires train/<class>"]),
     folders("no train", move("train", "training"), ["insects: has no folder train", "there are: test, training"]),
     folders("no test", move("test", "Test"), ["insects: has no folder test", "there are: Test, train"]),
-    folders("classes without parts", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
-    folders("two validation parts", lambda p: [move("test", "val")(p), link("dev", "val")(p)], ["'val' and 'dev'"]),
+    folders("classes without splits", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
+    folders("two validation splits", lambda p: [move("test", "val")(p), link("dev", "val")(p)], ["'val' and 'dev'"]),
     folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folder of classes"]),
     folders("an empty class", empty("train/bee"), ["train/bee: a class without images", "remove the folder"]),
     folders("a class that train lacks", move("test/bee", "test/beee"), ["test/beee", "did you mean 'bee'?"]),
-    folders("a loose picture", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
+    folders("a loose image", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
     folders("a text file", lambda p: (p / "train/ant/a.csv").touch(), ["ant/a.csv: is no .png", "convert it"]),
     folders("a FIFO", lambda p: os.mkfifo(p / "train/ant/9.png"), ["ant/9.png: is a FIFO (a named pipe)", "remove it"]),
     folders("a FIFO of another name", lambda p: os.mkfifo(p / "test/ant/pipe"), ["ant/pipe: is a FIFO", "remove it"]),
@@ -165,11 +165,11 @@ FOLDERS = [
     folders("a broken link", link("train/ant/9.png", "gone"), ["9.png: is a link to gone, which cannot be followed"]),
     folders("a link to itself", link("train/ant/9.png", "9.png"), ["is a link to 9.png, which cannot be followed"]),
     folders(
-        "a class that leads nowhere", link("train/cat", "gone"), ["train/cat: is a link to gone", "remove the link"]
+        "a class that is a broken link", link("train/cat", "gone"), ["train/cat: is a link to gone", "remove the link"]
     ),
     folders("a loop", link("train/ant/all", ".."), ["all/ant: is a link to a folder above it", "remove the link"]),
     folders(
-        "a class that is its part", link("train/all", "../train"), ["train/all/all: is a link to a folder above it"]
+        "a class that is its split", link("train/all", "../train"), ["train/all/all: is a link to a folder above it"]
     ),
     folders("a folder x.png", lambda p: (p / "train/ant/x.png").mkdir(), ["ant/x.png: is a folder with the name of a"]),
     folders(
@@ -189,7 +189,7 @@ FOLDERS = [
     folders(
         "a class in two forms", lambda p: [(p / f"train/{n}").mkdir() for n in ("\u00e9", "e\u0301")], ["Unicode form"]
     ),
-    folders("one color", gray, ["folder:insects: every training image has one and the same color"]),
+    folders("one color", one_color, ["folder:insects: every training image has one and the same color"]),
     folders(
         "12 bits in 16", twelve_bits, ["0.png: its values of 16 bits go up to 4,00", "multiply the values to fill 16"]
     ),
@@ -200,29 +200,29 @@ FOLDERS = [
         ["data.image_size=900000"],
     ),
 ]
-PICTURES = [
-    pictures("another size", picture(1, (9, 9)), ["is 9x9 pixels; the first is 8x8", "--set data.image_size=8"]),
-    pictures("an empty file", b"", ["is no PNG or JPEG; it is empty or all zeros; copy or download it again"]),
-    pictures("a file of zeros", bytes(900), ["it is empty or all zeros; copy or download it again"]),
-    pictures("text", b"a picture", ["is no PNG or JPEG; store one of these"]),
-    pictures("a WEBP", picture(1, kind="WEBP"), ["it is a WEBP by its content; convert it to PNG or JPEG"]),
-    pictures("a GIF", picture(1, kind="GIF"), ["it is a GIF by its content; convert it to PNG or JPEG"]),
-    pictures("a BMP", picture(1, kind="BMP"), ["it is a BMP by its content; convert it to PNG or JPEG"]),
-    pictures("a TIFF", picture(1, kind="TIFF"), ["it is a TIFF by its content; convert it to PNG or JPEG"]),
-    pictures("a web page", b"<!DOCTYPE html><p>404", ["it is a web page or XML and not the file itself"]),
-    pictures("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1", ["run: git lfs pull"]),
-    pictures("a PNG cut short", picture(1)[:100], ["cannot be decoded", "copy or download it again"]),
-    pictures("a JPEG cut short", picture(1, kind="JPEG")[:400], ["cannot be decoded", "copy or download it again"]),
-    pictures("a signature alone", PNG_HEAD, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
-    pictures("rows that are no zlib", BAD_ROWS, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
-    pictures(
+IMAGES = [
+    bad_image("another size", encoded_image(1, (9, 9)), ["is 9x9 pixels; the first is 8x8", "--set data.image_size=8"]),
+    bad_image("an empty file", b"", ["is no PNG or JPEG; it is empty or all zeros; copy or download it again"]),
+    bad_image("a file of zeros", bytes(900), ["it is empty or all zeros; copy or download it again"]),
+    bad_image("text", b"a image", ["is no PNG or JPEG; store one of these"]),
+    bad_image("a WEBP", encoded_image(1, kind="WEBP"), ["it is a WEBP by its content; convert it to PNG or JPEG"]),
+    bad_image("a GIF", encoded_image(1, kind="GIF"), ["it is a GIF by its content; convert it to PNG or JPEG"]),
+    bad_image("a BMP", encoded_image(1, kind="BMP"), ["it is a BMP by its content; convert it to PNG or JPEG"]),
+    bad_image("a TIFF", encoded_image(1, kind="TIFF"), ["it is a TIFF by its content; convert it to PNG or JPEG"]),
+    bad_image("a web page", b"<!DOCTYPE html><p>404", ["it is a web page or XML and not the file itself"]),
+    bad_image("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1", ["run: git lfs pull"]),
+    bad_image("half a PNG", encoded_image(1)[:100], ["cannot be decoded", "copy or download it again"]),
+    bad_image("half a JPEG", encoded_image(1, kind="JPEG")[:400], ["cannot be decoded", "copy or download it again"]),
+    bad_image("a signature alone", PNG_HEAD, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
+    bad_image("rows that are no zlib", BAD_ROWS, ["is a PNG or JPEG that cannot be decoded", "save it again as PNG"]),
+    bad_image(
         "above the limit of pixels", HUGE, ["has 400,000,000 pixels, and 178,956,970 is the limit; make it smaller"]
     ),
-    pictures("above it, to be resized", HUGE, ["has 400,000,000 pixels", "make it smaller"], ["data.image_size=8"]),
-    pictures("8 bits in 16", deep(200), ["its values of 16 bits go up to 200 at most", "1 of 1", "or store 8 bits"]),
+    bad_image("above it, to be resized", HUGE, ["has 400,000,000 pixels", "make it smaller"], ["data.image_size=8"]),
+    bad_image("8 bits in 16", deep(200), ["its values of 16 bits go up to 200 at most", "1 of 1", "or store 8 bits"]),
 ]
 PARQUET = [
-    parquet("no such folder", parts(table()), ["trees: no such folder"], lambda p: p.rename(p.with_name("wood"))),
+    parquet("no such folder", pair(table()), ["trees: no such folder"], lambda p: p.rename(p.with_name("wood"))),
     parquet("no train", {"test": TEST}, ["has no Parquet of train", "there are: test"]),
     parquet("no test", {"train": table()}, ["has no Parquet of test", "there are: train"]),
     parquet(
@@ -253,75 +253,71 @@ PARQUET = [
         "equal shards", {f"train-0000{i}-of-00002": table() for i in (0, 1)} | {"test": TEST}, ["has the same content"]
     ),
     parquet("a folder train.parquet", {"train.parquet/part-0": table()}, ["is a folder with the name of a file"]),
-    parquet("a FIFO", parts(table()), ["train.parquet: is a FIFO"], lambda p: [unlink("train.parquet")(p), fifo(p)]),
+    parquet("a FIFO", pair(table()), ["train.parquet: is a FIFO"], lambda p: [unlink("train.parquet")(p), fifo(p)]),
     parquet(
-        "classes in another order", parts(table(), table(names=NAMES[::-1], seed=9)), ["label 0 is 'yew' in", "'ash'"]
+        "classes in another order", pair(table(), table(names=NAMES[::-1], seed=9)), ["label 0 is 'yew' in", "'ash'"]
     ),
     parquet(
-        "more classes in test", parts(table(), table(names=(*NAMES, "oak"), seed=9)), ["has 4 classes in its metadata"]
+        "more classes in test", pair(table(), table(names=(*NAMES, "oak"), seed=9)), ["has 4 classes in its metadata"]
     ),
     parquet(
-        "test without names", parts(table(), table(names=None, seed=9)), ["does not; write all files with the same"]
+        "test without names", pair(table(), table(names=None, seed=9)), ["does not; write all files with the same"]
     ),
     parquet(
-        "two classes of one name", parts(table(names=("a", "b", "a")), table(names=("a", "b", "a"))), ["called 'a'"]
+        "two classes of one name", pair(table(names=("a", "b", "a")), table(names=("a", "b", "a"))), ["called 'a'"]
     ),
-    parquet("labels from 1", parts(table([1, 2, 3] * 2, None), table(names=None)), ["no training image has label 0"]),
-    parquet("one class", parts(table([0] * 6, None), table(names=None)), ["its labels name 1 class"]),
+    parquet("labels from 1", pair(table([1, 2, 3] * 2, None), table(names=None)), ["no training image has label 0"]),
+    parquet("one class", pair(table([0] * 6, None), table(names=None)), ["its labels name 1 class"]),
     parquet(
-        "float labels", parts(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to whole numbers from 0"]
+        "float labels", pair(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to whole numbers from 0"]
     ),
-    parquet("truth values", parts(table([True, False] * 3)), ["'label': bool", "cast 'label' to whole numbers from 0"]),
+    parquet("truth values", pair(table([True, False] * 3)), ["'label': bool", "cast 'label' to whole numbers from 0"]),
+    parquet("lists of labels", pair(table([[0], [1]] * 3)), ["'label': list", "give each image one label, not a list"]),
     parquet(
-        "lists of labels", parts(table([[0], [1]] * 3)), ["'label': list", "give each image one label, not a list"]
+        "no labels", pair(table(None, None, image=table()["image"])), ["rename the column with the labels to 'label'"]
     ),
+    parquet("no images", pair(table(None, None, label=LABELS)), ["has the columns 'label': int64; requires 'img'"]),
+    parquet("a missing label", pair(table([0, 1, 2, None, 1, 2])), ["row 3 has no label; leave the row out"]),
     parquet(
-        "no labels", parts(table(None, None, image=table()["image"])), ["rename the column with the labels to 'label'"]
-    ),
-    parquet("no images", parts(table(None, None, label=LABELS)), ["has the columns 'label': int64; requires 'img'"]),
-    parquet("a missing label", parts(table([0, 1, 2, None, 1, 2])), ["row 3 has no label; leave the row out"]),
-    parquet(
-        "unlabelled test", parts(table(), table([-1] * 6)), ["test.parquet: row 0 has label -1; train's are 0 to 2"]
+        "unlabelled test", pair(table(), table([-1] * 6)), ["test.parquet: row 0 has label -1; train's are 0 to 2"]
     ),
     parquet(
         "text that train lacks",
-        parts(table(["a", "b"] * 3), table(["c"] * 6)),
+        pair(table(["a", "b"] * 3), table(["c"] * 6)),
         ["row 0 has label c; train's are a to b"],
     ),
     parquet(
         "two columns of one name",
-        parts(pa.Table.from_arrays([table()["image"], *[pa.chunked_array([LABELS])] * 2], ["image", "label", "label"])),
+        pair(pa.Table.from_arrays([table()["image"], *[pa.chunked_array([LABELS])] * 2], ["image", "label", "label"])),
         ["train.parquet: has two columns called 'label'; rename or remove one of them"],
     ),
-    parquet("bytes for labels", parts(table([b"a", b"b"] * 3)), ["'label': binary", "cast 'label' to whole numbers"]),
-    parquet("empty labels", parts(table(pa.nulls(6))), ["'label': null", "cast 'label' to whole numbers from 0"]),
+    parquet("bytes for labels", pair(table([b"a", b"b"] * 3)), ["'label': binary", "cast 'label' to whole numbers"]),
+    parquet("empty labels", pair(table(pa.nulls(6))), ["'label': null", "cast 'label' to whole numbers from 0"]),
     parquet(
-        "pictures of pixels",
-        parts(table(None, None, image=[[1, 2, 3]] * 6, label=LABELS)),
+        "images of pixels",
+        pair(table(None, None, image=[[1, 2, 3]] * 6, label=LABELS)),
         ["'image': list<element: int64>", "store in 'image' the bytes of each PNG or JPEG"],
     ),
     parquet(
-        "paths for pictures",
-        parts(table(None, None, image=["a.png"] * 6, label=LABELS)),
+        "paths for images",
+        pair(table(None, None, image=["a.png"] * 6, label=LABELS)),
         ["'image': string", "store in 'image' the bytes of each PNG or JPEG"],
     ),
     parquet(
-        "addresses for pictures",
-        parts(table(None, None, image_url=["http"] * 6, label=LABELS)),
+        "addresses for images",
+        pair(table(None, None, image_url=["http"] * 6, label=LABELS)),
         ["'image_url': string", "rename the column with the images to 'img'"],
     ),
     parquet(
         "shards from 1", {f"train-0000{i}-of-00002": table(seed=i) for i in (1, 2)}, ["there is no train-00000-of"]
     ),
-    parquet("a footer too long", parts(b"PAR1" + bytes(99) + b"\xff\xff\xff\x7fPAR1"), ["copy or download it again"]),
-    parquet("a path alone", parts(with_picture(None)), ["train.parquet: row 2 has no image", "store its bytes"]),
-    parquet("a bad picture", parts(with_picture(b"no picture")), ["train.parquet: row 2 is no PNG or JPEG"]),
-    parquet("12 bits in 16", parts(with_picture(deep(4_000))), ["row 2: its values of 16 bits go up to 4,000 at most"]),
-    parquet("no rows", parts(table().slice(0, 0)), ["train.parquet"]),
-    parquet(
-        "no Parquet", parts(b"image,label"), ["train.parquet: truncated or no Parquet file", "copy or download it"]
-    ),
-    parquet("a Git LFS pointer", parts(b"version https://git-lfs.github.com/spec/v1"), ["run: git lfs pull"]),
+    parquet("a footer too long", pair(b"PAR1" + bytes(99) + b"\xff\xff\xff\x7fPAR1"), ["copy or download it again"]),
+    parquet("a path alone", pair(with_image(None)), ["train.parquet: row 2 has no image", "store its bytes"]),
+    parquet("a bad image", pair(with_image(b"no image")), ["train.parquet: row 2 is no PNG or JPEG"]),
+    parquet("12 bits in 16", pair(with_image(deep(4_000))), ["row 2: its values of 16 bits go up to 4,000 at most"]),
+    parquet("no rows", pair(table().slice(0, 0)), ["train.parquet"]),
+    parquet("no Parquet", pair(b"image,label"), ["train.parquet: truncated or no Parquet file", "copy or download it"]),
+    parquet("a Git LFS pointer", pair(b"version https://git-lfs.github.com/spec/v1"), ["run: git lfs pull"]),
 ]
 
 
@@ -329,4 +325,4 @@ def fifo(place: Path) -> None:
     os.mkfifo(place / "train.parquet")
 
 
-CASES = [*FOLDERS, *PICTURES, *PARQUET]
+CASES = [*FOLDERS, *IMAGES, *PARQUET]

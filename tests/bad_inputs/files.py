@@ -13,14 +13,14 @@ from bad_inputs.case import BadInput, experiment_file
 from raykd.models import ImageSpec, build, find
 from raykd.models.weights import save_weights
 
-Words = Sequence[str | Path]
+Arguments = Sequence[str | Path]
 DIGITS = ImageSpec(num_classes=10, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def plan_data(name: str, write: Callable[[Path], None], data_dir: str = ".") -> Callable[[Path], Words]:
+def plan_data(name: str, write: Callable[[Path], None], data_dir: str = ".") -> Callable[[Path], Arguments]:
     """Return `raykd plan` on the data set `name`, whose files `write` puts into the folder."""
 
-    def make(folder: Path) -> Words:
+    def make(folder: Path) -> Arguments:
         write(folder)
         return ["plan", experiment_file(folder), "--set", f"data.name={name}", "--data-dir", folder / data_dir]
 
@@ -49,10 +49,10 @@ def undecodable_image(folder: Path) -> None:
     (folder / "pets" / "train" / "dog" / "1.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
 
 
-def distill_from(write: Callable[[Path], None], name: str = "teacher.safetensors") -> Callable[[Path], Words]:
+def distill_from(write: Callable[[Path], None], name: str = "teacher.safetensors") -> Callable[[Path], Arguments]:
     """Return `raykd distill` from the checkpoint `name`, which `write` writes."""
 
-    def make(folder: Path) -> Words:
+    def make(folder: Path) -> Arguments:
         write(folder / name)
         experiment = experiment_file(folder)
         return ["distill", "--teacher", "resnet18", "--experiment", experiment, "--teacher-checkpoint", folder / name]
@@ -82,13 +82,13 @@ def pickled_module(path: Path) -> None:
     torch.save({"state_dict": torch.nn.Linear(1, 1)}, path)
 
 
-def results_below_a_file(folder: Path) -> Words:
+def results_below_a_file(folder: Path) -> Arguments:
     (folder / "taken").write_text("")
-    words = ["train-student", "--model", "resnet8", "--experiment", experiment_file(folder)]
-    return [*words, "--set", "student.batch_size=64", "--results", folder / "taken" / "results"]
+    arguments = ["train-student", "--model", "resnet8", "--experiment", experiment_file(folder)]
+    return [*arguments, "--set", "student.batch_size=64", "--results", folder / "taken" / "results"]
 
 
-def pretrained_teacher(folder: Path) -> Words:
+def pretrained_teacher(folder: Path) -> Arguments:
     return ["plan", experiment_file(folder), "--set", "teacher.model=vit_tiny", "--data-dir", folder]
 
 
@@ -107,12 +107,12 @@ CASES = [
     BadInput(
         "a teacher checkpoint that is truncated",
         distill_from(truncated_weights),
-        ("/teacher.safetensors", "cut short or damaged"),
+        ("/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint without weights",
         distill_from(no_weights),
-        ("/teacher.safetensors", "cut short or damaged"),
+        ("/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint of another model",

@@ -15,7 +15,7 @@ from raykd.store.study import SearchFolder, Study
 SEARCH = "space={'method.alpha': uniform(0, 1)}, trials=1"
 
 
-def tune(search: str = SEARCH, *words: str, damage: Callable[[SearchFolder], None] | None = None) -> Any:
+def tune(search: str = SEARCH, *arguments: str, damage: Callable[[SearchFolder], None] | None = None) -> Any:
     """Return `raykd tune` on the small experiment with Search(`search`). `damage` changes its folder before."""
 
     def make(folder: Path) -> Sequence[str | Path]:
@@ -23,7 +23,7 @@ def tune(search: str = SEARCH, *words: str, damage: Callable[[SearchFolder], Non
         text = f"{imports}{EXPERIMENT}experiment = dataclasses.replace(experiment, search=Search({search}))\n"
         if damage:
             damage(SearchFolder(folder / "results" / "tiny" / "search"))
-        return ["tune", experiment_file(folder, text), *words]
+        return ["tune", experiment_file(folder, text), *arguments]
 
     return make
 
@@ -86,7 +86,7 @@ CASES = [
              ("alpha = 1.5", "must lie in [0, 1]")),
     BadInput("a choice of an unknown method", tune("space={'method': choice('kd', 'dkdd')}"),
              ("dkdd", "did you mean 'dkd'?")),
-    BadInput("a choice without the experiment's own method", tune("space={'method': choice('dkd', 'dist')}"),
+    BadInput("a choice without the default method", tune("space={'method': choice('dkd', 'dist')}"),
              ("for 'method'", "add it")),
     BadInput("a batch larger than the images, in a space", tune("space={'student.batch_size': choice(64, 100000)}"),
              ("search.space: student.batch_size", "100000")),
@@ -117,6 +117,6 @@ CASES = [
              ("confirmed.json", DAMAGED, "remove it")),
     BadInput("tune show of a search.json without fields", show(written("search.json", {})),
              ("search.json' is damaged", "field 'family' is missing", "search again")),
-    BadInput("tune show of a search.json that is cut short", show(written("search.json", '{"family": "ti')),
+    BadInput("tune show of a search.json that is truncated", show(written("search.json", '{"family": "ti')),
              ("search.json' is damaged", "search again")),
 ]  # fmt: skip

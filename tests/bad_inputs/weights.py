@@ -141,7 +141,7 @@ class Code:
         return eval, ("1 + 1",)
 
 
-DAMAGED = ("cut short or damaged", "copy it again")
+DAMAGED = ("truncated or damaged", "copy it again")
 MORE = ("holds more than tensors", "save its state_dict() alone")
 NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
 NOT_FINITE = ("values that are NaN or infinite", "give an earlier checkpoint")

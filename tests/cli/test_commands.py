@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "experiments" / "digits.py")
 
 
-def planned_names(capsys, *words: str) -> list[str]:
+def planned_names(capsys, *arguments: str) -> list[str]:
     """Return the names of the runs that a command prints."""
-    assert parser.entry(list(words)) == 0
+    assert parser.entry(list(arguments)) == 0
     return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
 
 
@@ -35,12 +35,12 @@ def test_plan_prints_the_images_of_each_split_and_the_classes(tmp_path, capsys):
 
 
 def test_a_setting_changes_the_names_of_only_the_runs_that_it_affects(tmp_path, capsys):
-    words = ["plan", DIGITS, "--results", str(tmp_path / "r")]
-    before = planned_names(capsys, *words)
-    hotter = planned_names(capsys, *words, "--set", "method.temperature=2")
+    arguments = ["plan", DIGITS, "--results", str(tmp_path / "r")]
+    before = planned_names(capsys, *arguments)
+    hotter = planned_names(capsys, *arguments, "--set", "method.temperature=2")
     assert hotter[:6] == before[:6] and not set(hotter[6:]) & set(before)
-    assert planned_names(capsys, *words, "--set", "workers.cpus=2") == before
-    assert planned_names(capsys, *words, "--set", "digits.method.temperature=4") == before
+    assert planned_names(capsys, *arguments, "--set", "workers.cpus=2") == before
+    assert planned_names(capsys, *arguments, "--set", "digits.method.temperature=4") == before
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def started(monkeypatch):
 
 def test_single_stages_share_the_experiments_runs(tmp_path, capsys, started):
     """train-teacher, train-student and distill plan the same runs as the experiment file."""
-    words = ("--experiment", DIGITS, "--results", str(tmp_path / "r"))
-    assert parser.entry(["train-teacher", "--epochs", "12", *words]) == 0
-    assert parser.entry(["train-student", "--epochs", "60", *words]) == 0
-    assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *words]) == 0
+    arguments = ("--experiment", DIGITS, "--results", str(tmp_path / "r"))
+    assert parser.entry(["train-teacher", "--epochs", "12", *arguments]) == 0
+    assert parser.entry(["train-student", "--epochs", "60", *arguments]) == 0
+    assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *arguments]) == 0
     from raykd.orchestration.run_experiments import plan_of
 
     stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in started]
@@ -69,8 +69,8 @@ def test_single_stages_share_the_experiments_runs(tmp_path, capsys, started):
 
 
 def test_feature_distill_keeps_alpha_and_temperature(tmp_path, started):
-    words = ["distill", "--feature-distill", "cosine", "--alpha", "0.3", "--results", str(tmp_path)]
-    assert parser.entry([*words, "--experiment", DIGITS]) == 0
+    arguments = ["distill", "--feature-distill", "cosine", "--alpha", "0.3", "--results", str(tmp_path)]
+    assert parser.entry([*arguments, "--experiment", DIGITS]) == 0
     from raykd import FeatureKD
 
     ((experiment,), _) = started[0]

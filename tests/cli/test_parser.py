@@ -19,7 +19,10 @@ def test_help_equals_its_snapshot(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     main_parser = parser.make_parser()
     commands = next(action for action in main_parser._actions if isinstance(action, argparse._SubParsersAction))
-    texts = "\n".join(one.format_help() for one in (main_parser, *commands.choices.values()))
+    experiment_parser = parser.make_experiment_parser(["cnn", "vit"])
+    experiment_parser.prog = "experiments/X.py"  # the default is the name of the running program
+    parsers = (main_parser, *commands.choices.values(), experiment_parser)
+    texts = "\n".join(one.format_help() for one in parsers)
     snapshot = Path(__file__).parent / "help.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         snapshot.write_text(texts)

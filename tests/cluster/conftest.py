@@ -1,4 +1,4 @@
-"""One Slurm of three nodes for all tests that ask for `slurm`; skipped where it cannot be had."""
+"""Fixtures: a Slurm of three nodes for all tests, or of two for one test; skipped if the machine cannot run one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
 
 @pytest.fixture
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """One of two nodes for a test alone, which may break one."""
+    """A Slurm of two nodes for a single test, which may break a node."""
     if reason := missing():
         pytest.skip(reason)
     with Testbed.start(tmp_path_factory.mktemp("two"), num_nodes=2) as bed:
@@ -27,5 +27,5 @@ def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The root, from which sbatch is called."""
+    """The repository's root, from which sbatch is called."""
     return Path(__file__).parents[2]

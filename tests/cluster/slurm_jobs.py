@@ -1,4 +1,4 @@
-"""What the tests of jobs share: the script, the drivers, and what a job has left behind."""
+"""Helpers of the tests of Slurm jobs: the script, the drivers, and the leftovers of a job."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ ONE_CPU_EACH = ("--nodes=2", "--cpus-per-task=1", "--mem=6G")
 
 
 def leftovers(slurm: Testbed) -> list[str]:
-    """Processes on any node, and folders of this testbed's jobs; a cancelled job's last ones may take a moment."""
+    """Return processes on any node and folders of this testbed's jobs. Wait a moment for the last processes to end."""
     deadline = time.monotonic() + 5
     while (processes := slurm.processes()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -24,21 +24,21 @@ def leftovers(slurm: Testbed) -> list[str]:
 
 
 def start_now(slurm: Testbed, job_id: int) -> None:
-    """A job that is on its way back into the queue, where Slurm would let it wait for two minutes."""
+    """Start a requeued job immediately; Slurm would hold it for two minutes."""
     while slurm.job(job_id)["JobState"] != "PENDING":
         time.sleep(0.1)
     slurm.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
 
 
 def left_by_lost_node(bed: Testbed) -> list[str]:
-    """`leftovers`, once the folders of cn2 are away, which go when it is back."""
+    """Remove the folders of cn2, which would be removed when it returns, and return the `leftovers`."""
     for job_id in bed.job_ids:
         shutil.rmtree(Path(f"/tmp/rk-{os.getuid()}-{job_id}-1"))
     return leftovers(bed)
 
 
 def environment_with_ray(folder: Path, program: str) -> dict[str, str]:
-    """A virtual environment for a job in which `ray` is `program`, a shell script; $REAL is the real one."""
+    """Make a virtual environment whose `ray` is the shell script `program`; $REAL is the real `ray`."""
     programs = folder / "bin"
     programs.mkdir()
     real = Path(sys.executable).with_name("ray")

@@ -1,4 +1,4 @@
-"""SLURM_* into an Allocation: what each way of asking for memory and GPUs leaves, and what is refused."""
+"""Reading an Allocation from SLURM_*: every way to request memory and GPUs, and what is refused."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ ENVIRON = {
 }
 
 
-def test_reads_a_job_of_one_node() -> None:
+def test_a_job_of_one_node_is_read() -> None:
     node = Node("cn1", num_cpus=8, num_gpus=2, memory_bytes=32768 * MEBIBYTE)
     assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/home/ada/raykd"), restart_count=0)
 
 
-def test_counts_restarts() -> None:
+def test_restarts_are_counted() -> None:
     assert read_allocation(ENVIRON | {"SLURM_RESTART_COUNT": "1"}).restart_count == 1
 
 
@@ -40,25 +40,25 @@ def test_memory_is_per_node_cpu_or_gpu(variables: dict[str, str], memory_mib: in
     assert read_allocation(environ | variables).head.memory_bytes == memory_mib * MEBIBYTE
 
 
-def test_whole_node_has_no_memory_limit() -> None:
+def test_a_job_with_a_whole_node_has_no_memory_limit() -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != "SLURM_MEM_PER_NODE"}
     assert read_allocation(environ).head.memory_bytes is None
 
 
 @pytest.mark.parametrize(("indices", "num_gpus"), [({"SLURM_JOB_GPUS": "0,3"}, 2), ({}, 0)])
-def test_gpus_are_counted_where_slurm_does_not(indices: dict[str, str], num_gpus: int) -> None:
+def test_gpus_are_counted_if_slurm_does_not_count_them(indices: dict[str, str], num_gpus: int) -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != "SLURM_GPUS_ON_NODE"}
     assert read_allocation(environ | indices).head.num_gpus == num_gpus
 
 
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "SLURM_SUBMIT_DIR"])
-def test_missing_variable_is_named_with_the_command_to_type(variable: str) -> None:
+def test_a_missing_variable_is_named_with_the_command_to_submit(variable: str) -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != variable}
     with pytest.raises(ConfigError, match=rf"^{variable} is not set: .*sbatch slurm/ray_cluster.slurm"):
         read_allocation(environ)
 
 
-def test_value_that_is_no_number_is_named() -> None:
+def test_a_value_that_is_not_a_number_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE = '8\(x2\)': must be a whole number"):
         read_allocation(ENVIRON | {"SLURM_CPUS_ON_NODE": "8(x2)"})
 
@@ -76,7 +76,7 @@ def three(nodelist: str) -> list[str]:
     return ["cn1", "cn2", "cn3"]
 
 
-def test_reads_a_job_of_several_nodes() -> None:
+def test_a_job_of_several_nodes_is_read() -> None:
     nodes = read_allocation(SEVERAL, three).nodes
     assert [(node.name, node.num_cpus, node.num_gpus) for node in nodes] == [
         ("cn1", 8, 2),
@@ -85,33 +85,33 @@ def test_reads_a_job_of_several_nodes() -> None:
     ]
 
 
-def test_memory_per_cpu_is_each_nodes_own() -> None:
+def test_memory_per_cpu_is_counted_for_each_node() -> None:
     environ = {name: value for name, value in SEVERAL.items() if name != "SLURM_MEM_PER_NODE"}
     nodes = read_allocation(environ | {"SLURM_MEM_PER_CPU": "1000"}, three).nodes
     assert [node.memory_bytes for node in nodes] == [8000 * MEBIBYTE, 8000 * MEBIBYTE, 4000 * MEBIBYTE]
 
 
 @pytest.mark.parametrize("total", ["6", "h100:6"])
-def test_total_of_gpus_that_is_the_same_on_each_node_is_taken(total: str) -> None:
+def test_a_total_of_gpus_is_accepted_if_every_node_has_the_same_number(total: str) -> None:
     assert len(read_allocation(SEVERAL | {"SLURM_GPUS": total}, three).nodes) == 3
 
 
-def test_total_of_gpus_that_differs_between_nodes_is_refused() -> None:
+def test_a_total_of_gpus_is_refused_if_nodes_have_different_numbers() -> None:
     with pytest.raises(ConfigError, match=r"^SLURM_GPUS = 5: 3 nodes, 2 of the GPUs on this one.*--gres=gpu:N instead"):
         read_allocation(SEVERAL | {"SLURM_GPUS": "5"}, three)
 
 
 @pytest.mark.parametrize("counts", ["8(x2)", "8(x4)", "8"])
-def test_counts_of_cpus_for_other_nodes_are_refused(counts: str) -> None:
+def test_cpu_counts_for_another_number_of_nodes_are_refused(counts: str) -> None:
     with pytest.raises(ConfigError, match=r"^SLURM_JOB_NUM_NODES = 3: "):
         read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": counts}, three)
 
 
-def test_counts_of_cpus_that_are_none_are_named() -> None:
+def test_invalid_cpu_counts_are_named() -> None:
     with pytest.raises(ConfigError, match=r"^SLURM_JOB_CPUS_PER_NODE = 'eight'"):
         read_allocation(SEVERAL | {"SLURM_JOB_CPUS_PER_NODE": "eight"}, three)
 
 
-def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
+def test_too_little_memory_is_refused_with_a_remedy() -> None:
     with pytest.raises(ConfigError, match=r"^SLURM_MEM_PER_NODE = 512: 512 MiB .* 2048 .*--mem=8G"):
         read_allocation(ENVIRON | {"SLURM_MEM_PER_NODE": "512"})

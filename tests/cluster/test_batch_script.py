@@ -1,4 +1,4 @@
-"""slurm/ray_cluster.slurm and site.sh by bash alone, in a repository whose boot prints what it is given."""
+"""slurm/ray_cluster.slurm and site.sh in bash only, in a repository whose boot.py prints its arguments."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ LOADS = "LOADEDMODULES=${LOADEDMODULES:-}:$2; export LOADEDMODULES"
 
 @pytest.fixture
 def copy(repository: Path, tmp_path: Path) -> Path:
-    """A repository with the real scripts, a boot that reports, and a virtual environment."""
+    """A repository with the real scripts, a boot.py that prints, and a virtual environment."""
     shutil.copytree(repository / "slurm", tmp_path / "slurm")
     (tmp_path / "raykd/cluster").mkdir(parents=True)
     (tmp_path / "raykd/cluster/boot.py").write_text(BOOT)
@@ -35,9 +35,9 @@ def make_venv(path: Path) -> Path:
 def run(
     copy: Path, *words: str, before: str = "", chdir: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """As Slurm would: another directory's copy of the script, SLURM_SUBMIT_DIR, an empty environment.
+    """Run the script as Slurm does: with SLURM_SUBMIT_DIR in an almost empty environment.
 
-    chdir: sbatch's --chdir, where it is not the directory that sbatch is called in.
+    chdir: sbatch's --chdir, by default the directory of sbatch.
     """
     script = 'exec bash "$0" "$@"'
     environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home"), "SLURM_SUBMIT_DIR": str(copy)} | env
@@ -53,8 +53,8 @@ def test_arguments_reach_boot_as_they_are(copy: Path) -> None:
     assert str(["--", *words]) in done.stdout
 
 
-def test_bash_without_a_clock_of_its_own_starts_the_job(copy: Path) -> None:
-    """bash 4.4, as of Enterprise Linux 8, has no EPOCHREALTIME."""
+def test_bash_without_epochrealtime_starts_the_job(copy: Path) -> None:
+    """bash 4.4 of Enterprise Linux 8 has no EPOCHREALTIME."""
     (copy / "raykd/cluster/boot.py").write_text(
         "import os, time; print(time.time() - float(os.environ['RAYKD_JOB_START']))"
     )
@@ -64,51 +64,51 @@ def test_bash_without_a_clock_of_its_own_starts_the_job(copy: Path) -> None:
     assert 0 <= float(done.stdout.split()[-1]) < 3600
 
 
-def test_repositorys_environment_is_the_fallback_and_says_so(copy: Path) -> None:
+def test_the_repositorys_environment_is_the_fallback_and_is_reported(copy: Path) -> None:
     done = run(copy)
     assert done.stdout.startswith(f"raykd: no virtual environment at {copy}/home/.venvs/edl; using {copy}/.venv\n")
     assert f"{copy}/.venv /tmp" in done.stdout
 
 
-def test_users_environment_comes_first(copy: Path) -> None:
+def test_the_users_environment_has_priority(copy: Path) -> None:
     own = make_venv(copy / "home/.venvs/edl")
     assert run(copy).stdout == f"['--'] {own} /tmp\n"
 
 
-def test_named_environment_must_exist(copy: Path) -> None:
+def test_an_environment_set_by_the_user_must_exist(copy: Path) -> None:
     done = run(copy, RAYKD_VENV="/nowhere")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("raykd: no Python at /nowhere/bin/python; ")
 
 
-def test_modules_are_loaded_where_the_command_exists(copy: Path) -> None:
+def test_modules_are_loaded_if_the_command_exists(copy: Path) -> None:
     done = run(copy, before=MODULE.format(action=LOADS))
     assert done.returncode == 0, done.stderr
     assert "module load Python/3.11.3-GCCcore-12.3.0\nmodule load CUDA/12.1.1\n" in done.stdout
 
 
-@pytest.mark.parametrize("action", ["return 1", "return 0"])  # Tcl modules of old return 0 all the same
-def test_module_that_does_not_load_ends_the_job(copy: Path, action: str) -> None:
+@pytest.mark.parametrize("action", ["return 1", "return 0"])  # old Tcl modules return 0 after a failure
+def test_a_module_that_does_not_load_ends_the_job(copy: Path, action: str) -> None:
     done = run(copy, before=MODULE.format(action=action))
     assert done.returncode == 2
     assert "Python/3.11.3-GCCcore-12.3.0" in done.stderr.splitlines()[0]
     assert "['--']" not in done.stdout
 
 
-def test_other_directory_is_refused(copy: Path) -> None:
+def test_submitting_from_another_directory_is_refused(copy: Path) -> None:
     done = run(copy, SLURM_SUBMIT_DIR="/")
     assert done.returncode == 2
     assert done.stderr == "raykd: submitted from /, which is not the repository: cd to its root and submit again\n"
 
 
-def test_script_run_by_hand_says_how_to_submit(copy: Path) -> None:
+def test_a_script_that_is_run_by_hand_prints_how_to_submit(copy: Path) -> None:
     done = run(copy, SLURM_SUBMIT_DIR="")
     assert done.returncode == 2
     assert done.stderr.startswith("raykd: this is a batch script; submit it: sbatch slurm/ray_cluster.slurm ")
 
 
-def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repository: Path) -> None:
-    """The submit scripts source site.sh too, and sbatch hands what they export on to the job."""
+def test_scratch_is_the_tmpdir_of_the_job_and_never_that_of_the_login_node(repository: Path) -> None:
+    """The submit scripts source site.sh too, and sbatch passes their exports to the job."""
 
     def scratch(**env: str) -> str:
         command = ["bash", "-c", "source slurm/site.sh; printenv RAYKD_SCRATCH || echo not set"]
@@ -117,7 +117,7 @@ def test_scratch_is_what_the_job_and_never_what_the_login_node_calls_tmpdir(repo
 
     assert scratch() == "not set\n"
     assert scratch(SLURM_JOB_ID="7") == "/scratch/me\n"
-    assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "what a person exports wins"
+    assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "an export of the user overrides it"
 
 
 @pytest.fixture
@@ -144,14 +144,14 @@ def jobs_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("words", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
-def test_report_of_the_graph_of_jobs_reads_where_the_others_write(checkout: Path, words: list[str]) -> None:
+def test_the_report_job_reads_where_the_other_jobs_write(checkout: Path, words: list[str]) -> None:
     done = dry_run(checkout, "--", *words)
     wrapped = jobs_of(done)["raykd-report"][-1]
     assert wrapped.rstrip().endswith("--results=/far\\ away")
     assert "it writes /far away/report/index.html" in done.stdout
 
 
-def test_report_of_the_graph_of_jobs_takes_no_gpu_option(checkout: Path) -> None:
+def test_the_report_job_gets_no_gpu_option(checkout: Path) -> None:
     options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
     jobs = jobs_of(dry_run(checkout, *options, "-A", "me"))
     wanted = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
@@ -161,27 +161,27 @@ def test_report_of_the_graph_of_jobs_takes_no_gpu_option(checkout: Path) -> None
     assert not [word for word in report if "gpu" in word or "gres" in word or word == "--exclusive"]
 
 
-def test_option_that_cannot_be_translated_ends_the_submission_before_a_job(checkout: Path) -> None:
+def test_an_option_that_cannot_be_translated_ends_the_submission_before_the_first_job(checkout: Path) -> None:
     done = dry_run(checkout, "--gpus=3", "--nodes=2")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("raykd: --gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N")
 
 
 @pytest.mark.parametrize("version", ["CUDA/12.1.1", "CUDA/12.1.1/gcc"])
-def test_module_without_a_version_is_loaded_as_the_sites_default(copy: Path, version: str) -> None:
+def test_a_module_without_a_version_may_load_as_the_sites_default(copy: Path, version: str) -> None:
     name_modules(copy, "CUDA")
     done = run(copy, before=MODULE.format(action=f"export LOADEDMODULES={version}"))
     assert done.returncode == 0, done.stderr
 
 
-def test_alias_of_a_module_is_loaded_under_its_own_name(copy: Path) -> None:
+def test_an_alias_of_a_module_may_load_under_another_name(copy: Path) -> None:
     name_modules(copy, "newest-cuda")
     loaded = MODULE.format(action="export LOADEDMODULES=GCC/12:CUDA/12.1.1")
     assert run(copy, before=loaded, LOADEDMODULES="GCC/12").returncode == 0
 
 
-def test_module_system_that_reports_failures_is_believed(copy: Path) -> None:
-    """An alias of what is loaded already changes nothing."""
+def test_the_status_of_a_modern_module_system_is_trusted(copy: Path) -> None:
+    """An alias of a loaded module does not change LOADEDMODULES."""
     name_modules(copy, "newest-cuda")
 
     def code(action: str) -> int:
@@ -191,19 +191,19 @@ def test_module_system_that_reports_failures_is_believed(copy: Path) -> None:
     assert (code("return 0"), code("return 1")) == (0, 2)
 
 
-def test_older_version_of_a_module_is_not_the_one_that_was_named(copy: Path) -> None:
+def test_another_version_of_a_module_is_not_accepted(copy: Path) -> None:
     name_modules(copy, "CUDA/12.1.1")
     done = run(copy, before=MODULE.format(action="return 0"), LOADEDMODULES="CUDA/11.0")
     assert done.returncode == 2 and "module CUDA/12.1.1 is not loaded" in done.stderr
 
 
-def test_module_function_may_read_unset_variables_and_run_commands_that_fail(copy: Path) -> None:
+def test_the_module_function_may_read_unset_variables_and_run_failing_commands(copy: Path) -> None:
     action = f"echo $UNSET_BY_THE_SITE; false; false | true; {LOADS}"
     done = run(copy, before=MODULE.format(action=action))
     assert done.returncode == 0, done.stderr
 
 
-def test_sites_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: Path) -> None:
+def test_the_site_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: Path) -> None:
     with (copy / "slurm/site.sh").open("a") as file:
         file.write("\necho $UNSET_BY_THE_SITE\nfalse\n")
     with (copy / "slurm/environment.sh").open("a") as file:
@@ -214,27 +214,27 @@ def test_sites_file_may_read_unset_variables_and_the_scripts_stay_strict(copy: P
     assert {"e", "u"} <= set(strict.split()[0])
 
 
-def test_sites_file_that_is_no_bash_is_named(copy: Path) -> None:
+def test_a_site_file_that_is_not_valid_bash_is_named(copy: Path) -> None:
     (copy / "slurm/site.sh").write_text("RAYKD_MODULES=(CUDA\n")
     done = run(copy)
     assert done.returncode == 2 and "raykd: slurm/site.sh is not valid bash" in done.stderr
 
 
-def test_python_of_another_installation_is_forgotten(copy: Path) -> None:
+def test_variables_of_another_python_installation_are_unset(copy: Path) -> None:
     done = run(copy, PYTHONHOME="/nowhere", PYTHONPLATLIBDIR="lib32", PYTHONSAFEPATH="1")
     assert done.returncode == 0, done.stderr
     assert "['--']" in done.stdout
 
 
-def test_repository_is_where_chdir_says(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_repository_may_be_the_directory_of_chdir(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """sbatch --chdir=/home/raykd /home/raykd/slurm/ray_cluster.slurm, from the home directory."""
     home = tmp_path_factory.mktemp("home")
     (copy / "raykd/cluster/boot.py").write_text("import os; print(os.getcwd(), os.environ['SLURM_SUBMIT_DIR'])\n")
     assert run(copy, chdir=copy, SLURM_SUBMIT_DIR=str(home)).stdout.endswith(f"{copy} {copy}\n")
-    assert run(copy, chdir=home).stdout.endswith(f"{copy} {copy}\n"), "and --chdir may be for the output alone"
+    assert run(copy, chdir=home).stdout.endswith(f"{copy} {copy}\n"), "--chdir may be meant for the output only"
 
 
 def name_modules(copy: Path, *names: str) -> None:
-    """As the site's file has it."""
+    """Set RAYKD_MODULES in the site's file."""
     with (copy / "slurm/site.sh").open("a") as file:
         file.write(f"\nRAYKD_MODULES=({' '.join(names)})\n")

@@ -1,4 +1,4 @@
-"""Which GPU is asked for, from what sinfo prints, and on a real Slurm."""
+"""The GPU that is requested, from the output of sinfo and on a real Slurm."""
 
 import shlex
 import time
@@ -21,34 +21,34 @@ cpu1           |idle                |(null)              |gpu:0               |
 """
 
 
-def test_free_gpus_are_those_of_nodes_that_take_jobs() -> None:
+def test_only_usable_nodes_have_free_gpus() -> None:
     found = {gpu.name: (gpu.num_free, gpu.num_total) for gpu in read_types(SINFO)}
     assert found == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
-def test_best_type_that_is_free_is_chosen_and_why_is_said() -> None:
+def test_the_best_free_type_is_chosen_with_a_reason() -> None:
     gres, why = choose(read_types(SINFO), RANK)
     assert gres == "gpu:h100:1"
     assert why == "h100 is the best free type (h100 1 of 8 free, a100 8 of 16 free, v100 2 of 2 free)"
 
 
-def test_better_type_that_is_taken_is_passed_over() -> None:
+def test_a_better_type_without_free_gpus_is_skipped() -> None:
     assert (
         choose([GpuType("h200", (0,), 8), GpuType("v100", (1,), 4), GpuType("a100", (3,), 4)], RANK)[0] == "gpu:a100:1"
     )
 
 
-def test_type_that_the_rank_does_not_know_comes_last() -> None:
+def test_a_type_without_a_rank_comes_last() -> None:
     assert choose([GpuType("b300", (4,), 4), GpuType("v100", (1,), 4)], RANK)[0] == "gpu:v100:1"
     assert choose([GpuType("b300", (4,), 4), GpuType("v100", (0,), 4)], RANK)[0] == "gpu:b300:1"
 
 
-def test_any_type_is_asked_for_when_none_is_free() -> None:
+def test_any_type_is_requested_if_none_is_free() -> None:
     gres, why = choose([GpuType("h100", (0,), 8), GpuType("a100", (0,), 8)], RANK)
     assert gres == "gpu:1" and why.startswith("no GPU is free (h100 0 of 8 free")
 
 
-def test_gpus_without_a_type_are_asked_for_without_one() -> None:
+def test_gpus_without_a_type_are_requested_without_one() -> None:
     assert choose(read_types("n1|idle|gpu:4|gpu:1|\n"), RANK)[0] == "gpu:1"
 
 
@@ -68,12 +68,12 @@ def test_gpus_without_a_type_are_asked_for_without_one() -> None:
         ("t400", None),
     ],
 )
-def test_type_that_slurm_detected_has_the_place_of_its_gpu(name: str, ranked: str | None) -> None:
+def test_a_detected_type_has_the_rank_of_its_gpu(name: str, ranked: str | None) -> None:
     rank = ["h200", "h100", "a100", "l40s", "rtx6000", "v100", "rtx8000", "t4"]
     assert rank_of(name, rank) == (len(rank) if ranked is None else rank.index(ranked))
 
 
-def test_detected_type_is_asked_for_by_its_whole_name() -> None:
+def test_a_detected_type_is_requested_by_its_full_name() -> None:
     table = "n1|idle|gpu:tesla_t4:4|gpu:tesla_t4:0|\nn2|idle|gpu:nvidia_h100_80gb_hbm3:8|gpu:nvidia_h100_80gb_hbm3:7|\n"
     assert choose(read_types(table), ["h100", "t4"])[0] == "gpu:nvidia_h100_80gb_hbm3:1"
 
@@ -85,7 +85,7 @@ def test_gpus_that_jobs_share_are_always_free(gres: str) -> None:
     assert read_types("n1|mixed|gpu:no_consume:2|gpu:2|\n") == [GpuType("", (2,), 2)]
 
 
-def test_type_needs_room_for_all_gpus_of_a_node() -> None:
+def test_a_type_must_have_all_requested_gpus_on_one_node() -> None:
     spread = [GpuType("h100", (1, 1, 1), 6), GpuType("a100", (2, 0), 4)]
     assert choose(spread, RANK, num_gpus=2)[0] == "gpu:a100:2"
     assert choose(spread, RANK, num_nodes=3)[0] == "gpu:h100:1"
@@ -95,7 +95,7 @@ def test_type_needs_room_for_all_gpus_of_a_node() -> None:
 
 @pytest.fixture
 def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
-    """A program that stands for Slurm's here, and writes its words to the file that is returned."""
+    """Replace sinfo by a script that writes its arguments to the returned file."""
     words = tmp_path / "words"
     (tmp_path / "sinfo").write_text(f'#!/bin/sh\necho "$@" >{words}\ncat <<END\n{SINFO}END\n')
     (tmp_path / "sinfo").chmod(0o755)
@@ -117,15 +117,15 @@ def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> 
         (["--gres=none"], ["--partition=gpu", "--gres=none"]),
     ],
 )
-def test_users_own_options_are_followed(sinfo: Path, typed: list[str], wanted: list[str], capsys) -> None:
+def test_options_of_the_user_are_kept(sinfo: Path, typed: list[str], wanted: list[str], capsys) -> None:
     assert main(["--partition", "gpu", "--rank", " ".join(RANK), "--", "--dry-run", *typed, __file__]) == 0
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert words == ["sbatch", *wanted, "slurm/ray_cluster.slurm", __file__]
     if sinfo.exists():
-        assert wanted[0] in sinfo.read_text().split(), "the partition that the job goes to is the one that is looked at"
+        assert wanted[0] in sinfo.read_text().split(), "sinfo must read the partition of the job"
 
 
-def test_partition_without_gpus_is_refused() -> None:
+def test_a_partition_without_gpus_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no GPUs; set another"):
         choose(read_types("cpu1|idle|(null)|gpu:0|\n"), RANK)
 
@@ -141,14 +141,14 @@ def test_partition_without_gpus_is_refused() -> None:
         ),
     ],
 )
-def test_mistake_is_one_line_before_slurm_is_asked(words: list[str], part: str, capsys) -> None:
+def test_a_mistake_is_reported_in_one_line_without_calling_slurm(words: list[str], part: str, capsys) -> None:
     assert main(["--partition", "p", "--rank", "h100", "--", *words]) == 2
     said = capsys.readouterr().err
     assert part in said and said.count("\n") == 1
 
 
 @pytest.mark.slurm
-def test_job_goes_to_the_best_free_gpu_of_a_real_partition(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_a_job_goes_to_the_best_free_gpu_of_a_real_partition(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
     experiment = tmp_path / "it's $(an) experiment.py"
     experiment.write_text("")
     script = str(repository / "slurm/submit_best_gpu.sh")

@@ -1,4 +1,4 @@
-"""sbatch slurm/ray_cluster.slurm on a real Slurm: what a job does, and what it leaves behind."""
+"""`sbatch slurm/ray_cluster.slurm` on a real Slurm: what a job does, and that it leaves nothing behind."""
 
 import json
 import os
@@ -19,7 +19,7 @@ BOOT_TIMEOUT_S = 60
 
 @pytest.fixture(scope="module")
 def pair(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Two jobs at a time on one node: a driver that uses the cluster, and one that fails with 7."""
+    """Two concurrent jobs on one node: a driver that uses the cluster, and one that fails with 7."""
     folder = tmp_path_factory.mktemp("pair")
     report = folder / "re port.json"
     failing = folder / AWKWARD_NAME
@@ -32,7 +32,7 @@ def pair(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFact
     return SimpleNamespace(**jobs, ids=(good, bad), times=times, report=json.loads(report.read_text()))
 
 
-def test_cluster_has_exactly_what_slurm_gave_the_job(pair: SimpleNamespace) -> None:
+def test_the_cluster_has_exactly_the_resources_of_the_allocation(pair: SimpleNamespace) -> None:
     resources = pair.report["resources"]
     memory_bytes = resources["memory"] + resources["object_store_memory"]
     assert (resources["CPU"], resources["GPU"], memory_bytes) == (2, 1, 6 * 1024**3)
@@ -54,12 +54,12 @@ def test_experiment_path_and_arguments_stay_words(pair: SimpleNamespace, reposit
     assert not (repository / "pwned").exists()
 
 
-def test_exit_code_of_the_driver_is_the_jobs(pair: SimpleNamespace) -> None:
+def test_the_exit_code_of_the_driver_is_that_of_the_job(pair: SimpleNamespace) -> None:
     assert (pair.bad.state, pair.bad.exit_code) == ("FAILED", 7)
     assert "with exit code 7" in pair.bad.output
 
 
-def test_token_is_private_and_nowhere_to_be_read(slurm: Testbed, pair: SimpleNamespace) -> None:
+def test_the_token_is_private_and_appears_nowhere(slurm: Testbed, pair: SimpleNamespace) -> None:
     report = pair.report
     assert (report["folder_mode"], report["token_mode"]) == ("0o700", "0o600")
     assert not report["token_in_queue"]
@@ -67,16 +67,16 @@ def test_token_is_private_and_nowhere_to_be_read(slurm: Testbed, pair: SimpleNam
     assert report["token"] not in pair.good.output + slurm.run(["scontrol", "show", "job", str(pair.ids[0])])
 
 
-def test_cluster_refuses_who_has_no_token(pair: SimpleNamespace) -> None:
+def test_the_cluster_refuses_a_client_without_the_token(pair: SimpleNamespace) -> None:
     assert pair.report["stranger_exit_code"] != 0
 
 
-def test_job_leaves_no_process_folder_or_token(slurm: Testbed, pair: SimpleNamespace) -> None:
+def test_a_job_leaves_no_process_folder_or_token(slurm: Testbed, pair: SimpleNamespace) -> None:
     assert pair.ids[0] in slurm.job_ids
     assert leftovers(slurm) == []
 
 
-def test_output_says_what_took_how_long(pair: SimpleNamespace) -> None:
+def test_the_output_reports_the_time_of_each_step(pair: SimpleNamespace) -> None:
     lines = [line for line in pair.good.output.splitlines() if line.startswith("raykd: ")]
     starts = ("job ", "code (", "head up after ", "dashboard at ", "driver starts after ", "driver ended ", "Ray down ")
     assert [line.removeprefix("raykd: ").startswith(start) for line, start in zip(lines, starts, strict=True)]
@@ -84,7 +84,7 @@ def test_output_says_what_took_how_long(pair: SimpleNamespace) -> None:
     assert "on cn1 (2 CPUs, 1 GPU)" in lines[2]
 
 
-def test_time_limits_signal_reaches_the_driver(slurm: Testbed, repository: Path) -> None:
+def test_the_signal_before_the_time_limit_reaches_the_driver(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
     slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
@@ -93,7 +93,7 @@ def test_time_limits_signal_reaches_the_driver(slurm: Testbed, repository: Path)
     assert leftovers(slurm) == []
 
 
-def test_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repository: Path) -> None:
+def test_a_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
     slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
     slurm.run(["scancel", str(job_id)])
@@ -103,7 +103,7 @@ def test_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repositor
     assert leftovers(slurm) == []
 
 
-def test_head_lost_under_a_running_driver_ends_the_job(slurm: Testbed, repository: Path) -> None:
+def test_the_loss_of_the_head_ends_the_job(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)
     job = slurm.wait(job_id, BOOT_TIMEOUT_S)
     assert job.exit_code == 1, job.output
@@ -113,7 +113,7 @@ def test_head_lost_under_a_running_driver_ends_the_job(slurm: Testbed, repositor
 
 
 @pytest.mark.parametrize("word", ["dashboard.py", "ray::DashboardAgent"])
-def test_job_outlives_a_killed_process_of_the_dashboard(
+def test_a_job_survives_the_loss_of_a_dashboard_process(
     slurm: Testbed, repository: Path, tmp_path: Path, word: str
 ) -> None:
     words = [str(DRIVERS / "kills_dashboard.py"), word, str(tmp_path / "marker")]
@@ -125,10 +125,8 @@ def test_job_outlives_a_killed_process_of_the_dashboard(
     assert leftovers(slurm) == []
 
 
-def test_job_leaves_nothing_in_tmp_and_what_a_killed_one_left_goes_with_the_next(
-    slurm: Testbed, repository: Path, tmp_path: Path
-) -> None:
-    """Nor does a long TMPDIR of the user's end Ray, whose sockets may have paths of 107 characters."""
+def test_the_next_job_removes_what_a_killed_job_left_in_tmp(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+    """Neither does a long TMPDIR of the user break Ray, whose sockets' paths have at most 107 characters."""
     long = tmp_path / ("d" * 100) / ("e" * 100)
     long.mkdir(parents=True)
     script = tmp_path / "killed.py"
@@ -150,14 +148,16 @@ def test_job_leaves_nothing_in_tmp_and_what_a_killed_one_left_goes_with_the_next
     assert not new
 
 
-def test_missing_experiment_fails_at_once_with_one_line(slurm: Testbed, repository: Path) -> None:
+def test_a_missing_experiment_fails_immediately_with_one_line(slurm: Testbed, repository: Path) -> None:
     job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
     assert job.exit_code == 2
     assert job.output.startswith("raykd: experiment file 'experiments/no such.py' does not exist in ")
     assert job.output.count("\n") == 1
 
 
-def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_a_head_that_cannot_start_fails_the_job_with_the_reason(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
     env = environment_with_ray(tmp_path, "echo 'OSError: the disk is on fire' >&2; exit 4")
     started = time.monotonic()
     experiment = str(DRIVERS / "waits_for_signal.py")
@@ -170,7 +170,7 @@ def test_head_that_cannot_start_fails_the_job_with_its_reason(slurm: Testbed, re
     assert leftovers(slurm) == []
 
 
-def test_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: Path) -> None:
+def test_a_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: Path) -> None:
     arguments = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
     job = slurm.wait(slurm.sbatch(arguments, repository, env={"RAYKD_TMP": "/proc/none"}), timeout_s=10)
     assert job.exit_code == 2, job.output
@@ -183,6 +183,6 @@ def test_submitting_from_elsewhere_is_refused(slurm: Testbed, repository: Path, 
     assert "is not the repository: cd to its root and submit again" in job.output
 
 
-def test_script_runs_unchanged_with_its_own_defaults(slurm: Testbed, repository: Path) -> None:
+def test_the_script_runs_with_its_defaults(slurm: Testbed, repository: Path) -> None:
     job = slurm.wait(slurm.sbatch([SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
     assert job.exit_code == 2, job.output  # it was scheduled: partition, GPU, CPUs and memory exist

@@ -1,4 +1,4 @@
-"""What `python -m raykd doctor` finds, and that each finding says what to do."""
+"""The findings of `python -m raykd doctor` and their remedies."""
 
 import errno
 import fcntl
@@ -34,7 +34,7 @@ NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
         (None, False, H100, "bad", f"make env VENV={sys.prefix} TORCH=torch"),
     ],
 )
-def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, has_gpu, drivers, verdict, part) -> None:
+def test_if_torch_cannot_use_the_gpu_the_remedy_has_the_torch_to_install(cuda, has_gpu, drivers, verdict, part) -> None:
     finding = torch_finding("2.15.0", cuda, has_gpu, drivers)
     assert finding.verdict == verdict and part in str(finding)
 
@@ -50,12 +50,12 @@ def test_torch_that_cannot_use_the_gpu_names_the_one_to_install(cuda, has_gpu, d
         ((8, 0), ["sm_86"], "sm_80"),
     ],
 )
-def test_gpu_that_torch_has_no_code_for_is_known(capability, built_for, unsupported) -> None:
+def test_a_gpu_that_torch_does_not_support_is_detected(capability, built_for, unsupported) -> None:
     assert doctor.unsupported_gpu(capability, built_for) == unsupported
 
 
 @pytest.mark.parametrize(("unsupported", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
-def test_gpu_that_torch_has_no_code_for_is_bad_though_torch_sees_it(unsupported, torch) -> None:
+def test_an_unsupported_gpu_is_bad_although_torch_detects_it(unsupported, torch) -> None:
     finding = torch_finding("2.15.0", "13.2", True, NEWER, unsupported)
     assert finding.verdict == "bad" and finding.remedy.endswith(f"'TORCH={torch}'")
 
@@ -67,11 +67,11 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def bad(folders: Folders) -> dict[str, Finding]:
-    """By subject."""
+    """Return the bad findings by subject."""
     return {finding.subject: finding for finding in examine(folders) if finding.verdict == "bad"}
 
 
-def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(folders: Folders, tmp_path: Path, monkeypatch) -> None:
+def test_every_bad_finding_has_a_remedy_and_no_file_is_left(folders: Folders, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAYKD_TMP", "/tmp/" + "long/" * 12)
     found = bad(folders)
     assert {"data", "tmp"} <= set(found) and all(finding.remedy for finding in found.values())
@@ -79,14 +79,14 @@ def test_all_that_is_bad_has_a_remedy_and_nothing_is_left_behind(folders: Folder
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_persons_own_data_are_data_too_and_named(folders: Folders) -> None:
+def test_custom_data_sets_are_listed(folders: Folders) -> None:
     for part in ("train", "test"):
         (folders.data / "flowers" / part / "rose").mkdir(parents=True)
     found = next(finding for finding in examine(folders) if finding.subject == "data")
     assert (found.verdict, found.text) == ("ok", f"folder:flowers in {folders.data}")
 
 
-def test_results_without_locks_are_bad(folders: Folders, monkeypatch) -> None:
+def test_a_results_folder_without_locks_is_bad(folders: Folders, monkeypatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -94,14 +94,14 @@ def test_results_without_locks_are_bad(folders: Folders, monkeypatch) -> None:
     assert "-o flock" in bad(folders)["results"].remedy
 
 
-def test_full_disk_is_bad(folders: Folders, monkeypatch) -> None:
+def test_a_full_disk_is_bad(folders: Folders, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
     assert "free at least" in bad(folders)["results"].remedy
 
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Put programs in the place of Slurm's; called with names and shell lines."""
+    """Replace programs by shell lines, given by name."""
 
     def make(**lines: str) -> None:
         folder = tmp_path / "programs"
@@ -119,7 +119,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 VERSION = "echo slurm 22.05.8"
 
 
-def test_every_kind_of_node_of_the_partition_is_listed_from_any_folder(programs) -> None:
+def test_every_kind_of_node_is_listed_from_any_working_directory(programs) -> None:
     kinds = "2|gpu:h100:4(S:0-1)\\n1|gpu:a100:8\\n12|(null)\\n"
     programs(sbatch=VERSION, sinfo=f'[ "$2" = --partition=markov_gpu ] && printf "{kinds}"')
     found = doctor._slurm()
@@ -127,20 +127,20 @@ def test_every_kind_of_node_of_the_partition_is_listed_from_any_folder(programs)
     assert str(found) == f"ok   slurm       slurm 22.05.8; partition markov_gpu: {kinds}"
 
 
-def test_machine_without_slurm_needs_none(programs) -> None:
+def test_a_machine_without_slurm_is_not_bad(programs) -> None:
     programs()
     assert doctor._slurm() == Finding("-", "slurm", "no sbatch here: experiments run on this machine only")
     assert doctor._gpus([]) == Finding("-", "gpu", "none on this machine")
 
 
-def test_machine_with_slurms_commands_and_no_cluster_needs_none(programs) -> None:
+def test_a_machine_with_slurms_commands_outside_a_cluster_is_not_bad(programs) -> None:
     error = "sinfo: fatal: Could not establish a configuration source"
     programs(sbatch=VERSION, sinfo=f"echo '{error}' >&2; exit 1")
     found = doctor._slurm()
     assert found.verdict == "-" and "slurm 22.05.8 is installed, but this machine is in no cluster" in found.text
 
 
-def test_slurm_that_does_not_answer_is_not_a_partition_that_is_missing(programs) -> None:
+def test_a_slurm_that_does_not_answer_is_not_reported_as_a_missing_partition(programs) -> None:
     programs(sbatch=VERSION, sinfo="echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1")
     found = doctor._slurm()
     assert found.verdict == "bad" and "does not answer: slurm_load_partitions: Unable to contact" in found.text
@@ -148,7 +148,7 @@ def test_slurm_that_does_not_answer_is_not_a_partition_that_is_missing(programs)
 
 
 @pytest.mark.slurm
-def test_partition_is_looked_up_on_a_real_slurm(slurm: Testbed, repository: Path) -> None:
+def test_the_partition_is_read_from_a_real_slurm(slurm: Testbed, repository: Path) -> None:
     command = ["bash", "-c", "python -m raykd doctor || true"]
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin"
     said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)

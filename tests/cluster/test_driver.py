@@ -1,4 +1,4 @@
-"""The driver's end as an exit code, signals handed on to it, and a head that goes first. No Slurm, no Ray."""
+"""The driver's exit code, signals that are forwarded to it, and the loss of the head. No Slurm, no Ray."""
 
 import os
 import signal
@@ -26,37 +26,37 @@ def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") 
 
 
 def send_soon(*numbers: signal.Signals) -> None:
-    """To this process, once the driver runs and has set its handlers."""
+    """Send signals to this process after the driver has set its handlers."""
     for count, number in enumerate(numbers, start=1):
         threading.Timer(0.5 * count, os.kill, (os.getpid(), number)).start()
 
 
 @pytest.mark.parametrize(("program", "code"), [("pass", 0), ("import sys; sys.exit(7)", 7), ("1 / 0", 1)])
-def test_exit_code_is_the_drivers(tmp_path: Path, program: str, code: int) -> None:
+def test_the_exit_code_is_that_of_the_driver(tmp_path: Path, program: str, code: int) -> None:
     with Signals() as signals:
         assert run(program, tmp_path, signals) == code
 
 
-def test_driver_killed_from_outside_is_not_taken_for_cut_off(tmp_path: Path) -> None:
+def test_a_driver_killed_by_another_process_is_not_interrupted(tmp_path: Path) -> None:
     with Signals() as signals:
         assert run("import os; os.kill(os.getpid(), 9)", tmp_path, signals) == 128 + 9
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_driver_that_saves_on_a_signal_keeps_its_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_driver_that_saves_on_a_signal_keeps_its_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     with Signals() as signals:
         send_soon(number)
         assert run(SAVES.format(number=int(number), code=3), tmp_path, signals) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_driver_that_dies_of_the_signal_is_cut_off(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_driver_that_the_signal_kills_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     with Signals() as signals:
         send_soon(number)
         assert run(WAITS, tmp_path, signals) == Interrupted.exit_code
 
 
-def test_driver_that_ignores_sigterm_is_killed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_ignores_sigterm_is_killed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "TERM_GRACE_S", 0.3)
     started = time.monotonic()
     with Signals() as signals:
@@ -66,21 +66,21 @@ def test_driver_that_ignores_sigterm_is_killed_in_time(tmp_path: Path, monkeypat
     assert time.monotonic() - started < 5
 
 
-def test_lost_head_ends_the_driver_and_says_why(tmp_path: Path) -> None:
+def test_a_lost_head_ends_the_driver_with_the_reason(tmp_path: Path) -> None:
     started = time.monotonic()
     with Signals() as signals, pytest.raises(RaykdError, match="the head is gone"):
         run(WAITS, tmp_path, signals, head_failure="the head is gone")
     assert time.monotonic() - started < 5
 
 
-def test_signal_while_ray_starts_ends_the_job_as_cut_off() -> None:
+def test_a_signal_while_ray_starts_interrupts_the_job() -> None:
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR2)
         with pytest.raises(Interrupted, match="interrupted by SIGUSR2 while Ray was starting"):
             signals.check()
 
 
-def test_warning_to_the_steps_reaches_the_driver_as_the_time_limits_does(tmp_path: Path) -> None:
+def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) -> None:
     with Signals() as signals:
         is_up = tmp_path / "up"
         signals.is_warned = is_up.exists
@@ -91,8 +91,8 @@ def test_warning_to_the_steps_reaches_the_driver_as_the_time_limits_does(tmp_pat
         assert signals.has_been_warned
 
 
-def test_repeated_warning_is_handed_on_once(tmp_path: Path) -> None:
-    """A second one would end a driver that still saves: Slurm warns of the end of a grace time, too."""
+def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
+    """A second SIGUSR2 would end a driver that is still saving; Slurm also warns before the end of a grace time."""
     with Signals() as signals:
         for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM):
             os.kill(os.getpid(), number)
@@ -102,7 +102,7 @@ def test_repeated_warning_is_handed_on_once(tmp_path: Path) -> None:
         assert (first, signals.take()) == ([signal.SIGUSR2, signal.SIGTERM], [signal.SIGTERM])
 
 
-def test_driver_has_the_time_to_save_that_slurm_gives(tmp_path: Path) -> None:
+def test_the_driver_has_the_save_time_that_slurm_grants(tmp_path: Path) -> None:
     slow = "import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\n"
     slow += f"signal.signal({int(signal.SIGTERM)}, save)\n"
     command = [sys.executable, "-c", slow + "time.sleep(30)"]
@@ -113,20 +113,20 @@ def test_driver_has_the_time_to_save_that_slurm_gives(tmp_path: Path) -> None:
         assert end == code
 
 
-def test_words_stay_words(tmp_path: Path) -> None:
+def test_arguments_are_not_read_by_a_shell(tmp_path: Path) -> None:
     experiment = tmp_path / "it's $(touch x); `y`.py"
     experiment.touch()
     words = [str(experiment), "a b", "'", "$(id)", "--"]
     assert experiment_command(words, tmp_path) == [sys.executable, *words]
 
 
-def test_missing_experiment_is_named_with_the_command_to_type(tmp_path: Path) -> None:
+def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path) -> None:
     message = "^experiment file 'nothing.py' does not exist in .*sbatch slurm/ray_cluster.slurm"
     with pytest.raises(ConfigError, match=message):
         experiment_command(["nothing.py"], tmp_path)
 
 
-def test_boot_outside_a_job_says_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_boot_outside_a_job_prints_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
     assert boot.main(["--", "experiments/digits.py"], {}) == ConfigError.exit_code
     assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_NUM_NODES is not set: ")
 

@@ -1,4 +1,4 @@
-"""What scontrol prints of a job, as Slurm 22.05 and 24.05 have it, and where that differs from the request."""
+"""The output of scontrol of Slurm 22.05 and 24.05 about a job, and how it differs from the request."""
 
 import re
 
@@ -41,7 +41,7 @@ def shown(requests: str = "TresPerNode=gres:gpu:1", nodes: str = CN1) -> JobDeta
         ("", []),
     ],
 )
-def test_gpus_are_counted_in_every_way_that_slurm_writes_them(gres: str, counts: list[int]) -> None:
+def test_gpus_are_counted_in_every_format_of_slurm(gres: str, counts: list[int]) -> None:
     assert gpu_counts(gres) == counts
 
 
@@ -56,11 +56,11 @@ def test_nodes_with_the_same_share_are_one_entry() -> None:
     assert details.shares == dict.fromkeys(("cn1", "cn2"), Share(0, 4096))
 
 
-def test_text_that_is_not_understood_gives_none() -> None:
+def test_an_unknown_format_returns_none() -> None:
     assert parse_details("JobId=7 JobName=raykd", lambda text: []) is None
 
 
-def test_allocation_is_what_scontrol_shows_whatever_the_environment_has() -> None:
+def test_scontrol_overrides_the_environment() -> None:
     outer = {"SLURM_MEM_PER_NODE": "1000", "SLURM_MEM_PER_CPU": "9000", "SLURM_GPUS": "6", "SLURM_GPUS_ON_NODE": "4"}
     allocation = read_allocation(ENVIRON | outer | {"SLURM_RESTART_COUNT": "9"}, details=shown())
     assert (allocation.head.num_gpus, allocation.head.memory_bytes) == (1, 32768 * MEBIBYTE)
@@ -81,7 +81,7 @@ def test_nodes_of_one_job_may_have_different_numbers_of_gpus() -> None:
     ]
 
 
-def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
+def test_too_little_memory_is_refused_with_a_remedy() -> None:
     details = shown(nodes="Nodes=cn1 CPU_IDs=0-7 Mem=512 GRES=")
     with pytest.raises(
         ConfigError, match=r"^the job has 512 MiB on cn1, .* requires at least 2048 MiB; submit with --mem=8G"
@@ -89,7 +89,7 @@ def test_too_little_memory_is_refused_with_what_to_ask_for() -> None:
         read_allocation(ENVIRON, details=details)
 
 
-def test_memory_that_slurm_does_not_manage_is_the_requested_one() -> None:
+def test_the_requested_memory_is_used_if_slurm_does_not_manage_memory() -> None:
     details = shown(nodes="Nodes=cn1 CPU_IDs=0-7 Mem=0 GRES=gpu:2(IDX:0-1)")
     node = read_allocation(ENVIRON | {"SLURM_MEM_PER_NODE": "4096"}, details=details).head
     assert (node.num_gpus, node.memory_bytes) == (2, 4096 * MEBIBYTE)
@@ -114,19 +114,19 @@ def test_memory_that_slurm_does_not_manage_is_the_requested_one() -> None:
         ("", {"SLURM_MEM_PER_CPU": "100", "SLURM_GPUS_PER_NODE": "a100:2"}, "^SLURM_GPUS_PER_NODE=a100:2, SLURM_MEM_"),
     ],
 )
-def test_difference_is_one_sentence_with_what_to_type(requests: str, environ: dict[str, str], part: str) -> None:
+def test_a_difference_is_one_sentence_with_a_remedy(requests: str, environ: dict[str, str], part: str) -> None:
     found = differences(shown(requests), environ, "cn1", 8)
     assert len(found) == bool(part)
     if part:
         assert re.search(part, found[0]) and "\n" not in found[0], found
 
 
-def test_whole_node_has_more_gpus_than_requested() -> None:
+def test_a_whole_node_may_have_more_gpus_than_requested() -> None:
     details = shown(nodes="Nodes=cn1 CPU_IDs=0-15 Mem=32768 GRES=gpu:h100:2(IDX:0-1)")
     assert differences(details, {"SLURM_GPUS_ON_NODE": "2"}, "cn1", 16) == []
 
 
-def test_steps_see_no_request_of_the_job_or_of_another() -> None:
+def test_steps_inherit_no_request_of_this_or_another_job() -> None:
     requests = [
         "SLURM_GPUS",
         "SLURM_GPUS_PER_NODE",

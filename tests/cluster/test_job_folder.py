@@ -30,7 +30,7 @@ def test_only_the_owner_can_read_folder_and_token_and_they_are_removed_at_the_en
     assert not folder.path.exists()
 
 
-def test_every_job_has_its_own_token(base: Path) -> None:
+def test_every_job_has_another_token(base: Path) -> None:
     with job_folder(7, environ(base)) as one, job_folder(8, environ(base)) as other:
         assert one.token() != other.token()
 
@@ -49,7 +49,7 @@ def test_requeued_job_replaces_the_folder_of_its_lost_run(base: Path) -> None:
         assert folder.token() != "old"
 
 
-def test_step_that_ends_late_leaves_the_folder_of_the_next_step(base: Path) -> None:
+def test_a_step_that_ends_late_keeps_the_folder_of_the_next_step(base: Path) -> None:
     late = job_folder(7, environ(base), node_number=1)
     late.__enter__()
     with job_folder(7, environ(base), node_number=1) as folder:
@@ -67,7 +67,7 @@ def test_disk_without_locks_is_refused_with_a_remedy(base: Path, monkeypatch: py
         pass
 
 
-def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:
+def test_a_link_with_the_folders_name_is_not_followed(base: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (base / f"rk-{os.getuid()}-7").symlink_to(elsewhere)
@@ -78,7 +78,7 @@ def test_link_in_its_place_is_not_followed(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/tmp/" + "long/" * 10, "tmp"])
-def test_path_too_long_for_rays_sockets_is_refused(path: str) -> None:
+def test_a_path_too_long_for_rays_sockets_is_refused(path: str) -> None:
     message = f"^RAYKD_TMP = '{path}': must be an absolute path so short"
     with pytest.raises(ConfigError, match=message), job_folder(7, {"RAYKD_TMP": path}):
         pass

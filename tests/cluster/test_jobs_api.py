@@ -1,4 +1,4 @@
-"""Asking a job's dashboard: its errors are one line. Where the token goes is tested in test_token.py."""
+"""Requests to a job's dashboard: errors are one line. test_token.py tests where the token is sent."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ VERSION = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_
 
 @contextmanager
 def server(status: int, content: object) -> Iterator[tuple[int, list[str]]]:
-    """Its port, and the paths that it was asked for: a dashboard whose version is well and whose jobs answer so."""
+    """Start a dashboard with a valid version and this answer about jobs. Yield its port and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,7 +41,7 @@ def server(status: int, content: object) -> Iterator[tuple[int, list[str]]]:
         made.server_close()
 
 
-def test_dashboard_in_trouble_is_one_line(tmp_path: Path) -> None:
+def test_an_error_of_the_dashboard_is_one_line(tmp_path: Path) -> None:
     with server(500, "Traceback:\n  much") as (port, _):
         JobFolder(tmp_path).write_facts(dashboard=port)
         JobFolder(tmp_path).token_path.write_text("f" * 64)

@@ -1,7 +1,4 @@
-"""Commands for a running job, typed on the login node: their step's environment, and ctrl-C.
-
-A program stands for srun.
-"""
+"""Commands for a running job on the login node: the environment of their step, and ctrl-C. A script replaces srun."""
 
 import os
 import signal
@@ -30,7 +27,7 @@ LEFTOVERS = {
 
 @pytest.fixture
 def command(tmp_path: Path, repository: Path):
-    """Start `python -m raykd WORDS` as a shell does, in a process group of its own; srun runs the lines `srun`."""
+    """Start `python -m raykd WORDS` in a new process group, as a shell does; srun runs the shell lines `srun`."""
     started: list[subprocess.Popen[str]] = []
 
     def start(srun: str, *words: str) -> subprocess.Popen[str]:
@@ -51,7 +48,7 @@ def command(tmp_path: Path, repository: Path):
         process.communicate()
 
 
-def test_step_has_nothing_of_another_ray_or_job(command, tmp_path: Path) -> None:
+def test_the_step_inherits_nothing_of_another_ray_or_job(command, tmp_path: Path) -> None:
     process = command(f"env >{tmp_path}/environment", "status", "--job", "7")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -77,6 +74,4 @@ def test_ctrl_c_ends_the_command_and_not_the_experiment(command, tmp_path: Path,
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (128 + signal.SIGINT, said)
-    assert (tmp_path / "ended").exists() and not (tmp_path / "interrupted").exists(), (
-        "srun would print lines of its own"
-    )
+    assert (tmp_path / "ended").exists() and not (tmp_path / "interrupted").exists(), "srun would print further lines"

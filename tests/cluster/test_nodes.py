@@ -1,4 +1,4 @@
-"""Whether the Ray cluster is what Slurm gave the job."""
+"""Comparison of the Ray cluster with the allocation."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ JOB = [Node("cn1", 8, 2, 10 * GIBIBYTE), Node("cn2", 4, 2, 10 * GIBIBYTE)]
 RAY = [RayNode("cn1", "10.0.0.2", True, 8, 2, 10 * GIBIBYTE), RayNode("cn2", "10.0.0.3", False, 4, 2, 10 * GIBIBYTE)]
 
 
-def test_cluster_that_is_the_job_matches() -> None:
+def test_a_cluster_equal_to_the_job_matches() -> None:
     assert mismatch(RAY, JOB) == ""
     assert mismatch(RAY[::-1], JOB) == ""
 
@@ -26,11 +26,11 @@ def test_cluster_that_is_the_job_matches() -> None:
         (replace(RAY[1], name="cn3"), "cn3 is in Ray and not in the job, cn2 is in the job and not in Ray"),
     ],
 )
-def test_what_differs_is_named_with_its_node(cn2: RayNode, expected: str) -> None:
+def test_a_difference_is_named_with_its_node(cn2: RayNode, expected: str) -> None:
     assert mismatch([RAY[0], cn2], JOB) == expected
 
 
-def test_counts_that_only_add_up_are_a_mismatch() -> None:
+def test_equal_totals_on_different_nodes_are_a_mismatch() -> None:
     swapped = [replace(RAY[0], num_cpus=4), replace(RAY[1], num_cpus=8)]
     assert mismatch(swapped, JOB).count("CPUs") == 2
 

@@ -1,4 +1,4 @@
-"""The job's block of ports: its own, within Ray's and the kernel's bounds, and another when taken."""
+"""The job's block of ports: within the bounds, different for each job, and another if one is used."""
 
 import socket
 
@@ -13,7 +13,7 @@ def numbers(found: ports.Ports) -> list[int]:
     return [found.control_store, found.dashboard, found.client_server, found.agent]
 
 
-def test_neighbouring_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consecutive_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_is_free", lambda port: True)
     blocks = [numbers(find_ports(job_id)) for job_id in range(1, NUM_BLOCKS + 1)]
     assert len({port for block in blocks for port in block}) == NUM_BLOCKS * PORTS_PER_JOB
@@ -21,7 +21,7 @@ def test_neighbouring_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(max, blocks)) == LAST_PORT
 
 
-def test_block_with_a_taken_port_is_passed_over() -> None:
+def test_a_block_with_a_used_port_is_skipped() -> None:
     own = find_ports(job_id=77)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", own.client_server))
@@ -30,7 +30,7 @@ def test_block_with_a_taken_port_is_passed_over() -> None:
     assert not set(numbers(other)) & set(numbers(own))
 
 
-def test_no_free_block_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_reports_that_no_block_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_is_free", lambda port: False)
     with pytest.raises(RaykdError, match=r"no 4 free ports .* in 20000-31999"):
         find_ports(1)

@@ -1,4 +1,4 @@
-"""The step that notices Slurm's SIGTERM to a job's steps, with a program in the place of srun. No Slurm."""
+"""The step that notices Slurm's SIGTERM to a job's steps. A script replaces srun; no Slurm."""
 
 import os
 import time
@@ -10,8 +10,8 @@ from raykd.cluster.allocation import Node
 from raykd.cluster.preemption import StepWatch
 
 NODE = Node("cn1", num_cpus=4, num_gpus=1, memory_bytes=None)
-# What sbatch's options leave in a job's environment. srun reads it as requests of the step: --mem=0 and a leftover
-# SLURM_MEM_PER_CPU exclude each other, and the step ends at once.
+# sbatch's options leave these in a job's environment, and srun would read them as requests of the step: --mem=0 and a
+# leftover SLURM_MEM_PER_CPU exclude each other, and the step ends immediately.
 REQUESTS = {
     "SLURM_MEM_PER_CPU": "2000",
     "SLURM_GPUS_PER_TASK": "1",
@@ -22,7 +22,7 @@ REQUESTS = {
 
 @pytest.fixture
 def srun(tmp_path: Path) -> Path:
-    """A program that writes its environment to the file `seen`, and then what `then.sh` says."""
+    """A script that writes its environment to the file `seen` and then runs `then.sh`."""
     program = tmp_path / "srun"
     program.write_text('#!/bin/sh\nenv >"$0.part"; mv "$0.part" "${0%/*}/seen"; . "${0%/*}/then.sh"\n')
     program.chmod(0o755)
@@ -39,7 +39,7 @@ def wait_for(path: Path) -> str:
     return path.read_text()
 
 
-def test_step_gets_the_job_and_none_of_what_the_job_requested(srun: Path) -> None:
+def test_the_step_gets_the_job_id_and_no_request_of_the_job(srun: Path) -> None:
     (srun.parent / "then.sh").write_text("exec sleep 60")
     with StepWatch(NODE, environment(srun)) as watch:
         names = {line.partition("=")[0] for line in wait_for(srun.parent / "seen").splitlines()}
@@ -48,7 +48,7 @@ def test_step_gets_the_job_and_none_of_what_the_job_requested(srun: Path) -> Non
 
 
 @pytest.mark.parametrize(("code", "is_terminated"), [(143, True), (1, False), (0, False)])
-def test_only_a_step_that_sigterm_ended_is_a_notice(srun: Path, code: int, is_terminated: bool) -> None:
+def test_only_a_step_ended_by_sigterm_is_a_notice(srun: Path, code: int, is_terminated: bool) -> None:
     (srun.parent / "then.sh").write_text(f"exit {code}")
     with StepWatch(NODE, environment(srun)) as watch:
         watch._step.wait(20)

@@ -1,4 +1,4 @@
-"""A job that Slurm preempts, requeues or cancels: it saves at the step that it is at, and resumes to the same bits."""
+"""A job that Slurm preempts, requeues or cancels saves at its current step, and resumes to the same bits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ SAVED = "every run is saved"
 
 @pytest.fixture(scope="module")
 def preempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """A Slurm of two nodes whose partitions `requeued` and `cancelled` are preempted by `urgent`."""
+    """A Slurm of two nodes in which `urgent` preempts the partitions `requeued` and `cancelled`."""
     if reason := missing():
         pytest.skip(reason)
     settings = (HERE / "preemption.conf").read_text()
@@ -43,13 +43,13 @@ def preempt(bed: Testbed, num_nodes: int = 2) -> int:
     return bed.sbatch(["-p", "urgent", f"--nodes={num_nodes}", "--exclusive", "--wrap", "sleep 1"], bed.folder)
 
 
-def assert_taken_up_once(results: Path, tmp_path: Path) -> None:
+def assert_resumed_once(results: Path, tmp_path: Path) -> None:
     (teacher,) = small_experiment.runs(("teacher",), LONG)
     assert RunStore(results).folder(teacher).require_record().resumes == 1
     small_experiment.assert_undisturbed(teacher, results, tmp_path / "straight")
 
 
-def test_job_preempted_with_grace_saves_is_requeued_and_ends_with_the_bits_of_an_undisturbed_run(
+def test_a_job_preempted_with_grace_time_saves_is_requeued_and_ends_with_the_bits_of_an_uninterrupted_run(
     preempting: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     job_id = train(preempting, repository, tmp_path / "results", "-p", "requeued")
@@ -60,11 +60,11 @@ def test_job_preempted_with_grace_saves_is_requeued_and_ends_with_the_bits_of_an
     job = preempting.wait(job_id, timeout_s=300)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert SAVED in job.output and f"interrupted: requeueing job {job_id}" in job.output
-    assert_taken_up_once(tmp_path / "results", tmp_path)
+    assert_resumed_once(tmp_path / "results", tmp_path)
     assert leftovers(preempting) == []
 
 
-def test_job_preempted_where_slurm_cancels_saves_and_ends_with_75_and_the_line_to_type(
+def test_a_job_whose_preemption_cancels_it_saves_and_ends_with_75_and_the_command_to_resume(
     preempting: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
@@ -76,14 +76,12 @@ def test_job_preempted_where_slurm_cancels_saves_and_ends_with_75_and_the_line_t
     assert preempting.wait(urgent, timeout_s=60).exit_code == 0
     words = [*small_experiment.words(results, LONG), "--stage", "teacher"]
     assert preempting.wait(preempting.sbatch([*ONE_CPU, SCRIPT, *words], repository), timeout_s=300).exit_code == 0
-    assert_taken_up_once(results, tmp_path)
+    assert_resumed_once(results, tmp_path)
     assert leftovers(preempting) == []
 
 
 @pytest.mark.soak
-def test_run_over_two_nodes_that_is_preempted_saves_on_both(
-    preempting: Testbed, repository: Path, tmp_path: Path
-) -> None:
+def test_a_preempted_run_on_two_nodes_saves_on_both(preempting: Testbed, repository: Path, tmp_path: Path) -> None:
     job_id = train(preempting, repository, tmp_path / "results", "-p", "requeued", "--nodes=2", settings=BY_TWO)
     urgent = preempt(preempting)
     preempting.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=35)
@@ -99,7 +97,7 @@ def test_run_over_two_nodes_that_is_preempted_saves_on_both(
 
 
 @pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.soak)])
-def test_cancelled_job_saves_before_slurm_kills_it(
+def test_a_cancelled_job_saves_before_slurm_kills_it(
     preempting: Testbed, repository: Path, tmp_path: Path, nodes: int
 ) -> None:
     settings = BY_TWO if nodes == 2 else LONG
@@ -112,12 +110,12 @@ def test_cancelled_job_saves_before_slurm_kills_it(
 
 
 @pytest.mark.soak
-def test_job_that_is_requeued_by_hand_saves_and_resumes(preempting: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_a_job_requeued_by_hand_saves_and_resumes(preempting: Testbed, repository: Path, tmp_path: Path) -> None:
     job_id = train(preempting, repository, tmp_path / "results")
     preempting.run(["scontrol", "requeue", str(job_id)])
     start_now(preempting, job_id)
     job = preempting.wait(job_id, timeout_s=300)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert SAVED in job.output
-    assert_taken_up_once(tmp_path / "results", tmp_path)
+    assert_resumed_once(tmp_path / "results", tmp_path)
     assert leftovers(preempting) == []

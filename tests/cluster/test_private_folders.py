@@ -36,7 +36,7 @@ def abandoned(folder: Path) -> Path:
     return folder
 
 
-def test_folder_of_a_live_process_stays_and_of_a_killed_one_goes(tmp_path: Path) -> None:
+def test_only_the_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "rk"
     process = held(folder)
     try:
@@ -53,14 +53,14 @@ def test_leftovers_of_jobs_and_commands_are_found(tmp_path: Path, name: str) -> 
     assert remove_abandoned_below(tmp_path) == [folder]
 
 
-def test_folders_of_others_stay(tmp_path: Path) -> None:
+def test_folders_of_other_users_and_programs_stay(tmp_path: Path) -> None:
     for name in (f"rk-{os.getuid() + 1}-7", "something", f"rk-{os.getuid()}0-7"):
         abandoned(tmp_path / name)
     assert remove_abandoned_below(tmp_path) == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
-def test_folder_that_another_user_has_made_under_this_users_name_stays(tmp_path: Path) -> None:
+def test_a_folder_that_another_user_made_under_this_users_name_stays(tmp_path: Path) -> None:
     folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
     os.chown(folder, 12_345, 12_345)
     assert remove_abandoned_below(tmp_path) == []
@@ -76,19 +76,19 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert remove_abandoned_below(tmp_path) == [] and elsewhere.exists()
 
 
-def test_folder_of_another_machine_on_a_shared_disk_stays(tmp_path: Path) -> None:
+def test_a_folder_of_another_machine_on_a_shared_disk_stays(tmp_path: Path) -> None:
     folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
     (folder / LOCK).write_text("another-boot another-host")
     assert remove_abandoned_below(tmp_path) == []
 
 
-def test_folder_from_before_this_machines_restart_goes(tmp_path: Path) -> None:
+def test_a_folder_from_before_a_reboot_is_removed(tmp_path: Path) -> None:
     folder = abandoned(tmp_path / f"rk-{os.getuid()}-7")
     (folder / LOCK).write_text(f"another-boot {os.uname().nodename}")
     assert remove_abandoned_below(tmp_path) == [folder]
 
 
-def test_folder_in_the_making_stays_for_a_while(tmp_path: Path) -> None:
+def test_a_new_folder_without_a_lock_stays_for_a_while(tmp_path: Path) -> None:
     (folder := tmp_path / f"rk-{os.getuid()}-7").mkdir()
     assert remove_abandoned_below(tmp_path) == []
     long_ago = time.time() - 2 * UNLOCKED_S
@@ -96,7 +96,7 @@ def test_folder_in_the_making_stays_for_a_while(tmp_path: Path) -> None:
     assert remove_abandoned_below(tmp_path) == [folder]
 
 
-def test_claim_ends_with_the_block(tmp_path: Path) -> None:
+def test_a_claim_ends_with_its_block(tmp_path: Path) -> None:
     with claimed(tmp_path):
         assert remove_abandoned([tmp_path]) == []
     assert remove_abandoned([tmp_path]) == [tmp_path]

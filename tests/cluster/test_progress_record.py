@@ -1,4 +1,4 @@
-"""Progress of a job from restart to restart: what counts as a new step, and what does not."""
+"""Progress of a job between restarts: what is a new step, and what is not."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) == before
 
 
-def test_search_that_is_resumed_makes_progress_with_each_epoch_and_each_trial_alone(tmp_path: Path) -> None:
+def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_path: Path) -> None:
     folder, search, own = SearchFolder(tmp_path / "s"), Search({"method.alpha": uniform(0, 1)}), {"method.alpha": 0.5}
     folder.path.mkdir()
     number = Study(folder, search, own).begin().number
@@ -56,14 +56,14 @@ def test_search_that_is_resumed_makes_progress_with_each_epoch_and_each_trial_al
 @pytest.mark.parametrize(
     "name", ["run/test.json", "run/best.safetensors", "logit_caches/a/filled.bits", "search/study.journal"]
 )
-def test_other_work_that_is_kept_is_progress(tmp_path: Path, name: str) -> None:
+def test_other_saved_work_is_progress(tmp_path: Path, name: str) -> None:
     before = fingerprint(tmp_path)
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("done")
     assert fingerprint(tmp_path) != before
 
 
-def test_restarts_without_progress_are_counted_until_there_is_some(tmp_path: Path) -> None:
+def test_restarts_without_progress_are_counted_until_there_is_progress(tmp_path: Path) -> None:
     record, found = ProgressRecord(tmp_path, 7), []
     for progress in ("", "", "", "a", "a", "b"):
         found.append(record.num_stalled(progress))
@@ -73,7 +73,7 @@ def test_restarts_without_progress_are_counted_until_there_is_some(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [] and record.num_stalled("b") == 0
 
 
-def test_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_damaged_record_is_ignored(tmp_path: Path) -> None:
     for text in ("", "[]", "{", '{"stalled": "x", "progress": "a"}'):
         (tmp_path / ".raykd-job-7.json").write_text(text)
         assert ProgressRecord(tmp_path, 7).num_stalled("a") == 0

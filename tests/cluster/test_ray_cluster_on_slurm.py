@@ -1,4 +1,4 @@
-"""sbatch -N 2 slurm/ray_cluster.slurm on a real Slurm: one Ray over the job's nodes, and what happens to it."""
+"""`sbatch -N 2 slurm/ray_cluster.slurm` on a real Slurm: one Ray on the job's nodes, and failures of a node."""
 
 import json
 import os
@@ -14,7 +14,7 @@ TWO = ("--nodes=2", "--cpus-per-task=2", "--mem=6G")
 BOOT_TIMEOUT_S = 90
 
 
-def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_code(
+def test_one_ray_on_two_nodes_has_the_allocated_resources_and_ends_with_the_experiments_exit_code(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
@@ -46,7 +46,7 @@ def test_one_ray_over_two_nodes_with_what_slurm_gave_and_the_experiments_exit_co
     ],
     ids=["ends", "hangs"],
 )
-def test_node_that_does_not_join_fails_the_job_with_its_name_and_log(
+def test_a_node_that_does_not_join_fails_the_job_with_its_name_and_log(
     slurm: Testbed, repository: Path, tmp_path: Path, on_cn2: str, words: str
 ) -> None:
     env = environment_with_ray(tmp_path, f'if [[ $(hostname) == cn2 ]]; then {on_cn2}; fi; exec $REAL "$@"')
@@ -59,7 +59,7 @@ def test_node_that_does_not_join_fails_the_job_with_its_name_and_log(
     assert leftovers(slurm) == []
 
 
-def test_cancelled_job_leaves_nothing_on_any_node(slurm: Testbed, repository: Path) -> None:
+def test_a_cancelled_job_leaves_nothing_on_any_node(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
     slurm.wait_for_output(job_id, "waiting\n", BOOT_TIMEOUT_S)
     slurm.run(["scancel", str(job_id)])

@@ -1,4 +1,4 @@
-"""A step's own word on why it ended. No Slurm, no Ray."""
+"""Ray's process on a node, and the reason for its end. No Slurm, no Ray."""
 
 import os
 import sys
@@ -19,26 +19,26 @@ def wait(started: RayProcess) -> None:
         time.sleep(0.02)
 
 
-def test_failure_names_the_node_the_code_and_the_logs_reason(tmp_path: Path) -> None:
+def test_a_failure_has_the_node_the_exit_code_and_the_reason_in_the_log(tmp_path: Path) -> None:
     ended = step("import sys; print('the disk is on fire'); sys.exit(4)", tmp_path)
     wait(ended)
     assert "Ray on cn2 ended with exit code 4 after 0 s, early: the disk is on fire\n" in ended.failure("early")
 
 
-def test_step_that_runs_has_not_failed_and_is_ended_when_stopped(tmp_path: Path) -> None:
+def test_a_running_process_has_not_failed_and_ends_when_stopped(tmp_path: Path) -> None:
     started = step("import time; time.sleep(60)", tmp_path)
     assert started.failure("early") == ""
     started.stop()
     assert started.has_ended()
 
 
-def test_secret_reaches_the_command_and_nobody_who_lists_processes(tmp_path: Path) -> None:
+def test_the_secret_reaches_the_command_through_standard_input(tmp_path: Path) -> None:
     started = step(f"import sys; open({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read())", tmp_path, "5ecret")
     wait(started)
     assert (tmp_path / "got").read_text() == "5ecret"
 
 
-def test_step_that_ends_before_it_reads_its_secret_fails_by_its_own_reason(tmp_path: Path) -> None:
+def test_a_process_that_ends_before_reading_the_secret_reports_its_exit_code(tmp_path: Path) -> None:
     ended = step("import os; os.close(0); print('no')", tmp_path, "5ecret" * 100_000)
     wait(ended)
     assert "exit code 0" in ended.failure("early")
@@ -60,5 +60,5 @@ def test_step_that_ends_before_it_reads_its_secret_fails_by_its_own_reason(tmp_p
         ([], "the log is empty"),
     ],
 )
-def test_reason_is_rays_own_line(lines: list[str], reason: str) -> None:
+def test_the_reason_is_a_line_of_ray(lines: list[str], reason: str) -> None:
     assert likely_reason(lines) == reason

@@ -20,24 +20,24 @@ def command(memory_bytes: int | None = 10 * GIBIBYTE, free_shm_bytes: int = 100 
 
 
 def option(words: list[str], name: str) -> str:
-    """The value of --name=value; fails when it is not there exactly once."""
+    """Return the value of --name=value, which must be there exactly once."""
     (value,) = [word.split("=", 1)[1] for word in words if word.startswith(f"--{name}=")]
     return value
 
 
-def test_head_is_told_what_the_job_has() -> None:
+def test_the_head_gets_the_resources_of_the_job() -> None:
     words = command()
     assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("8", "2", "cn1")
 
 
-def test_step_has_all_of_the_jobs_share_of_its_node() -> None:
+def test_a_step_has_all_resources_of_the_job_on_its_node() -> None:
     words = srun(Node("cn2", 8, 2, None), "ray-cn2")
     assert words[:2] == ["srun", "--overlap"]
     assert (option(words, "nodelist"), option(words, "cpus-per-task"), option(words, "gres")) == ("cn2", "8", "gpu:2")
     assert not [word for word in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in word]
 
 
-def test_worker_joins_the_head_with_what_the_job_has_on_its_node() -> None:
+def test_a_worker_joins_the_head_with_the_resources_of_the_job_on_its_node() -> None:
     words = start_worker("10.0.0.2:20000", Node("cn2", 4, 1, 10 * GIBIBYTE), PORTS, FOLDER, 100 * GIBIBYTE)
     assert option(words, "address") == "10.0.0.2:20000"
     assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("4", "1", "cn2")
@@ -50,7 +50,7 @@ def test_no_command_line_holds_the_token() -> None:
     assert words[0] == "srun" and not [word for word in words if "token" in word]
 
 
-def test_head_has_its_own_ports_and_folder_and_a_local_dashboard() -> None:
+def test_the_head_has_the_jobs_ports_and_folder_and_a_local_dashboard() -> None:
     words = command()
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
     assert [option(words, name) for name in names] == ["20000", "20001", "20002", "20003"]
@@ -58,20 +58,20 @@ def test_head_has_its_own_ports_and_folder_and_a_local_dashboard() -> None:
     assert option(words, "dashboard-host") == "127.0.0.1"
 
 
-def test_memory_and_object_store_are_the_jobs_memory_together() -> None:
+def test_memory_and_object_store_together_are_the_jobs_memory() -> None:
     words = command(memory_bytes=10 * GIBIBYTE)
     object_store_bytes = int(option(words, "object-store-memory"))
     assert object_store_bytes == 3 * GIBIBYTE
     assert int(option(words, "memory")) + object_store_bytes == 10 * GIBIBYTE
 
 
-def test_object_store_fits_into_shared_memory() -> None:
+def test_the_object_store_fits_into_shared_memory() -> None:
     words = command(memory_bytes=10 * GIBIBYTE, free_shm_bytes=GIBIBYTE)
     assert int(option(words, "object-store-memory")) == int(0.9 * GIBIBYTE)
     assert int(option(words, "memory")) == 10 * GIBIBYTE - int(0.9 * GIBIBYTE)
 
 
-def test_whole_node_is_measured_by_ray_itself() -> None:
+def test_ray_reads_the_memory_of_a_whole_node() -> None:
     assert not [word for word in command(memory_bytes=None) if "memory" in word]
 
 
@@ -80,7 +80,7 @@ def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:
     assert len(str(longest.ray_path)) <= MAX_TEMP_DIR_CHARACTERS
 
 
-def test_head_starts_with_the_jobs_token_and_without_an_address() -> None:
+def test_the_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     environ = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_TOKEN": "another", "PYTHONPATH": "/lib/mine", "HOME": "/root"}
     shared = ray_environment(environ, FOLDER, Path("/home/ada/raykd"))
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & set(shared)
@@ -89,14 +89,14 @@ def test_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     assert shared["HOME"] == "/root"
 
 
-def test_driver_has_the_heads_environment_and_its_address() -> None:
+def test_the_driver_has_the_heads_environment_and_address() -> None:
     shared = ray_environment({}, FOLDER, Path("/home/ada/raykd"))
     environment = driver_environment(shared, "10.0.0.2:20000")
     assert environment["RAY_ADDRESS"] == "10.0.0.2:20000"
     assert shared.items() <= environment.items()
 
 
-def test_several_nodes_are_asked_more_often_whether_they_are_alive() -> None:
+def test_health_checks_are_shorter_on_several_nodes() -> None:
     one, several = (ray_environment({}, FOLDER, Path("/"), several_nodes=several) for several in (False, True))
     names = {name for name in several if name.startswith("RAY_health_check")}
     assert len(names) == 3 and not names & set(one)

@@ -1,4 +1,4 @@
-"""What users request beside the script's own lines, on a real Slurm: what the job has, and what it prints about it."""
+"""Requests besides the script's #SBATCH lines, on a real Slurm: what the job gets, and what it prints."""
 
 from pathlib import Path
 
@@ -19,7 +19,9 @@ def experiment(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_gpus_that_the_scripts_line_takes_away_are_a_caution(slurm: Testbed, repository: Path, experiment: str) -> None:
+def test_gpus_that_the_scripts_gres_line_overrides_are_a_caution(
+    slurm: Testbed, repository: Path, experiment: str
+) -> None:
     job_id = slurm.sbatch([*SMALL, "--gpus-per-node=2", SCRIPT, experiment], repository)
     job = slurm.wait(job_id, TIMEOUT_S)
     assert job.exit_code == 0 and "ran\n" in job.output, job.output
@@ -27,8 +29,8 @@ def test_gpus_that_the_scripts_line_takes_away_are_a_caution(slurm: Testbed, rep
     assert "submit with --gres=gpu:2\n" in job.output
 
 
-def test_total_of_gpus_on_two_nodes_starts_every_step(slurm: Testbed, repository: Path, experiment: str) -> None:
-    """Each step is of one node with one GPU, and would read SLURM_GPUS=2 as a request of its own."""
+def test_a_total_of_gpus_on_two_nodes_starts_every_step(slurm: Testbed, repository: Path, experiment: str) -> None:
+    """Each step has one node with one GPU, and would read SLURM_GPUS=2 as its request."""
     job_id = slurm.sbatch([*SMALL, "-N2", "--gpus=2", SCRIPT, experiment], repository)
     job = slurm.wait(job_id, TIMEOUT_S)
     assert job.exit_code == 0 and "ran\n" in job.output, job.output

@@ -1,4 +1,4 @@
-"""A job cut off by the warning before its time limit: it goes back into the queue and on to the same bits."""
+"""A job that the warning before its time limit interrupts is requeued and resumes to the same bits."""
 
 import shlex
 import time
@@ -20,11 +20,11 @@ BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "work
 
 
 def warn(slurm: Testbed, job_id: int) -> None:
-    """As Slurm does before the time limit, to the batch script alone."""
+    """Send the warning before the time limit, as Slurm does, to the batch script only."""
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
 
 
-def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_one_that_was_never_cut_off(
+def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     words = [*small_experiment.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
@@ -52,7 +52,7 @@ def test_run_over_two_nodes_goes_on_after_its_requeue_and_ends_with_the_bits_of_
     ],
     ids=["forbidden", "budget"],
 )
-def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
+def test_a_job_that_is_not_requeued_ends_with_75_and_the_command_to_resume(
     slurm: Testbed, repository: Path, options: list[str], env: dict[str, str], why: str
 ) -> None:
     words = [str(DRIVERS / "waits_for_signal.py"), "a  b", "$(id)"]
@@ -66,7 +66,7 @@ def test_job_that_is_not_requeued_ends_with_75_and_the_line_to_type(
     assert leftovers(slurm) == []
 
 
-def test_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None:
+def test_a_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None:
     job_id = slurm.sbatch([*ONE_CPU, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
     slurm.wait_for_output(job_id, "starting Ray", BOOT_TIMEOUT_S)
     slurm.run(["scancel", str(job_id)])
@@ -75,10 +75,8 @@ def test_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> None
     assert leftovers(slurm) == []
 
 
-def test_job_that_never_reaches_a_new_step_stops_after_two_restarts(
-    slurm: Testbed, repository: Path, tmp_path: Path
-) -> None:
-    """As one whose time limit is shorter than the warning before it."""
+def test_a_job_without_a_new_step_stops_after_two_restarts(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+    """Such as a job whose time limit is shorter than the warning before it."""
     words = [*small_experiment.words(tmp_path / "results"), "--stage", "teacher"]
     job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""The submit scripts' options, as the batch script's own lines let Slurm follow them."""
+"""Translation of options into those that the batch script's #SBATCH lines allow."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def translated(line: str) -> str:
         ("--mem=0", "--mem=0"),
     ],
 )
-def test_request_becomes_one_that_the_script_follows(typed: str, wanted: str) -> None:
+def test_a_request_is_translated_into_one_that_the_script_allows(typed: str, wanted: str) -> None:
     assert translated(typed) == wanted
 
 
@@ -54,28 +54,28 @@ def test_request_becomes_one_that_the_script_follows(typed: str, wanted: str) ->
         ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be a whole number$"),
     ],
 )
-def test_request_that_is_none_is_named(typed: str, said: str) -> None:
+def test_an_invalid_request_is_named(typed: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         translated(typed)
 
 
-def test_words_after_the_options_are_the_experiments() -> None:
+def test_words_after_the_options_belong_to_the_experiment() -> None:
     options, rest = split(["-p", "big", "--time=5", "x.py", "--gpus=2"])
-    assert ([option.words for option in options], rest) == ([("-p", "big"), ("--time=5",)], ["x.py", "--gpus=2"])
+    assert ([option.arguments for option in options], rest) == ([("-p", "big"), ("--time=5",)], ["x.py", "--gpus=2"])
     assert value_of(options, "partition") == "big"
 
 
-def test_long_option_may_have_its_value_apart_where_nothing_follows() -> None:
+def test_the_value_of_a_long_option_may_be_a_separate_word_if_only_options_are_expected() -> None:
     options, rest = split(["--gpus", "2", "--exclusive", "--mem", "4G"], only_options=True)
     assert [(option.name, option.value) for option in options] == [("gpus", "2"), ("exclusive", ""), ("mem", "4G")]
     assert rest == []
 
 
-def test_last_of_an_option_counts() -> None:
+def test_the_last_value_of_an_option_wins() -> None:
     assert value_of(split(["--partition=a", "-pb"])[0], "partition") == "b"
 
 
-def test_defaults_are_the_scripts_own_lines(repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_read_from_the_scripts_sbatch_lines(repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     found = script_defaults()
     assert found["gres"] == "gpu:1" and found["cpus-per-task"].isdecimal() and found["mem"].endswith("G")

@@ -56,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-def test_search_ends_with_a_tuned_student_that_its_teacher_helped(slurm, repository, results):
+def test_a_search_ends_with_a_tuned_student_better_than_the_baseline(slurm, repository, results):
     words = ["--cpus-per-task=2", "slurm/ray_cluster.slurm", "experiments/tune_cnn.py", "--results", str(results)]
     job = slurm.wait(slurm.sbatch([*words, *SETTINGS, *SEARCH], cwd=repository), 500)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
@@ -71,7 +71,7 @@ def test_search_ends_with_a_tuned_student_that_its_teacher_helped(slurm, reposit
     assert accuracies["student_accuracy_with_kd"] > accuracies["student_accuracy_without_kd"] > 0.45
 
 
-def test_experiment_with_the_default_setting_reuses_the_searchs_runs(results, repository):
+def test_an_experiment_with_the_default_setting_reuses_the_searchs_runs(results, repository):
     """On this machine: the search has confirmed its winner against these very runs."""
     command = [sys.executable, "experiments/distill_cnn.py", "--results", str(results), *SETTINGS]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A job that keeps its Ray: experiments are sent to it, followed and stopped by its owner; nobody else gets in."""
+"""A job that accepts experiments: its owner submits, follows and stops them; other users are refused."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from raykd.store.run_store import RunStore
 pytestmark = pytest.mark.slurm
 
 NOBODY = 65_534
-STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # where they are, and what they try: cn1
-# Of another Ray and another job, in the shell where commands are typed: whoever asked there would find nobody.
+STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # the prober's node, and the address of cn1 that it tries
+# Leftovers of another Ray and another job in the shell where commands are typed. Requests to them would fail.
 LEFTOVERS = {
     "RAY_ADDRESS": "http://127.0.0.1:9",
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
@@ -38,18 +38,18 @@ RUN = small_experiment.runs(("teacher",))[0]
 
 @dataclass
 class Service:
-    """The job, and commands typed on the login node. `said`: all that they printed."""
+    """The job, and commands typed on the login node. printed: all their output."""
 
     slurm: Testbed
     repository: Path
     job_id: int
-    said: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
 
     def type(self, *words: str) -> str:
         """`python -m raykd WORDS`; raises RuntimeError with its errors for an exit code other than 0."""
         command = [sys.executable, "-m", "raykd", *words]
-        self.said.append(self.slurm.run(command, self.repository, LEFTOVERS, timeout_s=COMMAND_TIMEOUT_S))
-        return self.said[-1]
+        self.printed.append(self.slurm.run(command, self.repository, LEFTOVERS, timeout_s=COMMAND_TIMEOUT_S))
+        return self.printed[-1]
 
     @property
     def log(self) -> str:
@@ -60,14 +60,14 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Story:
+class History:
     """What happened to the job from its start to its end, in order."""
 
     service: Service
     strangers: dict[str, dict]
-    refused: str  # what the status of another's job says
-    odd: str  # of an experiment whose path and words a shell would read
-    sent: str
+    refused: str  # errors of `logs` before the first submission
+    odd: str  # output of an experiment whose path and arguments a shell would interpret
+    submitted: str
     stopped: str
     status: str
     dashboard: str
@@ -84,7 +84,7 @@ def fail(service: Service, *words: str) -> str:
 
 
 def strangers_of(slurm: Testbed, repository: Path, job_id: int) -> dict[str, dict]:
-    """What nobody gets on the job's own node (cn1), and on another (cn3)."""
+    """Return what another user can reach from the job's node (cn1) and from another node (cn3)."""
     dashboard = int(re.findall(r"dashboard at http://127\.0\.0\.1:(\d+)", slurm.output(job_id))[0])
     words = [str(dashboard - 1), f"/tmp/rk-{os.getuid()}-{job_id}/token"]
     program = [sys.executable, str(DRIVERS / "stranger.py")]
@@ -99,10 +99,10 @@ def strangers_of(slurm: Testbed, repository: Path, job_id: int) -> dict[str, dic
 
 
 @pytest.fixture(scope="module")
-def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def history(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     folder = tmp_path_factory.mktemp("service")
-    odd = folder / "a b; $(touch x) 'q'.py"
-    odd.write_text("import sys\nprint('words:', sys.argv[1:])\nsys.exit(3)\n")
+    odd_file = folder / "a b; $(touch x) 'q'.py"
+    odd_file.write_text("import sys\nprint('words:', sys.argv[1:])\nsys.exit(3)\n")
     options = ["--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", f"--chdir={folder}"]
     job_id = slurm.sbatch([*options, str(repository / SCRIPT)], repository, LEFTOVERS)
     slurm.wait_for_output(job_id, "ready for experiments", BOOT_TIMEOUT_S)
@@ -110,13 +110,13 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
     token = service.token()
     strangers = strangers_of(slurm, repository, job_id)
     refused = fail(service, "logs")
-    said_odd = fail(service, "submit", "--follow", f"--job={job_id}", str(odd), "a  b", "$(id)")
-    said_odd += service.type("logs", "a-b-touch-x-q--1")
-    sent = service.type("submit", str(DRIVERS / "saves_on_sigterm.py"))
+    odd = fail(service, "submit", "--follow", f"--job={job_id}", str(odd_file), "a  b", "$(id)")
+    odd += service.type("logs", "a-b-touch-x-q--1")
+    submitted = service.type("submit", str(DRIVERS / "saves_on_sigterm.py"))
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 submitted", BOOT_TIMEOUT_S)
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     while "waiting" not in service.type("logs"):
-        assert time.monotonic() < deadline, "it never printed that it waits"
+        assert time.monotonic() < deadline, "it never printed that it is waiting"
     stopped = service.type("stop")
     slurm.wait_for_output(job_id, "saves_on_sigterm-1 stopped", BOOT_TIMEOUT_S)
     status, dashboard = service.type("status"), service.type("dashboard", str(job_id))
@@ -127,54 +127,54 @@ def story(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathFac
         time.sleep(0.1)
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
     job = slurm.wait(job_id, timeout_s=40)
-    yield Story(
-        service, strangers, refused, said_odd, sent, stopped, status, dashboard, token, queue, job, leftovers(slurm)
+    yield History(
+        service, strangers, refused, odd, submitted, stopped, status, dashboard, token, queue, job, leftovers(slurm)
     )
 
 
-def test_experiment_that_is_sent_runs_and_its_path_and_arguments_stay_words(story: Story, repository: Path) -> None:
-    assert "exit code 3: " in story.odd, "that of the experiment is the command's, when it follows"
-    assert "words: ['a  b', '$(id)']" in story.odd
+def test_a_submitted_experiment_runs_and_no_shell_reads_its_arguments(history: History, repository: Path) -> None:
+    assert "exit code 3: " in history.odd, "a command that follows ends with the experiment's exit code"
+    assert "words: ['a  b', '$(id)']" in history.odd
     assert not (repository / "x").exists()
-    assert "a-b-touch-x-q--1 failed with exit code 3; its output is in " in story.job.output
+    assert "a-b-touch-x-q--1 failed with exit code 3; its output is in " in history.job.output
 
 
-def test_sent_experiment_says_how_to_follow_it(story: Story) -> None:
-    job_id = story.service.job_id
+def test_a_submission_prints_how_to_follow_it(history: History) -> None:
+    job_id = history.service.job_id
     name = "saves_on_sigterm-1"
-    assert story.sent == f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}\n"
+    assert history.submitted == f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}\n"
 
 
-def test_stopped_experiment_has_time_to_save_and_its_log_is_kept(story: Story) -> None:
-    assert story.stopped == "saves_on_sigterm-1 is asked to save and end\n"
-    assert [line.split()[:2] for line in story.status.splitlines()] == [
+def test_a_stopped_experiment_has_time_to_save_and_its_log_is_copied(history: History) -> None:
+    assert history.stopped == "saves_on_sigterm-1 is asked to save and end\n"
+    assert [line.split()[:2] for line in history.status.splitlines()] == [
         ["a-b-touch-x-q--1", "failed"],
         ["saves_on_sigterm-1", "stopped"],
     ]
-    log = story.service.slurm.folder / f"slurm-{story.service.job_id}-saves_on_sigterm-1.out"
+    log = history.service.slurm.folder / f"slurm-{history.service.job_id}-saves_on_sigterm-1.out"
     assert log.read_text().endswith("waiting\nsaved\n")
 
 
-def test_warned_job_stops_what_runs_and_it_is_saved(story: Story) -> None:
-    assert (story.job.state, story.job.exit_code) == ("FAILED", 75), story.job.output
-    assert "stopped before the job's end: digits-1; submit them again to resume" in story.job.output
-    assert "requeu" not in story.job.output, "what was sent to it would not be sent again"
-    folder = RunStore(Path(re.findall(r"--results (\S+)", story.job.output)[0])).folder(RUN)
+def test_a_warned_job_stops_its_experiments_and_they_save(history: History) -> None:
+    assert (history.job.state, history.job.exit_code) == ("FAILED", 75), history.job.output
+    assert "stopped before the job's end: digits-1; submit them again to resume" in history.job.output
+    assert "requeu" not in history.job.output, "its experiments would not be submitted again"
+    folder = RunStore(Path(re.findall(r"--results (\S+)", history.job.output)[0])).folder(RUN)
     assert folder.status() == "interrupted" and folder.checkpoint.is_file()
 
 
-def test_variables_of_another_job_are_named_and_ignored(story: Story) -> None:
+def test_variables_of_another_job_are_named_and_ignored(history: History) -> None:
     assert (
-        "caution: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, since this job has"
-        in story.job.output
+        "caution: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, because this job has"
+        in history.job.output
     )
 
 
-def test_mistakes_are_one_line(story: Story, slurm: Testbed, repository: Path) -> None:
-    assert story.refused.endswith(
+def test_mistakes_are_reported_in_one_line(history: History, slurm: Testbed, repository: Path) -> None:
+    assert history.refused.endswith(
         "raykd: no experiment was submitted to this job yet; submit one with: python -m raykd submit FILE [ARGS...]"
     )
-    service = story.service
+    service = history.service
     assert fail(service, "status").endswith(
         "raykd: no raykd job is running; name one with --job JOBID ('squeue --me' lists them)"
     )
@@ -184,43 +184,43 @@ def test_mistakes_are_one_line(story: Story, slurm: Testbed, repository: Path) -
     assert "Invalid job id specified); run this on a machine of the cluster" in fail(service, "dashboard", "1")
 
 
-def test_dashboard_tells_the_tunnel_and_how_to_see_the_token(story: Story) -> None:
-    port = re.findall(r"dashboard at http://127\.0\.0\.1:(\d+)", story.job.output)[0]
-    assert f"ssh -N -L 8265:127.0.0.1:{port} -J " in story.dashboard
-    assert f"srun --jobid={story.service.job_id} --overlap" in story.dashboard
+def test_the_dashboard_command_prints_the_tunnel_and_how_to_print_the_token(history: History) -> None:
+    port = re.findall(r"dashboard at http://127\.0\.0\.1:(\d+)", history.job.output)[0]
+    assert f"ssh -N -L 8265:127.0.0.1:{port} -J " in history.dashboard
+    assert f"srun --jobid={history.service.job_id} --overlap" in history.dashboard
 
 
-def test_token_is_nowhere_to_be_read(story: Story) -> None:
-    said = "".join([*story.service.said, story.job.output, story.queue, story.dashboard])
-    assert len(story.token) == 64 and story.token not in said
+def test_the_token_appears_in_no_output(history: History) -> None:
+    printed = "".join([*history.service.printed, history.job.output, history.queue, history.dashboard])
+    assert len(history.token) == 64 and history.token not in printed
 
 
-def test_strangers_are_other_users(story: Story) -> None:
-    assert {found["user"] for found in story.strangers.values()} == {NOBODY}
+def test_the_probes_run_as_another_user(history: History) -> None:
+    assert {found["user"] for found in history.strangers.values()} == {NOBODY}
 
 
-def test_token_cannot_be_read(story: Story) -> None:
-    # On cn3, which shares this machine's /tmp, as little as on the job's own node.
-    assert {found["token"] for found in story.strangers.values()} == {"PermissionError"}
+def test_another_user_cannot_read_the_token(history: History) -> None:
+    # cn3 shares this machine's /tmp with the job's node.
+    assert {found["token"] for found in history.strangers.values()} == {"PermissionError"}
 
 
-def test_dashboard_and_jobs_answer_nobody_without_the_token(story: Story) -> None:
-    local = story.strangers["cn1 to 127.0.0.1"]
+def test_the_dashboard_and_the_jobs_api_refuse_requests_without_the_token(history: History) -> None:
+    local = history.strangers["cn1 to 127.0.0.1"]
     assert (local["http"], local["http with a wrong token"], local["submit"]) == (401, 403, 401)
-    assert "refused" in str(story.strangers["cn3 to 10.88.0.11"]["http"]), "the dashboard listens on loopback only"
+    assert "refused" in str(history.strangers["cn3 to 10.88.0.11"]["http"]), "the dashboard listens on loopback only"
 
 
 @pytest.mark.parametrize("door", ["gcs", "client"])
-def test_ray_lets_nobody_in_without_the_token(story: Story, door: str) -> None:
-    for name, found in story.strangers.items():
-        assert found[f"{door} with the token"] == "in", f"{name}: there was nothing to get into"
+def test_ray_refuses_connections_without_the_token(history: History, door: str) -> None:
+    for name, found in history.strangers.items():
+        assert found[f"{door} with the token"] == "in", f"{name}: Ray cannot be reached at all"
         assert found[door] in ("refused", "no answer"), name
 
 
-def test_agents_take_no_jobs_without_the_token(story: Story) -> None:
-    for name, found in story.strangers.items():
+def test_agents_refuse_jobs_without_the_token(history: History) -> None:
+    for name, found in history.strangers.items():
         assert found["agent"] in (401, 403) or "refused" in str(found["agent"]), f"{name}: {found['agent']}"
 
 
-def test_nothing_stays_when_the_job_is_gone(story: Story) -> None:
-    assert story.left == []
+def test_nothing_is_left_after_the_job(history: History) -> None:
+    assert history.left == []

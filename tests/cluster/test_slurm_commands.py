@@ -1,6 +1,4 @@
-"""What raykd makes of Slurm's answers about a job, and of none. Programs of our own stand in for Slurm's here; the
-service's tests ask a real one.
-"""
+"""Reading Slurm's answers about a job. Scripts replace Slurm's commands; test_serve_on_slurm.py has a real Slurm."""
 
 from pathlib import Path
 
@@ -17,8 +15,8 @@ SHOWN = (
 
 
 @pytest.fixture
-def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Let `program` print a text, or errors and fail."""
+def slurm_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Replace a program by one that prints a text, or errors and fails."""
 
     def say(program: str, text: str = "", errors: str = "") -> None:
         answer = tmp_path / f"{program}.txt"
@@ -31,45 +29,47 @@ def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return say
 
 
-def test_paths_with_spaces_stay_whole(slurm_says) -> None:
-    slurm_says("scontrol", SHOWN.format(state="RUNNING"))
+def test_paths_with_spaces_stay_whole(slurm_prints) -> None:
+    slurm_prints("scontrol", SHOWN.format(state="RUNNING"))
     folder = Path("/home/ann/my raykd")
     assert running_job(7) == RunningJob(7, "cn1", folder, folder / "slurm-7.out")
 
 
 @pytest.mark.parametrize("words", ["", " experiments/cnn_and_vit.py --results /tmp/x"])
-def test_repository_is_the_scripts_where_the_job_was_sent_to_another_folder(slurm_says, tmp_path, words: str) -> None:
-    """By sbatch --chdir=OUT; Slurm of some versions shows the script's arguments too."""
+def test_the_repository_is_that_of_the_script_if_the_job_has_another_working_directory(
+    slurm_prints, tmp_path, words: str
+) -> None:
+    """sbatch --chdir sets the working directory. Some versions of Slurm also show the script's arguments."""
     (tmp_path / "slurm").mkdir()
     shown = SHOWN.format(state="RUNNING").replace("/slurm/ray_cluster.slurm", f"/slurm/ray_cluster.slurm{words}")
-    slurm_says("scontrol", shown.replace("WorkDir=/home/ann/my raykd", f"WorkDir={tmp_path}"))
+    slurm_prints("scontrol", shown.replace("WorkDir=/home/ann/my raykd", f"WorkDir={tmp_path}"))
     assert running_job(7).folder == Path("/home/ann/my raykd")
     (tmp_path / "slurm/ray_cluster.slurm").write_text("")
     assert running_job(7).folder == tmp_path, "--chdir may name another copy of the repository"
 
 
-def test_job_that_waits_has_no_ray_yet(slurm_says) -> None:
-    slurm_says("scontrol", SHOWN.format(state="PENDING"))
+def test_a_pending_job_has_no_ray(slurm_prints) -> None:
+    slurm_prints("scontrol", SHOWN.format(state="PENDING"))
     with pytest.raises(ConfigError, match=r"^job 7 is pending: its Ray is up only while the job is running$"):
         running_job(7)
 
 
-def test_errors_of_several_lines_become_one(slurm_says) -> None:
-    slurm_says("scontrol", errors="scontrol: error: lookup failed\nscontrol: fatal: no configuration\n")
+def test_errors_of_several_lines_become_one(slurm_prints) -> None:
+    slurm_prints("scontrol", errors="scontrol: error: lookup failed\nscontrol: fatal: no configuration\n")
     with pytest.raises(ConfigError, match=r"\(scontrol: fatal: no configuration\); run this on a machine") as raised:
         running_job(7)
     assert "\n" not in str(raised.value)
 
 
-def test_machine_without_slurm_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_slurm_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="No such file or directory: 'squeue'"):
         only_job()
 
 
-def test_the_one_job_that_runs_is_taken_and_of_several_none(slurm_says) -> None:
-    slurm_says("squeue", "4711\n")
+def test_the_only_running_job_is_selected_and_several_are_an_error(slurm_prints) -> None:
+    slurm_prints("squeue", "4711\n")
     assert only_job() == 4711
-    slurm_says("squeue", "4711\n4712\n")
+    slurm_prints("squeue", "4711\n4712\n")
     with pytest.raises(ConfigError, match=r"several raykd jobs are running \(4711, 4712\); name one with --job"):
         only_job()

@@ -18,7 +18,7 @@ TAKEN_UP_S = 60
 
 
 def run_on(results: Path, host: str) -> str:
-    """The name of a run that is in training on `host`, '' when there is none."""
+    """Return the name of a run that is training on `host`, or ''."""
     for path in results.glob("digits/*/run.json"):
         record = RunFolder(path.parent).require_record()
         if record.status == "running" and record.writer.endswith(f" on {host}"):
@@ -26,7 +26,7 @@ def run_on(results: Path, host: str) -> str:
     return ""
 
 
-def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
+def test_a_job_continues_without_a_lost_node_and_ends_with_the_same_bits(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
@@ -48,7 +48,7 @@ def test_job_goes_on_without_a_node_that_is_lost_and_ends_with_the_same_bits(
     assert left_by_lost_node(breakable) == []
 
 
-def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_other(
+def test_a_run_on_two_nodes_continues_on_one_within_a_minute_of_a_node_failure(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     words = [*small_experiment.words(tmp_path), "--stage=teacher", "--set=workers.count=2", "--set=workers.min_count=1"]
@@ -71,7 +71,7 @@ def test_run_over_two_nodes_goes_on_with_one_within_a_minute_of_the_loss_of_the_
     assert left_by_lost_node(breakable) == []
 
 
-def test_job_without_room_for_a_run_is_saved_and_goes_back_into_the_queue(
+def test_a_job_that_lost_the_nodes_for_its_run_saves_and_is_requeued(
     breakable: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     words = [*small_experiment.words(tmp_path), "--stage=teacher", "--set=workers.count=2"]

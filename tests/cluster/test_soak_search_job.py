@@ -45,7 +45,7 @@ def trials_in(results: Path) -> list[Trial]:
     return SearchFolder(results / "digits" / "search").trials()
 
 
-def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
+def test_a_search_whose_job_is_killed_ends_like_an_uninterrupted_one(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "tune_digits.py", repository, max_concurrent=1)
@@ -72,7 +72,7 @@ def test_search_whose_job_is_killed_ends_as_an_undisturbed_one(
     print(f"{kills} jobs killed in {ROUNDS} searches")
 
 
-def test_search_goes_on_without_a_node_that_is_lost(breakable: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_a_search_continues_without_a_lost_node(breakable: Testbed, repository: Path, tmp_path: Path) -> None:
     file, results = write(tmp_path / "tune_digits.py", repository, max_concurrent=2), tmp_path / "results"
     job_id = breakable.sbatch(words(file, results, ONE_CPU_EACH), repository)
     deadline = time.monotonic() + 120

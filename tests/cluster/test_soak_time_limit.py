@@ -1,4 +1,4 @@
-"""A recipe that is longer than its partition's time limit, which Slurm itself enforces: `make soak`."""
+"""A recipe that takes longer than the job's time limit, which Slurm enforces: `make soak`."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ LIMITED = ("--time=2", "--signal=B:USR2@30", "--cpus-per-task=1", "--mem=6G")
 LIMIT_S = 900
 
 
-def test_recipe_longer_than_the_time_limit_ends_with_the_bits_of_an_uninterrupted_one(
+def test_a_recipe_longer_than_the_time_limit_ends_with_the_bits_of_an_uninterrupted_one(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     words = [*small_experiment.words(tmp_path / "results", LONG), "--stage", "teacher"]

@@ -14,7 +14,7 @@ HALF = ("--nodelist=cn1", "--gres=gpu:1", "--cpus-per-task=2", "--mem=6G")
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_two_jobs_on_one_node_at_once_each_have_a_gpu_and_end_well(
+def test_two_concurrent_jobs_on_one_node_each_have_a_gpu_and_succeed(
     slurm: Testbed, repository: Path, tmp_path: Path, number: int
 ) -> None:
     reports = [tmp_path / f"{job}.json" for job in "ab"]

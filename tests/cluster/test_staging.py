@@ -1,4 +1,4 @@
-"""What is staged to scratch, from where, and that nothing of it stays."""
+"""Staging of code and data to scratch space, and its removal."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ def allocation(repository: Path, restarts: int = 0) -> Allocation:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """One with code, a commit, data, and much else."""
+    """A repository with code, a commit, data and other files."""
     made = tmp_path / "repository"
     for name in (
         "raykd/cli/parser.py",
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """All but the mark of the process that the folder belongs to."""
+    """Return all files but the lock of the process that owns the folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
 
 
@@ -47,7 +47,7 @@ def staging_of(repository: Path, scratch: Path, with_code: bool = True, **enviro
     return made
 
 
-def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository: Path, tmp_path: Path) -> None:
+def test_only_code_and_data_are_staged_and_all_of_it_is_removed(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     with staging.filled() as megabytes:
         assert files(staging.folder) == [
@@ -63,17 +63,15 @@ def test_code_and_data_are_staged_and_nothing_else_and_nothing_stays(repository:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_other_data_are_there_as_links_so_that_a_persons_own_are_found_below_the_same_folder(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_other_data_is_linked_so_that_custom_data_sets_are_in_the_same_folder(repository: Path, tmp_path: Path) -> None:
     with (staging := staging_of(repository, tmp_path / "scratch")).filled():
         link = staging.folder / "data" / "imagenet"
         assert link.is_symlink() and (link / "much.tar").read_text() == "x" * 1000
         assert not (staging.folder / "data" / "cifar10").is_symlink()
-    assert (repository / "data" / "imagenet" / "much.tar").is_file(), "the link goes, and not what it leads to"
+    assert (repository / "data" / "imagenet" / "much.tar").is_file(), "the link is removed, not its target"
 
 
-def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_path: Path) -> None:
+def test_nodes_with_a_shared_scratch_share_the_folder(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     with staging.filled():
         with staging.filled():
@@ -82,7 +80,7 @@ def test_nodes_that_share_the_scratch_share_what_is_there(repository: Path, tmp_
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_folder_of_somebody_else_is_refused_and_left(repository: Path, tmp_path: Path) -> None:
+def test_a_folder_open_to_other_users_is_refused_and_kept(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path)
     (staging.folder / "code").mkdir(parents=True)
     staging.folder.chmod(0o777)
@@ -95,7 +93,7 @@ def test_folder_of_somebody_else_is_refused_and_left(repository: Path, tmp_path:
         pass
 
 
-def test_what_an_earlier_run_of_the_job_left_goes(repository: Path, tmp_path: Path) -> None:
+def test_leftovers_of_earlier_runs_of_the_job_are_removed(repository: Path, tmp_path: Path) -> None:
     made = planned_staging(allocation(repository, restarts=2), {"RAYKD_SCRATCH": str(tmp_path / "scratch")}, True)
     assert made is not None
     for number in (0, 1):
@@ -104,13 +102,13 @@ def test_what_an_earlier_run_of_the_job_left_goes(repository: Path, tmp_path: Pa
         assert [path.name for path in (tmp_path / "scratch").iterdir()] == [made.folder.name]
 
 
-def test_editors_lock_is_no_code(repository: Path, tmp_path: Path) -> None:
+def test_locks_of_editors_are_not_copied(repository: Path, tmp_path: Path) -> None:
     (repository / "experiments" / ".#digits.py").symlink_to("ann@desk.4711:1")
     with (staging := staging_of(repository, tmp_path)).filled():
         assert files(staging.folder / "code" / "experiments") == ["digits.py"]
 
 
-def test_nothing_is_left_when_the_job_is_ended_while_it_copies(
+def test_nothing_is_left_if_the_job_ends_while_it_copies(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end(*_: object, **__: object) -> None:
@@ -122,22 +120,20 @@ def test_nothing_is_left_when_the_job_is_ended_while_it_copies(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_each_requeue_has_a_folder_of_its_own(repository: Path, tmp_path: Path) -> None:
+def test_each_requeue_has_another_folder(repository: Path, tmp_path: Path) -> None:
     environ = {"RAYKD_SCRATCH": str(tmp_path)}
     made = [planned_staging(allocation(repository, restarts), environ, True) for restarts in (0, 1)]
     assert len({staging.folder for staging in made if staging}) == 2
 
 
-def test_code_stays_where_it_is_edited_for_experiments_to_come(repository: Path, tmp_path: Path) -> None:
+def test_code_is_not_staged_for_a_job_that_accepts_experiments(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path, with_code=False)
     with staging.filled():
         assert not (staging.folder / "code").exists() and staging.code_path is None
         assert staging.data_path == staging.folder / "data" and staging.data_path.is_dir()
 
 
-def test_data_that_is_named_is_taken_and_where_there_is_none_nothing_is_said_of_it(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_data_is_staged_from_raykd_data_if_there_is_any(repository: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "cifar-10-batches-py").mkdir(parents=True)
     assert staging_of(repository, tmp_path, RAYKD_DATA=str(elsewhere)).data == elsewhere
@@ -152,18 +148,18 @@ def test_nothing_to_stage_stages_nothing(repository: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("with_code", [True, False])
-def test_other_nodes_are_told_the_same(repository: Path, tmp_path: Path, with_code: bool) -> None:
+def test_other_nodes_get_the_same_staging(repository: Path, tmp_path: Path, with_code: bool) -> None:
     staging = staging_of(repository, tmp_path, with_code)
     assert Staging.from_json(staging.to_json()) == staging
 
 
-def test_no_scratch_stages_nothing_and_a_relative_one_is_refused(repository: Path) -> None:
+def test_without_scratch_nothing_is_staged_and_a_relative_path_is_refused(repository: Path) -> None:
     assert planned_staging(allocation(repository), {"RAYKD_SCRATCH": ""}, True) is None
     with pytest.raises(ConfigError, match="RAYKD_SCRATCH = 'scratch': must be an absolute path"):
         planned_staging(allocation(repository), {"RAYKD_SCRATCH": "scratch"}, True)
 
 
-def test_full_scratch_is_said_before_anything_is_written(
+def test_a_full_scratch_is_reported_before_anything_is_written(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     staging = staging_of(repository, tmp_path / "scratch")

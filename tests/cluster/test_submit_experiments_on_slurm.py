@@ -14,7 +14,7 @@ FAMILIES, STAGES = ("cnn", "vit"), ("teacher", "baseline", "distilled")
 
 
 def submit(slurm: Testbed, repository: Path, folder: Path, options: list[str], words: list[str]) -> dict[str, int]:
-    """The jobs' ids by name, such as 'cnn-teacher', and 'report'."""
+    """Submit the graph of jobs. Return their ids by name, such as 'cnn-teacher' and 'report'."""
     command = [str(repository / "slurm/submit_experiments.sh"), *options, "--", *words]
     said = slurm.run(command, folder)
     ids = [int(job) for job in re.findall(r"squeue -j ([\d,]+)", said)[0].split(",")]
@@ -41,7 +41,7 @@ def test_students_wait_for_their_teacher_and_the_report_for_all(
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_graph_of_jobs_ends_with_the_whole_report(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
+def test_the_graph_of_jobs_ends_with_a_complete_report(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
     results = tmp_path / "res ults"
     settings = ["data.name=digits", "data.image_size=8", "data.train_images=200", "data.val_images=100", "seeds=0"]
     models = ["blocks=1,1,1,1", "width=8"]

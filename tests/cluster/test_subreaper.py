@@ -1,4 +1,4 @@
-"""The step that Ray runs in: its exit code, and the end of everything that it has started. No Slurm, no Ray."""
+"""The subreaper of Ray's processes: its exit code, and the end of all its descendants. No Slurm, no Ray."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ DAEMON = "(setsid sleep 60 & echo $! >{file}); until [ -s {file} ]; do :; done; 
 
 
 def is_running(process: int) -> bool:
-    """A zombie is not; nor is a pid that nobody has."""
+    """Return whether a process runs and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -26,14 +26,14 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.parametrize(("end", "code"), [("exit 5", 5), ("kill -9 $$", 128 + 9)])
-def test_daemons_end_with_the_command_and_its_exit_code_stays(tmp_path: Path, end: str, code: int) -> None:
+def test_daemons_end_with_the_command_and_its_exit_code_is_kept(tmp_path: Path, end: str, code: int) -> None:
     file = tmp_path / "pid"
     done = subprocess.run([*STEP, "bash", "-c", DAEMON.format(file=file) + end], timeout=20, check=False)
     assert done.returncode == code
     assert not is_running(int(file.read_text()))
 
 
-def test_end_signal_ends_all_at_once_even_who_ignores_it(tmp_path: Path) -> None:
+def test_the_end_signal_immediately_ends_all_processes_even_those_that_ignore_it(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     program = "trap '' TERM USR1; " + DAEMON.format(file=file) + f"touch {file}.ready; sleep 60"
     step = subprocess.Popen([*STEP, "bash", "-c", program])
@@ -45,7 +45,7 @@ def test_end_signal_ends_all_at_once_even_who_ignores_it(tmp_path: Path) -> None
 
 
 def ray(folder: Path) -> list[str]:
-    """A command that leaves a raylet and a dashboard behind and exits, as `ray start` does; each writes its pid."""
+    """Return a command that leaves a raylet and a dashboard behind, as `ray start` does; each writes its pid."""
     dashboard = folder / "dashboard.py"
     dashboard.write_text(
         f"import os, time; print(os.getpid(), file=open('{folder}/dashboard.py.pids', 'a'), flush=True)\n"
@@ -81,7 +81,7 @@ def test_sigterm_from_slurm_leaves_ray_running(tmp_path: Path) -> None:
     assert not is_running(raylet)
 
 
-def test_lost_raylet_ends_the_step_and_names_it(tmp_path: Path) -> None:
+def test_a_lost_raylet_ends_the_subreaper_and_is_named(tmp_path: Path) -> None:
     step = subprocess.Popen(ray(tmp_path), stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "up").exists)
     time.sleep(1)  # until the step knows the processes
@@ -91,7 +91,7 @@ def test_lost_raylet_ends_the_step_and_names_it(tmp_path: Path) -> None:
     assert not is_running(pids(tmp_path, "dashboard.py")[0])
 
 
-def test_killed_dashboard_is_started_again_and_ray_goes_on(tmp_path: Path) -> None:
+def test_a_killed_dashboard_is_started_again_and_ray_keeps_running(tmp_path: Path) -> None:
     step = subprocess.Popen(ray(tmp_path), stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "up").exists)
     time.sleep(1)
@@ -104,7 +104,7 @@ def test_killed_dashboard_is_started_again_and_ray_goes_on(tmp_path: Path) -> No
     assert not is_running(pids(tmp_path, "dashboard.py")[1])
 
 
-def test_ray_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
+def test_a_slow_start_of_ray_is_awaited(tmp_path: Path) -> None:
     """`ray start` gives up after 30 s, but leaves the raylet running."""
     command = ray(tmp_path)
     step = subprocess.Popen([*command[:-1], command[-1] + "; exit 1"], stdout=subprocess.PIPE, text=True)
@@ -116,7 +116,7 @@ def test_ray_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
     assert "gave up after 0 s while Ray was still starting" in step.communicate(timeout=10)[0]
 
 
-def test_start_that_fails_is_repeated_while_there_is_time(tmp_path: Path) -> None:
+def test_a_failing_start_is_repeated_while_there_is_time(tmp_path: Path) -> None:
     program = f"echo x >>{tmp_path}/tries; [ $(wc -l <{tmp_path}/tries) = 2 ] || exit 3; {ray(tmp_path)[-1]}"
     step = subprocess.Popen([*STEP, "--timeout=60", "bash", "-c", program])
     wait_until((tmp_path / "up").exists)
@@ -126,7 +126,7 @@ def test_start_that_fails_is_repeated_while_there_is_time(tmp_path: Path) -> Non
     assert step.wait(5) == 128 + END_SIGNAL
 
 
-def test_start_that_fails_quickly_twice_fails(tmp_path: Path) -> None:
+def test_a_start_that_fails_quickly_twice_fails(tmp_path: Path) -> None:
     command = [*STEP, "--timeout=60", "bash", "-c", f"echo x >>{tmp_path}/tries; exit 3"]
     assert subprocess.run(command, timeout=20, check=False).returncode == 3
     assert (tmp_path / "tries").read_text() == "x\n" * 2

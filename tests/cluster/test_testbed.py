@@ -1,4 +1,4 @@
-"""The testbed itself: it brings up as many nodes as asked for, and leaves nothing, however it ends."""
+"""The testbed: it starts the requested nodes, and leaves nothing behind however it ends."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=miss
 
 
 def traces(folder: Path) -> list[str]:
-    """Processes and mounts that name the testbed's folder."""
+    """Return processes and mounts that contain the path of the testbed's folder."""
     lines = [path.read_bytes().replace(b"\0", b" ") for path in Path("/proc").glob("[0-9]*/cmdline")]
     mounts = Path("/proc/mounts").read_bytes().splitlines()
     return [line.decode(errors="replace") for line in lines + mounts if bytes(folder) in line]
@@ -24,7 +24,7 @@ def links() -> list[str]:
     return sorted(os.listdir("/sys/class/net"))  # noqa: PTH208
 
 
-def test_two_nodes_run_one_step_and_nothing_stays(tmp_path: Path) -> None:
+def test_two_nodes_run_one_step_and_nothing_is_left(tmp_path: Path) -> None:
     before = links()
     with Testbed.start(tmp_path, num_nodes=2) as slurm:
         names = slurm.run(["srun", "--nodes=2", "--gres=gpu:1", "bash", "-c", "echo $(hostname)"]).split()
@@ -34,7 +34,7 @@ def test_two_nodes_run_one_step_and_nothing_stays(tmp_path: Path) -> None:
     assert links() == before
 
 
-def test_killed_caller_takes_the_testbed_with_it(tmp_path: Path) -> None:
+def test_the_testbed_ends_with_a_killed_caller(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib, time, testbed\n"
         "testbed.Testbed.start(pathlib.Path(sys.argv[1]))\n"

@@ -1,7 +1,6 @@
-"""A job's token reaches the job's own dashboard and nothing else, whatever the user's shell holds.
+"""A job's token reaches only the job's dashboard, whatever variables the user's shell has.
 
-Real listeners on loopback stand for the addresses that RAY_ADDRESS, a proxy or a redirect names. They record what they
-receive.
+Listeners on loopback replace the addresses of RAY_ADDRESS, a proxy or a redirect, and record what they receive.
 """
 
 import json
@@ -37,7 +36,7 @@ JOBS = [
 
 @dataclass
 class Listener:
-    """An HTTP server at 127.0.0.1, every request of which is kept whole."""
+    """An HTTP server at 127.0.0.1 that records every request."""
 
     port: int
     requests: list[str] = field(default_factory=list)
@@ -49,7 +48,7 @@ class Listener:
 
 @contextmanager
 def listener(status: int = 200, body: object = JOBS, location: str = "") -> Iterator[Listener]:
-    """One that answers every GET and POST alike."""
+    """Start a server with one answer to every request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -79,7 +78,7 @@ def listener(status: int = 200, body: object = JOBS, location: str = "") -> Iter
 
 @pytest.fixture
 def job(tmp_path: Path) -> Callable[[Listener], JobFolder]:
-    """The folder of a running job whose dashboard is a listener."""
+    """Make the folder of a running job whose dashboard is a listener."""
 
     def make(dashboard: Listener) -> JobFolder:
         folder = JobFolder(folder_path(JOB_ID, {"RAYKD_TMP": str(tmp_path)}))
@@ -92,14 +91,14 @@ def job(tmp_path: Path) -> Callable[[Listener], JobFolder]:
 
 
 def client(folder: JobFolder, action: str, arguments: dict, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The process that a step of the job runs on the head's node."""
+    """Run the process of a step on the head's node."""
     command = [sys.executable, "-m", "raykd.cluster.head_client", str(JOB_ID), action, json.dumps(arguments)]
     environ = dict(os.environ) | {"RAYKD_TMP": str(folder.path.parent)} | variables
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
 def leftovers(stranger: Listener, home: Path) -> dict[str, str]:
-    """What may be left in a shell: addresses, headers, proxies, and passwords for this host."""
+    """Return leftovers in a shell: addresses, headers, proxies, and a password file for this host."""
     (home / ".netrc").write_text("default login me password secret\n")
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"), stranger.url)
     return proxies | {
@@ -117,7 +116,7 @@ def leftovers(stranger: Listener, home: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("action", "arguments"), [("status", {}), ("stop", {"name": "a-1"}), ("logs", {"name": "", "follow": False})]
 )
-def test_commands_ask_their_job_alone_with_its_token(job, tmp_path: Path, action: str, arguments: dict) -> None:
+def test_commands_contact_only_their_job_with_its_token(job, tmp_path: Path, action: str, arguments: dict) -> None:
     answer = {"status": JOBS, "stop": JOBS, "logs": JOBS}[action]
     with listener(body=answer) as dashboard, listener() as stranger:
         done = client(job(dashboard), action, arguments, **leftovers(stranger, tmp_path))
@@ -127,7 +126,7 @@ def test_commands_ask_their_job_alone_with_its_token(job, tmp_path: Path, action
         assert f"Authorization: Bearer {TOKEN}\n" in request and "e" * 64 not in request and "Leftover" not in request
 
 
-def test_redirect_is_not_followed(job) -> None:
+def test_a_redirect_is_not_followed(job) -> None:
     with listener() as stranger, listener(302, "moved", stranger.url) as dashboard:
         done = client(job(dashboard), "status", {})
     assert dashboard.requests and stranger.requests == []
@@ -137,16 +136,16 @@ def test_redirect_is_not_followed(job) -> None:
     )
 
 
-def test_submission_reaches_the_job_alone(job, tmp_path: Path) -> None:
+def test_a_submission_contacts_only_the_job(job, tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text("")
     with listener() as dashboard, listener() as stranger:
-        client(job(dashboard), "submit", {"words": ["b.py"], "follow": False}, **leftovers(stranger, tmp_path))
+        client(job(dashboard), "submit", {"experiment": ["b.py"], "follow": False}, **leftovers(stranger, tmp_path))
     assert stranger.requests == []
     assert any(request.startswith("POST /api/jobs/ ") for request in dashboard.requests)
 
 
-def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
-    """It looks every two seconds, until it is told to stop and nothing runs any more."""
+def test_the_server_contacts_only_its_job(job, tmp_path: Path) -> None:
+    """It polls every two seconds, until it gets SIGTERM and no experiment runs."""
     with listener(body=[]) as dashboard, listener() as stranger:
         folder = job(dashboard)
         command = [sys.executable, "-m", "raykd.cluster.serve", str(JOB_ID), str(tmp_path / "log")]
@@ -160,7 +159,7 @@ def test_keeper_asks_its_job_alone(job, tmp_path: Path) -> None:
     assert dashboard.requests and stranger.requests == []
 
 
-def test_another_users_process_at_the_dashboards_port_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_another_user_at_the_dashboards_port_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_api.os, "getuid", lambda: os.geteuid() + 1)  # then this process is the other user's
     message = r"another user listens at the dashboard's port \d+; the token was not sent$"
     with listener() as stranger, pytest.raises(RaykdError, match=message):
@@ -168,7 +167,7 @@ def test_another_users_process_at_the_dashboards_port_gets_no_token(monkeypatch:
     assert stranger.requests == []
 
 
-def test_dashboard_that_is_gone_is_one_line() -> None:
+def test_a_missing_dashboard_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(RaykdError, match=r"^the request to the job's Ray failed: .*refused") as raised:
@@ -176,7 +175,7 @@ def test_dashboard_that_is_gone_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_environment_for_ray_has_no_leftover_and_what_is_passed_on() -> None:
+def test_rays_environment_has_no_leftovers_and_the_passed_on_settings() -> None:
     shell = {
         "HOME": "/h",
         "RAY_ADDRESS": "x:1",
@@ -195,13 +194,13 @@ def test_environment_for_ray_has_no_leftover_and_what_is_passed_on() -> None:
     assert found["HOME"] == "/h" and found["no_proxy"] == "a,localhost,127.0.0.1"
 
 
-def test_hosts_that_either_variable_excepts_from_the_proxy_are_excepted_in_both() -> None:
+def test_proxy_exceptions_of_either_variable_are_in_both() -> None:
     found = without_ray({"NO_PROXY": "a.org, b.org", "no_proxy": "c.org"})
     assert found["no_proxy"] == found["NO_PROXY"] == "c.org,a.org,b.org,127.0.0.1,localhost"
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
-def test_private_ray_takes_nothing_of_another(address: str | None) -> None:
+def test_a_private_ray_inherits_no_variable_of_another(address: str | None) -> None:
     environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "e", "RAY_USE_TLS": "1", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
     if address is not None:
         environ["RAY_ADDRESS"] = address
@@ -209,7 +208,7 @@ def test_private_ray_takes_nothing_of_another(address: str | None) -> None:
     assert not [name for name in environ if name.startswith("RAY_")]
 
 
-def test_ray_that_is_named_is_entered_as_the_user_says() -> None:
+def test_the_variables_to_connect_to_a_named_ray_are_kept() -> None:
     entry = {
         "RAY_ADDRESS": "10.0.0.2:6379", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t", "RAY_USE_TLS": "1",
         "RAY_TLS_CA_CERT": "/c", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}",
@@ -234,11 +233,11 @@ def test_ray_that_is_named_is_entered_as_the_user_says() -> None:
         "a b:1",
     ],
 )
-def test_address_of_another_kind_is_refused(address: str) -> None:
+def test_an_address_of_another_kind_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"^RAY_ADDRESS = .*: must be HOST:PORT of a running Ray.*; unset it"):
         address_in({"RAY_ADDRESS": address})
 
 
-def test_address_of_a_ray_is_taken() -> None:
+def test_an_address_of_a_ray_is_accepted() -> None:
     assert address_in({"RAY_ADDRESS": "cn1:24000"}) == "cn1:24000"
     assert address_in({"RAY_ADDRESS": "[::1]:24000"}) == "[::1]:24000"

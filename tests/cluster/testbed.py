@@ -31,7 +31,7 @@ START_TIMEOUT_S = 20
 
 
 def missing() -> str:
-    """What this machine lacks for a testbed, in words, or '' when it can have one."""
+    """Return what this machine lacks for a testbed, or ''."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a Slurm testbed needs root on Linux (network and PID namespaces)"
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
@@ -42,7 +42,7 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """How a job ended: Slurm's state, the batch script's exit code (0-255), its whole output file."""
+    """How a job ended: Slurm's state, the batch script's exit code (0-255), its output file."""
 
     state: str
     exit_code: int
@@ -62,9 +62,9 @@ class Testbed:
 
     @classmethod
     def start(cls, folder: Path, num_nodes: int = len(KINDS), settings: str = "") -> "Testbed":
-        """Bring it up; its state and logs go to `folder`. Raises: RuntimeError when it is not idle in time.
+        """Start a testbed with state and logs in `folder`. Raises: RuntimeError if it is not idle in time.
 
-        settings: lines that are added to slurm.conf, where a later line wins over an earlier one.
+        settings: lines that are appended to slurm.conf, where they override earlier ones.
         """
         bed = cls(folder, num_nodes)
         _write_configuration(folder, num_nodes, settings)
@@ -85,7 +85,7 @@ class Testbed:
         self.stop()
 
     def stop(self) -> None:
-        """Take everything down: close the pipe, and kill what is left 5 s later. May be called twice."""
+        """End everything: close the pipe, and kill what is left 5 s later. May be called twice."""
         assert self.namespaces.stdin is not None
         self.namespaces.stdin.close()
         try:
@@ -101,9 +101,9 @@ class Testbed:
         env: Mapping[str, str | None] | None = None,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> str:
-        """Standard output of a command run on the login host. `env` adds variables, None removes one.
+        """Return the standard output of a command on the login host. `env` adds variables; None removes one.
 
-        Raises: RuntimeError with its standard error when it fails or takes longer than `timeout_s`.
+        Raises: RuntimeError with its standard error if it fails or takes longer than `timeout_s`.
         """
         enter = ["nsenter", f"--target={self._first_process()}", f"--wd={cwd or self.folder}"]
         enter += ["--net", "--uts", "--pid", "--ipc", "--mount", "--", *command]
@@ -123,7 +123,7 @@ class Testbed:
         return self.job_ids[-1]
 
     def wait(self, job_id: int, timeout_s: float) -> Job:
-        """Wait for a job's end. Raises: RuntimeError with its output when it takes longer, and cancels it."""
+        """Wait for a job's end. If it takes longer, cancel it. Raises: RuntimeError with its output."""
         deadline = time.monotonic() + timeout_s
         while (fields := self.job(job_id))["JobState"] not in ENDED:
             if time.monotonic() > deadline:
@@ -134,7 +134,7 @@ class Testbed:
         return Job(fields["JobState"], int(fields["ExitCode"].split(":")[0]), self.output(job_id))
 
     def wait_for_output(self, job_id: int, text: str, timeout_s: float) -> None:
-        """Wait until a job's output holds `text`. Raises: RuntimeError when it ends or takes longer."""
+        """Wait until a job's output contains `text`. Raises: RuntimeError if it ends or takes longer."""
         deadline = time.monotonic() + timeout_s
         while text not in self.output(job_id):
             if time.monotonic() > deadline or self.job(job_id)["JobState"] in ENDED:
@@ -142,30 +142,30 @@ class Testbed:
             time.sleep(0.1)
 
     def job(self, job_id: int) -> dict[str, str]:
-        """What `scontrol show job` says of a job, field by field."""
+        """Return the fields that `scontrol show job` prints."""
         words = self.run(["scontrol", "show", "job", "--oneliner", str(job_id)]).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def output(self, job_id: int) -> str:
-        """What a job has printed until now; its output file must have a path without spaces."""
+        """Return a job's output until now; the path of its output file must not contain spaces."""
         path = Path(self.job(job_id)["StdOut"])
         return path.read_text(errors="replace") if path.exists() else ""
 
     def power_off(self, name: str) -> None:
-        """Pull a node's plug: its network and all that runs on it are gone at once, and do not come back."""
+        """Power off a node: its network and processes are lost immediately and permanently."""
         self.run(["ip", "link", "set", name.replace("cn", "node"), "down"])
         lines = self.run(["ps", "-eww", "-o", "pid=,args="]).splitlines()
         (process,) = (line.split()[0] for line in lines if "unshare --net" in line and f" node {name} " in line)
         self.run(["kill", "-KILL", process])  # its child, process 1 of the node, dies with it, and so all others
 
     def processes(self) -> list[str]:
-        """Command lines of everything that runs in the testbed, Slurm's own daemons left out."""
+        """Return the command lines of all processes in the testbed except Slurm's daemons."""
         own = ("munged", "slurmctld", ": slurmscriptd", "slurmd", f"bash {HERE}", "unshare --net", "ps ")
         lines = self.run(["ps", "-eww", "-o", "args="]).splitlines()
         return [line for line in lines if not line.removeprefix("/usr/sbin/").startswith(own)]
 
     def _environment(self, changes: Mapping[str, str | None]) -> dict[str, str]:
-        """Little of the caller's own, so that a test sees what a job sets and not what the caller had."""
+        """Return an environment with few of the caller's variables, so that tests see what a job sets."""
         env: dict[str, str | None] = {name: os.environ.get(name) for name in ("HOME", "LANG", "USER")}
         env |= {"PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf"), "RAYKD_VENV": sys.prefix}
         return {name: value for name, value in (env | dict(changes)).items() if value is not None}
@@ -198,7 +198,7 @@ def _path() -> str:
 
 
 def _write_configuration(folder: Path, num_nodes: int, added: str) -> None:
-    """Everything below `folder`: the key, hosts, the GPUs' device files, Slurm's three files."""
+    """Write the key, the hosts, the GPUs' device files and Slurm's three files to `folder`."""
     for name in ("log", "run", "state", "spool", "dev"):
         (folder / name).mkdir(parents=True)
     key = folder / "munge.key"
@@ -216,7 +216,7 @@ def _write_configuration(folder: Path, num_nodes: int, added: str) -> None:
         for name, ip in names.items()
     ]
     template = (HERE / "slurm.conf").read_text()
-    # Its own range of job ids, because /tmp and its folders named by job id are the machine's.
+    # Another range of job ids for each testbed, because /tmp and its folders named by job id are shared.
     settings = {"@FOLDER@": str(folder), "@FIRST_JOB@": str(1_000 + secrets.randbelow(60_000_000))}
     for placeholder, value in settings.items():
         template = template.replace(placeholder, value)

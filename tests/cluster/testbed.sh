@@ -4,8 +4,8 @@
 #   testbed.sh STATE_DIR N          the login host: network, munged, slurmctld, N nodes
 #   testbed.sh STATE_DIR node NAME ADDRESS   one node: its own hostname, network, /dev/shm and slurmd
 #
-# Each role is process 1 of a PID namespace of its own, so the kernel ends every daemon and job with it,
-# and mounts, bridge and links go with the last process. It stays bash, because process 1 must reap.
+# Each role is process 1 of its own PID namespace, so the kernel ends every daemon and job with it, and removes mounts,
+# bridge and links with the last process. Process 1 stays bash, because it must reap its children.
 set -euo pipefail
 state=$1
 export SLURM_CONF="$state/slurm.conf"
@@ -43,4 +43,4 @@ for ((number = 1; number <= $2; number++)); do
     ip link add "node$number" type veth peer name eth0 netns $!
     ip link set "node$number" master bridge0 up
 done
-read -r || true  # until whoever started us closes the pipe, or dies
+read -r || true  # until the caller closes the pipe or ends

@@ -1,4 +1,4 @@
-"""Fixtures: small CIFAR-10s in every layout that raykd.data reads."""
+"""Fixtures: a small CIFAR-10 in every layout that raykd.data reads."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def parquet_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with cifar-10-batches-py of six small batches, whose checksums torchvision is told to want."""
+    """A folder with cifar-10-batches-py of six small batches, whose checksums torchvision is patched to expect."""
     root = tmp_path / "batches"
     (root / CIFAR10.base_folder).mkdir(parents=True)
 
@@ -75,7 +75,7 @@ def real_folder() -> Path:
 
 @pytest.fixture
 def damage() -> Callable[[Path, int], None]:
-    """Changes one byte of a file, counted from its end when negative."""
+    """Return a function that changes one byte of a file, counted from its end if negative."""
 
     def change(path: Path, position: int) -> None:
         content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""EXIF blocks as cameras and editors write them, and worse: one orientation beside one odd entry."""
+"""EXIF blocks with one orientation and one odd entry, as cameras and editors write them, and worse."""
 
 import io
 import random
@@ -16,7 +16,7 @@ INTEGERS = {1: "B", 3: "H", 4: "I"}  # TIFF types in which an orientation may be
 TAGS = (0x0100, 0x010F, 0x0111, 0x011A, 0x011B, 0x0128, 0x0132, 0x8769, 0x8825, 0x9201, 0x927C, 0xA005, 0xC4A5, 0x0001)
 COUNTS = (0, 1, 2, 3, 8, 5_000, 2**31, 2**32 - 1)
 PIXELS = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-# What each orientation makes of the stored rows and columns (EXIF 2.32, section 4.6.4).
+# Each orientation as a transform of the stored rows and columns (EXIF 2.32, section 4.6.4).
 TURN: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -31,14 +31,14 @@ TURN: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """exif: a TIFF block. orientation: what it says, 1 where it says nothing valid."""
+    """exif: a TIFF block. orientation: its valid orientation, or 1."""
 
     exif: bytes
     orientation: int
 
 
 def valid(num: int) -> Iterator[Variant]:
-    """`num` blocks whose orientation is valid and whose other entries may be anything."""
+    """Yield `num` blocks with a valid orientation and arbitrary other entries."""
     draw = random.Random(0)
     for number in range(num):
         orientation, order, kind = 1 + number % 8, draw.choice("<>"), draw.choice((1, 3, 4))
@@ -54,7 +54,7 @@ def valid(num: int) -> Iterator[Variant]:
 
 
 def invalid(num: int) -> Iterator[Variant]:
-    """`num` blocks whose orientation is no number from 1 to 8, or that are no TIFF at all."""
+    """Yield `num` blocks with an invalid orientation, or that are no TIFF."""
     draw = random.Random(1)
     for number in range(num):
         order = draw.choice("<>")
@@ -88,20 +88,20 @@ def entry(order: str, tag: int, kind: int, count: int, value: bytes) -> bytes:
 
 
 def tiff(order: str, entries: list[bytes], extra: bytes = b"") -> bytes:
-    """One directory of entries of 12 bytes, and what lies behind it."""
+    """Return a TIFF block: one directory of entries of 12 bytes, followed by `extra`."""
     head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, 8)
     return head + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4) + extra
 
 
 def png(exif: bytes) -> bytes:
-    """PIXELS as a PNG with an eXIf chunk."""
+    """Return PIXELS as a PNG with an eXIf chunk."""
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(stream, "PNG", exif=exif)
     return stream.getvalue()
 
 
 def jpeg(exif: bytes) -> bytes:
-    """Pixels of about PIXELS as a JPEG with an APP1 segment before all others but the first."""
+    """Return PIXELS as a JPEG with an APP1 segment after the first segment."""
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(stream, "JPEG", quality=100, subsampling=0)
     plain = stream.getvalue()

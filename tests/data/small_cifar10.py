@@ -1,4 +1,4 @@
-"""Random pictures, and Parquet files of them in the hub's layout."""
+"""Random images, and Parquet files of them in the hub's layout."""
 
 import io
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_parquet(
-    path: Path, pictures: Sequence[bytes | None], labels: Sequence[int | None], image_column: str = "img"
+    path: Path, images: Sequence[bytes | None], labels: Sequence[int | None], image_column: str = "img"
 ) -> Path:
-    rows = [{"bytes": picture, "path": None} for picture in pictures]
+    rows = [{"bytes": image, "path": None} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {image_column: pa.array(rows, kind), "label": pa.array(labels, pa.int64())}

@@ -1,4 +1,4 @@
-"""Small pictures on disk in a person's layouts: folders of images by class, and Parquet with the hub's metadata."""
+"""Small custom data sets on disk: folders of images per class, and Parquet with the hub's metadata."""
 
 import io
 import json
@@ -14,7 +14,7 @@ CLASSES = ("ant", "bee", "wasp")
 
 
 def encoded(seed: int, size: tuple[int, int] = (24, 24), kind: str = "PNG", mode: str = "RGB") -> bytes:
-    """A picture of random pixels; `size` is width and height."""
+    """Return an image of random pixels. size: width and height."""
     width, height = size
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -23,7 +23,7 @@ def encoded(seed: int, size: tuple[int, int] = (24, 24), kind: str = "PNG", mode
 
 
 def write_folder(place: Path, num_train: int = 6, num_test: int = 2, classes: Sequence[str] = CLASSES) -> Path:
-    """train/<class>/<number>.png, and test's; 24x24 pixels, every picture another."""
+    """Write train/<class>/<number>.png and test/<class>/<number>.png: different images of 24x24 pixels."""
     for part, count in (("train", num_train), ("test", num_test)):
         for label, name in enumerate(classes):
             (place / part / name).mkdir(parents=True, exist_ok=True)
@@ -34,11 +34,11 @@ def write_folder(place: Path, num_train: int = 6, num_test: int = 2, classes: Se
 
 
 def write_parquet(
-    path: Path, pictures: Sequence[bytes], columns: Mapping[str, Sequence[int]], names: Sequence[str] | None = None
+    path: Path, images: Sequence[bytes], columns: Mapping[str, Sequence[int]], names: Sequence[str] | None = None
 ) -> Path:
-    """The column 'image' and `columns` of labels; `names` of 'label' as the hub's library writes them."""
+    """Write the column 'image' and columns of labels. names: class names, as in the hub's metadata of 'label'."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    rows = pa.array([{"bytes": picture, "path": None} for picture in pictures], kind)
+    rows = pa.array([{"bytes": image, "path": None} for image in images], kind)
     table = pa.table({"image": rows} | {name: pa.array(labels, pa.int64()) for name, labels in columns.items()})
     if names is not None:
         features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}

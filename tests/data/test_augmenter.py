@@ -1,4 +1,4 @@
-"""Augmented batches are a function of (seed, epoch, index): not of order, workers, resume point or of one another."""
+"""Augmented batches are a function of (seed, epoch, index): not of order, workers, resume point or other images."""
 
 import hashlib
 from dataclasses import replace
@@ -17,7 +17,7 @@ from raykd.data.views import Views
 
 DIGITS = load_dataset("digits", None)
 IMAGES, LABELS = DIGITS.train.images[:200], DIGITS.train.labels[:200]
-ROWS = torch.arange(20, 180)
+INDICES = torch.arange(20, 180)
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0)
 KINDS = [
     Augmentation(crop_area=0.3),
@@ -40,7 +40,7 @@ GOLDEN = {
 
 def loader(augmentation: Augmentation = EVERYTHING, **changes: Any) -> TrainLoader:
     settings: dict = {
-        "rows": ROWS,
+        "indices": INDICES,
         "views": Views(2, True),
         "batch_size": 32,
         "seed": 3,
@@ -70,8 +70,8 @@ def pixels_by_row(run: TrainLoader, epoch: int) -> dict[int, Tensor]:
 
 
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
-def test_an_images_pixels_depend_on_no_batch(augmentation: Augmentation) -> None:
-    """Another batch size puts it at another place among others, and leaves out other images."""
+def test_pixels_of_an_image_do_not_depend_on_the_batch(augmentation: Augmentation) -> None:
+    """Another batch size changes an image's position and neighbors, and drops different images."""
     one, other = (pixels_by_row(loader(augmentation, batch_size=size), 4) for size in (32, 7))
     assert len(one.keys() & other.keys()) > 100
     assert all(torch.equal(one[row], other[row]) for row in one.keys() & other.keys())
@@ -80,8 +80,8 @@ def test_an_images_pixels_depend_on_no_batch(augmentation: Augmentation) -> None
 
 
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
-def test_pixels_are_the_golden_ones(augmentation: Augmentation) -> None:
-    """Other pixels are another result: where that is meant, put the new value here and raise plan.RESULT_VERSION."""
+def test_pixels_match_golden_hashes(augmentation: Augmentation) -> None:
+    """If pixels change intentionally, update the hash and increase plan.RESULT_VERSION."""
     digest = hashlib.sha256()
     for batch in loader(augmentation).epoch(1):
         for tensor in tensors(batch):
@@ -92,15 +92,15 @@ def test_pixels_are_the_golden_ones(augmentation: Augmentation) -> None:
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
 def test_the_order_of_the_images_does_not_matter(augmentation: Augmentation) -> None:
     run = loader(augmentation)
-    shuffled = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(len(INDICES), generator=torch.Generator().manual_seed(0))
     assert run._augmenter is not None
-    straight, _ = run._augmenter.show(draws_of(run, 1, ROWS), slice(None))
-    mixed_up, _ = run._augmenter.show(draws_of(run, 1, ROWS[shuffled]), slice(None))
+    straight, _ = run._augmenter.render(draws_of(run, 1, INDICES), slice(None))
+    mixed_up, _ = run._augmenter.render(draws_of(run, 1, INDICES[shuffled]), slice(None))
     assert torch.equal(straight[shuffled], mixed_up)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_shares_of_the_ranks_concatenate_to_the_one_worker_batch(world_size: int) -> None:
+def test_batches_of_all_ranks_concatenate_to_the_batch_of_one_worker(world_size: int) -> None:
     ranks = [loader(rank=rank, world_size=world_size).epoch(1) for rank in range(world_size)]
     for whole, *shares in zip(loader().epoch(1), *ranks, strict=True):
         joined = [torch.cat(parts) for parts in zip(*map(tensors, shares), strict=True)]
@@ -108,7 +108,7 @@ def test_shares_of_the_ranks_concatenate_to_the_one_worker_batch(world_size: int
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 4, 5])
-def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_one(first_step: int) -> None:
+def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_epoch(first_step: int) -> None:
     whole, resumed = list(loader().epoch(7))[first_step:], list(loader().epoch(7, first_step))
     assert len(resumed) == 5 - first_step
     for left, right in zip(whole, resumed, strict=True):
@@ -116,26 +116,26 @@ def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_one(first_step: int) 
 
 
 @pytest.mark.parametrize("changes", [{"seed": 4}, {}])
-def test_seeds_and_epochs_show_other_pixels(changes: dict) -> None:
+def test_pixels_differ_between_seeds_and_epochs(changes: dict) -> None:
     one, other = pixels_by_row(loader(), 0), pixels_by_row(loader(**changes), 0 if changes else 1)
     same = [torch.equal(one[row], other[row]) for row in one.keys() & other.keys()]
     assert len(same) > 100 and sum(same) < 0.1 * len(same)
 
 
-def test_batches_are_uint8_in_channels_last() -> None:
+def test_batches_are_uint8_and_channels_last() -> None:
     batch = next(loader().epoch(0))
     assert batch.images.dtype == torch.uint8 and batch.images.shape == (32, 3, 16, 16)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_stored_images_are_left_alone() -> None:
+def test_stored_images_are_not_changed() -> None:
     run = loader(views=Views(0, False))
     before = IMAGES.clone()
     list(run.epoch(0))
     assert torch.equal(IMAGES, before)
 
 
-def test_without_augmentation_a_batch_is_its_views() -> None:
+def test_without_augmentation_a_batch_consists_of_views() -> None:
     run = loader(NO_AUGMENTATION)
     for batch in run.epoch(2):
         assert batch.mixed is None and run._augmenter is None
@@ -143,22 +143,22 @@ def test_without_augmentation_a_batch_is_its_views() -> None:
 
 
 @pytest.mark.parametrize("technique", ["crop_area", "randaugment", "cutout"])
-def test_what_mixes_nothing_says_so(technique: str) -> None:
+def test_techniques_without_mixing_have_no_partners(technique: str) -> None:
     kept = replace(NO_AUGMENTATION, **{technique: getattr(EVERYTHING, technique)})
     assert next(loader(kept).epoch(0)).mixed is None
 
 
-def test_partners_are_drawn_evenly_from_the_runs_own_images() -> None:
+def test_partners_are_uniform_over_the_images_of_the_run() -> None:
     run = loader()
-    partners = torch.cat([draws_of(run, epoch, ROWS).index[1] for epoch in range(100)])
+    partners = torch.cat([draws_of(run, epoch, INDICES).index[1] for epoch in range(100)])
     counts = partners.bincount(minlength=200)
     assert counts[:20].sum() == counts[180:].sum() == 0, "an image was mixed in that the run does not train on"
     assert stats.chisquare(counts[20:180].numpy()).pvalue > 1e-3
 
 
-def test_partners_have_views_of_their_own_drawn_evenly() -> None:
+def test_views_of_partners_are_uniform_and_independent() -> None:
     run = loader()
-    draws = [draws_of(run, epoch, ROWS) for epoch in range(100)]
+    draws = [draws_of(run, epoch, INDICES) for epoch in range(100)]
     own, partners = (torch.cat([drawn.view[which] for drawn in draws]) for which in (0, 1))
     assert stats.chisquare(partners.bincount(minlength=50).numpy()).pvalue > 1e-3
     assert (own == partners).float().mean() < 0.03
@@ -166,7 +166,7 @@ def test_partners_have_views_of_their_own_drawn_evenly() -> None:
     assert (shown == partners).float().mean() < 0.03, "an image is shown the same twice in an epoch"
 
 
-def test_mixed_labels_are_the_partners_and_shares_those_of_the_pixels() -> None:
+def test_labels_and_shares_of_partners_match_the_mixed_pixels() -> None:
     run = loader(Augmentation(mixup=1.0))
     for batch in run.epoch(0):
         draws = draws_of(run, 0, batch.index)
@@ -177,8 +177,8 @@ def test_mixed_labels_are_the_partners_and_shares_those_of_the_pixels() -> None:
         assert torch.equal(draws.view[0], batch.view) and batch.mixed.share.min() >= 0.5
 
 
-def test_one_techniques_draws_do_not_depend_on_the_others() -> None:
-    """Outside of CutMix's box an image is what it is without CutMix, whatever else is done to it."""
+def test_draws_of_one_technique_do_not_depend_on_the_others() -> None:
+    """Outside of the box of CutMix, an image equals the image without CutMix."""
     alone, mixed = loader(replace(EVERYTHING, mixup=0.0, cutmix=0.0)), loader(replace(EVERYTHING, mixup=0.0))
     for left, right in zip(alone.epoch(3), mixed.epoch(3), strict=True):
         assert right.mixed is not None
@@ -187,22 +187,22 @@ def test_one_techniques_draws_do_not_depend_on_the_others() -> None:
 
 
 def test_partners_are_augmented_too() -> None:
-    """Cutout's colour in what a partner gives: black digits' margins have none of it."""
+    """The color of cutout appears in the partner's part: the black margins of digits do not have it."""
     run = loader(Augmentation(cutout=8, mixup=1.0), mean=(1.0, 0.0, 0.0), views=Views(0, False))
     reds = []
     for batch in run.epoch(0):
         assert batch.mixed is not None
         weight = ((1 - batch.mixed.share) * 255).round()
-        is_grey = (batch.images[:, 0] == batch.images[:, 1]).flatten(1).all(1)
+        is_gray = (batch.images[:, 0] == batch.images[:, 1]).flatten(1).all(1)
         found = ((batch.images[:, 0].float() - weight[:, None, None]).abs() < 1) & (batch.images[:, 1] == 0)
-        assert not is_grey.any()
+        assert not is_gray.any()
         reds.append(found.flatten(1).any(1))
     assert torch.cat(reds).float().mean() > 0.5
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
-def test_cuda_shows_the_same_pixels(augmentation: Augmentation) -> None:
+def test_cuda_computes_the_same_pixels(augmentation: Augmentation) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     for ours, theirs in zip(loader(augmentation, device="cuda").epoch(1), loader(augmentation).epoch(1), strict=True):

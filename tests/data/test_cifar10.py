@@ -1,4 +1,4 @@
-"""CIFAR-10 from each layout, and what a user is told when none is there or one is damaged."""
+"""CIFAR-10 from each layout, and the errors for missing and damaged files."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_archive_equals_the_unpacked_batches_and_shares_their_identity(
     assert packed.test.labels.equal(unpacked.test.labels)
 
 
-def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Path) -> None:
+def test_archive_is_read_from_a_read_only_folder(python_archive: Path) -> None:
     before = sorted(python_archive.rglob("*"))
     python_archive.chmod(0o500)
     load_dataset("cifar10", python_archive)
@@ -49,7 +49,7 @@ def test_archive_is_read_from_a_folder_that_cannot_be_written(python_archive: Pa
     assert sorted(python_archive.rglob("*")) == before
 
 
-def test_identity_of_the_python_version_is_a_constant() -> None:
+def test_identity_of_the_python_archive_is_a_constant() -> None:
     assert cifar.published_identity(cifar.VARIANTS["cifar10"]) == (
         "95b604f2fa7444f542651cc139afb5012196814d586410b1f0cd58bc7f452add"
     )
@@ -85,7 +85,7 @@ def test_parquet_is_read(parquet_folder: Path) -> None:
     ],
     ids=["one without", "two orders", "another order"],
 )
-def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
+def test_parquet_with_another_order_of_classes_is_refused(
     parquet_folder: Path, train: list[str], test: list[str] | None, message: str
 ) -> None:
     for part, names in (("train", train), ("test", test)):
@@ -97,7 +97,7 @@ def test_parquet_whose_metadata_numbers_the_classes_otherwise_is_refused(
         load_dataset("cifar10", parquet_folder)
 
 
-def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parquet_folder: Path) -> None:
+def test_parquet_with_one_misspelled_class_is_read(parquet_folder: Path) -> None:
     for part in ("train", "test"):
         file = parquet_folder / f"{part}.parquet"
         features = {"label": {"_type": "ClassLabel", "names": ["air plane", *NAMES[1:]]}}
@@ -107,7 +107,7 @@ def test_parquet_with_the_published_names_is_read_though_one_is_misspelled(parqu
 
 
 @pytest.mark.parametrize("layout", ["python_batches", "python_archive", "parquet_folder"])
-def test_layouts_are_found_in_cifar10_below_the_folder_too(
+def test_layouts_are_also_found_in_the_folder_cifar10(
     layout: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue(layout)
@@ -117,25 +117,25 @@ def test_layouts_are_found_in_cifar10_below_the_folder_too(
     assert load_dataset("cifar10", tmp_path / "data").identity == expected
 
 
-def test_missing_folder_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_error_for_a_missing_folder_has_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder; give --data-dir or RAYKD_DATA"):
         load_dataset("cifar10", tmp_path / "nowhere")
 
 
-def test_folder_without_a_known_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
+def test_error_for_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"looked for cifar-10-batches-py/, cifar-10-python.tar.gz, .*parquet"):
         load_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
-def test_one_part_without_the_other_is_named(parquet_folder: Path, missing: str) -> None:
+def test_error_names_the_missing_split(parquet_folder: Path, missing: str) -> None:
     (parquet_folder / f"{missing}.parquet").unlink()
     with pytest.raises(DataError, match=f"as Parquet but not {missing}; put {missing}.parquet beside it"):
         load_dataset("cifar10", parquet_folder)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_damaged_batch_is_named_and_not_unpickled(
+def test_damaged_batch_is_refused_and_not_unpickled(
     python_batches: Path, damage: Callable[[Path, int], None], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
@@ -144,20 +144,20 @@ def test_damaged_batch_is_named_and_not_unpickled(
         load_dataset("cifar10", python_batches)
 
 
-def test_missing_batch_is_named(python_batches: Path) -> None:
+def test_error_names_the_missing_batch(python_batches: Path) -> None:
     (python_batches / CIFAR10.base_folder / "data_batch_5").unlink()
     with pytest.raises(DataError, match="data_batch_5: missing from the unpacked batches"):
         load_dataset("cifar10", python_batches)
 
 
-def test_archive_cut_short_is_named(python_archive: Path) -> None:
+def test_truncated_archive_is_refused(python_archive: Path) -> None:
     archive = python_archive / CIFAR10.filename
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: truncated or changed"):
         load_dataset("cifar10", python_archive)
 
 
-def test_full_temporary_folder_is_named(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_a_full_temporary_folder_has_a_remedy(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

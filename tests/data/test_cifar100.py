@@ -21,7 +21,7 @@ FINE, COARSE = [99, 0, 42, 7], [19, 4, 0, 7]
 
 @pytest.fixture
 def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with cifar-100-python of two small batches, whose checksums torchvision is told to want."""
+    """A folder with cifar-100-python of two small batches, whose checksums torchvision is patched to expect."""
     root = tmp_path / "data"
     (root / "cifar-100-python").mkdir(parents=True)
 
@@ -42,15 +42,13 @@ def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "labels", "classes"), [("cifar100", FINE, 100), ("cifar100-coarse", COARSE, 20)])
-def test_batches_are_read_with_fine_labels_unless_coarse_ones_are_asked_for(
-    batches: Path, name: str, labels: list[int], classes: int
-) -> None:
+def test_batches_are_read_with_fine_or_coarse_labels(batches: Path, name: str, labels: list[int], classes: int) -> None:
     data = load_dataset(name, batches)
     assert data.train.images.equal(torch.from_numpy(random_pixels(4, seed=1)).permute(0, 3, 1, 2))
     assert (data.train.labels.tolist(), data.test.labels.tolist(), data.num_classes) == (labels, labels, classes)
 
 
-def test_archive_equals_the_batches_and_coarse_labels_are_another_identity(
+def test_archive_equals_the_batches_and_coarse_labels_change_the_identity(
     batches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = tmp_path / "packed"
@@ -64,21 +62,21 @@ def test_archive_equals_the_batches_and_coarse_labels_are_another_identity(
     assert load_dataset("cifar100", packed).identity != load_dataset("cifar100-coarse", packed).identity
 
 
-def test_parquet_of_the_hub_has_both_labels(tmp_path: Path) -> None:
-    pictures = [encoded(row, (32, 32)) for row in range(4)]
+def test_parquet_is_read_with_fine_or_coarse_labels(tmp_path: Path) -> None:
+    images = [encoded(row, (32, 32)) for row in range(4)]
     for part in ("train", "test"):
         path = tmp_path / "cifar100" / f"{part}-00000-of-00001.parquet"
-        write_parquet(path, pictures, {"fine_label": FINE, "coarse_label": COARSE})
+        write_parquet(path, images, {"fine_label": FINE, "coarse_label": COARSE})
     fine, coarse = load_dataset("cifar100", tmp_path), load_dataset("cifar100-coarse", tmp_path)
     assert (fine.train.labels.tolist(), coarse.train.labels.tolist()) == (FINE, COARSE)
     assert fine.identity != coarse.identity and fine.class_names[42] == "leopard"
     assert list_datasets(tmp_path) == ("cifar100",)
 
 
-def test_a_label_of_another_dataset_and_a_folder_of_another_are_named(tmp_path: Path) -> None:
-    pictures = [encoded(row, (32, 32)) for row in range(4)]
+def test_labels_and_columns_of_another_data_set_are_refused(tmp_path: Path) -> None:
+    images = [encoded(row, (32, 32)) for row in range(4)]
     for part in ("train", "test"):
-        write_parquet(tmp_path / f"{part}.parquet", pictures, {"fine_label": [0, 1, 100, 2]})
+        write_parquet(tmp_path / f"{part}.parquet", images, {"fine_label": [0, 1, 100, 2]})
     with pytest.raises(DataError, match=r"train\.parquet: row 2 has label 100; CIFAR-100's go from 0 to 99"):
         load_dataset("cifar100", tmp_path)
     with pytest.raises(DataError, match=r"has the columns 'image'.*, 'fine_label': int64; requires .* 'label': int64"):

@@ -1,4 +1,4 @@
-"""The one function that fetches, against a web server on this machine."""
+"""Downloads of CIFAR-10 from a web server on this machine."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from raykd.errors import DataError
 
 @pytest.fixture
 def remote(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The archive that CIFAR10.url leads to."""
+    """Return the archive that CIFAR10.url points to."""
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=python_archive)) as server:
@@ -26,20 +26,20 @@ def remote(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         server.shutdown()
 
 
-def test_download_gives_a_folder_that_loads(remote: Path, tmp_path: Path) -> None:
+def test_downloaded_folder_can_be_loaded(remote: Path, tmp_path: Path) -> None:
     batches = cifar.download("cifar10", tmp_path / "new")
     assert batches == tmp_path / "new" / "cifar-10-batches-py"
     assert len(load_dataset("cifar10", tmp_path / "new").train) == 20
 
 
-def test_what_is_there_is_not_fetched_again(remote: Path, tmp_path: Path) -> None:
+def test_intact_archive_is_not_downloaded_again(remote: Path, tmp_path: Path) -> None:
     cifar.download("cifar10", tmp_path / "new")
     remote.unlink()
     cifar.download("cifar10", tmp_path / "new")
 
 
 @pytest.mark.parametrize("fault", ["gone", "changed"])
-def test_failed_download_says_what_to_do(remote: Path, tmp_path: Path, fault: str) -> None:
+def test_error_for_a_failed_download_has_the_remedy(remote: Path, tmp_path: Path, fault: str) -> None:
     remote.unlink() if fault == "gone" else remote.write_bytes(b"another archive")
     with pytest.raises(DataError, match=r"new: could not download http:.*copy cifar-10-python\.tar\.gz there"):
         cifar.download("cifar10", tmp_path / "new")

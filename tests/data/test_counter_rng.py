@@ -1,4 +1,4 @@
-"""The counter-based hash against whole-number Python, and what its users lean on."""
+"""The counter-based hash against integer arithmetic in Python, and its statistical properties."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ GOLDEN_ORDER = [1, 0, 9, 5, 6, 4, 2, 3, 8, 7]
 
 
 def reference_hash(*counters: int) -> int:
-    """SplitMix64's finaliser in plain integers."""
+    """Compute SplitMix64's finalizer in Python's integers."""
     state = 0
     for counter in counters:
         state = (state + counter + 0x9E3779B97F4A7C15) % WORD
@@ -25,19 +25,19 @@ def reference_hash(*counters: int) -> int:
 @pytest.mark.parametrize(
     "counters", [(0,), (1,), (0, 0), (1, 2, 3), (2, 1, 3), (-1,), (2**63,), (2**64 - 1, 5), (VIEW, 0, 299, 49_999)]
 )
-def test_hash_equals_whole_number_arithmetic(counters: tuple[int, ...]) -> None:
+def test_hash_equals_integer_arithmetic(counters: tuple[int, ...]) -> None:
     assert hash64(*counters).item() % WORD == reference_hash(*counters)
     as_tensors = [torch.tensor(counter if counter < 2**63 else counter - WORD) for counter in counters]
     assert hash64(*as_tensors).item() % WORD == reference_hash(*counters)
 
 
 def test_hash_of_zero_is_the_first_output_of_splitmix64_from_seed_zero() -> None:
-    # the published sequence for seed 0, so that the reference above is no copy of the same mistake
+    # the published sequence for seed 0, which is independent of the reference above
     assert hash64(0).item() % WORD == 0xE220A8397B1DCDAF
 
 
 def test_hash_keeps_its_golden_values() -> None:
-    # a change here changes the order and the views of every run ever made
+    # a change here changes the order and the views of every run
     index = torch.tensor([0, 1, 49_999])
     assert [bits % WORD for bits in hash64(VIEW, 0, 0, index).tolist()] == GOLDEN_BITS
     assert [reference_hash(VIEW, 0, 0, row) for row in index.tolist()] == GOLDEN_BITS
@@ -74,7 +74,7 @@ def test_uniform_int_reads_the_upper_bits_and_stays_in_range() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 128, 5_003])
-def test_permutation_covers_each_row_once(n: int) -> None:
+def test_permutation_contains_each_index_once(n: int) -> None:
     assert permutation(3, 5, n).sort().values.equal(torch.arange(n))
 
 
@@ -85,14 +85,14 @@ def test_permutation_differs_by_epoch_and_by_seed() -> None:
         assert (first == other).float().mean() < 0.01
 
 
-def test_global_random_state_stays_where_it_was() -> None:
+def test_global_random_state_is_not_changed() -> None:
     before = torch.get_rng_state()
     permutation(0, 0, 100)
     assert torch.get_rng_state().equal(before)
 
 
 @pytest.mark.gpu
-def test_cuda_gives_the_same_bits() -> None:
+def test_cuda_computes_the_same_bits() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     index = torch.arange(100_000)

@@ -1,4 +1,4 @@
-"""The cache of decoded images: equal to decoding, rebuilt when damaged, whole at any time."""
+"""The cache of decoded images equals decoding, is rebuilt if damaged, and is complete at any time."""
 
 import random
 import threading
@@ -32,7 +32,7 @@ def only_file(folder: Path) -> Path:
 
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.CifarFiles]:
-    """Grows by one with each decoding."""
+    """Return a list that grows by one with each decoding."""
     seen: list[cifar.CifarFiles] = []
     decode = cifar.decode
     monkeypatch.setattr(cifar, "decode", lambda source: (seen.append(source), decode(source))[1])
@@ -49,7 +49,7 @@ def test_cached_load_equals_decoding_and_does_not_decode(
     assert len(decodings) == 1
 
 
-def test_changed_data_and_other_sizes_are_other_files(parquet_folder: Path, tmp_path: Path, decodings: list) -> None:
+def test_changed_data_and_other_sizes_have_other_files(parquet_folder: Path, tmp_path: Path, decodings: list) -> None:
     load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     load_dataset("cifar10", parquet_folder, 16, tmp_path / "cache")
     (parquet_folder / "train.parquet").write_bytes((parquet_folder / "test.parquet").read_bytes())
@@ -75,7 +75,7 @@ def test_damaged_file_is_rebuilt(
     assert len(decodings) == 2
 
 
-def test_any_flipped_bytes_are_found(tmp_path: Path) -> None:
+def test_every_changed_byte_is_detected(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(pixels, torch.arange(6) % 2)
     path, identity = tmp_path / "cache.safetensors", "ab" * 32
@@ -96,7 +96,7 @@ def test_any_flipped_bytes_are_found(tmp_path: Path) -> None:
         assert parts is None or unharmed, position
 
 
-def test_swapped_and_zeroed_images_and_labels_are_found(tmp_path: Path) -> None:
+def test_swapped_and_zeroed_images_and_labels_are_detected(tmp_path: Path) -> None:
     split = Split(torch.arange(6 * 3 * 16, dtype=torch.uint8).view(6, 3, 4, 4), torch.arange(6))
     other = Split(split.images.flip(0), split.labels.flip(0))
     path, identity = tmp_path / "cache.safetensors", "ab" * 32
@@ -112,7 +112,7 @@ def test_swapped_and_zeroed_images_and_labels_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1_000, -1])
-def test_file_cut_short_is_rebuilt(parquet_folder: Path, tmp_path: Path, kept: int) -> None:
+def test_truncated_file_is_rebuilt(parquet_folder: Path, tmp_path: Path, kept: int) -> None:
     expected = load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     file = only_file(tmp_path / "cache")
     file.write_bytes(file.read_bytes()[:kept])
@@ -120,28 +120,28 @@ def test_file_cut_short_is_rebuilt(parquet_folder: Path, tmp_path: Path, kept: i
     assert decoded_cache.read(file, expected.identity) is not None
 
 
-def test_file_of_another_identity_is_not_taken(parquet_folder: Path, tmp_path: Path) -> None:
+def test_file_of_another_identity_is_not_read(parquet_folder: Path, tmp_path: Path) -> None:
     data = load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     file = only_file(tmp_path / "cache")
     assert decoded_cache.read(file, data.identity) is not None
     assert decoded_cache.read(file, data.identity[:16] + "0" * 48) is None
 
 
-def test_changing_loaded_images_leaves_the_file_alone(parquet_folder: Path, tmp_path: Path) -> None:
+def test_changing_loaded_images_does_not_change_the_file(parquet_folder: Path, tmp_path: Path) -> None:
     load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
     before = only_file(tmp_path / "cache").read_bytes()
     load_dataset("cifar10", parquet_folder, None, tmp_path / "cache").train.images.zero_()
     assert only_file(tmp_path / "cache").read_bytes() == before
 
 
-def test_others_can_read_the_file(parquet_folder: Path, tmp_path: Path) -> None:
+def test_other_users_can_read_the_file(parquet_folder: Path, tmp_path: Path) -> None:
     load_dataset("cifar10", parquet_folder, None, tmp_path / "cache")
-    (tmp_path / "plain").touch()  # what the umask gives
+    (tmp_path / "plain").touch()  # with the mode of the umask
     assert only_file(tmp_path / "cache").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.replace", "pathlib.Path.mkdir"])
-def test_cache_that_cannot_be_written_is_done_without(
+def test_data_are_loaded_if_the_cache_cannot_be_written(
     parquet_folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -155,7 +155,7 @@ def test_cache_that_cannot_be_written_is_done_without(
     assert not list(tmp_path.glob("cache/*"))
 
 
-def test_concurrent_writers_and_readers_see_all_or_nothing(tmp_path: Path) -> None:
+def test_concurrent_readers_see_complete_files_only(tmp_path: Path) -> None:
     train = Split(torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8), torch.arange(200))
     test = Split(train.images.clone(), train.labels.clone())
     path, identity = tmp_path / "cache.safetensors", "ab" * 32
@@ -165,7 +165,7 @@ def test_concurrent_writers_and_readers_see_all_or_nothing(tmp_path: Path) -> No
         for _ in range(10):
             decoded_cache.write(path, identity, (train, test))
             time.sleep(0.005)
-            path.unlink(missing_ok=True)  # the next write starts anew
+            path.unlink(missing_ok=True)  # so that the next write does not find it
 
     def read() -> int:
         num_whole = 0

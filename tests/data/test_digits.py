@@ -1,4 +1,4 @@
-"""The embedded digits: real pixels, a fixed split, figures in the code that are those of the data."""
+"""The built-in digits: real pixels, a fixed split, and constants that match the data."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
 
 
-def test_digits_are_split_once_for_all_with_equal_shares() -> None:
+def test_digits_have_a_fixed_stratified_split() -> None:
     digits = load_dataset("digits", None)
     assert (len(digits.train), len(digits.test)) == (1_200, 597)
     both = digits.train.labels.bincount() + digits.test.labels.bincount()
@@ -18,7 +18,7 @@ def test_digits_are_split_once_for_all_with_equal_shares() -> None:
     assert digits.image_size == 16
 
 
-def test_every_stored_digit_is_there_and_averages_back_to_itself() -> None:
+def test_averaging_restores_every_stored_digit() -> None:
     small = load_dataset("digits", None, image_size=8)
     stored, _ = load_digits(return_X_y=True)
     expected = torch.from_numpy(stored * 255 / 16).round().to(torch.uint8).tolist()
@@ -34,12 +34,12 @@ def test_mean_and_std_are_those_of_the_training_images() -> None:
     assert pixels.std((0, 2, 3), correction=0).tolist() == pytest.approx(digits.std, abs=5e-5)
 
 
-def test_identity_tells_sizes_apart() -> None:
+def test_identity_depends_on_the_size() -> None:
     assert len({load_dataset("digits", None, size).identity for size in (16, 8, 4)}) == 3
     assert load_dataset("digits", None, 16).identity == load_dataset("digits", None).identity
 
 
-def test_size_that_does_not_divide_is_named_with_those_that_do() -> None:
+def test_error_for_an_impossible_size_lists_the_possible_ones() -> None:
     with pytest.raises(
         ConfigError, match="image_size 12 does not divide the 16 pixels of digits; give one of 1, 2, 4, 8, 16"
     ):

@@ -1,4 +1,4 @@
-"""Decoding one picture: its orientation whatever its metadata holds, and each failure named with its remedy."""
+"""Decoding of single images: orientation despite odd metadata, and an error with a remedy for each failure."""
 
 import io
 import random
@@ -25,13 +25,13 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def upright(encoded: bytes) -> np.ndarray:
-    """The stored pixels."""
+    """Return the stored pixels."""
     return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("carrier", [png, jpeg])
-def test_a_valid_orientation_is_applied_whatever_the_other_entries_are(carrier: Callable[[bytes], bytes]) -> None:
+def test_valid_orientation_is_applied_despite_odd_entries(carrier: Callable[[bytes], bytes]) -> None:
     stored = upright(carrier(b""))
     assert {variant.orientation for variant in VALID} == set(TURN)
     for number, variant in enumerate(VALID):
@@ -41,14 +41,14 @@ def test_a_valid_orientation_is_applied_whatever_the_other_entries_are(carrier: 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("carrier", [png, jpeg])
-def test_without_a_valid_orientation_a_picture_is_as_it_is_stored(carrier: Callable[[bytes], bytes]) -> None:
+def test_without_a_valid_orientation_an_image_is_not_rotated(carrier: Callable[[bytes], bytes]) -> None:
     stored = upright(carrier(b""))
     for number, variant in enumerate(INVALID):
         assert np.array_equal(decode(carrier(variant.exif)), stored), (number, variant)
 
 
 @pytest.mark.parametrize("orientation", TURN)
-def test_orientations_are_those_of_pillow(orientation: int) -> None:
+def test_orientations_equal_pillows(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     encoded = png(exif.tobytes())
@@ -67,7 +67,7 @@ def png_with_text(key: str, text: str, compressed: bool = False) -> bytes:
     return stream.getvalue()
 
 
-def test_orientation_is_read_from_xmp_and_from_exif_in_text_where_there_is_no_exif() -> None:
+def test_orientation_is_read_from_xmp_and_from_exif_stored_as_text() -> None:
     block = exif_variants.tiff("<", [exif_variants.entry("<", 0x0112, 3, 1, b"\6\0")])
     profile = f"\nexif\n{len(block):8}\n{block.hex()}\n"
     for compressed in (False, True):
@@ -98,12 +98,12 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
     ],
     ids=["text", "packed text", "UTF-8 text", "damaged text", "packed EXIF", "ICC", "gamma", "resolution", "animation"],
 )
-def test_what_decides_no_pixel_of_a_png_stops_nothing(chunk: bytes) -> None:
+def test_png_chunks_without_pixels_are_ignored(chunk: bytes) -> None:
     plain = png(b"")
     assert np.array_equal(decode(plain[:33] + chunk + plain[33:]), PIXELS)  # 33 bytes: signature and IHDR
 
 
-def test_more_segments_of_a_jpeg_stop_nothing() -> None:
+def test_jpeg_segments_without_pixels_are_ignored() -> None:
     plain = jpeg(b"")
     noise = random.Random(0)
     for marker in (0xE1, 0xE2, 0xE3, 0xED, 0xEF, 0xFE):
@@ -121,7 +121,7 @@ def damaged(encoded: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("carrier", [png, jpeg])
-def test_a_damaged_picture_is_decoded_or_named_in_one_line(carrier: Callable[[bytes], bytes]) -> None:
+def test_damaged_image_is_decoded_or_refused_in_one_line(carrier: Callable[[bytes], bytes]) -> None:
     draw, num_named = random.Random(2), 0
     for number in range(600):
         content = damaged(carrier(VALID[number % len(VALID)].exif), draw)
@@ -134,7 +134,7 @@ def test_a_damaged_picture_is_decoded_or_named_in_one_line(carrier: Callable[[by
 
 
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, ValueError, OverflowError, ZeroDivisionError, IndexError])
-def test_whatever_a_decoder_raises_names_the_file(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_of_a_decoder_names_the_file(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise error("odd\nbytes")
 
@@ -144,7 +144,7 @@ def test_whatever_a_decoder_raises_names_the_file(error: type[Exception], monkey
         decode(encoded)
 
 
-def test_a_picture_above_the_limit_of_pixels_is_named_with_the_limit() -> None:
+def test_error_for_too_many_pixels_has_the_limit() -> None:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 14_000, 14_000, 8, 0, 0, 0, 0))
     encoded = b"\x89PNG\r\n\x1a\n" + header + png(b"")[33:]
     message = r"ant\.png has 196,000,000 pixels, and 178,956,970 is the limit; make it smaller"
@@ -165,16 +165,16 @@ def test_a_picture_above_the_limit_of_pixels_is_named_with_the_limit() -> None:
         (b"\n<!DOCTYPE html><html>", "it is a web page .*; copy or download it again"),
         (b"", "it is empty or all zeros; copy or download it again"),
         (bytes(5_000), "it is empty or all zeros; copy or download it again"),
-        (b"a picture", "store one of these"),
+        (b"a image", "store one of these"),
     ],
 )
-def test_what_is_no_png_or_jpeg_is_said_to_be_what_it_is(content: bytes, what: str) -> None:
+def test_error_for_another_format_names_the_format(content: bytes, what: str) -> None:
     with pytest.raises(DataError, match=rf"ant\.png is no PNG or JPEG; {what}"):
         decode(content)
 
 
 def deep_png(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits: grey for [H, W], RGB for [H, W, 3], which Pillow reads but does not write."""
+    """Return a PNG of 16 bits: gray for [H, W]; RGB for [H, W, 3], which Pillow reads but cannot write."""
     if values.ndim == 2:
         stream = io.BytesIO()
         Image.fromarray(values.astype(np.uint16)).save(stream, "PNG")
@@ -187,7 +187,7 @@ def deep_png(values: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_pictures_of_16_bits_must_use_them(bits: int, channels: tuple[int, ...]) -> None:
+def test_images_of_16_bits_must_use_their_range(bits: int, channels: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 2**bits, (3, SIDE, SIDE, *channels))
     values[:, 0, 0] = 2**bits - 1
     encoded = [deep_png(values[0]), png(b""), *map(deep_png, values[1:])]
@@ -202,7 +202,7 @@ def test_pictures_of_16_bits_must_use_them(bits: int, channels: tuple[int, ...])
         image_decoding.require_full_range(deep)
 
 
-def test_a_dark_picture_among_many_of_16_bits_is_no_mistake() -> None:
+def test_a_few_dark_images_of_16_bits_are_accepted() -> None:
     bright = [(f"{row}.png", 65_535) for row in range(10)]
     image_decoding.require_full_range([*bright, ("dark.png", 4_000), ("black.png", 0), ("black2.png", 0)])
     with pytest.raises(DataError, match=r"^dark\.png"):

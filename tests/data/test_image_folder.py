@@ -1,4 +1,4 @@
-"""A person's folder of images by class: what is read of it, and how each kind of bad file is named."""
+"""A folder of images per class: what is read, and the error for each kind of bad file."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def read(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1)
 
 
-def test_every_picture_is_read_once_with_the_label_of_its_folder(place: Path) -> None:
+def test_every_image_is_read_once_with_the_label_of_its_folder(place: Path) -> None:
     data = load_dataset("folder:insects", place.parent)
     files = sorted((place / "train").rglob("*.png"))
     assert data.train.images.equal(torch.stack([read(file) for file in files]))
@@ -46,7 +46,7 @@ def test_an_absolute_path_needs_no_data_folder(place: Path) -> None:
         load_dataset("folder:insects", None)
 
 
-def test_identity_is_of_the_bytes_and_classes_and_not_of_names_or_places(place: Path, tmp_path: Path) -> None:
+def test_identity_depends_on_bytes_and_classes_but_not_on_paths(place: Path, tmp_path: Path) -> None:
     before = load_dataset("folder:insects", tmp_path)
     place.rename(tmp_path / "moved")
     (tmp_path / "moved/train/ant/000.png").rename(tmp_path / "moved/train/ant/00.png")
@@ -61,9 +61,7 @@ def test_identity_is_of_the_bytes_and_classes_and_not_of_names_or_places(place: 
     assert len(others) == 5
 
 
-def test_decoded_cache_gives_the_same_without_decoding(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_cache_equals_decoding(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     assert file.name.endswith(f"insects-16-{decoded.identity[:16]}.safetensors") and len(file.name) < 110
@@ -73,7 +71,7 @@ def test_decoded_cache_gives_the_same_without_decoding(
     assert (mapped.mean, mapped.std, mapped.class_names) == (decoded.mean, decoded.std, decoded.class_names)
 
 
-def test_pictures_of_other_sizes_are_their_middle_square_resized(place: Path) -> None:
+def test_middle_square_of_other_sizes_is_resized(place: Path) -> None:
     wide = np.zeros((20, 40, 3), dtype=np.uint8)  # its middle square is columns 10 to 29; bicubic looks at some more
     wide[:, 7:33] = (200, 100, 50)
     Image.fromarray(wide).save(place / "train/ant/000.png")
@@ -82,7 +80,7 @@ def test_pictures_of_other_sizes_are_their_middle_square_resized(place: Path) ->
     assert data.train.images[0].flatten(1).unique(dim=1).T.tolist() == [[200, 100, 50]]
 
 
-def test_one_size_is_the_pictures_own_unless_another_is_asked_for(place: Path) -> None:
+def test_explicit_original_size_changes_no_pixel(place: Path) -> None:
     same = load_dataset("folder:insects", place.parent, 24)
     assert same.train.images.equal(load_dataset("folder:insects", place.parent).train.images)
 
@@ -90,7 +88,7 @@ def test_one_size_is_the_pictures_own_unless_another_is_asked_for(place: Path) -
 @pytest.mark.parametrize(
     ("mode", "kind"), [("L", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("L", "JPEG")]
 )
-def test_other_modes_become_rgb_as_pillow_makes_it(place: Path, mode: str, kind: str) -> None:
+def test_other_modes_become_rgb_as_in_pillow(place: Path, mode: str, kind: str) -> None:
     content = encoded(3, kind=kind, mode=mode)
     (place / "train/ant/000.png").write_bytes(content)
     wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGB"))
@@ -105,18 +103,18 @@ def test_cmyk_becomes_rgb(place: Path) -> None:
     ).tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
-def test_grey_of_16_bits_keeps_its_upper_8(place: Path) -> None:
+def test_gray_of_16_bits_keeps_the_upper_8_bits(place: Path) -> None:
     Image.fromarray(np.full((24, 24), 200 * 256 + 17, dtype=np.uint16)).save(place / "train/ant/000.png")
     assert load_dataset("folder:insects", place.parent).train.images[0].unique().tolist() == [200]
 
 
-def test_pictures_are_turned_as_their_exif_says(place: Path) -> None:
-    picture = Image.open(io.BytesIO(encoded(5)))
+def test_images_are_rotated_by_their_exif_orientation(place: Path) -> None:
+    image = Image.open(io.BytesIO(encoded(5)))
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: a quarter clockwise
-    picture.save(place / "train/ant/000.png", exif=exif)
+    image.save(place / "train/ant/000.png", exif=exif)
     turned = load_dataset("folder:insects", place.parent).train.images[0]
-    assert np.array_equal(turned.permute(1, 2, 0), np.rot90(np.asarray(picture), -1))
+    assert np.array_equal(turned.permute(1, 2, 0), np.rot90(np.asarray(image), -1))
 
 
 def empty_class(place: Path) -> None:
@@ -128,7 +126,7 @@ def file_of_another_kind(place: Path) -> None:
     (place / "train/bee/labels.csv").write_text("a,b")
 
 
-def loose_picture(place: Path) -> None:
+def loose_image(place: Path) -> None:
     (place / "train/000.png").write_bytes(encoded(0))
 
 
@@ -147,8 +145,8 @@ def cut_short(place: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
-def no_picture(place: Path) -> None:
-    (place / "test/ant/000.png").write_text("a picture")
+def no_image(place: Path) -> None:
+    (place / "test/ant/000.png").write_text("a image")
 
 
 def other_size(place: Path) -> None:
@@ -182,20 +180,20 @@ def device(place: Path) -> None:
     (place / "test/ant/900.png").symlink_to("/dev/zero")
 
 
-def folder_called_as_a_picture(place: Path) -> None:
+def folder_named_like_an_image(place: Path) -> None:
     (place / "train/ant/900.png").mkdir()
     (place / "train/ant/900.png/001.png").write_bytes(encoded(0))
 
 
-def class_called_as_a_picture(place: Path) -> None:
+def class_named_like_an_image(place: Path) -> None:
     (place / "train/900.JPG").mkdir()
 
 
-def link_to_nowhere(place: Path) -> None:
+def broken_link(place: Path) -> None:
     (place / "train/ant/900.png").symlink_to(place / "gone.png")
 
 
-def class_that_leads_nowhere(place: Path) -> None:
+def class_that_is_a_broken_link(place: Path) -> None:
     (place / "train/zebra").symlink_to(place / "gone")
 
 
@@ -203,7 +201,7 @@ def link_to_itself(place: Path) -> None:
     (place / "train/ant/900.png").symlink_to("900.png")
 
 
-def loop(place: Path) -> None:
+def endless_link(place: Path) -> None:
     (place / "train/ant/all").symlink_to("..")
 
 
@@ -212,7 +210,7 @@ def loop_of_two(place: Path) -> None:
     (place / "train/bee/ants").symlink_to("../ant")
 
 
-def class_that_is_the_part(place: Path) -> None:
+def class_that_is_the_split(place: Path) -> None:
     (place / "train/all").symlink_to(place / "train")
 
 
@@ -221,22 +219,22 @@ def two_forms_of_one_name(place: Path) -> None:
         (place / "train" / unicodedata.normalize(form, "caf\u00e9")).mkdir()
 
 
-def two_validations(place: Path) -> None:
+def two_validation_splits(place: Path) -> None:
     (place / "test").rename(place / "val")
     (place / "dev").symlink_to("val")
 
 
-def parts_of_other_names(place: Path) -> None:
+def splits_of_other_names(place: Path) -> None:
     (place / "train").rename(place / "Training")
 
 
-def twelve_bits(place: Path) -> None:
+def images_of_12_bits(place: Path) -> None:
     for row, file in enumerate(sorted((place / "train").rglob("*.png"))):
         values = np.random.default_rng(row).integers(0, 4_000, (24, 24)).astype(np.uint16)
         Image.fromarray(values).save(file)
 
 
-def same_colour(place: Path) -> None:
+def one_color(place: Path) -> None:
     for file in (place / "train").rglob("*.png"):
         Image.new("RGB", (24, 24), (1, 2, 3)).save(file)
 
@@ -244,11 +242,11 @@ def same_colour(place: Path) -> None:
 BAD: dict[Callable[[Path], None], str] = {
     empty_class: r"insects/test/bee: a class without images; add some, or remove the folder",
     file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or remove it",
-    loose_picture: r"insects/train/000\.png: lies in no class's folder; requires train/<class>/\*\.png",
+    loose_image: r"insects/train/000\.png: lies in no class's folder; requires train/<class>/\*\.png",
     renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
     one_class: r"insects/train: has 1 folder of classes; at least two are required",
     cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
-    no_picture: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
+    no_image: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",
     other_size: r"insects/test/ant/001\.png is 30x40 pixels; the first is 24x24, .* --set data.image_size=24",
     no_square: r"insects/train/ant/000\.png is 30x40 pixels, and a run requires squares .* --set data.image_size=30",
     fifo: r"insects/train/ant/900\.png: is a FIFO \(a named pipe\), not a file; remove it",
@@ -256,26 +254,26 @@ BAD: dict[Callable[[Path], None], str] = {
     loose_fifo: r"insects/test/900\.jpg: is a FIFO",
     socket_file: r"insects/train/ant/900\.png: is a socket, not a file; remove it",
     device: r"insects/test/ant/900\.png: is a device, not a file; remove it",
-    folder_called_as_a_picture: r"insects/train/ant/900\.png: is a folder with the name of a file; rename it",
-    class_called_as_a_picture: r"insects/train/900\.JPG: is a folder with the name of a file; rename it",
-    link_to_nowhere: r"insects/train/ant/900\.png: is a link to .*/gone\.png, which cannot be followed; remove",
-    class_that_leads_nowhere: r"insects/train/zebra: is a link to .*/gone, which cannot be followed",
+    folder_named_like_an_image: r"insects/train/ant/900\.png: is a folder with the name of a file; rename it",
+    class_named_like_an_image: r"insects/train/900\.JPG: is a folder with the name of a file; rename it",
+    broken_link: r"insects/train/ant/900\.png: is a link to .*/gone\.png, which cannot be followed; remove",
+    class_that_is_a_broken_link: r"insects/train/zebra: is a link to .*/gone, which cannot be followed",
     link_to_itself: r"insects/train/ant/900\.png: is a link to 900\.png, which cannot be followed",
-    loop: r"insects/train/ant/all/ant: is a link to a folder above it, so that its files never end; remove the link",
+    endless_link: r"insects/train/ant/all/ant: is a link to a folder above it, so that its files never end; remove",
     loop_of_two: r"insects/train/ant/bees/ants: is a link to a folder above it",
-    class_that_is_the_part: r"insects/train/all/all: is a link to a folder above it",
+    class_that_is_the_split: r"insects/train/all/all: is a link to a folder above it",
     two_forms_of_one_name: r"insects/train/caf.*: has the same name as another folder there in another Unicode form",
-    two_validations: r"insects: has 'val' and 'dev' and no 'test'; rename the one to test on to 'test'",
-    parts_of_other_names: r"insects: has no folder train; requires .*; there are: Training, test",
-    twelve_bits: r"insects/train/ant/000\.png: its values of 16 bits go up to 3,9\d\d at most, .* 18 of 18 such",
-    same_colour: r"folder:insects: every training image has one and the same color",
+    two_validation_splits: r"insects: has 'val' and 'dev' and no 'test'; rename the one to test on to 'test'",
+    splits_of_other_names: r"insects: has no folder train; requires .*; there are: Training, test",
+    images_of_12_bits: r"insects/train/ant/000\.png: its values of 16 bits go up to 3,9\d\d at most, .* 18 of 18 such",
+    one_color: r"folder:insects: every training image has one and the same color",
     lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; requires train/<class>",
     shutil.rmtree: r"insects: no such folder; requires train/<class>/\*\.png",
 }
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_what_is_bad_is_named_in_one_line_and_nothing_is_kept(
+def test_bad_folder_is_refused_in_one_line_and_not_cached(
     place: Path, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     spoil(place)
@@ -285,7 +283,7 @@ def test_what_is_bad_is_named_in_one_line_and_nothing_is_kept(
     assert not (tmp_path / "cache").exists()
 
 
-def test_leftovers_of_file_managers_and_archives_are_passed_over(place: Path) -> None:
+def test_leftovers_of_file_managers_and_archives_are_skipped(place: Path) -> None:
     before = load_dataset("folder:insects", place.parent)
     for name in ("train/ant/Thumbs.db", "train/Desktop.ini", "test/bee/desktop.ini"):
         (place / name).write_text("[.ShellClassInfo]")
@@ -305,7 +303,7 @@ def test_a_class_has_one_name_in_both_unicode_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
-def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(place: Path, name: str) -> None:
+def test_published_validation_split_is_the_test_set_without_a_test_split(place: Path, name: str) -> None:
     before = load_dataset("folder:insects", place.parent)
     (place / "test").rename(place / name)
     after = load_dataset("folder:insects", place.parent)
@@ -313,7 +311,7 @@ def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(plac
     assert after.test.images.equal(before.test.images) and after.identity == before.identity and not before.notes
 
 
-def test_a_validation_part_beside_test_is_not_read_and_that_is_said(place: Path) -> None:
+def test_validation_split_beside_a_test_split_is_not_read_and_noted(place: Path) -> None:
     before = load_dataset("folder:insects", place.parent)
     shutil.copytree(place / "train", place / "val")
     after = load_dataset("folder:insects", place.parent)
@@ -321,14 +319,14 @@ def test_a_validation_part_beside_test_is_not_read_and_that_is_said(place: Path)
     assert after.identity == before.identity
 
 
-def test_test_images_that_are_trained_on_are_said(place: Path) -> None:
+def test_images_in_both_splits_are_noted(place: Path) -> None:
     shutil.copy(place / "train/ant/000.png", place / "test/bee/900.png")
     (note,) = load_dataset("folder:insects", place.parent).notes
     assert note == f"1 of 7 test images are also training images, such as {place / 'test/bee/900.png'}"
 
 
 @pytest.mark.parametrize("channel", range(3))
-def test_a_channel_of_one_value_is_named_and_can_be_divided_by(place: Path, channel: int) -> None:
+def test_constant_channel_is_noted_and_has_a_std_of_one(place: Path, channel: int) -> None:
     for file in place.rglob("*.png"):
         pixels = np.asarray(Image.open(file)).copy()
         pixels[..., channel] = 77
@@ -340,20 +338,20 @@ def test_a_channel_of_one_value_is_named_and_can_be_divided_by(place: Path, chan
     assert [spread < 0.5 for spread in data.std] == [row != channel for row in range(3)]
 
 
-def test_grey_pictures_have_three_equal_channels_and_no_note(place: Path) -> None:
+def test_gray_images_have_three_equal_channels_and_no_note(place: Path) -> None:
     for file in place.rglob("*.png"):
         Image.open(file).convert("L").save(file)
     data = load_dataset("folder:insects", place.parent)
     assert len(set(data.std)) == 1 and not data.notes
 
 
-def test_png_and_jpeg_are_known_by_their_content_and_not_by_their_name(place: Path) -> None:
+def test_format_is_recognized_by_content_and_not_by_name(place: Path) -> None:
     before = load_dataset("folder:insects", place.parent)
     (place / "train/ant/000.png").rename(place / "train/ant/000.jpg")
     assert load_dataset("folder:insects", place.parent).train.images.equal(before.train.images)
 
 
-def test_hidden_files_are_passed_over_and_a_class_may_be_missing_from_test(place: Path) -> None:
+def test_hidden_files_are_skipped_and_test_may_lack_a_class(place: Path) -> None:
     (place / "train/ant/.DS_Store").write_text("")
     (place / "train/.cache").mkdir()
     shutil.rmtree(place / "test/bee")

@@ -1,4 +1,4 @@
-"""What lies in a data folder, as `doctor` names it and `prefetch` looks for it."""
+"""The data sets in a data folder, as `doctor` lists them and `prefetch` checks them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A data folder with insects and trees, and things that are no data."""
+    """Return a data folder with insects and trees, and entries that are no data sets."""
     write_folder(tmp_path / "insects")
     for part in ("train", "test"):
         write_parquet(tmp_path / "trees" / f"{part}.parquet", [encoded(row) for row in range(4)], {"label": [0, 1] * 2})
@@ -23,11 +23,11 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_own_data_are_named_as_data_name_takes_them(own: Path) -> None:
+def test_custom_data_sets_are_listed_by_name(own: Path) -> None:
     assert list_datasets(own) == ("folder:insects", "parquet:trees")
 
 
-def test_cifar10_is_named_with_them_and_a_damaged_one_is_an_error(own: Path, parquet_folder: Path) -> None:
+def test_cifar10_is_listed_and_a_damaged_one_is_an_error(own: Path, parquet_folder: Path) -> None:
     parquet_folder.rename(own / "cifar10")
     assert list_datasets(own) == ("cifar10", "folder:insects", "parquet:trees")
     (own / "cifar10" / "test.parquet").unlink()
@@ -35,13 +35,13 @@ def test_cifar10_is_named_with_them_and_a_damaged_one_is_an_error(own: Path, par
         list_datasets(own)
 
 
-def test_nothing_at_all_names_what_was_looked_for(tmp_path: Path) -> None:
+def test_error_for_an_empty_folder_lists_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no CIFAR-10 here or in cifar10/ below; looked for"):
         list_datasets(tmp_path)
 
 
 @pytest.mark.usefixtures("no_network")
-def test_prefetch_looks_at_own_data_and_fetches_nothing(own: Path, capsys: pytest.CaptureFixture) -> None:
+def test_prefetch_checks_custom_data_and_downloads_nothing(own: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["prefetch", str(DIGITS), "--data-dir", str(own), "--set"]
     assert parser.entry([*words, "data.name=folder:insects"]) == 0
     assert f"folder:insects is in {own}/insects" in capsys.readouterr().out.replace("\n", "")

@@ -1,4 +1,4 @@
-"""Names, folders and sizes of datasets."""
+"""Names, folders and sizes of data sets."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError, DataError
 
 
-def test_folder_is_the_option_else_the_environment_else_data() -> None:
+def test_data_folder_is_the_option_then_the_environment_then_the_default() -> None:
     assert find_folder("given", {"RAYKD_DATA": "/env"}) == Path("given")
     assert find_folder(None, {"RAYKD_DATA": "/env"}) == Path("/env")
     assert find_folder(None, {"RAYKD_DATA": ""}) == Path("data")
@@ -24,7 +24,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
         load_dataset("cifar-10", None)
 
 
-def test_cifar10_without_a_folder_says_how_to_give_one() -> None:
+def test_error_without_a_data_folder_has_the_remedy() -> None:
     with pytest.raises(DataError, match="cifar10 is read from a folder: give --data-dir, or set RAYKD_DATA"):
         load_dataset("cifar10", None)
 
@@ -47,7 +47,7 @@ def test_size_that_does_not_divide_is_refused(parquet_folder: Path, size: int) -
         load_dataset("cifar10", parquet_folder, image_size=size)
 
 
-def test_a_description_counts_the_images_of_each_split_and_names_the_first_classes() -> None:
+def test_description_has_counts_and_the_first_classes() -> None:
     def split(num: int) -> Split:
         return Split(torch.zeros(num, 3, 8, 8, dtype=torch.uint8), torch.zeros(num, dtype=torch.int64))
 
@@ -68,7 +68,7 @@ def test_a_description_counts_the_images_of_each_split_and_names_the_first_class
     assert two.description(5)[-1].endswith("2 classes: ant, bee")
 
 
-def test_split_refuses_what_is_no_images_or_labels() -> None:
+def test_split_refuses_other_types_and_shapes() -> None:
     images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
     assert len(Split(images, labels)) == 2
     with pytest.raises(DataError, match="images are"):
@@ -78,7 +78,7 @@ def test_split_refuses_what_is_no_images_or_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "published"),
     [
         ("cifar100-coarse", "cifar100-coarse"),
         ("folder:flowers", "folder:flowers"),
@@ -89,5 +89,5 @@ def test_split_refuses_what_is_no_images_or_labels() -> None:
         ("folder:~me", "folder"),
     ],
 )
-def test_a_name_that_others_see_says_nothing_of_where_the_images_lie(name: str, told: str) -> None:
-    assert without_path(name) == told
+def test_published_name_has_no_path(name: str, published: str) -> None:
+    assert without_path(name) == published

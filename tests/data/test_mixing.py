@@ -1,4 +1,4 @@
-"""Mixup and CutMix: shares against Beta's own distribution, the boxes, and pixels against slow mixtures."""
+"""Mixup and CutMix: shares against scipy's Beta distribution, boxes, and pixels against slow mixtures."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def drawn(mixup: float, cutmix: float, height: int = 32, width: int = 32) -> dic
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 0.8, 1.0, 2.0, 8.0, 32.0])
-def test_quantiles_are_those_of_betas_smaller_half(alpha: float) -> None:
+def test_quantiles_match_the_lower_half_of_beta(alpha: float) -> None:
     """P(min(x, 1 - x) < q) = 2 P(x < q)."""
     found = smaller_shares(alpha).double().numpy()
     wanted = stats.beta(alpha, alpha).ppf((torch.arange(QUANTILES) + 0.5).numpy() / QUANTILES / 2)
@@ -27,14 +27,14 @@ def test_quantiles_are_those_of_betas_smaller_half(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
-def test_mixups_share_has_betas_distribution_of_the_larger_half(alpha: float) -> None:
+def test_shares_of_mixup_have_the_upper_half_of_betas_distribution(alpha: float) -> None:
     share = drawn(alpha, 0)["share"].double().numpy()
     assert share.min() >= 0.5 and share.max() <= 1
     folded = stats.beta(alpha, alpha)
     assert stats.kstest(share, lambda x: 2 * folded.cdf(x) - 1).pvalue > 1e-3
 
 
-def test_mixed_pixels_are_the_weighted_mean_rounded() -> None:
+def test_mixed_pixels_are_rounded_weighted_means() -> None:
     generator = torch.Generator().manual_seed(0)
     own, partner = torch.randint(0, 256, (2, 500, 6, 8, 3), dtype=torch.uint8, generator=generator)
     mixing = Mixing(1.0, 0, 6, 8, "cpu")
@@ -44,7 +44,7 @@ def test_mixed_pixels_are_the_weighted_mean_rounded() -> None:
     assert torch.equal(mixing.apply(own, partner, draws), (exact + 0.5).floor().to(torch.uint8))
 
 
-def test_cutmix_shows_the_partner_in_a_box_or_around_it() -> None:
+def test_cutmix_has_the_partner_inside_or_outside_of_a_box() -> None:
     own, partner = torch.full((NUM, 12, 10, 3), 200, dtype=torch.uint8), torch.zeros(NUM, 12, 10, 3, dtype=torch.uint8)
     mixing = Mixing(0, 1.0, 12, 10, "cpu")
     found = drawn(0, 1.0, 12, 10)
@@ -58,7 +58,7 @@ def test_cutmix_shows_the_partner_in_a_box_or_around_it() -> None:
     assert 0.03 < found["inside"].mean() < 0.4, "boxes of more than half are the image's own"
 
 
-def test_cutmixs_share_is_the_share_of_its_pixels_and_never_the_smaller() -> None:
+def test_share_of_cutmix_is_the_larger_fraction_of_pixels() -> None:
     ones, zeros = torch.full((NUM, 32, 32, 3), 1, dtype=torch.uint8), torch.zeros(NUM, 32, 32, 3, dtype=torch.uint8)
     found = drawn(0, 1.0)
     shown = Mixing(0, 1.0, 32, 32, "cpu").apply(ones, zeros, tuple(found.values()))
@@ -66,24 +66,24 @@ def test_cutmixs_share_is_the_share_of_its_pixels_and_never_the_smaller() -> Non
     assert found["share"].min() >= 0.5
 
 
-def test_cutmixs_boxes_have_the_papers_sizes_and_centres() -> None:
-    """Before it is clipped, a box's area is uniform for alpha 1, and its centre is so over the pixels."""
+def test_boxes_of_cutmix_have_the_papers_sizes_and_centers() -> None:
+    """For alpha 1 the area of a box before clipping and its center are uniform."""
     found = drawn(0, 1.0, 101, 101)
     whole = (found["top"] > 0) & (found["bottom"] < 101) & (found["left"] > 0) & (found["right"] < 101)
     sides = (found["bottom"] - found["top"])[whole]
     assert torch.equal(sides, (found["right"] - found["left"])[whole]), "a box has the image's proportions"
     small = whole & (found["bottom"] - found["top"] < 20)
-    centres = ((found["top"] + found["bottom"]) / 2)[small]
-    assert stats.kstest((centres / 101).numpy(), stats.uniform(0.0, 1.0).cdf).statistic < 0.15  # edges are clipped
+    centers = ((found["top"] + found["bottom"]) / 2)[small]
+    assert stats.kstest((centers / 101).numpy(), stats.uniform(0.0, 1.0).cdf).statistic < 0.15  # edges are clipped
     areas = ((found["bottom"] - found["top"]) * (found["right"] - found["left"])) / 101**2
     assert areas.max() > 0.8 and areas.min() < 0.001
-    # About a uniform centre an axis of length s is clipped to s - s^2 / 4 on average.
+    # About a uniform center an axis of length s is clipped to s - s^2 / 4 on average.
     side = torch.rand(NUM, generator=torch.Generator().manual_seed(0)).sqrt()
     expected = (side - side**2 / 4).square().mean()
     assert areas.float().mean().item() == pytest.approx(expected.item(), abs=0.01)
 
 
-def test_with_both_a_coin_decides_and_each_is_what_it_is_alone() -> None:
+def test_mixup_and_cutmix_together_are_each_used_for_half_of_the_images() -> None:
     both, mixup, cutmix = drawn(0.8, 1.0), drawn(0.8, 0), drawn(0, 1.0)
     is_mixup = both["inside"] == both["outside"]
     assert is_mixup.float().mean().item() == pytest.approx(0.5, abs=0.015)

@@ -1,4 +1,4 @@
-"""Parquet in the hub's layout: what is read, and how each kind of bad file is named."""
+"""Parquet in the hub's layout: what is read, and the error for each kind of bad file."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from raykd.data import image_decoding, parquet, parquet_folder
 from raykd.data.types import Split
 from raykd.errors import DataError
 
-PICTURES = [png(image) for image in random_pixels(20)]
+IMAGES = [png(image) for image in random_pixels(20)]
 LABELS = [*range(10)] * 2
 
 
@@ -26,17 +26,17 @@ def read(*files: Path) -> Split:
 
 
 @pytest.mark.parametrize("image_column", ["img", "image"])
-def test_pixels_and_labels_come_back_in_order(tmp_path: Path, image_column: str) -> None:
-    split = read(write_parquet(tmp_path / "train.parquet", PICTURES, LABELS, image_column))
+def test_pixels_and_labels_are_read_in_order(tmp_path: Path, image_column: str) -> None:
+    split = read(write_parquet(tmp_path / "train.parquet", IMAGES, LABELS, image_column))
     assert split.images.equal(torch.from_numpy(random_pixels(20)).permute(0, 3, 1, 2))
     assert split.labels.tolist() == LABELS
     assert split.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
-    grey = random_pixels(1)[0, :, :, 0]
-    split = read(write_parquet(tmp_path / "train.parquet", [png(grey)], [0]))
-    assert split.images[0].equal(torch.from_numpy(np.stack([grey] * 3)))
+def test_gray_images_become_three_equal_channels(tmp_path: Path) -> None:
+    gray = random_pixels(1)[0, :, :, 0]
+    split = read(write_parquet(tmp_path / "train.parquet", [png(gray)], [0]))
+    assert split.images[0].equal(torch.from_numpy(np.stack([gray] * 3)))
 
 
 @pytest.mark.parametrize(
@@ -52,26 +52,26 @@ def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
 )
 def test_layouts_of_the_hub_are_found_in_order(tmp_path: Path, names: list[str]) -> None:
     for name in reversed(names):
-        write_parquet(tmp_path / name, PICTURES[:1], [0])
+        write_parquet(tmp_path / name, IMAGES[:1], [0])
     assert parquet_folder.find_files(tmp_path) == {"train": tuple(tmp_path / name for name in names)}
 
 
-def test_several_files_are_one_part(tmp_path: Path) -> None:
-    first = write_parquet(tmp_path / "0.parquet", PICTURES[:5], LABELS[:5])
-    second = write_parquet(tmp_path / "1.parquet", PICTURES[5:], LABELS[5:])
+def test_several_files_form_one_split(tmp_path: Path) -> None:
+    first = write_parquet(tmp_path / "0.parquet", IMAGES[:5], LABELS[:5])
+    second = write_parquet(tmp_path / "1.parquet", IMAGES[5:], LABELS[5:])
     assert read(first, second).labels.tolist() == LABELS
 
 
-def test_a_missing_numbered_file_is_noticed(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "train-00000-of-00003.parquet", PICTURES, LABELS)
+def test_missing_numbered_file_is_detected(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-00000-of-00003.parquet", IMAGES, LABELS)
     with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet: by its name one of 3 files, .* train-00001-"):
         parquet_folder.find_files(tmp_path)
 
 
-def test_identity_is_of_the_bytes_and_their_part_not_of_names(tmp_path: Path) -> None:
-    one = write_parquet(tmp_path / "one.parquet", PICTURES, LABELS)
-    same = write_parquet(tmp_path / "elsewhere" / "same.parquet", PICTURES, LABELS)
-    other = write_parquet(tmp_path / "other.parquet", PICTURES, LABELS[::-1])
+def test_identity_depends_on_bytes_and_split_but_not_on_names(tmp_path: Path) -> None:
+    one = write_parquet(tmp_path / "one.parquet", IMAGES, LABELS)
+    same = write_parquet(tmp_path / "elsewhere" / "same.parquet", IMAGES, LABELS)
+    other = write_parquet(tmp_path / "other.parquet", IMAGES, LABELS[::-1])
 
     def identity(train: Sequence[Path], test: Sequence[Path]) -> str:
         return parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
@@ -88,57 +88,57 @@ def jpeg_of_size(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("row", "picture", "label", "message"),
+    ("row", "image", "label", "message"),
     [
-        (3, PICTURES[0], 10, "row 3 has label 10; CIFAR-10's go from 0 to 9"),
-        (0, PICTURES[0], -1, "row 0 has label -1"),
-        (19, PICTURES[0], None, "row 19 has no label"),
+        (3, IMAGES[0], 10, "row 3 has label 10; CIFAR-10's go from 0 to 9"),
+        (0, IMAGES[0], -1, "row 0 has label -1"),
+        (19, IMAGES[0], None, "row 19 has no label"),
         (2, None, 0, "row 2 has no image"),
         (8, jpeg_of_size(28, 32), 0, "row 8 is 28x32 pixels; CIFAR-10's are 32x32"),
-        (8, b"no picture", 0, "row 8 is no PNG or JPEG"),
+        (8, b"no image", 0, "row 8 is no PNG or JPEG"),
         (8, b"", 0, "row 8 is no PNG or JPEG"),
-        (8, PICTURES[0][:600], 0, "row 8 is a PNG or JPEG that cannot be decoded"),
+        (8, IMAGES[0][:600], 0, "row 8 is a PNG or JPEG that cannot be decoded"),
         (8, jpeg_of_size(32, 32)[:400], 0, "row 8 is a PNG or JPEG that cannot be decoded|row 8 is no PNG or JPEG"),
     ],
 )
-def test_bad_row_is_named(tmp_path: Path, row: int, picture: bytes | None, label: int | None, message: str) -> None:
-    pictures, labels = list(PICTURES), list(LABELS)
-    pictures[row], labels[row] = picture, label
-    path = write_parquet(tmp_path / "train.parquet", pictures, labels)
+def test_error_names_the_bad_row(
+    tmp_path: Path, row: int, image: bytes | None, label: int | None, message: str
+) -> None:
+    images, labels = list(IMAGES), list(LABELS)
+    images[row], labels[row] = image, label
+    path = write_parquet(tmp_path / "train.parquet", images, labels)
     with pytest.raises(DataError, match=f"train.parquet: ({message})") as caught:
         read(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_rows_are_counted_across_the_batches_in_which_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_counted_across_record_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_ROWS_AT_A_TIME", 3)
-    path = write_parquet(tmp_path / "train.parquet", [*PICTURES[:19], b"no picture"], LABELS)
+    path = write_parquet(tmp_path / "train.parquet", [*IMAGES[:19], b"no image"], LABELS)
     with pytest.raises(DataError, match="row 19 is no PNG or JPEG"):
         read(path)
 
 
-def test_a_null_struct_is_a_missing_picture(tmp_path: Path) -> None:
+def test_null_struct_is_a_missing_image(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"img": pa.array([{"bytes": PICTURES[0]}, None], kind), "label": [0, 1]})
+    table = pa.table({"img": pa.array([{"bytes": IMAGES[0]}, None], kind), "label": [0, 1]})
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"train\.parquet: row 1 has no image"):
         read(tmp_path / "train.parquet")
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
-def test_file_cut_short_is_named(tmp_path: Path, kept: float) -> None:
-    path = write_parquet(tmp_path / "train.parquet", PICTURES, LABELS)
+def test_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
+    path = write_parquet(tmp_path / "train.parquet", IMAGES, LABELS)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DataError, match=r"train\.parquet: truncated or no Parquet file"):
         read(path)
 
 
-def test_damaged_pages_are_named(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "train.parquet", PICTURES, LABELS)
+def test_damaged_pages_are_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", IMAGES, LABELS)
     content = bytearray(path.read_bytes())
     content[4:40] = bytes(36)  # the first page's header; the footer stays whole
     path.write_bytes(content)
@@ -152,13 +152,13 @@ def test_damaged_pages_are_named(tmp_path: Path) -> None:
         pa.table({"img": [b"bytes without a struct"], "label": [0]}),
         pa.table({"img": [{"bytes": "text", "path": ""}], "label": [0]}),
         pa.table({"img": [{"path": "0.png"}], "label": [0]}),
-        pa.table({"img": [{"bytes": PICTURES[0], "path": ""}], "label": ["cat"]}),
-        pa.table({"img": [{"bytes": PICTURES[0], "path": ""}], "fine_label": [0]}),
+        pa.table({"img": [{"bytes": IMAGES[0], "path": ""}], "label": ["cat"]}),
+        pa.table({"img": [{"bytes": IMAGES[0], "path": ""}], "fine_label": [0]}),
         pa.table({"label": [0]}),
     ],
     ids=["bare bytes", "text", "path alone", "label as text", "no label", "no image"],
 )
-def test_wrong_schema_names_the_columns_found_and_wanted(tmp_path: Path, table: pa.Table) -> None:
+def test_error_for_a_wrong_schema_lists_actual_and_required_columns(tmp_path: Path, table: pa.Table) -> None:
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(
         DataError, match=r"train\.parquet: has the columns '.*requires 'img' or 'image': struct"
@@ -167,7 +167,7 @@ def test_wrong_schema_names_the_columns_found_and_wanted(tmp_path: Path, table: 
     assert all(f"'{name}'" in str(caught.value) for name in table.column_names)
 
 
-def test_file_without_rows_is_named(tmp_path: Path) -> None:
+def test_file_without_rows_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "train.parquet", [], [])
     with pytest.raises(DataError, match=r"train\.parquet: has 0 rows"):
         read(path)

@@ -1,4 +1,4 @@
-"""Which Parquet files are a part: the hub's layouts are found, and what is incomplete or ambiguous is refused."""
+"""The Parquet files of a split: the hub's layouts are found; incomplete and ambiguous files are refused."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def touch(folder: Path, *names: str) -> None:
     ],
     ids=lambda names: names[0],
 )
-def test_layouts_are_found_in_order_and_what_is_hidden_is_passed_over(
+def test_layouts_are_found_in_order_and_hidden_files_are_skipped(
     tmp_path: Path, train: list[str], test: list[str]
 ) -> None:
     touch(tmp_path, *reversed(train), *test, "README.md", ".cache/train.parquet", "images/0.png")
@@ -46,7 +46,7 @@ def test_layouts_are_found_in_order_and_what_is_hidden_is_passed_over(
     assert found == {"train": tuple(tmp_path / name for name in train), "test": tuple(tmp_path / name for name in test)}
 
 
-def test_other_configurations_than_those_asked_for_are_not_looked_into(tmp_path: Path) -> None:
+def test_only_the_requested_configurations_are_searched(tmp_path: Path) -> None:
     touch(tmp_path, "data/train.parquet", "flowers/train.parquet", "insects/train.parquet")
     assert parquet_folder.find_files(tmp_path, ("data",)) == {"train": (tmp_path / "data/train.parquet",)}
     assert parquet_folder.find_files(tmp_path, ()) == parquet_folder.find_files(tmp_path / "gone") == {}
@@ -117,16 +117,14 @@ SHARDS = [f"train-{row:05}-of-00003-{HASH}.parquet" for row in range(3)]
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_is_incomplete_or_can_be_read_in_two_ways_is_refused(
-    tmp_path: Path, names: list[str], message: str
-) -> None:
+def test_incomplete_and_ambiguous_files_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     touch(tmp_path, *names)
     with pytest.raises(DataError, match=message) as caught:
         parquet_folder.find_files(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_file_is_refused_and_never_opened(tmp_path: Path) -> None:
+def test_special_files_are_refused_and_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"train\.parquet: is a FIFO \(a named pipe\), not a file"):
         parquet_folder.find_files(tmp_path)

@@ -1,4 +1,4 @@
-"""A person's own Parquet: sizes, shards, names of classes, and what is refused."""
+"""Custom Parquet: sizes, shards, names of classes, and what is refused."""
 
 import io
 import json
@@ -25,35 +25,35 @@ LABELS = [0, 1, 2, 1, 0, 2, 2, 1]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Two files of train with 8 rows each, one of test with 3."""
+    """Write two files of train with 8 rows each, and one of test with 3."""
     place = tmp_path / "trees"
     for shard in range(2):
-        pictures = [encoded(10 * shard + row) for row in range(8)]
-        write_parquet(place / "data" / f"train-0000{shard}-of-00002.parquet", pictures, {"label": LABELS}, NAMES)
-    pictures = [encoded(100 + row) for row in range(3)]
-    write_parquet(place / "data" / "test-00000-of-00001.parquet", pictures, {"label": [0, 1, 2]}, NAMES)
+        images = [encoded(10 * shard + row) for row in range(8)]
+        write_parquet(place / "data" / f"train-0000{shard}-of-00002.parquet", images, {"label": LABELS}, NAMES)
+    images = [encoded(100 + row) for row in range(3)]
+    write_parquet(place / "data" / "test-00000-of-00001.parquet", images, {"label": [0, 1, 2]}, NAMES)
     return place
 
 
-def test_shards_are_one_part_and_classes_have_the_names_of_the_metadata(place: Path) -> None:
+def test_shards_form_one_split_and_metadata_names_the_classes(place: Path) -> None:
     data = load_dataset("parquet:trees", place.parent)
     assert data.train.labels.tolist() == LABELS + LABELS
     assert (data.class_names, data.image_size, len(data.test)) == (NAMES, 24, 3)
     assert data.name == "parquet:trees" and data.identity == load_dataset(f"parquet:{place}", None).identity
 
 
-def test_without_metadata_classes_are_called_by_their_numbers(tmp_path: Path) -> None:
+def test_without_metadata_classes_are_named_by_their_numbers(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write_parquet(tmp_path / f"{part}.parquet", [encoded(row) for row in range(8)], {"label": LABELS})
     assert load_dataset("parquet:.", tmp_path).class_names == ("0", "1", "2")
 
 
-def test_a_size_that_is_asked_for_resizes_and_is_another_identity(place: Path) -> None:
+def test_another_size_resizes_and_changes_the_identity(place: Path) -> None:
     small, whole = load_dataset("parquet:trees", place.parent, 12), load_dataset("parquet:trees", place.parent)
     assert small.train.images.shape == (16, 3, 12, 12) and small.identity != whole.identity
 
 
-def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -> None:
+def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> None:
     folder = Path(os.environ.get("RAYKD_DATA") or "nowhere") / "cifar10"
     if not (folder / "test.parquet").is_file():
         pytest.skip("RAYKD_DATA names no folder with cifar10/test.parquet")
@@ -81,7 +81,7 @@ def test_real_cifar10_read_as_a_persons_own_is_the_same_pixels(tmp_path: Path) -
         ("train", [0] * 8, r"train\.parquet: its labels name 1 class, and at least two are required"),
     ],
 )
-def test_labels_that_cannot_be_are_named(tmp_path: Path, part: str, labels: list[int], message: str) -> None:
+def test_error_names_impossible_labels(tmp_path: Path, part: str, labels: list[int], message: str) -> None:
     for name in ("train", "test"):
         given = labels if name == part else LABELS
         write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": given})
@@ -89,7 +89,7 @@ def test_labels_that_cannot_be_are_named(tmp_path: Path, part: str, labels: list
         load_dataset("parquet:.", tmp_path)
 
 
-def test_a_class_of_the_metadata_without_images_is_named(tmp_path: Path) -> None:
+def test_class_of_the_metadata_without_images_is_refused(tmp_path: Path) -> None:
     names = (*NAMES, "yew")
     for name in ("train", "test"):
         write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": LABELS}, names)
@@ -97,11 +97,11 @@ def test_a_class_of_the_metadata_without_images_is_named(tmp_path: Path) -> None
         load_dataset("parquet:.", tmp_path)
 
 
-def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> None:
-    pictures = [encoded(row) for row in range(8)]
-    write_parquet(tmp_path / "test.parquet", pictures, {"label": LABELS})
-    pictures[5] = encoded(5, (24, 30))
-    write_parquet(tmp_path / "train.parquet", pictures, {"label": LABELS})
+def test_error_for_another_size_names_the_row(tmp_path: Path) -> None:
+    images = [encoded(row) for row in range(8)]
+    write_parquet(tmp_path / "test.parquet", images, {"label": LABELS})
+    images[5] = encoded(5, (24, 30))
+    write_parquet(tmp_path / "train.parquet", images, {"label": LABELS})
     with pytest.raises(DataError, match=r"row 5 is 24x30 pixels; the first is 24x24.*data\.image_size=24"):
         load_dataset("parquet:.", tmp_path)
     assert load_dataset("parquet:.", tmp_path, 24).train.images.dtype == torch.uint8
@@ -115,7 +115,7 @@ def test_another_size_in_the_middle_is_named_with_its_row(tmp_path: Path) -> Non
         (["train-00001-of-00002"], "by its name one of 2 files, but there is no train-00001-of-00002.parquet; copy"),
     ],
 )
-def test_missing_files_are_named(place: Path, missing: list[str], message: str) -> None:
+def test_error_names_missing_files(place: Path, missing: list[str], message: str) -> None:
     for name in missing:
         (place / "data" / f"{name}.parquet").unlink()
     with pytest.raises(DataError, match=message):
@@ -129,7 +129,7 @@ def write_parts(
     column: str = "label",
     names: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
 ) -> Path:
-    """train.parquet and test.parquet with labels of any type; names: of each file's ClassLabel."""
+    """Write train.parquet and test.parquet with labels of any type. names: of each file's ClassLabel."""
     for seed, (part, labels, called) in enumerate((("train", train, names[0]), ("test", test, names[1]))):
         rows = [{"bytes": encoded(100 * seed + row), "path": None} for row in range(len(labels))]
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -146,7 +146,7 @@ TEXTS = [NAMES[label] for label in LABELS]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_labels_that_are_text_are_classes_sorted_by_name(tmp_path: Path, kind: pa.DataType) -> None:
+def test_text_labels_are_sorted_classes(tmp_path: Path, kind: pa.DataType) -> None:
     write_parts(tmp_path, pa.array(TEXTS).cast(kind), pa.array(["oak", "elm"]).cast(kind))
     data = load_dataset("parquet:.", tmp_path)
     assert data.class_names == ("ash", "elm", "oak")
@@ -154,8 +154,8 @@ def test_labels_that_are_text_are_classes_sorted_by_name(tmp_path: Path, kind: p
     assert data.test.labels.tolist() == [2, 1]
 
 
-def test_text_is_numbered_alike_in_all_files(tmp_path: Path) -> None:
-    """Each file has a dictionary of its own, in the order in which its texts come first."""
+def test_text_labels_have_the_same_numbers_in_all_files(tmp_path: Path) -> None:
+    """Each file has its own dictionary, in the order of the texts' first occurrence."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     for name, texts in {
         "train-00000-of-00002": "bac",
@@ -189,7 +189,7 @@ def test_the_only_column_of_class_labels_is_read(tmp_path: Path, column: str) ->
         ),
     ],
 )
-def test_files_that_number_their_classes_otherwise_are_refused(
+def test_files_with_different_classes_are_refused(
     tmp_path: Path, names: tuple[Sequence[str] | None, Sequence[str] | None], message: str
 ) -> None:
     write_parts(tmp_path, LABELS, LABELS, names=names)
@@ -197,9 +197,9 @@ def test_files_that_number_their_classes_otherwise_are_refused(
         load_dataset("parquet:.", tmp_path)
 
 
-def test_shards_that_number_their_classes_otherwise_are_refused(place: Path) -> None:
-    pictures = [encoded(500 + row) for row in range(8)]
-    write_parquet(place / "data/train-00001-of-00002.parquet", pictures, {"label": LABELS}, ("ash", "oak", "elm"))
+def test_shards_with_different_classes_are_refused(place: Path) -> None:
+    images = [encoded(500 + row) for row in range(8)]
+    write_parquet(place / "data/train-00001-of-00002.parquet", images, {"label": LABELS}, ("ash", "oak", "elm"))
     with pytest.raises(DataError, match=r"label 0 is 'ash' in .*train-00001-.*, and 'oak' in .*train-00000-"):
         load_dataset("parquet:trees", place.parent)
 
@@ -213,7 +213,7 @@ def test_shards_that_number_their_classes_otherwise_are_refused(place: Path) -> 
     ],
     ids=["float", "bool", "list"],
 )
-def test_labels_of_other_types_are_refused_with_the_cast(tmp_path: Path, labels: pa.Array, remedy: str) -> None:
+def test_error_for_labels_of_another_type_has_the_remedy(tmp_path: Path, labels: pa.Array, remedy: str) -> None:
     write_parts(tmp_path, labels, labels)
     with pytest.raises(
         DataError, match=rf"train\.parquet: has the columns .*'label': {str(labels.type)[:4]}.*; {remedy}"
@@ -221,7 +221,7 @@ def test_labels_of_other_types_are_refused_with_the_cast(tmp_path: Path, labels:
         load_dataset("parquet:.", tmp_path)
 
 
-def test_labels_are_found_or_the_columns_named(tmp_path: Path) -> None:
+def test_error_without_labels_lists_the_columns(tmp_path: Path) -> None:
     write_parts(tmp_path / "other", LABELS, LABELS, "fine_label")
     with pytest.raises(DataError, match=r"'fine_label': int64; requires .*; rename the column with the labels"):
         load_dataset("parquet:other", tmp_path)
@@ -235,7 +235,7 @@ def test_labels_are_found_or_the_columns_named(tmp_path: Path) -> None:
         load_dataset("parquet:other", tmp_path)
 
 
-def test_text_of_the_test_set_that_train_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+def test_error_for_an_unknown_text_label_names_the_row(tmp_path: Path) -> None:
     write_parts(tmp_path, pa.array(TEXTS), pa.array(["oak", "yew"]))
     with pytest.raises(DataError, match=r"test\.parquet: row 1 has label yew; train's are ash to oak"):
         load_dataset("parquet:.", tmp_path)
@@ -245,7 +245,7 @@ def test_text_of_the_test_set_that_train_lacks_is_named_with_its_row(tmp_path: P
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b"[" * 100_000, b'{"info": {"features": []}}', b'{"info": null}'])
-def test_metadata_of_others_is_passed_over(tmp_path: Path, metadata: bytes) -> None:
+def test_unknown_metadata_are_ignored(tmp_path: Path, metadata: bytes) -> None:
     write_parts(tmp_path, LABELS, LABELS)
     for part in ("train", "test"):
         table = pq.read_table(tmp_path / f"{part}.parquet").replace_schema_metadata({"huggingface": metadata})
@@ -253,7 +253,7 @@ def test_metadata_of_others_is_passed_over(tmp_path: Path, metadata: bytes) -> N
     assert load_dataset("parquet:.", tmp_path).class_names == ("0", "1", "2")
 
 
-def test_equal_files_of_one_part_are_refused_and_shared_ones_are_said(place: Path) -> None:
+def test_equal_files_of_a_split_are_refused_and_shared_files_are_noted(place: Path) -> None:
     data = place / "data"
     shutil.copy(data / "train-00000-of-00002.parquet", data / "test-00000-of-00001.parquet")
     (note,) = load_dataset("parquet:trees", place.parent).notes
@@ -263,7 +263,7 @@ def test_equal_files_of_one_part_are_refused_and_shared_ones_are_said(place: Pat
         load_dataset("parquet:trees", place.parent)
 
 
-def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(place: Path) -> None:
+def test_published_validation_split_is_the_test_set_without_a_test_split(place: Path) -> None:
     before = load_dataset("parquet:trees", place.parent)
     (place / "data/test-00000-of-00001.parquet").rename(place / "data/validation-00000-of-00001.parquet")
     after = load_dataset("parquet:trees", place.parent)
@@ -271,26 +271,24 @@ def test_a_published_validation_part_is_the_test_set_where_there_is_no_test(plac
     assert after.identity == before.identity and not before.notes
 
 
-def test_what_lies_there_instead_is_named(tmp_path: Path) -> None:
+def test_error_lists_what_exists_instead(tmp_path: Path) -> None:
     write_parquet(tmp_path / "default/partial-train/0000.parquet", [encoded(0)], {"label": [0]})
     message = r"has no Parquet of train; requires .*; there are: default/partial-train/0000\.parquet"
     with pytest.raises(DataError, match=message):
         load_dataset("parquet:.", tmp_path)
 
 
-def test_a_pointer_of_git_lfs_is_named(place: Path) -> None:
+def test_git_lfs_pointer_is_recognized(place: Path) -> None:
     (place / "data/test-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12")
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet: .*it is a Git LFS pointer .*git lfs pull"):
         load_dataset("parquet:trees", place.parent)
 
 
-def test_12_bits_in_16_are_refused_with_the_row(tmp_path: Path) -> None:
+def test_error_for_12_bits_in_16_names_the_row(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.full((24, 24), 3_000, dtype=np.uint16)).save(stream, "PNG")
     for part in ("train", "test"):
-        pictures = [encoded(row + 50 * (part == "test")) for row in range(8)]
-        write_parquet(
-            tmp_path / f"{part}.parquet", [*pictures[:3], stream.getvalue(), *pictures[4:]], {"label": LABELS}
-        )
+        images = [encoded(row + 50 * (part == "test")) for row in range(8)]
+        write_parquet(tmp_path / f"{part}.parquet", [*images[:3], stream.getvalue(), *images[4:]], {"label": LABELS})
     with pytest.raises(DataError, match=r"train\.parquet: row 3: its values of 16 bits go up to 3,000 at most"):
         load_dataset("parquet:.", tmp_path)

@@ -1,4 +1,4 @@
-"""Every operation against Pillow's and torchvision's own on real digits in colour; which are drawn, and how often."""
+"""Every operation against Pillow's and torchvision's on real digits in color, and how often each is drawn."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from PIL.Image import Resampling, Transform
 from torch import Tensor
 from torchvision.transforms import functional as transforms
-from torchvision.transforms.autoaugment import _apply_op  # the operations of its RandAugment, without its drawing
+from torchvision.transforms.autoaugment import _apply_op  # the operations of its RandAugment, without the random choice
 
 from raykd.data.counter_rng import AUGMENT, hash64
 from raykd.data.load import load_dataset
@@ -17,13 +17,13 @@ from raykd.data.rand_augment import OPERATIONS, RandAugment
 
 SIDE = 32
 MAGNITUDES = (0, 1, 9, 17, 30)
-# Of equal pixels: Pillow steps through a line in 1/65536 pixels, torchvision computes places in float32.
+# The fraction of equal pixels: Pillow steps along a line in 1/65536 pixels, torchvision computes in float32.
 NEARLY_ALL = 0.999
 
 
 @cache
-def colour_digits(num_images: int = 60) -> Tensor:
-    """uint8 [n, 32, 32, 3]: a digit in each channel, twice as wide as stored; two channels reach neither end."""
+def color_digits(num_images: int = 60) -> Tensor:
+    """Return uint8 [n, 32, 32, 3]: a digit in each channel, at twice its size; two channels lack the full range."""
     images = (
         load_dataset("digits", None).train.images[: 3 * num_images, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
     )
@@ -32,15 +32,15 @@ def colour_digits(num_images: int = 60) -> Tensor:
 
 
 def ours(name: str, magnitude: int, negative: bool, images: Tensor | None = None) -> Tensor:
-    """All digits after one operation, uint8 [n, H, W, 3]."""
-    images = colour_digits() if images is None else images
+    """Return all digits after one operation, uint8 [n, H, W, 3]."""
+    images = color_digits() if images is None else images
     augment = RandAugment(1, magnitude, *images.shape[1:3], "cpu")
     codes = torch.full((1, len(images)), 2 * OPERATIONS.index(name) + negative)
     return augment.apply(images.clone(), (codes, codes))
 
 
 def of_pillow(change: Callable[[Image.Image], Image.Image], images: Tensor | None = None) -> Tensor:
-    images = colour_digits() if images is None else images
+    images = color_digits() if images is None else images
     changed = [transforms.pil_to_tensor(change(Image.fromarray(image.numpy()))) for image in images]
     return torch.stack(changed).permute(0, 2, 3, 1)
 
@@ -49,7 +49,7 @@ def _affine(a: float, b: float, c: float, d: float, e: float, f: float) -> Calla
     return lambda image: image.transform(image.size, Transform.AFFINE, (a, b, c, d, e, f), Resampling.NEAREST)
 
 
-# By name: a function of signed strength in [-1, 1] that gives what Pillow does to a picture.
+# By name: a function from signed strength in [-1, 1] to Pillow's operation on an image.
 PILLOWS: dict[str, Callable[[float], Callable[[Image.Image], Image.Image]]] = {
     "identity": lambda s: lambda image: image,
     "shear_x": lambda s: _affine(1, 0.3 * s, 0, 0, 1, 0),
@@ -71,7 +71,7 @@ PILLOWS: dict[str, Callable[[float], Callable[[Image.Image], Image.Image]]] = {
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operation_is_pillows(name: str, magnitude: int, negative: bool) -> None:
+def test_operations_equal_pillows(name: str, magnitude: int, negative: bool) -> None:
     strength = (-1 if negative else 1) * magnitude / 30
     found, expected = ours(name, magnitude, negative), of_pillow(PILLOWS[name](strength))
     if name in ("shear_x", "shear_y", "rotate"):
@@ -82,8 +82,8 @@ def test_operation_is_pillows(name: str, magnitude: int, negative: bool) -> None
 
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operation_is_torchvisions_up_to_its_greys(name: str, negative: bool) -> None:
-    """torchvision's grey is of weights that add up to 0.9999, and its mean grey is not rounded: a level or two."""
+def test_operations_equal_torchvisions_except_for_its_rounding(name: str, negative: bool) -> None:
+    """torchvision's weights of gray sum to 0.9999, and its mean gray is not rounded: they differ by a level or two."""
     magnitude = 9
     strength = (-1 if negative else 1) * magnitude / 30
     settings = {
@@ -96,7 +96,7 @@ def test_operation_is_torchvisions_up_to_its_greys(name: str, negative: bool) ->
     }
     theirs = {"autocontrast": "AutoContrast"}.get(name, "".join(part.title() for part in name.split("_")))
     expected = _apply_op(
-        colour_digits().permute(0, 3, 1, 2),
+        color_digits().permute(0, 3, 1, 2),
         theirs,
         settings.get(name, 0.0),
         transforms.InterpolationMode.NEAREST,
@@ -109,47 +109,47 @@ def test_operation_is_torchvisions_up_to_its_greys(name: str, negative: bool) ->
         assert difference.max() <= (2 if name in ("color", "contrast", "sharpness", "autocontrast") else 0)
 
 
-def test_digits_show_every_operation_but_identity() -> None:
-    """Otherwise equal pictures would say nothing."""
+def test_every_operation_but_identity_changes_the_digits() -> None:
+    """Otherwise comparisons of equal images would prove nothing."""
     for name in OPERATIONS[1:]:
-        changed = (ours(name, 9, False) != colour_digits()).flatten(1).any(1).float().mean()
+        changed = (ours(name, 9, False) != color_digits()).flatten(1).any(1).float().mean()
         assert changed == 1, name
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_one_image_alone_is_changed_as_among_others(name: str) -> None:
+def test_operations_do_not_depend_on_the_batch(name: str) -> None:
     together = ours(name, 9, True)
-    alone = [ours(name, 9, True, image[None]) for image in colour_digits()]
+    alone = [ours(name, 9, True, image[None]) for image in color_digits()]
     assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_images_need_not_be_square(name: str) -> None:
-    wide = colour_digits()[:, :20].contiguous()
+    wide = color_digits()[:, :20].contiguous()
     same = ours(name, 9, False, wide) == of_pillow(PILLOWS[name](0.3), wide)
     assert same.float().mean() > NEARLY_ALL
 
 
-def test_operations_of_one_image_follow_each_other() -> None:
+def test_operations_are_applied_in_order() -> None:
     names = ("rotate", "solarize", "sharpness")
-    codes = torch.tensor([[2 * OPERATIONS.index(name)] * len(colour_digits()) for name in names])
-    found = RandAugment(3, 9, SIDE, SIDE, "cpu").apply(colour_digits().clone(), (codes, codes))
-    expected = colour_digits()
+    codes = torch.tensor([[2 * OPERATIONS.index(name)] * len(color_digits()) for name in names])
+    found = RandAugment(3, 9, SIDE, SIDE, "cpu").apply(color_digits().clone(), (codes, codes))
+    expected = color_digits()
     for name in names:
         expected = ours(name, 9, False, expected)
     assert torch.equal(found, expected)
     assert not torch.equal(found, ours("rotate", 9, False, ours("solarize", 9, False)))
 
 
-def test_a_batch_of_all_codes_is_each_image_by_its_own() -> None:
-    images = colour_digits()[: 2 * len(OPERATIONS)]
+def test_each_image_of_a_batch_has_its_own_operation() -> None:
+    images = color_digits()[: 2 * len(OPERATIONS)]
     codes = torch.arange(len(images)).flip(0)
     found = RandAugment(1, 9, SIDE, SIDE, "cpu").apply(images.clone(), (codes[None], codes[None]))
     for image, code, changed in zip(images, codes.tolist(), found, strict=True):
         assert torch.equal(ours(OPERATIONS[code // 2], 9, code % 2 == 1, image[None])[0], changed)
 
 
-def test_operations_and_signs_are_drawn_about_equally_often_and_apart() -> None:
+def test_operations_and_signs_are_uniform_and_independent() -> None:
     keys = hash64(AUGMENT, 0, 0, torch.arange(28_000)).view(2, -1)
     codes, known = RandAugment(2, 9, SIDE, SIDE, "cpu").draw(keys)
     assert codes.shape == (2, 2, 14_000) and torch.equal(codes, known)

@@ -1,4 +1,4 @@
-"""Held-out images and subsets: shares, determinism, independence."""
+"""Held-out images and subsets: stratification, determinism, independence."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_holdout_takes_the_same_number_of_each_class() -> None:
     assert BALANCED[kept].bincount().tolist() == [450] * 10
 
 
-def test_kept_and_held_out_are_all_rows_once() -> None:
+def test_kept_and_held_out_images_are_all_images_once() -> None:
     kept, held_out = stratified_holdout(BALANCED, 137, seed=1)
     assert torch.cat([kept, held_out]).sort().values.equal(torch.arange(len(BALANCED)))
     assert len(held_out) == 137
@@ -30,12 +30,12 @@ def test_unequal_classes_keep_their_shares_to_within_one_image(num: int) -> None
         assert ((SKEWED[rows].bincount(minlength=4) - share).abs() < 1).all()
 
 
-def test_rows_ascend() -> None:
+def test_indices_ascend() -> None:
     for rows in (*stratified_holdout(BALANCED, 100, seed=0), stratified_subset(BALANCED, 100, seed=0)):
         assert (rows.diff() > 0).all()
 
 
-def test_seed_alone_decides() -> None:
+def test_choice_depends_on_the_seed_alone() -> None:
     first = stratified_holdout(BALANCED, 100, seed=0)[1]
     torch.manual_seed(1)
     assert first.equal(stratified_holdout(BALANCED, 100, seed=0)[1])
@@ -48,24 +48,24 @@ def test_subset_is_not_the_held_out_images_of_the_same_seed() -> None:
     assert len(held_out & subset) < 100  # 50 by chance
 
 
-def test_larger_subset_of_a_seed_holds_the_smaller() -> None:
+def test_larger_subset_contains_the_smaller_one() -> None:
     smaller, larger = stratified_subset(BALANCED, 100, seed=0), stratified_subset(BALANCED, 1_000, seed=0)
     assert set(smaller.tolist()) < set(larger.tolist())
 
 
-def test_all_and_nothing_are_possible_where_they_make_sense() -> None:
+def test_holdout_may_be_empty_and_subset_may_be_complete() -> None:
     kept, held_out = stratified_holdout(BALANCED, 0, seed=0)
     assert (len(kept), len(held_out)) == (5_000, 0)
     assert stratified_subset(BALANCED, 5_000, seed=0).equal(torch.arange(5_000))
 
 
 @pytest.mark.parametrize("num", [-1, 5_000, 9_999])
-def test_impossible_holdout_is_named(num: int) -> None:
+def test_impossible_holdout_is_refused(num: int) -> None:
     with pytest.raises(DataError, match=f"{num:,} of 5,000 images; give 0 to 4,999"):
         stratified_holdout(BALANCED, num, seed=0)
 
 
 @pytest.mark.parametrize("num", [-1, 0, 5_001])
-def test_impossible_subset_is_named(num: int) -> None:
+def test_impossible_subset_is_refused(num: int) -> None:
     with pytest.raises(DataError, match=f"{num:,} of 5,000 images; give 1 to 5,000"):
         stratified_subset(BALANCED, num, seed=0)

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, epoch, step): not of workers, resume point or what was asked before."""
+"""Batches are a function of (seed, epoch, step): not of workers, resume point or earlier reads."""
 
 from itertools import islice
 
@@ -12,11 +12,11 @@ from raykd.errors import ConfigError
 NUM_IMAGES = 100
 IMAGES = torch.randint(0, 256, (NUM_IMAGES, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(NUM_IMAGES) % 10
-ROWS = torch.arange(10, NUM_IMAGES)  # 90 of the 100
+INDICES = torch.arange(10, NUM_IMAGES)  # 90 of the 100
 
 
 def loader(**changes: object) -> TrainLoader:
-    settings: dict = {"rows": ROWS, "views": Views(2, True), "batch_size": 16, "seed": 3, **changes}
+    settings: dict = {"indices": INDICES, "views": Views(2, True), "batch_size": 16, "seed": 3, **changes}
     return TrainLoader(IMAGES, LABELS, **settings)
 
 
@@ -25,25 +25,25 @@ def assert_equal(left: Batch, right: Batch) -> None:
         assert getattr(left, name).equal(getattr(right, name)), name
 
 
-def test_an_epoch_has_only_whole_batches() -> None:
+def test_an_epoch_has_complete_batches_only() -> None:
     batches = list(loader().epoch(0))
     assert len(batches) == loader().steps_per_epoch == 5
     assert all(batch.images.shape == (16, 3, 8, 8) for batch in batches)
 
 
-def test_no_image_comes_twice_in_an_epoch_and_only_the_given_rows_come() -> None:
+def test_an_epoch_has_each_image_of_the_run_at_most_once() -> None:
     index = torch.cat([batch.index for batch in loader().epoch(0)])
     assert len(index.unique()) == len(index) == 80
-    assert set(index.tolist()) <= set(ROWS.tolist())
+    assert set(index.tolist()) <= set(INDICES.tolist())
 
 
-def test_each_epoch_leaves_out_other_images() -> None:
+def test_each_epoch_drops_different_images() -> None:
     seen = [set(torch.cat([batch.index for batch in loader().epoch(epoch)]).tolist()) for epoch in range(8)]
-    assert set().union(*seen) == set(ROWS.tolist())
+    assert set().union(*seen) == set(INDICES.tolist())
     assert len({frozenset(rows) for rows in seen}) == 8
 
 
-def test_labels_and_pixels_belong_to_the_index_and_the_view() -> None:
+def test_labels_and_pixels_match_index_and_view() -> None:
     run = loader()
     for batch in run.epoch(2):
         assert batch.labels.equal(LABELS[batch.index])
@@ -52,7 +52,7 @@ def test_labels_and_pixels_belong_to_the_index_and_the_view() -> None:
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 4, 5])
-def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_one(first_step: int) -> None:
+def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_epoch(first_step: int) -> None:
     whole = list(loader().epoch(7))[first_step:]
     resumed = list(loader().epoch(7, first_step))
     assert len(resumed) == 5 - first_step
@@ -60,7 +60,7 @@ def test_resumed_epoch_equals_the_rest_of_an_uninterrupted_one(first_step: int) 
         assert_equal(left, right)
 
 
-def test_epochs_do_not_depend_on_what_was_read_before() -> None:
+def test_epochs_do_not_depend_on_earlier_reads() -> None:
     used = loader()
     list(islice(used.epoch(0), 2))
     list(used.epoch(5))
@@ -69,7 +69,7 @@ def test_epochs_do_not_depend_on_what_was_read_before() -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_shares_of_the_ranks_concatenate_to_the_one_worker_batch(world_size: int) -> None:
+def test_batches_of_all_ranks_concatenate_to_the_batch_of_one_worker(world_size: int) -> None:
     ranks = [loader(rank=rank, world_size=world_size).epoch(1) for rank in range(world_size)]
     for whole, *shares in zip(loader().epoch(1), *ranks, strict=True):
         for name in ("images", "labels", "index", "view"):
@@ -77,8 +77,8 @@ def test_shares_of_the_ranks_concatenate_to_the_one_worker_batch(world_size: int
             assert joined.equal(getattr(whole, name)), name
 
 
-def test_runs_on_other_rows_and_batch_sizes_see_the_same_views_of_an_image() -> None:
-    few = loader(rows=ROWS[::3], batch_size=5)
+def test_views_do_not_depend_on_subset_or_batch_size() -> None:
+    few = loader(indices=INDICES[::3], batch_size=5)
     views_of = [
         {
             row: view
@@ -105,15 +105,15 @@ def test_seeds_differ_in_order_and_views() -> None:
         ({"batch_size": 0}, "batch_size 0"),
         ({"batch_size": 91}, "more than the 90 training images"),
         ({"rank": 2, "world_size": 2}, "rank is 2; with 2 workers it is 0 to 1"),
-        ({"rows": torch.arange(85, 101)}, "rows reach from 85 to 100"),
+        ({"indices": torch.arange(85, 101)}, "indices range from 85 to 100"),
     ],
 )
-def test_settings_that_cannot_work_are_named(changes: dict, message: str) -> None:
+def test_impossible_arguments_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         loader(**changes)
 
 
 @pytest.mark.parametrize("first_step", [-1, 6])
-def test_a_step_outside_the_epoch_is_refused_at_the_call(first_step: int) -> None:
-    with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch here has 5 steps"):
+def test_a_step_outside_of_the_epoch_is_refused(first_step: int) -> None:
+    with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch has 5 steps"):
         loader().epoch(0, first_step)

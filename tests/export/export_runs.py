@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, taught_by, train
+from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, train, trained_teacher_of
 from torch import Tensor
 
 from raykd.data.load import load_dataset
@@ -38,17 +38,17 @@ CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 
 def train_students(results: Path) -> dict[str, RunFolder]:
     """Train and test one teacher, and a student of each model that is distilled from it."""
-    store, done = RunStore(results), {}
+    store, students = RunStore(results), {}
     for kind, model in MODELS.items():
         run = run_of("distilled", student=recipe(model=model), method=METHODS.get(kind, KD()))
         assert run.teacher is not None
-        teacher, done[kind] = store.folder(run.teacher), store.folder(run)
+        teacher, students[kind] = store.folder(run.teacher), store.folder(run)
         if teacher.status() != "done":
             train(run.teacher, teacher)
             evaluate_on_test(run.teacher, teacher, digits(), choose_compute(CPU, "fp32"))
-        train(run, done[kind], taught_by(run, teacher, store.logit_caches))
-        evaluate_on_test(run, done[kind], digits(), choose_compute(CPU, "fp32"))
-    return done
+        train(run, students[kind], trained_teacher_of(run, teacher, store.logit_caches))
+        evaluate_on_test(run, students[kind], digits(), choose_compute(CPU, "fp32"))
+    return students
 
 
 def train_on_custom_images(root: Path) -> RunFolder:
@@ -69,7 +69,7 @@ def write_digits(place: Path) -> Path:
     for part, first, count in (("train", 0, 4), ("test", 4, 2)):
         for label in range(3):
             (place / part / f"class{label}").mkdir(parents=True)
-            rows = [row for row, found in enumerate(labels) if found == label][first : first + count]
+            rows = [row for row, other in enumerate(labels) if other == label][first : first + count]
             for row in rows:
                 pil_images()[row].save(place / part / f"class{label}" / f"{row}.png")
     return place

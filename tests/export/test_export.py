@@ -30,8 +30,8 @@ def tree(*folders: Path) -> dict[Path, bytes | None]:
 def export(results, students, capsys):
     """Run `export`; return the exit code and its output."""
 
-    def call(*words: str | Path) -> tuple[int, str]:
-        code = parser.entry(["export", *map(str, words), "--results", str(results)])
+    def call(*arguments: str | Path) -> tuple[int, str]:
+        code = parser.entry(["export", *map(str, arguments), "--results", str(results)])
         streams = capsys.readouterr()
         return code, streams.out + streams.err
 
@@ -42,9 +42,9 @@ def export(results, students, capsys):
 def refused(export, results, tmp_path):
     """Run `export`, which must fail with one line and change nothing; return the line."""
 
-    def call(*words: str | Path, code: int = 2) -> str:
+    def call(*arguments: str | Path, code: int = 2) -> str:
         before = tree(results, tmp_path)
-        exit_code, printed = export(*words)
+        exit_code, printed = export(*arguments)
         assert exit_code == code, printed
         assert printed.startswith("raykd: ") and printed.count("\n") == 1, printed
         assert tree(results, tmp_path) == before
@@ -150,8 +150,8 @@ def test_overwrite_never_replaces_a_folder_with_other_files(refused, students, t
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     line = refused(students["vit"].path, "--format", "safetensors", "--output", tmp_path / "home", "--overwrite")
     assert "holds 'thesis.tex', which is not part of an export" in line
-    words = (students["vit"].path, "--format", "safetensors", "--output", students["vit"].path, "--overwrite")
-    assert "which is not part of an export" in refused(*words)
+    arguments = (students["vit"].path, "--format", "safetensors", "--output", students["vit"].path, "--overwrite")
+    assert "which is not part of an export" in refused(*arguments)
 
 
 def test_an_empty_folder_is_filled(export, students, tmp_path):
@@ -222,7 +222,7 @@ def test_a_file_whose_logits_differ_from_the_runs_is_not_kept(refused, students,
     """As after a bug of an exporter."""
     read = FORMATS["safetensors"].read
     monkeypatch.setattr(
-        type(FORMATS["safetensors"]), "read", lambda self, *words: lambda images: 1.001 * read(*words)(images)
+        type(FORMATS["safetensors"]), "read", lambda self, *arguments: lambda images: 1.001 * read(*arguments)(images)
     )
     line = refused(students["vit"].path, "--format", "safetensors", "--output", tmp_path / "out", code=1)
     assert "differ from the run's by 0.001 of the largest logit" in line and "nothing was kept" in line
@@ -232,7 +232,7 @@ def test_a_killed_export_leaves_no_output_and_the_next_one_removes_its_files(exp
     output, started = tmp_path / "out", tmp_path / "started"
     code = (
         "import sys, time, pathlib\nfrom raykd.cli import parser\nfrom raykd.export import export\n"
-        f"export.model_card = lambda *words: (pathlib.Path({str(started)!r}).touch(), time.sleep(60))\n"
+        f"export.model_card = lambda *arguments: (pathlib.Path({str(started)!r}).touch(), time.sleep(60))\n"
         f"parser.entry(['export', {str(students['vit'].path)!r}, '--format', 'safetensors', "
         f"'--output', {str(output)!r}])"
     )

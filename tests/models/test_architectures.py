@@ -1,4 +1,4 @@
-"""The networks are the ones their names promise: sizes, costs, shapes, and torchvision's and timm's weights fit."""
+"""Networks: sizes, costs, shapes of outputs, and compatibility with weights of torchvision and timm."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from raykd.models.weights import load_weights
 CIFAR10 = ImageSpec(10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 SMALL = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 
-# A model of each family of heads that timm has, the smallest there is.
+# The smallest timm model with each kind of head.
 TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_resnet", "test_mambaout", "test_nfnet")
 
 
@@ -37,13 +37,13 @@ def built(model: Model | str, images: ImageSpec = SMALL, seed: int = 0) -> Image
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet18", 11.17), ("resnet8", 4.90), ("vit6", 2.69)], ids=str)
-def test_parameters_are_as_many_as_the_recipe_says(name: str, millions: float) -> None:
+def test_number_of_parameters(name: str, millions: float) -> None:
     model = built(name, CIFAR10)
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet18", 555), ("resnet8", 253)])
-def test_multiply_adds_are_as_many_as_the_recipe_says(name: str, millions: int) -> None:
+def test_number_of_multiply_adds(name: str, millions: int) -> None:
     with torch.device("meta"):
         network, image = built(name, CIFAR10).network, torch.empty(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter:
@@ -51,7 +51,7 @@ def test_multiply_adds_are_as_many_as_the_recipe_says(name: str, millions: int) 
     assert counter.get_total_flops() // 2 // 1_000_000 == millions  # torch counts a multiply-add as two
 
 
-def test_resnets_outputs_have_their_shapes() -> None:
+def test_shapes_of_a_resnets_outputs() -> None:
     outputs = built(ResNet((2, 1, 1, 1), width=8), CIFAR10)(pixels(3))
     assert outputs.logits.shape == (3, 10)
     assert outputs.embedding is not None and outputs.embedding.shape == (3, 64)
@@ -63,7 +63,7 @@ def test_resnets_outputs_have_their_shapes() -> None:
     ]
 
 
-def test_vits_outputs_have_their_shapes() -> None:
+def test_shapes_of_a_vits_outputs() -> None:
     outputs = built(ViT(depth=1, width=24, heads=3, patch=4))(pixels(3, 16))
     assert outputs.logits.shape == (3, 10)
     assert outputs.embedding is not None and outputs.embedding.shape == (3, 24)
@@ -82,12 +82,12 @@ def test_logits_are_the_head_on_the_embedding(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4)], ids=["resnet", "vit"])
-def test_a_row_depends_on_its_own_image_alone(model: Model) -> None:
+def test_outputs_do_not_depend_on_other_images(model: Model) -> None:
     network, images = built(model), pixels(4, 16)
     torch.testing.assert_close(network(images).logits[1:2], network(images[1:2]).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_pixels_are_normalised_by_the_datas_own_statistics() -> None:
+def test_pixels_are_normalized_by_the_statistics_of_the_data() -> None:
     seen = []
     model = built(ResNet((1, 1, 1, 1), 8))
     model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -112,7 +112,7 @@ def timm_resnet18() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [torchvision_resnet18, timm_resnet18])
-def test_other_libraries_resnet18_loads_and_gives_equal_logits(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+def test_resnet18_of_other_libraries_loads_with_equal_logits(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         theirs = make()
@@ -128,11 +128,11 @@ def test_other_libraries_resnet18_loads_and_gives_equal_logits(make: Callable[[]
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_timm_models_logits_are_timms_own(name: str) -> None:
+def test_logits_of_timm_models_equal_timms(name: str) -> None:
     model = built(f"timm:{name}", images=replace(SMALL, size=160))
     image = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        outputs, expected = model._read(model.network, image), model.network(image)
+        outputs, expected = model._run_network(model.network, image), model.network(image)
     torch.testing.assert_close(outputs.logits, expected)
     assert outputs.embedding is not None and outputs.embedding.shape[0] == 2 and outputs.embedding.dim() == 2
 
@@ -141,30 +141,30 @@ def test_timm_models_logits_are_timms_own(name: str) -> None:
     "name",
     ["deit_tiny_distilled_patch16_224", "resnetv2_18", "levit_128s", "dla34", "crossvit_9_240", "swiftformer_xs"],
 )
-def test_timm_models_with_other_heads_give_outputs_too(name: str) -> None:
-    """Two heads, heads that are convolutions, a list of heads. Shapes alone, on no device."""
+def test_timm_models_with_other_heads_return_outputs(name: str) -> None:
+    """Two heads, convolutional heads, a list of heads: only shapes are checked, on the meta device."""
     with torch.device("meta"), torch.no_grad():
-        settings = timm.get_pretrained_cfg(name)
-        assert settings is not None
-        side = settings.input_size[-1]
+        pretrained = timm.get_pretrained_cfg(name)
+        assert pretrained is not None
+        side = pretrained.input_size[-1]
         outputs = built(f"timm:{name}", replace(SMALL, size=side))(torch.empty(2, 3, side, side))
     assert outputs.logits.shape == (2, 10)
     assert outputs.embedding is not None and outputs.embedding.dim() == 2
 
 
-def test_timm_model_takes_the_datas_size_or_resizes_to_its_own() -> None:
+def test_timm_model_uses_the_datas_size_or_resizes_to_its_input_size() -> None:
     seen = []
-    for wanted, model in ((16, Timm("test_resnet")), (32, Timm("test_resnet", 32)), (32, Timm("test_vit", 32))):
+    for size, model in ((16, Timm("test_resnet")), (32, Timm("test_resnet", 32)), (32, Timm("test_vit", 32))):
         network = built(model)
         network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
         hook = network.network.get_submodule("conv1" if "resnet" in model.name else "patch_embed")
         hook.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
         network(pixels(size=16))
-        assert seen.pop() == wanted
+        assert seen.pop() == size
 
 
 def test_resized_views_keep_teacher_and_student_on_the_same_pixels() -> None:
-    """A network at another size sees the view that the others see, enlarged: a constant image stays constant."""
+    """A network with another input size receives the same view, enlarged: a constant image stays constant."""
     model = built(Timm("test_vit", 32))
     seen = []
     model.network.get_submodule("patch_embed").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -173,13 +173,13 @@ def test_resized_views_keep_teacher_and_student_on_the_same_pixels() -> None:
     torch.testing.assert_close(seen[0], expected.view(1, 3, 1, 1).expand(1, 3, 32, 32))
 
 
-def test_pretrained_network_uses_its_own_statistics_and_one_from_scratch_the_datas() -> None:
+def test_pretrained_networks_use_timms_statistics_and_others_the_datas() -> None:
     scratch, loaded = built(Timm("test_vit", 32)), built(Timm("test_vit", 32, weights="file"))
     assert scratch.mean.flatten().tolist() == pytest.approx([255 * value for value in SMALL.mean])
-    own = timm.get_pretrained_cfg("test_vit")
-    assert own is not None
-    assert loaded.mean.flatten().tolist() == pytest.approx([255 * value for value in own.mean])
-    assert loaded.std.flatten().tolist() == pytest.approx([255 * value for value in own.std])
+    pretrained = timm.get_pretrained_cfg("test_vit")
+    assert pretrained is not None
+    assert loaded.mean.flatten().tolist() == pytest.approx([255 * value for value in pretrained.mean])
+    assert loaded.std.flatten().tolist() == pytest.approx([255 * value for value in pretrained.std])
 
 
 @pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4), Timm("test_vit", 32)], ids=str)

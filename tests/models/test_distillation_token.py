@@ -1,4 +1,4 @@
-"""ViTs with a distillation token: two heads, whose mean is what all others take for the logits."""
+"""ViTs with a distillation token: two heads, whose mean is the logits."""
 
 import pytest
 import timm
@@ -25,15 +25,15 @@ def built(model: Model) -> ImageModel:
 
 
 @pytest.mark.parametrize("model", [TOKEN, Timm("deit_tiny_distilled_patch16_224", 32)], ids=["vit", "deit"])
-def test_logits_are_the_mean_of_both_heads_and_timms_own(model: Model) -> None:
+def test_logits_are_the_mean_of_both_heads_as_in_timm(model: Model) -> None:
     network = built(model)
     with torch.no_grad():
         outputs = network(pixels())
         side = network.input_size or 16
-        normalised = torch.nn.functional.interpolate(
+        normalized = torch.nn.functional.interpolate(
             (pixels() - network.mean) / network.std, (side, side), mode="bicubic"
         )
-        expected = network.network(normalised)
+        expected = network.network(normalized)
     class_head, distillation_head = outputs.heads
     assert class_head.shape == distillation_head.shape == outputs.logits.shape == (3, 10)
     assert not torch.allclose(class_head, distillation_head)
@@ -48,12 +48,12 @@ def test_heads_are_the_same_in_training_and_in_evaluation() -> None:
     assert torch.equal(evaluated.logits, trained.logits) and torch.equal(evaluated.heads[1], trained.heads[1])
 
 
-def test_token_costs_a_token_its_position_and_a_head() -> None:
+def test_token_adds_a_token_a_position_and_a_head() -> None:
     sizes = [sum(p.numel() for p in built(model).parameters()) for model in (TOKEN, ViT(2, 24, 3, 4))]
     assert sizes[0] - sizes[1] == 24 + 24 + 24 * 10 + 10
 
 
-def test_dropout_is_before_both_heads() -> None:
+def test_dropout_is_applied_before_both_heads() -> None:
     network = built(ViT(depth=1, width=24, heads=3, patch=4, dropout=0.5, distillation_token=True)).train()
     one, other = network(pixels()), network(pixels())
     assert all(not torch.equal(a, b) for a, b in zip(one.heads, other.heads, strict=True))
@@ -65,12 +65,12 @@ def test_other_models_have_no_heads(model: Model) -> None:
     assert built(model)(pixels()).heads == () and not model.has_distillation_token
 
 
-def test_label_says_that_there_is_a_token() -> None:
+def test_label_includes_the_token() -> None:
     assert TOKEN.label == "vit2-w24-token" and ViT(distillation_token=True).label == "vit6-token"
 
 
-def test_timm_models_with_a_token_are_known_by_their_names() -> None:
-    """Other distilled networks of timm's have two heads of one embedding, or tokens of another kind."""
+def test_timm_models_with_a_token_are_recognized_by_name() -> None:
+    """Other distilled networks of timm have two heads on one embedding, or tokens of another kind."""
     with torch.device("meta"):
         for name in timm.list_models(["*deit*", "*distilled*"]):
             if "deit3" in name and "tiny" not in name and "small" not in name:

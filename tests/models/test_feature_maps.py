@@ -1,4 +1,4 @@
-"""Maps of ViTs' and timm's stages: the blocks' own tokens, by the one pass, for nothing where nobody asks for them."""
+"""Feature maps of ViTs and timm models: values, shapes, and no cost unless they are requested."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,15 +20,15 @@ SIX = ViT(depth=6, width=24, heads=3, patch=4)
 TOKEN = ViT(depth=6, width=24, heads=3, patch=4, distillation_token=True)
 SWIN = Timm("swin_s3_tiny_224", 32)
 
-# Tokens, channels that come last, a stem that timm lists as a stage, 3 stages, heads of other kinds.
-OF_TIMM = [
+# Tokens, channels last, a stem that timm lists as a stage, 3 stages, other kinds of heads.
+TIMM_MODELS = [
     *(Timm(f"test_{name}", 32) for name in ("vit", "convnext", "efficientnet", "resnet", "mambaout", "byobnet")),
     Timm("deit_tiny_distilled_patch16_224", 32),
     Timm("resnetv2_18", 32),
     Timm("levit_128s", 64),
     SWIN,
 ]
-ALL: list[Model] = [SIX, TOKEN, *OF_TIMM]
+ALL: list[Model] = [SIX, TOKEN, *TIMM_MODELS]
 
 
 def pixels(num_images: int = 3) -> Tensor:
@@ -43,7 +43,7 @@ def built(model: Model, with_features: bool = True) -> ImageModel:
 
 
 def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> tuple[list[Tensor], Outputs]:
-    """What each of `modules` gave while `run` ran, and what that returned."""
+    """Return the outputs of `modules` during `run`, and the outputs of `run`."""
     caught: list[Tensor] = []
 
     def catch(_: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -56,7 +56,7 @@ def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> 
     return caught, outputs
 
 
-# Which they are
+# Values
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> 
         (24, [6, 12, 18, 24]),
     ],
 )
-def test_stages_of_a_vit_end_with_the_quarters_of_its_depth(depth: int, blocks: list[int]) -> None:
+def test_stages_of_a_vit_are_the_quarters_of_its_depth(depth: int, blocks: list[int]) -> None:
     """`blocks` are counted from 1."""
     network = built(ViT(depth, 24, 3, 4)).network
     assert [stage + 1 for stage in feature_stages(network)] == blocks
 
 
 @pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
-def test_maps_of_a_vit_are_the_patches_tokens_after_the_blocks(model: ViT) -> None:
+def test_features_of_a_vit_are_the_patch_tokens_after_blocks(model: ViT) -> None:
     network, prefix = built(model), 1 + model.distillation_token
     names = [f"blocks.{block - 1}" for block in (2, 3, 5, 6)]
     tokens, outputs = seen(network.network, names, lambda: network(pixels()))
@@ -91,8 +91,8 @@ def test_maps_of_a_vit_are_the_patches_tokens_after_the_blocks(model: ViT) -> No
 
 
 @pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
-def test_a_place_of_a_vits_map_is_that_patch(model: ViT) -> None:
-    """With blocks that add nothing, a changed patch of row 0 and column 1 changes the maps there alone."""
+def test_positions_in_a_vits_feature_maps_are_patches(model: ViT) -> None:
+    """If blocks add nothing, changing the patch in row 0 and column 1 changes the feature maps only there."""
     network = built(model)
     for block in cast(nn.Sequential, network.network.get_submodule("blocks")):
         for last in ("attn.proj", "mlp.fc2"):
@@ -105,26 +105,33 @@ def test_a_place_of_a_vits_map_is_that_patch(model: ViT) -> None:
         assert moved[:, 0, 1].all() and moved.sum() == len(moved)
 
 
-@pytest.mark.parametrize("model", OF_TIMM, ids=lambda model: model.label)
-def test_maps_of_timms_networks_are_what_timm_says_of_its_last_stages(model: Timm) -> None:
+@pytest.mark.parametrize("model", TIMM_MODELS, ids=lambda model: model.label)
+def test_features_of_timm_networks_have_the_shapes_that_timm_lists(model: Timm) -> None:
     network = built(model)
     listed = cast(list[dict[str, Any]], network.network.feature_info)[-4:]
     features = network(pixels()).features
-    assert [maps.shape[1] for maps in features] == [stage["num_chs"] for stage in listed][-len(features) :]
-    assert [maps.shape[2] for maps in features] == [-(-model.input_size // stage["reduction"]) for stage in listed]
-    assert all(maps.shape[0] == 3 and maps.shape[2] == maps.shape[3] for maps in features)
+    assert [feature.shape[1] for feature in features] == [stage["num_chs"] for stage in listed][-len(features) :]
+    assert [feature.shape[2] for feature in features] == [
+        -(-model.input_size // stage["reduction"]) for stage in listed
+    ]
+    assert all(feature.shape[0] == 3 and feature.shape[2] == feature.shape[3] for feature in features)
 
 
-def test_channels_that_come_last_are_brought_to_the_front() -> None:
+def test_channels_last_features_are_transposed() -> None:
     network = built(SWIN)
     names = [f"layers.{stage}" for stage in range(4)]
     stages, outputs = seen(network.network, names, lambda: network(pixels()))
-    assert [tuple(maps.shape[1:]) for maps in outputs.features] == [(96, 8, 8), (192, 4, 4), (384, 2, 2), (768, 1, 1)]
+    assert [tuple(feature.shape[1:]) for feature in outputs.features] == [
+        (96, 8, 8),
+        (192, 4, 4),
+        (384, 2, 2),
+        (768, 1, 1),
+    ]
     assert all(torch.equal(a, b.permute(0, 3, 1, 2)) for a, b in zip(outputs.features, stages, strict=True))
 
 
-def test_network_of_which_timm_tells_no_stages_has_no_maps_and_all_else() -> None:
-    """As an NFNet of timm 1.0.16."""
+def test_network_without_stages_in_timm_has_no_features_but_all_else() -> None:
+    """For example an NFNet of timm 1.0.16."""
     network = timm.create_model("test_resnet", num_classes=10)
     del network.feature_info
     model = wrap_timm_network(network, SMALL, SMALL.size).eval()
@@ -135,33 +142,33 @@ def test_network_of_which_timm_tells_no_stages_has_no_maps_and_all_else() -> Non
     assert torch.equal(outputs.logits, without.logits)
 
 
-# What they cost those who do not ask
+# Cost
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda model: model.label)
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_all_else_has_the_same_bits_with_maps_and_without(model: Model, training: bool) -> None:
-    """The gradients too."""
-    found = []
+def test_outputs_and_gradients_are_the_same_with_and_without_features(model: Model, training: bool) -> None:
+    results = []
     for with_features in (False, True):
         network = built(model, with_features).train(training)
         torch.manual_seed(0)
         outputs = network(pixels())
         outputs.logits.logsumexp(1).sum().backward()
         gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-        found.append((outputs, gradients))
-    (plain, theirs), (asked, ours) = found
-    assert plain.features == () and len(asked.features) >= 3
-    assert torch.equal(plain.logits, asked.logits)
-    assert plain.embedding is not None and asked.embedding is not None
-    assert torch.equal(plain.embedding, asked.embedding)
-    assert len(plain.heads) == len(asked.heads)
-    assert all(torch.equal(a, b) for a, b in zip(plain.heads, asked.heads, strict=True))
-    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
+        results.append((outputs, gradients))
+    (plain, plain_gradients), (full, full_gradients) = results
+    assert plain.features == () and len(full.features) >= 3
+    assert torch.equal(plain.logits, full.logits)
+    assert plain.embedding is not None and full.embedding is not None
+    assert torch.equal(plain.embedding, full.embedding)
+    assert len(plain.heads) == len(full.heads)
+    assert all(torch.equal(a, b) for a, b in zip(plain.heads, full.heads, strict=True))
+    assert plain_gradients.keys() == full_gradients.keys()
+    assert all(torch.equal(plain_gradients[name], full_gradients[name]) for name in plain_gradients)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_dropout_falls_alike_with_maps_and_without(dropout: float) -> None:
+def test_dropout_is_the_same_with_and_without_features(dropout: float) -> None:
     logits = []
     for with_features in (False, True):
         network = built(ViT(4, 24, 3, 4, dropout=dropout), with_features).train()
@@ -170,7 +177,7 @@ def test_dropout_falls_alike_with_maps_and_without(dropout: float) -> None:
     assert torch.equal(*logits)
 
 
-def test_one_pass_gives_logits_embedding_and_maps() -> None:
+def test_one_pass_computes_logits_embedding_and_features() -> None:
     passes = []
     for model in (SIX, TOKEN, SWIN):
         network = built(model)
@@ -180,37 +187,37 @@ def test_one_pass_gives_logits_embedding_and_maps() -> None:
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda model: model.label)
-def test_nobody_who_does_not_ask_pays_for_maps(model: Model) -> None:
-    """Not even timm's code that collects them is run."""
+def test_features_cost_nothing_unless_requested(model: Model) -> None:
+    """timm's code that collects features is not run."""
     network = built(model, with_features=False)
 
     def refuse(*_: Any, **named: Any) -> None:
-        raise AssertionError("asked for maps")
+        raise AssertionError("requested features")
 
     network.network.forward_intermediates = refuse  # type: ignore[assignment]
     assert network(pixels()).features == ()
     network.with_features = True
-    with pytest.raises(AssertionError, match="asked for maps"):
+    with pytest.raises(AssertionError, match="requested features"):
         network(pixels())
 
 
-def test_a_resnet_has_its_maps_for_nothing() -> None:
+def test_a_resnet_always_returns_features() -> None:
     outputs = [built(ResNet((1, 1, 1, 1), 8), with_features)(pixels()) for with_features in (False, True)]
     assert [len(each.features) for each in outputs] == [4, 4]
 
 
-# Layouts and graphs
+# Memory layouts and compilation
 
 
 @pytest.mark.parametrize("model", [SIX, Timm("test_mambaout", 32)], ids=["vit", "mambaout"])
-def test_maps_are_a_matter_of_neither_layout_nor_compilation(model: Model) -> None:
+def test_features_depend_on_neither_layout_nor_compilation(model: Model) -> None:
     network = built(model)
     expected = network(pixels())
     with torch.no_grad():
         compiled = torch.compile(network, backend="aot_eager", fullgraph=True)(pixels())
         images = pixels().to(memory_format=torch.channels_last)
-        laid_out = network.to(memory_format=torch.channels_last)(images)  # type: ignore[call-overload]
-    for found in (compiled, laid_out):
-        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
-        for maps, others in zip(found.features, expected.features, strict=True):
-            torch.testing.assert_close(maps, others, rtol=1e-4, atol=1e-4)
+        channels_last = network.to(memory_format=torch.channels_last)(images)  # type: ignore[call-overload]
+    for outputs in (compiled, channels_last):
+        torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-4, atol=1e-5)
+        for feature, other in zip(outputs.features, expected.features, strict=True):
+            torch.testing.assert_close(feature, other, rtol=1e-4, atol=1e-4)

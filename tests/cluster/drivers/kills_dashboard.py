@@ -1,4 +1,4 @@
-"""Kills processes of its own Ray by the end of their name (WORD), then sees whether Ray still works."""
+"""Kill processes of this job's Ray whose name ends with WORD, then test whether Ray still works."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ marker, word = Path(sys.argv[2]), sys.argv[1]
 
 
 def commands_of(process: psutil.Process | None) -> list[str]:
-    """Return the words of a process's command line; none where it has ended."""
+    """Return the words of a process's command line, or [] if it has ended."""
     try:
         return process.cmdline() if process is not None else []
     except psutil.Error:
@@ -22,9 +22,9 @@ def commands_of(process: psutil.Process | None) -> list[str]:
 
 
 def is_of_this_ray(process: psutil.Process) -> bool:
-    """Whether the process, or the one that started it, has a path of this Ray among its words.
+    """Return whether the process or its parent has a path of this Ray in its command line.
 
-    An agent's words are its name alone, and its environment cannot be read in every job.
+    An agent's command line is only its name, and its environment is not readable in every job.
     """
     try:
         words = [*commands_of(process), *commands_of(process.parent())]
@@ -34,7 +34,7 @@ def is_of_this_ray(process: psutil.Process) -> bool:
 
 
 def kill_named() -> bool:
-    """Kill every process of this Ray that is called so; return whether there was one."""
+    """Kill every process of this Ray with that name. Return whether there was one."""
     found = False
     for process in psutil.process_iter():
         words = commands_of(process)
@@ -46,7 +46,7 @@ def kill_named() -> bool:
     return found
 
 
-if not marker.exists():  # where Ray is started again, this is the second driver
+if not marker.exists():  # after a restart of Ray this is the second driver
     marker.touch()
     while not kill_named():  # an agent gets its name some seconds after it was started
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Kills its own cluster's control store, then waits as a driver would that does not notice."""
+"""Kill this cluster's control store, then wait like a driver that does not notice it."""
 
 import os
 import signal

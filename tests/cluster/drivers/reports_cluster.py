@@ -1,4 +1,4 @@
-"""Prints as JSON what a driver finds in its job: the cluster's resources, and whether the token leaks."""
+"""Write as JSON what a driver has in its job: the cluster's resources, and whether the token leaks."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ def command_lines() -> bytes:
 
 
 def stranger() -> int:
-    """The exit code of a process that asks this cluster for its nodes without a token."""
+    """Return the exit code of a process that requests this cluster's nodes without a token."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     question = [sys.executable, "-m", "raykd.cluster.nodes", os.environ["RAY_ADDRESS"], "1"]
     return subprocess.run(question, env=environ, capture_output=True, timeout=20, check=False).returncode

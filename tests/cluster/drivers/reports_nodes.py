@@ -1,4 +1,4 @@
-"""Writes as JSON what a task on each node of the job finds there, and ends with the exit code that was asked for."""
+"""Write as JSON what a task on each node of the job has there, and end with the requested exit code."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""Takes longer to save on SIGTERM than Ray gives a job by itself; waits five minutes for it."""
+"""Wait five minutes for SIGTERM, and then take longer to save than Ray grants a job by default."""
 
 import signal
 import sys
 import time
 
-SAVING_S = 4  # Ray's own limit is 3
+SAVING_S = 4  # Ray's default limit is 3
 
 
 def save(*_: object) -> None:

@@ -1,7 +1,7 @@
-"""Prints as JSON how far a stranger gets with a job's Ray: HOST, its ports (control store first) and token's path.
+"""Print as JSON what another user can reach of a job's Ray at HOST, from its first port (control store) and token path.
 
-Files and HTTP are tried as another Unix user. Ray's own client is tried before: it needs this Python's files, which may
-lie where that user cannot read, and a TCP connection has no user.
+Files and HTTP are tried as another Unix user. Ray's client is tried before: it needs this Python's files, which that
+user may be unable to read, and a TCP connection has no user.
 """
 
 import json
@@ -20,7 +20,7 @@ NOBODY = 65_534
 
 
 def http(address: str, path: str, content: bytes | None = None, token: str = "") -> int | str:
-    """The status of an answer, or why there is none."""
+    """Return the status of the answer, or why there is none."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(f"http://{address}{path}", data=content, headers=headers)
     try:
@@ -33,7 +33,7 @@ def http(address: str, path: str, content: bytes | None = None, token: str = "")
 
 
 def tried(program: str, patience_s: float, **token: str) -> str:
-    """'in' when a program of Ray's own clients gets at the job's nodes, 'refused' when it fails, or 'no answer'."""
+    """Return 'in' if a program with Ray's client reads the job's nodes, 'refused' if it fails, or 'no answer'."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | token
     command = [sys.executable, "-c", program]
     try:
@@ -63,7 +63,7 @@ doors = {
 key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_PATH)}
 by_ray = {name: tried(program, IN_A_MOMENT_S) for name, program in doors.items()}
 by_ray |= {f"{name} with the token": tried(program, ON_A_BUSY_NODE_S, **key) for name, program in doors.items()}
-http("127.0.0.1:9", "/")  # what urllib imports late it must have before
+http("127.0.0.1:9", "/")  # so that urllib imports everything before the user changes
 become(NOBODY)
 job = json.dumps({"entrypoint": "id"}).encode()
 found = by_ray | {

@@ -1,4 +1,4 @@
-"""Ends with exit code 3 on SIGUSR2, as a driver that saves its state does; with 0 after five minutes."""
+"""End with exit code 3 on SIGUSR2, like a driver that saves its state, or with 0 after five minutes."""
 
 import signal
 import sys

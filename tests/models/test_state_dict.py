@@ -1,4 +1,4 @@
-"""Checkpoints as public training scripts save them: the right state dict is found, or one line says what is wrong."""
+"""Checkpoints of public training scripts: the state dict is found, or refused with a one-line error."""
 
 import argparse
 from collections import OrderedDict, defaultdict
@@ -34,7 +34,7 @@ def network(seed: int = 0, model: ResNet = TINY) -> nn.Module:
 GOOD: State = network(seed=1).state_dict()
 
 
-def pre(prefix: str, state: State = GOOD) -> State:
+def prefixed(prefix: str, state: State = GOOD) -> State:
     return OrderedDict((prefix + name, tensor) for name, tensor in state.items())
 
 
@@ -72,41 +72,42 @@ LOADED: dict[str, Any] = {
     "plain": GOOD,
     "RepDistiller": {
         "epoch": 240,
-        "model": pre("module."),
+        "model": prefixed("module."),
         "best_acc": torch.tensor(0.98),
         "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
     },
     "RepDistiller's teacher": {"opt": argparse.Namespace(lr=0.1, path=Path("a")), "model": GOOD},
     "pytorch-cifar on one GPU": {"net": GOOD, "acc": 98.66, "epoch": 199},
-    "pytorch-cifar under DataParallel": {"net": pre("module."), "acc": 98.66, "epoch": 199},
-    "pytorch-cifar's names": {"net": pre("module.", KUANGLIU), "acc": 98.66, "epoch": 199},
+    "pytorch-cifar under DataParallel": {"net": prefixed("module."), "acc": 98.66, "epoch": 199},
+    "pytorch-cifar's names": {"net": prefixed("module.", KUANGLIU), "acc": 98.66, "epoch": 199},
     "pytorch-cifar's names alone": KUANGLIU,
     "pytorch-cifar100's names": WEIAICUNZAI,
-    "torch.compile": pre("_orig_mod."),
-    "torch.compile under DDP": pre("module._orig_mod."),
-    "DDP under torch.compile": pre("_orig_mod.module."),
+    "torch.compile": prefixed("_orig_mod."),
+    "torch.compile under DDP": prefixed("module._orig_mod."),
+    "DDP under torch.compile": prefixed("_orig_mod.module."),
     "torch.compile of each stage": renamed(("layer1.", "layer1._orig_mod."), ("layer2.", "layer2._orig_mod.")),
-    "torch.compile in a model": {"model": pre("_orig_mod."), "epoch": 3},
-    "mdistiller": {"epoch": 240, "model": pre("module.student."), "best_acc": 98.0, "optimizer": {}},
+    "torch.compile in a model": {"model": prefixed("_orig_mod."), "epoch": 3},
+    "mdistiller": {"epoch": 240, "model": prefixed("module.student."), "best_acc": 98.0, "optimizer": {}},
     "mdistiller's distiller with a larger teacher": {
-        "model": pre("module.student.") | pre("module.teacher.", network(2, ResNet((2, 1, 1, 1), 8)).state_dict())
+        "model": prefixed("module.student.")
+        | prefixed("module.teacher.", network(2, ResNet((2, 1, 1, 1), 8)).state_dict())
     },
     "Lightning": {
         "epoch": 3,
         "pytorch-lightning_version": "2.4.0",
-        "state_dict": pre("model.") | {"criterion.weight": torch.ones(10)},
+        "state_dict": prefixed("model.") | {"criterion.weight": torch.ones(10)},
         "loops": {},
         "hyper_parameters": {"lr": 0.1},
         "optimizer_states": [{"state": {0: {"momentum_buffer": torch.ones(3)}}}],
     },
     "timm with args": {"state_dict": GOOD, "optimizer": {}, "version": 2, "args": argparse.Namespace(lr=0.1)},
     "NumPy scalars": {"model": GOOD, "best_acc": np.float64(98.6), "curve": np.ones(3), "epoch": 3},
-    "a project's own configuration": {"model": GOOD, "cfg": Settings(lr=0.1), "seen": defaultdict(list)},
+    "a project's configuration": {"model": GOOD, "cfg": Settings(lr=0.1), "seen": defaultdict(list)},
     "any other key": {"net_state": GOOD, "epoch": 3},
     "nested keys": {"checkpoint": {"student": {"weights": GOOD}}},
     "an epoch beside the tensors": {**GOOD, "epoch": 3},
     "two keys for one model": {"model": GOOD, "state_dict": GOOD},
-    "AveragedModel": pre("module.") | {"n_averaged": torch.tensor(5)},
+    "AveragedModel": prefixed("module.") | {"n_averaged": torch.tensor(5)},
     "thop's counters": {**GOOD, "total_ops": torch.zeros(1), "layer1.total_params": torch.zeros(1)},
     "before num_batches_tracked": {name: value for name, value in GOOD.items() if "num_batches" not in name},
     "half precision": {name: value.half() if value.is_floating_point() else value for name, value in GOOD.items()},
@@ -116,7 +117,7 @@ LOADED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", LOADED)
-def test_checkpoints_as_people_have_them_are_read(kind: str, tmp_path: Path) -> None:
+def test_checkpoints_of_public_scripts_are_read(kind: str, tmp_path: Path) -> None:
     ours = network()
     torch.save(LOADED[kind], tmp_path / "a.pth")
     load_weights(ours, tmp_path / "a.pth")
@@ -127,7 +128,7 @@ def test_checkpoints_as_people_have_them_are_read(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_arguments_and_numbers_are_left_out_of_both_formats(legacy: bool, tmp_path: Path) -> None:
+def test_arguments_and_numbers_are_ignored_in_both_formats(legacy: bool, tmp_path: Path) -> None:
     content = {"opt": argparse.Namespace(lr=0.1), "acc": np.float64(98.6), "model": GOOD}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     ours = network()
@@ -135,7 +136,7 @@ def test_arguments_and_numbers_are_left_out_of_both_formats(legacy: bool, tmp_pa
     assert torch.equal(ours.state_dict()["fc.weight"], GOOD["fc.weight"])
 
 
-def test_the_format_is_read_from_the_bytes_and_not_from_the_suffix(tmp_path: Path) -> None:
+def test_the_format_is_recognized_by_content_and_not_by_suffix(tmp_path: Path) -> None:
     save_file(GOOD, tmp_path / "a.pth")
     torch.save(GOOD, tmp_path / "a.safetensors")
     for name in ("a.pth", "a.safetensors"):
@@ -144,7 +145,7 @@ def test_the_format_is_read_from_the_bytes_and_not_from_the_suffix(tmp_path: Pat
         assert torch.equal(ours.state_dict()["fc.weight"], GOOD["fc.weight"])
 
 
-def test_weights_are_taken_before_their_average_which_is_named_and_can_be_chosen(tmp_path: Path) -> None:
+def test_averaged_weights_are_noted_and_read_only_by_key(tmp_path: Path) -> None:
     torch.save({"state_dict": GOOD, "state_dict_ema": SPOILT}, tmp_path / "a.pth")
     ours = network()
     note = load_weights(ours, tmp_path / "a.pth")
@@ -159,14 +160,14 @@ def _key(text: str) -> tuple[Path, bool, str]:
     return path, False, key
 
 
-def test_a_number_sign_in_the_name_of_a_file_that_exists_is_no_key(tmp_path: Path, monkeypatch) -> None:
+def test_a_number_sign_in_an_existing_file_name_starts_no_key(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a#b.pth").touch()
     assert split_key(str(tmp_path / "a#b.pth")) == (tmp_path / "a#b.pth", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert split_key("~/c.pth#model.student") == (tmp_path / "c.pth", "model.student")
 
 
-def say(content: Any, tmp_path: Path, key: str = "") -> str:
+def refused(content: Any, tmp_path: Path, key: str = "") -> str:
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ConfigError) as caught:
         load_weights(network(), tmp_path / "a.pth", key=key)
@@ -175,55 +176,55 @@ def say(content: Any, tmp_path: Path, key: str = "") -> str:
     return message
 
 
-def test_several_state_dicts_that_fit_are_refused_with_their_names(tmp_path: Path) -> None:
-    content = {"model": pre("module.student.") | pre("module.teacher.", SPOILT)}
-    message = say(content, tmp_path)
+def test_error_for_several_fitting_state_dicts_lists_them(tmp_path: Path) -> None:
+    content = {"model": prefixed("module.student.") | prefixed("module.teacher.", SPOILT)}
+    message = refused(content, tmp_path)
     assert "several state dicts that fit: model.student, model.teacher" in message
     assert "a.pth#model.teacher'" in message
-    assert "known are model.student" in say({"model": pre("student.")}, tmp_path, key="model.pupil").replace(
+    assert "known are model.student" in refused({"model": prefixed("student.")}, tmp_path, key="model.pupil").replace(
         "model, ", ""
     )
 
 
-def test_the_stem_is_named_before_the_head_and_an_extra_tensor_beside_a_missing_one(tmp_path: Path) -> None:
+def test_error_names_the_stem_before_the_head_and_extra_beside_missing_tensors(tmp_path: Path) -> None:
     head = {"fc.weight": torch.randn(100, 64), "fc.bias": torch.zeros(100)}
-    message = say({**GOOD, **head, "conv1.weight": torch.randn(8, 3, 7, 7)}, tmp_path)
+    message = refused({**GOOD, **head, "conv1.weight": torch.randn(8, 3, 7, 7)}, tmp_path)
     assert "another architecture, width or stem: conv1.weight is (8, 3, 7, 7)" in message
     assert "number of classes differs too" in message
-    message = say({**GOOD, **head}, tmp_path)
+    message = refused({**GOOD, **head}, tmp_path)
     assert "another number of classes: fc." in message and "or stem" not in message
     other = {name.replace("fc.", "classifier."): tensor for name, tensor in GOOD.items()}
-    assert "it lacks fc.weight and has classifier.weight, which the model has not" in say(other, tmp_path)
+    assert "it lacks fc.weight and has classifier.weight, which the model has not" in refused(other, tmp_path)
 
 
-def test_a_whole_pickled_module_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_error_for_a_pickled_module_has_the_remedy(tmp_path: Path) -> None:
     for content in (
         nn.DataParallel(nn.Linear(3, 3)),
         {"model": nn.Linear(3, 3)},
         network(),
         {"model": network(), "a": 1},
     ):
-        assert "save its state_dict() alone" in say(content, tmp_path)
+        assert "save its state_dict() alone" in refused(content, tmp_path)
 
 
-def test_a_whole_network_beside_a_state_dict_that_fits_is_not_passed_over(tmp_path: Path) -> None:
-    """The averaged weights would be taken for those of the network itself."""
+def test_pickled_network_beside_a_fitting_state_dict_is_refused(tmp_path: Path) -> None:
+    """Otherwise the averaged weights would be mistaken for the network's."""
     content = {"model": network(), "ema": GOOD, "args": argparse.Namespace(lr=0.1)}
-    message = say(content, tmp_path)
+    message = refused(content, tmp_path)
     assert "holds a whole pickled network as 'model'" in message and "a.pth#ema'" in message
     assert load_weights(network(), tmp_path / "a.pth", key="ema") == ""
-    assert "as 'student.net'" in say({"student": {"net": nn.DataParallel(network())}, "teacher": GOOD}, tmp_path)
+    assert "as 'student.net'" in refused({"student": {"net": nn.DataParallel(network())}, "teacher": GOOD}, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_refused_as_code_and_not_called_damaged(tmp_path: Path) -> None:
+def test_torchscript_is_refused_as_code_and_not_as_damaged(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "a.pt"))
     with pytest.raises(ConfigError, match=r"is a TorchScript archive; save the network's state_dict\(\)") as caught:
         load_weights(network(), tmp_path / "a.pt")
     assert "damaged" not in str(caught.value)
 
 
-def test_a_checksum_that_another_program_wrote_is_not_compared(tmp_path: Path) -> None:
+def test_checksum_of_another_program_is_ignored(tmp_path: Path) -> None:
     save_file(GOOD, tmp_path / "a.safetensors", metadata={"checksum": "md5:12", "format": "pt"})
     assert load_weights(network(), tmp_path / "a.safetensors") == ""
 
@@ -233,8 +234,8 @@ class Code:
         return eval, ("1 + 1",)
 
 
-def test_a_function_beside_good_weights_is_refused_too(tmp_path: Path) -> None:
-    assert "holds more than tensors" in say({"model": GOOD, "extra": Code()}, tmp_path)
+def test_function_beside_good_weights_is_refused(tmp_path: Path) -> None:
+    assert "holds more than tensors" in refused({"model": GOOD, "extra": Code()}, tmp_path)
 
 
 BAD_NUMBERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -250,36 +251,34 @@ BAD_NUMBERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("spoil", "words"), BAD_NUMBERS.values(), ids=BAD_NUMBERS.keys())
+@pytest.mark.parametrize(("spoil", "message"), BAD_NUMBERS.values(), ids=BAD_NUMBERS.keys())
 @pytest.mark.parametrize("name", ["conv1.weight", "fc.bias", "bn1.running_mean"])
-def test_weights_that_are_no_finite_floats_are_refused_by_name(
-    name: str, spoil: Any, words: str, tmp_path: Path
-) -> None:
-    message = say({**GOOD, name: spoil(GOOD[name])}, tmp_path)
-    assert f": {name} " in message and words in message
+def test_error_names_weights_that_are_not_finite_floats(name: str, spoil: Any, message: str, tmp_path: Path) -> None:
+    error = refused({**GOOD, name: spoil(GOOD[name])}, tmp_path)
+    assert f": {name} " in error and message in error
 
 
 def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
-    assert "bn1.running_var has negative values" in say(changed(bn1__running_var=-torch.ones(8)), tmp_path)
+    assert "bn1.running_var has negative values" in refused(changed(bn1__running_var=-torch.ones(8)), tmp_path)
 
 
 @pytest.mark.parametrize("head", [23, None])
-def test_our_resnets_start_from_other_classes_with_a_new_head(head: int | None, tmp_path: Path) -> None:
+def test_pretraining_on_other_classes_keeps_the_resnets_new_head(head: int | None, tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in GOOD.items() if head or "fc." not in name}
     if head:
         state |= {"fc.weight": torch.ones(head, 64), "fc.bias": torch.ones(head)}
     torch.save(state, tmp_path / "a.pth")
     started = ResNet((1, 1, 1, 1), width=8, weights=str(tmp_path / "a.pth"))
     run = make_plan(experiment(student=recipe(model=started)), digits(), NO_WEIGHTS, ("baseline",)).runs[0]
-    made = make_model(run, digits()).network.state_dict()
+    started_model = make_model(run, digits()).network.state_dict()
     fresh = make_model(run_of("baseline"), digits()).network.state_dict()
-    assert torch.equal(made["conv1.weight"], GOOD["conv1.weight"])
-    assert torch.equal(made["fc.weight"], fresh["fc.weight"]) and made["fc.weight"].shape == (10, 64)
+    assert torch.equal(started_model["conv1.weight"], GOOD["conv1.weight"])
+    assert torch.equal(started_model["fc.weight"], fresh["fc.weight"]) and started_model["fc.weight"].shape == (10, 64)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
-def test_prefixes_before_the_names_of_timms_networks_are_found(name: str, tmp_path: Path) -> None:
+def test_prefixes_before_names_of_timm_networks_are_found(name: str, tmp_path: Path) -> None:
     theirs, ours = timm.create_model(name), timm.create_model(name)
-    torch.save({"state_dict": pre("backbone._orig_mod.", theirs.state_dict())}, tmp_path / "a.ckpt")
+    torch.save({"state_dict": prefixed("backbone._orig_mod.", theirs.state_dict())}, tmp_path / "a.ckpt")
     load_weights(ours, tmp_path / "a.ckpt")
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
