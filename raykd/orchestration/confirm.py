@@ -1,10 +1,9 @@
-"""The best settings of a search trained again with seeds that no trial has seen, beside the experiment's own setting.
+"""Confirm a search: train its best settings and the experiment's default setting again, with seeds no trial has used.
 
-A search picks the luckiest of its trials as readily as the best. So its first few distinct settings are trained with
-the experiment's seeds, and the winner is the one whose mean is best there. Its gain over the experiment's own setting
-and over the baseline is paired by seed. The baseline has the winner's student recipe: otherwise a searched learning
-rate, say, would look like a gain of distillation. All of it is of validation; the test set is read once, for the
-winner.
+The best trial may only be the luckiest. So the first few distinct settings are trained with the experiment's seeds, and
+the winner has the best mean over them. Its gains over the default setting and over the baseline are paired by seed. The
+baseline has the winner's student recipe, since otherwise the gain of a searched learning rate, for example, would look
+like one of distillation. All of this uses validation data; the test set is read once, for the winner.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,9 +29,10 @@ from raykd.training.teacher.choose import PlannedCache
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting to confirm. trial: the first that found it; None for the experiment's own.
+    """A setting to confirm.
 
-    runs: its distilled runs, one a seed. baselines: the same student recipe without a teacher, one a seed.
+    trial: number of the first trial with the setting, None for the experiment's default setting. runs: its distilled
+    runs, one per seed. baselines: runs of the same student recipe without a teacher, one per seed.
     """
 
     setting: dict[str, Any]
@@ -46,57 +46,57 @@ def confirm(
 ) -> dict[str, Any]:
     """Train the first distinct settings of `best` with the experiment's seeds, and return the winner's setting.
 
-    The same workers then train the baselines of the winner's student recipe, where these were not known before, and
+    The same workers then train the baselines of the winner's student recipe, unless they were trained before, and
     evaluate the winner, its teacher and its baselines on the test set.
 
-    A setting that fails for its own cause (NaN, out of memory) with one of the seeds cannot win.
-    Raises Interrupted when a signal said so; RunFailed when a run fails for another cause, or every setting failed.
+    A setting whose configuration fails (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
+    a signal, and RunFailed if a run fails for another reason or every setting fails.
     """
     if not command.settings.confirm:
         return dict(best[0].setting)
     experiment, options, store = command.experiment, command.options, RunStore(command.options.results)
-    candidates = candidates_of(command, best)
+    candidates = make_candidates(command, best)
     distilled = [run for candidate in candidates for run in candidate.runs]
-    known = _known_baselines(candidates, command)
+    baselines = _baselines_to_train(candidates, command)
     seeds = plural(len(experiment.seeds), "seed")
-    command.log(f"{plural(len(candidates) - 1, 'setting')} and the experiment's own are confirmed with {seeds}")
+    command.log(f"{plural(len(candidates) - 1, 'setting')} and the default setting are confirmed with {seeds}")
 
-    def last_runs(statuses: Sequence[JobStatus]) -> Sequence[Run]:
-        """The winner's runs with its baselines and its teacher, once no other failure can change the winner."""
-        if _unexplained(statuses, store):
+    def runs_of_winner(statuses: Sequence[JobStatus]) -> Sequence[Run]:
+        """Return the winner's runs with its baselines and teacher, () while an unfinished run can change the winner."""
+        if _unfinished(statuses, store):
             return ()
         winner = _winner(candidates, command)
         return () if winner is None else plan_of(experiment.with_setting(winner.setting), options)[0].runs
 
-    runs = list({run.name: run for run in (*known, *distilled)}.values())
+    runs = list({run.name: run for run in (*baselines, *distilled)}.values())
     states, caches = RunStates.read(runs, store), [cache] if cache else []
     ended = run_to_completion(
-        runs, states, caches, experiment.workers, options, command.console, should_stop, last_runs
+        runs, states, caches, experiment.workers, options, command.console, should_stop, runs_of_winner
     )
-    raise_for(_unexplained(ended, store))
-    row = _write(command, candidates)
-    who = "the experiment's own setting" if row["trial"] is None else f"trial {row['trial']}"
-    command.log(f"confirmed: {who}, {setting_in_words(row['setting'])}")
+    raise_for(_unfinished(ended, store))
+    row = _write_confirmed(command, candidates)
+    name = "the default setting" if row["trial"] is None else f"trial {row['trial']}"
+    command.log(f"confirmed: {name}, {setting_in_words(row['setting'])}")
     return row["setting"]
 
 
-def candidates_of(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
-    """The experiment's own setting, then the first `confirm` settings of `best` that train other runs.
+def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
+    """Return the default setting, then the first `confirm` settings of `best` with distinct runs.
 
-    Two settings are the same where their runs are: 'kd' and 'KD' name one method, and TPE draws a choice repeatedly.
+    Settings with the same runs are duplicates: 'kd' and 'KD' name one method, and TPE may draw a choice repeatedly.
     """
-    found, seen = [_candidate(command, command.own, None)], [command.own]
+    candidates, seen = [_candidate(command, command.own, None)], [command.own]
     for trial in best:
-        if len(found) > command.settings.confirm:
+        if len(candidates) > command.settings.confirm:
             break
         setting = dict(trial.setting)
         if setting in seen:
             continue
         seen.append(setting)
         candidate = _candidate(command, setting, trial.number)
-        if all(_names(candidate.runs) != _names(other.runs) for other in found):
-            found.append(candidate)
-    return found
+        if all(_names(candidate.runs) != _names(other.runs) for other in candidates):
+            candidates.append(candidate)
+    return candidates
 
 
 def _candidate(command: SearchCommand, setting: dict[str, Any], trial: int | None) -> Candidate:
@@ -109,14 +109,14 @@ def _candidate(command: SearchCommand, setting: dict[str, Any], trial: int | Non
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The runs' names, which hold their fingerprints: runs of one name are one run."""
+    """Return the runs' names. They contain the fingerprint, so equal names are the same run."""
     return [run.name for run in runs]
 
 
-def _known_baselines(candidates: Sequence[Candidate], command: SearchCommand) -> Sequence[Run]:
-    """Baselines that can be trained beside the candidates: of the recipe that all share, or of a winner that is known.
+def _baselines_to_train(candidates: Sequence[Candidate], command: SearchCommand) -> Sequence[Run]:
+    """Return baselines to train beside the candidates: of the recipe that all share, or of a winner already known.
 
-    Those of the other recipes are never trained.
+    Baselines of other recipes are never trained.
     """
     first, *others = candidates
     if all(_names(other.baselines) == _names(first.baselines) for other in others):
@@ -128,10 +128,10 @@ def _known_baselines(candidates: Sequence[Candidate], command: SearchCommand) ->
     return () if winner is None else winner.baselines
 
 
-def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
-    """Training that did not end: for a cause outside of the run's configuration, or because it was stopped.
+def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
+    """Return training jobs that were stopped, or that failed for a reason outside of their configuration.
 
-    Evaluations that failed are left out: the experiment that follows evaluates again.
+    Failed evaluations are left out, since the experiment that follows evaluates again.
     """
     return [
         status
@@ -142,33 +142,33 @@ def _unexplained(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStat
 
 
 def _winner(candidates: Sequence[Candidate], command: SearchCommand) -> Candidate | None:
-    """The candidate whose mean over the seeds is best, the first of equal ones; None where all failed."""
+    """Return the candidate with the best mean over the seeds, the first of equal ones; None if all failed."""
     metric, store = metric_of(command.settings), RunStore(command.options.results)
-    whole = [candidate for candidate in candidates if not _failure(candidate.runs, store)]
+    complete = [candidate for candidate in candidates if not _failure(candidate.runs, store)]
     sign = -1 if metric == "val_loss" else 1
 
     def total(candidate: Candidate) -> float:
         return sign * sum(value_of(store.folder(run), metric) for run in candidate.runs)
 
-    return max(whole, key=total, default=None)
+    return max(complete, key=total, default=None)
 
 
 def _failure(runs: Sequence[Run], store: RunStore) -> str:
-    """Why the first of `runs` that is not done is not, with its seed; '' where all are done."""
+    """Return why the first unfinished run of `runs` is not done, with its seed; '' if all are done."""
     for run in runs:
         if (status := store.status(run)) != "done":
             return f"seed {run.seed}: {store.folder(run).record().get('reason') or status}"
     return ""
 
 
-def _write(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """Write confirmed.json, and return the winner's row. Raises RunFailed where every candidate failed."""
+def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Write confirmed.json, and return the winner's row. Raises RunFailed if every candidate failed."""
     metric, store = metric_of(command.settings), RunStore(command.options.results)
     winner = _winner(candidates, command)
     if winner is None:
         reason = _failure(candidates[0].runs, store)
         raise RunFailed(
-            f"none of {plural(len(candidates), 'setting')} could be trained; the experiment's own: {reason}"
+            f"none of {plural(len(candidates), 'setting')} could be trained; the default setting failed with: {reason}"
         )
     if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
         raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
@@ -183,7 +183,7 @@ def _write(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str,
     index = candidates.index(winner)
     confirmed = {
         "metric": metric,
-        **_asked(command),
+        **_request(command),
         "candidates": rows,
         "baseline": {"setting": recipe, **row(winner.baselines)},
         "winner": index,
@@ -193,19 +193,19 @@ def _write(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str,
 
 
 def is_confirmed(command: SearchCommand) -> bool:
-    """Whether nothing is left to train for `confirm`. Raises ConfigError where confirmed.json is damaged."""
+    """Return whether nothing is left to train for `confirm`. Raises ConfigError if confirmed.json is damaged."""
     if not command.settings.confirm:
         return True
     found = Fields.read_if_exists(command.folder.confirmed)
-    if found is None or any(found.values.get(name) != value for name, value in _asked(command).items()):
+    if found is None or any(found.values.get(name) != value for name, value in _request(command).items()):
         return False
     rows = [row for row in (*found.parts("candidates"), found.part("baseline")) if not row.optional_text("failed")]
     names = [name for row in rows for name in row.texts("runs")]
     return all(RunFolder(command.folder.path.parent / name).status() == "done" for name in names)
 
 
-def _asked(command: SearchCommand) -> dict[str, Any]:
-    """What a confirmation is of: another number of settings, more trials or other seeds ask for another."""
+def _request(command: SearchCommand) -> dict[str, Any]:
+    """Return what is to be confirmed. A change of the number of settings, trials or seeds needs a new confirmation."""
     return {
         "asked": command.settings.confirm,
         "trials": num_ended(command.folder.trials()),
@@ -214,7 +214,7 @@ def _asked(command: SearchCommand) -> dict[str, Any]:
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
-    """Return the setting that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
+    """Return the winning setting from confirmed.json. Raises DamagedFile."""
     found = Fields.read(folder.confirmed)
     candidates, winner = found.parts("candidates"), found.count("winner")
     if winner >= len(candidates):
@@ -223,17 +223,17 @@ def winner_of(folder: SearchFolder) -> dict[str, Any]:
 
 
 def metric_of(settings: Search) -> str:
-    """What settings are confirmed by: the search's first figure of validation."""
+    """Return the metric that picks the winner: the search's first validation metric."""
     return next((metric for metric in settings.metrics if metric.startswith("val_")), "val_top1")
 
 
 def value_of(folder: RunFolder, metric: str) -> float:
-    """Of a run that is done: validation top1 in percent, or loss, of the epoch whose weights it kept."""
+    """Return a finished run's validation top-1 in percent, or loss, at the epoch whose weights it kept."""
     best = folder.fields().part("best")
     if metric == "val_top1":
         return best.number("val_top1")
     epoch = best.count("epoch")
-    found = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == epoch), None)
-    if not is_number(found):
+    value = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == epoch), None)
+    if not is_number(value):
         raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {epoch}")
-    return found
+    return value

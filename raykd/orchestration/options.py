@@ -33,11 +33,15 @@ class Options:
 
 
 def dataset_of(data: Data, options: Options) -> Dataset:
-    """Return the data set of `data`, loaded once per process: `load_dataset` with the folders of `options`."""
+    """Return the data set of `data`, loaded once per process: `load_dataset` with the folders of `options`.
+
+    Decoded images are read from `options.decoded`, and kept there if the folder exists: it is created only after all
+    checks of an experiment.
+    """
     return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
 
 
 @cache
 def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
     """Load the images, which depend on these fields of `Data` only."""
-    return load_dataset(name, folder, image_size, cache=decoded)
+    return load_dataset(name, folder, image_size, cache=decoded if decoded.is_dir() else None)

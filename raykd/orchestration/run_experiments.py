@@ -11,10 +11,10 @@ from functools import partial
 from rich.console import Console
 
 from raykd.cluster.progress_record import note_results
-from raykd.data.load import keep_decoded, load_dataset
+from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
-from raykd.orchestration.options import Options
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
@@ -59,9 +59,7 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
-    data = experiment.data
-    decoded = options.decoded if options.decoded.is_dir() else None  # it is created only after all checks
-    dataset = load_dataset(data.name, options.data_folder, data.image_size, decoded)
+    dataset = dataset_of(experiment.data, options)
     plan = checked_plan(experiment, dataset, options)
     store = RunStore(options.results)
     require_imports_fit(plan.runs, store)

@@ -1,7 +1,7 @@
-"""A search, end to end: the teacher, the trials, the best settings once more with other seeds, and the report.
+"""Run a search from start to end: train the teacher, run the trials, confirm the best settings, and report.
 
-<results>/<family>/<name>/  see study.py. The runs that confirm lie beside all others of the family, and the winner's
-are the distilled runs of the report.
+The search's folder is <results>/<family>/<name>/, see study.py. Confirming runs lie beside the family's other runs, and
+those of the winner are the distilled runs of the report.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,21 +34,21 @@ from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
 
 def search(experiment: Experiment, options: Options, console: Console) -> None:
-    """Search, confirm and report, from wherever an earlier command stopped.
+    """Search, confirm and report; resume where an earlier command stopped.
 
-    Raises ConfigError for a space that cannot be searched, and for another search of that name; Interrupted when a
-    signal said so; RunFailed when every trial failed, or a run that confirms did.
+    Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
+    signal, and RunFailed if every trial or a confirming run failed.
     """
     command = SearchCommand(experiment, options, console)
-    plan, dataset = plan_of(experiment, options)  # all that can be wrong with it, before Ray starts
+    plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
     with ray_session() if _is_work_left(command) else nullcontext():
-        winner = _winner(command, plan, dataset, identity)
+        winner = _find_winner(command, plan, dataset, identity)
         run_experiments([experiment.with_setting(winner)], options, console)
 
 
-def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
-    """The setting that won, once all is searched and confirmed."""
+def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
+    """Finish the search and its confirmation, and return the winning setting."""
     settings, folder, options = command.settings, command.folder, command.options
     if not _is_work_left(command):
         command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
@@ -59,9 +59,9 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
     choice = teacher_choice_of(plan, dataset, states, options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     with folder.lock(), stop_signals() as stopped:
-        _begin(command, identity, teachers, cache and _name_of(cache, plan, dataset, options))
+        _write_record(command, identity, teachers, cache and _cache_name(cache, plan, dataset, options))
         study = Study(folder, settings, command.own)
-        _try_until_done(command, study, cache, stopped.is_set)
+        _run_all_trials(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
             raise Interrupted("search interrupted after its trials; rerun the same command to resume")
@@ -69,18 +69,18 @@ def _winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict
         return confirm(command, best, cache, stopped.is_set)
 
 
-def _try_until_done(
+def _run_all_trials(
     command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> None:
-    """Run rounds of trials for as long as a round ends some of them.
+    """Run rounds of trials until all have ended or a round ends none.
 
-    A round can leave trials unfinished: Tune gives one up when a worker is not free in time, and a full disk or a
-    locked folder is no trial's result. Raises RunFailed with such causes where a round ended no trial.
+    A round can leave trials unfinished: Tune gives up a trial if no worker is free in time, and a full disk or a locked
+    folder is not a trial's result. Raises RunFailed with such causes if a round ended no trial.
     """
     before, outside, num_trials = -1, {}, command.settings.num_trials
     while before < (ended := num_ended(study.trials())) < num_trials and not should_stop():
         before = ended
-        outside = _try_all(command, study, cache, should_stop)
+        outside = _run_round(command, study, cache, should_stop)
     if outside and ended < num_trials and not should_stop():
         (number, reason), *others = outside.items()
         more = f" (and {plural(len(others), 'more trial')})" if others else ""
@@ -90,43 +90,41 @@ def _try_until_done(
         )
 
 
-def _try_all(
+def _run_round(
     command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
-    """Run what is left of the trials once; see `trials.try_all`."""
+    """Run the trials that are left once, see `tuner.run_trials`."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
-    from raykd.orchestration.nested_trial import resources_of
     from raykd.orchestration.trainers import slots_of
-    from raykd.orchestration.trial import run_trial
-    from raykd.orchestration.trial_loop import TrialConfig
-    from raykd.orchestration.tuner import try_all
+    from raykd.orchestration.trial import TrialConfig, resources_of, run_trial
+    from raykd.orchestration.tuner import run_trials
 
     settings, folder, options = command.settings, command.folder, command.options
     left = settings.num_trials - num_ended(study.trials())
-    num_at_once = min(left, settings.max_concurrent or left)
-    slots = slots_of(command.experiment.workers, num_at_once, num_at_once)
+    num_concurrent = min(left, settings.max_concurrent or left)
+    slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
     command.log(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
-    # Tune calls a trial in a working directory of its own: every path must be whole.
-    whole = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    places = command.experiment, settings, whole, folder.path.absolute()
+    # Tune runs a trial in another working directory, so every path must be absolute.
+    absolute = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
+    context = command.experiment, settings, absolute, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*places, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
+        shared = TrialConfig(*context, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
     with scrape_targets(options.results):
-        return try_all(command, study, make_trainable, slots, should_stop)
+        return run_trials(command, study, make_trainable, slots, should_stop)
 
 
 def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
-    """Trials that were trained to their end, the best first; of several metrics, those that none beats in all.
+    """Return the completed trials, best first; with several metrics, only those on the Pareto front.
 
-    Raises Interrupted where there are trials left, RunFailed where none came to its end.
+    Raises Interrupted if trials are left, and RunFailed if none was completed.
     """
     ended = num_ended(trials)
     if ended < settings.num_trials:
@@ -137,23 +135,25 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     done = [trial for trial in trials if trial.state == "done"]
     if not done:
         reasons = [trial.reason for trial in trials if trial.reason]
-        raise RunFailed(
-            f"none of {plural(len(trials), 'trial')} came to its end; the first says: {reasons[0] if reasons else ''}"
-        )
+        failed = f"; the first failed with: {reasons[0]}" if reasons else ""
+        raise RunFailed(f"none of {plural(len(trials), 'trial')} was completed{failed}")
     return best_first(done, settings)
 
 
-def _name_of(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
-    """The folder's name of the logit cache that the trials read. The teachers are trained by now."""
+def _cache_name(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
+    """Return the folder name of the logit cache that the trials read. The teachers must be trained."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     return cache.key(dataset, teacher_identity(teachers)).name
 
 
-def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None) -> None:
-    """Write search.json: of a new search, or of one that is resumed.
+def _write_record(
+    command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None
+) -> None:
+    """Write search.json for a new or resumed search.
 
-    cache: name of the logit cache that the trials read; None for a live teacher.
+    teachers: how the teachers' jobs ended. cache: folder name of the logit cache that the trials read, None for a live
+    teacher.
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
@@ -177,5 +177,5 @@ def _begin(command: SearchCommand, identity: dict[str, Any], teachers: Sequence[
 
 
 def _is_work_left(command: SearchCommand) -> bool:
-    """Whether there is anything to train but what the report is about."""
+    """Return whether trials or confirming runs are left to train."""
     return num_ended(command.folder.trials()) < command.settings.num_trials or not is_confirmed(command)

@@ -1,7 +1,4 @@
-"""What a search is, so that another is not mixed with it: its settings, its experiment's, its data and its teacher.
-
-What all steps of a search are told: the experiment, where things are, who is spoken to.
-"""
+"""The context of a search command, and the identity that keeps different searches out of one folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from raykd.store.study import SearchFolder
 
 @dataclass(frozen=True)
 class SearchCommand:
-    """One command that searches, for an experiment that has a search."""
+    """What every step of a search needs. The experiment must have a search."""
 
     experiment: Experiment
     options: Options
@@ -39,24 +36,24 @@ class SearchCommand:
 
     @property
     def own(self) -> dict[str, Any]:
-        """The experiment's own value of each field that is searched, by dotted path."""
+        """The experiment's default value of each searched field, by dotted path."""
         return self.experiment.default_setting(self.settings)
 
     def log(self, text: str) -> None:
-        """A line for a person."""
+        """Print a line to the console."""
         log(self.console, text)
 
 
 def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:
-    """All that decides what its trials give. More seeds, or more trials, go on with the same search."""
+    """Return everything that determines the trials' results. More seeds or more trials continue the same search."""
     settings = to_dict(experiment, results_only=True)
     del settings["seeds"]
     assert experiment.search is not None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
-    own = {word: to_dict(method, results_only=True)["source"] for word, method in experiment.custom_methods.items()}
+    sources = {name: to_dict(method, results_only=True)["source"] for name, method in experiment.custom_methods.items()}
     return {
         **settings,
-        "custom_methods": own,
+        "custom_methods": sources,
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
         "teacher_run": teacher.fingerprint,
@@ -65,19 +62,19 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
 
 
 def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
-    """Raise ConfigError, with the difference, where the folder holds another search, or its search.json is damaged."""
+    """Raise ConfigError with the differences if the folder holds another search, or if search.json is damaged."""
     before = _checked(folder).get("identity")
     if before is not None and (changed := differences(before, identity)):
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ConfigError(
-            f"'{folder.path}' holds another search: {lines}{more}. Go on with its settings, or give this one a name of "
-            "its own with --set search.name=NAME"
+            f"'{folder.path}' holds another search: {lines}{more}. Use its settings, or give this search another "
+            "name with --set search.name=NAME"
         )
 
 
 def _checked(folder: SearchFolder) -> dict[str, Any]:
-    """search.json, of which the fields that a search goes on from have the right types."""
+    """Return search.json, after checking the types of the fields that a resumed search reads."""
     record = folder.record()
     expected: dict[str, tuple[type, ...]] = {
         "identity": (Mapping,), "resumes": (int,), "fill_seconds": (int, float), "started": (str,), "cache": (str,)
@@ -93,11 +90,11 @@ def _checked(folder: SearchFolder) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two results of `to_dict` differ: (dotted path, value before, value now); None for what is not there."""
+    """Return (dotted path, value before, value now) for each difference of two `to_dict` results; None if missing."""
     if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
         return [] if before == now else [(path, before, now)]
     return [
-        found
+        difference
         for name in dict.fromkeys((*before, *now))
-        for found in differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
+        for difference in differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
     ]

@@ -1,12 +1,12 @@
-"""Whether all that a search may draw can be trained: asked before Ray starts, without trying every setting.
+"""Check before Ray starts that everything a search may draw can be trained, without trying every setting.
 
-    ends      each field by itself, at the ends of its space: sizes, images, batches
-    methods   each value of `method` with those of its fields that decide shapes; a field of type float decides none
+    probes    each field by itself, at the probe values of its space: sizes, images, batches
+    methods   each value of `method` with its fields that determine shapes; fields of type float determine none
     students  each model with its fields, each optimizer, each schedule
-    pairs     each of the methods with each model that is among the students: do they go together, under the teacher?
+    pairs     each of the methods with each of the student models: do they fit together, and the teacher?
 
-Fields that are in none of these stand at the first end of their space, so that a method or an optimizer which has no
-such field is found. Every network is made once.
+All other fields have the first probe value of their space, so that a method or an optimizer without such a field is
+found. Every network is built once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -28,14 +28,14 @@ from raykd.spec.search import Space
 from raykd.store.study import SearchFolder
 from raykd.training.networks import Networks
 
-MAX_TRIED = 2_000  # combinations of fields that decide shapes
+MAX_TRIED = 2_000  # combinations of fields that determine shapes
 Setting = dict[str, Any]
 
 
 def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> dict[str, Any]:
-    """The identity of the experiment's search. Raises ConfigError where it cannot start; --plan refuses the same.
+    """Return the identity of the experiment's search. Raises ConfigError if it cannot start; --plan checks the same.
 
-    A search that was started before resumes without a check of its space: what cannot be trained is a failed trial.
+    A resumed search skips the check of its space: a setting that cannot be trained becomes a failed trial.
     """
     assert experiment.search is not None
     folder = SearchFolder(options.results / experiment.family / experiment.search.name)
@@ -47,57 +47,60 @@ def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: 
 
 
 def check_space(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> None:
-    """Raise ConfigError where the experiment's search can draw what cannot be trained on these images.
+    """Raise ConfigError if the experiment's search can draw a setting that cannot be trained on these images.
 
     plan: of the experiment, with its teachers.
     """
     assert experiment.search is not None
     space, networks = experiment.search.space, Networks(dataset)
-    students = replace(options, stages=("baseline",))  # teachers are the same in all
-    for whose in ("method", "student"):
-        _tried(experiment, space, whose)  # a space that is too large is refused before the first network is built
+    students = replace(options, stages=("baseline",))  # the teachers are the same for all settings
+    for part in ("method", "student"):
+        _values_to_try(experiment, space, part)  # refuses a space that is too large before any network is built
     for path, values in space.items():
         for value in values.probe_values:
             try:
                 checked_plan(experiment.with_setting({path: value}), dataset, students, networks)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {values} cannot be {value}: {error}") from None
-    taught = next(run for run in plan.runs if run.stage == "distilled")
-    methods = _distinct(experiment, space, "method", attrgetter("method"))
-    models = _distinct(experiment, space, "student", attrgetter("student.model"))
+    distilled = next(run for run in plan.runs if run.stage == "distilled")
+    methods = _distinct_settings(experiment, space, "method", attrgetter("method"))
+    models = _distinct_settings(experiment, space, "student", attrgetter("student.model"))
     for method, model in product(methods, models):
         setting = {path: (method | model)[path] for path in space}
         try:
-            made = experiment.with_setting(setting)
-            (student, *_) = checked_plan(made, dataset, students, networks).runs
-            run = replace(student, stage="distilled", method=made.method, teacher=taught.teacher)
+            candidate = experiment.with_setting(setting)
+            (student, *_) = checked_plan(candidate, dataset, students, networks).runs
+            run = replace(student, stage="distilled", method=candidate.method, teacher=distilled.teacher)
             networks.require_method_fits(run)
         except ConfigError as error:
-            raise _refusal(experiment, setting, error) from None
+            raise _error_of_setting(experiment, setting, error) from None
 
 
-def _distinct(
-    experiment: Experiment, space: Mapping[str, Space], whose: str, made: Callable[[Experiment], Hashable]
+def _distinct_settings(
+    experiment: Experiment, space: Mapping[str, Space], part: str, key: Callable[[Experiment], Hashable]
 ) -> list[Setting]:
-    """Settings of the fields below `whose`, one for each that `made` finds in them; in the order of the space."""
-    tried = _tried(experiment, space, whose)
-    found: dict[Hashable, Setting] = {}
+    """Return settings of the fields below `part`, one for each distinct `key`, in the order of the space."""
+    tried = _values_to_try(experiment, space, part)
+    settings: dict[Hashable, Setting] = {}
     for values in product(*tried.values()):
         setting = dict(zip(tried, values, strict=True))
         try:
-            found.setdefault(made(experiment.with_setting(setting)), setting)
+            settings.setdefault(key(experiment.with_setting(setting)), setting)
         except ConfigError as error:
-            raise _refusal(experiment, setting, error) from None
-    return list(found.values())
+            raise _error_of_setting(experiment, setting, error) from None
+    return list(settings.values())
 
 
-def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> Mapping[str, Sequence[Any]]:
-    """The values of each field below `whose` that are tried with all others: of most fields the first alone.
+def _values_to_try(experiment: Experiment, space: Mapping[str, Space], part: str) -> Mapping[str, Sequence[Any]]:
+    """Return the values of each field below `part` that are combined with all others; for most fields only the first.
 
-    Raises ConfigError where they make more combinations than can be checked.
+    Raises ConfigError if there are more combinations than can be checked.
     """
-    ends = {path: values.probe_values for path, values in space.items() if path.split(".")[0] == whose}
-    tried = {path: values if _decides(experiment, path, values[0]) else values[:1] for path, values in ends.items()}
+    probes = {path: values.probe_values for path, values in space.items() if path.split(".")[0] == part}
+    tried = {
+        path: values if _determines_shapes(experiment, path, values[0]) else values[:1]
+        for path, values in probes.items()
+    }
     if (count := prod(map(len, tried.values()))) > MAX_TRIED:
         several = ", ".join(path for path, values in tried.items() if len(values) > 1)
         raise ConfigError(
@@ -107,16 +110,16 @@ def _tried(experiment: Experiment, space: Mapping[str, Space], whose: str) -> Ma
     return tried
 
 
-def _decides(experiment: Experiment, path: str, value: object) -> bool:
-    """Whether the field decides which others there are, or a network's or an adapter's shapes."""
-    found = attrgetter(path)(experiment.with_setting({path: value}))
-    if isinstance(found, Config) or path.startswith("student.model."):
+def _determines_shapes(experiment: Experiment, path: str, value: object) -> bool:
+    """Return whether the field determines which other fields exist, or the shapes of a network or an adapter."""
+    parsed = attrgetter(path)(experiment.with_setting({path: value}))
+    if isinstance(parsed, Config) or path.startswith("student.model."):
         return True
-    return path.startswith("method.") and not isinstance(found, float)
+    return path.startswith("method.") and not isinstance(parsed, float)
 
 
-def _refusal(experiment: Experiment, setting: Setting, error: ConfigError) -> ConfigError:
-    """In one line, with the fields that decide."""
-    named = [f"{path} {value}" for path, value in setting.items() if _decides(experiment, path, value)]
+def _error_of_setting(experiment: Experiment, setting: Setting, error: ConfigError) -> ConfigError:
+    """Return an error of one line that names the fields that determine shapes."""
+    named = [f"{path} {value}" for path, value in setting.items() if _determines_shapes(experiment, path, value)]
     together = " with ".join(named) or ", ".join(setting)
     return ConfigError(f"search.space: {together} cannot be trained: {error}; leave one of its values out of the space")

@@ -1,28 +1,95 @@
-"""One trial of a search, as Tune calls it: a plain function that trains one configuration.
+"""One trial of a search, as Tune calls it: train the distilled student of one seed with one setting.
 
-A failure of the configuration itself (NaN, out of memory, an error in a custom method) is the trial's result. After a
-failure outside of it (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune
-sees an error only of a worker that dies: another worker then resumes the trial from its checkpoint.
+A failure of the configuration itself (NaN, out of memory, an error in a custom method) is the trial's result. After
+any other failure (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune sees
+an error only if the worker dies: another worker then resumes the trial from its checkpoint.
+
+A trial with several workers starts a TorchTrainer. The trial's own process then reserves no CPU and no GPU, and Tune
+does not count those of its workers, so the search limits the concurrent trials to as many as fit: two trials that each
+held half of their workers would wait for each other forever.
 """
 
 import os
 import traceback
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import ray.train
+import torch
 from ray import tune
 from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
 
-from raykd.errors import Interrupted, RaykdError
-from raykd.orchestration.nested_trial import train_by_workers
-from raykd.orchestration.searcher import FAILED, INTERRUPTED, OUTSIDE
-from raykd.orchestration.trial_loop import TrialConfig, train_trial
+from raykd.data.types import Dataset
+from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfiguration, RunDiverged, RunFailed
+from raykd.orchestration.metrics import export
+from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.process_group import GroupConfig
+from raykd.orchestration.run_queue import MAX_ATTEMPTS
+from raykd.orchestration.searcher import (
+    EPOCHS,
+    EPOCHS_DONE,
+    FAILED,
+    INTERRUPTED,
+    NUMBER,
+    OUTSIDE,
+    REPORTED,
+    SETTING,
+)
 from raykd.orchestration.worker_link import StopPoller
-from raykd.training.compute import release_memory
-from raykd.training.failure import classify_failure, loses_gpu
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override
+from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.search import Search
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.store.study import SearchFolder
+from raykd.training.compute import choose_compute, device_for, release_memory
+from raykd.training.failure import classify_failure, is_configuration_failure, loses_gpu
+from raykd.training.group import SINGLE_WORKER, Group, default_group
+from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.latency import latency_ms
+from raykd.training.state import make_model
+from raykd.training.teacher.choose import PlannedCache
+from raykd.training.train_one import Logging, locked, train_one
 
-# How long the worker of a stopped trial may take to close its files before Tune gives up the next trial.
+LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
+# How long Tune waits for the worker of a pruned trial to close its files before it gives up the next trial there.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
+# Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
+MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What all trials of a search share.
+
+    folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
+    for a live teacher. stop: handle of the command's StopFlag. started_in: the folder that relative paths of the
+    experiment start from; Tune runs a trial in another working directory.
+    """
+
+    experiment: Experiment
+    search: Search
+    options: Options
+    folder: Path
+    threads: int
+    gpus: float
+    workers: int
+    cache: PlannedCache | None
+    stop: Any
+    started_in: Path
+
+
+def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFactory:
+    """Return the resources that Tune reserves for a trial whose workers have these CPUs and GPUs each."""
+    single: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return tune.PlacementGroupFactory([single if workers == 1 else MIN_RESOURCES])
 
 
 def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
@@ -31,21 +98,21 @@ def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
     try:
         with StopPoller(shared.stop.is_set.remote) as stop:
             if shared.workers > 1:
-                last = train_by_workers(config, shared, stop.should_stop)
+                last = train_with_workers(config, shared, stop.should_stop)
             else:
                 last = train_trial(config, shared, tune.report, stop.should_stop)
     except Interrupted:
         last = {INTERRUPTED: True}
     except Exception as error:
         if loses_gpu(error):
-            raise  # this process can train no other trial
-        last = _failed(error)
+            raise  # this process cannot train another trial
+        last = _failed_result(error)
     finally:
         release_memory()
     tune.report(last | {"done": True})
 
 
-def _failed(error: Exception) -> dict[str, Any]:
+def _failed_result(error: Exception) -> dict[str, Any]:
     """Return the last result of a trial that ended with `error`."""
     failure = "outside" if isinstance(error, RayError) else classify_failure(error)
     if failure == "code":
@@ -53,3 +120,187 @@ def _failed(error: Exception) -> dict[str, Any]:
     text = str(error).splitlines()[0] if str(error) else "no reason given"
     reason = text if isinstance(error, RaykdError) else f"{type(error).__name__}: {text}"
     return {INTERRUPTED: True, OUTSIDE: reason} if failure == "outside" else {FAILED: reason}
+
+
+def train_trial(
+    config: Mapping[str, Any],
+    shared: TrialConfig,
+    report: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    group: Group = SINGLE_WORKER,
+) -> dict[str, Any]:
+    """Train the setting in `config` from where its folder stands, and return the last result.
+
+    report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
+    the weights are saved. All workers of `group` report equally often.
+    """
+    torch.set_num_threads(shared.threads)
+    run, dataset = run_of(config, shared)
+    folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
+    fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
+    results = Results(run.recipe.epochs, fixed)
+
+    def report_row(row: Mapping[str, float]) -> None:
+        result = results.after(row)
+        if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
+            report(result)
+
+    def on_epoch(epoch: EpochReport) -> None:
+        if group.is_first:
+            export(run, epoch, device)
+        report_row(epoch.row(steps_per_epoch=0))
+
+    logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
+    store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
+    with locked(folder, group, LOCK_WAIT_S):
+        for row in group.on_first(folder.history):  # of an earlier command, or of a worker that died
+            report_row(row)
+        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
+        if group.is_first:
+            folder.update(model_metrics=fixed)  # for the process that reports the result
+    return results.last
+
+
+def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
+    """Return the run of a trial with the setting in `config`, and its data.
+
+    Raises RejectedConfiguration if this setting cannot be planned, and ConfigError if no setting can.
+    """
+    dataset = dataset_of(shared.experiment.data, shared.options)
+
+    def plan(setting: Mapping[str, Any]) -> Plan:
+        experiment = _with_absolute_paths(shared.experiment.with_setting(setting), shared.started_in)
+        experiment = replace(experiment, seeds=(shared.search.trial_seed,))
+        return make_plan(experiment, dataset, shared.options.weights_folder)
+
+    try:
+        runs = plan(config[SETTING]).runs
+    except ConfigError as error:
+        plan({})  # raises if the cause is not the setting, such as missing pretrained weights
+        raise RejectedConfiguration(str(error)) from error
+    return next(run for run in runs if run.stage == "distilled"), dataset
+
+
+def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+    """Return `experiment` with absolute paths of weights files; relative ones start from `folder`."""
+    if experiment.teacher_checkpoint:
+        path = folder / Path(experiment.teacher_checkpoint).expanduser()
+        experiment = replace(experiment, teacher_checkpoint=str(path))
+    for role in ("teacher", "student"):
+        weights = getattr(getattr(experiment, role).model, "weights", "")
+        if weights not in ("", "pretrained"):
+            experiment = override(experiment, f"{role}.model.weights", str(folder / Path(weights).expanduser()))
+    return experiment
+
+
+def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: torch.device) -> dict[str, float]:
+    """Return those of `metrics` that do not depend on the weights: number of parameters, and latency on `device`."""
+    values: dict[str, float] = {}
+    if "parameters" in metrics:
+        values["parameters"] = sum(p.numel() for p in make_model(run, dataset).network.parameters())
+    if "latency_ms" in metrics:
+        model = make_model(run, dataset)
+        if run.recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        values["latency_ms"] = latency_ms(model, dataset.image_size, choose_compute(device, run.recipe.precision))
+    return values
+
+
+class Results:
+    """The results of a trial for Tune: epochs so far, and the search's metrics at its best epoch so far."""
+
+    def __init__(self, epochs: int, fixed: Mapping[str, float]) -> None:
+        """epochs: of the whole run. fixed: its `model_metrics`."""
+        self._epochs, self._fixed = epochs, fixed
+        self._best: Mapping[str, float] | None = None
+        self.last: dict[str, Any] = {}
+
+    def after(self, row: Mapping[str, float]) -> dict[str, Any]:
+        """Return the result after an epoch, given its row of the history. Repeating an epoch changes nothing."""
+        if self._best is None or row["val_top1"] > self._best["val_top1"]:
+            self._best = row
+        self.last = {
+            EPOCHS_DONE: int(row["epoch"]) + 1,
+            EPOCHS: self._epochs,
+            "val_top1": self._best["val_top1"],
+            "val_loss": self._best["val_loss"],
+            "seconds": row["seconds"],
+            "images_per_s": row["images_per_s"],
+            **self._fixed,
+        }
+        return self.last
+
+
+def train_with_workers(
+    config: Mapping[str, Any], shared: TrialConfig, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train a trial with several workers, and return its last result.
+
+    Raises Interrupted, or RunFailed with the reason that the workers left in run.json.
+    """
+    trainer = _trainer(config, shared)
+    folder = SearchFolder(shared.folder).run(config[NUMBER])
+    try:
+        trainer.fit()
+    except Exception as error:
+        if (failure := _workers_failure(folder, error)) is not None:
+            raise failure from error
+        raise
+    if folder.status() != "done" and should_stop():
+        raise Interrupted("stopped; rerun the same command to resume")
+    run, _ = run_of(config, shared)
+    # The workers computed the metrics of the model, because this process has no GPU.
+    results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
+    for row in folder.history():
+        results.after(row)
+    assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
+    return results.last
+
+
+def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
+    storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
+    return TorchTrainer(
+        _work,
+        train_loop_config={"config": dict(config), "shared": shared},
+        torch_config=GroupConfig.of_workers(shared.gpus, storage),
+        scaling_config=ScalingConfig(
+            num_workers=shared.workers,
+            use_gpu=shared.gpus > 0,
+            resources_per_worker={"CPU": shared.threads, **({"GPU": shared.gpus} if shared.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"trial{config[NUMBER]}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+
+
+def _workers_failure(folder: RunFolder, error: Exception) -> RunFailed | None:
+    """Return the failure that the workers left in run.json, else their error outside of the configuration, or None."""
+    if folder.status() == "failed":
+        record = folder.record()
+        reason = record.get("reason") or "no reason recorded"
+        return (RunDiverged if is_configuration_failure(record) else RunFailed)(reason)
+    causes = _worker_errors(error)
+    first_hand = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL also fails when another worker fails
+    if outside := [cause for cause in first_hand or causes if classify_failure(cause) == "outside"]:
+        return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
+    return None
+
+
+def _worker_errors(error: Exception) -> list[Exception]:
+    """Return the errors of the workers, without the wrapper in which Ray Train keeps a traceback."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    return [getattr(failure, "_base_exc", failure) for failure in failures]
+
+
+def _work(loop_config: dict[str, Any]) -> None:
+    """The `train_loop_per_worker` of a trial. Only the first worker's decision to stop counts."""
+    config, shared = loop_config["config"], loop_config["shared"]
+    with StopPoller(shared.stop.is_set.remote) as stop:
+        try:
+            train_trial(config, shared, ray.train.report, stop.should_stop, default_group())
+        except Interrupted:
+            return

@@ -1,4 +1,4 @@
-"""What a person sees of a search: a live table of its trials in a terminal, a line a trial now and then in a log."""
+"""Progress of a search: a live table of its trials in a terminal, lines for each trial in a log."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,23 +20,23 @@ LOST = {FAILED: "its workers died repeatedly"}
 
 
 @dataclass
-class _Shown:
-    """A trial of this command."""
+class _ShownTrial:
+    """A trial of this command, with its last result."""
 
     number: int
     setting: Mapping[str, Any]
     result: Mapping[str, Any] = field(default_factory=dict)
-    said_at: float = 0.0
+    logged_at: float = 0.0
 
 
 class TrialProgress(LiveTable, Callback):
-    """Tune's callback, and a context manager."""
+    """A callback of Tune and a context manager that shows the trials."""
 
     def __init__(self, console: Console, search: Search, before: Iterable[Trial], step: Callable[[], None]) -> None:
-        """before: trials of earlier commands. step: called a few times a second, as this is."""
+        """before: trials of earlier commands. step: called a few times per second."""
         super().__init__(console)
         self._search, self._step = search, step
-        self._running: dict[str, _Shown] = {}
+        self._running: dict[str, _ShownTrial] = {}
         self._num_ended = {"done": 0, "stopped": 0, "failed": 0}
         self._ended_here = 0
         self._best: tuple[int, tuple[float, ...]] | None = None
@@ -47,16 +47,16 @@ class TrialProgress(LiveTable, Callback):
                     self._note_best(trial.number, trial.values)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles what it was given, for a restore that nobody asks for."""
+        """Pickle nothing: Tune pickles its callbacks for a restore that raykd never does."""
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._step()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        shown = _Shown(trial.config[NUMBER], trial.config[SETTING], said_at=time.monotonic())
+        shown = _ShownTrial(trial.config[NUMBER], trial.config[SETTING], logged_at=time.monotonic())
         if trial.trial_id in self._running:
-            self.log(f"trial {shown.number} goes on in another worker")
+            self.log(f"trial {shown.number} resumes in another worker")
         self._running[trial.trial_id] = shown
         self.redraw(self._table)
 
@@ -65,8 +65,8 @@ class TrialProgress(LiveTable, Callback):
     ) -> None:
         shown = self._running[trial.trial_id]
         shown.result = dict(result)
-        if not result.get("done") and self.is_due(shown.said_at):
-            shown.said_at = time.monotonic()
+        if not result.get("done") and self.is_due(shown.logged_at):
+            shown.logged_at = time.monotonic()
             self.log(self._line(shown))
         self.redraw(self._table)
 
@@ -75,17 +75,17 @@ class TrialProgress(LiveTable, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # A worker can die before the trial has started.
-        shown = self._running.pop(trial.trial_id, _Shown(trial.config[NUMBER], trial.config[SETTING]))
+        shown = self._running.pop(trial.trial_id, _ShownTrial(trial.config[NUMBER], trial.config[SETTING]))
         shown.result = LOST
         self._end(shown)
 
-    def _end(self, shown: _Shown) -> None:
+    def _end(self, shown: _ShownTrial) -> None:
         result, name = shown.result, f"trial {shown.number}  {setting_in_words(shown.setting)}"
         if OUTSIDE in result:
-            self.log(f"{name}  not finished, and tried again later: {result[OUTSIDE]}")
+            self.log(f"{name}  unfinished, to be resumed later: {result[OUTSIDE]}")
             return
         if INTERRUPTED in result:
-            self.log(f"{name}  saved at the step it was at")
+            self.log(f"{name}  interrupted; its state is saved")
             return
         state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
         self._num_ended[state] += 1
@@ -103,7 +103,7 @@ class TrialProgress(LiveTable, Callback):
         self.log(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
 
     def _note_best(self, number: int, values: tuple[float, ...]) -> bool:
-        """Whether it is, by the first metric."""
+        """Keep the trial if it is the best one by the first metric; return whether it is."""
         sign = 1 if self._search.directions[0] == "max" else -1
         if self._best is not None and sign * values[0] <= sign * self._best[1][0]:
             return False
@@ -115,7 +115,7 @@ class TrialProgress(LiveTable, Callback):
         left = f", left {duration(self.seconds() / self._ended_here * (total - ended))}" if ended < total else ""
         return f"  ({ended} of {total} ended{left})"
 
-    def _line(self, shown: _Shown) -> str:
+    def _line(self, shown: _ShownTrial) -> str:
         result, metric = shown.result, self._search.metrics[0]
         value = value_in_units(metric, result[metric])
         return (

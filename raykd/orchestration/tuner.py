@@ -22,7 +22,7 @@ from raykd.orchestration.worker_link import StopFlag
 from raykd.store.study import Study
 
 
-def try_all(
+def run_trials(
     command: SearchCommand,
     study: Study,
     make_trainable: Callable[[Any], Any],
@@ -42,7 +42,7 @@ def try_all(
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()
     stop_request: list[Any] = []
 
-    def step() -> None:
+    def forward_stop() -> None:
         if should_stop() and not stop_request:
             stop_request.append(flag.set.remote())
 
@@ -56,7 +56,7 @@ def try_all(
     # Tune's own files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
-        with TrialProgress(command.console, settings, before, step) as progress:
+        with TrialProgress(command.console, settings, before, forward_stop) as progress:
             tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=_run_config(folder, progress)).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]

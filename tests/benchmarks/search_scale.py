@@ -69,7 +69,7 @@ def _measure(trials: int) -> dict[str, float]:
 
         from raykd.orchestration.search_identity import SearchCommand
         from raykd.orchestration.slots import Slots
-        from raykd.orchestration.tuner import try_all
+        from raykd.orchestration.tuner import run_trials
 
         student = Recipe("resnet8", epochs=EPOCHS)
         command = SearchCommand(
@@ -91,7 +91,7 @@ def _measure(trials: int) -> dict[str, float]:
         def make_trainable(flag: Any) -> Any:
             return tune.with_resources(nothing, {"cpu": 1})
 
-        try_all(command, study, make_trainable, Slots(1, 1, 0.0), should_stop)
+        run_trials(command, study, make_trainable, Slots(1, 1, 0.0), should_stop)
         seconds = time.monotonic() - began[0]
         assert all(trial.state == "done" for trial in study.trials())
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,7 +17,7 @@ from small_runs import recipe
 
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration import confirm as confirmation
-from raykd.orchestration.confirm import Candidate, candidates_of, confirm, is_confirmed, winner_of
+from raykd.orchestration.confirm import Candidate, confirm, is_confirmed, make_candidates, winner_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.orchestration.search_identity import SearchCommand
@@ -89,7 +89,7 @@ def search_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_equal_settings_of_several_trials_are_one_candidate_and_the_next_best_takes_the_place(tmp_path: Path) -> None:
     alphas = (0.7, 0.7, 0.5, 0.7, 0.3, 0.2)
-    found = candidates_of(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
+    found = make_candidates(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
     assert [candidate.trial for candidate in found] == [None, 0, 4]
     assert [candidate.setting["method.alpha"] for candidate in found] == [0.5, 0.7, 0.3]
 
@@ -98,7 +98,7 @@ def test_settings_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> 
     """'dkd' and 'DKD' are one method; 'kd' is the experiment's own."""
     asked = command(tmp_path, {"method": choice("kd", "KD", "dkd", "DKD", "dist")}, confirm=3)
     words = ("DKD", "KD", "dkd", "dist", "kd")
-    found = candidates_of(asked, trials(*({"method": word} for word in words)))
+    found = make_candidates(asked, trials(*({"method": word} for word in words)))
     assert [candidate.setting["method"] for candidate in found] == ["kd", "DKD", "dist"]
 
 
@@ -153,7 +153,9 @@ def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(search_con
 
 def test_where_all_settings_diverge_the_command_fails_with_the_reason(search_confirmed) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
-    with pytest.raises(RunFailed, match=r"none of 2 settings could be trained; .* own: seed 0: diverged!"):
+    with pytest.raises(
+        RunFailed, match=r"none of 2 settings could be trained; the default setting failed with: seed 0: diverged!"
+    ):
         search_confirmed(every)
 
 
@@ -170,6 +172,6 @@ def test_a_damaged_confirmation_is_refused_in_one_line(search_confirmed, tmp_pat
 
 
 def test_candidates_know_their_runs_and_baselines(tmp_path: Path) -> None:
-    (own, *_) = candidates_of(command(tmp_path, RATES), [])
+    (own, *_) = make_candidates(command(tmp_path, RATES), [])
     assert isinstance(own, Candidate)
     assert [run.stage for run in (*own.runs, *own.baselines)] == ["distilled"] * 2 + ["baseline"] * 2

@@ -19,14 +19,29 @@ def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
 ) -> None:
     loads = []
 
-    def load(*asked: Any, cache: Path) -> Dataset:
+    def load(*asked: Any, cache: Path | None) -> Dataset:
         loads.append((asked, cache))
         return load_dataset(*asked)
 
     monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
     options = Options(tmp_path / "results", tmp_path / "data")
+    options.decoded.mkdir(parents=True)
     first = dataset_of(DATA, options)
     assert dataset_of(replace(DATA, val_images=50, flip=True), options) is first
     assert dataset_of(replace(DATA, image_size=8), options).image_size == 8
     asked = [("digits", tmp_path / "data", size) for size in (DATA.image_size, 8)]
     assert loads == [(one, options.decoded) for one in asked]
+
+
+def test_images_are_not_decoded_to_a_folder_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    caches = []
+
+    def load(*asked: Any, cache: Path | None) -> Dataset:
+        caches.append(cache)
+        return load_dataset(*asked)
+
+    monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
+    dataset_of(DATA, Options(tmp_path / "results", tmp_path / "data"))
+    assert caches == [None]

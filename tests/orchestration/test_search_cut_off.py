@@ -56,7 +56,7 @@ def test_no_trial_ran_to_its_end_twice(disturbed: Disturbed) -> None:
             if f"trial {number} " in line and ("done in" in line or "stopped after" in line)
         ]
         assert len(ends) <= 1, ends
-    assert any("goes on in another worker" in line for line in disturbed.lines)
+    assert any("resumes in another worker" in line for line in disturbed.lines)
 
 
 def test_done_trials_have_the_same_weights(disturbed: Disturbed, searched: tuple[Path, object]) -> None:

@@ -105,24 +105,27 @@ def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
     from ray.train import WorkerGroupError
     from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
-    from raykd.orchestration.nested_trial import _causes  # here: it imports ray, which needs its token first
+    from raykd.orchestration.trial import _worker_errors  # here: it imports ray, which needs its token first
 
     locked, missed = RunLocked("locked by process 7 on cn1"), RuntimeError("Connection closed by peer")
     wrapped = {rank: UserExceptionWithTraceback(cause, "...") for rank, cause in enumerate((missed, locked))}
-    assert [classify_failure(cause) for cause in _causes(WorkerGroupError("...", wrapped))] == ["code", "outside"]
-    assert _causes(ValueError("none of Ray's")) == []
+    assert [classify_failure(cause) for cause in _worker_errors(WorkerGroupError("...", wrapped))] == [
+        "code",
+        "outside",
+    ]
+    assert _worker_errors(ValueError("none of Ray's")) == []
 
 
 def test_a_mistake_in_the_code_of_one_worker_is_no_lost_gpu_of_the_others(tmp_path: Path) -> None:
     """They report an error of NCCL, which alone would be one."""
     from ray.train import WorkerGroupError
 
-    from raykd.orchestration.nested_trial import _failure  # here: it imports ray, which needs its token first
+    from raykd.orchestration.trial import _workers_failure  # here: it imports ray, which needs its token first
 
     lost, mistake = RuntimeError("NCCL communicator was aborted on rank 0"), ValueError("a custom method's mistake")
     folder = RunFolder(tmp_path)
-    assert _failure(folder, WorkerGroupError("...", {0: lost, 1: mistake})) is None
-    assert "NCCL" in str(_failure(folder, WorkerGroupError("...", {0: lost})))
+    assert _workers_failure(folder, WorkerGroupError("...", {0: lost, 1: mistake})) is None
+    assert "NCCL" in str(_workers_failure(folder, WorkerGroupError("...", {0: lost})))
 
 
 def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from raykd.spec.search import Search, choice, uniform
 from raykd.training.state import make_model
 
 if TYPE_CHECKING:
-    from raykd.orchestration.trial_loop import TrialConfig
+    from raykd.orchestration.trial import TrialConfig
 
 METHOD = """
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Expe
 
 
 def trial_config(made: Experiment, folder: Path) -> "TrialConfig":
-    from raykd.orchestration.trial_loop import TrialConfig  # here: ray comes with it, before it has its token
+    from raykd.orchestration.trial import TrialConfig  # here: ray comes with it, before it has its token
 
     assert made.search is not None
     options = Options(folder / "results", folder)
@@ -65,9 +65,9 @@ def trial_config(made: Experiment, folder: Path) -> "TrialConfig":
 
 
 def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
-    from raykd.orchestration import searcher, trial_loop
+    from raykd.orchestration import searcher, trial
 
-    return trial_loop.run_of({searcher.NUMBER: 0, searcher.SETTING: setting}, shared)[0]
+    return trial.run_of({searcher.NUMBER: 0, searcher.SETTING: setting}, shared)[0]
 
 
 def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
@@ -82,7 +82,7 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
     program = (
         "import pickle, sys\n"
         "from raykd.orchestration.searcher import NUMBER, SETTING\n"
-        "from raykd.orchestration.trial_loop import run_of\n"
+        "from raykd.orchestration.trial import run_of\n"
         "shared = pickle.loads(sys.stdin.buffer.read())\n"
         "run, _ = run_of({NUMBER: 0, SETTING: {'method': 'mine.py:Mine'}}, shared)\n"
         "print(run.method.kind, run.method.weights(0)['mine'], run.fingerprint)"

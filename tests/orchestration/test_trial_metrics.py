@@ -34,7 +34,7 @@ ASKED = replace(EXPERIMENT, student=recipe(epochs=2, batch_size=20), teacher_sou
 def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     channels_last: bool, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from raykd.orchestration import nested_trial, trial_loop  # here: they import Ray, which `cluster` must do first
+    from raykd.orchestration import trial  # imported here, because `cluster` must import Ray first
     from raykd.orchestration.searcher import NUMBER, REPORTED, SETTING
 
     measured: list[tuple[str, bool]] = []
@@ -46,21 +46,21 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
 
     asked = replace(ASKED, student=replace(ASKED.student, channels_last=channels_last))
     options = Options(tmp_path, NO_DATA)
-    shared = trial_loop.TrialConfig(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
+    shared = trial.TrialConfig(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
     config: dict[str, Any] = {NUMBER: 0, SETTING: {"method.alpha": 0.1}, REPORTED: 0}
     inside, told = [], list[dict[str, Any]]()
 
     class Trainer:
         def fit(self) -> None:
             inside.append(True)
-            trial_loop.train_trial(config, shared, told.append, lambda: False)
+            trial.train_trial(config, shared, told.append, lambda: False)
             inside.clear()
 
-    monkeypatch.setattr(trial_loop, "latency_ms", latency_ms)
-    monkeypatch.setattr(trial_loop, "export", lambda *_: None)
+    monkeypatch.setattr(trial, "latency_ms", latency_ms)
+    monkeypatch.setattr(trial, "export", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
-    monkeypatch.setattr(nested_trial, "_trainer", lambda *_: Trainer())
-    last = nested_trial.train_by_workers(config, shared, lambda: False)
+    monkeypatch.setattr(trial, "_trainer", lambda *_: Trainer())
+    last = trial.train_with_workers(config, shared, lambda: False)
     assert measured == [("cpu", channels_last)], "once, by the worker"
     assert last["latency_ms"] == told[0]["latency_ms"] == 7.5 and last["parameters"] > 0
     assert SearchFolder(tmp_path / "search").run(0).status() == "done"
