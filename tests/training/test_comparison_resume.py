@@ -1,4 +1,4 @@
-"""A run that is half done under a logit cache of embeddings goes on when other methods are compared with its own."""
+"""Tests of a partly trained run with cached embeddings that resumes when other methods join the comparison."""
 
 import re
 import shutil
@@ -68,7 +68,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_goes_on_under_its_cache_to_the_same_bits_and_others_as_in_any_comparison(results: Path) -> None:
+def test_run_resumes_with_its_cache_to_the_same_bits(results: Path) -> None:
     plan, store = plan_of(COMPARED), RunStore(results)
     teaching, _ = asked(plan, results)
     assert teaching is not None and teaching.cache is not None and teaching.embedding_cache is not None
