@@ -51,5 +51,5 @@ def _cautions_of_selection(searches: Sequence[SearchSummary], family: Family) ->
         if search.family == family.name and (confirmation := search.confirmation) is not None
         if len(confirmation.candidates) > 1
         for name, runs in distilled_runs(family).items()
-        if {run.name for run in runs} & {*confirmation.runs_of_winner}
+        if {run.name for run in runs} & {*confirmation.best_candidate.runs}
     )

@@ -4,13 +4,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from raykd.errors import plural
+from raykd.errors import flattened, plural
 from raykd.report import wording
-from raykd.report.read.search_records import Baseline, Candidate, Confirmation, Cost, SearchSummary, TrialSummary
+from raykd.report.read.search_records import Cost, SearchSummary, TrialSummary
 from raykd.report.stats.confirmation import WINNER, winner_gains
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.statistics import PairedGain, spread_of
 from raykd.spec.search import Search
+from raykd.store.records import CandidateRecord, ConfirmationRecord
 
 
 def value_in_units(metric: str, value: float) -> str:
@@ -78,7 +79,7 @@ def headline(summary: SearchSummary) -> str:
     return f"Only the default setting was confirmed: {result}."
 
 
-def _unconfirmed(summary: SearchSummary, winner: Candidate) -> str:
+def _unconfirmed(summary: SearchSummary, winner: CandidateRecord) -> str:
     search, best = summary.search, summary.best_trial
     values = ", ".join(values_in_units(search, best.values if best else ()))
     result = f"trial {winner.trial}, {setting_in_words(winner.setting)}: {values}"
@@ -98,22 +99,24 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
         return ("Not confirmed with other seeds yet.",)
     lines = [_against_baseline(confirmation), _against_default(confirmation)]
     failed = [candidate for candidate in confirmation.candidates if candidate.failed]
-    lines += [f"{_setting_of(one)} failed, and so cannot win ({one.failed})." for one in failed]
-    if not confirmation.is_complete:
+    lines += [f"{_setting_of(one)} failed, and so cannot win ({flattened(one.failed or '')})." for one in failed]
+    if not summary.is_confirmed:
         lines.append("It is being confirmed again, because the seeds or the number of settings to confirm changed.")
     return (*filter(None, lines), *selection(confirmation), *_reported_baseline(confirmation))
 
 
-def _setting_of(candidate: Candidate) -> str:
+def _setting_of(candidate: CandidateRecord) -> str:
     return "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
 
 
-def _against_baseline(confirmation: Confirmation) -> str:
+def _against_baseline(confirmation: ConfirmationRecord) -> str:
     """Return the winner's gain over the baseline, and how their student recipes differ."""
     gain, baseline = winner_gains(confirmation).over_baseline, confirmation.baseline
     if gain is None:
-        return f"No gain over {baseline_name(confirmation)} is known: {baseline.failed or 'it has no values'}."
-    differences = baseline.differences(confirmation.winner.setting)
+        return (
+            f"No gain over {baseline_name(confirmation)} is known: {flattened(baseline.failed or 'it has no values')}."
+        )
+    differences = recipe_differences(confirmation)
     caution = ""
     if differences:
         fields = "; ".join(
@@ -124,28 +127,35 @@ def _against_baseline(confirmation: Confirmation) -> str:
     return f"Winner against {baseline_name(confirmation)}{caution}: {_gain_and_verdict(gain, confirmation)}"
 
 
-def _against_default(confirmation: Confirmation) -> str:
+def _against_default(confirmation: ConfirmationRecord) -> str:
     """Return the winner's gain over the default setting; '' where there is none."""
     gain = winner_gains(confirmation).over_default
     return f"Winner against the default setting: {_gain_and_verdict(gain, confirmation)}" if gain else ""
 
 
-def _gain_and_verdict(gain: PairedGain, confirmation: Confirmation) -> str:
+def _gain_and_verdict(gain: PairedGain, confirmation: ConfirmationRecord) -> str:
     return f"{gain_in_units(gain, confirmation.metric)}; {gain.verdict}; {wording.in_favor(gain, WINNER)}."
 
 
-def baseline_name(confirmation: Confirmation) -> str:
+def recipe_differences(confirmation: ConfirmationRecord) -> dict[str, tuple[Any, Any]]:
+    """Return {field: (value of the baseline, value of the winner)} for each student field that differs."""
+    recipe, setting = confirmation.baseline.setting, confirmation.best_candidate.setting
+    fields = [path for path in setting if path.startswith("student.") and recipe.get(path) != setting[path]]
+    return {path: (recipe.get(path), setting[path]) for path in fields}
+
+
+def baseline_name(confirmation: ConfirmationRecord) -> str:
     """Return 'the baseline', and which student recipe it has where the search changes that recipe."""
-    if confirmation.baseline.differences(confirmation.winner.setting):
+    if recipe_differences(confirmation):
         return "a baseline of another student recipe"
     return "the baseline with the winner's student recipe" if _searches_student(confirmation) else "the baseline"
 
 
-def _searches_student(confirmation: Confirmation) -> bool:
-    return any(path.startswith("student.") for path in confirmation.winner.setting)
+def _searches_student(confirmation: ConfirmationRecord) -> bool:
+    return any(path.startswith("student.") for path in confirmation.best_candidate.setting)
 
 
-def _reported_baseline(confirmation: Confirmation) -> tuple[str, ...]:
+def _reported_baseline(confirmation: ConfirmationRecord) -> tuple[str, ...]:
     """Return which baseline report.json has, where there could be several."""
     if not _searches_student(confirmation):
         return ()
@@ -155,7 +165,7 @@ def _reported_baseline(confirmation: Confirmation) -> tuple[str, ...]:
     )
 
 
-def selection(confirmation: Confirmation) -> tuple[str, ...]:
+def selection(confirmation: ConfirmationRecord) -> tuple[str, ...]:
     """Return how the intervals account for the selection of the winner."""
     num_candidates = len(confirmation.candidates)
     if num_candidates < 2 or len(confirmation.seeds) < 2:
@@ -185,13 +195,13 @@ def difference(value: float, metric: str) -> str:
     return wording.signed(value, SEARCH_METRICS[metric].digits)
 
 
-def mean(metric: str, runs: Candidate | Baseline) -> str:
+def mean(metric: str, candidate: CandidateRecord) -> str:
     """Return '46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'; '-' without values."""
-    spread, shown = spread_of(runs.values), SEARCH_METRICS[metric]
+    spread, shown = spread_of(candidate.values), SEARCH_METRICS[metric]
     return "-" if spread is None else f"{wording.mean_std(spread, shown.digits)} {shown.unit}".rstrip()
 
 
-def origin(candidate: Candidate) -> str:
+def origin(candidate: CandidateRecord) -> str:
     """Return 'trial 3', or 'the default'."""
     return "the default" if candidate.trial is None else f"trial {candidate.trial}"
 

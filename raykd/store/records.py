@@ -305,6 +305,21 @@ class ConfirmationRecord:
     baseline: CandidateRecord  # the student without a teacher
     winner: int  # index of the best candidate
 
+    @property
+    def best_candidate(self) -> CandidateRecord:
+        """The winner."""
+        return self.candidates[self.winner]
+
+    @property
+    def default(self) -> CandidateRecord | None:
+        """The candidate with the default setting."""
+        return next((candidate for candidate in self.candidates if candidate.trial is None), None)
+
+    @property
+    def num_found(self) -> int:
+        """Number of candidates that the search found."""
+        return sum(candidate.trial is not None for candidate in self.candidates)
+
     def problem(self) -> str:
         for row in (*self.candidates, self.baseline):
             if len(row.values) != (0 if row.failed else len(self.seeds)):

@@ -112,7 +112,7 @@ def test_a_history_with_invalid_epochs_is_refused(results, table):
         ("seconds", float("nan"), "field 'seconds' is nan"),
         ("seconds", 10**400, "field 'seconds' is 1000"),
         ("status", "finished", "field 'status' is 'finished', not 'running' or 'done' or 'failed'"),
-        ("stage", "teacher", "stage is 'teacher', its place in the plan says 'baseline'"),
+        ("stage", "teacher", "stage is 'teacher', the plan has 'baseline' there"),
         ("best", {"epoch": 1, "val_top1": 100.1}, "field 'best.val_top1' is 100.1"),
         ("config", [], r"field 'config' is \[\], not an object"),
     ],
@@ -176,7 +176,7 @@ def test_a_comparison_that_repeats_a_seed_or_names_a_baseline_is_refused(results
         collect(results.root)
     baseline = results.run("cnn", "baseline", 0)
     results.plan("cnn", {"dkd": [baseline]}, baseline=[baseline])
-    with pytest.raises(RaykdError, match="its place in the plan says 'distilled'"):
+    with pytest.raises(RaykdError, match="the plan has 'distilled' there"):
         collect(results.root)
 
 

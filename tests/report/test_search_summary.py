@@ -315,7 +315,7 @@ def test_a_cache_filled_earlier_or_deleted_has_no_live_seconds(tmp_path):
 def test_a_live_teacher_is_reported_as_live(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
     live = Outcome("done", climb(80, 9), run={"compute": ComputeRecord("cpu", "fp32", 2, teacher="live")})
-    assert make_search(tmp_path, search, lambda _: live).summary().cost.teaching.source == "live"
+    assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_importances_require_trials_fields_and_different_values(tmp_path, change
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"family": "vit"}, "family is 'vit', its folder says 'cnn'"),
+        ({"family": "vit"}, "family is 'vit', the folder has 'cnn'"),
         ({"epochs": "9"}, "field 'epochs' is '9', not a whole number"),
         ({"seeds": "0"}, "field 'seeds' is '0', not a list"),
         ({"search": {"kind": "hunt"}}, "kind 'hunt' is not one of search"),

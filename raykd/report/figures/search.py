@@ -24,13 +24,14 @@ from raykd.report.figures.trial_marks import (
     swatch,
     window_of,
 )
-from raykd.report.read.search_records import Confirmation, SearchSummary, TrialSummary
+from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.search_wording import setting_in_words, value_in_units, values_in_units
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.statistics import PairedGain
 from raykd.spec.search import Choice, Space
+from raykd.store.records import ConfirmationRecord
 
 NUM_NAMED = 5  # trials in the figure's description for screen readers
 LOG_RATIO = 20  # a list of numbers that spans a greater ratio is drawn on a log scale
@@ -329,7 +330,7 @@ def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
     return Drawing(svg, f"{'On the line' if is_plane else 'Dark'}: the Pareto-optimal trials.")
 
 
-def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing | None:
+def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Drawing | None:
     """Draw the winner's gains: a dot per seed, the mean and its interval."""
     if confirmation is None:
         return None
@@ -354,7 +355,7 @@ def _draw_confirmation(confirmation: Confirmation | None, key: str) -> Drawing |
     )
     parts = ["Right of 0 the winner is better. A dot is a seed; the bar is the interval of the mean."]
     parts += ["An arrow: the bar extends beyond the axis."] if any(is_cut) else []
-    if confirmation.baseline.differences(confirmation.winner.setting):
+    if search_wording.recipe_differences(confirmation):
         parts.append("The baseline has another student recipe than the winner.")
     parts += search_wording.selection(confirmation)
     return Drawing(inline_svg(figure, key, "The winner's gain by seed", f"{described}."), " ".join(parts))

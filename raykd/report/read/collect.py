@@ -1,9 +1,7 @@
-"""Run folders in, typed records out: what a plan names, as far as it is on disk.
+"""Reads the run folders that a plan names.
 
-A file that is absent means "not yet" and is no error. A file that is there and cannot be what it should be
-ends the report with one line that names it: a number from a torn file must not reach a table.
-
-What a run used, over all its workers and resumes.
+An absent file means "not yet" and is no error. A damaged file ends the report with one line that names it, so that no
+wrong number reaches a table.
 """
 
 import json
@@ -23,14 +21,14 @@ from raykd.store.run_folder import RunFolder
 
 
 def collect(results: Path) -> tuple[Family, ...]:
-    """Every family that has a plan under `results`, by name.
+    """Return every family that has a plan under `results`, by name.
 
-    Raises: ConfigError when there is no plan; RaykdError naming the file when one is corrupt.
+    Raises ConfigError if there is no plan, and DamagedFile for a damaged file.
     """
     plans = sorted(results.glob("*/plan.json"))
     if not plans:
         raise ConfigError(
-            f"no plan under '{results}' (looked for {results}/<family>/plan.json); start an experiment "
+            f"no plan under '{results}' (expected {results}/<family>/plan.json); start an experiment "
             "first, e.g. python experiments/digits.py, or name the folder that holds its results"
         )
     return tuple(_read_family(plan) for plan in plans)
@@ -38,10 +36,10 @@ def collect(results: Path) -> tuple[Family, ...]:
 
 def _read_family(path: Path) -> Family:
     plan, folder = read_plan(path), path.parent
-    runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in plan.stages.get(stage, []))
-    known = {run.name: run for run in runs if run.stage == "distilled"}
+    runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in plan.stages.get(stage, ()))
+    distilled = {run.name: run for run in runs if run.stage == "distilled"}
     compared = {
-        method: tuple(known.get(name) or _read_run(folder / name, "distilled") for name in names)
+        method: tuple(distilled.get(name) or _read_run(folder / name, "distilled") for name in names)
         for method, names in plan.comparison.items()
     }
     for stage in STAGES:
@@ -51,46 +49,43 @@ def _read_family(path: Path) -> Family:
     return Family(folder.name, runs, compared)
 
 
-def _read_run(folder: Path, stage: Stage) -> RunResult:
-    record = RunFolder(folder).record()
+def _read_run(path: Path, stage: Stage) -> RunResult:
+    folder = RunFolder(path)
+    record = folder.record()
     if record is None:
-        return RunResult(folder.name, stage)
-    _require_planned(record, folder, stage)
-    history, usage = _read_history(folder), read_usage(folder / "usage")
+        return RunResult(path.name, stage)
+    for name, expected in {"name": path.name, "family": path.parent.name, "stage": stage}.items():
+        if (recorded := getattr(record, name)) != expected:
+            raise damaged(path / "run.json", f"{name} is '{recorded}', the plan has '{expected}' there")
+    history, usage = _read_history(path), _read_usage(path / "usage")
     if record.status != "done":
-        is_running = record.status == "running" and RunFolder(folder).is_held()
-        return RunResult(folder.name, stage, record, history, usage=usage, is_running=is_running)
+        is_running = record.status == "running" and folder.is_held()
+        return RunResult(path.name, stage, record, history, usage=usage, is_running=is_running)
     cautions: list[str] = []
-    if why := RunFolder(folder).weights_damage():
-        cautions.append(str(damaged(folder / "best.safetensors", why)))
-    score, val = (_of_weights(folder / name, record, cautions) for name in ("test.json", "val.json"))
-    costs = _of_model(folder / "costs.json", record, cautions)
-    return RunResult(folder.name, stage, record, history, score, val, costs, usage, tuple(cautions))
+    if why := folder.weights_damage():
+        cautions.append(str(damaged(path / "best.safetensors", why)))
+    test, val = (_read_metrics(path / name, record, cautions) for name in ("test.json", "val.json"))
+    costs = _read_costs(path / "costs.json", record, cautions)
+    return RunResult(path.name, stage, record, history, test, val, costs, usage, tuple(cautions))
 
 
-def _of_weights(path: Path, record: RunRecord, cautions: list[str]) -> Metrics | None:
-    """Return the scores in `path`; None, with a caution, where they are of other weights than the run left."""
-    score = read_record(Metrics, path)
-    if score is None or record.weights_sha256 in (None, score.weights_sha256):
-        return score
-    cautions.append(str(damaged(path, "it is of other weights than those in run.json")))
+def _read_metrics(path: Path, record: RunRecord, cautions: list[str]) -> Metrics | None:
+    """Return the metrics in `path`; None, with a caution, if they belong to other weights than the run's."""
+    metrics = read_record(Metrics, path)
+    if metrics is None or record.weights_sha256 in (None, metrics.weights_sha256):
+        return metrics
+    cautions.append(str(damaged(path, "it belongs to other weights than those in run.json")))
     return None
 
 
-def _of_model(path: Path, record: RunRecord, cautions: list[str]) -> Costs | None:
-    """Return the costs in `path`; None, with a caution, where they are of another model than the run's."""
+def _read_costs(path: Path, record: RunRecord, cautions: list[str]) -> Costs | None:
+    """Return the costs in `path`; None, with a caution, if they belong to another model than the run's."""
     costs = read_record(Costs, path)
     if costs is None or record.weights_sha256 is None or record.parameters in (None, costs.parameters):
         return costs
-    cautions.append(str(damaged(path, f"it is of a model of {costs.parameters} parameters, not {record.parameters}")))
+    reason = f"it belongs to a model with {costs.parameters} parameters, not {record.parameters}"
+    cautions.append(str(damaged(path, reason)))
     return None
-
-
-def _require_planned(record: RunRecord, folder: Path, stage: Stage) -> None:
-    """Raise DamagedFile where the run is not the one that the plan names."""
-    for name, expected in {"name": folder.name, "family": folder.parent.name, "stage": stage}.items():
-        if (recorded := getattr(record, name)) != expected:
-            raise damaged(folder / "run.json", f"{name} is '{recorded}', its place in the plan says '{expected}'")
 
 
 def _read_history(folder: Path) -> History | None:
@@ -111,37 +106,34 @@ def _read_history(folder: Path) -> History | None:
     return History(epochs, columns)
 
 
-def _refuse_mixed(path: Path, what: str, runs: Sequence[RunResult]) -> None:
-    """A mean over two methods, or over one seed twice, would be a number of nothing."""
+def _refuse_mixed(path: Path, group: str, runs: Sequence[RunResult]) -> None:
+    """Refuse a group whose mean would mix methods, or count a seed twice."""
     records = [run.record for run in runs if run.record]
     settings = sorted({f"{record.model} {record.method}" for record in records})
     if len(settings) > 1:
-        raise damaged(path, f"{what} mixes {' and '.join(settings)}; give each its own family")
+        raise damaged(path, f"{group} mixes {' and '.join(settings)}; give each its own family")
     seeds = [record.seed for record in records]
     if len(set(seeds)) != len(seeds):
-        raise damaged(path, f"{what} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")
+        raise damaged(path, f"{group} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")
 
 
-def read_usage(folder: Path) -> Usage | None:
-    """Return the sum of the files in `folder`, a run's usage/; None where a part of the run is in none of them.
-
-    Raises DamagedFile.
-    """
-    files = [file for path in sorted(folder.glob("*.json")) if (file := _read(path)) is not None]
+def _read_usage(folder: Path) -> Usage | None:
+    """Return the usage of all workers; None if it is not recorded, or only from the middle of the run on."""
+    files = [file for path in sorted(folder.glob("*.json")) if (file := _read_usage_file(path)) is not None]
     pieces = [piece for file in files for piece in file.pieces]
     if not pieces or any(file.since is not None for file in files):
         return None
-    known = [piece.joules for piece in pieces if piece.joules is not None]
+    joules = [piece.joules for piece in pieces if piece.joules is not None]
     reasons = dict.fromkeys(flattened(piece.no_joules_because) for piece in pieces if piece.no_joules_because)
     return Usage(
         gpu_seconds=sum(piece.seconds * piece.gpus for piece in pieces),
-        joules=sum(known) if len(known) == len(pieces) else None,
+        joules=sum(joules) if len(joules) == len(pieces) else None,
         no_joules_because=tuple(reasons),
     )
 
 
-def _read(path: Path) -> UsageFile | None:
+def _read_usage_file(path: Path) -> UsageFile | None:
     file, run = read_record(UsageFile, path), path.parents[1].name
     if file is not None and file.run != run:
-        raise damaged(path, f"it is of the run '{file.run}'")
+        raise damaged(path, f"it belongs to the run '{file.run}'")
     return file

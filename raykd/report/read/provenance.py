@@ -67,8 +67,8 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _affects_results(row.path) for line in _cautions_of_origin(row)]
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
-    of_imports = [flattened(caution, 600) for findings in imports for caution in findings.cautions]
-    return (*by_setting, *by_origin, *of_imports, *_cautions_of_workers(family), *_caution_of_teacher(family))
+    by_import = [flattened(caution, 600) for findings in imports for caution in findings.cautions]
+    return (*by_setting, *by_origin, *by_import, *_cautions_of_workers(family), *_caution_of_teacher(family))
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:

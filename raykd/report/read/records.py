@@ -44,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of the plan; `record` is None when it has not started. cautions: of its damaged or exchanged files.
+    """One run of the plan. record: None if it has not started. cautions: about damaged or mismatched files.
 
     is_running: whether a process is training it now.
     """

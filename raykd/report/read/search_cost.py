@@ -23,7 +23,7 @@ CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 def cost_of(
     record: SearchRecord, trials: Sequence[TrialSummary], runs: Sequence[RunRecord | None], results: Path
 ) -> Cost:
-    """Return what the trials took. runs: the run.json of each trial, None if its training has not started."""
+    """Return the cost of a search. runs: run.json of each trial, None if its training has not started."""
     gpus, cpus = record.gpus or 0.0, record.cpus
     timed = [trial for trial in trials if trial.seconds is not None]
     is_timed = cpus is not None and bool(timed)
@@ -57,9 +57,9 @@ def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | 
 
 
 def _mean_views(name: str | None, results: Path) -> float | None:
-    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
+    """Return the mean number of cached views per image, over images with any; None without the cache.
 
-    search.json has the cache's name, because only the search that reads the cache can build its key.
+    name: of the cache's folder. search.json has it, because only the search that reads the cache can build its key.
     """
     folder = results / CACHES / name if name else None
     cache = read_record(CacheRecord, folder / "cache.json") if folder else None

@@ -1,4 +1,4 @@
-"""What the report reads of a search: its trials, the confirmation of the best of them, its cost.
+"""What the report reads of a search: its trials, its cost, and the records of raykd/store/records.py.
 
 top1 is in percent, losses are in nats, times are seconds of training.
 """
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from raykd.errors import flattened
 from raykd.spec.search import Search
+from raykd.store.records import CandidateRecord, ConfirmationRecord, SearchRecord
 
 TrialState = Literal["begun", "done", "stopped", "failed"]
 SearchState = Literal["running", "interrupted", "failed", "done"]
@@ -44,64 +45,6 @@ class TrialSummary:
     def reason_in_line(self) -> str:
         """Why the trial failed, on one printable line; '' if it did not."""
         return flattened(self.reason or "no reason recorded") if self.state == "failed" else ""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A setting that was trained with the experiment's seeds. trial: which trial found it; None for the default.
-
-    values: one per seed. failed: why a seed has no result; `values` is empty then.
-    """
-
-    trial: int | None
-    setting: Mapping[str, Any]
-    values: tuple[float, ...]
-    failed: str = ""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The student without a teacher, with the same seeds. recipe: its values of the searched fields student.*.
-
-    values: one per seed. failed: why a seed has no result; `values` is empty then.
-    """
-
-    recipe: Mapping[str, Any]
-    values: tuple[float, ...]
-    failed: str = ""
-
-    def differences(self, setting: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return {field: (value of the baseline, value in `setting`)} for each student field that differs."""
-        fields = [path for path in setting if path.startswith("student.")]
-        return {
-            path: (self.recipe.get(path), setting[path]) for path in fields if self.recipe.get(path) != setting[path]
-        }
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """confirmed.json: the best settings and the default, trained with `seeds`, beside the baseline.
-
-    is_complete: whether it has the seeds and the number of settings that the search now requires.
-    """
-
-    metric: str
-    seeds: tuple[int, ...]
-    candidates: tuple[Candidate, ...]
-    baseline: Baseline
-    winner: Candidate
-    runs_of_winner: tuple[str, ...]
-    is_complete: bool
-
-    @property
-    def default(self) -> Candidate | None:
-        """The candidate with the default setting."""
-        return next((candidate for candidate in self.candidates if candidate.trial is None), None)
-
-    @property
-    def num_found(self) -> int:
-        """Number of candidates that the search found."""
-        return sum(candidate.trial is not None for candidate in self.candidates)
 
 
 @dataclass(frozen=True)
@@ -155,22 +98,18 @@ class Cost:
 class SearchSummary:
     """Everything that the report reads of one search. path: its folder. page: the HTML file to write.
 
-    default_setting: the experiment's value of each searched field. best: numbers of done trials, the best first; with
-    several metrics, the Pareto-optimal ones. is_locked: whether a process is running the search.
+    is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
+    metrics, the Pareto-optimal ones.
     """
 
     path: Path
     page: Path
     search: Search
-    default_setting: Mapping[str, Any]
-    epochs: int
-    seeds: tuple[int, ...]
-    started: str
+    record: SearchRecord
     is_locked: bool
-    origin: Mapping[str, Any]
     trials: tuple[TrialSummary, ...]
     best: tuple[int, ...]
-    confirmation: Confirmation | None
+    confirmation: ConfirmationRecord | None
     cost: Cost
 
     @property
@@ -192,8 +131,23 @@ class SearchSummary:
             return "interrupted"
         if not self.best:
             return "failed"
-        is_confirmed = self.confirmation is not None and self.confirmation.is_complete
-        return "done" if is_confirmed or not self.search.confirm else "interrupted"
+        return "done" if self.is_confirmed or not self.search.confirm else "interrupted"
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the confirmation has the seeds and the number of settings that the search now requires."""
+        done = self.confirmation
+        return done is not None and done.asked == self.search.confirm and done.seeds == self.record.seeds
+
+    @property
+    def default_setting(self) -> Mapping[str, Any]:
+        """The experiment's default value of each searched field, by dotted path."""
+        return self.record.own
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the longest trial."""
+        return self.record.epochs
 
     def count(self, state: TrialState) -> int:
         """Return the number of trials in `state`."""
@@ -210,12 +164,12 @@ class SearchSummary:
         return self.trial(self.best[0]) if self.best else None
 
     @property
-    def winner(self) -> Candidate | None:
+    def winner(self) -> CandidateRecord | None:
         """The winner of the confirmation; without one, the best trial; None while no trial is done."""
         if self.confirmation is not None:
-            return self.confirmation.winner
+            return self.confirmation.best_candidate
         best = self.best_trial
-        return None if best is None else Candidate(best.number, best.setting, ())
+        return None if best is None else CandidateRecord(best.number, best.setting, (), ())
 
     @property
     def default_trial(self) -> TrialSummary | None:

@@ -22,7 +22,7 @@ def studied_trials(folder: "SearchFolder") -> list["Trial"]:
 
 
 def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[RunRecord | None]:
-    """Return each trial's run.json, None for a trial whose training has not started."""
+    """Return run.json of each trial; None if its training has not started."""
     return [folder.run(trial.number).record() for trial in trials]
 
 
@@ -71,7 +71,7 @@ def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
 
 
 def _epochs_of(run: RunRecord | None, max_epochs: int) -> int:
-    """Of this trial's student: its epochs may be searched."""
+    """Return the epochs of this trial's student, which may be a searched field."""
     recipe = run.config.get("recipe") if run else None
     epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
     return epochs if isinstance(epochs, int) else max_epochs

@@ -7,12 +7,13 @@ import pyarrow as pa
 
 from raykd.config import to_dict
 from raykd.report import search_wording
-from raykd.report.read.search_records import Confirmation, SearchSummary
+from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.files import json_bytes
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.statistics import PairedGain
 from raykd.spec.search import Integer, Space, Uniform
+from raykd.store.records import ConfirmationRecord
 
 
 def trials_table(summary: SearchSummary) -> pa.Table:
@@ -76,7 +77,7 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
     )
 
 
-def _confirmation_of(confirmation: Confirmation) -> dict[str, Any]:
+def _confirmation_of(confirmation: ConfirmationRecord) -> dict[str, Any]:
     gains = winner_gains(confirmation)
     return {
         "metric": confirmation.metric,

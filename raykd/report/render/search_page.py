@@ -41,7 +41,7 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         labels=search_wording.labels(list(summary.search.space)),
         drawings=draw_search(summary, importances),
         settings=_settings(summary),
-        origin=flatten(summary.origin),
+        origin=flatten({name: getattr(summary.record, name) for name in ("hardware", "versions", "git")}),
         metrics=SEARCH_METRICS,
         search_wording=search_wording,
         wording=wording,
@@ -63,7 +63,7 @@ def _settings(summary: SearchSummary) -> Mapping[str, str]:
     trials = f"{search.num_trials} of up to {plural(summary.epochs, 'epoch')}, seed {search.trial_seed}"
     if search.max_concurrent:
         trials += f", at most {search.max_concurrent} side by side"
-    seeds = ", ".join(map(str, summary.seeds))
+    seeds = ", ".join(map(str, summary.record.seeds))
     return {
         **fields,
         "metric": ", ".join(f"{metric} ({mode})" for metric, mode in metrics),
@@ -71,7 +71,7 @@ def _settings(summary: SearchSummary) -> Mapping[str, str]:
         "sampler": f"{search.sampler}, seed {search.seed}",
         "scheduler": scheduler,
         "confirm": f"the best {search.confirm}, with seeds {seeds}" if search.confirm else "none",
-        "started": summary.started,
+        "started": summary.record.started,
         "folder": str(summary.path),
     }
 

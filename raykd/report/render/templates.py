@@ -11,6 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from raykd.errors import flattened
 from raykd.report import wording
 
 _MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
@@ -31,7 +32,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        minus=_minus, sentence=_sentence, dash=_dash, svg=Markup, url=quote, capital=wording.capital
+        minus=_minus,
+        sentence=_sentence,
+        dash=_dash,
+        svg=Markup,
+        url=quote,
+        capital=wording.capital,
+        flattened=flattened,
     )
     return environment
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from raykd.errors import flattened
 from raykd.report import search_wording, wording
-from raykd.report.read.search_records import Confirmation, SearchSummary, TrialSummary
+from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_rows, devices_of, metric_rows
 from raykd.report.search_wording import format_value, setting_in_words
@@ -19,6 +19,7 @@ from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.summary import FamilySummary, Report
 from raykd.spec.stages import STAGES
+from raykd.store.records import ConfirmationRecord
 
 WIDTH = 100  # columns
 GAIN = "gain [95 %]"
@@ -229,7 +230,7 @@ def _reasons(trials: Sequence[TrialSummary]) -> list[str]:
     ]
 
 
-def _confirmation_table(confirmation: Confirmation) -> Table:
+def _confirmation_table(confirmation: ConfirmationRecord) -> Table:
     metric, seeds = confirmation.metric, ", ".join(map(str, confirmation.seeds))
     table = _plain_table(f"confirmed with seed{'' if len(confirmation.seeds) == 1 else 's'} {seeds}")
     table.add_column("from", no_wrap=True)
@@ -238,12 +239,12 @@ def _confirmation_table(confirmation: Confirmation) -> Table:
     table.add_column("", no_wrap=True)
     for candidate in confirmation.candidates:
         value = "failed" if candidate.failed else search_wording.mean(metric, candidate)
-        note = "winner" if candidate is confirmation.winner else ""
+        note = "winner" if candidate is confirmation.best_candidate else ""
         setting = Text(flattened(setting_in_words(candidate.setting)))
         table.add_row(search_wording.origin(candidate), setting, value, note)
     baseline = confirmation.baseline
     value = "failed" if baseline.failed else search_wording.mean(metric, baseline)
-    recipe = f"no teacher, {setting_in_words(baseline.recipe)}" if baseline.recipe else "no teacher"
+    recipe = f"no teacher, {setting_in_words(baseline.setting)}" if baseline.setting else "no teacher"
     table.add_row("baseline", Text(flattened(recipe)), value, "")
     return table
 

@@ -7,9 +7,9 @@ selected from: see `comparisons` in statistics.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raykd.report.read.search_records import Confirmation
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.statistics import Pair, PairedGain, paired_gain
+from raykd.store.records import ConfirmationRecord
 
 WINNER = "the winner"
 
@@ -25,7 +25,7 @@ class WinnerGains:
     over_baseline: PairedGain | None
 
 
-def winner_gains(confirmation: Confirmation) -> WinnerGains:
+def winner_gains(confirmation: ConfirmationRecord) -> WinnerGains:
     """Return both gains with their widened intervals.
 
     The winner over the default setting was selected from the settings that the search found; the winner over the
@@ -33,15 +33,15 @@ def winner_gains(confirmation: Confirmation) -> WinnerGains:
     """
     default = confirmation.default
     over_default = None
-    if default is not None and default is not confirmation.winner:
+    if default is not None and default is not confirmation.best_candidate:
         over_default = _gain(confirmation, default.values, confirmation.num_found)
     over_baseline = _gain(confirmation, confirmation.baseline.values, len(confirmation.candidates))
     return WinnerGains(over_default, over_baseline)
 
 
-def _gain(confirmation: Confirmation, reference: Sequence[float], comparisons: int) -> PairedGain | None:
+def _gain(confirmation: ConfirmationRecord, reference: Sequence[float], comparisons: int) -> PairedGain | None:
     if not reference:
         return None
     less_is_better = SEARCH_METRICS[confirmation.metric].less_is_better
-    values = zip(confirmation.seeds, reference, confirmation.winner.values, strict=True)
+    values = zip(confirmation.seeds, reference, confirmation.best_candidate.values, strict=True)
     return paired_gain([Pair(seed, was, now, less_is_better) for seed, was, now in values], WINNER, comparisons)
