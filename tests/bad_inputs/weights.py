@@ -155,8 +155,8 @@ SPLIT = {
     "split_seed": 0,
 }
 HEADERS: dict[str, tuple[dict[str, Any], str]] = {
-    name: ({"images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3} | changes}, said)
-    for name, changes, said in (
+    name: ({"images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3} | changes}, message)
+    for name, changes, message in (
         ("a standard deviation of zero", {"std": [0.0] * 3}, "images.std"),
         ("a mean of two channels", {"mean": [0.3] * 2}, "images.mean"),
         ("a mean of text", {"mean": ["x"] * 3}, "images.mean"),
@@ -372,8 +372,8 @@ CASES = [
         ("teacher.safetensors' was written by another version of raykd",),
     ),
     *(
-        BadInput(f"a header with {name}", with_header(fitting, partial(header, **changes)), (*HEADER, said))
-        for name, (changes, said) in HEADERS.items()
+        BadInput(f"a header with {name}", with_header(fitting, partial(header, **changes)), (*HEADER, message))
+        for name, (changes, message) in HEADERS.items()
     ),
     BadInput("a header that is nested", with_header(fitting, lambda: {"raykd": "[" * 100_000}), HEADER),
     BadInput("a header that is a list", with_header(fitting, lambda: {"raykd": "[1]"}), HEADER),
