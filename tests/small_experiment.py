@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from small_runs import CPU, NO_WEIGHTS, digits, taught_by
+from small_runs import CPU, NO_WEIGHTS, digits, trained_teacher_of
 
 from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
 from raykd.spec.plan import Run, make_plan
@@ -39,6 +39,6 @@ def assert_undisturbed(run: Run, results: Path, folder: Path) -> None:
     """Assert that the run's weights equal, bit for bit, those of a training in `folder` without Slurm and Ray."""
     straight = RunFolder(folder / run.name)
     store = RunStore(results)
-    teacher = taught_by(run, store.folder(run.teacher or run), store.logit_caches)
+    teacher = trained_teacher_of(run, store.folder(run.teacher or run), store.logit_caches)
     fit(run, digits(), straight, CPU, teacher)
     assert store.folder(run).best.read_bytes() == straight.best.read_bytes(), run.name

@@ -1,4 +1,4 @@
-"""Small experiments on the digits and what tests do with their runs: seconds each, on one CPU thread.
+"""Small experiments on the digits, and helpers to train their runs in seconds on one CPU thread.
 
 A child process imports this file too, so nothing in it needs pytest.
 """
@@ -36,20 +36,20 @@ NO_WEIGHTS = Path("no-weights-here")
 
 @cache
 def digits() -> Dataset:
-    """1,200 and 597 images of 8x8."""
+    """Return the digits: 1,200 training and 597 test images of 8x8."""
     return load_dataset("digits", None, image_size=IMAGE_SIZE)
 
 
 def recipe(**changes: Any) -> Recipe:
-    """3 epochs of 4 steps for a ResNet of 78 thousand weights."""
+    """Return a recipe of 3 epochs with 4 steps for a ResNet of 78 thousand weights."""
     model = ResNet(blocks=(1, 1, 1, 1), width=WIDTH)
-    made = Recipe(model, epochs=3, batch_size=50, optimizer=SGD(lr=0.05), schedule=Cosine(), precision="fp32")
-    return replace(made, **changes)
+    base = Recipe(model, epochs=3, batch_size=50, optimizer=SGD(lr=0.05), schedule=Cosine(), precision="fp32")
+    return replace(base, **changes)
 
 
 def experiment(**changes: Any) -> Experiment:
-    """A teacher of width 16 and students of width 8 on 200 digits, 100 held out; one seed."""
-    made = Experiment(
+    """Return a teacher of width 16 and students of width 8 on 200 digits, 100 for validation; one seed."""
+    base = Experiment(
         family="small",
         data=Data("digits", val_images=100, train_images=200, image_size=IMAGE_SIZE, crop_padding=1, flip=True),
         teacher=recipe(model=ResNet(blocks=(1, 1, 1, 1), width=2 * WIDTH)),
@@ -57,23 +57,23 @@ def experiment(**changes: Any) -> Experiment:
         method=KD(alpha=0.5, temperature=4.0),
         seeds=(0,),
     )
-    return replace(made, **changes)
+    return replace(base, **changes)
 
 
 def run_of(stage: Stage, **changes: Any) -> Run:
-    """The first run of `stage` in the plan of `experiment(**changes)`."""
+    """Return the first run of `stage` in the plan of `experiment(**changes)`."""
     return next(run for run in make_plan(experiment(**changes), digits(), NO_WEIGHTS).runs if run.stage == stage)
 
 
 def teacher_of(run: Run) -> Teacher:
-    """A live teacher of the run's teacher's shape with weights that were never trained; none for a baseline."""
+    """Return a live teacher with random weights of the model of the run's teacher; no teacher for a baseline."""
     if run.teacher is None:
         return no_teacher
     return LiveTeacher(models.build(run.teacher.model, images_of(digits()), seed=99))
 
 
-def taught_by(run: Run, trained: RunFolder, caches: Path) -> Teacher:
-    """The trained teacher of `run`, from its logit cache below `caches` where there is one, else live."""
+def trained_teacher_of(run: Run, trained: RunFolder, caches: Path) -> Teacher:
+    """Return the trained teacher of `run`: cached if there is a logit cache in `caches`, else live."""
     if run.teacher is None:
         return no_teacher
     live = load_live_teacher([trained], CPU)
@@ -82,7 +82,7 @@ def taught_by(run: Run, trained: RunFolder, caches: Path) -> Teacher:
 
 
 def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: Any) -> list[EpochReport]:
-    """Train from where the folder stands, with `Hooks(**hooks)`; what `on_epoch` heard."""
+    """Start or resume `run` with `Hooks(**hooks)`, and return the reports of all epochs."""
     reports: list[EpochReport] = []
     fit(run, digits(), folder, CPU, teacher or teacher_of(run), Hooks(reports.append, **hooks))
     return reports

@@ -181,7 +181,7 @@ def test_the_checkpoint_of_another_seed_is_never_resumed(results: Path) -> None:
     (run,) = [run for run in finished.plan_of(results.parent).runs if run.name == folder.path.name]
     finished.exchange(folder.checkpoint, other.checkpoint)
     folder.best.unlink()
-    with pytest.raises(RunFailed, match=r"last\.safetensors' is of another run; remove it to train from the start"):
+    with pytest.raises(RunFailed, match=r"last\.safetensors' belongs to another run; remove it to train from"):
         fit_run(run, folder)
 
 

@@ -119,9 +119,7 @@ def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
 
 
 @pytest.mark.parametrize("kind", ["live", "from_cache"])
-def test_run_that_was_cut_off_ends_with_the_same_bits(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     plan, store = request.getfixturevalue(kind)
     run, cut = plan.runs[-1], replace(store, results=tmp_path)
     reports = 0

@@ -1,1 +1,1 @@
-"""How fast the loop is: against its own bare step, and against the usual way to distill. Needs no Ray."""
+"""Benchmark the training loop against its bare step and against a conventional implementation, without Ray."""

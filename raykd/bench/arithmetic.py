@@ -1,4 +1,4 @@
-"""Achieved arithmetic: floating-point operations a second of a training step, beside those of a matrix product."""
+"""Achieved FLOP/s of a training step, compared with a matrix product."""
 
 import statistics
 
@@ -13,12 +13,12 @@ from raykd.training.compute import Compute, choose_compute
 from raykd.training.state import make_train_state
 from raykd.training.teacher.sources import Teacher, no_teacher
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 REPEATS = 7
 
 
 def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
-    """step, matrix_product: operations a second, in the run's own precision; share: the first over the second."""
+    """Return FLOP/s of a 'step' and a 'matrix_product' in the student's precision, and the 'share' of the step."""
     compute = choose_compute(device, family.student.precision)
     step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s
     product = matrix_product(compute)
@@ -26,19 +26,19 @@ def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, f
 
 
 def matrix_product(compute: Compute) -> float:
-    """Operations a second of a large square product, the median of some."""
+    """Return the median FLOP/s of a large square matrix product."""
     side, dtype = SIDE[compute.device.type], torch.bfloat16 if compute.precision == "bf16" else torch.float32
-    one, other = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
+    a, b = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
     times = []
     for _ in range(REPEATS + 1):
-        began = now(compute.device)
-        torch.mm(one, other)
-        times.append(now(compute.device) - began)
+        start = now(compute.device)
+        torch.mm(a, b)
+        times.append(now(compute.device) - start)
     return 2 * side**3 / statistics.median(times[1:])
 
 
 def step_flops(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device) -> float:
-    """Floating-point operations of one step of `run`, forward and backward, its teacher's included, as torch counts."""
+    """Return the FLOPs of one step of `run`, forward and backward, with its teacher's, as torch counts them."""
     training = make_train_state(run, dataset, choose_compute(device, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     with FlopCounterMode(display=False) as counter:

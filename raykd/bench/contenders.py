@@ -1,6 +1,6 @@
-"""What takes turns in a benchmark: the bare step, the real loop, the usual way, the filling of a logit cache.
+"""The contenders of the benchmark: the bare step, the real loop and the usual way.
 
-Each does one round of the same number of steps when it is asked, and tells what that took.
+They take turns in rounds. Each runs the same number of steps in a round and returns its seconds.
 """
 
 import time
@@ -26,7 +26,7 @@ from raykd.training.teacher.sources import Teacher
 
 @dataclass(frozen=True)
 class Round:
-    """steps_s: of the training steps alone. epoch_s: with all that an epoch has, validation included."""
+    """steps_s: seconds of the training steps. epoch_s: seconds of the whole epoch with validation."""
 
     steps_s: float
     epoch_s: float
@@ -34,12 +34,12 @@ class Round:
 
 class Contender(Protocol):
     def round(self) -> Round:
-        """One round of training steps, the same number for all."""
+        """Run one round of training steps, the same number for all contenders."""
         ...
 
 
 class PrecomputedTeacher:
-    """A teacher that has the batch's logits before it is asked."""
+    """A teacher that returns precomputed logits."""
 
     identity, source = "", "cache"
 
@@ -51,7 +51,7 @@ class PrecomputedTeacher:
 
 
 class BareSteps:
-    """The same steps on views that were rendered before and a target that is at hand: what the loop may cost."""
+    """The same steps on prerendered views with a precomputed target, without the cost of the loop."""
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
         self._training = make_train_state(run, dataset, compute, teacher)
@@ -60,17 +60,17 @@ class BareSteps:
         self._weights = run.method.weights(0)
 
     def round(self) -> Round:
-        began = now(self._training.compute.device)
+        start = now(self._training.compute.device)
         for batch in self._batches:
             self._training.step(batch, self._weights)
-        seconds = now(self._training.compute.device) - began
+        seconds = now(self._training.compute.device) - start
         return Round(seconds, seconds)
 
 
 class Loop:
-    """The loop itself, an epoch at a time, in the thread of all others: a second pool of CPU threads would slow it.
+    """The real loop, one epoch per round, in the main thread, since a second pool of CPU threads would slow it.
 
-    A run saves a checkpoint a minute, in some tenths of a second. Rounds are minutes apart, so none is saved in them.
+    It saves no checkpoints. A run saves one per minute, in some tenths of a second.
     """
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:
@@ -79,30 +79,30 @@ class Loop:
         self._epochs = train_epochs(training, RunFolder(folder), Hooks(checkpoint_every_s=float("inf")))
 
     def round(self) -> Round:
-        began = now(self._device)
+        start = now(self._device)
         report = next(self._epochs)
-        return Round(self._images / report.images_per_s, now(self._device) - began)
+        return Round(self._images / report.images_per_s, now(self._device) - start)
 
 
 class Usual:
-    """The usual way's epoch, under the C library's own settings."""
+    """An epoch of the usual way, with glibc's default malloc settings."""
 
     def __init__(self, way: UsualWay, device: torch.device) -> None:
         self._way, self._device = way, device
 
     def round(self) -> Round:
         set_malloc(GLIBC_DEFAULT)
-        began = now(self._device)
+        start = now(self._device)
         self._way.epoch()
-        steps_s = now(self._device) - began
+        steps_s = now(self._device) - start
         self._way.validate()
-        epoch_s = now(self._device) - began
+        epoch_s = now(self._device) - start
         configure_process(self._device)
         return Round(steps_s, epoch_s)
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """Return the time in seconds after the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

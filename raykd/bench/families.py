@@ -1,6 +1,6 @@
-"""What is measured: the recipes of experiments/distill_cnn.py and distill_vit.py on images that hold noise.
+"""The benchmarked recipes, those of experiments/distill_cnn.py and distill_vit.py, on images of noise.
 
-What is in an image, or in a teacher's weights, changes no time; so nothing has to be downloaded.
+The content of images and the teacher's weights do not affect the time, so nothing is downloaded.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
 from raykd.training.state import make_model
 
 NUM_CLASSES = 10
-VAL_SHARE = 9  # CIFAR-10's 45,000 : 5,000; a short epoch here has as much to validate
+VAL_SHARE = 9  # training images per validation image, as in CIFAR-10's 45,000 : 5,000
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Family:
         return Data("cifar10", val_images=self.steps * self.student.batch_size // VAL_SHARE)
 
     def dataset(self) -> Dataset:
-        """Enough for one round's steps and their share of validation."""
+        """Return images for one round's steps and their share of validation."""
         return noise(self.steps * self.student.batch_size + self.data.val_images)
 
     def teacher_run(self) -> Run:
@@ -50,14 +50,14 @@ class Family:
         return replace(self.baseline(), stage="distilled", method=KD(), teacher=self.teacher_run())
 
     def teacher_model(self, channels_last: bool) -> ImageModel:
-        """With fresh weights."""
+        """Return the teacher's network with random weights."""
         model = make_model(self.teacher_run(), noise(NUM_CLASSES)).eval().requires_grad_(False)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def noise(num_images: int, size: int = 32) -> Dataset:
-    """uint8 images that no seed decides; its test part is empty."""
+    """Return a data set of random uint8 images with an empty test split."""
     images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
     train = Split(images, torch.arange(num_images) % NUM_CLASSES)
@@ -67,7 +67,7 @@ def noise(num_images: int, size: int = 32) -> Dataset:
     )
 
 
-_LONG = 10_000  # epochs that no benchmark reaches
+_LONG = 10_000  # more epochs than any benchmark trains
 
 
 def cnn() -> Family:

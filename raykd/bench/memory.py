@@ -1,4 +1,4 @@
-"""The peak memory of a distilled run, with all of CIFAR-10 and a whole logit cache, measured in a separate process."""
+"""Peak memory of a distilled run on all of CIFAR-10 with its whole logit cache, in a separate process."""
 
 import multiprocessing
 import tempfile
@@ -18,35 +18,35 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.sources import CachedTeacher
 
 NUM_IMAGES = 50_000
-STEPS = 20  # after so many a run has all that it will take
+STEPS = 20  # a run reaches its peak memory within these
 ROWS_IN_HALF_A_PAGE = 100  # of 10 float16
 MOST_BYTES = 3 << 29  # 1.5 GiB beside images and logit cache
 TIMEOUT_S = 600.0
 
 
 def peak_memory(family: str, device: torch.device) -> dict[str, int]:
-    """Bytes: 'peak' of the run (of the GPU's memory on a GPU), its 'images' and 'cache', and the 'limit' it keeps."""
-    context = multiprocessing.get_context("spawn")  # a child of fork would begin with this process's memory
+    """Return bytes: the run's 'peak' (on a GPU, of its memory), its 'images' and 'cache', and the expected 'limit'."""
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit this process's memory
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_measure, args=(family, str(device), torch.get_num_threads(), sender), daemon=True)
     child.start()
     sender.close()
     if not receiver.poll(TIMEOUT_S):
         child.kill()
-        raise TimeoutError(f"a run of {family} did not do {STEPS} steps in {TIMEOUT_S:g} s")
-    found: dict[str, int] = receiver.recv()
+        raise TimeoutError(f"a run of {family} did not finish {STEPS} steps in {TIMEOUT_S:g} s")
+    sizes: dict[str, int] = receiver.recv()
     child.join()
-    return found
+    return sizes
 
 
 def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        cache = LogitCache(Path(folder), wanted.key(dataset, "of a run"))
+        planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
+        cache = LogitCache(Path(folder), planned.key(dataset, "of a run"))
         logits = cache.logits().to(device)
-        logits[::ROWS_IN_HALF_A_PAGE].sum()  # touch every page, as a long run does
+        logits[::ROWS_IN_HALF_A_PAGE].sum()  # read every page, as a long run does
         steps = iter(range(STEPS))
         teacher = CachedTeacher(logits, cache.key.num_views, "")
         try:
@@ -61,5 +61,5 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
 
 
 def _kept(padding: int, size: int) -> float:
-    """What the renderer keeps of an image, padded and mirrored, in images as they are stored."""
+    """Return the memory that the renderer requires per image, padded and mirrored, relative to the stored image."""
     return 2 * ((size + 2 * padding) / size) ** 2

@@ -1,4 +1,4 @@
-"""One family's contenders taking turns, and the ratios that come of it: each within its round, then the median."""
+"""Run one family's contenders in turns. Ratios are computed within a round; the median over rounds is reported."""
 
 import os
 import statistics
@@ -28,16 +28,16 @@ PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # that a round fills
 Rounds = dict[str, list[float]]
 
 
-def measure(family: Family, device: torch.device, num_rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """All figures of `family`, JSON-ready; a first round warms up and is left out."""
+def run_rounds(family: Family, device: torch.device, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Return all results of `family`, ready for JSON. A first round warms up and is discarded."""
     configure_process(device)
-    if device.type == "cuda":  # where a round of some steps would be milliseconds
+    if device.type == "cuda":  # a round of a few steps would take milliseconds
         family = replace(family, steps=STEPS_ON_A_GPU)
     rounds: Rounds = {}
     with tempfile.TemporaryDirectory() as folder:
         contenders, fill = _contenders(family, device, Path(folder), num_rounds)
         for number in range(num_rounds + 1):
-            say(f"{family.name}: round {number} of {num_rounds}" + ("" if number else ", which warms up"))
+            log(f"{family.name}: round {number} of {num_rounds}" + ("" if number else " (warm-up)"))
             taken = {name: contender.round() for name, contender in contenders.items()}
             rate = fill()
             if number:
@@ -47,7 +47,7 @@ def measure(family: Family, device: torch.device, num_rounds: int, say: Callable
 
 
 def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
-    """Ratios, step times and rates from raw `rounds` in seconds: medians, with quartiles under 'spread'."""
+    """Return median ratios, step times and rates of raw `rounds` in seconds, with quartiles under 'spread'."""
 
     def ratio(one: str, other: str) -> list[float]:
         return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
@@ -58,7 +58,7 @@ def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
     batch, steps = family.student.batch_size, family.steps
     names = [name for name in rounds if name.endswith(", steps")]
     step_s = {name.removesuffix(", steps"): [seconds / steps for seconds in rounds[name]] for name in names}
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "loop_efficiency": {kind: _median(values) for kind, values in efficiency.items()},
         "cache_over_baseline": _median(over),
         "usual_over_raykd": {name: _median(values) for name, values in usual.items()},
@@ -66,12 +66,12 @@ def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
         "images_per_s": {name: batch / _median(values) for name, values in step_s.items()},
         "fill_images_per_s": _median(rounds["fill, images/s"]),
     }
-    found["spread"] = {
+    results["spread"] = {
         "loop_efficiency": {kind: _quartiles(values) for kind, values in efficiency.items()},
         "cache_over_baseline": _quartiles(over),
         "usual_over_raykd": {name: _quartiles(values) for name, values in usual.items()},
     }
-    return found | {"rounds": rounds}
+    return results | {"rounds": rounds}
 
 
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
@@ -85,7 +85,7 @@ def _with_fill(family: Family, rounds: Rounds) -> list[float]:
 def _contenders(
     family: Family, device: torch.device, folder: Path, num_rounds: int
 ) -> tuple[dict[str, Contender], Callable[[], float]]:
-    """By name; and what fills a part of a logit cache and tells images a second."""
+    """Return the contenders by name, and a function that fills a part of a cache and returns images per second."""
     workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
     contenders = {name: make() for name, make in contender_makers(family, device, folder, workers).items()}
     compute = choose_compute(device, family.student.precision)
@@ -95,9 +95,9 @@ def _contenders(
 def contender_makers(
     family: Family, device: torch.device, folder: Path, num_workers: int
 ) -> dict[str, Callable[[], Contender]]:
-    """Functions that make the contenders, by name: steps and loop of each of KINDS, and the usual way.
+    """Return functions that make the contenders, by name: bare step and loop for each of KINDS, and the usual way.
 
-    num_workers: processes that make the usual way's batches.
+    num_workers: DataLoader processes of the usual way.
     """
     dataset, compute = family.dataset(), choose_compute(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
@@ -111,41 +111,41 @@ def contender_makers(
     makers: dict[str, Callable[[], Contender]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
-        at_hand = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
-        makers[f"bare {kind}"] = partial(BareSteps, run, dataset, at_hand, compute)
+        precomputed = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
+        makers[f"bare {kind}"] = partial(BareSteps, run, dataset, precomputed, compute)
         makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 
     def usual() -> Contender:
-        own = family.teacher_model(channels_last=False)
-        return Usual(UsualWay(family.distilled(), dataset, own, device, num_workers), device)
+        teacher = family.teacher_model(channels_last=False)
+        return Usual(UsualWay(family.distilled(), dataset, teacher, device, num_workers), device)
 
     return makers | {"usual": usual}
 
 
 def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_fills: int) -> Callable[[], float]:
-    """Return a function that fills one more part of a logit cache below `folder`, and returns images a second.
+    """Return a function that fills the next part of a logit cache in `folder` and returns images per second.
 
-    num_fills: how often it can be called, at least.
+    num_fills: the minimum number of times that it can be called.
     """
     views = family.data.views.count
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_fills, passes // PASSES[compute.device.type])
-    wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
-    cache = LogitCache(folder, wanted.key(dataset, "of the filling"))
-    filler = Filler(wanted, dataset, cache, family.teacher_model(channels_last=True).to(compute.device), compute)
+    planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
+    cache = LogitCache(folder, planned.key(dataset, "of the filling"))
+    filler = Filler(planned, dataset, cache, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
 
     def fill() -> float:
-        began = now(compute.device)
-        return filler.fill(next(parts)) / (now(compute.device) - began)
+        start = now(compute.device)
+        return filler.fill(next(parts)) / (now(compute.device) - start)
 
     return fill
 
 
 def _some_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
-    """All there, and what a live teacher would say elsewhere."""
-    wanted = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-    cache = LogitCache(folder, wanted.key(dataset, "of the runs"))
+    """Return a full logit cache of random logits."""
+    planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
+    cache = LogitCache(folder, planned.key(dataset, "of the runs"))
     shape = (cache.key.num_images, cache.key.num_views)
     cache.write(0, torch.randn(*shape, cache.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
     return cache
@@ -162,7 +162,7 @@ def _median(values: list[float]) -> float:
 
 
 def _quartiles(values: list[float]) -> list[float]:
-    """Lower and upper; of one value, itself twice."""
+    """Return the lower and upper quartile; a single value twice."""
     if len(values) < 2:
         return values * 2
     lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")

@@ -8,18 +8,18 @@ import torch
 from raykd.bench.arithmetic import achieved
 from raykd.bench.families import FAMILIES
 from raykd.bench.memory import peak_memory
-from raykd.bench.rounds import measure
+from raykd.bench.rounds import run_rounds
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.provenance import hardware, source, versions
 from raykd.store.run_folder import now
 
 
 def benchmark(
-    names: Sequence[str], device: torch.device, num_rounds: int, say: Callable[[str], None]
+    names: Sequence[str], device: torch.device, num_rounds: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All figures, JSON-ready; `say` hears how far it is."""
+    """Return all results, ready for JSON. log: called with lines of progress."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": now(),
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -29,10 +29,10 @@ def benchmark(
     }
     for name in names:
         family = FAMILIES[name]()
-        say(f"{name}: memory of a run")
-        memory = peak_memory(name, device)  # first: nothing else is in this machine's memory yet
-        found[name] = measure(family, device, num_rounds, say) | {"memory": memory}
-        step_s = found[name]["ms_per_step"]["bare baseline"] / 1e3
-        found[name]["flops_per_s"] = achieved(family, device, step_s)
-    say("a small experiment, both ways")
-    return found | {"small_experiment": compare(SmallExperiment(), device)}
+        log(f"{name}: memory of a run")
+        memory = peak_memory(name, device)  # first, while memory is free
+        results[name] = run_rounds(family, device, num_rounds, log) | {"memory": memory}
+        step_s = results[name]["ms_per_step"]["bare baseline"] / 1e3
+        results[name]["flops_per_s"] = achieved(family, device, step_s)
+    log("a small experiment, both ways")
+    return results | {"small_experiment": compare(SmallExperiment(), device)}

@@ -1,6 +1,6 @@
 """A small experiment from first line to last model, the usual way and raykd's: teacher, baselines, distilled students.
 
-Narrow models, 3 seeds, 16 epochs each, on images of noise; both get the same images, epochs and validation.
+Narrow models, 3 seeds, 16 epochs each, on images of noise, with the same images, epochs and validation for both.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from raykd.training.compute import GLIBC_DEFAULT, set_malloc
 
 @dataclass(frozen=True)
 class SmallExperiment:
-    """Its size."""
+    """The size of the experiment."""
 
     num_images: int = 768
     epochs: int = 16
@@ -38,19 +38,19 @@ class SmallExperiment:
 
 
 def compare(size: SmallExperiment, device: torch.device) -> dict[str, float]:
-    """Seconds of both, and their ratio; once, after an epoch that warms each up."""
+    """Return the seconds of both and their ratio, measured once after a warm-up of one epoch each."""
     if size.epochs > 1:
         compare(replace(size, epochs=1), device)
     dataset = noise(size.num_images)
     plan = size.plan(dataset)
     set_malloc(GLIBC_DEFAULT)
-    began = time.perf_counter()
+    start = time.perf_counter()
     _usual(plan, dataset, device)
-    usual_s = time.perf_counter() - began
+    usual_s = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         train_plan(plan, dataset, device, RunStore(Path(folder)))
-        raykd_s = time.perf_counter() - began
+        raykd_s = time.perf_counter() - start
     return {"usual_s": usual_s, "raykd_s": raykd_s, "ratio": usual_s / raykd_s}
 
 

@@ -1,8 +1,8 @@
-"""The usual way to distill, as public repositories have it, to measure against.
+"""The usual way to distill, as in public repositories, for comparison.
 
-Images as PIL pictures through torchvision's transforms in a DataLoader; models contiguous and in float32; the teacher
-asked at every step; the loss read from the device at every step. Compare RepDistiller's train/loop_distill.py and
-mdistiller's engine (github.com/HobbitLong/RepDistiller, github.com/megvii-research/mdistiller).
+PIL images pass through torchvision's transforms in a DataLoader; models are contiguous and in float32; the teacher runs
+and the loss is read from the device at every step. Compare RepDistiller's train/loop_distill.py and mdistiller's engine
+(github.com/HobbitLong/RepDistiller, github.com/megvii-research/mdistiller).
 """
 
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from torch.utils import data
 from torchvision import transforms
 
 from raykd.data.types import Dataset, Split
-from raykd.methods.kd import distillation_loss
+from raykd.methods import kd_loss
 from raykd.models import ImageModel
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
 from raykd.training.state import make_model
 
-NUM_WORKERS = 2  # processes that make batches, by default; more were no faster on 2 cores
+NUM_WORKERS = 2  # default DataLoader processes; more were no faster on 2 cores
 
 
 class Pictures(data.Dataset):
-    """A split as torchvision's CIFAR-10 gives it: a PIL picture, transformed, and its label."""
+    """A split like torchvision's CIFAR-10: transformed PIL images and labels."""
 
     def __init__(self, split: Split, transform: transforms.Compose) -> None:
         self._images = split.images.permute(0, 2, 3, 1).numpy()
@@ -42,9 +42,9 @@ class Pictures(data.Dataset):
 
 
 class UsualWay:
-    """One run, epoch by epoch; `teacher` None for a baseline or a teacher's own training.
+    """One run, epoch by epoch. teacher: None for a baseline or the training of a teacher.
 
-    num_workers: processes that make the batches of training, and as many those of validation.
+    num_workers: DataLoader processes for training, and as many for validation.
     """
 
     def __init__(
@@ -59,12 +59,13 @@ class UsualWay:
         self.student = make_model(run, dataset).to(device)
         self._teacher = teacher.to(device).eval() if teacher is not None else None
         self._optimizer = make_optimizer(self.student, run.recipe.optimizer)
-        kept, held_out = train_val_indices(run.data, dataset.train.labels)
+        train_indices, val_indices = train_val_indices(run.data, dataset.train.labels)
         tensors = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         size, padding = dataset.image_size, run.data.crop_padding
-        moved = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]
-        self._train = self._loader(_rows(dataset.train, kept), transforms.Compose([*moved, *tensors]), shuffle=True)
-        self._val = self._loader(_rows(dataset.train, held_out), transforms.Compose(tensors), shuffle=False)
+        views = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]
+        train, val = (_select(dataset.train, indices) for indices in (train_indices, val_indices))
+        self._train = self._loader(train, transforms.Compose([*views, *tensors]), shuffle=True)
+        self._val = self._loader(val, transforms.Compose(tensors), shuffle=False)
 
     def _loader(self, split: Split, transform: transforms.Compose, shuffle: bool) -> data.DataLoader:
         return data.DataLoader(
@@ -73,12 +74,12 @@ class UsualWay:
             shuffle=shuffle,
             drop_last=shuffle,
             num_workers=self._num_workers,
-            persistent_workers=True,  # short epochs here would pay for their start more often than long ones
+            persistent_workers=True,  # otherwise these short epochs would mostly start processes
             pin_memory=self._device.type == "cuda",
         )
 
     def epoch(self) -> float:
-        """Train one epoch; returns its mean loss."""
+        """Train one epoch and return its mean loss."""
         self.student.train()
         steps, total = len(self._train), 0.0
         for step, (images, labels) in enumerate(self._batches(self._train)):
@@ -93,7 +94,7 @@ class UsualWay:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Validation top-1, percent."""
+        """Return the validation top-1 in percent."""
         self.student.eval()
         logits = ((self.student.forward_normalized(x).logits, y) for x, y in self._batches(self._val))
         right = sum(int((scores.argmax(1) == y).sum()) for scores, y in logits)
@@ -105,12 +106,12 @@ class UsualWay:
             return F.cross_entropy(logits, labels)
         with torch.no_grad():
             target = self._teacher.forward_normalized(images).logits
-        return distillation_loss(logits, target, labels)
+        return 0.5 * F.cross_entropy(logits, labels) + 0.5 * kd_loss(logits, target, temperature=4.0)
 
     def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in loader:
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
 
-def _rows(split: Split, rows: Tensor) -> Split:
-    return Split(split.images[rows], split.labels[rows])
+def _select(split: Split, indices: Tensor) -> Split:
+    return Split(split.images[indices], split.labels[indices])

@@ -20,7 +20,7 @@ def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
 
     submit = add("submit", "submit an experiment to the Ray of a running job")
     submit.add_argument("-f", "--follow", action="store_true", help="print its output, and end with its exit code")
-    submit.add_argument("words", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
+    submit.add_argument("experiment", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
     add("status", "list the experiments submitted to a running job")
     logs = add("logs", "print the output of a submitted experiment")
     logs.add_argument("-f", "--follow", action="store_true", help="and keep printing until it ends")
@@ -38,7 +38,7 @@ def run_job_command(arguments: Namespace) -> None:
 
     values = dict(vars(arguments))
     command, job = values.pop("command"), values.pop("job")
-    if command == "submit" and not values["words"]:
+    if command == "submit" and not values["experiment"]:
         raise ConfigError("submit requires an experiment file: python -m raykd submit experiments/tune_cnn.py")
     if job is None:
         job = only_job()

@@ -43,15 +43,15 @@ class GpuType:
         return sum(count >= num_gpus for count in self.free) >= num_nodes
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Choose a type of GPU, print the reason in one line, and submit. Return the exit code."""
     try:
-        separator = list(words).index("--")
+        separator = list(arguments).index("--")
         parser = argparse.ArgumentParser(prog="best_gpu")
         parser.add_argument("--partition", required=True)
         parser.add_argument("--rank", required=True)
-        site = parser.parse_args(words[:separator])
-        options, experiment = split(words[separator + 1 :])
+        site = parser.parse_args(arguments[:separator])
+        options, experiment = split(arguments[separator + 1 :])
         _require_file(experiment)
         is_dry = any(option.name == "dry-run" for option in options)
         options = [option for option in options if option.name != "dry-run"]
@@ -71,9 +71,9 @@ def main(words: Sequence[str]) -> int:
 def _request(options: Sequence[Option], partition: str, rank: Sequence[str]) -> tuple[list[str], str]:
     """Return sbatch's options and the reason for the type of GPU. A type that the user requested is kept."""
     kept = [option for option in options if option.name != "partition"]
-    words = translate(kept, script_defaults())
-    gres = next((word.removeprefix("--gres=") for word in words if word.startswith("--gres=")), "gpu:1")
-    rest = [word for word in words if not word.startswith("--gres=")]
+    translated = translate(kept, script_defaults())
+    gres = next((word.removeprefix("--gres=") for word in translated if word.startswith("--gres=")), "gpu:1")
+    rest = [word for word in translated if not word.startswith("--gres=")]
     if not (untyped := UNTYPED_GPUS.fullmatch(gres)):
         return [f"--gres={gres}", *rest], f"--gres={gres}, as requested"
     nodes = (value_of(options, "nodes") or "1").partition("-")[0]
@@ -82,15 +82,15 @@ def _request(options: Sequence[Option], partition: str, rank: Sequence[str]) -> 
     return [f"--gres={chosen}", *rest], reason
 
 
-def _require_file(words: Sequence[str]) -> None:
-    """Raise ConfigError unless `words` begin with an experiment file."""
-    if not words:
+def _require_file(experiment: Sequence[str]) -> None:
+    """Raise ConfigError unless `experiment` begins with an experiment file."""
+    if not experiment:
         raise ConfigError(
             "no experiment file; usage: slurm/submit_best_gpu.sh [--dry-run] [--time=1:00:00] FILE [ARGS...]"
         )
-    if not Path(words[0]).is_file():
+    if not Path(experiment[0]).is_file():
         raise ConfigError(
-            f"experiment file '{words[0]}' does not exist; write sbatch's options with '=', as in --time=1:00:00"
+            f"experiment file '{experiment[0]}' does not exist; write sbatch's options with '=', as in --time=1:00:00"
         )
 
 

@@ -58,22 +58,23 @@ class JobLog:
         print(f"raykd: {text.replace('{after}', after)}", flush=True)
 
 
-def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the experiment and its arguments in `words` and return the job's exit code. Print an error as one line."""
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     log = JobLog(environ)
     try:
         with Signals() as signals:
-            return _boot(list(words[1:] if words and words[0] == "--" else words), environ, log, signals)
+            experiment = list(arguments)
+            return _boot(experiment[1:] if experiment[:1] == ["--"] else experiment, environ, log, signals)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
-def _boot(words: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
+def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
     details = read_details(environ.get("SLURM_JOB_ID", ""), hostnames)
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
-    staging = planned_staging(allocation, environ, with_code=bool(words))
-    driver = experiment_command(words, allocation.submit_dir) if words else []
+    staging = planned_staging(allocation, environ, with_code=bool(experiment))
+    driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
     _require_programs(environ)
     _log_start(allocation, details, environ, log)
     end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
@@ -89,8 +90,8 @@ def _boot(words: Sequence[str], environ: Mapping[str, str], log: JobLog, signals
         log.write(str(error))
         end.code = error.exit_code
     try:
-        if words and end.code == Interrupted.exit_code and (cause := _cause(allocation, signals, end)):
-            is_requeued = requeue(allocation, words, limit, _refusal(record, cause, end), log.write)
+        if experiment and end.code == Interrupted.exit_code and (cause := _cause(allocation, signals, end)):
+            is_requeued = requeue(allocation, experiment, limit, _refusal(record, cause, end), log.write)
         return end.code
     finally:
         if not is_requeued:

@@ -14,18 +14,18 @@ from raykd.cluster.submissions import Submissions
 from raykd.errors import ConfigError, RaykdError
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Print an error as one line."""
-    job_id, command, arguments = words
+    job_id, command, values = arguments
     try:
-        return _run(int(job_id), command, **json.loads(arguments))
+        return _run(int(job_id), command, **json.loads(values))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
-def _run(job_id: int, command: str, words: Sequence[str] = (), name: str = "", follow: bool = False) -> int:
-    """Run `command`. words: an experiment file and its arguments. name: a submitted experiment, '' for the last."""
+def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = "", follow: bool = False) -> int:
+    """Run `command`. experiment: its file and arguments. name: a submitted experiment, '' for the last."""
     folder = JobFolder(folder_path(job_id, os.environ))
     facts = folder.facts()
     if command == "dashboard":
@@ -37,7 +37,7 @@ def _run(job_id: int, command: str, words: Sequence[str] = (), name: str = "", f
             print(submission)
         return 0
     if command == "submit":
-        name = submissions.submit(words, Path(facts["submit_dir"])).name
+        name = submissions.submit(experiment, Path(facts["submit_dir"])).name
         print(f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}", flush=True)
         return _print_output(submissions, name, follow=True) if follow else 0
     submission = submissions.find(name)

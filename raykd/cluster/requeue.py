@@ -22,10 +22,12 @@ def max_requeues(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: str, log: Callable[[str], None]) -> bool:
+def requeue(
+    allocation: Allocation, experiment: Sequence[str], limit: int, refusal: str, log: Callable[[str], None]
+) -> bool:
     """Have Slurm requeue this job and wait to be ended, or print the command that resubmits it.
 
-    words: the experiment and its arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
+    experiment: its file and arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
     must not be requeued, or ''. Return whether the job is requeued.
     """
     job_id = str(allocation.job_id)
@@ -42,15 +44,15 @@ def requeue(allocation: Allocation, words: Sequence[str], limit: int, refusal: s
             signal.sigtimedwait([signal.SIGTERM], END_S)
             time.sleep(LINGER_S)
             return True
-    command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *words])}"
+    command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *experiment])}"
     log(f"interrupted and not requeued: {reason}; to resume: {command}")
     return False
 
 
-def _scontrol_failure(words: Sequence[str], required: str = "") -> str:
-    """Run `scontrol WORDS` and return why it failed or did not print `required`; '' if all went well."""
+def _scontrol_failure(arguments: Sequence[str], required: str = "") -> str:
+    """Run a command of scontrol and return why it failed or did not print `required`; '' if all went well."""
     try:
-        output = slurm_output(["scontrol", *words])
+        output = slurm_output(["scontrol", *arguments])
     except SlurmError as error:
         return str(error)
     if required and required not in output.split():

@@ -38,15 +38,15 @@ class Option:
 
     name: str
     value: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
-def split(words: Sequence[str], only_options: bool = False) -> tuple[list[Option], list[str]]:
-    """Return the options at the beginning of `words`, and the words after them.
+def split(arguments: Sequence[str], only_options: bool = False) -> tuple[list[Option], list[str]]:
+    """Return the options at the beginning of `arguments`, and the arguments after them.
 
     only_options: nothing follows the options, so the value of a long option may be a separate word.
     """
-    options, rest = [], list(words)
+    options, rest = [], list(arguments)
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word.startswith("--"):
@@ -90,7 +90,7 @@ def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[st
             translated.append(f"--mem={round(_mebibytes(f'--{name}', size) * count)}M")
     if memory := value_of(options, "mem"):
         translated.append(f"--mem={memory}")
-    return [word for option in options if option.name not in REPLACED for word in option.words] + translated
+    return [word for option in options if option.name not in REPLACED for word in option.arguments] + translated
 
 
 def _gres(options: Sequence[Option]) -> str | None:
@@ -137,10 +137,10 @@ def script_defaults() -> dict[str, str]:
     return dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", Path(SCRIPT).read_text(), re.MULTILINE))
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the options for sbatch, quoted for a shell. Return 2 after a mistake, which is printed as one line."""
-    flags = list(words[: list(words).index("--")])
-    options, _ = split(words[len(flags) + 1 :], only_options=True)
+    flags = list(arguments[: list(arguments).index("--")])
+    options, _ = split(arguments[len(flags) + 1 :], only_options=True)
     if flags:  # --without-gpus
         options = [option for option in options if option.name not in DROPPED]
     try:

@@ -84,12 +84,12 @@ def serve(server: Server, stop: threading.Event) -> None:
                 raise
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Serve until SIGUSR2 or SIGTERM comes and all experiments have ended. Return the exit code."""
     stop = threading.Event()
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    job_id, logs = words
+    job_id, logs = arguments
     try:
         server = Server(Submissions(JobFolder(folder_path(int(job_id), os.environ))), logs)
         _print(f"ready for experiments; submit one with: python -m raykd submit --job {job_id} FILE [ARGS...]")

@@ -27,14 +27,14 @@ MAX_NAMES = 10_000
 POLL_S = 0.3
 
 
-def experiment_command(words: Sequence[str], folder: Path) -> list[str]:
+def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
     """Return `python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError if the file does not exist."""
-    if not (folder / words[0]).is_file():
+    if not (folder / experiment[0]).is_file():
         raise ConfigError(
-            f"experiment file '{words[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
+            f"experiment file '{experiment[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
             "experiments/distill_cnn.py [ARGS...]"
         )
-    return [sys.executable, *words]
+    return [sys.executable, *experiment]
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,19 @@ class Submissions:
         names = ", ".join(submission.name for submission in submissions)
         raise ConfigError(f"no experiment '{name}' was submitted to this job; there are: {names}")
 
-    def submit(self, words: Sequence[str], folder: Path) -> Submission:
-        """Run the experiment file and arguments `words` in `folder`. Raises: ConfigError if the file does not exist."""
-        command = experiment_command(words, folder)
+    def submit(self, experiment: Sequence[str], folder: Path) -> Submission:
+        """Run an experiment (its file and arguments) in `folder`. Raises: ConfigError if the file does not exist."""
+        command = experiment_command(experiment, folder)
         # Ray passes the entrypoint to a shell, so every word is quoted.
         environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *module_command("unblocked")]
         entrypoint = f"cd {shlex.quote(str(folder))} && exec {shlex.join([*environment, *command])}"
-        stem = re.sub(r"[^\w.-]+", "-", Path(words[0]).stem)[:MAX_STEM]  # part of a file's name, and typed by users
+        stem = re.sub(r"[^\w.-]+", "-", Path(experiment[0]).stem)[:MAX_STEM]  # in a file's name; typed by users
         for number in range(1, MAX_NAMES):
             name = f"{stem}-{number}"
             if self._is_taken(name):
                 continue
             try:
-                self._ray.submit(name, entrypoint, {"command": shlex.join(words)})
+                self._ray.submit(name, entrypoint, {"command": shlex.join(experiment)})
             except RaykdError:
                 if not self._is_taken(name):  # otherwise another command took the name at this moment
                     raise

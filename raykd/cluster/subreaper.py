@@ -173,9 +173,9 @@ def _ray_processes() -> dict[int, _Process]:
 
 def _name(command: Sequence[str]) -> str:
     """Return 'raylet' for /venv/ray/raylet --x, and 'dashboard.py' for python -u /venv/ray/dashboard.py --x."""
-    words = [word for word in command if not word.startswith("-")]
-    is_python = Path(words[0]).name.startswith("python")
-    return Path(words[min(is_python, len(words) - 1)]).name
+    paths = [Path(word) for word in command if not word.startswith("-")]
+    is_python = paths[0].name.startswith("python")
+    return paths[min(is_python, len(paths) - 1)].name
 
 
 def _children() -> list[int]:
@@ -198,6 +198,6 @@ def _notice(text: str) -> None:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    seconds = float(words.pop(0).partition("=")[2]) if words[0].startswith("--timeout=") else 0.0
-    sys.exit(main(words, seconds))
+    arguments = sys.argv[1:]
+    seconds = float(arguments.pop(0).partition("=")[2]) if arguments[0].startswith("--timeout=") else 0.0
+    sys.exit(main(arguments, seconds))

@@ -37,23 +37,24 @@ def worker_command(
     node_number: from 1; it distinguishes the private folders of nodes that share a /tmp.
     """
     staging_json = staging.to_json() if staging else ""
-    words = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
-    return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *words]
+    arguments = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
+    return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *arguments]
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Join the head, stay until Ray or the job ends, and clean up."""
-    node, (node_number, job_id), address = Node(**json.loads(words[0])), map(int, words[1:3]), words[3]
+    node_json, node_number, job_id, address, timeout_s, staging_json = arguments
+    node = Node(**json.loads(node_json))
     subreaper.hold_signals()
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
     token = sys.stdin.read()
-    staged = Staging.from_json(words[5]).filled() if words[5] else nullcontext()
+    staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()
     try:
-        with job_folder(job_id, os.environ, token, node_number) as folder, staged:
+        with job_folder(int(job_id), os.environ, token, int(node_number)) as folder, staged:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             free_shm_bytes = shutil.disk_usage("/dev/shm").free
-            command = start_worker(address, node, find_ports(job_id), folder, free_shm_bytes)
-            return subreaper.main(command, float(words[4]), lambda: not _answers(address))
+            command = start_worker(address, node, find_ports(int(job_id)), folder, free_shm_bytes)
+            return subreaper.main(command, float(timeout_s), lambda: not _answers(address))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code

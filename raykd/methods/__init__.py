@@ -1,6 +1,6 @@
-"""Methods of distillation, one file a paper: a frozen object (`KD(alpha=0.5)`) and its pure loss (`kd_loss`).
+"""Distillation methods, one file per paper: a frozen dataclass (`KD(alpha=0.5)`) and its pure loss (`kd_loss`).
 
-docs/methods.md says which is for what. Losses are unweighted, [] in float32 or more, mean over the batch.
+docs/methods.md compares them. Losses are unweighted means over the batch: scalars [] in float32 or float64.
 """
 
 from raykd.methods.at import AttentionTransfer, attention_transfer_loss
@@ -8,17 +8,16 @@ from raykd.methods.cc import CorrelationCongruence, correlation_congruence_loss
 from raykd.methods.crd import CRD
 from raykd.methods.cross_entropy import CrossEntropy
 from raykd.methods.deit import DeiT
-from raykd.methods.dist import DIST, dist_inter_loss, dist_intra_loss, dist_loss
-from raykd.methods.dkd import DKD, dkd_loss, nckd_loss, tckd_loss
+from raykd.methods.dist import DIST, dist_inter_loss, dist_intra_loss
+from raykd.methods.dkd import DKD, nckd_loss, tckd_loss
 from raykd.methods.feature_kd import FeatureKD, feature_cosine_loss, feature_mse_loss
 from raykd.methods.feature_method import FeatureMethod, StageMethod
 from raykd.methods.fitnets import FitNets
 from raykd.methods.hard_labels import HardLabels, hard_label_loss
-from raykd.methods.kd import KD, distillation_loss, kd_loss
+from raykd.methods.kd import KD, kd_loss
 from raykd.methods.logit_standardization import (
     LogitStandardization,
     StandardizedDKD,
-    logit_standardization_kl,
     standardize,
 )
 from raykd.methods.method import Memory, Method
@@ -55,14 +54,10 @@ __all__ = [
     "correlation_congruence_loss",
     "dist_inter_loss",
     "dist_intra_loss",
-    "dist_loss",
-    "distillation_loss",
-    "dkd_loss",
     "feature_cosine_loss",
     "feature_mse_loss",
     "hard_label_loss",
     "kd_loss",
-    "logit_standardization_kl",
     "nckd_loss",
     "nst_loss",
     "pkt_loss",

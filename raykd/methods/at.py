@@ -3,9 +3,9 @@
     loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (Q_s - Q_t)^2
     Q    = A / ||A||_2 for each image,  A[h, w] = mean over channels of |map|^p
 
-Shapes: maps [B, K, H, W] of any number of channels, Q [B, H * W]; of two sizes the larger map is averaged down.
-Defaults: weight 1000 and p 2, as in the authors', RepDistiller's and mdistiller's runs on CIFAR, with CE weight 1. The
-method requires the teacher's features.
+Shapes: feature maps [B, K, H, W] with any number of channels, Q [B, H * W]. If the sizes differ, the larger map is
+average-pooled to the smaller. Defaults: weight 1000 and p 2, as the authors, RepDistiller and mdistiller use on CIFAR,
+with CE weight 1. The method requires the teacher's features.
 """
 
 from dataclasses import dataclass
@@ -45,10 +45,10 @@ class AttentionTransfer(StageMethod):
 
 @in_float32
 def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2) -> Tensor:
-    """Mean squared difference of both maps' attention. Shapes: [B, K, H, W]; returns [], 0 where they agree."""
-    student, teacher = (F.normalize(_attention(maps, p)) for maps in pool_to_smaller(student_map, teacher_map))
+    """Return the mean squared difference of both attention maps, []. Shapes: [B, K, H, W] both."""
+    student, teacher = (F.normalize(_attention(features, p)) for features in pool_to_smaller(student_map, teacher_map))
     return F.mse_loss(student, teacher)
 
 
-def _attention(maps: Tensor, p: float) -> Tensor:
-    return maps.abs().pow(p).mean(1).flatten(1)
+def _attention(features: Tensor, p: float) -> Tensor:
+    return features.abs().pow(p).mean(1).flatten(1)

@@ -4,19 +4,19 @@
     nce  = mean over images i of -log D(u_i . bank[i]) - sum over negatives j of log (1 - D(u_i . bank[j]))
     D(x) = P / (P + negatives / n),  P = exp(x / contrast_temperature) / Z
 
-s, t: both models' embeddings through a linear layer each, trained with the student, to `dimensions`, length 1. bank_s,
-bank_t [n, dimensions]: what s and t were when each of the n training images was last seen, a moving average of
-`momentum`; negatives are drawn with replacement among the images of other classes. Z makes the first step's mean P 1/n,
-and stays.
+s, t are both models' embeddings, each projected to `dimensions` by a linear layer that is trained with the student, and
+normalized to length 1. The memory banks bank_s and bank_t [n, dimensions] hold s and t of each of the n training images
+as a moving average with `momentum`. Negatives are drawn with replacement from the images of other classes. Z is set in
+the first step, such that its mean P is 1/n, and then kept.
 
-Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults: CE weight 1, weight 0.8, 128 dimensions, 16384
-negatives, temperature 0.07, momentum 0.5, the authors' for CIFAR-100 (RepDistiller); their KD + CRD is kd_weight 1. The
-method requires the teacher's embedding. A similarity with all of the bank is computed, [B, n], rather than [B,
-negatives, dimensions] looked up.
+Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults are the authors' for CIFAR-100 (RepDistiller):
+CE weight 1, weight 0.8, 128 dimensions, 16384 negatives, temperature 0.07, momentum 0.5; their KD + CRD is kd_weight 1.
+The method requires the teacher's embedding. Similarities with the whole bank, [B, n], are computed and then indexed,
+which is cheaper than gathering vectors of [B, negatives, dimensions].
 
-The banks and Z are buffers, in the checkpoint. The loss compares an image with the banks, not with the other images of
-its batch, so several workers do not exchange outputs. Each worker draws negatives for its own images, and in the first
-step takes Z from these. After a step all workers store what all of them have seen, and the mean of Z.
+The banks and Z are buffers and part of the checkpoint. The loss compares an image with the banks, not with the other
+images of its batch, so several workers do not exchange outputs. Each worker draws negatives for its own images, and
+computes the first Z from them. After a step all workers store the embeddings of all workers, and the mean of Z.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ _EPSILON = 1e-7  # the authors', added to P + negatives / n
 
 @dataclass(frozen=True)
 class CRD(FeatureMethod):
-    """`weight` of the term; see above for what the others are. `temperature` is that of KD's term."""
+    """`weight` of the term; the other fields are explained above. `temperature` belongs to KD's term."""
 
     kind: ClassVar[str] = "crd"
     paper: ClassVar[str] = "arXiv:1910.10699"
@@ -63,9 +63,9 @@ class CRD(FeatureMethod):
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
         if len(images.labels.unique()) < 2:
-            raise ConfigError("method = CRD: negatives are images of other classes, and all images here are of one")
-        ours, theirs = embeddings(student, teacher)
-        return Contrast(self, ours.shape[1], theirs.shape[1], images)
+            raise ConfigError("method = CRD: requires training images of at least 2 classes to draw negatives")
+        widths = (x.shape[1] for x in embeddings(student, teacher))
+        return Contrast(self, *widths, images)
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
@@ -76,7 +76,7 @@ class CRD(FeatureMethod):
 
 
 class Contrast(Memory):
-    """Both embeddings' layers and banks. `images`: the n that are trained on, index ascending."""
+    """Both projections and memory banks. `images`: the n training images, in ascending order of index."""
 
     banks: Tensor
     scales: Tensor
@@ -99,7 +99,7 @@ class Contrast(Memory):
         self._seen: tuple[Tensor, ...] = ()
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
-        """The loss []; what was seen is noted by `remember`."""
+        """Return the loss []. The step's embeddings are stored in the banks by `remember`."""
         units = [self._unit(layer(vectors)) for layer, vectors in zip(self.layers, (student, teacher), strict=True)]
         position = torch.searchsorted(self.index, targets.index)
         chosen = torch.cat([position[:, None], self._negatives(targets.labels)], dim=1)
@@ -118,7 +118,7 @@ class Contrast(Memory):
         return F.normalize(vectors.to(self.banks.dtype))
 
     def _negatives(self, labels: Tensor) -> Tensor:
-        """int64 [B, negatives]: positions of images of other classes than `labels`, drawn with replacement."""
+        """Draw images of other classes than `labels` with replacement: positions int64 [B, negatives]."""
         start, end = self.first[labels], self.first[labels + 1]
         others = len(self.index) - (end - start)
         drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * others[:, None]
@@ -127,7 +127,7 @@ class Contrast(Memory):
 
     @torch.no_grad()
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Note the last step's images of all workers."""
+        """Store the last step's embeddings of all workers in the banks."""
         position, scales, *units = (gather(tensor) for tensor in self._seen)
         position = position.flatten()
         for bank, unit in zip(self.banks, units, strict=True):
@@ -138,12 +138,12 @@ class Contrast(Memory):
 
 @in_float32
 def score(unit: Tensor, bank: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """[B, D], [n, D] and positions [B, 1 + K] -> [B, 1 + K]: unit . bank / temperature."""
+    """Return unit . bank / temperature, [B, 1 + K], for unit [B, D], bank [n, D] and positions [B, 1 + K]."""
     return (unit @ bank.T).gather(1, chosen) / temperature
 
 
 def nce_loss(log_p: Tensor, num_images: int) -> Tensor:
-    """log P [2, B, 1 + K], the positive first -> []: summed over both directions and the K, mean over the batch."""
+    """Return the loss [] of log P [2, B, 1 + K], positive first: sum over directions and K, mean over the batch."""
     noise = (log_p.shape[2] - 1) / num_images
     bound = log(noise + _EPSILON)
     positive = F.softplus(bound - log_p[:, :, 0]).sum()

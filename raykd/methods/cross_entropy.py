@@ -1,4 +1,4 @@
-"""The labels alone: what teachers and baselines are trained with."""
+"""Cross-entropy with the labels alone, for teachers and baselines."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class CrossEntropy(Method):
-    """No teacher; the loss is 'ce'."""
+    """No teacher: the only term is 'ce'."""
 
     kind: ClassVar[str] = "ce"
 

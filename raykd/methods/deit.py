@@ -5,9 +5,9 @@ attention", arXiv:2012.12877).
     token = CE(distillation head, argmax of the teacher)             hard, equation 3
             temperature^2 * KL(teacher || distillation head)         soft, equation 2
 
-A second token goes through the student's layers beside the class token, and a head of its own learns from it what the
-teacher decides. At test time the logits are the mean of both heads', as in the authors' code (their text adds the two
-softmax outputs). The recipe's label smoothing softens the labels and, as there, never the teacher's decision.
+A distillation token passes through the student's layers beside the class token, and a second head on it learns the
+teacher's prediction. At test time the logits are the mean of both heads', as in the authors' code (their text adds the
+two softmax outputs). The recipe's label smoothing applies to the labels, not to the teacher's prediction.
 Shapes: heads and teacher's logits [B, C]. Defaults are the authors': alpha 1/2 and hard labels. Their soft variant uses
 alpha 0.9 and temperature 3.
 """
@@ -25,8 +25,9 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DeiT(Method):
-    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher. temperature: None for the teacher's decision, hard; a
-    number above 0 for its softened outputs.
+    """alpha in [0, 1] is the weight of the labels, 1 - alpha the teacher's.
+
+    temperature: None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
     """
 
     kind: ClassVar[str] = "deit"
@@ -46,7 +47,7 @@ class DeiT(Method):
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.alpha, "token": 1 - self.alpha}
 
-    def labelled(self, student: Outputs) -> Tensor:
+    def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads
         return class_head
 

@@ -1,16 +1,16 @@
 """DIST (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", arXiv:2205.10536).
 
     loss  = ce_weight * CE + beta * inter + gamma * intra
-    inter = T^2 * mean over images of 1 - r(p_s[i, :], p_t[i, :])      one image's relation between classes
-    intra = T^2 * mean over classes of 1 - r(p_s[:, c], p_t[:, c])     one class's relation between images
-    r     = x . y / (|x| |y| + 1e-8),  x and y less their means,  p = softmax(logits / T)
+    inter = T^2 * mean over images of 1 - r(p_s[i, :], p_t[i, :])      relations between the classes of one image
+    intra = T^2 * mean over classes of 1 - r(p_s[:, c], p_t[:, c])     relations between the images for one class
+    r     = x . y / (|x| |y| + 1e-8),  x and y centered,  p = softmax(logits / T)
 
 Shapes: logits [B, C], B >= 2. Defaults are the authors' for CIFAR-100: CE weight 1, beta 2 and gamma 2 (their
 paper's for classification) and T 4 (`dist_t4` in hunto/image_classification_sota). For ImageNet the authors use T 1.
 The method requires the teacher's logits.
 
-The 1e-8 is the authors'. It decides the gradient of a class that is hardly in the batch, since its column of p is near
-1e-8 itself: without it (the paper's formula, torchdistill) such classes outweigh all others by a factor of 1,000.
+The 1e-8 is the authors'. It matters for classes that are almost absent from the batch, whose column of p is itself near
+1e-8. Without it (the paper's formula, torchdistill) the gradients of such classes are 1,000 times those of the others.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ EPSILON = 1e-8  # the authors', added to the product of both lengths
 
 @dataclass(frozen=True)
 class DIST(Method):
-    """beta weighs the relations between classes, gamma those between the images of a batch."""
+    """beta is the weight of the relations between classes, gamma of those between the images of a batch."""
 
     kind: ClassVar[str] = "dist"
     paper: ClassVar[str] = "arXiv:2205.10536"
@@ -52,21 +52,8 @@ class DIST(Method):
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
-        given = student.logits, teacher.logits, self.temperature
-        return {"inter": dist_inter_loss(*given), "intra": dist_intra_loss(*given)}
-
-
-def dist_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    beta: float,
-    gamma: float,
-    temperature: float,
-    epsilon: float = EPSILON,
-) -> Tensor:
-    """Return beta * inter + gamma * intra, which include temperature^2. Shapes: logits [B, C]; returns []."""
-    given = student_logits, teacher_logits, temperature, epsilon
-    return beta * dist_inter_loss(*given) + gamma * dist_intra_loss(*given)
+        inputs = student.logits, teacher.logits, self.temperature
+        return {"inter": dist_inter_loss(*inputs), "intra": dist_intra_loss(*inputs)}
 
 
 @in_float32
@@ -94,8 +81,8 @@ def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 def _correlation(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
     """Return Pearson's correlation of each row, [N, M] -> [N], with `epsilon` added to its denominator.
 
-    It is 0 where a row is constant but for rounding, and has no gradient there. The authors' code has a gradient of
-    |y| / epsilon, up to 1e8, in that case.
+    It is 0 and has no gradient where a row is constant up to rounding. There the authors' code has a gradient of
+    |y| / epsilon, up to 1e8.
     """
     x, x_length, x_varies = _centered(student)
     y, y_length, y_varies = _centered(teacher)
@@ -105,7 +92,7 @@ def _correlation(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
 
 
 def _centered(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows less their means [N, M], the lengths [N] of these, and whether each is more than rounding [N]."""
+    """Return the centered rows [N, M], their lengths [N], and whether each exceeds rounding noise, bool [N]."""
     centered = rows - rows.mean(1, keepdim=True)
     noise = ROUNDING * torch.finfo(rows.dtype).eps * vector_norm(rows.detach(), dim=1)
     varies = vector_norm(centered.detach(), dim=1) > noise

@@ -3,9 +3,8 @@
     loss = KD's terms + weight * distance(adapter(student embedding), teacher embedding)
 
 The distance is the mean squared error, as in FitNets (Romero et al. 2014, arXiv:1412.6550), or one minus the
-cosine. Shapes: embeddings [B, D_s] and [B, D_t]. A linear adapter D_s -> D_t is trained with the student where
-the widths differ; where they agree there is none. No paper has this sum: alpha and temperature are KD's defaults here,
-and the weight 1 of the distance is not tuned.
+cosine. Shapes: embeddings [B, D_s] and [B, D_t]. If the widths differ, a linear adapter D_s -> D_t is trained with the
+student. No paper has this sum: alpha and temperature are KD's defaults, and the distance's weight 1 is not tuned.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FeatureKD(KD):
-    """KD with `distance` ('mse' or 'cosine') between embeddings, weighed by `feature_weight` >= 0."""
+    """KD plus a `distance` ('mse' or 'cosine') between embeddings with weight `feature_weight` >= 0."""
 
     kind: ClassVar[str] = "feature_kd"
     paper: ClassVar[str] = "arXiv:1412.6550"
@@ -53,11 +52,11 @@ class FeatureKD(KD):
 
 
 def feature_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference over all elements; equal shapes, any float type. Returns []."""
+    """Return the mean squared difference over all elements, []. Both have the same shape."""
     return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
 
 
 def feature_cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine similarity of [B, D] vectors, mean over the batch. Returns []; a zero row has no gradient."""
+    """Return 1 - cosine similarity of [B, D] vectors, mean over the batch, []. A zero row has no gradient."""
     cosines = F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=1)
     return 1 - torch.where((student != 0).any(1), cosines, 0.0).mean()

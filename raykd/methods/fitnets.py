@@ -2,16 +2,15 @@
 
     loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (regressor(map_s) - map_t)^2
 
-Shapes: maps [B, K_s, H_s, W_s] and [B, K_t, H_t, W_t]. The regressor, a convolution and batch norm trained with the
-student, makes the student's map the teacher's size. As RepDistiller's, which trains hint and labels together: 3x3 of
-stride 2 from twice the size, 4x4 transposed from half of it, else (1 + H_s - H_t) x (1 + W_s - W_t) as in the paper's
-section 2.2. RepDistiller has none for a teacher's map that is larger otherwise (a ViT's 14x14 above 8x8): that is
-averaged down to the student's, as AT, NST and VID do. A regressor ends in a ReLU where the teacher's map has nothing
-below 0.
+Shapes: feature maps [B, K_s, H_s, W_s] and [B, K_t, H_t, W_t]. The regressor, a convolution and batch norm trained with
+the student, brings the student's map to the teacher's size. Like RepDistiller's, it is 3x3 with stride 2 from twice the
+size, 4x4 transposed from half of it, and else (1 + H_s - H_t) x (1 + W_s - W_t) as in the paper's section 2.2.
+RepDistiller has no regressor for other teacher's maps that are larger (a ViT's 14x14 above 8x8): here these are
+average-pooled to the student's size. The regressor ends in a ReLU if the teacher's map has no negative values.
 
-Defaults: weight 100, as RepDistiller's and mdistiller's on CIFAR-100, on the second stage, about the middle of both
-networks, with CE weight 1. The paper instead trains the hint first and then the rest. The method requires the teacher's
-features.
+Defaults: weight 100, as in RepDistiller and mdistiller on CIFAR-100, on the second stage, about the middle of both
+networks, with CE weight 1. Hint and labels are trained together, as there; the paper trains the hint first. The method
+requires the teacher's features.
 """
 
 from dataclasses import dataclass
@@ -38,33 +37,33 @@ class FitNets(StageMethod):
         return super().weights(epoch) | {"fitnets": self.weight}
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
-        return nn.ModuleList([regressor(ours, theirs) for ours, theirs in self.pairs(student, teacher)])
+        return nn.ModuleList([regressor(*pair) for pair in self.pairs(student, teacher)])
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
-        maps = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [hint_loss(regress(ours), theirs) for regress, (ours, theirs) in maps]
+        pairs = zip(adapter, self.pairs(student, teacher), strict=True)
+        stages = [hint_loss(regress(student_map), teacher_map) for regress, (student_map, teacher_map) in pairs]
         return super().terms(student, teacher, targets, adapter) | {"fitnets": torch.stack(stages).sum()}
 
 
 def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of maps [B, K_t, H, W] and [B, K_t, H_t, W_t], averaged down to H and W. Returns []."""
+    """Return the mean squared difference, [], of [B, K_t, H, W] and [B, K_t, H_t, W_t] pooled to the smaller size."""
     return feature_mse_loss(*pool_to_smaller(regressed, teacher))
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:
-    """From maps like `student` [B, K_s, H_s, W_s] to maps like `teacher`, or to what is compared with it."""
+    """Return a regressor from maps like `student` [B, K_s, H_s, W_s] to maps like `teacher` or its pooled maps."""
     channels = student.shape[1], teacher.shape[1]
-    ours, theirs = tuple(student.shape[2:]), tuple(teacher.shape[2:])
+    from_size, to_size = tuple(student.shape[2:]), tuple(teacher.shape[2:])
     convolution: nn.Module
-    if ours == tuple(2 * side for side in theirs):
+    if from_size == tuple(2 * side for side in to_size):
         convolution = nn.Conv2d(*channels, kernel_size=3, stride=2, padding=1)
-    elif theirs == tuple(2 * side for side in ours):
+    elif to_size == tuple(2 * side for side in from_size):
         convolution = nn.ConvTranspose2d(*channels, kernel_size=4, stride=2, padding=1)
     else:
-        height, width = (1 + our - min(our, their) for our, their in zip(ours, theirs, strict=True))
+        height, width = (1 + old - min(old, new) for old, new in zip(from_size, to_size, strict=True))
         convolution = nn.Conv2d(*channels, kernel_size=(height, width))
-    ends = [nn.ReLU()] if not (teacher < 0).any() else []
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels[1]), *ends)
+    activation = [nn.ReLU()] if not (teacher < 0).any() else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels[1]), *activation)

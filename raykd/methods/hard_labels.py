@@ -1,4 +1,4 @@
-"""The teacher's decision as a label (Touvron et al. 2020, DeiT, section 3, arXiv:2012.12877), through the normal head.
+"""The teacher's prediction as a hard label (Touvron et al. 2020, DeiT, section 3, arXiv:2012.12877), on the usual head.
 
     loss = alpha * CE(student, labels) + (1 - alpha) * CE(student, argmax of the teacher)
 
@@ -19,7 +19,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class HardLabels(Method):
-    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher's decisions."""
+    """alpha in [0, 1] is the weight of the labels, 1 - alpha of the teacher's predictions."""
 
     kind: ClassVar[str] = "hard_labels"
     paper: ClassVar[str] = "arXiv:2012.12877"
@@ -41,5 +41,5 @@ class HardLabels(Method):
 
 
 def hard_label_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Cross-entropy with the teacher's most likely class, mean over the batch. Shapes: [B, C]; returns [] in nats."""
+    """Return the cross-entropy with the teacher's top class, mean over the batch, [] in nats. Shapes: [B, C]."""
     return F.cross_entropy(at_least_float32(student_logits), teacher_logits.argmax(1))

@@ -4,9 +4,9 @@
     KL   = sum_c p_t (log p_t - log p_s),  p = softmax(logits / temperature)
 
 Shapes: logits [B, C], labels [B]. Defaults: temperature 4, as in RepDistiller and mdistiller on CIFAR-100, and alpha
-0.5, which weighs labels and teacher equally. Both repositories use alpha 0.1 (CE 0.1, KD 0.9), and their published KD
-results are for that; set alpha=0.1 to compare with them. The temperature^2 is there at every alpha, 0 and 1 included:
-it keeps the gradient's size as the temperature grows (section 2 of the paper).
+0.5, which weighs labels and teacher equally. Both repositories published their KD results with alpha 0.1 (CE 0.1, KD
+0.9); set alpha=0.1 to compare with them. The factor temperature^2 applies at every alpha, 0 and 1 included: it keeps
+the gradient's size as the temperature grows (section 2 of the paper).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class KD(Method):
-    """alpha in [0, 1] weighs the labels, 1 - alpha the teacher; temperature > 0 softens both outputs."""
+    """alpha in [0, 1] is the weight of the labels, 1 - alpha the teacher's; temperature > 0 softens both outputs."""
 
     kind: ClassVar[str] = "kd"
     paper: ClassVar[str] = "arXiv:1503.02531"
@@ -46,19 +46,10 @@ class KD(Method):
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """temperature^2 * KL(teacher || student) of the softened outputs, mean over the batch.
+    """Return temperature^2 * KL(teacher || student) of the softened outputs, mean over the batch, [] in nats.
 
-    Args: logits are [B, C] of any float type; half precision is computed in float32. temperature > 0.
-    Returns: [] in nats, 0 when both agree.
+    Logits are [B, C] of any float type; half precision is computed in float32.
     """
     student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
-
-
-def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float = 0.5, temperature: float = 4.0
-) -> Tensor:
-    """alpha * CE + (1 - alpha) * kd_loss, mean over the batch. Shapes: logits [B, C], labels [B]; returns []."""
-    cross_entropy = F.cross_entropy(at_least_float32(student_logits), labels)
-    return alpha * cross_entropy + (1 - alpha) * kd_loss(student_logits, teacher_logits, temperature)

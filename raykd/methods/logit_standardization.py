@@ -1,15 +1,15 @@
 """Logit standardization (Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427).
 
-    z(x)                       = (x - mean(x)) / (std(x) + 1e-7)        of one image's logits; std over C - 1
+    z(x)                       = (x - mean(x)) / (std(x) + 1e-7)        over one image's logits; unbiased std
     LogitStandardization  loss = ce_weight * CE + weight * T^2 * KL(z teacher || z student)
     StandardizedDKD       loss = ce_weight * CE + warm * weight * (alpha * TCKD + beta * NCKD) of z(logits)
 
-The student then learns how the teacher's logits relate, and neither their mean nor their size. Shapes: logits [B, C].
+The student then learns the relations of the teacher's logits, not their mean or scale. Shapes: logits [B, C].
 Both methods require the teacher's logits. Defaults are the authors' for CIFAR-100, from
 sunshangquan/logit-standardization-KD (`--logit-stand --base-temp 2 --kd-weight 9`): T 2 and weight 9 for both. KD has
-CE weight 0.1 (mdistiller/engine/cfg.py). DKD keeps its own CE weight 1, alpha 1, beta 8 and 20 epochs of warm-up, so
-its terms weigh 9 and 72. Until 2024-05-18 the authors' tools/train.py took 81 for the latter and left DKD's temperature
-at 4; since then it is as here.
+CE weight 0.1 (mdistiller/engine/cfg.py). DKD keeps its CE weight 1, alpha 1, beta 8 and 20 epochs of warm-up, so
+its terms have weights 9 and 72. Before 2024-05-18 the authors' tools/train.py used 81 for the latter and DKD's
+temperature 4.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _EPSILON = 1e-7  # the authors'
 
 @dataclass(frozen=True)
 class LogitStandardization(Method):
-    """KD of standardized logits, weighed by `weight`; temperature > 0 softens them."""
+    """KD of standardized logits with weight `weight`; temperature > 0 softens them."""
 
     kind: ClassVar[str] = "logit_standardization"
     paper: ClassVar[str] = "arXiv:2403.01427"
@@ -76,16 +76,11 @@ class StandardizedDKD(DKD):
         return super().terms(student, teacher, targets, adapter)
 
 
-def logit_standardization_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of standardized, softened logits [B, C], without a temperature^2. Returns [] in nats."""
-    return kd_loss(standardize(student_logits), standardize(teacher_logits), temperature) / temperature**2
-
-
 @in_float32
 def standardize(logits: Tensor) -> Tensor:
-    """[B, C] -> [B, C]: mean 0 and standard deviation 1 for each image; 0 where all logits are equal."""
-    centred = logits - logits.mean(1, keepdim=True)
+    """Return logits [B, C] with mean 0 and standard deviation 1 for each image; 0 if all logits are equal."""
+    centered = logits - logits.mean(1, keepdim=True)
     deviation = logits.std(1, keepdim=True)
-    # Where only rounding is left of the differences, dividing by 1e-7 would make a gradient of 1e7.
+    # If the differences are rounding noise, dividing by 1e-7 would give a gradient of 1e7.
     varies = deviation > ROUNDING * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(1, keepdim=True)
-    return torch.where(varies, centred / (deviation + _EPSILON), 0.0)
+    return torch.where(varies, centered / (deviation + _EPSILON), 0.0)

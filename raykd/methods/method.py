@@ -1,4 +1,4 @@
-"""What a method of distillation is: data and behaviour in one frozen object."""
+"""The base class of distillation methods: hyperparameters and loss terms in one frozen dataclass."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,39 +15,39 @@ from raykd.methods import custom_file
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Need = Literal["logits", "embedding", "features"]
-# What no term may be called: the other columns of a run's history, and what training measures beside the terms.
+# Names that no term may have: the other columns of history.parquet, and metrics that training logs beside the terms.
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
 
 
 @dataclass(frozen=True)
 class Method(Config):
-    """The extra terms of a student's loss, and what each weighs.
+    """The terms of a student's loss and their weights.
 
-    loss = sum over terms of weights(epoch)[term] * term. Every objective has the term 'ce', the labels'
-    cross-entropy; a method adds its own. Methods see tensors: never a model, a file or a rank.
+    loss = sum over terms of weights(epoch)[term] * term. The term 'ce', the cross-entropy with the labels, is always
+    there; a method adds others. Methods see tensors alone, never a model, a file or a rank.
     """
 
-    paper: ClassVar[str] = ""  # where the formula is from, an arXiv id where there is one
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    needs_distillation_token: ClassVar[bool] = False  # of the student
-    # Whether a term depends on which images share a batch. `terms` then gets the images of all workers of a run.
+    paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
+    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` reads
+    needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
+    # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
     relates_images: ClassVar[bool] = False
-    min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, of which the terms are defined
-    drawn_per_worker: ClassVar[str] = ""  # what each of several workers draws at random for itself, in words
+    min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, for which the terms are defined
+    drawn_per_worker: ClassVar[str] = ""  # a description of random numbers that each worker draws separately
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        custom_file.note(cls)
+        custom_file.record_source(cls)
 
     def __post_init__(self) -> None:
-        custom_file.require_sound(type(self), _below(Method), get_args(Need))
+        custom_file.require_valid_class(type(self), _subclasses(Method), get_args(Need))
         with self.errors_of("one of its fields, or its check(),") if self._source else nullcontext():
             super().__post_init__()
         if self._source:
-            self._require_written()
+            self._require_json_fields()
 
-    def _require_written(self) -> None:
-        """Raise ConfigError where a field's value cannot be written into run.json, by which runs are known."""
+    def _require_json_fields(self) -> None:
+        """Raise ConfigError if a field's value cannot be written to run.json, and so not fingerprinted."""
         for item in fields(self):
             try:
                 fingerprint(to_dict(getattr(self, item.name)))
@@ -56,54 +56,54 @@ class Method(Config):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """As for any field; a class of a person's own by its file too, 'my_method.py:MyMethod'."""
+        """Return the method that `text` names: a kind ('kd') or a class in a file ('my_method.py:MyMethod')."""
         if not custom_file.is_path(text):
             return super().from_text(text)
-        found = custom_file.class_at(text, Method)
-        if required := [item.name for item in fields(found) if item.default is MISSING is item.default_factory]:
+        method = custom_file.load_class(text, Method)
+        if required := [item.name for item in fields(method) if item.default is MISSING is item.default_factory]:
             raise ConfigError(f"{text} cannot be made: its field '{required[0]}' has no default; give it one")
-        source = custom_file.source_of(found)
+        source = custom_file.source_of(method)
         with errors_of(f"method {text}", source.path if source else ""):
-            return found()
+            return method()
 
     def stored(self, results_only: bool) -> dict[str, Any]:
-        """A person's own method is known by its file's hash too."""
+        """Return the values behind `to_dict`, with the hash of a custom method's file."""
         source = custom_file.source_of(type(self))
         return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         source = custom_file.source_of(type(self))
-        if source is None or not source.travels:
+        if source is None or not source.is_single_file:
             return super().__reduce_ex__(protocol)
-        return custom_file.restored, (source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.restore, (source, {item.name: getattr(self, item.name) for item in fields(self)})
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """Weight of 'ce' and of each term of `terms` in `epoch`, counted from 0; warm-up belongs here."""
+        """Return the weights of 'ce' and of each term in `epoch`, counted from 0. Implement a warm-up here."""
         raise NotImplementedError
 
-    def errors_of(self, what: str) -> AbstractContextManager[None]:
-        """A context that turns whatever `what`, a part of the method, raises into a ConfigError with its line."""
-        return errors_of(f"method = {self.title()}: {what}", self._source.path if self._source else "")
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """Return a context that turns any error in `part` of the method into a ConfigError with its line."""
+        return errors_of(f"method = {self.title()}: {part}", self._source.path if self._source else "")
 
     @property
     def is_custom(self) -> bool:
-        """Whether a user wrote it."""
+        """Whether it is a user-defined method."""
         return self._source is not None
 
     @property
     def _source(self) -> custom_file.Source | None:
         return custom_file.source_of(type(self))
 
-    def require_sound_weights(self, epochs: int) -> None:
-        """Raise ConfigError where weights(epoch) of one of `epochs` is no mapping of term names to finite numbers.
+    def require_valid_weights(self, epochs: int) -> None:
+        """Raise ConfigError unless weights(epoch) maps names of terms to finite numbers in each of `epochs`.
 
-        A term must not be called like another column of the run's history.
+        A term must not have a reserved name, that of another column of history.parquet.
         """
         if self.is_custom:
-            _require_sound_weights(self, epochs)
+            _require_valid_weights(self, epochs)
 
     def require_batch(self, size: int) -> None:
-        """Raise ConfigError where a batch of `size` images, over all workers, is too small for the terms."""
+        """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms."""
         if size < self.min_batch_size:
             raise ConfigError(
                 f"student.batch_size = {size}: method '{self.kind}' compares the images of a batch with each other and "
@@ -111,42 +111,45 @@ class Method(Config):
             )
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
-        """A module trained and checkpointed with the student, such as a regressor where shapes differ; None for none.
+        """Return a module that is trained and checkpointed with the student, such as a regressor; None for none.
 
-        student, teacher: outputs for some images, to show the shapes. images: every image that the run trains on,
-        index ascending. Fresh weights come from torch's global generator. Raises ConfigError for shapes, or models
-        without what it `needs`, that it cannot bring together.
+        student, teacher: outputs for some images, which show the shapes. images: all training images of the run, in
+        ascending order of index. Initial weights come from torch's global generator. Raises ConfigError for shapes that
+        the method cannot bring together, and for a model without the outputs that it `needs`.
         """
         return None
 
-    def labelled(self, student: Outputs) -> Tensor:
-        """The logits [B, C] that learn the labels, in 'ce'."""
+    def supervised_logits(self, student: Outputs) -> Tensor:
+        """Return the logits [B, C] for the cross-entropy with the labels, 'ce'."""
         return student.logits
 
     def used(self, outputs: Outputs) -> Outputs:
-        """Return what `terms` reads of a model's outputs: what workers exchange where the method `relates_images`."""
+        """Return the outputs that `terms` reads, which workers exchange if the method `relates_images`."""
         return outputs
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
-        """The method's terms, [] each, float32, mean over the batch, unweighted. The teacher's carry no gradient."""
+        """Return the method's unweighted terms, each a float32 scalar [], mean over the batch.
+
+        The teacher's outputs carry no gradient.
+        """
         raise NotImplementedError
 
 
-def _require_sound_weights(method: Method, epochs: int) -> None:
+def _require_valid_weights(method: Method, epochs: int) -> None:
     for epoch in range(epochs):
         with method.errors_of("its weights(epoch)"):
             weights: Any = method.weights(epoch)
-        given = f"method = {method.title()}: weights({epoch})"
+        subject = f"method = {method.title()}: weights({epoch})"
         if not isinstance(weights, Mapping) or not weights:
-            raise ConfigError(f"{given} is {shown(weights)}; it must return the weight of each term, 'ce' included")
+            raise ConfigError(f"{subject} is {shown(weights)}; it must return the weight of each term, 'ce' included")
         for name, weight in weights.items():
             if not isinstance(weight, Real) or isinstance(weight, bool) or not _is_finite(weight):
-                raise ConfigError(f"{given} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
+                raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
             if name in RESERVED_TERMS:
                 raise ConfigError(
-                    f"{given} names a term '{name}', which is a column of history.parquet for something else "
+                    f"{subject} names a term '{name}', which is a column of history.parquet for something else "
                     f"({', '.join(RESERVED_TERMS)}); rename the term"
                 )
 
@@ -160,13 +163,16 @@ def _is_finite(number: Real) -> bool:
 
 
 class Memory(nn.Module):
-    """An adapter whose buffers keep what its steps have seen, alike on all workers of a run."""
+    """An adapter whose buffers store outputs of earlier steps, the same on all workers of a run."""
 
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """After each step. gather: [*] of this worker -> [W, *], of all W by rank; called alike by all."""
+        """Store the last step's outputs; called after each step by all workers.
+
+        gather: returns the tensors of all W workers by rank, [*] -> [W, *].
+        """
         raise NotImplementedError
 
 
-def _below(cls: type[Method]) -> list[type[Method]]:
-    """Every class under `cls`."""
-    return [found for child in cls.__subclasses__() for found in (child, *_below(child))]
+def _subclasses(cls: type[Method]) -> list[type[Method]]:
+    """Return all direct and indirect subclasses of `cls`."""
+    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]

@@ -3,12 +3,13 @@
     loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of MMD^2
     MMD^2 = mean k(f_t, f_t') + mean k(f_s, f_s') - 2 mean k(f_s, f_t),   k(a, b) = (a . b)^2
 
-Shapes: maps [B, K, H, W]; each channel's map, divided by its L2 norm, is one sample f [H * W]; the means are over pairs
-of channels of one image. Numbers of channels may differ; of two sizes the larger map is averaged down. Defaults: weight
-50, as RepDistiller's and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's features.
+Shapes: feature maps [B, K, H, W]. Each channel, divided by its L2 norm, is one sample f [H * W]; the means are over
+pairs of channels of one image. Both models may have any number of channels. If the sizes differ, the larger map is
+average-pooled to the smaller. Defaults: weight 50, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1.
+The method requires the teacher's features.
 
-k's mean needs no tensor of [B, K, K, H * W], which public code makes: the sum of (a . b)^2 is |A B^T|^2 of
-[B, K_a, K_b], or <A^T A, B^T B> of [B, H * W, H * W]. The smaller of both is taken.
+Public code builds a tensor of [B, K, K, H * W] for the mean of k. Here the sum of (a . b)^2 is |A B^T|^2 with
+[B, K_a, K_b], or <A^T A, B^T B> with [B, H * W, H * W], whichever is smaller.
 """
 
 from dataclasses import dataclass
@@ -43,14 +44,14 @@ class NST(StageMethod):
 
 @in_float32
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy under (a . b)^2, mean over the batch. Shapes: [B, K, H, W]; returns []."""
-    student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in pool_to_smaller(student_map, teacher_map))
-    own = _mean_kernel(teacher, teacher) + _mean_kernel(student, student)
-    return own - 2 * _mean_kernel(student, teacher)
+    """Return the squared maximum mean discrepancy under (a . b)^2, mean over the batch, []. Shapes: [B, K, H, W]."""
+    student, teacher = (F.normalize(x.flatten(2), dim=2) for x in pool_to_smaller(student_map, teacher_map))
+    within = _mean_kernel(teacher, teacher) + _mean_kernel(student, student)
+    return within - 2 * _mean_kernel(student, teacher)
 
 
 def _mean_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of (a_i . b_j)^2 over i, j and images: [B, K_a, P] and [B, K_b, P] -> []."""
+    """Return the mean of (a_i . b_j)^2 over i, j and images, [], for [B, K_a, P] and [B, K_b, P]."""
     pairs = len(a) * a.shape[1] * b.shape[1]
     if a.shape[1] * b.shape[1] <= a.shape[2] ** 2:
         return torch.bmm(a, b.mT).square().sum() / pairs

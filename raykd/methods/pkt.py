@@ -1,11 +1,11 @@
 """Probabilistic knowledge transfer, PKT (Passalis and Tefas 2018, arXiv:1803.10837).
 
     loss = ce_weight * CE + kd_weight * KD + weight * mean over i, j of t_ij log((t_ij + e) / (s_ij + e)),  e = 1e-7
-    s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: how likely image i picks image j as its neighbour
+    s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: the probability that i picks j as its neighbor
 
-Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B]. Defaults: weight 30000, as
-RepDistiller's and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's embedding. s and t are
-of all images of a batch, over all workers.
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B] over all images of a batch, of all workers.
+Default: weight 30000, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1. The method requires the
+teacher's embedding.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _EPSILON = 1e-7  # the authors'
 
 @dataclass(frozen=True)
 class PKT(FeatureMethod):
-    """`weight` of the term, on which images of a batch are neighbours."""
+    """`weight` of the term."""
 
     kind: ClassVar[str] = "pkt"
     paper: ClassVar[str] = "arXiv:1803.10837"
@@ -44,12 +44,12 @@ class PKT(FeatureMethod):
 
 @in_float32
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL of both neighbourhoods, mean over all pairs. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where they agree."""
-    s, t = _neighbours(student), _neighbours(teacher)
+    """Return the KL of both neighbor distributions, mean over all pairs, []. Shapes: [B, D_s] and [B, D_t]."""
+    s, t = _neighbor_distribution(student), _neighbor_distribution(teacher)
     return (t * ((t + _EPSILON) / (s + _EPSILON)).log()).mean()
 
 
-def _neighbours(vectors: Tensor) -> Tensor:
+def _neighbor_distribution(vectors: Tensor) -> Tensor:
     length = vector_norm(vectors, dim=1, keepdim=True)
     unit = torch.where(length > 0, vectors / (length + _EPSILON), 0.0)  # the authors' gradient of a zero row is NaN
     similarity = (unit @ unit.T + 1) / 2

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
-ROUNDING = 16  # epsilons of its float type: what a difference from a mean must exceed to be one
+ROUNDING = 16  # in epsilons of the float type: smaller differences from a mean are rounding noise
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; float32 and float64 as they are (so float64 in gives float64 out)."""
+    """Return float16 and bfloat16 as float32; float32 and float64 unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def in_float32(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """`loss` with half precision taken as float32, under autocast too: that would do matrix products in half again."""
+    """Decorate a loss to compute half precision in float32, without autocast, which would use half precision again."""
 
     @wraps(loss)
     def computed(*values: Arguments.args, **named: Arguments.kwargs) -> Tensor:

@@ -4,13 +4,12 @@
     distance = mean over i, j of huber(d_s[i, j] - d_t[i, j]),      d = |f_i - f_j| / mean over i != j
     angle    = mean over i, j, k of huber(a_s[i, j, k] - a_t[i, j, k]),   a = cos of the angle at i between j and k
 
-Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B]. Defaults: 25 and 50, as RepDistiller's
-and mdistiller's on CIFAR-100, with CE weight 1. The method requires the teacher's embedding. i, j and k are all images
-of a batch, over all workers. Two images have no relation to compare (their normalized distance is always 1), so a batch
-has at least 3.
+Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B], over all images of a batch, of all
+workers. Defaults: 25 and 50, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1. The method requires the
+teacher's embedding. A batch needs at least 3 images: the normalized distance of two is always 1.
 
-a is never there as a whole, B^3 numbers in public code: a few i at a time are computed, and their part of the gradient
-with them.
+Public code holds all B^3 cosines a in memory. Here a few i at a time are computed, together with their part of the
+gradient.
 """
 
 from dataclasses import dataclass
@@ -25,15 +24,15 @@ from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
-LEAST_DISTANCE = 1e-6  # the authors': of two different images, however alike
-# Images i at a time, c: [c, B, B] cosines and [c, B, D] differences. A CPU keeps 8 in its caches; on a GPU, where a
-# batch of 128 by eights is 800 kernels, more of them cost no time.
+LEAST_DISTANCE = 1e-6  # the authors' lower bound for two different images
+# Images i per chunk, c: [c, B, B] cosines and [c, B, D] differences. 8 fit in a CPU's caches. On a GPU, chunks of 8
+# would take 800 kernels for a batch of 128, and larger chunks cost no more time.
 CORNERS = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
 class RKD(FeatureMethod):
-    """distance_weight and angle_weight, of pairs and of triples of a batch's images."""
+    """distance_weight is for pairs of a batch's images, angle_weight for triples."""
 
     kind: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "arXiv:1904.05068"
@@ -48,51 +47,51 @@ class RKD(FeatureMethod):
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
-        ours, theirs = embeddings(student, teacher)
-        relations = {"rkd_distance": rkd_distance_loss(ours, theirs), "rkd_angle": rkd_angle_loss(ours, theirs)}
+        pair = embeddings(student, teacher)
+        relations = {"rkd_distance": rkd_distance_loss(*pair), "rkd_angle": rkd_angle_loss(*pair)}
         return super().terms(student, teacher, targets, adapter) | relations
 
 
 @in_float32
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber of normalised distances, mean over all pairs. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal."""
+    """Return the Huber loss of normalized distances, mean over all pairs, []. Shapes: [B, D_s] and [B, D_t]."""
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
 
 def _distances(vectors: Tensor) -> Tensor:
-    """Return the distances [B, B] divided by the mean of all but the diagonal, which is 0."""
-    # Not by |a|^2 + |b|^2 - 2 a.b: in float32 that leaves noise where two images are near.
-    found = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(LEAST_DISTANCE)
-    found = found.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=found.device), 0.0)
-    return found / (found.sum() / max(len(vectors) * (len(vectors) - 1), 1)).clamp_min(LEAST_DISTANCE)
+    """Return the distances [B, B], 0 on the diagonal, divided by the mean of all others."""
+    # Not |a|^2 + |b|^2 - 2 a.b: in float32 that is noise for two images that are close.
+    distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(LEAST_DISTANCE)
+    distances = distances.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=distances.device), 0.0)
+    return distances / (distances.sum() / max(len(vectors) * (len(vectors) - 1), 1)).clamp_min(LEAST_DISTANCE)
 
 
 @in_float32
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber of cosines, mean over all triples. Shapes: [B, D_s] and [B, D_t]; returns [], 0 where equal.
+    """Return the Huber loss of cosines, mean over all triples, []. Shapes: [B, D_s] and [B, D_t].
 
-    The teacher's carry no gradient.
+    Only the student gets a gradient.
     """
     return cast(Tensor, _Angles.apply(student, teacher.detach()))
 
 
 class _Angles(torch.autograd.Function):
-    """The loss and, in the same pass, its gradient [B, D_s]: nothing of B^2 or more is kept for the way back."""
+    """Compute the loss and its gradient [B, D_s] in one pass, so that nothing of size B^2 is kept for backward."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         total, gradient = student.new_zeros(()), torch.zeros_like(student)
-        max_concurrent = CORNERS["cuda" if student.is_cuda else "cpu"]
-        for first in range(0, len(student), max_concurrent):
-            corners = slice(first, first + max_concurrent)
-            ours, length = _sides(student, student[corners])
-            theirs, _ = _sides(teacher, teacher[corners])
-            off = torch.bmm(ours, ours.mT) - torch.bmm(theirs, theirs.mT)
-            slope = off.clamp(-1, 1)  # of huber
-            total += (slope * (off - slope / 2)).sum()
-            # cos = u_j . u_k, and slope is symmetric in j and k; of a side's length only the direction counts.
-            by_unit = 2 * torch.bmm(slope, ours)
-            by_side = torch.where(length > 0, (by_unit - ours * (ours * by_unit).sum(2, keepdim=True)) / length, 0.0)
+        chunk_size = CORNERS["cuda" if student.is_cuda else "cpu"]
+        for first in range(0, len(student), chunk_size):
+            corners = slice(first, first + chunk_size)
+            units, length = _sides(student, student[corners])
+            teacher_units, _ = _sides(teacher, teacher[corners])
+            difference = torch.bmm(units, units.mT) - torch.bmm(teacher_units, teacher_units.mT)
+            slope = difference.clamp(-1, 1)  # Huber's derivative
+            total += (slope * (difference - slope / 2)).sum()
+            # cos = u_j . u_k, and slope is symmetric in j and k. The cosine depends on a side's direction alone.
+            by_unit = 2 * torch.bmm(slope, units)
+            by_side = torch.where(length > 0, (by_unit - units * (units * by_unit).sum(2, keepdim=True)) / length, 0.0)
             gradient += by_side.sum(0)
             gradient[corners] -= by_side.sum(1)
         ctx.save_for_backward(gradient / len(student) ** 3)
@@ -105,7 +104,10 @@ class _Angles(torch.autograd.Function):
 
 
 def _sides(vectors: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, D] and [c, D] -> (sides from each corner, of length 1 [c, B, D]; lengths [c, B, 1]); 0 for no length."""
+    """Return the unit vectors [c, B, D] from each of `corners` [c, D] to `vectors` [B, D], and their lengths [c, B, 1].
+
+    A side of length 0 is 0.
+    """
     sides = vectors - corners[:, None]
     length = vector_norm(sides, dim=2, keepdim=True)
     return torch.where(length > 0, sides / length, 0.0), length

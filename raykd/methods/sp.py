@@ -1,11 +1,11 @@
 """Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682).
 
     loss = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean (G_s - G_t)^2
-    G    = rows of F F^T, each divided by its L2 norm,  F [B, K * H * W] the maps of a batch
+    G    = rows of F F^T, each divided by its L2 norm,  F [B, K * H * W] the feature maps of a batch
 
-Shapes: maps [B, K, H, W] of any K, H, W each; G [B, B]. Defaults: weight 3000 on the last stage, as in the paper and in
-RepDistiller and mdistiller on CIFAR, with CE weight 1. The method requires the teacher's features. G is of all images
-of a batch, over all workers.
+Shapes: feature maps [B, K, H, W] with any K, H, W each; G [B, B] over all images of a batch, of all workers. Defaults:
+weight 3000 on the last stage, as in the paper and in RepDistiller and mdistiller on CIFAR, with CE weight 1. The method
+requires the teacher's features.
 """
 
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class SimilarityPreserving(StageMethod):
 
 @in_float32
 def similarity_preserving_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Mean squared difference of both [B, B] similarities. Shapes: [B, ...]; returns [], 0 where they agree."""
+    """Return the mean squared difference of both similarity matrices [B, B], []. Shapes: [B, ...]."""
     return F.mse_loss(_similarities(student_map.flatten(1)), _similarities(teacher_map.flatten(1)))
 
 
 def _similarities(rows: Tensor) -> Tensor:
-    """Return rows @ rows.T with rows of length 1, [B, D] -> [B, B]; 0 without a gradient for a map that is all 0."""
-    found = rows @ rows.T
-    length = vector_norm(found, dim=1, keepdim=True)
-    return torch.where(length > 0, found / length.clamp_min(_EPSILON), 0.0)
+    """Return rows @ rows.T with rows scaled to length 1, [B, D] -> [B, B]. A zero row stays 0, without a gradient."""
+    similarities = rows @ rows.T
+    length = vector_norm(similarities, dim=1, keepdim=True)
+    return torch.where(length > 0, similarities / length.clamp_min(_EPSILON), 0.0)

@@ -2,12 +2,12 @@
 
     loss     = ce_weight * CE + kd_weight * KD + weight * sum over stages of mean 1/2 ((m - map_t)^2 / v + log v)
     m        = three 1x1 convolutions with ReLUs between, K_s -> K_t -> K_t -> K_t, of the student's map
-    v        = log(1 + exp(a)) + 1e-5, one number a channel: the variance that the teacher's map has, given the student
+    v        = log(1 + exp(a)) + 1e-5, one number per channel: the variance of the teacher's map given the student's
 
-Shapes: maps [B, K, H, W]; of two sizes the larger map is averaged down. m's weights and a are parameters, trained with
-the student (where v is left out of the optimizer the loss is a plain squared error). Defaults: weight 1 and a variance
-of 5 at the start, as in RepDistiller (the authors' code) and mdistiller, with CE weight 1. The term is a log likelihood
-and may be below 0. The method requires the teacher's features.
+Shapes: feature maps [B, K, H, W]. If the sizes differ, the larger map is average-pooled to the smaller. m's weights and
+a are parameters that are trained with the student (a constant v would give a plain squared error). Defaults:
+weight 1 and initial variance 5, as in RepDistiller (the authors' code) and mdistiller, with CE weight 1. The term is a
+negative log likelihood and may be below 0. The method requires the teacher's features.
 """
 
 from dataclasses import dataclass
@@ -49,13 +49,13 @@ class VID(StageMethod):
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
     ) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
-        maps = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [predict(*pool_to_smaller(*pair)) for predict, pair in maps]
+        pairs = zip(adapter, self.pairs(student, teacher), strict=True)
+        stages = [predict(*pool_to_smaller(*pair)) for predict, pair in pairs]
         return super().terms(student, teacher, targets, adapter) | {"vid": torch.stack(stages).sum()}
 
 
 class Prediction(nn.Module):
-    """What a student's map says of its teacher's: a mean for each place, a variance for each channel."""
+    """Predict a teacher's map from the student's: a mean for each position, a variance for each channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, initial_variance: float) -> None:
         super().__init__()
@@ -64,7 +64,9 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))  # softplus gives above
+        self.spread = nn.Parameter(
+            torch.full((teacher_channels,), above + log(-expm1(-above)))
+        )  # softplus(spread) = above
 
     @property
     def variance(self) -> Tensor:
@@ -72,12 +74,15 @@ class Prediction(nn.Module):
         return F.softplus(self.spread) + MIN_VARIANCE
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Maps [B, K_s, H, W] and [B, K_t, H, W] -> []."""
+        """Return the loss [] of feature maps [B, K_s, H, W] and [B, K_t, H, W]."""
         return vid_loss(self.mean(student), self.variance, teacher)
 
 
 @in_float32
 def vid_loss(mean: Tensor, variance: Tensor, teacher_map: Tensor) -> Tensor:
-    """-log N(teacher; mean, variance) but for its constant, mean over places. Shapes: [B, K, H, W], variance [K]."""
+    """Return -log N(teacher; mean, variance) without its constant, mean over all elements, [].
+
+    Shapes: [B, K, H, W], variance [K].
+    """
     variance = variance[:, None, None]
     return ((mean - teacher_map).square() / variance + variance.log()).mean() / 2

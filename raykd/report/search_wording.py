@@ -200,8 +200,8 @@ def cost_lines(cost: Cost) -> tuple[str, ...]:
     """Return what the trials cost, and what early stopping and the logit cache saved, as far as it is known."""
     lines = [f"The trials trained {plural(cost.epochs_trained, 'epoch')} in all."]
     if cost.device_seconds is not None:
-        each = f"{cost.devices_of_trial:g} {cost.device}{'s' if cost.devices_of_trial > 1 else ''} per trial"
-        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {each}."
+        each = plural(cost.devices_of_trial, str(cost.device))
+        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {each} per trial."
     if cost.num_estimated:
         some = f"{cost.num_estimated} of {plural(cost.num_timed, 'trial')}"
         lines.append(f"The time of {some} is estimated as epochs times a measured pace: they recorded no end.")

@@ -153,7 +153,7 @@ class Experiment(Config):
         for method in self.methods:
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
-            method.require_sound_weights(self.student.epochs)
+            method.require_valid_weights(self.student.epochs)
             method.require_batch(self.student.batch_size)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, the experiment's own method counted")

@@ -1,1 +1,1 @@
-"""The one loop. Needs torch alone: no Ray, no Slurm."""
+"""The training loop and everything that trains one run. Requires torch, but neither Ray nor Slurm."""

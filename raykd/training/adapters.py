@@ -1,8 +1,8 @@
-"""A method's adapter, made of what both networks say of two images: before anything is trained, and then again.
+"""Build a method's adapter from both networks' outputs for two images.
 
-Both times alike, so that a method which passes the check passes later: NUM_SHOWN images whatever the batch, all tensors
-on the CPU, the images that the run trains on, and of the teacher what the method `needs` and no more, since a logit
-cache holds no more.
+This happens in the check before anything starts and again when the run starts, with the same inputs, so that a method
+which passes the check also trains: outputs of NUM_SHOWN images on the CPU, and only the teacher's outputs that the
+method `needs`, since a logit cache has no others.
 """
 
 import torch
@@ -13,23 +13,23 @@ from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 
-NUM_SHOWN = 2  # to show shapes
+NUM_SHOWN = 2  # enough images to show the shapes
 
 
 def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -> nn.Module | None:
-    """The adapter of the run's method for two models' shapes, on the CPU, its weights from the run's seed.
+    """Return the adapter of the run's method on the CPU, initialized from the run's seed; None if it has none.
 
-    labels: int64 [N], of the dataset's whole training part. student, teacher: of NUM_SHOWN images, on any device.
+    labels: int64 [N], of the data set's whole training split. student, teacher: outputs for NUM_SHOWN images.
     """
-    rows, _ = train_val_indices(run.data, labels)
-    taught = required_outputs(run.method, teacher)
+    indices, _ = train_val_indices(run.data, labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.method.adapter(student, taught, Targets(labels[rows], rows))
+        teacher = required_outputs(run.method, teacher)
+        return run.method.adapter(student, teacher, Targets(labels[indices], indices))
 
 
 def required_outputs(method: Method, teacher: Outputs) -> Outputs:
-    """Of the teacher's outputs what `method` needs, on the CPU: a logit cache holds no more."""
+    """Return the teacher's outputs that `method` needs, on the CPU. A logit cache has no others."""
     return Outputs(
         teacher.logits.cpu(),
         teacher.embedding.cpu() if teacher.embedding is not None and "embedding" in method.needs else None,
@@ -39,7 +39,7 @@ def required_outputs(method: Method, teacher: Outputs) -> Outputs:
 
 @torch.no_grad()
 def evaluation_outputs(model: ImageModel, images: Tensor) -> Outputs:
-    """Of evaluation, on the CPU, where `model` is; it is left in training mode."""
+    """Return the outputs in evaluation mode of `model`, which is on the CPU and is left in training mode."""
     outputs: Outputs = model.eval()(images.cpu())
     model.train()
     return outputs

@@ -1,11 +1,13 @@
-"""Everything needed to go on exactly, in one safetensors file: written aside and renamed, whole or not at all.
+"""Checkpoints for exact resume, and the choice of the best epoch.
+
+A checkpoint is one safetensors file with everything that the next step depends on. It is written to a temporary file
+and renamed. Random numbers need no state: they are functions of seed, epoch and step (determinism.py).
 
 objective.*  weights and buffers of student and adapter      optimizer.<parameter>.*  that parameter's state
-best.*       the best epoch's weights                        header                   JSON: where the run stands
+best.*       weights of the best epoch                       header                   Progress as JSON
 
-A checksum in the header covers every tensor's bytes and the progress. A damaged checkpoint is refused, and the run is
-not trained from the start by itself: that could lose hours, and hide a disk that goes bad. Other runs of the command
-continue.
+A checksum in the header covers every tensor's bytes and the progress. A damaged checkpoint is refused. The run is not
+restarted automatically, since that could lose hours and hide a failing disk. Other runs of the command continue.
 """
 
 import json
@@ -25,9 +27,10 @@ from raykd.models.weights import save_weights
 
 @dataclass
 class Progress:
-    """Where a run stands: `step` steps of `epoch` are done; `sums` are that epoch's so far. run: its fingerprint.
+    """The progress of a run: `step` steps of `epoch` are done, with the epoch's `sums` of loss terms so far.
 
-    peak_memory_bytes: the most that training took so far, over all resumes; 0 where nothing tells.
+    run: its fingerprint. seconds: training time over all resumes. best_val_top1: in percent, -1 before the first epoch.
+    peak_memory_bytes: the maximum over all resumes; 0 if unknown.
     """
 
     epoch: int = 0
@@ -41,10 +44,15 @@ class Progress:
     peak_memory_bytes: int = 0
 
 
+def is_best_epoch(progress: Progress, val_top1: float) -> bool:
+    """Return whether an epoch with `val_top1` percent is the best so far. Ties keep the earlier epoch."""
+    return val_top1 > progress.best_val_top1
+
+
 def save_checkpoint(
     path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], progress: Progress
 ) -> None:
-    """Replace `path`."""
+    """Write the checkpoint `path`, replacing an earlier one. best: the weights of the best epoch."""
     tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for parameter_name, parameter in objective.named_parameters():
@@ -55,7 +63,7 @@ def save_checkpoint(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds, on the CPU."""
+    """The content of a checkpoint file, on the CPU."""
 
     path: Path
     progress: Progress
@@ -64,7 +72,7 @@ class Checkpoint:
     best: dict[str, Tensor]
 
     def restore(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Bring both to where they were. Raises RunFailed when the file is of others."""
+        """Load the state of objective and optimizer. Raises RunFailed if the file belongs to others."""
         try:
             objective.load_state_dict(self.objective)
             _restore_optimizer(objective, optimizer, self.optimizer)
@@ -73,9 +81,9 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
-    """Read the checkpoint of the run with the fingerprint `run`; None without a file.
+    """Return the checkpoint of the run with the fingerprint `run`; None if there is no file.
 
-    Raises RunFailed for one that is damaged or of another run.
+    Raises RunFailed for a checkpoint that is damaged or belongs to another run.
     """
     if not path.is_file():
         return None
@@ -88,32 +96,32 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
         for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
-        found = Checkpoint(path, Progress(**json.loads(metadata["progress"])), **groups)
+        checkpoint = Checkpoint(path, Progress(**json.loads(metadata["progress"])), **groups)
     except ConfigError:
         why = "its content does not match its checksum"
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
     else:
-        if found.progress.run != run:
+        if checkpoint.progress.run != run:
             raise _of_another_run(path)
-        return found
+        return checkpoint
     raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
 
 
 def _of_another_run(path: Path) -> RunFailed:
-    return RunFailed(f"checkpoint '{path}' is of another run; remove it to train from the start")
+    return RunFailed(f"checkpoint '{path}' belongs to another run; remove it to train from the start")
 
 
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Raises KeyError for a parameter that is not there, RuntimeError for a state of another shape than its."""
+    """Load optimizer state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
     parameters = dict(objective.named_parameters())
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for name, tensor in tensors.items():
         parameter_name, key = name.rsplit(".", 1)
         parameter = parameters[parameter_name]
         if tensor.ndim:
-            # The strides of the parameter (channels_last): kernels round by layout, and a resume is exact.
-            like = torch.empty_like(parameter.detach()).copy_(tensor)
-        else:  # a count of steps, which fused kernels want beside the weights
-            like = tensor.to(parameter.device) if id(parameter) in fused else tensor
-        optimizer.state[parameter][key] = like
+            # Keep the parameter's strides (channels_last): rounding depends on the layout, and a resume must be exact.
+            value = torch.empty_like(parameter.detach()).copy_(tensor)
+        else:  # a step count, which fused kernels require on the weights' device
+            value = tensor.to(parameter.device) if id(parameter) in fused else tensor
+        optimizer.state[parameter][key] = value

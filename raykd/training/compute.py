@@ -1,6 +1,6 @@
-"""Where and how a run computes: decided once, when it starts, and kept when it is taken up again.
+"""The device, precision and CPU threads of a run, chosen when it starts and kept when it resumes.
 
-Whether the steps of a run are captured as one CUDA graph, and why not where they are not.
+`why_not_graph` decides whether its steps are captured as one CUDA graph.
 """
 
 import ctypes
@@ -17,26 +17,26 @@ import torch
 from raykd.errors import ConfigError
 from raykd.spec.plan import Run
 
-# For mallopt(3), in bytes. Without this each step of a CNN gives its activations back to the kernel and has their pages
-# cleared again: 6 % of a step in bf16, 10 to 20 % of one in fp32 (docs/performance.md).
+# For mallopt(3), in bytes. By default glibc returns a CNN's activations to the kernel after each step, and their pages
+# are cleared again: 6 % of a step in bf16, 10 to 20 % in fp32 (docs/performance.md).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 KEEP_MEMORY = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 64 << 20}
-# Where glibc's own, moving limits come to rest in a process that uses large tensors.
+# The values that glibc's adaptive limits reach in a process that uses large tensors.
 GLIBC_DEFAULT = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
-EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # no activations are kept; more gains nothing on 2 cores
+EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # images; inference keeps no activations, and larger is not faster
 
 
 @dataclass(frozen=True)
 class Compute:
-    """precision: 'fp32' or 'bf16', of matrix products and convolutions. threads: of the CPU."""
+    """How a run computes: `precision` of matrix products and convolutions ('fp32' or 'bf16'), CPU `threads`."""
 
     device: torch.device
     precision: str
     threads: int
 
     def autocast(self) -> torch.autocast:
-        """A context in which matrix products and convolutions are computed in `precision`."""
+        """Return a context in which matrix products and convolutions are computed in `precision`."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def __str__(self) -> str:
@@ -45,23 +45,26 @@ class Compute:
 
 
 def choose_compute(device: torch.device, precision: str, threads: int | None = None) -> Compute:
-    """How to compute on `device`: 'auto' is bf16 where the hardware has it, else fp32. threads: None for torch's."""
+    """Return how to compute on `device`.
+
+    precision: 'auto' for bf16 if the hardware supports it, else fp32. threads: None for torch's setting.
+    """
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     return Compute(device, precision, threads or torch.get_num_threads())
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware itself multiplies bfloat16: an Ampere GPU or later, a CPU with AVX512-BF16 or AMX."""
+    """Return whether the hardware multiplies bfloat16: an Ampere GPU or later, a CPU with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(_cpu_flags() & _NATIVE_BF16)
 
 
 def configure_process(device: torch.device) -> None:
-    """Settings of the whole process for long runs of equal steps; once is enough, more does no harm.
+    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
 
-    On a GPU cuDNN tries its kernels for each shape. On a CPU glibc keeps memory for the next step.
+    Calling it again has no effect.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -70,35 +73,35 @@ def configure_process(device: torch.device) -> None:
 
 
 def set_malloc(settings: Mapping[int, int]) -> None:
-    """Of this process; nothing where the C library is not glibc."""
+    """Set malloc options of this process, {option: bytes}. Does nothing if the C library is not glibc."""
     if libc := _glibc():
         for option, value in settings.items():
-            if not libc.mallopt(option, value):  # before glibc 2.35 no mmap threshold may be larger
+            if not libc.mallopt(option, value):  # glibc before 2.35 refuses larger mmap thresholds
                 libc.mallopt(option, GLIBC_DEFAULT[option])
 
 
 def release_memory() -> None:
-    """Give what an ended run used back to the machine: the process may live on with nothing to do."""
-    torch.cuda.empty_cache()  # nothing where CUDA was not used
+    """Return memory of an ended run to GPU and operating system, since the process may idle for long."""
+    torch.cuda.empty_cache()  # does nothing if CUDA was not used
     if libc := _glibc():
         libc.malloc_trim(0)
 
 
 def device_for(gpus: float) -> torch.device:
-    """Where a run computes that was given `gpus` GPUs, a share of one included.
+    """Return the device of a run with `gpus` GPUs, which may be a fraction.
 
-    Raises ConfigError when torch cannot use the GPU that is there: a day on the CPU would be the other outcome.
+    Raises ConfigError if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
     if gpus and not torch.cuda.is_available():
         raise ConfigError(
-            f"torch {torch.__version__} cannot use the GPU that this run was given; install a torch for the driver's "
-            "CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+            f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
+            "driver's CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
         )
     return torch.device("cuda" if gpus else "cpu")
 
 
 def is_mig_instance(device: torch.device) -> bool:
-    """Return whether `device` is a MIG instance, one of the parts of a divided GPU. CUDA shows a process only one."""
+    """Return whether `device` is a MIG instance, a part of a partitioned GPU. CUDA shows a process only one."""
     if device.type != "cuda":
         return False
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
@@ -106,7 +109,7 @@ def is_mig_instance(device: torch.device) -> bool:
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -117,7 +120,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """What Linux says that the CPU can do; nothing elsewhere."""
+    """Return the CPU's feature flags from Linux; empty elsewhere."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -126,20 +129,19 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def why_not_graph(run: Run, compute: Compute, num_workers: int) -> str:
-    """Return why the steps of `run` are launched from Python; '' where they are captured as a CUDA graph.
+    """Return why the steps of `run` are launched from Python; '' if they are captured as a CUDA graph.
 
-    A graph repeats what it recorded. So code that does other work in some steps must not be captured, and of a method
-    that a user wrote nobody knows that.
+    A graph replays the recorded kernels, so code whose work differs between steps must not be captured. raykd cannot
+    know that about a custom method.
     """
-    asked = run.recipe.step
-    if asked == "eager":
-        return "as was asked"
+    if run.recipe.step == "eager":
+        return "disabled by step=eager"
     if compute.device.type != "cuda":
         return "CUDA graphs require a GPU"
     if num_workers > 1:
         return "several workers exchange gradients"
     if run.recipe.augmentation.randaugment:
-        return "RandAugment gathers images by lists that the CPU makes"
-    if run.method.is_custom and asked == "auto":
-        return "a custom method may do other work in some steps; --set student.step=graph says that it does not"
+        return "RandAugment groups images by operation on the CPU"
+    if run.method.is_custom and run.recipe.step == "auto":
+        return "a custom method may differ between steps; if it does not, set student.step=graph"
     return ""

@@ -1,7 +1,7 @@
-"""What a model costs whoever uses it: parameters, operations, time for an image. Of its shape, not of its weights.
+"""Inference costs of a model: parameters, FLOPs, latency and throughput. They depend on its shape, not its weights.
 
-FLOPs are those of one image's forward pass, by torch.utils.flop_counter: matrix products, convolutions and attention,
-where a multiply-add counts 2. Norms, activations and resizing are not in it. Papers that count multiply-adds say half.
+FLOPs are counted for one image's forward pass by torch.utils.flop_counter: matrix products, convolutions and attention,
+2 per multiply-add. Norms, activations and resizing are not included. Papers that count multiply-adds report half.
 """
 
 from contextlib import suppress
@@ -22,10 +22,10 @@ from raykd.training.latency import latency, throughput
 
 
 def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute) -> Costs:
-    """Return the costs of `model`: those that a run of the folder `family` has on such a device, or newly measured.
+    """Return the costs of `model`, from another run in the folder `family` on the same hardware, or newly measured.
 
-    network: of `model`, on any device, in the memory format in which it was trained; it is moved to `compute`'s device
-    and left in evaluation mode.
+    network: the network of `model`, on any device, in the memory format of its training. It is moved to the device of
+    `compute` and left in evaluation mode.
     """
     where: dict[str, Any] = {
         "device": device_name(compute.device),
@@ -43,7 +43,7 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
         }
     )
     for path in sorted(family.glob("*/costs.json")):
-        with suppress(DamagedFile):  # the report names it; here the model is measured once more
+        with suppress(DamagedFile):  # the report names it; measure again
             if (known := read_dataclass(Costs, path)) and known.shape == shape:
                 return known
     return Costs(
@@ -57,7 +57,7 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
 
 
 def _is_channels_last(network: ImageModel) -> bool:
-    """Return whether the weights of its convolutions lie channels-last, which decides its speed."""
+    """Return whether convolution weights are in channels-last format, which affects speed."""
     return any(
         weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
         for weight in network.parameters()
@@ -67,17 +67,17 @@ def _is_channels_last(network: ImageModel) -> bool:
 
 @torch.no_grad()
 def flops(network: ImageModel, image_size: int, device: torch.device) -> int:
-    """Of one image of `image_size` pixels on a side, a multiply-add counting 2."""
-    from torch.utils.flop_counter import FlopCounterMode  # here: Triton comes with it, and most workers count no FLOPs
+    """Return the FLOPs of a forward pass of one image of `image_size` pixels on a side, 2 per multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode  # lazy: it imports Triton, and most workers count no FLOPs
 
     network = network.to(device).eval()
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=device)
-    # Attention as the matrix products that it is: not every fused kernel is known to every torch's counter.
+    # Attention as matrix products: not every torch version counts every fused kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops()
 
 
 def device_name(device: torch.device) -> str:
-    """'NVIDIA H100 80GB HBM3', or the CPU's name."""
+    """Return the name of the GPU, such as 'NVIDIA H100 80GB HBM3', or of the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(hardware(None)["cpu"])

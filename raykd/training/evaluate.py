@@ -1,4 +1,4 @@
-"""Accuracy and loss of a model over a split, in order, in large batches."""
+"""Accuracy and loss of a model on a split."""
 
 from dataclasses import dataclass
 
@@ -25,12 +25,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: ImageModel, split: Split, compute: Compute, group: Group = SINGLE_WORKER) -> Evaluation:
-    """Evaluate in inference mode and give the model back in the mode in which it came.
+    """Evaluate `model` in evaluation mode and restore its mode.
 
-    split: this worker's images; the figures are of those of the whole group. Logits are computed in float32 from the
-    embedding on (float32_head.py): logits rounded to bfloat16 tie, and a tie counts for the class that comes first.
+    split: this worker's images; the result covers the images of all workers. The head computes in float32
+    (float32_head.py), because logits rounded to bfloat16 often tie, and argmax then takes the first class.
 
-    Raises RunFailed where the device has no memory for a single image.
+    Raises RunFailed if the device has no memory for a single image.
     """
     was_training = model.training
     model.eval()

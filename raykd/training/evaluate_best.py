@@ -1,9 +1,10 @@
-"""A trained run is measured: on validation, on the test set, and by what its model costs. Once, and never to choose.
+"""Evaluate the best weights of a finished run on the validation and test split, once, and record the model's costs.
 
-val.json  test.json   the best weights' figures, see measures.py        costs.json   the model's, see costs.py
+val.json  test.json   metrics of the best weights, see metrics.py        costs.json   see costs.py
 
-test.json is written last: where it is there and of the weights that run.json names, the run is not evaluated again, and
-the test set is not read. Remove it to evaluate the run again.
+The best epoch was chosen on the validation split during training (checkpoint.py); the test split chooses nothing.
+test.json is written last. If it exists and belongs to the weights in run.json, the run is not evaluated again and the
+test split is not read. Remove it to evaluate the run again.
 """
 
 from dataclasses import replace
@@ -27,28 +28,27 @@ from raykd.training.teacher.sources import LiveTeacher
 
 
 def is_tested(folder: RunFolder) -> bool:
-    """Return whether test.json is there and of the weights that the finished run left. Raises DamagedFile."""
+    """Return whether test.json exists and belongs to the finished run's weights. Raises DamagedFile."""
     tested = read_dataclass(Metrics, folder.test)
     return tested is not None and tested.weights_sha256 == folder.record().get("weights_sha256")
 
 
 def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
-    """Write val.json, costs.json and test.json for the run's best weights, unless they are tested.
+    """Write val.json, costs.json and test.json for the run's best weights, unless test.json exists for them.
 
-    Raises DamagedFile for weights that are not those that the run left: the test set is not read for them.
+    Raises DamagedFile for weights that differ from those that the run saved, without reading the test split.
     """
     if is_tested(folder):
         return
     run, weights_sha256 = recorded_run_of(folder), folder.weights_sha256()
     model = load_model(folder.best).to(compute.device)
-    if run.recipe.channels_last:  # as it was validated in training
+    if run.recipe.channels_last:  # as in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = _teacher_of(run, folder, compute)
 
     def metrics(split: Split) -> Metrics:
-        found = compute_metrics(model, split, compute, dataset.num_classes, teacher.model if teacher else None)
         return replace(
-            found,
+            compute_metrics(model, split, compute, dataset.num_classes, teacher.model if teacher else None),
             classes=dataset.class_names,
             weights_sha256=weights_sha256,
             teacher_sha256=teacher.identity if teacher else None,
@@ -60,11 +60,11 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
 
 
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
-    """Whose weights taught the run; None where none did, and where other weights lie in its teacher's folder now."""
-    taught_by = folder.record().get("teacher_sha256")
-    beside = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
-    if not taught_by or not beside or not all(teacher.best.is_file() for teacher in beside):
+    """Return the run's teacher; None if it had none, or if the weights in the teacher's folder have changed."""
+    teacher_sha256 = folder.record().get("teacher_sha256")
+    folders = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
+    if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):
         return None
-    if identity_of([file_sha256(teacher.best) for teacher in beside]) != taught_by:
+    if identity_of([file_sha256(teacher.best) for teacher in folders]) != teacher_sha256:
         return None
-    return load_live_teacher(beside, compute.device)
+    return load_live_teacher(folders, compute.device)

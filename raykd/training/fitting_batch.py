@@ -1,10 +1,10 @@
-"""The largest batch of a network's forward passes that the device has memory for: halved until it fits.
+"""Find the largest inference batch that fits in the device's memory, by halving.
 
     for part, logits in batches_that_fit(network, num_images, most=2048, lambda part: network(images[part]).logits):
         ...
 
-A batch of 2,048 images of 224 pixels takes a ViT-B 19 GiB, and a GPU may be shared. The size that fits is remembered
-for each network for the rest of the process. Not for training steps: their batch size decides the result.
+A ViT-B requires 19 GiB for a batch of 2,048 images of 224 pixels, and a GPU may be shared. The size that fits is
+remembered per network until the process ends. Training steps are not split, since their size affects the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ from raykd.errors import RunFailed
 
 Value = TypeVar("Value")
 
-_limits: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # of networks whose larger batches did not fit
+_limits: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # batch size per network after an out-of-memory error
 
 
 def batch_that_fits(network: nn.Module, most: int) -> int:
-    """Return the batch size to try for `network`: `most` >= 1, or less where a larger batch did not fit before."""
+    """Return the batch size to try for `network`: `most` >= 1, or less if a larger batch did not fit before."""
     return min(most, _limits.get(network, most))
 
 
 def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Value]) -> Value:
-    """Return `attempt(size)` for the largest size that fits: `most`, or half of it, a quarter and so on.
+    """Return `attempt(size)` for the largest size that fits: `most`, a half, a quarter and so on.
 
-    attempt: computes a batch of at most `size` images by `network`, and may be called again after it failed.
+    attempt: passes at most `size` images through `network`; it is called again after an out-of-memory error.
 
-    Raises RunFailed where not even one image fits.
+    Raises RunFailed if not even one image fits.
     """
     while True:
         size = batch_that_fits(network, most)
@@ -39,8 +39,8 @@ def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Va
             return attempt(size)
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise RunFailed(NO_ROOM_FOR_ONE) from error
-        # Only here, behind the handler: the error's traceback holds the tensors of the batch that did not fit.
+                raise RunFailed(ONE_IMAGE_DOES_NOT_FIT) from error
+        # After the handler, because the error's traceback references the tensors of the batch that did not fit.
         torch.cuda.empty_cache()
         _limits[network] = size // 2
 
@@ -48,10 +48,10 @@ def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Va
 def batches_that_fit(
     network: nn.Module, num_images: int, most: int, compute: Callable[[slice], Value]
 ) -> Iterator[tuple[slice, Value]]:
-    """Yield (part, compute(part)) for parts of range(num_images) in order, each of at most `most` images.
+    """Yield (part, compute(part)) for consecutive slices of range(num_images) with at most `most` images each.
 
-    compute: passes one part through `network`, and changes nothing that a second call with the same images would
-    spoil. Raises RunFailed where not even one image fits.
+    compute: passes one part through `network`; it may be called twice for the same images. Raises RunFailed if not even
+    one image fits.
     """
     start = 0
 
@@ -65,6 +65,6 @@ def batches_that_fit(
         start = part.stop
 
 
-NO_ROOM_FOR_ONE = (
+ONE_IMAGE_DOES_NOT_FIT = (
     "out of memory for a single image: use a GPU with more memory, a smaller model or a smaller data.image_size"
 )

@@ -1,12 +1,12 @@
-"""The last layer of a network, from embedding to logits, in float32 while the rest of it runs under autocast.
+"""Compute a network's head, from embedding to logits, in float32 while the rest runs under autocast.
 
-Autocast computes a linear layer in bfloat16 and returns bfloat16, which has 8 significant bits: two logits between 8
-and 16 are equal or at least 1/16 apart. The two largest logits of 0.5 % of the images are then equal at 10 classes, of
-1.7 % at 100, and argmax takes the first class of them. Soft targets are rounded in the same way. The layer is a small
-part of the network, so float32 costs little: at 1,000 classes it is 0.1 % of a ResNet-18's multiply-adds on 32x32.
+Autocast computes a linear layer in bfloat16, which has 8 significant bits: two logits between 8 and 16 are equal or at
+least 1/16 apart. With 10 classes the two largest logits tie for 0.5 % of the images, with 100 classes for 1.7 %, and
+argmax takes the first class. Soft targets are rounded in the same way. The head is a small part of the network, so
+float32 costs little: with 1,000 classes it has 0.1 % of a ResNet-18's multiply-adds on 32x32.
 
-Used where a network is evaluated and where it teaches, live or through a logit cache. Not for a student in training,
-whose steps stay in the precision of its recipe. Without autocast no bit changes.
+Evaluation and teachers (live or cached) use it. A student in training does not: its steps stay in the precision of its
+recipe. Without autocast it changes no bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ from raykd.models import ImageModel
 
 
 def keep_head_in_float32(model: nn.Module) -> None:
-    """Let the heads of all ImageModels in `model` compute in float32 from here on, also under autocast."""
+    """Make the heads of all ImageModels in `model` compute in float32 from now on, also under autocast."""
     for head in _heads(model):
-        head.forward = MethodType(_forward_in_float32, head)  # a method: a copy of the layer has its own weights
+        head.forward = MethodType(_forward_in_float32, head)  # a bound method, so that a copied layer uses its weights
 
 
 @contextmanager
 def float32_heads(*models: nn.Module) -> Iterator[None]:
-    """Let the heads of all ImageModels in `models` compute in float32 inside, and as before afterwards."""
+    """Make the heads of all ImageModels in `models` compute in float32 inside the context."""
     heads = [head for model in models for head in _heads(model) if "forward" not in vars(head)]
     for head in heads:
         head.forward = MethodType(_forward_in_float32, head)
@@ -39,13 +39,13 @@ def float32_heads(*models: nn.Module) -> Iterator[None]:
 
 
 def _heads(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that compute logits: of a network with a distillation token two, of several networks all."""
+    """Return all layers that compute logits: two for a network with a distillation token."""
     networks = [part.network for part in model.modules() if isinstance(part, ImageModel)]
     return list({id(head): head for network in networks for head in _heads_of(network)}.values())
 
 
 def _heads_of(network: nn.Module) -> Sequence[nn.Module]:
-    """Return what its `get_classifier` names, as in timm and in raykd's own networks; else its last linear layer."""
+    """Return the result of `get_classifier`, which timm's and raykd's networks have; else the last linear layer."""
     if not hasattr(network, "get_classifier"):
         return [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
     classifier = network.get_classifier()  # type: ignore[operator]
@@ -54,7 +54,7 @@ def _heads_of(network: nn.Module) -> Sequence[nn.Module]:
 
 
 def _forward_in_float32(self: nn.Module, embedding: Tensor) -> Tensor:
-    """Return the logits of `embedding`, [B, D] or [B, D, 1, 1] of any float type; under autocast in float32."""
+    """Return the logits of `embedding`, [B, D] or [B, D, 1, 1]; under autocast they are computed in float32."""
     device = embedding.device.type
     if not torch.is_autocast_enabled(device):
         return type(self).forward(self, embedding)

@@ -1,14 +1,12 @@
-"""The workers of one run: processes that share each of its batches, with the first in charge of its files.
+"""The workers of one run: processes that share each batch (DDP). The first worker reads and writes the run's files.
 
     worker r of W renders, predicts and differentiates images [r B/W, (r+1) B/W) of each batch of B;
-    gradients are averaged (DDP, arXiv:2006.15704), so all take the step that one alone would take on B.
+    gradients are averaged (DDP, arXiv:2006.15704), so all take the step that one worker would take on B.
 
-The result equals one worker's up to rounding, with these exceptions: batch norm has statistics of a worker's own B/W
-images unless the recipe has sync_batch_norm, and dropout and CRD's negatives are drawn by each worker for itself.
-Methods that relate the images of a batch (`Method.relates_images`) get the outputs for all B images on every worker, by
-`Group.join`. Small messages go over gloo (CPU), so that no step waits for a GPU to learn who stops.
-
-What several workers of a run do differently from one worker, beyond rounding.
+The result equals one worker's up to rounding, with the exceptions that `per_worker_parts` lists: batch norm statistics
+cover B/W images unless the recipe has sync_batch_norm, and dropout and CRD's negatives differ between workers. Methods
+that relate the images of a batch (`Method.relates_images`) receive the outputs for all B images on every worker, by
+`Group.gather_with_grad`. Small messages use gloo (CPU), so that no step waits for a GPU to decide whether to stop.
 """
 
 import socket
@@ -32,9 +30,9 @@ from raykd.spec.plan import Run
 from raykd.training.compute import is_mig_instance
 
 Value = TypeVar("Value")
-STUCK = timedelta(minutes=30)  # torch's own limit for a message between workers; Ray notices a dead one in seconds
+STUCK = timedelta(minutes=30)  # torch's default timeout for messages; Ray notices a dead worker in seconds
 
-# Buffers are copied once an epoch, before they are used; training mode only writes them. torch 2.15 renamed it.
+# `copy_buffers` copies buffers once per epoch, before evaluation reads them. torch 2.15 renamed the parameter.
 _NO_SYNC: dict[str, Any] = {
     "forward_sync_buffers"
     if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
@@ -44,43 +42,43 @@ _NO_SYNC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Group:
-    """Worker `rank` of `size`. All must call the same methods in the same order: each waits for the others.
+    """Worker `rank` of `size`. All must call the same methods in the same order, since each waits for the others.
 
-    may_shrink: a run that was begun by more or fewer workers is taken up all the same. It is then a `part` that trains,
-    since a worker that is left out may wait for days, and one that trains must not.
+    may_shrink: whether a run may resume with another number of workers than it started with. Then a `subgroup` trains,
+    because a worker that is left out may wait for days.
     """
 
     rank: int = 0
     size: int = 1
     may_shrink: bool = False
-    processes: Any = None  # torch's group of exactly these; None for all
+    processes: Any = None  # torch's process group of these workers; None for the default group
 
     @property
     def is_first(self) -> bool:
-        """Whether this worker reads and writes the run's files."""
+        """Whether this is the first worker, which reads and writes the run's files."""
         return self.rank == 0
 
     @property
     def is_member(self) -> bool:
-        """False for a worker of the whole that a `part` leaves out."""
+        """Whether this worker belongs to the group; false if a `subgroup` leaves it out."""
         return self.rank < self.size
 
     def subgroup(self, batch_size: int) -> "Group":
-        """As many of the first workers as can share a batch equally: what is left of four may be three."""
+        """Return the largest group of first workers that divides a batch equally."""
         size = max(count for count in range(1, self.size + 1) if batch_size % count == 0)
         if size == self.size and not self.may_shrink:
             return self
         return replace(self, size=size, processes=_processes(size) if size > 1 else None)
 
     def on_first(self, make: Callable[[], Value]) -> Value:
-        """What `make` gives the first worker, handed to all; the others do not call it."""
+        """Call `make` on the first worker and return its result on all workers."""
         values: list[Any] = [make() if self.is_first else None]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0, group=self.processes)
         return values[0]
 
     def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
-        """The first worker's flags, so that all stop, or save, at the same step."""
+        """Return the first worker's flags, so that all stop, or save, at the same step."""
         if self.size == 1:
             return flags
         decided = torch.tensor(flags, dtype=torch.uint8)
@@ -88,7 +86,7 @@ class Group:
         return tuple(map(bool, decided.tolist()))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """[*] of each worker -> [W, *], by rank: what is then added is added in the same order everywhere."""
+        """Return [W, *], the tensors [*] of all workers by rank, so that sums have the same order everywhere."""
         if self.size == 1:
             return tensor[None]
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -96,9 +94,9 @@ class Group:
         return torch.stack(parts)
 
     def gather_with_grad(self, tensor: Tensor) -> Tensor:
-        """Return the batch's rows [B, *] from each worker's [B/W, *], by rank, with the gradient that DDP requires.
+        """Return the whole batch's rows [B, *] from each worker's [B/W, *], with the gradient that DDP requires.
 
-        Every worker then computes the same loss of all B rows.
+        Every worker then computes the same loss over all B rows.
         """
         if self.size == 1:
             return tensor
@@ -107,13 +105,13 @@ class Group:
         return _joined(tensor, self)  # pyright: ignore[reportCallIssue]  # a decorator of torch without types
 
     def copy_buffers(self, module: nn.Module) -> None:
-        """Give all the first worker's buffers (batch norm's running statistics), which are what is saved."""
+        """Copy the first worker's buffers (batch norm's running statistics), which are checkpointed, to all workers."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0, group=self.processes)
 
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """`module` with its gradients averaged over the workers, its weights and buffers the first worker's."""
+        """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
@@ -123,16 +121,16 @@ class Group:
 SINGLE_WORKER = Group()
 
 
-@torch.compiler.disable  # messages between workers are no part of a compiled graph
+@torch.compiler.disable  # messages between workers stay outside of compiled graphs
 def _joined(tensor: Tensor, group: Group) -> Tensor:
     return _Join.apply(tensor, group)  # type: ignore[no-any-return]
 
 
 class _Join(torch.autograd.Function):
-    """Concatenate all workers' rows; backward returns W times the gradient of the worker's own rows.
+    """Concatenate all workers' rows; backward returns W times the gradient of this worker's rows.
 
     All workers compute the same loss L of the same rows, so each knows dL/d(its rows) without another message. DDP
-    divides the sum of the workers' gradients by W. The factor W makes it the gradient of L by one worker.
+    divides the sum of the workers' gradients by W. The factor W cancels that.
     """
 
     @staticmethod
@@ -147,14 +145,14 @@ class _Join(torch.autograd.Function):
 
 
 def require_separate_gpus(group: Group, device: torch.device) -> None:
-    """Raise ConfigError in all workers of `group` where two of them compute on MIG instances of one node.
+    """Raise ConfigError in all workers of `group` if two of them compute on MIG instances of one node.
 
     CUDA shows a process one instance, and NCCL refuses two workers on one GPU. All workers call this.
     """
     if group.size == 1:
         return
     node = zlib.crc32(socket.gethostname().encode()) if is_mig_instance(device) else 0
-    nodes = [found for found in group.gather(torch.tensor([node])).flatten().tolist() if found]
+    nodes = [node for node in group.gather(torch.tensor([node])).flatten().tolist() if node]
     if len(set(nodes)) < len(nodes):
         raise ConfigError(
             f"workers.count = {group.size}: several workers of one run cannot train on MIG instances of one node; "
@@ -163,7 +161,7 @@ def require_separate_gpus(group: Group, device: torch.device) -> None:
 
 
 def default_group(may_shrink: bool = False) -> Group:
-    """All processes of torch's default group; this one alone where there is none."""
+    """Return all processes of torch's default process group; this one alone if there is none."""
     if not dist.is_initialized():
         return Group(may_shrink=may_shrink)
     return Group(dist.get_rank(), dist.get_world_size(), may_shrink)
@@ -171,7 +169,7 @@ def default_group(may_shrink: bool = False) -> Group:
 
 @cache
 def _processes(size: int) -> Any:
-    """torch's group of the first `size`; all processes make it, members or not."""
+    """Return torch's process group of the first `size`. All processes must call this, members or not."""
     return dist.new_group(range(size), timeout=STUCK)
 
 
@@ -179,9 +177,9 @@ BATCH_NORM = "batch norm statistics"
 
 
 def per_worker_parts(run: Run, *modules: nn.Module) -> tuple[str, ...]:
-    """Return what each of several workers of `run` computes or draws for itself, in words.
+    """Describe what each of several workers of `run` computes or draws separately.
 
-    modules: the networks that are trained: the model and, where there is one, the method's adapter.
+    modules: the modules that are trained: the model and the method's adapter, if any.
     """
     layers = [layer for module in modules for layer in module.modules()]
     parts = []

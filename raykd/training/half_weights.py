@@ -1,8 +1,8 @@
-"""A network's weights in bfloat16, cast by one kernel instead of one for each weight.
+"""Cast all weights of a network to bfloat16 with one kernel instead of one per weight.
 
-Autocast casts the weight of every convolution and linear layer by a kernel of its own, and its gradient back by
-another, each some microseconds for nothing but its launch: about a fifth of a ResNet-8's kernels. Here all weights are
-cast by one call, and all gradients by another. Roundings are the same, so results are the same to the bit.
+Autocast launches one kernel to cast each convolution's or linear layer's weight and another for its gradient, about a
+fifth of all kernels of a ResNet-8, each costing microseconds for its launch alone. Here one call casts all weights and
+another all gradients. The results are bit-identical.
 """
 
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Layers that autocast computes in bfloat16. Not their subclasses, whose forward may do anything with a weight.
+# Layers that autocast computes in bfloat16. Not their subclasses, whose forward may use the weight in other ways.
 _CAST = (nn.Conv2d, nn.Linear)
 
 
 class HalfWeights:
-    """The weights of `network`, a part of another module by the name `prefix`, that autocast would cast."""
+    """The weights of `network` that autocast would cast. prefix: the name of `network` in the module around it."""
 
     def __init__(self, network: nn.Module, prefix: str) -> None:
         self._names: list[str] = []
@@ -27,7 +27,7 @@ class HalfWeights:
                     self._weights.append(weight)
 
     def cast(self) -> dict[str, Tensor]:
-        """Return {name: the weight as it is now, in bfloat16}; gradients flow back to the weights."""
+        """Return {name: current weight in bfloat16}. Gradients flow back to the weights."""
         halves = _CastAll.apply(*self._weights)
         return dict(zip(self._names, halves, strict=True))  # type: ignore[arg-type]
 
@@ -41,8 +41,8 @@ class _CastAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        found = [gradient for gradient in gradients if gradient is not None]
-        whole = [torch.empty_like(gradient, dtype=torch.float32) for gradient in found]
-        torch._foreach_copy_(whole, found)  # pyright: ignore[reportPrivateImportUsage]
-        left = iter(whole)
-        return tuple(None if gradient is None else next(left) for gradient in gradients)
+        present = [gradient for gradient in gradients if gradient is not None]
+        widened = [torch.empty_like(gradient, dtype=torch.float32) for gradient in present]
+        torch._foreach_copy_(widened, present)  # pyright: ignore[reportPrivateImportUsage]
+        remaining = iter(widened)
+        return tuple(None if gradient is None else next(remaining) for gradient in gradients)

@@ -1,18 +1,18 @@
-"""What the loop tells the outside, and what the outside may ask of it."""
+"""The interface between the training loop and its caller: reports per epoch, stopping, checkpoint interval."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from raykd.outputs import HISTORY_COLUMNS
 
-CHECKPOINT_EVERY_S = 60.0  # the work that a kill can cost; an H100's epoch takes about a second
+CHECKPOINT_EVERY_S = 60.0  # the most work that an interruption can lose; an epoch on an H100 takes about a second
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch of one run, as `on_epoch` gets it. top1 in percent, seconds of training over all resumes.
+    """One epoch of one run. top1 is in percent; seconds is the training time over all resumes.
 
-    compute: how it is computed, in words.
+    terms: mean unweighted loss terms and the loss. compute: a description of precision, device, teacher and step.
     """
 
     run: str
@@ -37,7 +37,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the outside gives a run: who hears of each epoch, who may stop it, how often it is saved (seconds)."""
+    """Callbacks of the training loop, and the seconds between checkpoints."""
 
     on_epoch: Callable[[EpochReport], None] = lambda report: None
     should_stop: Callable[[], bool] = lambda: False

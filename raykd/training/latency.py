@@ -1,4 +1,8 @@
-"""How long images take a model: one alone in its batch, and many at once. Percentiles of passes, after a warm-up."""
+"""Latency (batch size 1) and throughput (large batches) of a model, as percentiles over passes after a warm-up.
+
+torch.utils.benchmark's blocked_autorange has no minimum number of passes, and averages fast passes in blocks. Slow
+models would then have no percentiles, and those of fast models would be of block means.
+"""
 
 import statistics
 import time
@@ -12,14 +16,14 @@ from raykd.store.records import Timing
 from raykd.training.compute import Compute
 from raykd.training.fitting_batch import largest_that_fits
 
-WARM_UP_S = {"cpu": 0.0, "cuda": 0.5}  # a GPU raises its clock within tenths of a second, and cuDNN tries its kernels
+WARM_UP_S = {"cpu": 0.0, "cuda": 0.5}  # a GPU raises its clock within tenths of a second, and cuDNN autotunes
 
 
 @dataclass(frozen=True)
 class Passes:
-    """`most` passes of batch_size images after `warm_up` others or more, see WARM_UP_S.
+    """Run `most` passes of batch_size images, or `fewest` if they take more than limit_s seconds.
 
-    Once they have taken limit_s seconds, `fewest` of them are enough.
+    warm_up: passes before them, at least; see WARM_UP_S.
     """
 
     batch_size: int
@@ -30,28 +34,28 @@ class Passes:
 
 
 LATENCY = Passes(batch_size=1, warm_up=5, most=50, fewest=10, limit_s=5.0)
-# Two CPU cores take seconds for 256 images of a ResNet-18, a GPU milliseconds.
+# A batch of 256 images of a ResNet-18 takes seconds on two CPU cores, milliseconds on a GPU.
 THROUGHPUT = Passes(batch_size=256, warm_up=1, most=20, fewest=3, limit_s=3.0)
 
 
 def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
-    """Return the median milliseconds for an image of `image_size` pixels on a side that is on the device already.
+    """Return the median milliseconds of one image, `image_size` pixels on a side, that is already on the device.
 
-    model: in the memory format in which it is trained.
+    model: in the memory format of its training.
     """
     return latency(model, image_size, compute).median
 
 
 def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Return the milliseconds of a pass of one image. Raises RunFailed where the device has no memory for it."""
+    """Return the milliseconds of a pass of one image. Raises RunFailed if the device has no memory for it."""
     seconds = largest_that_fits(model, 1, lambda _: _seconds(model, image_size, compute, LATENCY))
     return _timing([1000 * pass_s for pass_s in seconds], LATENCY)
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Return images a second in batches of 256, or as many of them as fit; p10 is of the slow passes.
+    """Return images per second in batches of 256, or as many as fit; p10 is the slow end.
 
-    Raises RunFailed where the device has no memory for a single image.
+    Raises RunFailed if the device has no memory for a single image.
     """
 
     def attempt(size: int) -> Timing:
@@ -64,23 +68,23 @@ def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
 
 @torch.no_grad()
 def _seconds(model: ImageModel, image_size: int, compute: Compute, passes: Passes) -> list[float]:
-    """Return the seconds of each pass after the warm-up. The images are channels-last, as a loader's are."""
+    """Return the seconds of each pass after the warm-up. The images are channels-last, as from a loader."""
     model, device = model.to(compute.device).eval(), compute.device
     pixels = torch.zeros(passes.batch_size, 3, image_size, image_size, dtype=torch.uint8, device=device)
     images = pixels.contiguous(memory_format=torch.channels_last)
     warm_up: list[float] = []
     seconds: list[float] = []
     while len(seconds) < passes.most and not (len(seconds) >= passes.fewest and sum(seconds) >= passes.limit_s):
-        began = time.perf_counter()
+        start = time.perf_counter()
         with compute.autocast():
             model(images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         is_warm = len(warm_up) >= passes.warm_up and sum(warm_up) >= WARM_UP_S[device.type]
-        (seconds if is_warm else warm_up).append(time.perf_counter() - began)
+        (seconds if is_warm else warm_up).append(time.perf_counter() - start)
     return seconds
 
 
 def _timing(values: Sequence[float], passes: Passes) -> Timing:
-    tenths = statistics.quantiles(values, n=10, method="inclusive")
-    return Timing(statistics.median(values), tenths[0], tenths[-1], len(values), passes.batch_size)
+    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    return Timing(statistics.median(values), deciles[0], deciles[-1], len(values), passes.batch_size)

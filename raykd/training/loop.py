@@ -1,10 +1,9 @@
-"""The one loop: teacher, baseline and student are the same `fit`, with another method and teacher.
+"""The training loop: teachers, baselines and students all use `fit`, with different methods and teachers.
 
     fit(run, dataset, folder, device, teacher=LiveTeacher(...), hooks=Hooks(print))
 
-A run cut off at any step goes on from its last checkpoint and, on a CPU with the same number of threads, ends
-with the same bits as one that was never cut off. Nothing here knows of Ray, Slurm or a terminal: they call
-`on_epoch`, or are called by it.
+A run that is interrupted at any step resumes from its last checkpoint. On a CPU with the same number of threads it ends
+bit-identical to an uninterrupted one. The loop knows nothing of Ray, Slurm or a terminal; they use `Hooks`.
 """
 
 import time
@@ -18,7 +17,7 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
-from raykd.training.checkpoint import read_checkpoint, save_checkpoint
+from raykd.training.checkpoint import is_best_epoch, read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
@@ -33,7 +32,7 @@ from raykd.training.steps import Steps, make_steps
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 
-WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
+WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
 
 
 def fit(
@@ -45,13 +44,13 @@ def fit(
     hooks: Hooks = NO_HOOKS,
     group: Group = SINGLE_WORKER,
 ) -> None:
-    """Train `run` from where its folder stands to its end; a run that is done is left as it is.
+    """Start or resume `run` in `folder` and train it to its end. Does nothing if it is done.
 
-    group: the workers that share its batches. All call this, each with its hooks; the first's `should_stop` decides.
-    Of several, one that raises anything but Interrupted leaves the others waiting: end them too.
+    group: the workers that share its batches. All call this with their hooks; the first one's `should_stop` decides.
+    If one of several raises anything but Interrupted, the others wait for it and must be ended.
 
-    Raises ConfigError when `dataset` is not the run's; RunFailed for NaN, for a folder that another process writes,
-    and for a teacher that changed under a half-done run; Interrupted when `should_stop` said so.
+    Raises ConfigError if `dataset` is not the run's; RunFailed for NaN, for a folder that another process has locked,
+    and for a teacher that changed since the run started; Interrupted if `should_stop` returned true.
     """
     require_same_data(run.name, run.data_identity, dataset)
     with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
@@ -72,52 +71,52 @@ def fit(
 
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
-    """Raises RunFailed: nodes may see different files, where one still has an older one in memory."""
-    mine = teacher.identity, teacher.source
-    if mine != group.on_first(lambda: mine):
-        raise RunFailed(f"worker {group.rank} was given another teacher than worker 0")
+    """Raise RunFailed if workers have different teachers, as when a node's file system still shows an older file."""
+    key = teacher.identity, teacher.source
+    if key != group.on_first(lambda: key):
+        raise RunFailed(f"worker {group.rank} has another teacher than worker 0; rerun the same command to resume")
 
 
 def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
-    """Bring a run to its end and leave its best weights."""
-    is_counted = reset_peak(training.compute.device)
+    """Train a run to its end and save its best weights."""
+    has_peak = reset_peak(training.compute.device)
     for report in train_epochs(training, folder, hooks):
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
         best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
-        folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if is_counted else None)
+        folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if has_peak else None)
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
 def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
-    """Train the epochs that are left, from the folder's last checkpoint or from the start; one report each."""
-    # The first worker's: another node may still have an older file in memory.
+    """Train the remaining epochs from the folder's checkpoint, or from the start, and yield a report for each."""
+    # Read by the first worker: the file system of another node may still show an older file.
     if checkpoint := training.group.on_first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best
     training.progress.run = training.run.fingerprint
     training.parallelize()
-    saver = _Saver(training, folder, hooks.checkpoint_every_s)
+    saver = _Checkpointer(training, folder, hooks.checkpoint_every_s)
     steps = make_steps(training)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
         yield _epoch(training, steps, epoch, saver, hooks)
     saver.save()
 
 
-def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Saver", hooks: Hooks) -> EpochReport:
-    """Train `epoch` from the step it stands at, validate, and note the result in `training.progress`."""
+def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", hooks: Hooks) -> EpochReport:
+    """Train the remaining steps of `epoch`, validate, and update `training.progress`."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
-    began, first_step = time.monotonic(), progress.step
+    start_time, first_step = time.monotonic(), progress.step
     seeds = step_seeds(training.run.seed, epoch, num_steps, training.group.rank)
     generator = generator_of(training.compute.device)
     training.objective.train()
-    steps.begin(epoch, first_step)
+    steps.start_epoch(epoch, first_step)
     if progress.sums is not None:
         steps.sums.restore(progress.sums)
     for step in range(first_step, num_steps):
         generator.manual_seed(seeds[step])
-        steps.take(step)
+        steps.run_step(step)
         progress.step = step + 1
         stop, save = training.group.broadcast_flags(hooks.should_stop(), saver.is_due())
         if stop or save:
@@ -125,21 +124,27 @@ def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Saver", hook
             progress.sums = steps.sums.to_json()
             saver.save()
         if stop:
-            raise Interrupted(f"stopped after epoch {epoch}, step {step}; the same command goes on")
+            raise Interrupted(f"stopped after epoch {epoch}, step {step}; rerun the same command to resume")
     means = steps.sums.means(epoch, num_steps)
-    rate = (num_steps - first_step) * recipe.batch_size / max(time.monotonic() - began, 1e-9)
-    return _note(training, epoch, means, learning_rate(recipe, epoch, num_steps - 1, num_steps), rate, saver)
+    images_per_s = (num_steps - first_step) * recipe.batch_size / max(time.monotonic() - start_time, 1e-9)
+    lr = learning_rate(recipe, epoch, num_steps - 1, num_steps)
+    return _finish_epoch(training, epoch, means, lr, images_per_s, saver)
 
 
-def _note(
-    training: TrainState, epoch: int, means: dict[str, float], lr: float, rate: float, saver: "_Saver"
+def _finish_epoch(
+    training: TrainState,
+    epoch: int,
+    means: dict[str, float],
+    lr: float,
+    images_per_s: float,
+    saver: "_Checkpointer",
 ) -> EpochReport:
-    """Validate, keep the best, append the epoch's row, and stand at the next epoch's first step."""
+    """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
     recipe, progress = training.run.recipe, training.progress
     val = _validate(training, epoch)
-    # Read before on_epoch: what shows an epoch's memory outside begins to count anew there.
+    # Before on_epoch, which may reset the peak to report the memory of each epoch.
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-    if val.top1 > progress.best_val_top1:
+    if is_best_epoch(progress, val.top1):
         progress.best_epoch, progress.best_val_top1 = epoch, val.top1
         training.best = {
             name: tensor.detach().clone() for name, tensor in training.objective.student.network.state_dict().items()
@@ -157,16 +162,16 @@ def _note(
         val.nll,
         progress.best_val_top1,
         lr,
-        rate,
+        images_per_s,
         progress.seconds,
-        training.how,
+        training.description,
     )
     progress.history.append(report.row(training.loader.steps_per_epoch))
     return report
 
 
 def _validate(training: TrainState, epoch: int) -> Evaluation:
-    """Raises RunDiverged when the epoch's last update broke the weights, which none of its own losses can tell."""
+    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid."""
     student = training.objective.student
     training.group.copy_buffers(student)
     val = evaluate(student, training.val, training.compute, training.group)
@@ -175,13 +180,13 @@ def _validate(training: TrainState, epoch: int) -> Evaluation:
     return val
 
 
-class _Saver:
-    """Writes checkpoints when they are due, where this worker is the first, and counts the seconds spent."""
+class _Checkpointer:
+    """Write checkpoints when they are due, on the first worker, and count the training time."""
 
     def __init__(self, training: TrainState, folder: RunFolder, every_s: float) -> None:
         self._training, self._folder, self._every_s = training, folder, every_s
         self._counted = time.monotonic()
-        self._saved: float | None = None  # the first step is saved at once: a full disk shows before the night does
+        self._saved: float | None = None  # the first step is saved immediately, which reveals a full disk early
 
     def is_due(self) -> bool:
         return self._saved is None or time.monotonic() - self._saved >= self._every_s
@@ -192,7 +197,7 @@ class _Saver:
         self._counted = moment
 
     def save(self) -> None:
-        """History first: a checkpoint never knows of an epoch that the history lacks."""
+        """Write the history, then the checkpoint, so that the history has every epoch of the checkpoint."""
         self.count_seconds()
         training, progress = self._training, self._training.progress
         if training.group.is_first:
@@ -204,9 +209,9 @@ class _Saver:
 
 @contextmanager
 def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
-    """Leave the reason in run.json when the run fails; one that was cut off stays open.
+    """Record a failure in run.json. An interrupted run keeps the status 'running'.
 
-    So does one that may only have lost a worker: to the others that looks like any error of a library.
+    So does a run of several workers after an unknown error, since the loss of a worker looks like one.
     """
     try:
         yield
@@ -215,6 +220,6 @@ def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
     except Exception as error:
         if group.size > 1 and not isinstance(error, RaykdError):
             raise
-        with suppress(OSError):  # on a full disk; `error` says so
+        with suppress(OSError):  # on a full disk; `error` is raised anyway
             folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=classify_failure(error))
         raise

@@ -1,4 +1,4 @@
-"""What a trained model is measured by on one split, in one pass: accuracy, calibration, nearness to its teacher.
+"""Metrics of a trained model on one split: accuracy, calibration, distance to its teacher.
 
     p = softmax(logits), y the label, q = softmax(teacher's logits), c = max_k p_k        over N images
     top1   100/N sum [argmax p = y]             nll    -1/N sum log p_y
@@ -7,9 +7,9 @@
     agreement  100/N sum [argmax p = argmax q]  teacher_kl  1/N sum sum_k q_k (log q_k - log p_k)
 
 Brier 1950 (the sum over classes, in [0, 2]); ECE of Guo et al. 2017, arXiv:1706.04599, with 15 bins ((b-1)/15, b/15].
-All in float64 from the logits on: in float32 a confidence of 1 - 1e-8 is 1. The tests hold confusion, top 5, divergence
-and calibration error against torchmetrics, whose import would take 3 s and 270 MB of every worker. Its calibration
-error differs in one thing: its bins are closed on the left, and images of c = 1 end up in one more.
+All are computed in float64 from the logits: in float32 a confidence of 1 - 1e-8 is 1. The tests compare confusion
+matrix, top 5, divergence and calibration error with torchmetrics. Importing torchmetrics would cost each worker 3 s and
+270 MB. Its calibration error differs in one respect: bins are closed on the left, with an extra bin for c = 1.
 """
 
 import torch
@@ -31,11 +31,11 @@ TOP = 5
 def compute_metrics(
     model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Metrics:
-    """Measure `model` in evaluation mode, and beside it its teacher on the same images in the same precision.
+    """Return the metrics of `model` in evaluation mode, compared with `teacher` on the same images in one precision.
 
-    The logits of both are computed in float32 from the embedding on (float32_head.py).
+    The heads of both compute in float32 (float32_head.py).
 
-    Raises RunFailed where the device has no memory for a single image.
+    Raises RunFailed if the device has no memory for a single image.
     """
     sums = _Sums(num_classes, compute.device, teacher is not None)
     was_training = model.training
@@ -52,14 +52,14 @@ def compute_metrics(
             labels = split.labels[part].to(compute.device)
             sums.add(logits.double(), labels, None if target is None else target.double())
     model.train(was_training)
-    return sums.measures()
+    return sums.metrics()
 
 
 class _Sums:
-    """Sums over the images so far, on the device: nothing is read from it before the last one."""
+    """Sums over images, kept on the device and read once at the end."""
 
     def __init__(self, num_classes: int, device: torch.device, is_taught: bool) -> None:
-        self._num_classes, self._is_taught = num_classes, is_taught
+        self._num_classes, self._has_teacher = num_classes, is_taught
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._top, self._agreement = torch.zeros(2, dtype=torch.int64, device=device)
         self._nll, self._brier, self._kl = torch.zeros(3, dtype=torch.float64, device=device)
@@ -67,7 +67,7 @@ class _Sums:
         self._edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=device)[1:-1]
 
     def add(self, logits: Tensor, labels: Tensor, target: Tensor | None) -> None:
-        """logits, target: float64 [B, C]. labels: int64 [B]."""
+        """Add a batch: logits and the teacher's target float64 [B, C], labels int64 [B]."""
         log_p = logits.log_softmax(1)
         p, predicted = log_p.exp(), logits.argmax(1)
         p_label = p.gather(1, labels[:, None])[:, 0]
@@ -84,8 +84,8 @@ class _Sums:
             self._kl += F.kl_div(log_p, target.log_softmax(1), reduction="sum", log_target=True)
             self._agreement += (predicted == target.argmax(1)).sum()
 
-    def measures(self) -> Metrics:
-        """Of all images that were added."""
+    def metrics(self) -> Metrics:
+        """Return the metrics over all images that were added."""
         confusion = self._confusion
         right, of_class, num_images = confusion.diagonal(), confusion.sum(1), int(confusion.sum())
         bins = self._bins.tolist()
@@ -96,8 +96,8 @@ class _Sums:
             top5=100 * int(self._top) / num_images if self._num_classes > TOP else None,
             ece=sum(abs(correct - confidence) for _, confidence, correct in bins) / num_images,
             brier=float(self._brier) / num_images,
-            agreement=100 * int(self._agreement) / num_images if self._is_taught else None,
-            teacher_kl=float(self._kl) / num_images if self._is_taught else None,
+            agreement=100 * int(self._agreement) / num_images if self._has_teacher else None,
+            teacher_kl=float(self._kl) / num_images if self._has_teacher else None,
             class_top1=tuple(
                 100 * r / n if n else None for r, n in zip(right.tolist(), of_class.tolist(), strict=True)
             ),

@@ -1,4 +1,4 @@
-"""A trained model on disk: safetensors whose header says how to build the network that the weights fit."""
+"""Model files: safetensors with a header from which the network can be built again."""
 
 import json
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ _KEY = "raykd"  # in the metadata of the safetensors file
 
 
 def images_of(dataset: Dataset) -> ImageSpec:
-    """What a network must know of `dataset`."""
+    """Return what a network must know about the images of `dataset`."""
     return ImageSpec(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Which of the `num_images` images of the training part trained the weights; the rest are fields of `Data`."""
+    """Which of the training split's `num_images` images trained the weights; the other fields are those of `Data`."""
 
     data_identity: str
     num_images: int
@@ -37,9 +37,9 @@ class TrainingSplit:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of raykd's says of its weights: the model, the images it takes, the data and run it came from.
+    """The header of a model file: the model, its input images, and the data set and run that it comes from.
 
-    images: with the mean and std that the network was trained with. trained_on: None where that is not known.
+    images: with the mean and std that the network was trained with. trained_on: None if unknown.
     """
 
     model: Model
@@ -51,7 +51,7 @@ class Header:
 
 
 def header_of(run: Run, dataset: Dataset) -> Header:
-    """The header of `run`, trained on `dataset`."""
+    """Return the header for `run`, trained on `dataset`."""
     data = run.data
     images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
@@ -60,12 +60,12 @@ def header_of(run: Run, dataset: Dataset) -> Header:
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
-    """Weights of `run`'s network under a header from which `load_model` builds it again."""
+    """Save weights of `run`'s network with a header, so that `load_model` can build it again."""
     save_with_header(path, state, header_of(run, dataset))
 
 
 def save_with_header(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
-    """The same under a header that there is."""
+    """Save weights with `header`."""
     trained_on = asdict(header.trained_on) if header.trained_on else None
     parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
     fields = vars(header) | parts
@@ -73,7 +73,7 @@ def save_with_header(path: Path, state: Mapping[str, Tensor], header: Header) ->
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a file that raykd wrote; None for any other. Raises ConfigError for one that is damaged."""
+    """Return the header of a file that raykd wrote; None for any other. Raises ConfigError if it is damaged."""
     metadata = read_metadata(path)
     if _KEY not in metadata:
         return None
@@ -84,17 +84,17 @@ def read_header(path: Path) -> Header | None:
         trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
         header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
-        _require_sound(header)
+        _require_valid(header)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"weights file '{path}' was written by another version of raykd, or its header is damaged "
-            f"({one_line(shortened(str(error)))}); copy it again, or give its tensors alone"
+            f"({one_line(shortened(str(error)))}); copy it again, or save its tensors without a header"
         ) from None
     return header
 
 
-def _require_sound(header: Header) -> None:
-    """Raise ValueError, which names the field, where a value cannot be what raykd wrote."""
+def _require_valid(header: Header) -> None:
+    """Raise ValueError with the field's name for a value that raykd cannot have written."""
     images, trained_on = header.images, header.trained_on
     required = {
         "classes": all(isinstance(name, str) for name in header.classes) and bool(header.classes),
@@ -111,8 +111,8 @@ def _require_sound(header: Header) -> None:
         is_split = is_split and all(part is None or _is_count(part, 1) for part in parts)
         is_split = is_split and _is_count(trained_on.split_seed, 0)
         required["trained_on"] = is_split and trained_on.val_images < trained_on.num_images
-    if wrong := next((name for name, holds in required.items() if not holds), ""):
-        raise ValueError(f"its field '{wrong}' has a value that raykd does not write")
+    if invalid := next((name for name, is_valid in required.items() if not is_valid), ""):
+        raise ValueError(f"its field '{invalid}' has a value that raykd does not write")
 
 
 def _is_count(value: object, low: int) -> bool:
@@ -120,20 +120,20 @@ def _is_count(value: object, low: int) -> bool:
 
 
 def _is_within(value: object, low: float) -> bool:
-    """Whether `value` is a number from `low` to 1; pixels lie in [0, 1], so means and standard deviations do."""
+    """Return whether `value` is a number from `low` to 1, as means and deviations of pixels in [0, 1] are."""
     return isinstance(value, int | float) and low <= value <= 1
 
 
 def load_model(path: Path) -> ImageModel:
-    """The network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
+    """Return the network with its weights, on the CPU. Raises ConfigError for a file that raykd did not write."""
     header = read_header(path)
     if header is None:
-        raise ConfigError(f"weights file '{path}' does not say which model it is of; give one that raykd wrote")
+        raise ConfigError(f"weights file '{path}' has no header that names its model; use a file that raykd wrote")
     return build_with_weights(path, header.model, header.images)
 
 
 def build_with_weights(path: Path, model: Model, images: ImageSpec) -> ImageModel:
-    """`model` with the weights of any .safetensors or .pth. Raises ConfigError when they do not fit."""
+    """Return `model` with the weights of any .safetensors or .pth file. Raises ConfigError if they do not fit."""
     network = models.build(model, images, seed=0)
     load_weights(network.network, path)
     return network

@@ -1,4 +1,4 @@
-"""The networks of planned runs, each built once, and whether a method brings two of them together."""
+"""Check that the networks of planned runs fit together, building each network once."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from raykd.models import num_parameters
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
-from raykd.training.method_check import require_sound_terms
+from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
 from raykd.training.state import make_model
 from raykd.training.teacher.imported import load_imported
@@ -22,17 +22,16 @@ _GB = 1e9
 
 
 class Networks:
-    """What each run's network, untrained, gives for the same images of `dataset`."""
+    """Outputs of each run's untrained network for the same images of `dataset`."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._outputs: dict[object, Outputs] = {}
 
     def of(self, run: Run, with_features: bool = False) -> Outputs:
-        """Outputs of NUM_SHOWN images on the CPU, with feature maps where they are asked for, as a training asks.
+        """Return outputs for NUM_SHOWN images on the CPU, with feature maps if requested.
 
-        Raises ConfigError for a network that cannot be built or does not fit in memory, or that does not take these
-        images.
+        Raises ConfigError for a network that cannot be built, does not fit in memory, or does not accept these images.
         """
         key = run.model, run.initial, run.imported, run.normalization, with_features
         if key not in self._outputs:
@@ -45,7 +44,7 @@ class Networks:
         return self._outputs[key]
 
     def require_method_fits(self, run: Run) -> None:
-        """Raise ConfigError where the method of a distilled run cannot bring its two models together."""
+        """Raise ConfigError if the method of a distilled run does not fit student and teacher."""
         assert run.teacher is not None
         method = run.method
         with_features = "features" in method.needs
@@ -54,17 +53,17 @@ class Networks:
             require_feature_maps(method, student=student, teacher=teacher)
         adapter = self._adapter(run, student, teacher)
         if method.is_custom:
-            require_sound_terms(run, self._dataset.train.labels, student, teacher, adapter)
+            require_valid_terms(run, self._dataset.train.labels, student, teacher, adapter)
 
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
-        """Raise ConfigError where a worker gets one image of each batch and a batch norm cannot train on one.
+        """Raise ConfigError if workers have one image per batch and a batch norm cannot train on one.
 
-        Batch norm requires more than one value for each channel: places of a map, or images.
+        Batch norm requires more than one value per channel, over positions of a map and images.
         """
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
         if run.imported is not None or is_shared or run.recipe.batch_size > num_workers:
             return
-        who, images = ("teacher" if run.stage == "teacher" else "student"), self._dataset.train.images[:1]
+        role, images = ("teacher" if run.stage == "teacher" else "student"), self._dataset.train.images[:1]
         part = f"the model {run.model.label}"
         try:
             with torch.no_grad():
@@ -76,43 +75,43 @@ class Networks:
             if "per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"{who}.batch_size = {run.recipe.batch_size}: batch norm of {part} cannot train on 1 image"
-                f"{' a worker' if num_workers > 1 else ''}; --set {who}.batch_size={2 * num_workers} or more"
+                f"{role}.batch_size = {run.recipe.batch_size}: batch norm of {part} cannot train on 1 image"
+                f"{' per worker' if num_workers > 1 else ''}; --set {role}.batch_size={2 * num_workers} or more"
             ) from error
 
     def _terms_of_one_image(self, run: Run) -> None:
-        """Compute the method's terms for one image, where an adapter with batch norm may take part in them."""
+        """Compute the method's terms for one image, which fails if an adapter's batch norm requires more."""
         assert run.teacher is not None
         with_features = "features" in run.method.needs
         student, teacher = (self.of(model, with_features) for model in (run, run.teacher))
         adapter = self._adapter(run, student, teacher)
         if adapter is not None:
-            rows, _ = train_val_indices(run.data, self._dataset.train.labels)
-            targets = Targets(self._dataset.train.labels[rows[:1]], rows[:1])
+            index = train_val_indices(run.data, self._dataset.train.labels)[0][:1]
+            targets = Targets(self._dataset.train.labels[index], index)
             run.method.terms(_first(student), _first(teacher), targets, adapter)
 
     def _adapter(self, run: Run, student: Outputs, teacher: Outputs) -> nn.Module | None:
-        """Return the method's adapter for both models' outputs, None for none; raise ConfigError where it fails."""
+        """Return the method's adapter for both models' outputs, None for none. Raises ConfigError if it fails."""
         if type(run.method).adapter is Method.adapter:
             return None
-        given = f"of the teacher it is given what `needs` names, {', '.join(sorted(run.method.needs))}"
-        with run.method.errors_of(f"its adapter ({given})"):
+        detail = f"it receives the teacher's outputs in `needs`: {', '.join(sorted(run.method.needs))}"
+        with run.method.errors_of(f"its adapter ({detail})"):
             return make_adapter(run, self._dataset.train.labels, student, teacher)
 
 
 def _first(outputs: Outputs) -> Outputs:
-    """Return the outputs for the first image alone."""
+    """Return the outputs for the first image."""
     embedding = None if outputs.embedding is None else outputs.embedding[:1]
     return Outputs(outputs.logits[:1], embedding, *(tuple(x[:1] for x in part) for part in outputs[2:]))
 
 
 def require_memory(run: Run, dataset: Dataset) -> None:
-    """Raise ConfigError, with the numbers, for a network whose weights are larger than the memory that is free."""
+    """Raise ConfigError for a network whose weights are larger than the free memory."""
     count, free = num_parameters(run.model, images_of(dataset)), available_bytes()
     if count is None or free is None or count * PARAMETER_BYTES <= free:
         return
-    who = "teacher" if run.stage == "teacher" else "student"
+    role = "teacher" if run.stage == "teacher" else "student"
     raise ConfigError(
-        f"{who}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of memory "
-        f"and only {free / _GB:.1f} GB are free; choose a smaller model, or ask for more memory"
+        f"{role}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of "
+        f"memory and only {free / _GB:.1f} GB are free; choose a smaller model, or request more memory"
     )

@@ -1,8 +1,8 @@
-"""Student, adapter and method as one module: views and the teacher's outputs in, loss terms out.
+"""Student, adapter and method as one module that turns views and teacher outputs into loss terms.
 
-DDP wraps this and not the student alone, so that an adapter's gradients are averaged over workers too. Where the method
-relates the images of a batch, its terms are of the images of all workers, and the same on each; CE and top1 are always
-of a worker's own images.
+DDP wraps this module, not just the student, so that an adapter's gradients are averaged over workers too. If the method
+relates the images of a batch, its terms cover the images of all workers and are equal on each. CE and top1 always cover
+the images of one worker.
 """
 
 import torch
@@ -19,9 +19,9 @@ STANDARD_TERMS = ("ce", "top1", "loss")
 
 
 class Objective(nn.Module):
-    """uint8 views [B, 3, H, W], Targets and teacher's Outputs -> {'ce': [], ..., 'top1': []}, float32, unweighted.
+    """Map uint8 views [B, 3, H, W], Targets and Outputs to unweighted float32 terms {'ce': [], ..., 'top1': []}.
 
-    'top1' is measured against `labels`: of mixed images, against the label with the larger share.
+    For mixed images 'top1' is computed with the label of the larger share.
     """
 
     def __init__(
@@ -42,36 +42,36 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
         logits = student.logits.float()
-        terms = {"ce": self._cross_entropy(self.method.labelled(student).float(), targets)}
+        terms = {"ce": self._cross_entropy(self.method.supervised_logits(student).float(), targets)}
         if teacher is not None:
-            own = self._terms(student, teacher, targets)
+            method_terms = self._terms(student, teacher, targets)
             for name in STANDARD_TERMS:
-                if name in own:
+                if name in method_terms:
                     raise ConfigError(
-                        f"method = {self.method.title()}: terms() gives '{name}', which is measured for every method "
-                        "alike; rename the term"
+                        f"method = {self.method.title()}: terms() returns '{name}', which raykd computes for every "
+                        "method; rename the term"
                     )
-            terms |= own
+            terms |= method_terms
         with torch.no_grad():
-            terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # measured, never weighed
+            terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # a metric, not part of the loss
         return terms
 
     def _terms(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Return the method's terms, of the images of all workers where the method relates images."""
+        """Return the method's terms, over the images of all workers if the method relates images."""
         if self.method.relates_images and self.group.size > 1:
             student, teacher = (_joined(self.method.used(outputs), self.group) for outputs in (student, teacher))
             targets = _joined_targets(targets, self.group)
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Of the labels, []; of mixed images each one's share of its own label's and the rest of its partner's."""
+        """Return the cross-entropy with the labels, []. For mixed images it is interpolated between both labels."""
         if targets.mixed is None:
             return F.cross_entropy(logits, targets.labels, label_smoothing=self.label_smoothing)
-        own, partners = (
+        first, second = (
             F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
             for labels in (targets.labels, targets.mixed.labels)
         )
-        return torch.lerp(partners, own, targets.mixed.share).mean()
+        return torch.lerp(second, first, targets.mixed.share).mean()
 
 
 def _joined(outputs: Outputs, group: Group) -> Outputs:

@@ -11,9 +11,10 @@ _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) -> torch.optim.Optimizer:
-    """SGD decays every weight. AdamW spares vectors (norms, biases), tokens, positions, and what the network names.
+    """Return the optimizer. SGD applies weight decay to every parameter.
 
-    fused: one kernel for all weights, on a GPU, which a CUDA graph can capture.
+    AdamW exempts vectors (norms, biases), tokens, position embeddings and what the network's no_weight_decay names.
+    fused: use one kernel for all parameters on a GPU, which a CUDA graph can capture.
     """
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):
@@ -23,12 +24,12 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) 
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
-            fused=fused or None,  # False would also switch off what torch picks by itself
+            fused=fused or None,  # None leaves the choice to torch; False would also disable foreach
         )
-    spared = _spared(module)
+    exempt = _exempt_from_decay(module)
     groups = [
-        {"params": [p for name, p in parameters if name not in spared], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters if name in spared], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters if name not in exempt], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters if name in exempt], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -39,17 +40,17 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) 
     )
 
 
-def _spared(module: nn.Module) -> set[str]:
-    found = {name for name, p in module.named_parameters() if p.ndim <= 1 or name.endswith(_TOKENS)}
+def _exempt_from_decay(module: nn.Module) -> set[str]:
+    names = {name for name, p in module.named_parameters() if p.ndim <= 1 or name.endswith(_TOKENS)}
     for prefix, child in module.named_modules():
-        asks: Callable[[], Iterable[str]] | None = getattr(child, "no_weight_decay", None)  # timm's way to say it
-        if asks is not None:
-            found |= {f"{prefix}.{name}".removeprefix(".") for name in asks()}
-    return found
+        no_weight_decay: Callable[[], Iterable[str]] | None = getattr(child, "no_weight_decay", None)  # as in timm
+        if no_weight_decay is not None:
+            names |= {f"{prefix}.{name}".removeprefix(".") for name in no_weight_decay()}
+    return names
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step; `step` counts from 0 within `epoch`."""
+    """Return the learning rate of a step; `step` counts from 0 within `epoch`."""
     progress = epoch + step / steps_per_epoch
     return recipe.optimizer.lr * recipe.schedule.factor(progress, epoch, recipe.epochs)
 

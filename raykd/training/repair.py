@@ -1,4 +1,4 @@
-"""The best weights of a finished run, written again from its last checkpoint when their file was damaged."""
+"""Repair a damaged weights file of a finished run from its last checkpoint."""
 
 from raykd.data.types import Dataset
 from raykd.errors import RunFailed
@@ -9,13 +9,13 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import Checkpoint, read_checkpoint
 from raykd.training.model_file import save_model
 
-WRITER_WAIT_S = 1.0  # who only looks how far a run is has its lock for an instant
+WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
 
 
 def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
-    """Write best.safetensors of the finished `run` again; the checkpoint of the last epoch holds the best weights too.
+    """Write best.safetensors of the finished `run` again; the last epoch's checkpoint also has the best weights.
 
-    Raises DamagedFile where no intact checkpoint of the whole run is there.
+    Raises DamagedFile if there is no intact checkpoint of the last epoch.
     """
     checkpoint = _last_checkpoint(run, folder)
     with folder.writer(WRITER_WAIT_S):
@@ -25,14 +25,14 @@ def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
 
 def _last_checkpoint(run: Run, folder: RunFolder) -> Checkpoint:
     try:
-        found = read_checkpoint(folder.checkpoint, run.fingerprint)
-        why = "there is none"
+        checkpoint = read_checkpoint(folder.checkpoint, run.fingerprint)
+        reason = "there is none"
     except RunFailed as error:
-        found, why = None, str(error).split(";")[0]
-    if found is not None and found.progress.epoch >= run.recipe.epochs and found.best:
-        return found
+        checkpoint, reason = None, str(error).split(";")[0]
+    if checkpoint is not None and checkpoint.progress.epoch >= run.recipe.epochs and checkpoint.best:
+        return checkpoint
     raise DamagedFile(
         f"'{folder.best}' is damaged: {folder.weights_damage()}, and the run's checkpoint cannot restore it "
-        f"({why if found is None else 'it is of an earlier epoch'}); move the folder '{folder.path}' away and rerun "
-        "the same command to train the run again"
+        f"({reason if checkpoint is None else 'it is of an earlier epoch'}); move the folder '{folder.path}' away and "
+        "rerun the same command to train the run again"
     )

@@ -1,4 +1,4 @@
-"""What one run holds while it trains: its parts built from a Run, and the single step."""
+"""The state of a run in training (model, optimizer, loader, teacher, progress) and its training step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,10 +33,11 @@ from raykd.training.teacher.sources import LiveTeacher, Teacher
 
 @dataclass
 class TrainState:
-    """One run in motion. `progress` and `best` are what a checkpoint adds to objective and optimizer.
+    """Everything that the training of one run requires. A checkpoint has objective, optimizer, progress and best.
 
-    val: this worker's share. parallel: the objective as `group` trains it, once `parallelize` was called.
-    casts_together: whether a captured step casts all weights to bfloat16 by one kernel; half_weights then does it.
+    val: this worker's share of the validation split. parallel: the compiled or DDP objective, set by `parallelize`.
+    casts_together: whether a captured step casts all weights to bfloat16 with one kernel, by half_weights.
+    best: the weights of the best epoch so far.
     """
 
     run: Run
@@ -54,7 +55,7 @@ class TrainState:
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def parallelize(self) -> None:
-        """From here on all workers hold what the first one holds now, and a step computes as it will to the end."""
+        """Copy the first worker's state to all workers, and prepare compiled, distributed or captured steps."""
         recipe, objective = self.run.recipe, self.objective
         if recipe.sync_batch_norm and self.group.size > 1:
             synchronize_batch_norm(objective, self.group.processes)
@@ -70,23 +71,23 @@ class TrainState:
         return not why_not_graph(self.run, self.compute, self.group.size)
 
     @property
-    def how(self) -> str:
-        """How it computes, for a person: 'bf16, 2 threads, cached teacher'."""
+    def description(self) -> str:
+        """A description of precision, device, teacher and step: 'bf16, 2 threads, cached teacher'."""
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
-        return f"{self.compute}{teacher}{self._step_in_words()}"
+        return f"{self.compute}{teacher}{self._step_description()}"
 
-    def _step_in_words(self) -> str:
-        """Return how a step is launched; '' where a CPU or the user leaves no choice."""
-        asked, why_not = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
-        if not why_not:
+    def _step_description(self) -> str:
+        """Return how a step is launched; '' for eager steps on a CPU or by request."""
+        step, reason = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        if not reason:
             return ", one CUDA graph per step"
-        has_choice = asked == "graph" or (asked == "auto" and self.compute.device.type == "cuda")
-        return f", no CUDA graph: {why_not}" if has_choice else ""
+        is_unexpected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
+        return f", no CUDA graph: {reason}" if is_unexpected else ""
 
     def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
-        """One update; returns the unweighted terms and the loss, still on the device.
+        """Take one optimizer step and return the unweighted terms and the loss, still on the device.
 
-        weights: of each term of the loss; a number, or float32 [] on the device.
+        weights: the weight of each term of the loss, a number or float32 [] on the device.
         """
         with self.compute.autocast():
             teacher = self.teacher(batch)
@@ -108,9 +109,9 @@ class TrainState:
 
 
 def _compiled(objective: Objective) -> nn.Module:
-    """Return `objective` by torch.compile; it raises where it would silently go on uncompiled.
+    """Return the objective compiled by torch.compile, which raises instead of silently falling back to eager.
 
-    A process may train many runs, each with shapes and a method of its own, and dynamo compiles a function eight times.
+    Dynamo is reset, since it compiles a function at most eight times and a process may train many runs.
     """
     torch.compiler.reset()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -118,13 +119,13 @@ def _compiled(objective: Objective) -> nn.Module:
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
-    """This worker's share of the held-out images, on the device."""
-    held_out = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
-    return Split(dataset.train.images[held_out].to(device), dataset.train.labels[held_out].to(device))
+    """Return this worker's share of the validation split, on the device."""
+    indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
+    return Split(dataset.train.images[indices].to(device), dataset.train.labels[indices].to(device))
 
 
 def make_model(run: Run, dataset: Dataset) -> ImageModel:
-    """The run's network before its first step, on the CPU."""
+    """Return the run's network with its initial weights, on the CPU."""
     model = models.build(run.model, images_of(dataset), run.seed)
     if run.initial is not None:
         load_weights(model.network, Path(run.initial.path), new_head=True, key=run.initial.key)
@@ -134,18 +135,18 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
 def make_train_state(
     run: Run, dataset: Dataset, compute: Compute, teacher: Teacher, group: Group = SINGLE_WORKER
 ) -> TrainState:
-    """Everything in its place for epoch 0, step 0."""
+    """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
-    _ask_for_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
-    rows, _ = train_val_indices(run.data, dataset.train.labels)
-    loader = _make_loader(run, dataset, rows, teacher, device, group)
+    _enable_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
+    indices, _ = train_val_indices(run.data, dataset.train.labels)
+    loader = _make_loader(run, dataset, indices, teacher, device, group)
     adapter = None
     if run.method.needs:
-        batch = _shown(next(loader.epoch(0)))
-        taught = teacher(batch)
-        assert taught is not None
-        _require_finite(taught, teacher)
-        adapter = make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), taught)
+        batch = _first_images(next(loader.epoch(0)))
+        outputs = teacher(batch)
+        assert outputs is not None
+        _require_finite(outputs, teacher)
+        adapter = make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), outputs)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,28 +156,28 @@ def make_train_state(
 
 
 def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
-    """Raise RunFailed for a teacher that is broken: in training it would look like a learning rate that is too high."""
+    """Raise RunFailed for a broken teacher, which in training would look like a learning rate that is too high."""
     if not outputs.logits.isfinite().all():
         where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
         raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
 
 
-def _ask_for_features(run: Run, *models: nn.Module) -> None:
-    """Of student and teacher alike, where the run's method reads them, and nowhere else."""
+def _enable_features(run: Run, *models: nn.Module) -> None:
+    """Make student and teacher return feature maps if the run's method reads them, and only then."""
     for model in models:
         if isinstance(model, ImageModel):
             model.with_features = "features" in run.method.needs
 
 
 def _make_loader(
-    run: Run, dataset: Dataset, rows: Tensor, teacher: Teacher, device: torch.device, group: Group
+    run: Run, dataset: Dataset, indices: Tensor, teacher: Teacher, device: torch.device, group: Group
 ) -> TrainLoader:
     augmentation = run.recipe.augmentation
     assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache knows views, and no other pixels"
     return TrainLoader(
         dataset.train.images,
         dataset.train.labels,
-        rows,
+        indices,
         run.data.views,
         run.recipe.batch_size,
         run.seed,
@@ -188,8 +189,8 @@ def _make_loader(
     )
 
 
-def _shown(batch: Batch) -> Batch:
-    """NUM_SHOWN images of it; of a worker whose share is one image that one, again."""
+def _first_images(batch: Batch) -> Batch:
+    """Return the first NUM_SHOWN images of `batch`, repeated if a worker's share has fewer."""
     rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)
     images, labels, index, view = (x[rows] for x in (batch.images, batch.labels, batch.index, batch.view))
     return replace(batch, images=images, labels=labels, index=index, view=view, mixed=None)

@@ -1,11 +1,11 @@
-"""How the steps of a run are taken: launched kernel by kernel from Python, or replayed as one CUDA graph.
+"""Run training steps: eagerly, or replayed as one CUDA graph.
 
-A ResNet-8's training step of batch 128 is about 160 operations, most of them kernels of a few microseconds, and Python
-takes several times as long to launch them as a large GPU takes to compute them. As one graph, from the batch's views to
-the optimizer, they are launched by one call. For that every input of a step has to lie on the device at an address that
-stays: the epoch's order, the learning rates, the weights of the loss terms, the sums, and the number of the step.
+A training step of a ResNet-8 with batch size 128 has about 160 operations, mostly kernels of a few microseconds. Python
+takes several times as long to launch them as a large GPU takes to execute them. One call launches them all as a graph,
+from the batch's views to the optimizer. This requires every input of a step to stay at a fixed address on the device:
+the epoch's order, learning rates, weights of loss terms, sums, and the step's number.
 
-`DeviceSteps` does the same work without a capture on a CPU, where it gives the bits of `EagerSteps`.
+On a CPU `DeviceSteps` does the same work without a capture, with the same bits as `EagerSteps`.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,27 @@ from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.state import TrainState
 from raykd.training.sums import EpochSums
 
-# Real steps of the run before its graph is captured: cuDNN tries its kernels, the optimizer makes its state, Inductor
+# Eager steps of the run before its graph is captured: cuDNN autotunes, the optimizer allocates its state, Inductor
 # compiles. None of these can be captured.
 WARM_UP_STEPS = 3
 
 
 class Steps(Protocol):
-    """Takes the steps of a run, in order; nothing in it waits for the device."""
+    """Runs the steps of a run in order, without waiting for the device."""
 
     sums: EpochSums
 
-    def begin(self, epoch: int, first_step: int) -> None:
-        """Stand before step `first_step` of `epoch`, with sums that are empty."""
+    def start_epoch(self, epoch: int, first_step: int) -> None:
+        """Prepare `epoch` from step `first_step` on, with empty sums."""
         ...
 
-    def take(self, step: int) -> None:
-        """Take the next step, which is number `step` of the epoch."""
+    def run_step(self, step: int) -> None:
+        """Run the next step, number `step` of the epoch."""
         ...
 
 
 def make_steps(training: TrainState) -> Steps:
-    """Return how the steps of `training` are taken; to be called once its `parallelize` has been."""
+    """Return the runner of the steps of `training`, after its `parallelize` was called."""
     return DeviceSteps(training) if training.is_graph else EagerSteps(training)
 
 
@@ -53,28 +53,28 @@ def _rate(training: TrainState, epoch: int, step: int) -> float:
 
 
 class EagerSteps:
-    """Launches every kernel of a step from Python."""
+    """Launch every kernel of a step from Python."""
 
     def __init__(self, training: TrainState) -> None:
         self._training, self._epoch = training, 0
         self._weights: dict[str, float] = {}
         self._batches: Iterator[Batch] = iter(())
 
-    def begin(self, epoch: int, first_step: int) -> None:
+    def start_epoch(self, epoch: int, first_step: int) -> None:
         self._epoch, self._weights = epoch, self._training.run.method.weights(epoch)
         self._batches = self._training.loader.epoch(epoch, first_step)
         self.sums = _new_sums(self._training, self._weights)
 
-    def take(self, step: int) -> None:
+    def run_step(self, step: int) -> None:
         training = self._training
         set_learning_rate(training.optimizer, _rate(training, self._epoch, step))
         self.sums.add(training.step(next(self._batches), self._weights), step)
 
 
 class DeviceSteps:
-    """Takes steps whose inputs all lie on the device; on a GPU as one CUDA graph, which is captured once.
+    """Run steps with all inputs on the device; on a GPU as one CUDA graph, which is captured once.
 
-    The first steps are launched from Python: they warm up, and they are steps of the run like all others.
+    The first steps are launched from Python as a warm-up. They are steps of the run like all others.
     """
 
     def __init__(self, training: TrainState) -> None:
@@ -83,9 +83,9 @@ class DeviceSteps:
         self._captures = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self._captures else None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._taken = 0
+        self._num_steps = 0
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
-        # Fused kernels on a GPU read a learning rate of float32; on a CPU float64 keeps every bit of Python's number.
+        # Fused GPU kernels read a float32 learning rate; on a CPU float64 keeps all bits of Python's float.
         dtype = torch.float32 if self._captures else torch.float64
         self._rates = torch.zeros(training.loader.steps_per_epoch, dtype=dtype, device=device)
         self._rate = torch.zeros((), dtype=dtype, device=device)
@@ -94,15 +94,15 @@ class DeviceSteps:
         self._order: EpochOrder | None = None
         self._names: tuple[str, ...] = ()
 
-    def begin(self, epoch: int, first_step: int) -> None:
+    def start_epoch(self, epoch: int, first_step: int) -> None:
         training = self._training
         order, weights = training.loader.order(epoch), training.run.method.weights(epoch)
         if self._order is None:
             self._order = order
         else:
             self._order.copy_(order)
-        if tuple(weights) != self._names:  # of another epoch, with other terms: what was captured is of no use
-            self._names, self._graph, self._taken = tuple(weights), None, 0
+        if tuple(weights) != self._names:  # the loss terms have changed, so the captured graph is invalid
+            self._names, self._graph, self._num_steps = tuple(weights), None, 0
             self._weights = torch.zeros(len(weights), device=training.compute.device)
             self.sums = _new_sums(training, weights)
         rates = [_rate(training, epoch, step) for step in range(training.loader.steps_per_epoch)]
@@ -111,19 +111,19 @@ class DeviceSteps:
         self._step.fill_(first_step)
         self.sums.clear()
 
-    def take(self, step: int) -> None:
-        if self._graph is None and self._captures and self._taken >= WARM_UP_STEPS:
-            self._graph = self._captured()
+    def run_step(self, step: int) -> None:
+        if self._graph is None and self._captures and self._num_steps >= WARM_UP_STEPS:
+            self._graph = self._capture()
         if self._graph is not None:
             self._graph.replay()
         elif self._stream is not None:
-            self._on_side_stream()
+            self._launch_on_side_stream()
         else:
             self._launch()
-        self._taken += 1
+        self._num_steps += 1
 
     def _launch(self) -> None:
-        """Launch what a step computes: what the graph records."""
+        """Launch the kernels of a step, which the graph records."""
         training, order = self._training, self._order
         assert order is not None
         torch.index_select(self._rates, 0, self._step, out=self._rate.view(1))
@@ -132,8 +132,8 @@ class DeviceSteps:
         self.sums.add(terms, self._step)
         self._step += 1
 
-    def _on_side_stream(self) -> None:
-        """Launch a step where a capture will be: what autograd makes there must not belong to the default stream."""
+    def _launch_on_side_stream(self) -> None:
+        """Launch a step on the stream of the capture, since autograd's nodes must not belong to the default stream."""
         assert self._stream is not None
         main = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(main)
@@ -141,18 +141,18 @@ class DeviceSteps:
             self._launch()
         main.wait_stream(self._stream)
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        """Record a step without taking it. Raises RunFailed where it does what a graph cannot hold."""
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Record a step without running it. Raises RunFailed if a graph cannot capture it."""
         graph, run = torch.cuda.CUDAGraph(), self._training.run
-        self._training.optimizer.zero_grad(set_to_none=True)  # the gradients will lie in the graph's own memory
-        # Other threads, such as the one that counts joules, may call CUDA meanwhile.
+        self._training.optimizer.zero_grad(set_to_none=True)  # gradients must be allocated in the graph's memory pool
+        # "thread_local", since other threads, such as the energy meter, may call CUDA during the capture.
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._launch()
         except RuntimeError as error:
-            who = "teacher" if run.stage == "teacher" else "student"
+            role = "teacher" if run.stage == "teacher" else "student"
             raise RunFailed(
                 f"{run.name}: its training step cannot be captured as a CUDA graph ({one_line(str(error))}); "
-                f"--set {who}.step=eager launches each step from Python"
+                f"use --set {role}.step=eager"
             ) from error
         return graph

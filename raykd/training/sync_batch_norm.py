@@ -1,9 +1,9 @@
-"""Batch norm over the images of all workers of a run: several workers then take one worker's steps, up to rounding.
+"""Batch norm over the images of all workers, so that several workers take the same steps as one, up to rounding.
 
     mean = sum over workers and images of x / n        variance = sum of (x - mean)^2 / n
 
-torch's own SyncBatchNorm works on GPUs alone; this one is plain tensor operations, the same on a CPU, where tests are.
-Two messages of C numbers a layer and direction: an option, not the default.
+torch's SyncBatchNorm supports GPUs only. This one consists of plain tensor operations and also runs on a CPU, so it can
+be tested there. It costs two messages of C numbers per layer and direction, and is therefore optional.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ from raykd.errors import ConfigError
 
 
 def synchronize_batch_norm(module: nn.Module, processes: Any) -> None:
-    """Make every batch norm in `module` one over `processes` (torch's group; None for all); weights stay as they are.
+    """Make every batch norm in `module` synchronize over `processes` (torch's process group; None for all).
 
-    Raises ConfigError for a model with batch norms of another kind (some of timm's do more in the same layer).
+    Raises ConfigError for other kinds of batch norm, such as timm's layers with a fused activation.
     """
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
@@ -28,12 +28,12 @@ def synchronize_batch_norm(module: nn.Module, processes: Any) -> None:
         elif isinstance(child, _BatchNorm) and not isinstance(child, SyncBatchNorm2d):
             raise ConfigError(
                 f"sync_batch_norm = true: the model's {type(child).__name__} cannot be shared by workers; "
-                "leave it out, or take one worker a run"
+                "set it to false, or use one worker per run"
             )
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """[B, C, H, W], B a worker's images. In evaluation the same as any batch norm."""
+    """Batch norm of [B, C, H, W], where B is a worker's share. In evaluation mode it is nn.BatchNorm2d."""
 
     processes: Any = None
 
@@ -43,14 +43,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         x = input.float()
         count = x.numel() // x.shape[1] * dist.get_world_size(self.processes)
         mean = _sum_over_workers(x.sum((0, 2, 3)), self.processes) / count
-        centred = x - mean[:, None, None]
-        variance = _sum_over_workers(centred.square().sum((0, 2, 3)), self.processes) / count
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        centered = x - mean[:, None, None]
+        variance = _sum_over_workers(centered.square().sum((0, 2, 3)), self.processes) / count
+        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight / (variance + self.eps).sqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Running statistics, as nn.BatchNorm2d keeps them."""
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics as nn.BatchNorm2d does."""
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1

@@ -1,4 +1,4 @@
-"""A run's epochs as TensorBoard event files."""
+"""Write a run's epochs as TensorBoard event files."""
 
 import io
 import itertools
@@ -12,19 +12,19 @@ from typing import Any, BinaryIO, Self
 
 from raykd.training.hooks import EpochReport
 
-_FILES = itertools.count()  # event files opened by this process: two of the same second need different names
+_FILES = itertools.count()  # numbers this process's event files, which may be opened in the same second
 
 
 class TensorBoard:
     """Writes loss terms, accuracies, learning rate and speed per epoch; opens its file at the first epoch.
 
     A file that cannot be written (quota, full disk) never fails a run: `add` logs the reason once, and the next epoch
-    opens another file. Events are written synchronously with TensorBoard's own record format. torch's SummaryWriter
+    opens another file. Events are written synchronously in TensorBoard's record format. torch's SummaryWriter
     writes from a thread, which prints a traceback where a write fails, and raises the error again in `close`.
     """
 
     def __init__(self, folder: Path, setting: Mapping[str, Any] | None = None) -> None:
-        """setting: of a trial, {dotted path: value}; TensorBoard's HPARAMS has it beside the last epoch's accuracy."""
+        """setting: the hyperparameters of a trial, {dotted path: value}, for TensorBoard's HPARAMS."""
         self._folder, self._setting = folder, setting
         self._file: BinaryIO | None = None
         self._is_logged = False
@@ -38,7 +38,7 @@ class TensorBoard:
         self._close()
 
     def add(self, report: EpochReport) -> None:
-        """Write one epoch. After a resume, epochs that are trained again replace what was written of them."""
+        """Write one epoch. After a resume, epochs that are trained again replace the earlier ones."""
         try:
             if self._file is None:
                 self._open(report)
@@ -48,12 +48,12 @@ class TensorBoard:
             if not self._is_logged:
                 print(
                     f"raykd: TensorBoard files in '{self._folder}' cannot be written ({error}); "
-                    f"the run goes on, and epochs from {report.epoch} may be missing there"
+                    f"training continues, and epochs from {report.epoch} may be missing there"
                 )
             self._is_logged = True
 
     def _open(self, first: EpochReport) -> None:
-        """Open a new file. Epochs from `first` on that older files hold are replaced (TensorBoard's purge step)."""
+        """Open a new file. It replaces epochs from `first` on in older files (TensorBoard's purge step)."""
         from torch.utils.tensorboard.summary import hparams
 
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -62,12 +62,12 @@ class TensorBoard:
         self._write(file_version="brain.Event:2")
         self._write(step=first.epoch, session_log={"status": "START"})
         if self._setting:
-            begun, named, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
-            for summary in (begun, named):  # the third marks the trial as ended
+            experiment, session_start, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
+            for summary in (experiment, session_start):  # the third would mark the trial as ended
                 self._write(summary=summary)
 
     def _write(self, **event: Any) -> None:
-        """Append one event with these fields. Raises OSError, also where the disk took a part of it."""
+        """Append one event with these fields. Raises OSError, also if only a part was written."""
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -78,7 +78,7 @@ class TensorBoard:
             raise OSError("the disk is full, or a quota is reached")
 
     def _close(self) -> None:
-        """Close the file. Errors are ignored: every event was written before, or its error was logged."""
+        """Close the file. Errors are logged only, since every event was written before."""
         file, self._file = self._file, None
         if file is not None:
             try:

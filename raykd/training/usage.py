@@ -1,17 +1,17 @@
-"""What a worker of a run took: seconds, GPUs, and the joules that its GPU counted meanwhile.
+"""Resource usage of a run's workers: seconds, GPUs, and the joules that the GPU counted.
 
     with record_usage(folder.usage(rank), device, gpus=1.0, is_started=folder.checkpoint.is_file()):
         fit(...)
 
 <run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece
-each time that the run was taken up; what a kill made it train again is in it, since it was taken. A run that was partly
-trained when its usage was first written (a full disk, a damaged file) has "since" beside them, the time of the first
-piece: their sum is not the run's, and the report leaves it out.
+for each start or resume. Steps that are trained again after an interruption count twice. If the file was first written
+when the run was already partly trained (a full disk, a damaged file), it also has "since", the time of the first piece.
+Its sum is then incomplete, and the report omits it.
 
-Energy is NVML's total counter of the whole GPU (Volta and later), at the end less at the start: so it is null for a
-share of a GPU or a MIG instance, and where another process was seen to compute on it, for their energy would be counted
-too; without a GPU or an NVML that answers, too. A thread reads the counter, looks for other processes and writes both
-down every WRITE_EVERY_S, which is what a kill can cost.
+Energy is the difference of NVML's total counter for the whole GPU (Volta and later). It is null for a fractional GPU or
+a MIG instance and if another process computed on the GPU, because the counter includes their energy. It is also null
+without a GPU or without NVML. A thread reads the counter, checks for other processes and writes the file every
+WRITE_EVERY_S.
 """
 
 import threading
@@ -32,22 +32,22 @@ from raykd.training.compute import is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
 
-WRITE_EVERY_S = 30.0  # so what a kill can cost
+WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
 
 
 class NoEnergy(Exception):
-    """Why the run's own energy cannot be known."""
+    """The reason why the run's energy is unknown."""
 
 
 class GpuIsShared(NoEnergy):
-    """Other processes compute on the GPU: the energy so far is not the run's alone, even when they have ended."""
+    """Other processes compute on the GPU. The energy stays unknown, even after they have ended."""
 
 
 @contextmanager
 def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
-    """Add a piece to the file `path` for what happens inside. What cannot be written is said, and is no error.
+    """Add a piece to the file `path` for the time inside. If it cannot be written, that is logged and no error.
 
-    is_started: whether the run was half done before; of several workers only the first can tell.
+    is_started: whether the run was partly trained before; only the first worker knows.
     """
     earlier, ended = _earlier(path, is_started), threading.Event()
     piece_so_far = _meter(device, gpus)
@@ -55,14 +55,14 @@ def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool
     def write() -> None:
         try:
             write_dataclass(path, replace(earlier, pieces=(*earlier.pieces, piece_so_far())))
-        except (OSError, ConfigError) as error:  # a quota, say, or a folder in its place: the run itself is sound
-            print(f"raykd: what the run takes is not written to '{path}': {error}")
+        except (OSError, ConfigError) as error:  # such as a quota, or a folder of that name; training continues
+            print(f"raykd: the run's resource usage cannot be written to '{path}': {error}")
 
     def keep_writing() -> None:
         while not ended.wait(WRITE_EVERY_S):
             write()
 
-    write()  # a run that is killed in its first seconds has a file, and not the look of an older one
+    write()  # so that a run that is killed in its first seconds has a file
     thread = threading.Thread(target=keep_writing, daemon=True, name="raykd-usage")
     thread.start()
     try:
@@ -74,19 +74,19 @@ def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool
 
 
 def _earlier(path: Path, is_started: bool) -> UsageFile:
-    """Return the content of the file so far. A damaged one is replaced: the usage of the run is then unknown."""
+    """Return the content of the file. A damaged one is replaced; the usage of the whole run is then unknown."""
     run = path.parents[1].name
     try:
         return read_dataclass(UsageFile, path) or UsageFile(run, since=now() if is_started else None)
     except DamagedFile as error:
-        print(f"raykd: the run's usage is counted anew and left out of the report: {error}")
+        print(f"raykd: the run's resource usage is incomplete and will be omitted from the report: {error}")
         return UsageFile(run, since=now())
 
 
 def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
-    """Starts to count; what it returns tells the piece so far."""
+    """Start counting. Return a function that returns the piece so far."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    began, joules_before, counter, reason = time.monotonic(), 0.0, None, None
+    start, joules_before, counter, reason = time.monotonic(), 0.0, None, None
     try:
         counter = energy_counter(device, gpus)
         joules_before = counter()
@@ -95,7 +95,7 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
 
     def piece_so_far() -> UsagePiece:
         nonlocal reason
-        seconds, joules, why = time.monotonic() - began, None, reason
+        seconds, joules, why = time.monotonic() - start, None, reason
         if counter is not None and reason is None:
             try:
                 joules = counter() - joules_before
@@ -104,16 +104,16 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
             except NoEnergy as error:
                 why = str(error)
         if joules is not None and joules < 0:
-            joules, why = None, "the GPU's counter began anew"
+            joules, why = None, "the GPU's counter was reset"
         return UsagePiece(seconds, gpus, gpu, joules, why)
 
     return piece_so_far
 
 
 def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
-    """Return a function that reads the joules which the GPU took since its driver was loaded.
+    """Return a function that returns the joules that the GPU has used since its driver was loaded.
 
-    Both raise NoEnergy where the joules would not be the run's alone.
+    Both raise NoEnergy if the joules would not be the run's alone.
     """
     if device.type != "cuda":
         raise NoEnergy("no GPU")
@@ -125,7 +125,7 @@ def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
         import pynvml
     except ImportError:
         raise NoEnergy("pynvml is not installed (nvidia-ml-py)") from None
-    torch.cuda.synchronize(device)  # from here on this process is one of those that compute on the GPU
+    torch.cuda.synchronize(device)  # so that this process is listed among those that compute on the GPU
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
@@ -146,7 +146,7 @@ def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
 
 
 def _require_alone(handle: object) -> None:
-    """Raise GpuIsShared where another process than this one computes on the GPU."""
+    """Raise GpuIsShared if another process computes on the GPU."""
     import pynvml
 
     if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
@@ -154,7 +154,7 @@ def _require_alone(handle: object) -> None:
 
 
 def _is_divided(handle: object) -> bool:
-    """Whether the GPU is in MIG mode; one that has no such mode is not."""
+    """Return whether the GPU is in MIG mode; false for a GPU without that mode."""
     import pynvml
 
     try:

@@ -38,7 +38,7 @@ CASES = [
     BadInput(
         "batch norm of each of two workers on one image",
         plan(SMALL, "student.batch_size=2", "workers.count=2"),
-        ("student.batch_size = 2", "1 image a worker", "--set student.batch_size=4"),
+        ("student.batch_size = 2", "1 image per worker", "--set student.batch_size=4"),
     ),
     BadInput(
         "batch norm of a FitNets regressor on one image",

@@ -282,7 +282,7 @@ CASES = [
                 lambda path: finished.exchange(path, finished.run_in(path.parents[3], "distilled", 1).checkpoint)
             ),
         ),
-        ("best.safetensors' is damaged", "is of another run", *RETRAIN),
+        ("best.safetensors' is damaged", "belongs to another run", *RETRAIN),
     ),
     # The search and the logit cache
     BadInput(

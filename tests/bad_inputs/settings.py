@@ -400,7 +400,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "a term without data": (
         method(terms='{"own": student.logits.mean().to("meta")}'),
-        ("gives 'own' as a tensor without data",),
+        ("returns 'own' as a tensor without data",),
     ),
     "a term whose gradient is NaN": (
         method(terms='{"own": (student.logits * 0).sqrt().mean()}'),
@@ -423,7 +423,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "a kind of 300 letters": (
         method().replace("'KIND'", repr("a" * 300)),
-        ("has no kind of its own", "at most 100 characters"),
+        ("defines no valid kind", "at most 100 characters"),
     ),
     "a method file with a relative import": (
         "from . import other\n",
@@ -444,20 +444,23 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "weights that end the process": (method(weights="exit(0)"), ("its weights(epoch) ends the process at line 12",)),
     "weights of a term that does not exist": (
         method(weights='{"ce": 1.0, "other": 1.0}'),
-        ("weighs 'other'", "terms() gives 'own'"),
+        ("weights(0) has 'other'", "terms() returns 'own'"),
     ),
     "a term that is NaN": (
         method(terms='{"own": student.logits.mean() * float("nan")}'),
-        ("gives 'own' as nan", "finite"),
+        ("returns 'own' as nan", "finite"),
     ),
-    "a term of each image": (method(terms='{"own": student.logits.mean(1)}'), ("gives 'own' as a tensor", "shape [8]")),
-    "a term that is a number": (method(terms='{"own": 3}'), ("gives 'own' as 3", "must be a tensor")),
+    "a term of each image": (
+        method(terms='{"own": student.logits.mean(1)}'),
+        ("returns 'own' as a tensor", "shape [8]"),
+    ),
+    "a term that is a number": (method(terms='{"own": 3}'), ("returns 'own' as 3", "must be a tensor")),
     "a term of whole numbers": (method(terms='{"own": student.logits.argmax()}'), ("torch.int64", "must be one float")),
     "terms that are None": (method(terms="None"), ("terms() returns None",)),
     "terms without the student": (method(terms='{"own": student.logits.detach().mean()}'), ("depends on the student",)),
     "a term with the name of a column": (
         method(terms='{"own": student.logits.mean(), "loss": student.logits.mean()}'),
-        ("gives 'loss'", "rename the term"),
+        ("returns 'loss'", "rename the term"),
     ),
     "terms that fail": (
         method(terms='{"own": student.embeddings}'),
@@ -468,8 +471,8 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("its terms() fails at line 15 with",),
     ),
     "logits for the labels of too few images": (
-        method("    def labelled(self, student):\n        return student.logits[:1]\n"),
-        ("labelled() gives (1, 10)", "must give logits (8, 10)"),
+        method("    def supervised_logits(self, student):\n        return student.logits[:1]\n"),
+        ("supervised_logits() returns shape (1, 10)", "must return logits (8, 10)"),
     ),
     "a check that fails": (
         method("    def check(self):\n        self.require(False)\n"),

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: the same steps for all, ratios within a round, the usual way's own loss."""
+"""Tests of the benchmark: equal steps for all contenders, ratios within a round, the usual way's loss."""
 
 import json
 from dataclasses import replace
@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_runs import CPU
 
 from raykd.bench import memory, run
 from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
-from raykd.bench.rounds import KINDS, figures, measure
+from raykd.bench.rounds import KINDS, figures, run_rounds
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
 from raykd.cli import parser
-from raykd.methods.kd import distillation_loss
+from raykd.methods import kd_loss
 from raykd.models.resnet_cifar import ResNet
 from raykd.spec.plan import Run
 
@@ -37,7 +38,7 @@ def tiny(family: Family) -> Family:
     return replace(family, name="tiny", teacher=teacher, student=student, steps=2)
 
 
-def test_figures_are_medians_of_ratios_within_a_round() -> None:
+def test_results_are_medians_of_ratios_within_a_round() -> None:
     found = figures(cnn(), ROUNDS)
     assert found["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
     assert found["cache_over_baseline"] == 1.0
@@ -48,7 +49,7 @@ def test_figures_are_medians_of_ratios_within_a_round() -> None:
     assert found["rounds"] == ROUNDS
 
 
-def test_filling_is_counted_over_the_labs_runs() -> None:
+def test_filling_is_counted_over_all_runs_of_the_experiment() -> None:
     """600 epochs of 45,000 images against them and 97.6 % of 162 views' passes."""
     one = {name: values[:1] for name, values in ROUNDS.items()}
     epochs = 600 * 45_000 / (9 * 128)
@@ -57,8 +58,8 @@ def test_filling_is_counted_over_the_labs_runs() -> None:
     assert figures(cnn(), one)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
 
 
-def test_a_family_is_measured_from_end_to_end() -> None:
-    found = measure(tiny(cnn()), CPU, num_rounds=2, say=lambda words: None)
+def test_a_family_is_benchmarked_from_end_to_end() -> None:
+    found = run_rounds(tiny(cnn()), CPU, num_rounds=2, log=lambda line: None)
     assert {len(values) for values in found["rounds"].values()} == {2}
     assert all(value > 0 for values in found["rounds"].values() for value in values)
     assert set(found["loop_efficiency"]) == set(KINDS)
@@ -80,36 +81,36 @@ def test_families_are_the_recipes_of_the_experiments() -> None:
     assert vit().steps * 128 // 9 == vit().data.val_images
 
 
-def way(run: Run, taught: bool = True) -> UsualWay:
+def usual_way(run: Run, has_teacher: bool = True) -> UsualWay:
     family = tiny(cnn())
-    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if taught else None, CPU)
+    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if has_teacher else None, CPU)
 
 
-def test_usual_way_has_the_loss_of_the_paper() -> None:
-    usual = way(tiny(cnn()).distilled())
+def test_usual_way_uses_the_loss_of_the_paper() -> None:
+    usual = usual_way(tiny(cnn()).distilled())
     images, labels = next(iter(usual._batches(usual._train)))
     usual.student.eval()
     with torch.no_grad():
         student = usual.student.forward_normalized(images).logits
         teacher = tiny(cnn()).teacher_model(False).forward_normalized(images)
-        expected = distillation_loss(student, teacher.logits, labels, alpha=0.5, temperature=4.0)
+        expected = 0.5 * F.cross_entropy(student, labels) + 0.5 * kd_loss(student, teacher.logits, 4.0)
         torch.testing.assert_close(usual._loss(images, labels), expected)
 
 
-def test_usual_way_sees_normalised_crops_and_learns_them() -> None:
-    usual = way(tiny(cnn()).baseline(), taught=False)
+def test_usual_way_trains_on_normalized_crops() -> None:
+    usual = usual_way(tiny(cnn()).baseline(), has_teacher=False)
     images, _ = next(iter(usual._batches(usual._train)))
     assert images.shape == (9, 3, 32, 32) and images.dtype == torch.float32 and images.min() == -2.0
     losses = [usual.epoch() for _ in range(40)]
     assert losses[-1] < 0.7 * losses[0] and 0 <= usual.validate() <= 100
 
 
-def test_small_lab_is_timed_both_ways() -> None:
+def test_small_experiment_is_timed_both_ways() -> None:
     found = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
     assert found["ratio"] == pytest.approx(found["usual_s"] / found["raykd_s"]) and found["raykd_s"] > 0
 
 
-def test_command_prints_and_writes_what_it_measured(
+def test_command_prints_and_writes_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cnn", "vit"):
@@ -140,11 +141,11 @@ def test_command_prints_and_writes_what_it_measured(
         (["--device", "cuda"], "cannot use the GPU"),
     ],
 )
-def test_mistakes_are_one_line_and_nothing_is_measured(
+def test_invalid_arguments_are_refused_in_one_line(
     words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(run, "benchmark", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(run, "benchmark", lambda *_: pytest.fail("the benchmark ran"))
     assert parser.entry(["bench", *words]) == 2
     assert expected in capsys.readouterr().err
 

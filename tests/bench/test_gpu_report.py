@@ -1,4 +1,4 @@
-"""The report of a GPU machine measures every part without Ray, and no failure or hang costs more than one figure."""
+"""Tests of the GPU report: every part runs without Ray, and a failure or hang costs one figure only."""
 
 import json
 import os

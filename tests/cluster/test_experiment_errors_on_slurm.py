@@ -15,7 +15,7 @@ def test_a_gpu_that_torch_cannot_use_fails_the_job_and_is_never_replaced_by_the_
     """The testbed's GPU is a file: Slurm and Ray count it, torch sees none."""
     job = _submit(slurm, repository, tmp_path, timeout_s=120)
     assert (job.state, job.exit_code) == ("FAILED", 1), job.output
-    assert "cannot use the GPU that this run was given" in job.output and "--set workers.gpus=0" in job.output
+    assert "cannot use the GPU that this run was assigned" in job.output and "--set workers.gpus=0" in job.output
 
 
 def test_a_mistake_is_reported_in_one_line_and_by_the_jobs_exit_code(slurm, repository, tmp_path):

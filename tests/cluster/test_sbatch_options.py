@@ -61,7 +61,7 @@ def test_an_invalid_request_is_named(typed: str, said: str) -> None:
 
 def test_words_after_the_options_belong_to_the_experiment() -> None:
     options, rest = split(["-p", "big", "--time=5", "x.py", "--gpus=2"])
-    assert ([option.words for option in options], rest) == ([("-p", "big"), ("--time=5",)], ["x.py", "--gpus=2"])
+    assert ([option.arguments for option in options], rest) == ([("-p", "big"), ("--time=5",)], ["x.py", "--gpus=2"])
     assert value_of(options, "partition") == "big"
 
 

@@ -139,7 +139,7 @@ def test_a_redirect_is_not_followed(job) -> None:
 def test_a_submission_contacts_only_the_job(job, tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text("")
     with listener() as dashboard, listener() as stranger:
-        client(job(dashboard), "submit", {"words": ["b.py"], "follow": False}, **leftovers(stranger, tmp_path))
+        client(job(dashboard), "submit", {"experiment": ["b.py"], "follow": False}, **leftovers(stranger, tmp_path))
     assert stranger.requests == []
     assert any(request.startswith("POST /api/jobs/ ") for request in dashboard.requests)
 

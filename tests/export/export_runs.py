@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, taught_by, train
+from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, train, trained_teacher_of
 from torch import Tensor
 
 from raykd.data.load import load_dataset
@@ -46,7 +46,7 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         if teacher.status() != "done":
             train(run.teacher, teacher)
             evaluate_on_test(teacher, digits(), choose_compute(CPU, "fp32"))
-        train(run, students[kind], taught_by(run, teacher, store.logit_caches))
+        train(run, students[kind], trained_teacher_of(run, teacher, store.logit_caches))
         evaluate_on_test(students[kind], digits(), choose_compute(CPU, "fp32"))
     return students
 

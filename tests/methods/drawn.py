@@ -1,4 +1,4 @@
-"""The inputs that the published values of kd_losses.json were computed for, drawn again."""
+"""Inputs of the published values in kd_losses.json, drawn again from their seeds."""
 
 import json
 from dataclasses import dataclass

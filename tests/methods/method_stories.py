@@ -1,4 +1,4 @@
-"""Some steps of a method by several workers, each a process of its own: what every one of them then holds.
+"""Train some steps of each method with several workers, one process each, and save their state.
 
 python method_stories.py RANK SIZE FOLDER        FOLDER/NAME-RANK.safetensors, the objective's state after STEPS steps
 """

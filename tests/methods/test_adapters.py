@@ -71,7 +71,7 @@ def test_regressor_ends_in_a_relu_where_the_teachers_map_does() -> None:
 
 
 def test_fitnets_is_the_mean_squared_error_of_the_regressed_map() -> None:
-    """Against the sum written out in NumPy, convolution and batch norm included; 1x1, so that it stays short."""
+    """Compare with NumPy, convolution and batch norm included; 1x1 to keep it short."""
     student, teacher = maps((3, 4, 4)), maps((5, 4, 4))
     method = FitNets(stages=(0,))
     adapter = method.adapter(student, teacher, IMAGES).double()
@@ -88,7 +88,7 @@ def test_fitnets_is_the_mean_squared_error_of_the_regressed_map() -> None:
 # VID
 
 
-def test_vid_is_the_negative_log_likelihood_but_for_its_constant() -> None:
+def test_vid_is_the_negative_log_likelihood_up_to_a_constant() -> None:
     mean, teacher = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64, generator=GENERATOR)
     variance = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
     total = 0.0
@@ -108,7 +108,7 @@ def test_gradients_of_vid_reach_mean_and_variance() -> None:
 
 
 @pytest.mark.parametrize("initial", [1e-4, 0.3, 5.0, 40.0])
-def test_vids_variance_begins_where_it_is_told_to(initial: float) -> None:
+def test_vid_starts_with_the_initial_variance(initial: float) -> None:
     variance = Prediction(3, 5, initial).variance
     assert variance.tolist() == pytest.approx([initial] * 5, rel=1e-3)
 
@@ -131,7 +131,7 @@ def test_vids_variance_is_trained_in_every_stage() -> None:
 @pytest.mark.parametrize(
     "sizes", [((4, 8, 8), (6, 4, 4)), ((4, 4, 4), (6, 8, 8)), ((4, 8, 8), (6, 8, 8)), ((4, 8, 8), (6, 14, 14))]
 )
-def test_maps_of_other_sizes_and_channels_are_brought_together(method: StageMethod, sizes: Any) -> None:
+def test_stage_methods_accept_different_sizes_and_channels(method: StageMethod, sizes: Any) -> None:
     student, teacher = (maps(shape, shape) for shape in sizes)
     adapter = method.adapter(student, teacher, IMAGES)
     term = method.terms(student, teacher, IMAGES, adapter)[method.kind]
@@ -141,14 +141,14 @@ def test_maps_of_other_sizes_and_channels_are_brought_together(method: StageMeth
 @pytest.mark.parametrize(
     ("student", "teacher", "stages", "words"),
     [
-        ((), FOUR, (), "the student's model gives no maps of its stages"),
-        (FOUR, (), (), "the teacher's model gives no maps of its stages"),
+        ((), FOUR, (), "the student's model returns no feature maps"),
+        (FOUR, (), (), "the teacher's model returns no feature maps"),
         (FOUR[:3], FOUR, (), "the student has 3 stages and the teacher 4; name those to pair"),
         (FOUR, FOUR, (4,), r"stages = \(4,\) in AttentionTransfer: the smaller model has 4"),
         (FOUR[:3], FOUR, (-4,), r"stages = \(-4,\) in AttentionTransfer: the smaller model has 3"),
     ],
 )
-def test_stages_that_are_not_there_are_refused_in_one_line(student: Any, teacher: Any, stages: Any, words: str) -> None:
+def test_missing_stages_are_refused_in_one_line(student: Any, teacher: Any, stages: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         AttentionTransfer(stages=stages).adapter(maps(*student), maps(*teacher), IMAGES)
     assert "\n" not in str(caught.value)
@@ -193,7 +193,7 @@ def reference_crd(adapter: Contrast, vectors: tuple[Tensor, Tensor], positions: 
     return total
 
 
-def test_crd_is_the_authors_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crd_equals_the_authors_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     _, adapter = contrast()
     positions, negatives = [3, 7, 0, 11], np.array([[1, 2, 4, 5, 8, 10, 11], [0, 2, 3, 3, 6, 9, 8]] * 2)
     monkeypatch.setattr(adapter, "_negatives", lambda labels: torch.from_numpy(negatives))
@@ -225,7 +225,7 @@ def test_crds_negatives_are_all_images_of_other_classes_and_no_others() -> None:
         assert set(positions.tolist()) == {i for i in range(12) if IMAGES.labels[i] != label}
 
 
-def test_crds_banks_follow_what_was_seen_and_its_scale_is_set_once() -> None:
+def test_crd_banks_are_moving_averages_and_the_scale_is_set_once() -> None:
     _, adapter = contrast(momentum=0.75)
     fresh = adapter.banks.clone()
     targets = Targets(IMAGES.labels[[5, 2]], IMAGES.index[[5, 2]])
@@ -246,7 +246,7 @@ def test_crds_banks_follow_what_was_seen_and_its_scale_is_set_once() -> None:
     assert torch.equal(adapter.scales, scales)
 
 
-def test_two_workers_remember_what_one_would() -> None:
+def test_two_workers_store_the_same_banks_as_one() -> None:
     """Each notes the other's images too, and Z is the mean over both."""
     workers, (_, alone) = [contrast()[1] for _ in range(2)], contrast()
     positions = [5, 2, 8, 0]
@@ -266,11 +266,11 @@ def test_two_workers_remember_what_one_would() -> None:
 
 def test_crd_of_one_class_is_refused() -> None:
     one_class = Targets(torch.zeros(12, dtype=torch.int64), IMAGES.index)
-    with pytest.raises(ConfigError, match="negatives are images of other classes, and all images here are of one"):
+    with pytest.raises(ConfigError, match="requires training images of at least 2 classes"):
         CRD().adapter(maps(*FOUR), maps(*FOUR), one_class)
 
 
-def test_crd_keeps_a_place_for_each_image_that_is_trained_on() -> None:
+def test_crd_banks_have_a_row_for_each_training_image() -> None:
     training = steps(CRD(negatives=16), 2)
     adapter = training.objective.adapter
     assert isinstance(adapter, Contrast) and adapter.banks.shape == (2, 200, 128)
@@ -291,7 +291,7 @@ def test_method_that_does_not_fit_its_models_is_refused_before_training(method: 
         Networks(digits()).require_method_fits(run_of("distilled", method=method))
 
 
-def test_checking_a_method_moves_no_generator() -> None:
+def test_checking_a_method_leaves_the_random_generators_unchanged() -> None:
     run = run_of("distilled", method=CRD())
     torch.manual_seed(3)
     expected = torch.rand(1)

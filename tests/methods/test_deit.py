@@ -51,7 +51,7 @@ def test_term_is_computed_in_float32_at_least(temperature: float | None) -> None
     assert found.dtype == torch.float32 and found.shape == ()
 
 
-def test_hard_term_is_nothing_where_the_token_is_sure_of_the_teachers_decision() -> None:
+def test_hard_term_is_zero_if_the_token_predicts_the_teachers_class() -> None:
     sure = 1e3 * torch.nn.functional.one_hot(some(2).argmax(1), 10).double()
     assert DeiT().terms(Outputs(sure, heads=(some(0), sure)), Outputs(some(2)), TARGETS, None)["token"].item() == 0
 
@@ -59,7 +59,7 @@ def test_hard_term_is_nothing_where_the_token_is_sure_of_the_teachers_decision()
 @pytest.mark.parametrize("temperature", [None, 3.0])
 def test_class_head_learns_the_labels_and_distillation_head_the_teacher(temperature: float | None) -> None:
     method, outputs = DeiT(temperature=temperature), student()
-    assert method.labelled(outputs) is outputs.heads[0]
+    assert method.supervised_logits(outputs) is outputs.heads[0]
     method.terms(outputs, Outputs(some(2)), TARGETS, None)["token"].backward()
     assert outputs.heads[0].grad is None and outputs.heads[1].grad is not None
     assert outputs.heads[1].grad.abs().sum() > 0
@@ -70,6 +70,6 @@ def test_alpha_weighs_the_labels() -> None:
     assert DeiT(alpha=0.9).weights(7) == pytest.approx({"ce": 0.9, "token": 0.1})
 
 
-def test_other_methods_let_the_mean_of_both_heads_learn_the_labels() -> None:
+def test_other_methods_train_the_mean_of_both_heads_on_the_labels() -> None:
     outputs = student()
-    assert all(method.labelled(outputs) is outputs.logits for method in (KD(), CrossEntropy()))
+    assert all(method.supervised_logits(outputs) is outputs.logits for method in (KD(), CrossEntropy()))

@@ -1,4 +1,4 @@
-"""Every method, by name: trains on the digits through the one loop, is cut off and goes on, and says what it needs."""
+"""Tests of every method: it trains on the digits through the loop, resumes exactly, and declares its needs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, An
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_method_trains_and_one_that_is_cut_off_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_interrupted_method_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     run, straight, cut = run_with(name), RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "cut")
     Networks(digits()).require_method_fits(run)
     reports = train(run, straight)
@@ -60,7 +60,7 @@ def test_method_trains_and_one_that_is_cut_off_ends_with_the_same_bits(name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_method_leaves_its_teacher_as_it_was_and_in_evaluation(name: str, tmp_path: Path) -> None:
+def test_method_does_not_change_its_teacher(name: str, tmp_path: Path) -> None:
     """Batch norm in training mode would follow the student's batches."""
     run = run_with(name)
     teacher = teacher_of(run)
@@ -79,7 +79,7 @@ def test_method_trains_in_bf16_with_terms_in_float32(name: str, tmp_path: Path) 
 
 
 class Hiding:
-    """A teacher that gives what a method says it needs, and nothing else."""
+    """A teacher that returns only the outputs that a method needs."""
 
     source = "live"
 
@@ -97,25 +97,25 @@ class Hiding:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_method_needs_no_more_than_it_says(name: str, tmp_path: Path) -> None:
+def test_method_reads_only_the_outputs_that_it_needs(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     seen, hidden = train(run, RunFolder(tmp_path / "all")), train(run, RunFolder(tmp_path / "some"), Hiding(run))
     assert [report.terms for report in seen] == [report.terms for report in hidden]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_method_takes_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
+def test_method_accepts_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
     reports = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH)), RunFolder(tmp_path))
     assert len(reports) == 2
 
 
-def test_needs_are_logits_and_at_most_one_thing_more() -> None:
+def test_methods_need_logits_and_at_most_one_more_output() -> None:
     for names, more in ((LOGITS_ONLY, set()), (EMBEDDING, {"embedding"}), (MAPS, {"features"})):
         assert all(kinds(Method)[name].needs == {"logits"} | more for name in names)
 
 
 @pytest.mark.parametrize("name", sorted(LOGITS_ONLY))
-def test_method_on_logits_alone_is_taught_from_a_cache(name: str, tmp_path: Path) -> None:
+def test_method_on_logits_alone_trains_from_a_cache(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     num_views = run.data.views.count
     logits = torch.randn(len(digits().train.labels) * num_views, 10, generator=torch.Generator().manual_seed(0)).half()
@@ -123,7 +123,7 @@ def test_method_on_logits_alone_is_taught_from_a_cache(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_of_ce_and_of_exactly_the_terms(name: str) -> None:
+def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
     method = chosen(name)
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
@@ -142,7 +142,7 @@ def test_weights_are_of_ce_and_of_exactly_the_terms(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], FeatureMethod)])
-def test_kd_goes_with_every_method_on_features(name: str, tmp_path: Path) -> None:
+def test_kd_combines_with_every_method_on_features(name: str, tmp_path: Path) -> None:
     """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at whichever temperature."""
     made = experiment(student=recipe(epochs=1))
     for setting in (f"method={name}", "method.kd_weight=0.9", "method.ce_weight=0.1", "method.temperature=2"):

@@ -1,4 +1,4 @@
-"""On hard inputs values and gradients are the authors': confident logits of up to 1,000 classes, dead images.
+"""Tests of values and gradients on hard inputs: confident logits of up to 1,000 classes, dead images.
 
 In float64 values agree with the reference to 1e-9 and gradients to 1e-7. In float32 the gradient's error is below 1e-3
 of its length plus FLOOR, since of student and teacher that are equal only rounding is left.
@@ -12,6 +12,7 @@ import references
 import torch
 from drawn import GOLDEN, HARD_CASES, Drawn, draw_hard
 from torch import Tensor
+from weighted_losses import dist_loss, dkd_loss
 
 from raykd.config import kinds
 from raykd.methods import (
@@ -20,8 +21,6 @@ from raykd.methods import (
     Method,
     attention_transfer_loss,
     correlation_congruence_loss,
-    dist_loss,
-    dkd_loss,
     feature_cosine_loss,
     feature_mse_loss,
     hard_label_loss,
@@ -43,7 +42,7 @@ NUM_IMAGES = 1000  # of CRD's banks
 
 @dataclass(frozen=True)
 class Hard:
-    """A loss beside its reference, both of (student's, teacher's, labels), and the field of Drawn that it reads."""
+    """A loss and its reference, functions of (student, teacher, labels), and the field of Drawn that they read."""
 
     of: str  # logits, vec or map
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -192,7 +191,7 @@ def test_dist_and_kd_of_the_method_are_the_authors_on_hard_inputs() -> None:
         torch.testing.assert_close(found, gradient, rtol=1e-7, atol=1e-13)
 
 
-def test_dist_gives_a_class_that_is_hardly_in_the_batch_no_more_than_the_authors_do() -> None:
+def test_dist_gradient_of_a_rare_class_is_no_larger_than_the_authors() -> None:
     """Without their epsilon, the paper's formula, the gradient is a thousand times theirs and points elsewhere."""
     drawn = draw_hard(GOLDEN["hard"]["cases"][0])
     student, teacher, labels = drawn.student, drawn.teacher, drawn.labels

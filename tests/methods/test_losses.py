@@ -1,4 +1,4 @@
-"""The losses against published values, a slow float64 reference, their identities and their extremes."""
+"""Tests of the losses against published values, a slow float64 reference, identities and extremes."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 from drawn import CASES, GOLDEN, draw
 from torch import Tensor
+from weighted_losses import distillation_loss
 
-from raykd.methods import distillation_loss, feature_cosine_loss, feature_mse_loss, kd_loss
+from raykd.methods import feature_cosine_loss, feature_mse_loss, kd_loss
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 
@@ -139,7 +140,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
         assert found.dtype == torch.float32 and torch.equal(found, loss(*whole))
 
 
-def test_a_teacher_of_another_float_type_is_taken() -> None:
+def test_a_teacher_of_another_float_type_is_accepted() -> None:
     """A logit cache keeps the teacher's logits in float16."""
     drawn = draw(GOLDEN["cases"][0])
     half = drawn.teacher.half()

@@ -70,7 +70,7 @@ def test_similarities_hold_the_batch_squared() -> None:
     assert most <= BATCH * max(BATCH, 5 * 64) and kept <= 8 * BATCH * BATCH
 
 
-def test_crd_looks_no_vectors_up() -> None:
+def test_crd_gathers_no_vectors() -> None:
     """Public code holds [B, negatives, dimensions] twice: a gigabyte each at the defaults."""
     images = Targets(torch.arange(500) % 10, torch.arange(500))
     outputs = Outputs(torch.randn(32, 10), torch.randn(32, 16))

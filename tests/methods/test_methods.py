@@ -35,7 +35,7 @@ def test_weights_are_the_papers_at_every_epoch(method: Method, weights: dict[str
 
 
 @pytest.mark.parametrize("method", [CrossEntropy(), KD(), FeatureKD(), FeatureKD(distance="cosine")])
-def test_a_method_weighs_ce_and_exactly_the_terms_that_it_gives(method: Method) -> None:
+def test_a_method_has_weights_for_ce_and_exactly_its_terms(method: Method) -> None:
     terms = method.terms(outputs(8, 0), outputs(8, 1), TARGETS, None)
     assert {"ce", *terms} == set(method.weights(0))
     assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
@@ -78,7 +78,7 @@ def test_adapters_gradient_comes_from_the_feature_term() -> None:
 @pytest.mark.parametrize(
     ("method", "needs"), [(CrossEntropy(), set()), (KD(), {"logits"}), (FeatureKD(), {"logits", "embedding"})]
 )
-def test_a_method_says_what_it_needs_of_the_teacher(method: Method, needs: set[str]) -> None:
+def test_needs_are_declared(method: Method, needs: set[str]) -> None:
     assert method.needs == needs
 
 

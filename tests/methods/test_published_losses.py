@@ -1,4 +1,4 @@
-"""Every method's loss is the value that public implementations of its authors give, and what holds for all of them."""
+"""Tests of every loss against the authors' public implementations, and of properties of all losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ import pytest
 import torch
 from drawn import GOLDEN, Drawn, draw
 from torch import Tensor
+from weighted_losses import dist_loss, dkd_loss, logit_standardization_kl
 
 from raykd.methods import (
     attention_transfer_loss,
     correlation_congruence_loss,
-    dist_loss,
-    dkd_loss,
     feature_mse_loss,
     hard_label_loss,
     kd_loss,
-    logit_standardization_kl,
     nckd_loss,
     nst_loss,
     pkt_loss,

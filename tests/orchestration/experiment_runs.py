@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from small_runs import digits, taught_by
+from small_runs import digits, trained_teacher_of
 
 from raykd.cli.parser import run_reporting_errors
 from raykd.orchestration.options import Options
@@ -115,7 +115,7 @@ def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path
     """
     folder = RunFolder(results / run.family / run.name)
     trained = train_directly(run.teacher, results) if run.teacher else folder
-    teacher = taught_by(run, trained, caches or results / "none")
+    teacher = trained_teacher_of(run, trained, caches or results / "none")
     torch.set_num_threads(1)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder

@@ -201,7 +201,7 @@ def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytes
     done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"started": 0.0, "ended": 30.0})
     with Progress(shown.console) as progress:
         progress.show([done])
-    assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30 s")
+    assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30.0 s")
 
 
 def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source() -> None:

@@ -47,12 +47,17 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
     "maps that one of the students does not give": (
         {"student": recipe(model="resnet8")},
         {"student.model": choice("resnet8", "vit6"), "method": choice("kd", "at")},
-        ("student.model vit6 with method at", "the student's model gives no maps", "such as a ResNet", "leave one of"),
+        (
+            "student.model vit6 with method at",
+            "the student's model returns no feature maps",
+            "such as a ResNet",
+            "leave one of",
+        ),
     ),
     "maps that the teacher does not give": (
         {"teacher": recipe(model=VIT)},
         {"method": choice("kd", "vid")},
-        ("method vid cannot be trained", "the teacher's model gives no maps", "such as a ResNet"),
+        ("method vid cannot be trained", "the teacher's model returns no feature maps", "such as a ResNet"),
     ),
     "a token that not all students have": (
         {"student": recipe(model=WITH_TOKEN)},

@@ -57,7 +57,7 @@ def test_each_unfinished_state_has_a_description(results):
 def test_test_metrics_of_an_unfinished_run_are_ignored(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 88.0, status="running")])
     (family,) = collect(results.root)
-    assert family.runs[0].score is None
+    assert family.runs[0].test is None
 
 
 def test_null_in_a_history_is_nan(results):

@@ -176,7 +176,7 @@ def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
         config = {"imported": imported, "recipe": {"epochs": 3}}
         teacher = [results.run("cnn", "teacher", top1=20.0, config=config)]
         results.plan("cnn", teacher=teacher, baseline=[results.run("cnn", "baseline", top1=94.0)])
-        (caution,) = [line for line in summarize(collect(results.root)[0]).cautions if "is below the student" in line]
+        (caution,) = [line for line in summarize(collect(results.root)[0]).cautions if "is below the baseline" in line]
         assert remedy in caution and ("train it longer" in caution) is (imported is None)
 
 

@@ -37,7 +37,7 @@ def test_build_writes_a_linked_page_and_three_files_per_search(one_search):
     assert {path for path in one_search.files if path.parent == search.page.parent} == set(search.page.parent.iterdir())
     index = one_search.page.read_text(encoding="utf-8")
     assert 'href="cnn-search/index.html"' in index
-    assert "+1.00 [−0.79, +2.79]" in text_of(index)  # noqa: RUF001
+    assert "+1.00 points [−0.79, +2.79]" in text_of(index)  # noqa: RUF001
 
 
 def test_the_page_has_winner_intervals_and_cost(page, one_search):

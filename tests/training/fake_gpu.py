@@ -48,7 +48,7 @@ class Launches(TorchDispatchMode):
 
 
 class CountingOptimizer:
-    """In the place of a fused optimizer, whose kernel has no fake: one launch, and gradients that begin anew."""
+    """Replace a fused optimizer, whose kernel has no fake implementation, by one launch, and reset the gradients."""
 
     def __init__(self, module: nn.Module) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": [*module.parameters()], "lr": 0.1}]
@@ -81,7 +81,7 @@ def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
 
 
 def _move(value: Any, mode: FakeTensorMode, moved: dict[int, Any]) -> Any:
-    """Return `value` with fake tensors on the GPU instead of its own; modules and raykd's objects change in place."""
+    """Return `value` on the fake GPU; modules and raykd's objects change in place."""
     if id(value) in moved:
         return moved[id(value)]
     if isinstance(value, nn.Module):
@@ -149,7 +149,7 @@ def _tuple(results: Any) -> tuple[Any, ...]:
 
 
 def _in_order(last: Any) -> list[Any]:
-    """Return the nodes of a graph, each after those that it leads to."""
+    """Return the nodes of a graph in reverse topological order."""
     order, seen, stack = [], set(), [(last, False)]
     while stack:
         node, is_done = stack.pop()

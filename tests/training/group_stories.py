@@ -1,4 +1,4 @@
-"""What several workers do together, each in a process of its own: runs of some steps, cut off, taken up, left out.
+"""Train runs with several workers, one process each: whole, interrupted, resumed, and with a worker left out.
 
 python group_stories.py RANK SIZE FOLDER        a file FOLDER/done-RANK.json when it is through
 """
@@ -48,12 +48,12 @@ def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], 
     try:
         fit(run, digits(), folder, CPU, teacher_of(run), Hooks(reports.append, should_stop), group)
     finally:
-        with (folder.path.parent / f"heard-{folder.path.name}-{group.rank}.jsonl").open("a") as file:
+        with (folder.path.parent / f"reports-{folder.path.name}-{group.rank}.jsonl").open("a") as file:
             file.writelines(json.dumps([report.epoch, report.terms, report.val_top1]) + "\n" for report in reports)
 
 
-def cut_off(name: str, folder: RunFolder, group: Group) -> str:
-    """Stopped by the first worker alone, at STOP_AT; what each was told."""
+def interrupted(name: str, folder: RunFolder, group: Group) -> str:
+    """Train until the first worker stops at STOP_AT; return each worker's message."""
     asked = 0
 
     def first_wants() -> bool:
@@ -73,11 +73,11 @@ def main(rank: int, size: int, folder: Path) -> None:
         group = default_group()
         for name in RUNS:
             train(name, RunFolder(folder / name), group)
-        told = cut_off("resnet", RunFolder(folder / "resnet-cut"), group)
+        message = interrupted("resnet", RunFolder(folder / "resnet-cut"), group)
         train("resnet", RunFolder(folder / "resnet-cut"), group)
-        told_vit = cut_off("vit", RunFolder(folder / "vit-cut"), group)
+        message_vit = interrupted("vit", RunFolder(folder / "vit-cut"), group)
         odd = group.subgroup(25)
-        found = {"told": [told, told_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
+        found = {"messages": [message, message_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
         (folder / f"done-{rank}.json").write_text(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and taken up again: what each trains, how a child trains it, and what must come out equal."""
+"""Cases for tests of exact resume: what each run trains, in a child process, and which results must be equal."""
 
 import hashlib
 import os
@@ -86,7 +86,7 @@ def run_of_case(case: str) -> Run:
 
 
 def train(case: str, folder: Path, hooks: Hooks, threads: int = 1) -> None:
-    """Train the case from where its folder stands. Teachers are built anew, as a job that comes back would."""
+    """Start or resume the case. Teachers are built again, as in a requeued job."""
     run = run_of_case(case)
     torch.set_num_threads(threads)
     fit(run, digits(), RunFolder(folder), CPU, teacher_of(run), hooks)

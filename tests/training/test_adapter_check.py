@@ -52,7 +52,7 @@ class Notes(Method):
 
 @dataclass(frozen=True)
 class Scaled(Notes):
-    """Begins with how far both models are apart on the images that it is shown."""
+    """Initialized with the distance of both models' outputs."""
 
     kind: ClassVar[str] = "own_scaled"
 
@@ -76,7 +76,7 @@ class FromMaps(Notes):
 
 @dataclass(frozen=True)
 class Undeclared(Notes):
-    """Reads what it does not say that it needs."""
+    """Reads an output that it does not declare in `needs`."""
 
     kind: ClassVar[str] = "own_undeclared"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
@@ -131,7 +131,7 @@ def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(b
 
 
 @pytest.mark.parametrize("method", [Scaled(), FromMaps()], ids=lambda method: method.kind)
-def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_path: Path) -> None:
+def test_adapter_that_depends_on_its_inputs_is_trained(method: Method, tmp_path: Path) -> None:
     run = run_of("distilled", method=method)
     Networks(digits()).require_method_fits(run)
     assert len(train(run, RunFolder(tmp_path / "run"))) == 3
@@ -142,16 +142,16 @@ def test_adapter_that_looks_at_what_it_is_shown_is_trained(method: Method, tmp_p
     [
         (
             run_of("distilled", method=Undeclared()),
-            r"method = Undeclared: its adapter \(of the teacher it is given what `needs` names, logits\) fails at line "
+            r"method = Undeclared: its adapter \(it receives the teacher's outputs in `needs`: logits\) fails at line "
             r"\d+ with AttributeError: 'NoneType'",
         ),
         (
             run_of("distilled", method=Maps(), teacher=recipe(model=ViT(depth=1, width=24, heads=2, patch=2))),
-            r"method = Maps: the teacher's model gives no maps of its stages; take one that does, such as a ResNet",
+            r"method = Maps: the teacher's model returns no feature maps; use one that does, such as a ResNet",
         ),
     ],
 )
-def test_what_would_fail_later_is_refused_before_training_in_one_line(
+def test_methods_that_would_fail_later_are_refused_in_one_line(
     run: Run, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])

@@ -1,4 +1,4 @@
-"""Training under augmentation: mixed labels, one batch for teacher and student, no logit cache, and it learns."""
+"""Tests of training with augmentation: mixed labels, one batch for teacher and student, no logit cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,9 @@ def one_step(training: TrainState) -> tuple[Batch, dict[str, Tensor]]:
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("augmentation", [Augmentation(mixup=0.8), Augmentation(cutmix=1.0), EVERYTHING])
 @pytest.mark.parametrize("stage", ["teacher", "baseline"])
-def test_mixed_labels_weigh_as_their_images_do(stage: Any, augmentation: Augmentation, label_smoothing: float) -> None:
+def test_mixed_labels_have_the_shares_of_their_images(
+    stage: Any, augmentation: Augmentation, label_smoothing: float
+) -> None:
     """share * CE(own) + (1 - share) * CE(partner's), which is the cross-entropy of the mixed one-hot targets."""
     changed = recipe(augmentation=augmentation, label_smoothing=label_smoothing)
     run = run_of(stage, teacher=changed, student=changed)
@@ -79,7 +81,7 @@ class Watching:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_teacher_is_asked_about_exactly_the_students_pixels(rank: int) -> None:
+def test_teacher_and_student_get_the_same_augmented_pixels(rank: int) -> None:
     """Of each of two workers; together they see what one alone does."""
     run = run_of("distilled", student=recipe(augmentation=EVERYTHING))
     watching = Watching(teacher_of(run))
@@ -116,8 +118,8 @@ def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> 
         "method": KD(alpha=0.0, temperature=1.0),
     }
     teacher, distilled = run_of("teacher", **changes), run_of("distilled", **changes)
-    taught = train(teacher, RunFolder(tmp_path / "teacher"))
-    assert taught[-1].best_val_top1 > 90
+    reports = train(teacher, RunFolder(tmp_path / "teacher"))
+    assert reports[-1].best_val_top1 > 90
     live = load_live_teacher([RunFolder(tmp_path / "teacher")], CPU)
     reports = train(distilled, RunFolder(tmp_path / "student"), live)
     assert reports[-1].terms["loss"] == reports[-1].terms["kd"] < reports[0].terms["kd"] / 4

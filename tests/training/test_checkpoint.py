@@ -61,7 +61,7 @@ def layout(tensor: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_checkpoint_brings_everything_back_to_the_bit(name: str, tmp_path: Path) -> None:
+def test_checkpoint_restores_every_bit(name: str, tmp_path: Path) -> None:
     training = trained_a_little(RUNS[name])
     best = {key: tensor.clone() for key, tensor in training.objective.student.network.state_dict().items()}
     progress = Progress(
@@ -80,7 +80,7 @@ def test_checkpoint_brings_everything_back_to_the_bit(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_step_after_a_checkpoint_is_the_step_without_it(name: str, tmp_path: Path) -> None:
+def test_the_step_after_a_resume_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     run = RUNS[name]
     training = trained_a_little(run)
     save_checkpoint(tmp_path / "a.safetensors", training.objective, training.optimizer, {}, Progress())
@@ -102,7 +102,7 @@ def test_checkpoint_holds_the_adapter_and_its_momentum(tmp_path: Path) -> None:
     assert len(momenta) == len(list(training.objective.parameters()))
 
 
-def test_no_file_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_checkpoint(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "none") is None
 
 
@@ -122,13 +122,13 @@ def test_truncated_checkpoint_is_named_and_nothing_is_trained(share: float, run_
     assert run_folder.status() == "done"
 
 
-def test_checkpoint_of_another_shape_is_named_too(run_folder: RunFolder, tmp_path: Path) -> None:
+def test_checkpoint_of_another_shape_is_refused(run_folder: RunFolder, tmp_path: Path) -> None:
     """A folder that was copied by hand, or written by another version."""
     other = RunFolder(tmp_path / "other")
     stop_after(RUNS["adamw"], other, 2)
     run_folder.checkpoint.parent.mkdir(parents=True)
     run_folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
-    with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' is of another run") as caught:
+    with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' belongs to another run") as caught:
         train(RUNS["sgd"], run_folder)
     assert "\n" not in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_stale_files_beside_the_checkpoint_change_nothing(run_folder: RunFolder,
 
 
 @pytest.mark.parametrize("every_s", [0.0, 3600.0])
-def test_first_step_is_saved_at_once_and_others_when_they_are_due(
+def test_first_step_is_saved_immediately_and_others_when_they_are_due(
     every_s: float, run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[tuple[int, int]] = []
@@ -158,9 +158,7 @@ def test_first_step_is_saved_at_once_and_others_when_they_are_due(
     assert saved == [*(every_step if every_s == 0 else every_step[:1]), (3, 0)]
 
 
-def test_a_checkpoint_never_knows_of_an_epoch_that_the_history_lacks(
-    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_history_has_every_epoch_of_the_checkpoint(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(path: Path, objective: Any, optimizer: Any, best: Any, progress: Progress) -> None:
         assert len(run_folder.history()) == len(progress.history)
 
@@ -168,7 +166,7 @@ def test_a_checkpoint_never_knows_of_an_epoch_that_the_history_lacks(
     train(run_of("baseline"), run_folder, checkpoint_every_s=0)
 
 
-def test_full_disk_at_a_checkpoint_fails_the_run_with_its_reason(
+def test_full_disk_at_a_checkpoint_fails_the_run_with_a_reason(
     run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -181,7 +179,7 @@ def test_full_disk_at_a_checkpoint_fails_the_run_with_its_reason(
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_counts_of_steps_lie_where_the_optimizers_kernels_want_them(fused: bool, tmp_path: Path) -> None:
+def test_step_counts_are_on_the_device_that_the_optimizer_requires(fused: bool, tmp_path: Path) -> None:
     """Fused kernels read them on the weights' device, the others on the CPU; 'meta' stands for a GPU here."""
     trained = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(trained.parameters())

@@ -1,4 +1,4 @@
-"""How a run computes: chosen once by what the hardware can do, told, kept when the run goes on."""
+"""Tests of precision and threads: chosen by the hardware, recorded, kept on resume."""
 
 import resource
 from pathlib import Path
@@ -39,9 +39,7 @@ def test_auto_is_bf16_from_ampere_on(
     assert choose_compute(torch.device("cuda"), "auto").precision == precision
 
 
-def test_half_done_run_goes_on_in_the_precision_that_it_began_in(
-    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("baseline", student=recipe(precision="auto"))
     monkeypatch.setattr(compute, "has_bf16", lambda device: True)
     with pytest.raises(Interrupted):
@@ -52,7 +50,7 @@ def test_half_done_run_goes_on_in_the_precision_that_it_began_in(
     assert reports[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
 
 
-def test_bf16_is_another_result_and_auto_says_which(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_changes_the_result_and_auto_records_the_precision(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = {}
     for native in (True, False):
         monkeypatch.setattr(compute, "has_bf16", lambda device, native=native: native)
@@ -77,7 +75,7 @@ def page_faults(settings: dict[int, int]) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def test_memory_that_is_kept_is_not_cleared_by_the_kernel_again() -> None:
+def test_kept_memory_is_not_cleared_by_the_kernel_again() -> None:
     pages = 64 * 2**20 // resource.getpagesize()
     with children.context().Pool(1, maxtasksperchild=1) as pool:
         kept, given_back = (pool.apply(page_faults, (settings,)) for settings in (KEEP_MEMORY, GLIBC_DEFAULT))
@@ -94,7 +92,7 @@ def assert_compiled_is_the_same(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "compiled").record()["compute"]["compiled"]
 
 
-def test_compiled_run_has_the_losses_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_run_has_the_losses_of_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph and its gradients as torch.compile captures them, without the minute that its code generator takes."""
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager"))
@@ -116,5 +114,5 @@ def test_every_run_of_a_process_is_compiled_however_many_it_trains(
 
 
 @pytest.mark.soak
-def test_run_that_is_compiled_to_code_has_the_losses_of_one_that_is_not(tmp_path: Path) -> None:
+def test_run_compiled_to_code_has_the_losses_of_an_eager_one(tmp_path: Path) -> None:
     assert_compiled_is_the_same(tmp_path)

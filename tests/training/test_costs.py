@@ -99,7 +99,7 @@ def test_throughput_is_of_256_images_and_its_p10_is_slow(clock: list[float]) -> 
     assert found.p10 == pytest.approx(1900) and found.p90 == pytest.approx(2000)
 
 
-def test_a_slow_machine_makes_fewer_passes_but_some(clock: list[float]) -> None:
+def test_a_slow_machine_runs_the_minimum_number_of_passes(clock: list[float]) -> None:
     clock += [2.0] * 100
     model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
     assert latency.throughput(model, 8, COMPUTE).passes == latency.THROUGHPUT.fewest == 3
@@ -107,7 +107,7 @@ def test_a_slow_machine_makes_fewer_passes_but_some(clock: list[float]) -> None:
     assert latency.latency(model, 8, COMPUTE).passes == latency.LATENCY.fewest == 10
 
 
-def test_a_searchs_latency_is_the_median(clock: list[float]) -> None:
+def test_latency_ms_is_the_median(clock: list[float]) -> None:
     clock += [5.0] * latency.LATENCY.warm_up + [0.002] * latency.LATENCY.most
     model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
     assert latency.latency_ms(model, 8, COMPUTE) == pytest.approx(2.0)
@@ -135,7 +135,7 @@ def test_images_are_channels_last_as_a_loader_makes_them(clock: list[float]) -> 
     assert seen == {True}
 
 
-def test_costs_of_another_memory_format_are_measured_anew(tmp_path: Path) -> None:
+def test_costs_of_another_memory_format_are_measured_again(tmp_path: Path) -> None:
     model = ResNet((1, 1, 1, 1), 8)
     plain = beside(tmp_path, model)
     network = models.build(model, images_of(digits()), 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -167,7 +167,7 @@ def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeyp
     assert beside(tmp_path, small).device == "another machine" and len(measured) == 5
 
 
-def test_costs_say_where_and_how_they_were_measured(tmp_path: Path) -> None:
+def test_costs_record_hardware_and_precision(tmp_path: Path) -> None:
     found = beside(tmp_path, ResNet((1, 1, 1, 1), 8))
     assert found.device and found.torch == versions()["torch"] and found.precision == "fp32"
     assert (found.threads, found.image_size) == (COMPUTE.threads, 8)

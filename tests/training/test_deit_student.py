@@ -51,7 +51,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return [store.folder(run) for run in plan.runs]
 
 
-def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
+def test_both_heads_learn_their_targets(folders: list[RunFolder]) -> None:
     teacher, baseline, distilled = folders
     history = distilled.history()
     assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "cache"
@@ -59,13 +59,13 @@ def test_both_heads_learn_what_they_are_to(folders: list[RunFolder]) -> None:
         assert history[-1][term] < 0.6 * history[0][term], term
     rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
     images, labels = digits().train.images[rows], digits().train.labels[rows]
-    student, taught = evaluation_outputs(distilled, images), evaluation_outputs(teacher, images).logits.argmax(1)
-    for head, wanted in zip(student.heads, (labels, taught), strict=True):
-        assert (head.argmax(1) == wanted).float().mean() > 0.6
+    student, predicted = evaluation_outputs(distilled, images), evaluation_outputs(teacher, images).logits.argmax(1)
+    for head, target in zip(student.heads, (labels, predicted), strict=True):
+        assert (head.argmax(1) == target).float().mean() > 0.6
     assert len(evaluation_outputs(baseline, images).heads) == 2, "a pair differs in the method alone"
 
 
-def test_test_figures_are_of_the_mean_of_both_heads(folders: list[RunFolder]) -> None:
+def test_test_metrics_use_the_mean_of_both_heads(folders: list[RunFolder]) -> None:
     folder = folders[-1]
     evaluate_on_test(folder, digits(), choose_compute(CPU, "fp32"))
     outputs, labels = evaluation_outputs(folder, digits().test.images), digits().test.labels
@@ -82,7 +82,7 @@ def named(outputs: Outputs) -> dict[str, Tensor]:
     return {"class": class_head, "distillation": distillation_head, "mean": (class_head + distillation_head) / 2}
 
 
-def test_labels_are_learned_by_the_class_head_alone_and_smoothed_there() -> None:
+def test_labels_and_smoothing_apply_to_the_class_head_alone() -> None:
     run = run_of("distilled", **changes(student=replace(STUDENT, label_smoothing=0.1)))
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     batch = next(training.loader.epoch(0))
@@ -91,9 +91,9 @@ def test_labels_are_learned_by_the_class_head_alone_and_smoothed_there() -> None
     log_p = student.heads[0].log_softmax(1)
     target = torch.full_like(log_p, 0.01).scatter_(1, batch.labels[:, None], 0.91)
     assert terms["ce"].item() == pytest.approx(-(target * log_p).sum(1).mean().item(), rel=1e-5)
-    taught = teacher_of(run)(batch)
-    assert taught is not None
-    decided = taught.logits.argmax(1)[:, None]
+    outputs = teacher_of(run)(batch)
+    assert outputs is not None
+    decided = outputs.logits.argmax(1)[:, None]
     expected = -student.heads[1].log_softmax(1).gather(1, decided).mean()
     assert terms["token"].item() == pytest.approx(expected.item(), rel=1e-5), "no decision of the teacher's is smoothed"
     assert terms["loss"].item() == pytest.approx(0.5 * (terms["ce"] + terms["token"]).item(), rel=1e-6)
@@ -110,7 +110,7 @@ def test_baseline_trains_both_heads_on_the_labels() -> None:
 
 
 @pytest.mark.parametrize("method", [DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
-def test_run_that_was_cut_off_ends_with_the_same_bits(method: DeiT, tmp_path: Path) -> None:
+def test_interrupted_run_ends_with_the_same_bits(method: DeiT, tmp_path: Path) -> None:
     student = replace(STUDENT, epochs=3, model=replace(TOKEN, dropout=0.2))
     run, whole, cut = run_of("distilled", **changes(student=student, method=method)), *(tmp_path / n for n in "ab")
     train(run, RunFolder(whole))
@@ -121,7 +121,7 @@ def test_run_that_was_cut_off_ends_with_the_same_bits(method: DeiT, tmp_path: Pa
     assert RunFolder(cut).best.read_bytes() == RunFolder(whole).best.read_bytes()
 
 
-def test_cache_of_decisions_equals_a_live_teacher(tmp_path: Path) -> None:
+def test_cached_predictions_equal_a_live_teachers(tmp_path: Path) -> None:
     stores = {}
     for source in ("live", "cache"):
         stores[source] = RunStore(tmp_path / source)

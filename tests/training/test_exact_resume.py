@@ -1,4 +1,4 @@
-"""A run that is killed, at any moment and however often, ends with the bits of one that never was."""
+"""Tests of exact resume: a run that is killed at any moment, any number of times, ends with the same bits."""
 
 import os
 import random
@@ -18,7 +18,7 @@ SOAK_ROUNDS = 20
 
 
 def finish(case: str, folder: Path, **options: Any) -> dict[str, Any]:
-    """Train to the end in a child of its own, and say what came out."""
+    """Train to the end in a child process and return the outcome."""
     process = children.start(_train, case, folder, options)
     assert children.wait(process) == 0
     return outcome(folder)
@@ -29,7 +29,7 @@ def _train(case: str, folder: Path, options: dict[str, Any]) -> None:
 
 
 def kill_at(case: str, folder: Path, kill: Kill, every_s: float) -> bool:
-    """Whether the run, taken up where it stands, was killed there; False when it ended without coming by."""
+    """Return whether the resumed run was killed at that point; False if it ended without reaching it."""
     code = children.wait(children.start(_train, case, folder, {"kill": kill, "every_s": every_s}))
     assert code in (0, -9)
     return code == -9
@@ -37,7 +37,7 @@ def kill_at(case: str, folder: Path, kill: Kill, every_s: float) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Outcomes of runs that were never cut off, each trained once."""
+    """Outcomes of uninterrupted runs, each trained once."""
     known: dict[str, dict[str, Any]] = {}
 
     def get(case: str) -> dict[str, Any]:
@@ -89,14 +89,14 @@ def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tm
     """As a signal stops it, in one process and with no kill: in mid-epoch, at an epoch's end, twice in one."""
     for steps in (2, 2, 1, 3):
         left = iter([False] * (steps - 1) + [True])
-        with pytest.raises(Interrupted, match=r"stopped after epoch \d, step \d; the same command goes on"):
+        with pytest.raises(Interrupted, match=r"stopped after epoch \d, step \d; rerun the same command to resume"):
             train(case, tmp_path, Hooks(should_stop=lambda left=left: next(left)))
         assert RunFolder(tmp_path).status() == "interrupted"
     train(case, tmp_path, Hooks())
     assert outcome(tmp_path) == whole(case)
 
 
-def test_resume_keeps_the_threads_that_the_run_began_with(whole: Any, tmp_path: Path) -> None:
+def test_resume_keeps_the_initial_number_of_threads(whole: Any, tmp_path: Path) -> None:
     case, straight = CASES[0], tmp_path / "straight"
     two = finish(case, straight, threads=2)
     assert two["threads"] == 2
@@ -111,26 +111,26 @@ def kill_at_threads(case: str, folder: Path, kill: Kill, threads: int) -> bool:
     return children.wait(children.start(_train, case, folder, options)) == -9
 
 
-def test_of_two_that_start_one_run_together_one_trains_and_the_other_says_who(whole: Any, tmp_path: Path) -> None:
-    processes = [children.start(train_or_say, CASES[0], tmp_path / "run", tmp_path / f"said{n}") for n in range(3)]
+def test_of_two_processes_with_one_run_one_trains_and_the_other_names_it(whole: Any, tmp_path: Path) -> None:
+    processes = [children.start(train_or_record, CASES[0], tmp_path / "run", tmp_path / f"error{n}") for n in range(3)]
     assert [children.wait(process) for process in processes] == [0, 0, 0]
-    said = [path.read_text(encoding="utf-8") for path in tmp_path.glob("said*")]
-    assert len(said) == 2 and all("run is being written by" in line for line in said)
+    errors = [path.read_text(encoding="utf-8") for path in tmp_path.glob("error*")]
+    assert len(errors) == 2 and all("run is being written by" in line for line in errors)
     assert outcome(tmp_path / "run") == whole(CASES[0])
 
 
-def train_or_say(case: str, folder: Path, said: Path) -> None:
+def train_or_record(case: str, folder: Path, error_file: Path) -> None:
     """In a child: train, not ending before the two others have spoken; or say why not."""
 
     def wait() -> bool:
-        while len(list(said.parent.glob("said*"))) < 2:
+        while len(list(error_file.parent.glob("error*"))) < 2:
             time.sleep(0.01)
         return False
 
     try:
         train(case, folder, Hooks(should_stop=wait))
     except RunFailed as error:
-        said.write_text(str(error), encoding="utf-8")
+        error_file.write_text(str(error), encoding="utf-8")
 
 
 @pytest.mark.soak

@@ -55,21 +55,21 @@ def test_after_errors_of_a_gpu_or_of_its_communication_the_process_is_replaced(t
     assert loses_gpu(RuntimeError(text)) and not loses_gpu(torch.OutOfMemoryError("CUDA out of memory"))
 
 
-def test_a_config_error_of_what_is_made_rejects_the_configuration_and_one_of_data_does_not() -> None:
+def test_a_config_error_rejects_the_configuration_unless_the_data_caused_it() -> None:
     with pytest.raises(RejectedConfiguration, match="too narrow"), rejecting_configuration():
         raise ConfigError("too narrow")
     with pytest.raises(DataError), rejecting_configuration():
         raise DataError("gone")
 
 
-def test_run_json_says_whether_the_configuration_failed(run_folder: RunFolder) -> None:
+def test_run_json_records_whether_the_configuration_failed(run_folder: RunFolder) -> None:
     diverging = run_of("baseline", student=recipe(optimizer=SGD(lr=1e12)))
     with pytest.raises(RunDiverged):
         fit(diverging, digits(), run_folder, CPU)
     assert run_folder.record()["failure"] == "diverged" and is_configuration_failure(run_folder.record())
 
 
-def test_run_json_says_that_a_failure_of_the_disk_may_pass(run_folder: RunFolder) -> None:
+def test_run_json_records_a_disk_failure_as_outside(run_folder: RunFolder) -> None:
     run_folder.path.mkdir()
     (run_folder.path / "checkpoint").write_text("a file where the checkpoint's folder belongs")
     with pytest.raises(ConfigError, match="is not a folder"):

@@ -45,10 +45,10 @@ def take_steps(training: TrainState, way: Callable[[TrainState], Any], precision
         training.parallelize()
         steps = way(training)
         steps._captures = False
-        steps.begin(0, 0)
-        steps.take(0)
+        steps.start_epoch(0, 0)
+        steps.run_step(0)
         before = launches.count
-        steps.take(1)
+        steps.run_step(1)
         return launches.count - before
 
 

@@ -64,10 +64,10 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(emptied: lis
     assert [(part.start, part.stop) for part in parts] == [(start, min(start + 64, 597)) for start in range(0, 597, 64)]
     assert emptied == [True] * 3, "the tensors of the batch that failed are only free once its error is handled"
     assert batch_that_fits(network, 512) == 64 and batch_that_fits(network, 32) == 32
-    assert batch_that_fits(Small(room=100), 512) == 512, "another network has a limit of its own"
+    assert batch_that_fits(Small(room=100), 512) == 512, "limits are per network"
 
 
-def test_evaluation_in_halved_batches_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_in_halved_batches_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EVALUATION_BATCH, "cpu", 64)
     expected = evaluate(Small(room=64), digits().test, COMPUTE)
     measured = compute_metrics(Small(room=64), digits().test, COMPUTE, 10, Small(room=64, seed=6))
@@ -82,7 +82,7 @@ def test_evaluation_in_halved_batches_finds_the_same(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_filling_in_halved_batches_fills_the_same(
+def test_filling_in_halved_batches_is_equal(
     fixed: bool, depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FIXED_SHAPE, "cpu", fixed)
@@ -114,7 +114,7 @@ def test_a_device_without_memory_for_one_image_fails_the_run_with_a_remedy() -> 
     assert classify_failure(raised.value) == "out of memory" and "\n" not in str(raised.value)
 
 
-def test_other_errors_are_not_tried_again() -> None:
+def test_other_errors_are_not_retried() -> None:
     tried: list[int] = []
 
     def attempt(size: int) -> None:

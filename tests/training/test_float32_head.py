@@ -1,4 +1,4 @@
-"""Logits that are compared or taught come from a head in float32; what autocast does to the rest stays."""
+"""Tests of heads in float32: for evaluation and teachers, while autocast applies to the rest of the network."""
 
 from copy import deepcopy
 
@@ -39,7 +39,7 @@ def near_tie() -> ImageModel:
     return ImageModel(network, lambda net, pixels: Outputs(net(pixels)), ImageSpec(2, 2, (0,) * 3, (1,) * 3))
 
 
-def test_images_whose_logits_are_nearly_equal_are_not_taken_for_ties() -> None:
+def test_nearly_equal_logits_do_not_tie() -> None:
     split = Split(torch.zeros(8, 3, 2, 2, dtype=torch.uint8), torch.ones(8, dtype=torch.int64))
     model = near_tie()
     with torch.no_grad(), BF16.autocast():
@@ -106,7 +106,7 @@ def test_a_copy_of_a_network_whose_head_is_kept_in_float32_computes_with_its_own
         assert not torch.equal(made(SHOWN).logits, torch.ones(4, 10))
 
 
-def test_an_error_inside_leaves_the_head_as_it_was() -> None:
+def test_an_error_inside_restores_the_head() -> None:
     made = models.build(SMALL, images_of(digits()), 0)
     with pytest.raises(ZeroDivisionError), float32_heads(made):
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Several workers on one run: the steps of one worker, cut off and taken up exactly, one in charge of the files."""
+"""Tests of several workers on one run: the same steps as one worker, exact resume, files written by the first."""
 
 import json
 import zlib
@@ -72,7 +72,7 @@ def test_several_workers_on_mig_instances_of_one_node_are_refused_before_trainin
         ("cuda", "0", "NVIDIA H100 80GB HBM3", False),
     ],
 )
-def test_a_mig_instance_is_known_by_what_cuda_shows(
+def test_a_mig_instance_is_recognized(
     device: str, visible: str, name: str, is_mig: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -105,7 +105,7 @@ def curve(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def reports(folder: Path, name: str, rank: int) -> list[Any]:
-    return [json.loads(line) for line in (folder / f"heard-{name}-{rank}.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / f"reports-{name}-{rank}.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", ["vit", "adapter", "augmented", "resnet, batch norm over all"])
@@ -120,17 +120,17 @@ def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: 
         torch.testing.assert_close(ours[weight], theirs[weight], rtol=1e-3, atol=1e-5)
 
 
-def test_all_workers_hear_the_same_of_each_epoch(together: Path) -> None:
+def test_all_workers_receive_the_same_reports(together: Path) -> None:
     for name in RUNS:
         assert reports(together, name, 0) == reports(together, name, 1) != []
 
 
-def test_first_worker_alone_stops_all_at_one_step(together: Path) -> None:
-    told = [json.loads((together / f"done-{rank}.json").read_text())["told"] for rank in (0, 1)]
-    assert told[0] == told[1] == ["stopped after epoch 1, step 1; the same command goes on"] * 2
+def test_the_first_worker_stops_all_at_one_step(together: Path) -> None:
+    messages = [json.loads((together / f"done-{rank}.json").read_text())["messages"] for rank in (0, 1)]
+    assert messages[0] == messages[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 2
 
 
-def test_run_of_two_that_is_cut_off_ends_with_the_same_bits(together: Path) -> None:
+def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) -> None:
     cut, straight = RunFolder(together / "resnet-cut"), RunFolder(together / "resnet")
     assert cut.record()["resumes"] == 1 and straight.record()["resumes"] == 0
     assert cut.best.read_bytes() == straight.best.read_bytes()
@@ -147,16 +147,16 @@ def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Pa
     assert found.nll == pytest.approx(folder.history()[best["epoch"]]["val_loss"], rel=1e-6)
 
 
-def test_workers_draw_dropout_apart() -> None:
+def test_workers_draw_different_dropout() -> None:
     first, second = (step_seeds(seed=0, epoch=1, steps=100, rank=rank) for rank in (0, 1))
     assert first == step_seeds(0, 1, 100) and not set(first) & set(second)
 
 
-def test_record_says_how_many_trained(together: Path) -> None:
+def test_record_has_the_number_of_workers(together: Path) -> None:
     assert RunFolder(together / "vit").record()["compute"]["workers"] == [2]
 
 
-def test_half_done_run_is_not_taken_up_by_another_number_unless_it_may(together: Path, tmp_path: Path) -> None:
+def test_run_resumes_with_another_number_of_workers_only_if_allowed(together: Path, tmp_path: Path) -> None:
     half = RunFolder(together / "vit-cut")
     with pytest.raises(RunFailed, match=r"half done by 2 workers, and this would be 1.*--set workers\.count=2, or let"):
         train("vit", half, SINGLE_WORKER)
@@ -167,7 +167,7 @@ def test_half_done_run_is_not_taken_up_by_another_number_unless_it_may(together:
         assert ours == pytest.approx(theirs, rel=1e-4), "the epoch's sums went with it"
 
 
-def test_batch_that_does_not_split_is_done_by_fewer(together: Path) -> None:
+def test_a_batch_that_does_not_divide_equally_uses_fewer_workers(together: Path) -> None:
     found = [json.loads((together / f"done-{rank}.json").read_text()) for rank in (0, 1)]
     assert [story["odd"] for story in found] == [[1, True], [1, False]]
     assert [story["even"] for story in found] == [2, 2]
@@ -180,5 +180,5 @@ def test_worker_with_another_teacher_is_refused(monkeypatch: pytest.MonkeyPatch)
     second = Group(rank=1, size=2)
     monkeypatch.setattr(Group, "on_first", lambda self, make: "a" * 64)
     teacher = LiveTeacher(torch.nn.Identity(), "b" * 64)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match="worker 1 was given another teacher than worker 0"):
+    with pytest.raises(RunFailed, match="worker 1 has another teacher than worker 0"):
         loop._require_one_teacher(teacher, second)

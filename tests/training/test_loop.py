@@ -65,7 +65,7 @@ def test_training_learns(run_folder: RunFolder) -> None:
     assert train(run, run_folder)[-1].best_val_top1 > 60
 
 
-def test_every_epoch_is_reported_and_noted_once(run_folder: RunFolder) -> None:
+def test_every_epoch_is_reported_and_recorded_once(run_folder: RunFolder) -> None:
     run = run_of("distilled")
     reports, history = train(run, run_folder), run_folder.history()
     assert [report.epoch for report in reports] == [row["epoch"] for row in history] == [0, 1, 2]
@@ -157,7 +157,7 @@ def test_test_set_is_read_once_for_a_trained_run_and_never_while_training(run_fo
     assert len(reads) == before, "it was read again"
 
 
-def test_test_figures_are_of_the_best_weights_and_of_no_others(run_folder: RunFolder) -> None:
+def test_test_metrics_are_those_of_the_best_weights(run_folder: RunFolder) -> None:
     train(run_of("baseline"), run_folder)
     evaluate_on_test(run_folder, digits(), choose_compute(CPU, "fp32"))
     expected = evaluate(load_model(run_folder.best), digits().test, choose_compute(CPU, "fp32"))
@@ -190,7 +190,7 @@ def test_evaluation_counts_every_image_once_whatever_the_batch(monkeypatch: pyte
     assert found.top1 == 100 * right / 597 and found.nll == pytest.approx(nll, rel=1e-5) and found.num_images == 597
 
 
-def test_record_says_what_the_run_was(run_folder: RunFolder) -> None:
+def test_record_describes_the_run(run_folder: RunFolder) -> None:
     run = run_of("distilled")
     train(run, run_folder)
     record = run_folder.record()

@@ -1,4 +1,4 @@
-"""The loop on a GPU: it trains, is stopped, goes on, and agrees with the CPU to what float32 allows."""
+"""Tests of the loop on a GPU: it trains, stops, resumes and agrees with the CPU within float32 rounding."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def train(run: Run, folder: RunFolder, device: str, **hooks: Any) -> list[EpochR
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_run_on_a_gpu_is_stopped_and_goes_on(precision: str, run_folder: RunFolder) -> None:
+def test_run_on_a_gpu_is_stopped_and_resumes(precision: str, run_folder: RunFolder) -> None:
     run = run_of("distilled", method=FeatureKD(), student=recipe(precision=precision))
     left = iter([False] * 5 + [True])
     with pytest.raises(Interrupted):

@@ -1,4 +1,4 @@
-"""The smallest batches: a method trains on them with finite terms, or is refused before anything starts."""
+"""Tests of the smallest batches: a method trains on them, or is refused before anything starts."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:
 
 
 @pytest.mark.parametrize(("method", "named"), [(DKD(), ["batch norm"]), (CRD(), ["batch norm", "negatives for CRD"])])
-def test_plan_says_what_each_of_several_workers_has_for_itself(method: Method, named: list[str]) -> None:
+def test_plan_lists_what_each_worker_computes_separately(method: Method, named: list[str]) -> None:
     from dataclasses import replace
 
     from raykd.spec.experiment import Workers

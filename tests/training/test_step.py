@@ -1,4 +1,4 @@
-"""One step: its loss, what it updates, in which float type, and what teacher and student are shown."""
+"""Tests of one training step: its loss, updates, float types, and the inputs of teacher and student."""
 
 from dataclasses import replace
 from typing import Any
@@ -205,7 +205,7 @@ def test_adapter_is_there_only_where_widths_differ() -> None:
     assert training_of(run_of("baseline", method=FeatureKD())).objective.adapter is None
 
 
-def test_making_a_training_moves_no_generator() -> None:
+def test_making_a_train_state_leaves_the_random_generators_unchanged() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -213,7 +213,7 @@ def test_making_a_training_moves_no_generator() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_adamw_spares_what_timms_network_asks_it_to() -> None:
+def test_adamw_does_not_decay_what_timms_no_weight_decay_names() -> None:
     network = models.build(Timm("swin_s3_tiny_224", 32), images_of(digits()), 0)
     optimizer = make_optimizer(network, AdamW(weight_decay=0.3))
     spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
@@ -240,7 +240,7 @@ def test_sgd_decays_every_weight() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_channels_last_is_a_matter_of_layout(channels_last: bool) -> None:
+def test_channels_last_changes_the_layout_only(channels_last: bool) -> None:
     training = training_of(run_of("distilled", student=recipe(channels_last=channels_last)))
     weight = training.objective.get_parameter("student.network.layer1.0.conv1.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last

@@ -75,20 +75,20 @@ def test_run_stopped_at_any_step_resumes_to_the_same_bits(tmp_path: Path, monkey
     [
         ({}, GPU, 1, ""),
         ({"step": "graph"}, GPU, 1, ""),
-        ({"step": "eager"}, GPU, 1, "as was asked"),
+        ({"step": "eager"}, GPU, 1, "disabled by step=eager"),
         ({}, choose_compute(CPU, "fp32"), 1, "require a GPU"),
         ({}, GPU, 2, "several workers"),
         ({"augmentation": Augmentation(randaugment=(2, 9))}, GPU, 1, "RandAugment"),
     ],
 )
-def test_a_step_is_captured_where_every_step_does_the_same_work(
+def test_a_step_is_captured_if_all_steps_do_the_same_work(
     changes: dict[str, Any], compute: Any, num_workers: int, reason: str
 ) -> None:
     found = why_not_graph(run_of("baseline", student=recipe(**changes)), compute, num_workers)
     assert reason in found if reason else not found
 
 
-def test_a_run_that_asked_for_a_graph_and_gets_none_says_why(tmp_path: Path) -> None:
+def test_a_run_that_cannot_use_the_requested_graph_reports_why(tmp_path: Path) -> None:
     asked, usual = (
         train(run_of("baseline", student=recipe(epochs=1, step=step)), RunFolder(tmp_path / step))[0].compute
         for step in ("graph", "auto")

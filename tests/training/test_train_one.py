@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import CPU, digits, run_of
-from test_trained import scalars
+from test_model_file import scalars
 
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -42,7 +42,7 @@ def assert_done_and_logged_once(folder: RunFolder, output: str, reason: str) -> 
     assert line.startswith(f"raykd: TensorBoard files in '{folder.tensorboard}' cannot be written") and reason in line
 
 
-def test_a_full_disk_under_tensorboard_fails_no_run_and_is_logged_once(
+def test_a_full_disk_for_tensorboard_does_not_fail_the_run_and_is_logged_once(
     run_folder: RunFolder, full_disk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(run_folder)
@@ -72,7 +72,7 @@ def test_epochs_are_written_again_once_tensorboards_folder_can_be_written(run_fo
     assert [step for step, _ in scalars(run_folder.tensorboard)["top1/val"]] == [1, 2]
 
 
-def test_a_run_that_another_process_writes_is_locked_and_left_as_it_is(run_folder: RunFolder) -> None:
+def test_a_run_that_another_process_writes_is_locked_and_not_changed(run_folder: RunFolder) -> None:
     other = RunFolder(run_folder.path)
     with other.writer():
         other.update(writer="process 7 on cn1", status="running")

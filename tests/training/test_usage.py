@@ -1,4 +1,4 @@
-"""What a run took: seconds, GPUs and joules, over all times that it was taken up, and null with a reason."""
+"""Tests of resource usage: seconds, GPUs and joules over all resumes, and null with a reason."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ class Nvml(ModuleType):
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
-    """A machine with one GPU; torch says of it what is asked here."""
+    """A machine with one GPU, as torch describes it."""
     there = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", there)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
@@ -103,18 +103,18 @@ def test_a_cpu_has_no_joules(tmp_path: Path) -> None:
     assert pieces(path)[0]["gpu"] is None and pieces(path)[0]["gpus"] == 0
 
 
-def test_a_share_of_a_gpu_has_no_joules_of_its_own(nvml: Nvml, tmp_path: Path) -> None:
+def test_a_fractional_gpu_has_no_joules(nvml: Nvml, tmp_path: Path) -> None:
     with without_joules(tmp_path / "0.json", GPU, 0.5, "0.5 of the GPU"):
         pass
 
 
-def test_a_gpu_that_others_compute_on_has_no_joules_of_the_runs_own(nvml: Nvml, tmp_path: Path) -> None:
+def test_a_shared_gpu_has_no_joules(nvml: Nvml, tmp_path: Path) -> None:
     nvml.processes = 2
     with without_joules(tmp_path / "0.json", GPU, 1, "2 processes"):
         pass
 
 
-def test_a_gpu_that_others_came_to_compute_on_has_no_joules_even_once_they_are_gone(nvml: Nvml, tmp_path: Path) -> None:
+def test_a_gpu_that_was_shared_for_a_while_has_no_joules(nvml: Nvml, tmp_path: Path) -> None:
     with without_joules(tmp_path / "0.json", GPU, 1, "3 processes"):
         nvml.processes = 3  # they are there when the run ends
     nvml.processes = 1
@@ -151,26 +151,24 @@ def test_a_mig_instance_has_no_joules_and_a_gpu_without_such_a_mode_has(nvml: Nv
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_an_nvml_that_does_not_answer_is_null_and_no_error(nvml: Nvml, tmp_path: Path, when: str) -> None:
+def test_joules_are_null_if_nvml_does_not_answer(nvml: Nvml, tmp_path: Path, when: str) -> None:
     nvml.is_there = when != "before"
     with without_joules(tmp_path / "0.json", GPU, 1, "NVML: Driver Not Loaded"):
         nvml.is_there = False
 
 
-def test_a_machine_without_pynvml_is_null_and_no_error(
-    nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_joules_are_null_without_pynvml(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with without_joules(tmp_path / "0.json", GPU, 1, "not installed"):
         pass
 
 
-def test_a_counter_that_began_anew_is_null(nvml: Nvml, tmp_path: Path) -> None:
-    with without_joules(tmp_path / "0.json", GPU, 1, "began anew"):
+def test_joules_are_null_if_the_counter_was_reset(nvml: Nvml, tmp_path: Path) -> None:
+    with without_joules(tmp_path / "0.json", GPU, 1, "was reset"):
         nvml.millijoules = 0
 
 
-def test_the_real_library_has_the_names_that_are_used_here() -> None:
+def test_pynvml_has_the_names_used_here() -> None:
     import pynvml
 
     names = ("nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMigMode", "nvmlDeviceGetTotalEnergyConsumption")
@@ -179,9 +177,7 @@ def test_the_real_library_has_the_names_that_are_used_here() -> None:
     assert pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED).value == Nvml.NVML_ERROR_NOT_SUPPORTED
 
 
-def test_a_machine_with_the_package_and_no_driver_is_null_and_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_joules_are_null_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a CPU node has: pynvml itself, and no libnvidia-ml."""
     import pynvml
 
@@ -196,7 +192,9 @@ def test_a_machine_with_the_package_and_no_driver_is_null_and_no_error(
         pass
 
 
-def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_loses_only_what_was_not_yet_written(
+    nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, written = tmp_path / "0.json", threading.Event()
     monkeypatch.setattr(usage, "WRITE_EVERY_S", 0.01)
     write = usage.write_dataclass
@@ -209,13 +207,13 @@ def test_a_kill_costs_what_was_not_yet_written(nvml: Nvml, tmp_path: Path, monke
     with record_usage(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()
-        assert written.wait(30), "the thread writes while the run goes on"
+        assert written.wait(30), "the thread writes while the run trains"
         assert pieces(path)[0]["joules"] == 40.0
     assert len(pieces(path)) == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "raykd-usage"]
 
 
-def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(tmp_path: Path) -> None:
+def test_usage_of_a_partly_trained_run_records_since_when(tmp_path: Path) -> None:
     old, new = tmp_path / "old" / "0.json", tmp_path / "new" / "0.json"
     for path, is_started in ((old, True), (new, False), (old, True), (new, True)):
         with record_usage(path, CPU, 0, is_started):
@@ -225,14 +223,14 @@ def test_a_run_that_was_half_done_before_its_usage_was_written_says_since_when(t
     assert found[new]["since"] is None and found[old]["since"].startswith("20")
 
 
-def test_a_run_that_is_killed_in_its_first_seconds_is_not_taken_for_one_without_usage(tmp_path: Path) -> None:
+def test_a_run_killed_in_its_first_seconds_has_a_usage_file(tmp_path: Path) -> None:
     path = tmp_path / "0.json"
     with record_usage(path, CPU, 0):
-        begun = json.loads(path.read_text())
-    assert len(begun["pieces"]) == 1
+        usage = json.loads(path.read_text())
+    assert len(usage["pieces"]) == 1
 
 
-def test_a_full_disk_is_said_and_is_no_error(
+def test_a_full_disk_is_logged_and_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
@@ -257,7 +255,7 @@ def test_a_damaged_file_fails_no_job_and_leaves_the_usage_blank(
     assert json.loads(path.read_text())["since"].startswith("20") and len(pieces(path)) == 1
 
 
-def test_a_folder_in_the_place_of_the_file_fails_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_in_place_of_the_usage_file_fails_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "0.json").mkdir()
     with record_usage(tmp_path / "0.json", CPU, 0):
         pass

@@ -1,4 +1,4 @@
-"""Trained models on disk: a file says how to build the network that its weights fit. TensorBoard's files beside it."""
+"""Tests of model files with their headers, and of TensorBoard files."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_saved_model_gives_the_same_logits_when_it_is_loaded(model: Model, tmp_p
         assert torch.equal(loaded(images).logits, network(images).logits)
 
 
-def test_header_says_what_the_weights_are_of(tmp_path: Path) -> None:
+def test_header_describes_the_weights(tmp_path: Path) -> None:
     run = run_of("distilled")
     state = models.build(run.model, images_of(digits()), 0).network.state_dict()
     save_model(tmp_path / "a.safetensors", state, run, digits())
@@ -58,8 +58,8 @@ def test_files_that_raykd_did_not_write_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:30])
     (tmp_path / "a.pth").write_bytes(b"x")
     for name, words in (
-        ("a.safetensors", "does not say which model it is of"),
-        ("a.pth", "does not say which model it is of"),
+        ("a.safetensors", "has no header that names its model"),
+        ("a.pth", "has no header that names its model"),
         ("cut.safetensors", "truncated or damaged"),
         ("none.safetensors", "does not exist"),
     ):

@@ -1,4 +1,4 @@
-"""How a run ends: done, failed with its reason, stopped and taken up again, or taken over from elsewhere."""
+"""Tests of how a run ends: done, failed with a reason, stopped and resumed, or locked by another process."""
 
 import math
 import time
@@ -48,7 +48,7 @@ def test_nan_stops_the_run_with_epoch_step_and_term(value: float, every_s: float
     assert not run_folder.best.exists()
 
 
-def test_half_done_run_is_not_finished_under_another_teacher(run_folder: RunFolder) -> None:
+def test_partly_trained_run_is_not_finished_with_another_teacher(run_folder: RunFolder) -> None:
     run = run_of("distilled")
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
@@ -97,7 +97,7 @@ def test_diverging_run_fails(run_folder: RunFolder) -> None:
         train(run_of("baseline", student=recipe(optimizer=SGD(lr=1e12))), run_folder)
 
 
-def test_an_error_in_the_code_leaves_its_reason(run_folder: RunFolder) -> None:
+def test_an_error_in_the_code_is_recorded(run_folder: RunFolder) -> None:
     class Broken(NoTeacher):
         def __call__(self, batch: Batch) -> None:
             raise ZeroDivisionError("in a teacher")
@@ -107,7 +107,7 @@ def test_an_error_in_the_code_leaves_its_reason(run_folder: RunFolder) -> None:
     assert (run_folder.status(), run_folder.record()["reason"]) == ("failed", "in a teacher")
 
 
-def test_a_model_that_cannot_be_built_leaves_its_reason(run_folder: RunFolder) -> None:
+def test_a_model_that_cannot_be_built_is_recorded(run_folder: RunFolder) -> None:
     run = run_of("baseline")
     wide = replace(run, recipe=replace(run.recipe, model="vit6", batch_size=201))
     with pytest.raises(ConfigError):
@@ -115,7 +115,7 @@ def test_a_model_that_cannot_be_built_leaves_its_reason(run_folder: RunFolder) -
     assert run_folder.status() == "failed" and "batch_size 201" in run_folder.record()["reason"]
 
 
-def test_done_run_is_left_as_it_is(run_folder: RunFolder) -> None:
+def test_done_run_is_not_changed(run_folder: RunFolder) -> None:
     run = run_of("baseline")
     train(run, run_folder)
     before = {path: path.read_bytes() for path in run_folder.path.rglob("*") if path.is_file()}
@@ -123,7 +123,7 @@ def test_done_run_is_left_as_it_is(run_folder: RunFolder) -> None:
     assert before == {path: path.read_bytes() for path in run_folder.path.rglob("*") if path.is_file()}
 
 
-def test_done_run_whose_weights_were_deleted_lays_them_down_again_untrained(run_folder: RunFolder) -> None:
+def test_done_run_writes_deleted_weights_again_without_training(run_folder: RunFolder) -> None:
     run = run_of("baseline")
     train(run, run_folder)
     weights = run_folder.best.read_bytes()
@@ -133,7 +133,7 @@ def test_done_run_whose_weights_were_deleted_lays_them_down_again_untrained(run_
     assert run_folder.status() == "done" and run_folder.best.read_bytes() == weights
 
 
-def test_run_that_is_written_elsewhere_is_not_touched(run_folder: RunFolder) -> None:
+def test_run_that_another_process_has_locked_is_not_touched(run_folder: RunFolder) -> None:
     with RunFolder(run_folder.path).writer(), pytest.raises(RunFailed, match="is being written by"):
         train(run_of("baseline"), run_folder)
     assert run_folder.status() == "not started"
@@ -163,7 +163,7 @@ def test_jumping_clock_changes_no_result(
     assert straight.best.read_bytes() == run_folder.best.read_bytes()
 
 
-def test_threads_of_the_process_are_given_back(run_folder: RunFolder) -> None:
+def test_the_number_of_threads_is_restored(run_folder: RunFolder) -> None:
     """A worker trains run after run: what one of them keeps must not become the next one's."""
     before = torch.get_num_threads()
     run, seen = run_of("baseline", student=recipe(epochs=2)), []
@@ -175,7 +175,7 @@ def test_threads_of_the_process_are_given_back(run_folder: RunFolder) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_imported_teacher_is_measured_and_laid_down_untrained(tmp_path: Path) -> None:
+def test_imported_teacher_is_evaluated_and_saved_without_training(tmp_path: Path) -> None:
     source = RunFolder(tmp_path / "source")
     trained = run_of("teacher")
     train(trained, source)

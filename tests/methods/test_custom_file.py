@@ -1,4 +1,4 @@
-"""A method in a person's own file: found by its path, carried by its text, named by its hash; and what is refused."""
+"""Tests of methods in a user's file: loaded by path, pickled as text, fingerprinted by hash; and refusals."""
 
 import hashlib
 import pickle
@@ -40,7 +40,7 @@ class Mine(Method):
 
 @pytest.fixture
 def file(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """With a kind of this test's own: classes stay known for as long as the process lives."""
+    """Return a method file with a kind for this test, since classes stay registered until the process ends."""
     path = tmp_path / "mine.py"
     path.write_text(TEXT.format(scale=1, kind=kind_of(request)))
     yield path
@@ -50,58 +50,58 @@ def kind_of(request: pytest.FixtureRequest) -> str:
     return "own_" + "".join(letter for letter in request.node.name.lower() if letter.isalnum())
 
 
-def copied(made: Any) -> Any:
-    """Through a pickle and back."""
-    return pickle.loads(pickle.dumps(made))  # noqa: S301 - its own
+def pickled(value: Any) -> Any:
+    """Pickle and unpickle an object."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - pickled here
 
 
-def made(file: Path, **settings: str) -> Method:
+def load_method(file: Path, **settings: str) -> Method:
     changed = override(experiment(), "method", f"{file}:Mine")
     for path, value in settings.items():
         changed = override(changed, f"method.{path}", value)
     return changed.method
 
 
-def test_path_and_class_give_the_method_with_its_typed_fields(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_and_class_load_the_method_with_its_typed_fields(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     (changed,) = apply_settings([experiment()], ["method.weight=2.5", "method=mine.py:Mine"])
     assert (changed.method.title(), changed.method.weights(0)) == ("Mine", {"ce": 1.0, "mine": 2.5})
     with pytest.raises(ConfigError, match=r"method\.weight=much: 'much' is not a number"):
-        made(file, weight="much")
+        load_method(file, weight="much")
     with pytest.raises(ConfigError, match=r"unknown config field 'method\.wieght': Mine has weight; did you mean"):
-        made(file, wieght="1")
+        load_method(file, wieght="1")
 
 
-def test_run_json_says_what_it_was_and_the_fingerprint_has_the_hash_and_not_the_files_name(file: Path) -> None:
-    method = made(file)
+def test_run_json_records_the_file_and_the_fingerprint_has_its_hash_but_not_its_name(file: Path) -> None:
+    method = load_method(file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert to_dict(method)["source"] == {"file": "mine.py", "class": "Mine", "sha256": sha256}
     assert to_dict(method, results_only=True)["source"] == {"class": "Mine", "sha256": sha256}
     run = replace(run_of("distilled"), method=method)
     assert method.kind.replace("_", "-") in run.name
     renamed = file.rename(file.with_name("other.py"))
-    assert replace(run, method=made(renamed)).fingerprint == run.fingerprint
-    assert replace(run, method=made(renamed, weight="2")).fingerprint != run.fingerprint
+    assert replace(run, method=load_method(renamed)).fingerprint == run.fingerprint
+    assert replace(run, method=load_method(renamed, weight="2")).fingerprint != run.fingerprint
 
 
-def test_an_edited_method_is_another_run_in_the_same_process_too(file: Path, request: pytest.FixtureRequest) -> None:
-    before = replace(run_of("distilled"), method=made(file))
+def test_an_edited_method_makes_another_run_in_the_same_process(file: Path, request: pytest.FixtureRequest) -> None:
+    before = replace(run_of("distilled"), method=load_method(file))
     file.write_text(TEXT.format(scale=2, kind=kind_of(request)))
-    after = replace(before, method=made(file))
+    after = replace(before, method=load_method(file))
     assert after.fingerprint != before.fingerprint and type(after.method) is not type(before.method)
     file.write_text(TEXT.format(scale=1, kind=kind_of(request)))
-    assert replace(before, method=made(file)) == before
+    assert replace(before, method=load_method(file)) == before
 
 
-def test_raykds_own_methods_are_stored_and_pickled_as_before() -> None:
+def test_builtin_methods_are_stored_without_source_and_pickled() -> None:
     assert "source" not in to_dict(experiment().method)
-    assert copied(experiment()) == experiment()
+    assert pickled(experiment()) == experiment()
 
 
-def test_a_pickle_is_the_same_class_here_and_works_in_a_process_without_the_file(file: Path) -> None:
-    method = made(file, weight="3")
+def test_a_pickle_loads_as_the_same_class_and_in_a_process_without_the_file(file: Path) -> None:
+    method = load_method(file, weight="3")
     content = pickle.dumps(experiment(method=method))
-    assert copied(experiment(method=method)).method == method
+    assert pickled(experiment(method=method)).method == method
     file.unlink()
     program = (
         "import pickle, sys, torch; from raykd import Outputs, Targets\n"
@@ -115,7 +115,7 @@ def test_a_pickle_is_the_same_class_here_and_works_in_a_process_without_the_file
     assert done.stdout.decode() == "2.0 {'ce': 1.0, 'mine': 3.0}\n", done.stderr.decode()
 
 
-def test_an_experiment_file_imports_it_and_both_ways_are_one_class(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_imported_method_equals_one_loaded_by_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"imported_{file.parent.name.replace('-', '_')}"
     file.rename(file.with_name(f"{name}.py"))
     (file.parent / "mine_experiment.py").write_text(
@@ -124,15 +124,15 @@ def test_an_experiment_file_imports_it_and_both_ways_are_one_class(file: Path, m
     )
     (loaded,) = load_experiments(file.parent / "mine_experiment.py")
     monkeypatch.delitem(sys.modules, name)
-    assert loaded.method == replace(made(file.with_name(f"{name}.py")), weight=4.0)
+    assert loaded.method == replace(load_method(file.with_name(f"{name}.py")), weight=4.0)
     assert to_dict(loaded.method)["source"]["file"] == f"{name}.py"
-    assert copied(loaded) == loaded
+    assert pickled(loaded) == loaded
 
 
 def test_a_class_in_the_experiment_file_itself_is_refused(file: Path, request: pytest.FixtureRequest) -> None:
     text = TEXT.format(scale=1, kind=kind_of(request))
     file.write_text(f"{text}\nfrom raykd import Experiment\nexperiment = Experiment(family='digits', method=Mine())\n")
-    with pytest.raises(ConfigError, match="method Mine is made in the experiment file itself; put it into a file of"):
+    with pytest.raises(ConfigError, match="method Mine is defined in the experiment file; move it to a separate file"):
         load_experiments(file)
 
 
@@ -146,9 +146,9 @@ BAD = {
     f"{HEAD}class Mine:\n    pass\n": r"'Mine' in method file '.*mine\.py' is no method; derive it from raykd\.Method",
     "Mine = 3\n": r"'Mine' in method file '.*mine\.py' is no method",
     f"{HEAD}class Mien(KD):\n    pass\n": r"has no class 'Mine'; did you mean 'Mien'\?",
-    f"{HEAD}class Mine(KD):\n    pass\n": r"Mine in '.*mine\.py' has no kind of its own, by which its runs are named",
-    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'My kind'\n": r"has no kind of its own.* of a-z, 0-9 and _",
-    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'feature_kd'\n": r"kind 'feature_kd', which is FeatureKD's",
+    f"{HEAD}class Mine(KD):\n    pass\n": r"Mine in '.*mine\.py' defines no valid kind, which names its runs",
+    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'My kind'\n": r"defines no valid kind.* with a-z, 0-9 and _",
+    f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'feature_kd'\n": r"kind 'feature_kd' of FeatureKD",
     f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'own_a'\n    beta: float = 1.0\n": (
         r"beta cannot be set; put @dataclass\(frozen=True\) above the class"
     ),
@@ -156,14 +156,14 @@ BAD = {
         r"mine\.py:Mine cannot be made: its field 'beta' has no default; give it one"
     ),
     f"{HEAD}{FROZEN}class Mine(KD):\n    kind: ClassVar[str] = 'own_c'\n    source: str = ''\n": (
-        r"has a field 'source', which run\.json has another use for; rename it"
+        r"has a field 'source', a name that run\.json reserves; rename it"
     ),
-    f"import beside\n{HEAD}": r"mine\.py' imports 'beside', a file beside it \(line 1\), but goes to the workers alone",
+    f"import beside\n{HEAD}": r"mine\.py' imports 'beside' from its folder \(line 1\), but only this file is sent to",
 }
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_is_no_method_is_named_in_one_line_and_leaves_no_class(text: str, tmp_path: Path) -> None:
+def test_invalid_method_files_are_refused_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(text)
     (tmp_path / "beside.py").write_text("")
     with pytest.raises(ConfigError, match=BAD[text]) as caught:
@@ -172,18 +172,16 @@ def test_what_is_no_method_is_named_in_one_line_and_leaves_no_class(text: str, t
 
 
 def test_two_files_whose_classes_share_a_kind_are_refused(file: Path, request: pytest.FixtureRequest) -> None:
-    made(file)
+    load_method(file)
     other = file.with_name("other.py")
     other.write_text(TEXT.format(scale=2, kind=kind_of(request)))
-    with pytest.raises(
-        ConfigError, match=r"Mine in '.*other\.py' has the kind 'own_.*', which is Mine's of '.*mine\.py'"
-    ):
-        made(other)
+    with pytest.raises(ConfigError, match=r"Mine in '.*other\.py' has the kind 'own_.*' of Mine in '.*mine\.py'"):
+        load_method(other)
 
 
-def test_a_refused_class_takes_no_kind_of_raykds(tmp_path: Path) -> None:
+def test_a_refused_class_does_not_replace_a_builtin_kind(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"{HEAD}class Mine(KD):\n    kind: ClassVar[str] = 'kd'\n")
-    with pytest.raises(ConfigError, match="the kind 'kd', which is KD's of raykd"):
+    with pytest.raises(ConfigError, match="the kind 'kd' of KD in raykd"):
         override(experiment(), "method", f"{tmp_path / 'mine.py'}:Mine")
     assert type(override(experiment(), "method", "kd").method) is KD
 
@@ -199,9 +197,7 @@ def test_a_refused_class_takes_no_kind_of_raykds(tmp_path: Path) -> None:
         ("mine.py:", r"method file 'mine\.py' has no class ''"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_named(
-    file: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_file_or_class_is_named(file: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     with pytest.raises(ConfigError, match=message):
         override(experiment(), "method", text)

@@ -17,7 +17,7 @@ from raykd.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Named(Method):
-    """Its term is called `term`, from epoch `start` on; `extra` is one that nothing weighs."""
+    """A method with the term `term` from epoch `start` on, and a term `extra` without a weight."""
 
     kind: ClassVar[str] = "own_named"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
@@ -37,7 +37,7 @@ class Named(Method):
 
 @dataclass(frozen=True)
 class Listed(Named):
-    """Knows what it weighs in two epochs."""
+    """Has weights for two epochs only."""
 
     kind: ClassVar[str] = "own_listed"
 
@@ -46,7 +46,7 @@ class Listed(Named):
 
 
 @pytest.mark.parametrize("name", RESERVED_TERMS)
-def test_term_that_is_called_like_a_column_is_refused_in_one_line(name: str) -> None:
+def test_term_with_a_reserved_name_is_refused_in_one_line(name: str) -> None:
     for made in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
         with pytest.raises(ConfigError) as caught:
             experiment(**made)
@@ -55,13 +55,13 @@ def test_term_that_is_called_like_a_column_is_refused_in_one_line(name: str) -> 
         assert message.endswith("; rename the term") and "\n" not in message
 
 
-def test_term_that_comes_in_later_is_looked_at_too() -> None:
+def test_terms_of_later_epochs_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"weights\(2\) names a term 'lr'"):
         experiment(method=Named(term="lr", start=2))
     assert experiment(method=Named(term="lr", start=3)), "no epoch has it"
 
 
-def test_weights_that_fail_in_an_epoch_of_the_recipe_are_told_before_it_begins() -> None:
+def test_weights_that_fail_in_a_later_epoch_are_refused_before_training() -> None:
     assert experiment(method=Listed(), student=recipe(epochs=2))
     with pytest.raises(
         ConfigError, match=r"method = Listed: its weights\(epoch\) fails at line \d+ with IndexError: list index"
@@ -69,7 +69,7 @@ def test_weights_that_fail_in_an_epoch_of_the_recipe_are_told_before_it_begins()
         experiment(method=Listed())
 
 
-def test_columns_are_those_of_a_history_and_of_the_report(tmp_path: Path) -> None:
+def test_reserved_names_are_the_columns_of_the_history(tmp_path: Path) -> None:
     run, folder = run_of("distilled", method=Named(term="gap")), RunFolder(tmp_path / "run")
     train(run, folder)
     columns = set(folder.history()[0]) - {"ce", "gap"}
@@ -77,12 +77,12 @@ def test_columns_are_those_of_a_history_and_of_the_report(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["ce", "top1", "loss"])
-def test_term_that_is_measured_for_every_method_is_not_overwritten(name: str, tmp_path: Path) -> None:
+def test_standard_terms_cannot_be_overwritten(name: str, tmp_path: Path) -> None:
     run, folder = run_of("distilled", method=Named(extra=name)), RunFolder(tmp_path / "run")
-    with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) gives '{name}', which is measured for every"):
+    with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) returns '{name}', which raykd computes"):
         train(run, folder)
     assert folder.record()["status"] == "failed"
 
 
-def test_a_name_of_ones_own_is_kept() -> None:
+def test_other_term_names_are_accepted() -> None:
     assert experiment(method=Named(term="val_gap"), compare=(KD(),)).method.weights(0) == {"ce": 1.0, "val_gap": 1.0}

@@ -1,4 +1,4 @@
-"""A run's peak memory: begun anew for each run, and written down at its end."""
+"""Tests of a run's peak memory: reset for each run and recorded at its end."""
 
 import mmap
 
@@ -19,7 +19,7 @@ def take_much() -> None:
             taken[page] = 1
 
 
-def test_peak_begins_anew(run_folder: RunFolder) -> None:
+def test_peak_memory_is_reset(run_folder: RunFolder) -> None:
     take_much()
     before = peak_bytes(CPU)
     assert before is not None and before > MUCH
@@ -28,7 +28,7 @@ def test_peak_begins_anew(run_folder: RunFolder) -> None:
     assert after is not None and after < before - MUCH // 2
 
 
-def test_run_leaves_its_own_peak(run_folder: RunFolder) -> None:
+def test_run_records_its_peak_memory(run_folder: RunFolder) -> None:
     take_much()
     before = peak_bytes(CPU)
     train(run_of("baseline"), run_folder)

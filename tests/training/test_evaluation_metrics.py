@@ -1,4 +1,4 @@
-"""What a trained model is measured by, against slow NumPy in float64 and against torchmetrics' definitions."""
+"""Tests of the metrics of a trained model, against slow NumPy in float64 and torchmetrics."""
 
 import math
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def case(num_classes: int = 10, scale: float = 3.0, seed: int = 0, num_images: i
 
 
 def slowly(given: Case) -> dict[str, float]:
-    """The definitions at the top of measures.py, image by image."""
+    """The definitions at the top of metrics.py, image by image."""
     logits, target = given.logits.numpy().astype(np.float64), given.target.numpy().astype(np.float64)
     sums = dict.fromkeys(("top1", "top5", "nll", "brier", "agreement", "teacher_kl"), 0.0)
     bins = [[0, 0.0, 0] for _ in range(NUM_BINS)]
@@ -86,13 +86,13 @@ def slowly(given: Case) -> dict[str, float]:
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 30.0])
 @pytest.mark.parametrize("num_classes", [6, 10, 100])
-def test_every_measure_is_its_definition_in_float64(num_classes: int, scale: float) -> None:
+def test_every_metric_equals_its_definition_in_float64(num_classes: int, scale: float) -> None:
     given = case(num_classes, scale)
     found, expected = given.measured(), slowly(given)
     assert {name: getattr(found, name) for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_do_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     given = case()
     whole = given.measured()
     monkeypatch.setitem(EVALUATION_BATCH, "cpu", 7)
@@ -126,7 +126,7 @@ def test_confusion_top_5_and_divergence_are_those_of_torchmetrics(num_classes: i
     assert found.teacher_kl == pytest.approx(float(divergence), rel=1e-9)
 
 
-def test_ece_is_torchmetrics_but_for_images_that_are_certain() -> None:
+def test_ece_equals_torchmetrics_except_for_certain_images() -> None:
     """torchmetrics sets a confidence of 1 apart from the others of the last bin, [14/15, 1)."""
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -143,7 +143,7 @@ def test_ece_is_torchmetrics_but_for_images_that_are_certain() -> None:
     assert float(theirs) == pytest.approx(0.525, abs=1e-6), "their bins are now ours: use them"
 
 
-def test_a_certain_and_right_model_is_perfect_and_a_blind_one_is_a_coin_of_ten_sides() -> None:
+def test_a_perfect_and_a_uniform_model_have_the_expected_metrics() -> None:
     labels = torch.arange(10).repeat(5)
     sure = Case(1e4 * torch.nn.functional.one_hot(labels, 10).float(), torch.zeros(50, 10), labels).measured()
     assert (sure.top1, sure.top5, sure.nll, sure.ece, sure.brier) == (100, 100, 0, 0, 0)
@@ -167,7 +167,7 @@ def test_confusion_classes_and_bins_add_up() -> None:
             assert number / NUM_BINS < confidence <= (number + 1) / NUM_BINS
 
 
-def test_confusion_is_by_label_then_by_what_was_predicted() -> None:
+def test_confusion_is_indexed_by_label_then_prediction() -> None:
     logits = torch.nn.functional.one_hot(torch.tensor([2, 2, 0]), 3).float()
     found = Case(logits, logits, torch.tensor([1, 2, 0])).measured()
     assert found.confusion == ((1, 0, 0), (0, 0, 1), (0, 0, 1))
@@ -187,7 +187,7 @@ def test_without_a_teacher_there_is_no_agreement() -> None:
     assert found.brier == given.measured().brier
 
 
-def test_model_is_measured_in_evaluation_mode_and_given_back_in_its_own() -> None:
+def test_model_is_evaluated_in_evaluation_mode_and_its_mode_restored() -> None:
     modes: list[bool] = []
 
     class Watched(Says):
@@ -201,7 +201,7 @@ def test_model_is_measured_in_evaluation_mode_and_given_back_in_its_own() -> Non
     assert modes == [False] and model.training
 
 
-def test_bf16_is_measured_as_the_loop_evaluates_it() -> None:
+def test_bf16_metrics_equal_the_loops_evaluation() -> None:
     """The embedding is rounded by autocast; the logits and all that follows are not."""
     from small_runs import run_of
 

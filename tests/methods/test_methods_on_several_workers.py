@@ -22,7 +22,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[State, Sta
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_workers_hold_the_same_adapter_and_student_after_some_steps(name: str, both: dict) -> None:
+def test_workers_have_the_same_adapter_and_student_after_some_steps(name: str, both: dict) -> None:
     one, other = both[name]
     has_adapter = any(key.startswith("adapter.") for key in one)
     assert has_adapter == (name in ("vid", "fitnets", "cc", "crd")) and one.keys() == other.keys()

@@ -113,7 +113,7 @@ def of_distill_vit() -> tuple[Outputs, Outputs]:
     return outputs[0], outputs[1]
 
 
-def test_vit_tiny_and_the_small_vit_are_paired_by_every_method_as_it_comes() -> None:
+def test_default_stages_pair_vit_tiny_with_the_small_vit() -> None:
     student, teacher = of_distill_vit()
     assert [tuple(maps.shape[1:]) for maps in student.features] == [(192, 8, 8)] * 4
     assert [tuple(maps.shape[1:]) for maps in teacher.features] == [(192, 14, 14)] * 4
@@ -124,7 +124,7 @@ def test_vit_tiny_and_the_small_vit_are_paired_by_every_method_as_it_comes() -> 
         assert method.terms(student, teacher, images, adapter)[name].isfinite()
 
 
-def test_blocks_that_are_paired_are_those_that_the_documentation_names() -> None:
+def test_paired_blocks_are_the_documented_ones() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     found = re.search(r"ViT-Tiny's blocks ([\d, ]+) are paired with `vit6`'s ([\d, ]+),", text)
     assert found is not None
@@ -133,7 +133,7 @@ def test_blocks_that_are_paired_are_those_that_the_documentation_names() -> None
         assert [stage + 1 for stage in feature_stages(network)] == [int(block) for block in blocks.split(",")]
 
 
-def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
+def test_all_methods_on_feature_maps_compare_on_vits() -> None:
     compared = tuple(kinds(Method)[name]() for name in MAPS)
     made = experiment(teacher=recipe(model=VIT12), student=recipe(model=VIT6), compare=compared)
     plan = make_plan(made, digits(), NO_WEIGHTS)
@@ -149,7 +149,7 @@ def test_vits_hold_all_methods_on_maps_in_one_comparison() -> None:
 
 
 @pytest.mark.parametrize("method", [KD(), FitNets()], ids=lambda method: method.kind)
-def test_maps_are_asked_of_teacher_and_student_where_the_method_needs_them(method: Method) -> None:
+def test_feature_maps_are_computed_only_if_the_method_needs_them(method: Method) -> None:
     run = run_with(method, PAIRS["vit to vit"])
     teacher = teacher_of(run)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher)
@@ -162,7 +162,7 @@ def test_maps_are_asked_of_teacher_and_student_where_the_method_needs_them(metho
 # Models that have other stages
 
 
-def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> None:
+def test_vit_of_fewer_than_four_blocks_is_paired_by_named_stages() -> None:
     pair = (VIT12, ViT(3, 24, 2, 2))
     with pytest.raises(ConfigError, match="the student has 3 stages and the teacher 4; name those to pair") as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)["at"](), pair))
@@ -171,9 +171,9 @@ def test_vit_of_fewer_than_four_blocks_is_paired_where_stages_are_named() -> Non
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_without_feature_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
-    with pytest.raises(ConfigError, match="the teacher's model gives no maps of its stages; take one that") as caught:
+    with pytest.raises(ConfigError, match="the teacher's model returns no feature maps; use one that") as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
     assert "\n" not in str(caught.value)
 
@@ -182,7 +182,7 @@ def test_model_without_maps_is_refused_in_one_line(name: str, monkeypatch: pytes
 
 
 def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
-    """Each place of `height` x `width` as the mean of the places that it overlaps, written out in NumPy."""
+    """Average-pool to `height` x `width` in NumPy."""
     x = maps.double().numpy()
     found = np.zeros((*x.shape[:2], height, width))
     for i, j in np.ndindex(height, width):
@@ -196,7 +196,7 @@ def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
     ("ours", "theirs", "compared"),
     [((8, 8), (14, 14), (8, 8)), ((8, 8), (8, 9), (8, 8)), ((8, 8), (14, 3), (8, 3)), ((4, 9), (9, 4), (4, 4))],
 )
-def test_hint_is_against_the_larger_map_averaged_down(ours: Any, theirs: Any, compared: Any) -> None:
+def test_hint_compares_with_the_pooled_larger_map(ours: Any, theirs: Any, compared: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 3, *ours, generator=generator), torch.randn(2, 5, *theirs, generator=generator)
     regressed = regressor(student, teacher).double()(student.double())

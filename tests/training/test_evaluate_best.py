@@ -60,7 +60,7 @@ def experiment_folders(results: Path, dataset: Dataset, plan: Plan) -> Iterator[
 
 
 @pytest.mark.parametrize("source", ["live", "cache"])
-def test_a_lab_asks_for_the_test_set_once_a_run_and_training_never(source: Any, tmp_path: Path) -> None:
+def test_the_test_set_is_read_once_per_run_and_never_by_training(source: Any, tmp_path: Path) -> None:
     plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
     reads.clear()
     train_plan(plan, dataset, CPU, store)
@@ -89,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", ["teacher", "baseline", "distilled"])
-def test_files_hold_what_the_best_weights_measure(stage: str, folders: dict[str, RunFolder]) -> None:
+def test_files_hold_the_metrics_of_the_best_weights(stage: str, folders: dict[str, RunFolder]) -> None:
     folder = folders[stage]
     model = load_model(folder.best)
     teacher = load_model(folders["teacher"].best).eval() if stage == "distilled" else None
@@ -107,12 +107,12 @@ def test_files_hold_what_the_best_weights_measure(stage: str, folders: dict[str,
         assert written["weights_sha256"] == file_sha256(folder.best)
 
 
-def test_validation_finds_what_picked_the_epoch(folders: dict[str, RunFolder]) -> None:
+def test_val_json_has_the_accuracy_that_selected_the_epoch(folders: dict[str, RunFolder]) -> None:
     for folder in folders.values():
         assert read(folder.val)["top1"] == pytest.approx(folder.record()["best"]["val_top1"], abs=1e-9)
 
 
-def test_only_who_had_a_teacher_agrees_with_it(folders: dict[str, RunFolder]) -> None:
+def test_agreement_is_reported_for_distilled_runs_only(folders: dict[str, RunFolder]) -> None:
     for stage, folder in folders.items():
         tested = read(folder.test)
         is_taught = stage == "distilled"
@@ -129,7 +129,7 @@ def test_costs_are_of_the_models_and_measured_once_for_both_students(folders: di
     assert costs["teacher"]["flops"] > costs["baseline"]["flops"] > 0
 
 
-def test_a_teacher_that_was_trained_anew_or_is_gone_is_nobody_to_agree_with(tmp_path: Path) -> None:
+def test_no_agreement_with_a_missing_or_retrained_teacher(tmp_path: Path) -> None:
     plan, store = plan_of(), RunStore(tmp_path)
     train_plan(plan, digits(), CPU, store)
     teacher, first, second = (store.folder(plan.runs[index]) for index in (0, 3, 4))
@@ -159,7 +159,7 @@ def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Pa
     assert len(reads) == 1 and read(folder.test)["ece"] is not None
 
 
-def test_an_evaluation_that_was_cut_off_is_done_again_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """test.json comes last: where it is there, the others are too."""
     plan, store = plan_of(), RunStore(tmp_path)
     train_plan(plan, digits(), CPU, store)
