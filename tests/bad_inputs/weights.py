@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from written_records import record_of
 
 from bad_inputs.case import BadInput, experiment_file, plan
 from raykd import models
@@ -22,6 +23,7 @@ from raykd.config import to_dict
 from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
+from raykd.store.records import ImportCheck
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 Words = Callable[[Path], Sequence[str | Path]]
@@ -119,8 +121,8 @@ def evaluated(folder: Path) -> Sequence[str | Path]:
     experiment = load_experiment(experiment_file(folder, text))
     run = make_plan(experiment, load_dataset("digits", None), folder, ("teacher",)).runs[0]
     found = RunStore(folder / "results").folder(run)
-    found.path.mkdir(parents=True)
-    found.update(imported={"val_top1": 9.0, "num_images": 200, "refused": "it guesses: 9.0 %", "cautions": []})
+    refused = ImportCheck(9.0, 200, "it guesses: 9.0 %")
+    found.write_record(record_of(run, status="failed", imported=refused))
     return [
         "distill",
         "--experiment",
@@ -155,8 +157,8 @@ SPLIT = {
     "split_seed": 0,
 }
 HEADERS: dict[str, tuple[dict[str, Any], str]] = {
-    name: ({"images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3} | changes}, said)
-    for name, changes, said in (
+    name: ({"images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3} | changes}, message)
+    for name, changes, message in (
         ("a standard deviation of zero", {"std": [0.0] * 3}, "images.std"),
         ("a mean of two channels", {"mean": [0.3] * 2}, "images.mean"),
         ("a mean of text", {"mean": ["x"] * 3}, "images.mean"),
@@ -372,8 +374,8 @@ CASES = [
         ("teacher.safetensors' was written by another version of raykd",),
     ),
     *(
-        BadInput(f"a header with {name}", with_header(fitting, partial(header, **changes)), (*HEADER, said))
-        for name, (changes, said) in HEADERS.items()
+        BadInput(f"a header with {name}", with_header(fitting, partial(header, **changes)), (*HEADER, message))
+        for name, (changes, message) in HEADERS.items()
     ),
     BadInput("a header that is nested", with_header(fitting, lambda: {"raykd": "[" * 100_000}), HEADER),
     BadInput("a header that is a list", with_header(fitting, lambda: {"raykd": "[1]"}), HEADER),

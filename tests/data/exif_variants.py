@@ -58,14 +58,14 @@ def invalid(num: int) -> Iterator[Variant]:
     draw = random.Random(1)
     for number in range(num):
         order = draw.choice("<>")
-        made = (
+        orientation_entry = (
             entry(order, ORIENTATION, 3, 1, struct.pack(f"{order}H", draw.choice((0, 9, 255, 65_535)))),
             entry(order, ORIENTATION, 2, 2, b"6\0"),
             entry(order, ORIENTATION, 3, 0, b""),
             entry(order, ORIENTATION, draw.choice((0, 5, 7, 10, 11, 12, 13)), 1, b"\6\0"),
             entry(order, ORIENTATION, 3, 9, struct.pack(f"{order}I", 2**31)),
         )[number % 5]
-        block = tiff(order, [made], draw.randbytes(8))
+        block = tiff(order, [orientation_entry], draw.randbytes(8))
         yield Variant(draw.choice((block, block[: draw.randrange(len(block))], b"XX" + block[2:], b"")), 1)
 
 

@@ -159,9 +159,9 @@ def test_partners_are_uniform_over_the_images_of_the_run() -> None:
 def test_views_of_partners_are_uniform_and_independent() -> None:
     run = loader()
     draws = [draws_of(run, epoch, INDICES) for epoch in range(100)]
-    own, partners = (torch.cat([drawn.view[which] for drawn in draws]) for which in (0, 1))
+    images, partners = (torch.cat([drawn.view[which] for drawn in draws]) for which in (0, 1))
     assert stats.chisquare(partners.bincount(minlength=50).numpy()).pvalue > 1e-3
-    assert (own == partners).float().mean() < 0.03
+    assert (images == partners).float().mean() < 0.03
     shown = torch.cat([run.views.draw(3, epoch, drawn.index[1]) for epoch, drawn in enumerate(draws)])
     assert (shown == partners).float().mean() < 0.03, "an image is shown the same twice in an epoch"
 
@@ -171,9 +171,9 @@ def test_labels_and_shares_of_partners_match_the_mixed_pixels() -> None:
     for batch in run.epoch(0):
         draws = draws_of(run, 0, batch.index)
         assert batch.mixed is not None and torch.equal(batch.mixed.labels, LABELS[draws.index[1]])
-        own, partner = (run.renderer.render(draws.index[which], draws.view[which]).double() for which in (0, 1))
+        images, partner = (run.renderer.render(draws.index[which], draws.view[which]).double() for which in (0, 1))
         share = batch.mixed.share.double().view(-1, 1, 1, 1)
-        assert torch.equal(batch.images, (share * own + (1 - share) * partner + 0.5).floor().to(torch.uint8))
+        assert torch.equal(batch.images, (share * images + (1 - share) * partner + 0.5).floor().to(torch.uint8))
         assert torch.equal(draws.view[0], batch.view) and batch.mixed.share.min() >= 0.5
 
 

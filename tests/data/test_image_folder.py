@@ -91,8 +91,8 @@ def test_explicit_original_size_changes_no_pixel(place: Path) -> None:
 def test_other_modes_become_rgb_as_in_pillow(place: Path, mode: str, kind: str) -> None:
     content = encoded(3, kind=kind, mode=mode)
     (place / "train/ant/000.png").write_bytes(content)
-    wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGB"))
-    assert np.array_equal(load_dataset("folder:insects", place.parent).train.images[0].permute(1, 2, 0), wanted)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGB"))
+    assert np.array_equal(load_dataset("folder:insects", place.parent).train.images[0].permute(1, 2, 0), expected)
 
 
 def test_cmyk_becomes_rgb(place: Path) -> None:

@@ -13,7 +13,7 @@ DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def data_folder(tmp_path: Path) -> Path:
     """Return a data folder with insects and trees, and entries that are no data sets."""
     write_folder(tmp_path / "insects")
     for part in ("train", "test"):
@@ -23,16 +23,16 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_custom_data_sets_are_listed_by_name(own: Path) -> None:
-    assert list_datasets(own) == ("folder:insects", "parquet:trees")
+def test_custom_data_sets_are_listed_by_name(data_folder: Path) -> None:
+    assert list_datasets(data_folder) == ("folder:insects", "parquet:trees")
 
 
-def test_cifar10_is_listed_and_a_damaged_one_is_an_error(own: Path, parquet_folder: Path) -> None:
-    parquet_folder.rename(own / "cifar10")
-    assert list_datasets(own) == ("cifar10", "folder:insects", "parquet:trees")
-    (own / "cifar10" / "test.parquet").unlink()
+def test_cifar10_is_listed_and_a_damaged_one_is_an_error(data_folder: Path, parquet_folder: Path) -> None:
+    parquet_folder.rename(data_folder / "cifar10")
+    assert list_datasets(data_folder) == ("cifar10", "folder:insects", "parquet:trees")
+    (data_folder / "cifar10" / "test.parquet").unlink()
     with pytest.raises(DataError, match="has train as Parquet but not test"):
-        list_datasets(own)
+        list_datasets(data_folder)
 
 
 def test_error_for_an_empty_folder_lists_what_was_looked_for(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_error_for_an_empty_folder_lists_what_was_looked_for(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_network")
-def test_prefetch_checks_custom_data_and_downloads_nothing(own: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["prefetch", str(DIGITS), "--data-dir", str(own), "--set"]
-    assert parser.entry([*words, "data.name=folder:insects"]) == 0
-    assert f"folder:insects is in {own}/insects" in capsys.readouterr().out.replace("\n", "")
-    assert parser.entry([*words, "data.name=folder:birds"]) == 2
+def test_prefetch_checks_custom_data_and_downloads_nothing(data_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["prefetch", str(DIGITS), "--data-dir", str(data_folder), "--set"]
+    assert parser.entry([*arguments, "data.name=folder:insects"]) == 0
+    assert f"folder:insects is in {data_folder}/insects" in capsys.readouterr().out.replace("\n", "")
+    assert parser.entry([*arguments, "data.name=folder:birds"]) == 2
     assert "birds: no such folder" in capsys.readouterr().err

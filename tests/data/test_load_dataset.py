@@ -12,7 +12,7 @@ from raykd.errors import ConfigError, DataError
 
 
 def test_data_folder_is_the_option_then_the_environment_then_the_default() -> None:
-    assert find_folder("given", {"RAYKD_DATA": "/env"}) == Path("given")
+    assert find_folder("option", {"RAYKD_DATA": "/env"}) == Path("option")
     assert find_folder(None, {"RAYKD_DATA": "/env"}) == Path("/env")
     assert find_folder(None, {"RAYKD_DATA": ""}) == Path("data")
     assert find_folder(None, {}) == Path("data")

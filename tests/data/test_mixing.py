@@ -21,8 +21,8 @@ def drawn(mixup: float, cutmix: float, height: int = 32, width: int = 32) -> dic
 def test_quantiles_match_the_lower_half_of_beta(alpha: float) -> None:
     """P(min(x, 1 - x) < q) = 2 P(x < q)."""
     found = smaller_shares(alpha).double().numpy()
-    wanted = stats.beta(alpha, alpha).ppf((torch.arange(QUANTILES) + 0.5).numpy() / QUANTILES / 2)
-    assert abs(found - wanted).max() < 2e-5
+    expected = stats.beta(alpha, alpha).ppf((torch.arange(QUANTILES) + 0.5).numpy() / QUANTILES / 2)
+    assert abs(found - expected).max() < 2e-5
     assert (found * QUANTILES % 1 == 0).all() and found.min() >= 0 and found.max() <= 0.5
 
 
@@ -36,26 +36,29 @@ def test_shares_of_mixup_have_the_upper_half_of_betas_distribution(alpha: float)
 
 def test_mixed_pixels_are_rounded_weighted_means() -> None:
     generator = torch.Generator().manual_seed(0)
-    own, partner = torch.randint(0, 256, (2, 500, 6, 8, 3), dtype=torch.uint8, generator=generator)
+    image, partner = torch.randint(0, 256, (2, 500, 6, 8, 3), dtype=torch.uint8, generator=generator)
     mixing = Mixing(1.0, 0, 6, 8, "cpu")
     draws = mixing.draw(KEYS[:500])
     share = draws[0].double().view(-1, 1, 1, 1)
-    exact = share * own.double() + (1 - share) * partner.double()
-    assert torch.equal(mixing.apply(own, partner, draws), (exact + 0.5).floor().to(torch.uint8))
+    exact = share * image.double() + (1 - share) * partner.double()
+    assert torch.equal(mixing.apply(image, partner, draws), (exact + 0.5).floor().to(torch.uint8))
 
 
 def test_cutmix_has_the_partner_inside_or_outside_of_a_box() -> None:
-    own, partner = torch.full((NUM, 12, 10, 3), 200, dtype=torch.uint8), torch.zeros(NUM, 12, 10, 3, dtype=torch.uint8)
+    image, partner = (
+        torch.full((NUM, 12, 10, 3), 200, dtype=torch.uint8),
+        torch.zeros(NUM, 12, 10, 3, dtype=torch.uint8),
+    )
     mixing = Mixing(0, 1.0, 12, 10, "cpu")
     found = drawn(0, 1.0, 12, 10)
-    shown = mixing.apply(own, partner, tuple(found.values()))[..., 0]
+    shown = mixing.apply(image, partner, tuple(found.values()))[..., 0]
     assert set(shown.unique().tolist()) == {0, 200}
     for number in range(200):
         top, bottom, left, right = (int(found[name][number]) for name in ("top", "bottom", "left", "right"))
         expected = torch.full((12, 10), 200 * int(found["outside"][number]))
         expected[top:bottom, left:right] = 200 * int(found["inside"][number])
         assert torch.equal(shown[number].long(), expected)
-    assert 0.03 < found["inside"].mean() < 0.4, "boxes of more than half are the image's own"
+    assert 0.03 < found["inside"].mean() < 0.4, "image and partner are exchanged for boxes of more than half"
 
 
 def test_share_of_cutmix_is_the_larger_fraction_of_pixels() -> None:

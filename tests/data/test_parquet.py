@@ -21,8 +21,8 @@ LABELS = [*range(10)] * 2
 
 
 def read(*files: Path) -> Split:
-    wanted = image_decoding.TargetSize(32, "CIFAR-10's are 32x32")
-    return parquet.read(files, parquet.ExpectedRows(wanted, 10, "CIFAR-10's go from 0 to 9"))
+    target = image_decoding.TargetSize(32, "CIFAR-10's are 32x32")
+    return parquet.read(files, parquet.ExpectedRows(target, 10, "CIFAR-10's go from 0 to 9"))
 
 
 @pytest.mark.parametrize("image_column", ["img", "image"])

@@ -62,8 +62,8 @@ def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> N
     for part in ("train", "test"):
         (place / f"{part}.parquet").symlink_to(folder / "test.parquet")
     data = load_dataset("parquet:mine", tmp_path)
-    wanted = parquet.ExpectedRows(image_decoding.TargetSize(32, "no other size"), 10, "0 to 9")
-    assert data.train.images.equal(parquet.read((folder / "test.parquet",), wanted).images)
+    rows = parquet.ExpectedRows(image_decoding.TargetSize(32, "no other size"), 10, "0 to 9")
+    assert data.train.images.equal(parquet.read((folder / "test.parquet",), rows).images)
     assert (data.num_classes, data.train.labels.bincount().tolist()) == (10, [1_000] * 10)
 
 
@@ -83,8 +83,8 @@ def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> N
 )
 def test_error_names_impossible_labels(tmp_path: Path, part: str, labels: list[int], message: str) -> None:
     for name in ("train", "test"):
-        given = labels if name == part else LABELS
-        write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": given})
+        split_labels = labels if name == part else LABELS
+        write_parquet(tmp_path / f"{name}.parquet", [encoded(row) for row in range(8)], {"label": split_labels})
     with pytest.raises(DataError, match=message):
         load_dataset("parquet:.", tmp_path)
 

@@ -94,7 +94,7 @@ def baselines(results: Path) -> list[Path]:
 
 def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: Searched) -> None:
     results = searched_twice.results
-    name = folder_in(results).record()["cache"]
+    name = folder_in(results).require_record().cache
     assert (results / ".logit_caches" / name / "cache.json").is_file()
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
     assert summary["cost"]["teacher"]["source"] == "cache" and summary["cost"]["teacher"]["views"] > 0

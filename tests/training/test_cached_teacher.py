@@ -86,7 +86,7 @@ def test_run_interrupted_with_a_cache_of_embeddings_ends_with_the_same_bits(tmp_
 def test_record_has_the_teacher_source(tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
     reports = train(run, folder, cached(run, tmp_path))
-    assert folder.record()["compute"]["teacher"] == "cache" and reports[0].compute.endswith("cached teacher")
+    assert folder.require_record().compute.teacher == "cache" and reports[0].compute.endswith("cached teacher")
 
 
 @pytest.mark.parametrize("began", ["live", "cache"])

@@ -55,7 +55,7 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
     folder = store.folder(run)
     teacher = load_teacher(run, folder.teacher_source_at_start, job.cache, store, digits(), CPU)
     train(run, folder, teacher, **hooks)
-    return folder.record()["compute"]["teacher"]
+    return folder.require_record().compute.teacher
 
 
 @pytest.fixture

@@ -76,5 +76,5 @@ def test_plan_of_a_method_of_embeddings_reads_them_from_one_cache(tmp_path: Path
     (folder,) = store.logit_caches.iterdir()
     assert (folder / "outputs.f16").stat().st_size == 1_200 * 18 * (10 + 64) * 2
     for run in plan.runs[-2:]:
-        record = store.folder(run).record()
-        assert record["compute"]["teacher"] == "cache" and record["status"] == "done"
+        record = store.folder(run).require_record()
+        assert record.compute.teacher == "cache" and record.status == "done"

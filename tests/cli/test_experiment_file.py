@@ -1,4 +1,4 @@
-"""--set and flags: the order of settings does not matter, and none is dropped in silence."""
+"""--set and flags: the order of settings does not matter, and none is silently ignored."""
 
 import subprocess
 import sys
@@ -25,13 +25,14 @@ SEARCHED = experiment(search=Search({"method.alpha": uniform(0, 1)}))
 LONG = experiment(student=recipe(epochs=300, schedule=MultiStep(milestones=(150, 225))))
 
 
-def set_all(*settings: str, made: Experiment | None = None, **more: Any) -> Experiment:
-    (found,) = apply_settings([made or experiment()], settings, **more)
-    return found
+def set_all(*settings: str, start: Experiment | None = None, **more: Any) -> Experiment:
+    """Return the experiment `start`, or the small one, with `settings`."""
+    (changed,) = apply_settings([start or experiment()], settings, **more)
+    return changed
 
 
 @pytest.mark.parametrize(
-    ("made", "settings", "path", "value"),
+    ("start", "settings", "path", "value"),
     [
         (experiment(), ("method.temperature=2", "method=dkd"), "method", DKD(temperature=2)),
         (
@@ -78,31 +79,32 @@ def set_all(*settings: str, made: Experiment | None = None, **more: Any) -> Expe
         ),
     ],
 )
-def test_every_order_of_settings_gives_the_same_experiment(
-    made: Experiment, settings: tuple[str, ...], path: str, value: object
+def test_every_order_of_settings_leads_to_the_same_experiment(
+    start: Experiment, settings: tuple[str, ...], path: str, value: object
 ) -> None:
     paths = [setting.partition("=")[0] for setting in settings]
-    found = []
+    last_of_path = dict(zip(paths, settings, strict=True))
+    results = []
     for order in permutations(range(len(settings))):
-        last_given = {paths[place]: settings[place] for place in order}
-        if list(last_given.values()) == [dict(zip(paths, settings, strict=True))[name] for name in last_given]:
-            found.append(set_all(*(settings[place] for place in order), made=made))
-    assert len(found) >= 2 and all(other == found[0] for other in found)
-    changed: Any = found[0]
+        last_in_order = {paths[place]: settings[place] for place in order}
+        if last_in_order == last_of_path:  # for one path, the last setting applies
+            results.append(set_all(*(settings[place] for place in order), start=start))
+    assert len(results) >= 2 and all(other == results[0] for other in results)
+    changed: Any = results[0]
     for name in path.split("."):
         changed = getattr(changed, name)
-    assert changed == value and found[0] != made
+    assert changed == value and results[0] != start
 
 
-def test_of_one_path_the_last_setting_counts_even_where_an_earlier_one_did_not_fit() -> None:
-    made = set_all("student.epochs=50", "student.schedule.milestones=0.5", "student.epochs=300", made=LONG)
-    assert made.student.epochs == 300
+def test_the_last_setting_of_a_path_applies_even_if_an_earlier_one_is_invalid() -> None:
+    changed = set_all("student.epochs=50", "student.schedule.milestones=0.5", "student.epochs=300", start=LONG)
+    assert changed.student.epochs == 300
     assert set_all("method=dist", "method.temperature=3", "method=dkd").method == DKD(temperature=3)
     assert set_all("seeds=0,1", "seeds=7").seeds == (7,)
     assert set_all("method.alpha=2", "method.alpha=0.25").method == KD(alpha=0.25)
 
 
-def test_a_familys_own_setting_counts_more_than_one_for_all_in_every_order() -> None:
+def test_a_setting_of_one_family_takes_precedence_in_every_order() -> None:
     families = [experiment(), experiment(family="other")]
     for order in permutations(("other.method.temperature=3", "method.temperature=2", "other.method=dkd")):
         small, other = apply_settings(families, order)
@@ -110,33 +112,33 @@ def test_a_familys_own_setting_counts_more_than_one_for_all_in_every_order() -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (["method=dist", "method.alpha=0.3"], "unknown config field 'method.alpha': DIST has"),
         (["others.seeds=1"], r"unknown config field 'others.seeds': .*families here are small, other"),
         (["othr.seeds=1"], r"did you mean 'other'\?"),
         (["left.seeds=1"], "--set left.seeds=1: --family leaves out left"),
-        (["other=1"], "--set other=1: wants a field of other"),
+        (["other=1"], "--set other=1: must name a field, such as other"),
         (["other.method=dkd", "method.beta=2"], r"'method.beta': KD has .* \(in the experiment 'small'; --set small\."),
         (["method.alpha=2"], r"^method.alpha=2: alpha = 2.0 in KD: .* \(in the experiment 'small'"),
     ],
 )
-def test_a_setting_that_cannot_be_honored_is_refused_by_its_name(settings: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_a_setting_without_effect_is_refused_by_name(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         apply_settings([experiment(), experiment(family="other")], settings, left_out={"left"})
 
 
-def test_an_error_names_the_settings_to_blame_and_no_others() -> None:
-    fine = ["method.alpha=0.2", "teacher.epochs=9", "seeds=3"]
-    with pytest.raises(ConfigError) as caught:
-        set_all(*fine, "student.epochs=2", "student.schedule=multistep", "student.schedule.milestones=4,8")
-    message = str(caught.value)
+def test_an_error_names_only_the_settings_that_cause_it() -> None:
+    valid = ["method.alpha=0.2", "teacher.epochs=9", "seeds=3"]
+    with pytest.raises(ConfigError) as error_info:
+        set_all(*valid, "student.epochs=2", "student.schedule=multistep", "student.schedule.milestones=4,8")
+    message = str(error_info.value)
     assert message.startswith("student.epochs=2, student.schedule=multistep, student.schedule.milestones=4,8: mile")
     with pytest.raises(ConfigError, match=r"^student.optimizer.lr=-1: lr = -1.0 in SGD"):
-        set_all(*fine, "student.optimizer.lr=-1", "student.optimizer.momentum=0.5")
+        set_all(*valid, "student.optimizer.lr=-1", "student.optimizer.momentum=0.5")
 
 
-def test_a_flag_and_a_setting_go_together_in_every_order_unless_they_set_the_same_field() -> None:
+def test_a_flag_and_a_setting_may_not_set_the_same_field() -> None:
     flags = [Flag("--temperature 2", "method.temperature", "2")]
     assert set_all("method=dkd", flags=flags).method == DKD(temperature=2)
     with pytest.raises(ConfigError, match=r"--temperature 2 and --set method\.temperature=3 set the same field"):
@@ -144,7 +146,7 @@ def test_a_flag_and_a_setting_go_together_in_every_order_unless_they_set_the_sam
 
 
 @pytest.mark.parametrize(
-    ("words", "method"),
+    ("arguments", "method"),
     [
         (["--feature-distill", "cosine", "--set", "method.alpha=0.25"], FeatureKD(0.25, 4.0, "cosine")),
         (
@@ -155,38 +157,39 @@ def test_a_flag_and_a_setting_go_together_in_every_order_unless_they_set_the_sam
         (["--alpha", "0.25", "--set", "method=feature_kd", "--temperature", "3"], FeatureKD(0.25, 3)),
     ],
 )  # fmt: skip
-def test_flags_of_distill_are_settings(words: list[str], method: object, tmp_path, monkeypatch) -> None:
-    given: list[Experiment] = []
+def test_flags_of_distill_are_settings(arguments: list[str], method: object, tmp_path, monkeypatch) -> None:
+    started: list[Experiment] = []
     monkeypatch.setattr(
-        "raykd.orchestration.run_experiments.run_experiments", lambda made, options, console: given.extend(made)
+        "raykd.orchestration.run_experiments.run_experiments",
+        lambda experiments, options, console: started.extend(experiments),
     )
-    file = Path(__file__).parent.parent / "experiments" / "digits.py"
-    assert parser.entry(["distill", "--experiment", str(file), *words, "--results", str(tmp_path)]) == 0
-    assert [made.method for made in given] == [method]
+    file = Path(__file__).parents[2] / "experiments" / "digits.py"
+    assert parser.entry(["distill", "--experiment", str(file), *arguments, "--results", str(tmp_path)]) == 0
+    assert [experiment.method for experiment in started] == [method]
 
 
 def test_a_search_sets_the_method_before_its_fields_in_every_order_of_its_space() -> None:
     space = {"method": choice("kd", "dkd"), "method.temperature": uniform(1, 9), "student.epochs": choice(2, 3)}
-    made = experiment(search=Search(space))
+    searched = experiment(search=Search(space))
     setting = {"method": "dkd", "method.temperature": 2.5, "student.epochs": 2}
-    found = {made.with_setting(dict(order)) for order in permutations(setting.items())}
-    assert len(found) == 1 and found.pop().method == DKD(temperature=2.5)
+    results = {searched.with_setting(dict(order)) for order in permutations(setting.items())}
+    assert len(results) == 1 and results.pop().method == DKD(temperature=2.5)
 
 
-def test_a_named_model_is_looked_up_before_its_fields_are_set() -> None:
+def test_a_model_is_replaced_before_its_fields_are_set() -> None:
     changed = override_all(experiment(), [("student.model.width", "16"), ("student.model", "resnet18")])
     assert changed.student.model == ResNet(width=16)
 
 
 @pytest.mark.parametrize("text", ["-0.0", "0", "0.0"])
-def test_negative_zero_is_zero_so_that_equal_recipes_are_one_run(text: str) -> None:
+def test_negative_zero_becomes_zero_so_that_equal_recipes_are_one_run(text: str) -> None:
     changed = override(experiment(), "student.optimizer.weight_decay", text)
     assert repr(changed.student.optimizer.weight_decay) == "0.0"
     assert repr(SGD(weight_decay=-0.0).weight_decay) == "0.0"
 
 
-def test_only_the_family_that_runs_takes_the_settings(tmp_path: Path) -> None:
-    """A setting that the other family cannot take does not stop the one that is asked for."""
+def test_settings_apply_only_to_the_selected_families(tmp_path: Path) -> None:
+    """A setting that is invalid for another family is accepted."""
     file = tmp_path / "both.py"
     file.write_text(
         "from dataclasses import replace\nimport sys\nsys.path.insert(0, 'experiments')\n"
@@ -194,16 +197,19 @@ def test_only_the_family_that_runs_takes_the_settings(tmp_path: Path) -> None:
         "other = replace(one, family='other', method=DKD())\n"
         "if __name__ == '__main__':\n    main(one, other)\n"
     )
-    words = [str(file), "--plan", "--results", str(tmp_path / "r"), "--family", "other"]
+    arguments = [str(file), "--plan", "--results", str(tmp_path / "r"), "--family", "other"]
 
     def run(*more: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, *words, *more],
-            cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300, check=False,
+            [sys.executable, *arguments, *more],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
-    code, said = run("--set", "method.beta=3")
-    assert code == 0 and "distilled" in said and "digits" not in said.splitlines()[0]
-    code, said = run("--set", "digits.seeds=1")
-    assert (code, said) == (2, "raykd: --set digits.seeds=1: --family leaves out digits; leave the setting out too\n")
+    code, printed = run("--set", "method.beta=3")
+    assert code == 0 and "distilled" in printed and "digits" not in printed.splitlines()[0]
+    code, printed = run("--set", "digits.seeds=1")
+    assert (code, printed) == (
+        2,
+        "raykd: --set digits.seeds=1: --family leaves out digits; leave the setting out too\n",
+    )
