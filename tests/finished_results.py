@@ -22,7 +22,7 @@ from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.spec.plan import Plan, make_plan
 from raykd.spec.stages import STAGES, Stage
-from raykd.store.codec import read_json, write_record
+from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
@@ -52,7 +52,7 @@ def original() -> Path:
     train_plan(plan, dataset(), CPU, store)
     for run in plan.runs:
         with record_usage(store.folder(run).usage(0), CPU, 0):
-            evaluate_on_test(store.folder(run), dataset(), choose_compute(CPU, "fp32"))
+            evaluate_on_test(run, store.folder(run), dataset(), choose_compute(CPU, "fp32"))
     return folder
 
 
@@ -135,16 +135,16 @@ def to_pipe(path: Path) -> None:
 
 def change(**changes: object) -> Callable[[Path], None]:
     """Return what sets fields of a JSON file, as a writer with a mistake would: the checksum is right."""
-    return lambda path: write_record(path, read_json(path) | changes)
+    return lambda path: write_checked_json(path, read_checked_json(path) | changes)
 
 
 def drop(name: str) -> Callable[[Path], None]:
     """Return what removes a field of a JSON file, the checksum being right."""
 
     def remove(path: Path) -> None:
-        content = read_json(path)
+        content = read_checked_json(path)
         del content[name]
-        write_record(path, content)
+        write_checked_json(path, content)
 
     return remove
 

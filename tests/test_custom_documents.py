@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from raykd.data.types import Dataset
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
@@ -62,9 +63,9 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
         folder = store.folder(run)
         teacher = load_live_teacher([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
         fit(run, dataset, folder, CPU, teacher, Hooks())
-        evaluate_on_test(folder, dataset, choose_compute(CPU, "fp32"))
-        top1 = read_json(folder.test)["top1"]
-        records[run.stage] = folder.record() | {"test_top1": top1, "columns": set(folder.history()[0])}
+        evaluate_on_test(run, folder, dataset, choose_compute(CPU, "fp32"))
+        top1 = read_checked_json(folder.test)["top1"]
+        records[run.stage] = asdict(folder.require_record()) | {"test_top1": top1, "columns": set(folder.history()[0])}
     return records
 
 

@@ -13,6 +13,7 @@ import finished_results as finished
 import pytest
 from rich.console import Console
 from small_runs import CPU, train
+from written_records import record_of
 
 from raykd.atomic import write_bytes
 from raykd.bench.without_ray import train_plan
@@ -22,7 +23,8 @@ from raykd.orchestration.run_experiments import run_experiments
 from raykd.report.read.collect import collect
 from raykd.report.render import files
 from raykd.report.stats.summary import summarize
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
+from raykd.store.records import ComputeRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import evaluate_best
@@ -126,10 +128,10 @@ def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_
     monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was read"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
-        evaluate_on_test(store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
+        evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
         store.folder(run).test.unlink()
         with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged: .*of another run"):
-            evaluate_on_test(store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
+            evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
     assert expected is not None
 
 
@@ -138,7 +140,7 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
 ) -> None:
     expected = outcome(results)
     (path,) = {finished.run_in(results, "teacher").best}
-    before, record = path.read_bytes(), read_json(path.parent / "run.json")
+    before, record = path.read_bytes(), read_checked_json(path.parent / "run.json")
     finished.flip(path)
     monkeypatch.setattr(
         "raykd.orchestration.run_experiments.ray_session",
@@ -146,7 +148,7 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
     )
     monkeypatch.setattr("raykd.orchestration.run_experiments.report", lambda *_: None)
     run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
-    assert path.read_bytes() == before and read_json(path.parent / "run.json") == record
+    assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
     said = capsys.readouterr().out
     assert f"'{path}' was damaged" in said and "restored from the run's checkpoint" in said
     assert outcome(results) == expected
@@ -220,7 +222,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_computes_as_this_machine_
     from small_runs import run_of
 
     run = run_of("baseline")
-    run_folder.update(status="failed", compute={"precision": "bf16", "threads": 64, "workers": [1]})
+    run_folder.write_record(record_of(run, status="failed", compute=ComputeRecord("cuda", "bf16", 64)))
     train(run, run_folder)
-    compute = run_folder.record()["compute"]
-    assert compute["precision"] == "fp32" and compute["threads"] < 64
+    compute = run_folder.require_record().compute
+    assert compute.precision == "fp32" and compute.threads < 64

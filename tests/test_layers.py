@@ -53,7 +53,6 @@ LEAN = (
     "raykd.store.codec",
     "raykd.store.damage",
     "raykd.store.journal",
-    "raykd.store.plan_file",
     "raykd.store.records",
     "raykd.store.run_folder",
     "raykd.store.study",

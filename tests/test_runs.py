@@ -13,12 +13,13 @@ from pathlib import Path
 import children
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
+from written_records import record_of, run_record
 
 from raykd.atomic import write_bytes
-from raykd.config import from_dict, to_dict
+from raykd.config import from_dict
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import Run, make_plan
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 
@@ -55,21 +56,21 @@ def test_run_without_a_record_has_not_started(run_folder: RunFolder) -> None:
 
 def test_run_is_running_while_a_process_holds_its_lock_and_interrupted_after(run_folder: RunFolder) -> None:
     with run_folder.writer():
-        run_folder.update(status="running")
+        run_folder.write_record(run_record(status="running"))
         assert RunFolder(run_folder.path).status() == "running"
     assert RunFolder(run_folder.path).status() == "interrupted"
 
 
 @pytest.mark.parametrize(("has_best", "status"), [(True, "done"), (False, "interrupted")])
 def test_run_is_done_when_its_weights_are_there(run_folder: RunFolder, has_best: bool, status: str) -> None:
-    run_folder.update(status="done")
+    run_folder.write_record(run_record(status="done"))
     if has_best:
         write_bytes(run_folder.best, b"weights")
     assert run_folder.status() == status
 
 
 def test_run_that_failed_says_so_and_runs_again_when_taken_up(run_folder: RunFolder) -> None:
-    run_folder.update(status="failed", reason="NaN")
+    run_folder.write_record(run_record(status="failed", reason="NaN"))
     assert run_folder.status() == "failed"
     with run_folder.writer():
         assert RunFolder(run_folder.path).status() == "running"
@@ -78,8 +79,8 @@ def test_run_that_failed_says_so_and_runs_again_when_taken_up(run_folder: RunFol
 def test_two_processes_never_write_one_run(run_folder: RunFolder) -> None:
     child = hold_in_child(run_folder.path)
     try:
-        run_folder.update(status="running", writer=f"process {child.pid}")
-        with pytest.raises(RunFailed, match=rf"run is being written by process {child.pid}; wait for it"):
+        run_folder.write_record(run_record(status="running", writer=f"process {child.pid}"))
+        with pytest.raises(RunFailed, match=rf"run is locked by process {child.pid}; wait for it"):
             run_folder.writer()
         with pytest.raises(RunFailed):
             run_folder.writer(wait_s=0.2)
@@ -91,7 +92,7 @@ def test_two_processes_never_write_one_run(run_folder: RunFolder) -> None:
 
 def test_lock_is_freed_by_a_kill(run_folder: RunFolder) -> None:
     child = hold_in_child(run_folder.path)
-    run_folder.update(status="running")
+    run_folder.write_record(run_record(status="running"))
     child.kill()
     assert children.wait(child) == -9
     assert run_folder.status() == "interrupted"
@@ -112,15 +113,21 @@ def test_two_folders_in_one_process_exclude_each_other_too(run_folder: RunFolder
 
 
 def test_update_changes_its_fields_alone(run_folder: RunFolder) -> None:
-    run_folder.update(status="running", seed=3)
-    run_folder.update(status="done")
-    assert run_folder.record() == {"status": "done", "seed": 3}
+    run_folder.write_record(run_record(status="running", seed=3))
+    run_folder.update(status="failed")
+    assert run_folder.record() == run_record(status="failed", seed=3)
+
+
+def test_unknown_fields_cannot_be_written(run_folder: RunFolder) -> None:
+    run_folder.write_record(run_record())
+    with pytest.raises(TypeError, match="statsu"):
+        run_folder.update(statsu="failed")
 
 
 def test_record_gives_the_run_back(run_folder: RunFolder) -> None:
     run = run_of("distilled")
-    run_folder.update(config=to_dict(run))
-    again = from_dict(Run, run_folder.record()["config"])
+    run_folder.write_record(record_of(run))
+    again = from_dict(Run, run_folder.require_record().config)
     assert again == run and again.fingerprint == run.fingerprint
 
 
@@ -192,7 +199,7 @@ def closed_folders() -> Iterator[Path]:
     """A folder that all may enter, with a store that nobody may write and a folder that nobody may enter."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        RunFolder(folder / "closed" / "run").update(status="running")
+        RunFolder(folder / "closed" / "run").write_record(run_record(status="running"))
         (folder / "shut").mkdir()
         modes = {"": 0o755, "closed/run": 0o555, "closed": 0o555, "shut": 0o000}
         for name, mode in modes.items():
@@ -206,8 +213,8 @@ def test_read_only_results_folder_is_refused_and_can_still_be_read(closed_folder
     assert children.wait(children.start(refuse_as_nobody, closed_folders)) == 0
 
 
-def test_missing_json_is_empty(tmp_path: Path) -> None:
-    assert read_json(tmp_path / "none.json") == {}
+def test_missing_json_is_none(tmp_path: Path) -> None:
+    assert read_checked_json(tmp_path / "none.json") is None
 
 
 def test_stages_that_are_planned_at_once_all_stay_in_the_plan(tmp_path: Path) -> None:
@@ -219,7 +226,7 @@ def test_stages_that_are_planned_at_once_all_stay_in_the_plan(tmp_path: Path) ->
             thread.start()
         for thread in threads:
             thread.join()
-        assert set(read_json(store.results / "small" / "plan.json")["stages"]) == {"teacher", "baseline"}
+        assert set(read_checked_json(store.results / "small" / "plan.json")["stages"]) == {"teacher", "baseline"}
 
 
 def test_filesystem_without_locks_is_refused_and_a_file_is_never_taken_for_one(tmp_path: Path, monkeypatch) -> None:

@@ -72,9 +72,9 @@ def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cach
     distilled = plan.runs[-1]
     weights = sha256s(distilled, store)
     assert len(set(weights)) == 3 == len(distilled.teachers)
-    record = store.folder(distilled).record()
-    assert record["teacher_sha256"] == identity_of(weights) and record["compute"]["teacher"] == "cache"
-    assert record["teacher_sha256"] not in weights
+    record = store.folder(distilled).require_record()
+    assert record.teacher_sha256 == identity_of(weights) and record.compute.teacher == "cache"
+    assert record.teacher_sha256 not in weights
 
 
 def teacher_in(plan: Plan, store: RunStore) -> Teacher:
@@ -152,7 +152,7 @@ def test_half_done_run_is_refused_under_another_of_its_teachers(
 def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     for run in plan.runs:
-        evaluate_on_test(store.folder(run), digits(), choose_compute(CPU, "fp32"))
+        evaluate_on_test(run, store.folder(run), digits(), choose_compute(CPU, "fp32"))
     store.write_plan(plan)
     report = build(store.results)
     top1 = [json.loads(store.folder(run).test.read_text())["top1"] for run in plan.runs if run.stage == "teacher"]

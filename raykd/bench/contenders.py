@@ -16,6 +16,7 @@ from raykd.data.loader import Batch
 from raykd.data.types import Dataset
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
+from raykd.store.records import TeacherSource
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import GLIBC_DEFAULT, Compute, configure_process, set_malloc
 from raykd.training.hooks import Hooks
@@ -41,7 +42,8 @@ class Contender(Protocol):
 class PrecomputedTeacher:
     """A teacher that returns precomputed logits."""
 
-    identity, source = "", "cache"
+    identity = ""
+    source: TeacherSource = "cache"
 
     def __init__(self, logits: Tensor) -> None:
         self._outputs = Outputs(logits)

@@ -59,7 +59,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
 
 
 def _tags(run: FinishedRun) -> list[str]:
-    distilled = ["knowledge-distillation", run.record["method"]] if run.spec.teacher else []
+    distilled = ["knowledge-distillation", run.record.method] if run.spec.teacher else []
     return ["image-classification", *distilled, run.header.model.label, "raykd"]
 
 

@@ -1,6 +1,7 @@
 """Facts about an exported model: the content of config.json, and the rows of the model card's tables."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from raykd.export.finished_run import FinishedRun
 from raykd.export.format import ExportFormat
 from raykd.provenance import source, versions
 from raykd.spec.plan import Run
-from raykd.store.codec import Fields
+from raykd.store.codec import read_record
+from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
 
@@ -43,10 +45,10 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(classes)]},
         "classes": list(classes),
         "run": run.folder.path.name,
-        "fingerprint": run.record["fingerprint"],
+        "fingerprint": run.record.fingerprint,
         "weights_sha256": run.weights_sha256,
         "settings": run.settings,
-        "validation": run.record.get("best", {}),
+        "validation": asdict(run.record.best) if run.record.best else {},
         "test": run.test_metrics,
     }
 
@@ -62,11 +64,12 @@ def teacher_setting_rows(run: FinishedRun) -> Rows:
 
 def validation_rows(run: FinishedRun) -> Rows:
     """Return the metrics of the best epoch on the validation split, which picked it."""
-    best = run.record.get("best", {})
-    epochs = run.folder.history() if best.get("epoch") is not None else []
-    epoch: Mapping[str, Any] = next((row for row in epochs if row.get("epoch") == best["epoch"]), {})
-    metrics = {name: value for name, value in epoch.items() if name.startswith("val_")} | best
-    return [*_metric_rows({name: value for name, value in metrics.items() if name != "epoch"})]
+    best = run.record.best
+    assert best is not None
+    epochs = run.folder.history() if best.epoch is not None else []
+    epoch: Mapping[str, Any] = next((row for row in epochs if row.get("epoch") == best.epoch), {})
+    metrics = {name: value for name, value in epoch.items() if name.startswith("val_")}
+    return [*_metric_rows(metrics | {"val_top1": best.val_top1})]
 
 
 def test_rows(run: FinishedRun) -> Rows:
@@ -81,25 +84,23 @@ def teacher_text(run: FinishedRun) -> str:
 
 def _one_teacher_text(family: Path, teacher: Run) -> str:
     text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
-    if not is_tested(folder):
-        return text
-    return f"{text}, test top-1 {_number_text('top1', Fields.read(folder.test).number('top1', low=0, high=100))}"
+    metrics = read_record(Metrics, folder.test) if is_tested(folder) else None
+    return f"{text}, test top-1 {_number_text('top1', metrics.top1)}" if metrics else text
 
 
 def provenance_rows(run: FinishedRun, checksums: Mapping[str, str]) -> Rows:
     """Return where the weights come from. checksums: SHA-256 of each file beside the card, by its name."""
-    record, git = run.record, run.record.get("git") or {}
-    hardware = [value for value in record.get("hardware", {}).values() if value]
-    compute = record.get("compute", {})
+    record = run.record
+    hardware = [value for value in record.hardware.values() if value]
     return [
         ("run", run.folder.path.name),
-        ("fingerprint", run.record["fingerprint"]),
-        ("trained", f"{record.get('started')} to {record.get('ended')}, {record.get('seconds', 0):.0f} s"),
-        ("computed in", f"{compute.get('precision')} on {', '.join(hardware)}; the weights are float32"),
-        ("git revision", _text(git.get("revision"))),
-        ("SHA-256 of raykd's source", _text(git.get("source_sha256"))),
+        ("fingerprint", run.record.fingerprint),
+        ("trained", f"{record.started} to {record.ended}, {record.seconds:.0f} s"),
+        ("computed in", f"{record.compute.precision} on {', '.join(hardware)}; the weights are float32"),
+        ("git revision", _text(record.git.get("revision"))),
+        ("SHA-256 of raykd's source", _text(record.git.get("source_sha256"))),
         ("the same at export", _text(source()["source_sha256"])),
-        ("versions at training", _version_list(record.get("versions", {}))),
+        ("versions at training", _version_list(record.versions)),
         ("versions at export", _version_list(versions())),
         ("SHA-256 of the run's best weights", run.weights_sha256),
         *((f"SHA-256 of {name}", digest) for name, digest in checksums.items()),

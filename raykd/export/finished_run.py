@@ -1,7 +1,7 @@
 """A finished run as an export reads it: how it was trained, and the weights of the epoch that validation picked."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from raykd.errors import ConfigError, did_you_mean
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
-from raykd.store.codec import read_json
+from raykd.store.codec import read_record
+from raykd.store.records import Metrics, RunRecord
 from raykd.store.run_folder import RunFolder
 from raykd.training.evaluate_best import is_tested
 from raykd.training.model_file import Header, load_model, read_header
-from raykd.training.run_record import recorded_run_of
+from raykd.training.run_record import recorded_run
 
 _RECORD = "run.json"
 
@@ -36,7 +37,7 @@ class FinishedRun:
 
     folder: RunFolder
     spec: Run
-    record: Mapping[str, Any]
+    record: RunRecord
     header: Header
     weights_sha256: str
 
@@ -63,12 +64,13 @@ class FinishedRun:
     @property
     def settings(self) -> dict[str, Any]:
         """The fields that determine the result. A custom method is described as in run.json."""
-        return to_dict(self.spec, results_only=True) | {"method": self.record["config"]["method"]}
+        return to_dict(self.spec, results_only=True) | {"method": self.record.config["method"]}
 
     @cached_property
     def test_metrics(self) -> dict[str, Any]:
         """test.json, or {} if these weights were not evaluated on the test set."""
-        return read_json(self.folder.test) if is_tested(self.folder) else {}
+        metrics = read_record(Metrics, self.folder.test) if is_tested(self.folder) else None
+        return asdict(metrics) if metrics else {}
 
 
 def find_run(results: Path, name: str) -> RunFolder:
@@ -107,14 +109,12 @@ def read_finished_run(folder: RunFolder) -> FinishedRun:
     if status != "done":
         remedy = "wait until it ends" if status == "running" else "rerun its experiment until it is done"
         raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
-    spec = recorded_run_of(folder)
+    spec = recorded_run(folder)
     header = read_header(folder.best)
     if header is None:
         raise ConfigError(f"weights file '{folder.best}' does not name its model; train the run again")
     header = replace(header, data=dataset_names.without_path(header.data))
-    record = folder.fields()
-    record.text("fingerprint")
-    return FinishedRun(folder, spec, record.values, header, file_sha256(folder.best))
+    return FinishedRun(folder, spec, folder.require_record(), header, file_sha256(folder.best))
 
 
 def _fractions(pixels: Tensor) -> list[float]:

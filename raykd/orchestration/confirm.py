@@ -8,7 +8,7 @@ like one of distillation. All of this uses validation data; the test set is read
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_completion
@@ -18,12 +18,12 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.search_wording import setting_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
-from raykd.store.codec import Fields, is_number, write_record
+from raykd.store.codec import is_number, read_record, require_record, write_record
 from raykd.store.damage import damaged
+from raykd.store.records import CandidateRecord, ConfirmationRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, Trial, num_ended
-from raykd.training.failure import is_configuration_failure
 from raykd.training.teacher.choose import PlannedCache
 
 
@@ -74,10 +74,10 @@ def confirm(
         runs, states, caches, experiment.workers, options, command.console, should_stop, runs_of_winner
     )
     raise_for(_unfinished(ended, store))
-    row = _write_confirmed(command, candidates)
-    name = "the default setting" if row["trial"] is None else f"trial {row['trial']}"
-    command.log(f"confirmed: {name}, {setting_in_words(row['setting'])}")
-    return row["setting"]
+    winner = _write_confirmed(command, candidates)
+    name = "the default setting" if winner.trial is None else f"trial {winner.trial}"
+    command.log(f"confirmed: {name}, {setting_in_words(winner.setting)}")
+    return winner.setting
 
 
 def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
@@ -137,8 +137,13 @@ def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatu
         status
         for status in statuses
         if status.job.kind != "evaluate" and status.state is not State.DONE
-        if status.state is not State.FAILED or not is_configuration_failure(store.folder(status.job.run).record())
+        if status.state is not State.FAILED or not _fails_by_configuration(store.folder(status.job.run))
     ]
+
+
+def _fails_by_configuration(folder: RunFolder) -> bool:
+    record = folder.record()
+    return record is not None and record.fails_by_configuration
 
 
 def _winner(candidates: Sequence[Candidate], command: SearchCommand) -> Candidate | None:
@@ -157,12 +162,13 @@ def _failure(runs: Sequence[Run], store: RunStore) -> str:
     """Return why the first unfinished run of `runs` is not done, with its seed; '' if all are done."""
     for run in runs:
         if (status := store.status(run)) != "done":
-            return f"seed {run.seed}: {store.folder(run).record().get('reason') or status}"
+            record = store.folder(run).record()
+            return f"seed {run.seed}: {(record.reason if record else None) or status}"
     return ""
 
 
-def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """Write confirmed.json, and return the winner's row. Raises RunFailed if every candidate failed."""
+def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) -> Candidate:
+    """Write confirmed.json, and return the winner. Raises RunFailed where every candidate failed."""
     metric, store = metric_of(command.settings), RunStore(command.options.results)
     winner = _winner(candidates, command)
     if winner is None:
@@ -173,67 +179,57 @@ def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) ->
     if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
         raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
 
-    def row(runs: Sequence[Run]) -> dict[str, Any]:
+    def row(trial: int | None, setting: dict[str, Any], runs: Sequence[Run]) -> CandidateRecord:
         failed = _failure(runs, store)
-        values = [] if failed else [value_of(store.folder(run), metric) for run in runs]
-        return {"runs": _names(runs), "values": values, "failed": failed or None}
+        values = () if failed else tuple(value_of(store.folder(run), metric) for run in runs)
+        return CandidateRecord(trial, setting, tuple(_names(runs)), values, failed or None)
 
-    rows = [{"trial": candidate.trial, "setting": candidate.setting, **row(candidate.runs)} for candidate in candidates]
     recipe = {path: value for path, value in winner.setting.items() if path.startswith("student.")}
-    index = candidates.index(winner)
-    confirmed = {
-        "metric": metric,
-        **_request(command),
-        "candidates": rows,
-        "baseline": {"setting": recipe, **row(winner.baselines)},
-        "winner": index,
-    }
-    write_record(command.folder.confirmed, confirmed)
-    return rows[index]
+    record = ConfirmationRecord(
+        metric=metric,
+        asked=command.settings.confirm,
+        trials=num_ended(command.folder.trials()),
+        seeds=command.experiment.seeds,
+        candidates=tuple(row(candidate.trial, candidate.setting, candidate.runs) for candidate in candidates),
+        baseline=row(None, recipe, winner.baselines),
+        winner=candidates.index(winner),
+    )
+    write_record(command.folder.confirmed, record)
+    return winner
 
 
 def is_confirmed(command: SearchCommand) -> bool:
-    """Return whether nothing is left to train for `confirm`. Raises ConfigError if confirmed.json is damaged."""
-    if not command.settings.confirm:
+    """Return whether `confirm` has nothing left to train. Raises DamagedFile for a damaged confirmed.json."""
+    settings, folder = command.settings, command.folder
+    if not settings.confirm:
         return True
-    found = Fields.read_if_exists(command.folder.confirmed)
-    if found is None or any(found.values.get(name) != value for name, value in _request(command).items()):
+    record = read_record(ConfirmationRecord, folder.confirmed)
+    expected = settings.confirm, num_ended(folder.trials()), command.experiment.seeds
+    if record is None or (record.asked, record.trials, record.seeds) != expected:
         return False
-    rows = [row for row in (*found.parts("candidates"), found.part("baseline")) if not row.optional_text("failed")]
-    names = [name for row in rows for name in row.texts("runs")]
-    return all(RunFolder(command.folder.path.parent / name).status() == "done" for name in names)
-
-
-def _request(command: SearchCommand) -> dict[str, Any]:
-    """Return what is to be confirmed. A change of the number of settings, trials or seeds needs a new confirmation."""
-    return {
-        "asked": command.settings.confirm,
-        "trials": num_ended(command.folder.trials()),
-        "seeds": list(command.experiment.seeds),
-    }
+    names = [name for row in (*record.candidates, record.baseline) if not row.failed for name in row.runs]
+    return all(RunFolder(folder.path.parent / name).status() == "done" for name in names)
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
-    """Return the winning setting from confirmed.json. Raises DamagedFile."""
-    found = Fields.read(folder.confirmed)
-    candidates, winner = found.parts("candidates"), found.count("winner")
-    if winner >= len(candidates):
-        found.refuse(f"winner is {winner}, and there are {len(candidates)} candidates")
-    return dict(candidates[winner].mapping("setting"))
+    """Return the setting that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
+    record = require_record(ConfirmationRecord, folder.confirmed)
+    return dict(record.candidates[record.winner].setting)
 
 
-def metric_of(settings: Search) -> str:
-    """Return the metric that picks the winner: the search's first validation metric."""
-    return next((metric for metric in settings.metrics if metric.startswith("val_")), "val_top1")
+def metric_of(settings: Search) -> Literal["val_top1", "val_loss"]:
+    """Return the metric by which settings are confirmed: the search's first validation metric."""
+    first = next((metric for metric in settings.metrics if metric.startswith("val_")), "val_top1")
+    return "val_loss" if first == "val_loss" else "val_top1"
 
 
 def value_of(folder: RunFolder, metric: str) -> float:
-    """Return a finished run's validation top-1 in percent, or loss, at the epoch whose weights it kept."""
-    best = folder.fields().part("best")
+    """Return validation top-1 in percent, or validation loss, at the epoch whose weights a finished run kept."""
+    best = folder.require_record().best
+    assert best is not None
     if metric == "val_top1":
-        return best.number("val_top1")
-    epoch = best.count("epoch")
-    value = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == epoch), None)
+        return best.val_top1
+    value = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == best.epoch), None)
     if not is_number(value):
-        raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {epoch}")
+        raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {best.epoch}")
     return value

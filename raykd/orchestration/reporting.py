@@ -8,19 +8,15 @@ import torch
 from rich.console import Console
 
 from raykd.atomic import replacing
-from raykd.config import from_dict
 from raykd.data.load import load_dataset
-from raykd.errors import ConfigError
 from raykd.orchestration.progress import log
-from raykd.spec.experiment import Data
 from raykd.spec.stages import ROLES
-from raykd.store.codec import Fields
 from raykd.store.damage import damaged
-from raykd.store.plan_file import PlanFile
+from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder, Status
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
-from raykd.training.run_record import device_type_of, precision_of, require_same_data
+from raykd.training.run_record import device_type_of, recorded_run, require_same_data
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
@@ -30,13 +26,13 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
     """
     for folder in _runs(results, "done"):
         if not is_tested(folder):
-            config = folder.fields().part("config")  # read in part: the file of a custom method may be gone
-            data = _data_of(config)
-            log(console, f"evaluating {folder.path.name} on the test set")
-            dataset = load_dataset(data.name, data_folder, data.image_size, results / ".data")
-            require_same_data(folder.path.name, config.text("data_identity"), dataset)
+            run, name = recorded_run(folder), folder.path.name
+            log(console, f"evaluating {name} on the test set")
+            dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
+            require_same_data(name, run.data_identity, dataset)
             device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
-            evaluate_on_test(folder, dataset, choose_compute(device, precision_of(folder)))
+            precision = folder.require_record().compute.precision
+            evaluate_on_test(run, folder, dataset, choose_compute(device, precision))
     report(results, console, in_full=True)
 
 
@@ -60,27 +56,19 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
     """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods."""
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in sorted(results.glob("*/plan.json")):
-        for stage, names in PlanFile.read(path).stages.items():
+        for stage, names in read_plan(path).stages.items():
             for folder in (RunFolder(path.parent / name) for name in names):
-                if folder.status() in ("done", "damaged"):
-                    role = f"{path.parent.name}_{ROLES[stage]}"
-                    val_top1 = folder.fields().part("best").number("val_top1")
-                    if role not in best or val_top1 > best[role][0]:
-                        best[role] = (val_top1, folder)
+                record, role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
+                if record is None or record.best is None or folder.status() not in ("done", "damaged"):
+                    continue
+                if role not in best or record.best.val_top1 > best[role][0]:
+                    best[role] = (record.best.val_top1, folder)
     return {role: folder for role, (_, folder) in best.items()}
 
 
 def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
     """Yield the folders of all planned runs that have this status."""
     for path in sorted(results.glob("*/plan.json")):
-        for folder in (RunFolder(path.parent / name) for name in sorted(PlanFile.read(path).names)):
+        for folder in (RunFolder(path.parent / name) for name in sorted(read_plan(path).names)):
             if folder.status() == status:
                 yield folder
-
-
-def _data_of(config: Fields) -> Data:
-    """Return the data of a run's config. Only this part is read, since another version of raykd may have written it."""
-    try:
-        return from_dict(Data, dict(config.mapping("data")))
-    except ConfigError as error:
-        return config.refuse(f"field 'config.data' was written by another version of raykd ({error})")

@@ -257,9 +257,11 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
         if status.job.kind == "train" and status.state is State.FAILED:
             recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
             if recorded in ("interrupted", "failed"):
-                is_known = recorded == "failed" and folder.record().get("reason") == reason
                 with folder.writer():
-                    folder.update(status="failed", reason=reason, **({} if is_known else {"failure": "outside"}))
+                    record = folder.require_record()
+                    is_known = recorded == "failed" and record.reason == reason
+                    failure = record.failure if is_known else "outside"
+                    folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from raykd.provenance import hardware, source, versions
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
 from raykd.spec.search import Search
+from raykd.store.records import SearchRecord
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
 from raykd.store.study import Study, Trial, best_first, num_ended
@@ -158,21 +159,25 @@ def _write_record(
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
     fill_s = sum(times["ended"] - times["started"] for times in filled)
-    command.folder.update(
-        family=experiment.family,
-        name=command.settings.name,
-        identity=identity,
-        search=to_dict(command.settings),
-        own=command.own,
-        epochs=experiment.most_epochs,
-        seeds=list(experiment.seeds),
-        started=earlier.get("started") or now(),
-        resumes=earlier.get("resumes", -1) + 1,
-        fill_seconds=earlier.get("fill_seconds", 0.0) + fill_s,
-        cache=cache or earlier.get("cache"),
-        versions=versions(),
-        hardware=hardware(None),
-        git=source(),
+    command.folder.write_record(
+        SearchRecord(
+            family=experiment.family,
+            name=command.settings.name,
+            identity=identity,
+            search=to_dict(command.settings),
+            own=command.own,
+            epochs=experiment.most_epochs,
+            seeds=experiment.seeds,
+            started=earlier.started if earlier else now(),
+            versions=versions(),
+            hardware=hardware(None),
+            git=source(),
+            resumes=earlier.resumes + 1 if earlier else 0,
+            fill_seconds=(earlier.fill_seconds if earlier else 0.0) + fill_s,
+            cache=cache or (earlier.cache if earlier else None),
+            cpus=earlier.cpus if earlier else None,
+            gpus=earlier.gpus if earlier else None,
+        )
     )
 
 

@@ -62,31 +62,15 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
 
 
 def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
-    """Raise ConfigError with the differences if the folder holds another search, or if search.json is damaged."""
-    before = _checked(folder).get("identity")
-    if before is not None and (changed := differences(before, identity)):
+    """Raise ConfigError, with the difference, where the folder holds another search, or its search.json is damaged."""
+    before = folder.record()
+    if before is not None and (changed := differences(before.identity, identity)):
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ConfigError(
             f"'{folder.path}' holds another search: {lines}{more}. Use its settings, or give this search another "
             "name with --set search.name=NAME"
         )
-
-
-def _checked(folder: SearchFolder) -> dict[str, Any]:
-    """Return search.json, after checking the types of the fields that a resumed search reads."""
-    record = folder.record()
-    expected: dict[str, tuple[type, ...]] = {
-        "identity": (Mapping,), "resumes": (int,), "fill_seconds": (int, float), "started": (str,), "cache": (str,)
-    }  # fmt: skip
-    for name, types in expected.items():
-        value = record.get(name)
-        if value is not None and not isinstance(value, types):
-            raise ConfigError(
-                f"'{folder.path / 'search.json'}' is damaged (field '{name}' is {value!r:.80}); "
-                f"move '{folder.path}' away and search again"
-            )
-    return record
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -41,7 +41,7 @@ def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: 
     folder = SearchFolder(options.results / experiment.family / experiment.search.name)
     identity = identity_of(experiment, plan, dataset)
     require_same(folder, identity)
-    if not folder.record():
+    if folder.record() is None:
         check_space(experiment, plan, dataset, options)
     return identity
 

@@ -50,7 +50,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.compute import choose_compute, device_for, release_memory
-from raykd.training.failure import classify_failure, is_configuration_failure, loses_gpu
+from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency_ms
@@ -250,7 +250,7 @@ def train_with_workers(
         raise Interrupted("stopped; rerun the same command to resume")
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
-    results = Results(run.recipe.epochs, folder.fields().mapping("model_metrics"))
+    results = Results(run.recipe.epochs, folder.require_record().model_metrics)
     for row in folder.history():
         results.after(row)
     assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
@@ -280,9 +280,9 @@ def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
 def _workers_failure(folder: RunFolder, error: Exception) -> RunFailed | None:
     """Return the failure that the workers left in run.json, else their error outside of the configuration, or None."""
     if folder.status() == "failed":
-        record = folder.record()
-        reason = record.get("reason") or "no reason recorded"
-        return (RunDiverged if is_configuration_failure(record) else RunFailed)(reason)
+        record = folder.require_record()
+        reason = record.reason or "no reason recorded"
+        return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
     causes = _worker_errors(error)
     first_hand = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL also fails when another worker fails
     if outside := [cause for cause in first_hand or causes if classify_failure(cause) == "outside"]:

@@ -34,7 +34,7 @@ from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.failure import is_out_of_memory, loses_gpu
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.run_record import precision_of, require_same_data
+from raykd.training.run_record import require_same_data
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import Filler
 from raykd.training.teacher.import_check import describe_import
@@ -144,7 +144,8 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = dataset_of(run.data, worker.options)
     require_same_data(run.name, run.data_identity, dataset)
     folder = RunStore(worker.results).folder(run)
-    evaluate_on_test(folder, dataset, choose_compute(device_for(worker.gpus), precision_of(folder)))
+    precision = folder.require_record().compute.precision
+    evaluate_on_test(run, folder, dataset, choose_compute(device_for(worker.gpus), precision))
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:

@@ -6,7 +6,7 @@ tensorboard/  .lock
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,11 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from raykd.atomic import make_folder, remove_leftovers, replacing
 from raykd.errors import RunFailed
 from raykd.provenance import file_sha256
-from raykd.store.codec import Fields, write_record
+from raykd.store.codec import read_record, require_record, write_record
 from raykd.store.damage import DamagedFile, damaged
+from raykd.store.records import RunRecord
 
 Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
-_TEXTS = """
-    name family stage model method fingerprint status reason started ended writer
-    teacher_sha256 weights_sha256 history_sha256
-"""
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,9 @@ class RunFolder:
 
     @property
     def teacher_source_at_start(self) -> str:
-        """'live' or 'cache' where the run is half done under such a teacher; else ''."""
-        if not self.checkpoint.is_file():
-            return ""
-        return self.fields().optional_part("compute").optional_text("teacher") or ""
+        """'live' or 'cache' if the run is partly trained with such a teacher, else ''."""
+        record = self.record() if self.checkpoint.is_file() else None
+        return (record.compute.teacher or "") if record else ""
 
     @property
     def test(self) -> Path:
@@ -95,40 +91,46 @@ class RunFolder:
         except IsADirectoryError:
             raise _lock_is_a_folder(self._lock) from None
         except Timeout:
-            owner = self.record().get("writer", "another process")
-            raise RunFailed(f"{self.path.name} is being written by {owner}; wait for it, or end it") from None
+            raise RunFailed(f"{self.path.name} is locked by {self.last_writer}; wait for it, or end it") from None
 
     def remove_leftovers(self) -> None:
         """Remove what a killed writer left half written: a checkpoint's size each time."""
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
 
-    def record(self) -> dict[str, Any]:
-        """Return the fields of run.json, or {} before the run has started. Raises DamagedFile."""
-        return dict(self.fields().values)
+    @property
+    def record_path(self) -> Path:
+        return self.path / "run.json"
 
-    def fields(self) -> Fields:
-        """Return the same, to read fields that must be there. Every field that is there has its kind.
+    def record(self) -> RunRecord | None:
+        """Return run.json, or None before the run has started. Raises DamagedFile."""
+        return read_record(RunRecord, self.record_path)
 
-        Raises DamagedFile.
-        """
-        path = self.path / "run.json"
-        fields = Fields.read_if_exists(path) or Fields(path, {})
-        _require_kinds(fields)
-        return fields
+    def require_record(self) -> RunRecord:
+        """Return run.json. Raises DamagedFile also where it is missing."""
+        return require_record(RunRecord, self.record_path)
+
+    def write_record(self, record: RunRecord) -> None:
+        write_record(self.record_path, record)
 
     def update(self, **changes: Any) -> None:
-        """Change fields of run.json, the rest untouched."""
-        write_record(self.path / "run.json", self.record() | changes)
+        """Replace fields of run.json. Raises DamagedFile where it is missing."""
+        self.write_record(replace(self.require_record(), **changes))
+
+    @property
+    def last_writer(self) -> str:
+        """The process that trains the run, or trained it last."""
+        record = self.record()
+        return record.writer if record else "another process"
 
     def weights_damage(self) -> str:
         """Return why the best weights are not those that the finished run left, or ''."""
-        recorded = self.record().get("weights_sha256")
-        if recorded is None:
+        record = self.record()
+        if record is None or record.weights_sha256 is None:
             return ""
         if not self.best.is_file():
             return "it is missing"
-        if file_sha256(self.best) == recorded:
+        if file_sha256(self.best) == record.weights_sha256:
             return ""
         return "its SHA-256 is not the one in run.json, so it was changed or is of another run"
 
@@ -143,16 +145,16 @@ class RunFolder:
 
         A finished run is 'damaged' when its best weights are not those that it left.
         """
-        recorded = self.record().get("status")
-        if recorded == "done" and self.best.is_file():
-            return "damaged" if self.weights_damage() else "done"
-        if recorded == "done":
-            return "interrupted"
-        if recorded is None:
+        record = self.record()
+        if record is None:
             return "not started"
+        if record.status == "done":
+            if not self.best.is_file():
+                return "interrupted"
+            return "damaged" if self.weights_damage() else "done"
         if self.is_held():
             return "running"
-        return "failed" if recorded == "failed" else "interrupted"
+        return "failed" if record.status == "failed" else "interrupted"
 
     def is_held(self) -> bool:
         """Whether a process is writing the run now."""
@@ -175,7 +177,8 @@ class RunFolder:
 
         Each page is compared with its checksum, and the file of a finished run with its SHA-256 in run.json.
         """
-        path, recorded = self.path / "history.parquet", self.record().get("history_sha256")
+        path, record = self.path / "history.parquet", self.record()
+        recorded = record.history_sha256 if record else None
         try:
             is_intact = recorded is None or file_sha256(path) == recorded
             table = pq.ParquetFile(path, page_checksum_verification=True).read() if is_intact else None
@@ -210,28 +213,6 @@ def is_locked(lock: FileLock) -> bool:
 
 def _lock_is_a_folder(lock: FileLock) -> DamagedFile:
     return DamagedFile(f"'{lock.lock_file}' is damaged: it is a folder and must be a file; remove it and rerun")
-
-
-def _require_kinds(record: Fields) -> None:
-    """Raise DamagedFile for a field of run.json that is there and of another kind. A run adds fields as it trains."""
-    for name in _TEXTS.split():
-        record.optional(name, record.text)
-    if record.values.get("status") not in (None, "running", "done", "failed"):
-        record.refuse(f"status is {record.values['status']!r:.80}, not running, done or failed")
-    for name in ("seed", "resumes", "parameters", "peak_memory_bytes"):
-        record.optional(name, record.count)
-    record.optional("seconds", lambda name: record.number(name, low=0))
-    for name in ("config", "versions", "hardware", "git", "model_metrics"):
-        record.optional(name, record.mapping)
-    compute, best = record.optional_part("compute"), record.optional_part("best")
-    for name in ("device", "precision", "teacher"):
-        compute.optional_text(name)
-    if compute.values.get("precision") not in (None, "fp32", "bf16"):
-        record.refuse(f"compute.precision is {compute.values['precision']!r:.80}, not fp32 or bf16")
-    compute.optional("threads", compute.count)
-    compute.optional("workers", compute.counts)
-    best.optional("epoch", best.count)
-    best.optional("val_top1", lambda name: best.number(name, low=0, high=100))
 
 
 def now() -> str:

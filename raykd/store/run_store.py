@@ -14,7 +14,9 @@ from raykd.config import to_dict
 from raykd.errors import ConfigError
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import STAGES, Stage
-from raykd.store.plan_file import PlanFile
+from raykd.store.codec import write_record
+from raykd.store.damage import damaged
+from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status, lock_at
 
 PLAN_LOCK_S = 30.0  # held for one small write
@@ -37,9 +39,10 @@ class RunStore:
     def status(self, run: Run) -> Status:
         """Return how far `run` is. Raises DamagedFile where its folder holds the run.json of another run."""
         folder = self.folder(run)
-        fields = folder.fields()
-        if fields.values.get("fingerprint", run.fingerprint) != run.fingerprint:
-            fields.refuse(f"it is of another run: its fingerprint starts with {fields.text('fingerprint')[:12]}")
+        record = folder.record()
+        if record is not None and record.fingerprint != run.fingerprint:
+            why = f"it is of another run: its fingerprint starts with {record.fingerprint[:12]}"
+            raise damaged(folder.record_path, why)
         return folder.status()
 
     def require_writable(self) -> None:
@@ -73,18 +76,26 @@ class RunStore:
                 path.unlink(missing_ok=True)
 
     def write_plan(self, plan: Plan) -> set[str]:
-        """Say in <family>/plan.json which runs the family's report is about; stages not planned stay as they were.
+        """Write to <family>/plan.json which runs the family's report is about. Stages that are not planned are kept.
 
-        Returns the names of runs that it was about and is not any more.
+        Returns the names of runs that the report was about before and is not any more.
         """
         path = self.results / plan.experiment.family / "plan.json"
-        asked: dict[Stage, list[str]] = {stage: plan.stages[stage] for stage in STAGES if plan.stages.get(stage)}
+        planned: dict[Stage, tuple[str, ...]] = {
+            stage: tuple(plan.stages[stage]) for stage in STAGES if plan.stages.get(stage)
+        }
         make_folder(path.parent)
-        with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):  # stages may be submitted side by side
-            before = PlanFile.read(path)
-            comparison = plan.comparison if any(plan.comparison.values()) else {}
-            if plan.experiment.compare and not comparison:  # of stages before it
-                comparison = dict(before.comparison)
-            planned = PlanFile(path, {**before.stages, **asked}, comparison)
-            planned.write(to_dict(plan.experiment, results_only=True))
-        return before.names - planned.names
+        # Stages may be submitted side by side.
+        with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):
+            before = read_plan(path)
+            comparison = {method: tuple(names) for method, names in plan.comparison.items()}
+            if not any(comparison.values()):  # of stages that precede it
+                comparison = before.comparison if plan.experiment.compare else {}
+            after = PlanRecord(
+                plan.experiment.family,
+                {**before.stages, **planned},
+                comparison,
+                to_dict(plan.experiment, results_only=True),
+            )
+            write_record(path, after)
+        return before.names - after.names

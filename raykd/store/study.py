@@ -10,7 +10,7 @@ How a search draws its settings: Optuna's samplers, each trial from a generator 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
@@ -28,9 +28,10 @@ from optuna.trial import FrozenTrial, TrialState
 from raykd.atomic import make_folder
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
-from raykd.store.codec import Fields, write_record
+from raykd.store.codec import read_record, require_record, write_record
 from raykd.store.damage import damaged
 from raykd.store.journal import CheckedJournal
+from raykd.store.records import SearchRecord
 from raykd.store.run_folder import RunFolder, is_locked, lock_at
 
 
@@ -139,22 +140,24 @@ class SearchFolder:
         """Where trial `number` trains."""
         return RunFolder(self.path / "trials" / f"{number:04d}")
 
-    def record(self) -> dict[str, Any]:
-        """Return the fields of search.json, or {} before the search has started. Raises DamagedFile."""
-        fields = Fields.read_if_exists(self.path / "search.json")
-        if fields is None:
-            return {}
-        for name in ("identity", "search", "own", "versions", "hardware", "git"):
-            fields.optional(name, fields.mapping)
-        for name in ("cpus", "gpus", "fill_seconds"):
-            fields.optional(name, fields.number)
-        fields.optional("resumes", fields.count)
-        fields.optional_text("started")
-        return dict(fields.values)
+    @property
+    def record_path(self) -> Path:
+        return self.path / "search.json"
+
+    def record(self) -> SearchRecord | None:
+        """Return search.json, or None before the search has started. Raises DamagedFile."""
+        return read_record(SearchRecord, self.record_path)
+
+    def require_record(self) -> SearchRecord:
+        """Return search.json. Raises DamagedFile also where it is missing."""
+        return require_record(SearchRecord, self.record_path)
+
+    def write_record(self, record: SearchRecord) -> None:
+        write_record(self.record_path, record)
 
     def update(self, **changes: Any) -> None:
-        """Change fields of search.json, the rest untouched."""
-        write_record(self.path / "search.json", self.record() | changes)
+        """Replace fields of search.json. Raises DamagedFile where it is missing."""
+        self.write_record(replace(self.require_record(), **changes))
 
     def lock(self) -> AcquireReturnProxy:
         """Its holder is the only one who searches here. Raises RunFailed when another is at it."""

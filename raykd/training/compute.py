@@ -11,11 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from raykd.errors import ConfigError
 from raykd.spec.plan import Run
+from raykd.store.records import Precision
 
 # For mallopt(3), in bytes. By default glibc returns a CNN's activations to the kernel after each step, and their pages
 # are cleared again: 6 % of a step in bf16, 10 to 20 % in fp32 (docs/performance.md).
@@ -32,7 +34,7 @@ class Compute:
     """How a run computes: `precision` of matrix products and convolutions ('fp32' or 'bf16'), CPU `threads`."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     threads: int
 
     def autocast(self) -> torch.autocast:
@@ -51,7 +53,7 @@ def choose_compute(device: torch.device, precision: str, threads: int | None = N
     """
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    return Compute(device, precision, threads or torch.get_num_threads())
+    return Compute(device, cast(Precision, precision), threads or torch.get_num_threads())
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from raykd.config import fingerprint, to_dict
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.provenance import hardware, versions
-from raykd.store.codec import read_dataclass
+from raykd.store.codec import read_record
 from raykd.store.damage import DamagedFile
 from raykd.store.records import Costs
 from raykd.training.compute import Compute
@@ -44,7 +44,7 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
     )
     for path in sorted(family.glob("*/costs.json")):
         with suppress(DamagedFile):  # the report names it; measure again
-            if (known := read_dataclass(Costs, path)) and known.shape == shape:
+            if (known := read_record(Costs, path)) and known.shape == shape:
                 return known
     return Costs(
         shape=shape,

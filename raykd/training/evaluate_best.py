@@ -14,14 +14,13 @@ import torch
 from raykd.data.types import Dataset, Split
 from raykd.provenance import file_sha256, identity_of
 from raykd.spec.plan import Run
-from raykd.store.codec import read_dataclass, write_dataclass
+from raykd.store.codec import read_record, write_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.costs import model_costs
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of, load_model
-from raykd.training.run_record import recorded_run_of
 from raykd.training.state import validation_of
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher
@@ -29,18 +28,18 @@ from raykd.training.teacher.sources import LiveTeacher
 
 def is_tested(folder: RunFolder) -> bool:
     """Return whether test.json exists and belongs to the finished run's weights. Raises DamagedFile."""
-    tested = read_dataclass(Metrics, folder.test)
-    return tested is not None and tested.weights_sha256 == folder.record().get("weights_sha256")
+    tested, record = read_record(Metrics, folder.test), folder.record()
+    return tested is not None and record is not None and tested.weights_sha256 == record.weights_sha256
 
 
-def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
+def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
     """Write val.json, costs.json and test.json for the run's best weights, unless test.json exists for them.
 
     Raises DamagedFile for weights that differ from those that the run saved, without reading the test split.
     """
     if is_tested(folder):
         return
-    run, weights_sha256 = recorded_run_of(folder), folder.weights_sha256()
+    weights_sha256 = folder.weights_sha256()
     model = load_model(folder.best).to(compute.device)
     if run.recipe.channels_last:  # as in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,14 +53,14 @@ def evaluate_on_test(folder: RunFolder, dataset: Dataset, compute: Compute) -> N
             teacher_sha256=teacher.identity if teacher else None,
         )
 
-    write_dataclass(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
-    write_dataclass(folder.costs, model_costs(folder.path.parent, run.model, model, images_of(dataset), compute))
-    write_dataclass(folder.test, metrics(dataset.test))
+    write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
+    write_record(folder.costs, model_costs(folder.path.parent, run.model, model, images_of(dataset), compute))
+    write_record(folder.test, metrics(dataset.test))
 
 
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
     """Return the run's teacher; None if it had none, or if the weights in the teacher's folder have changed."""
-    teacher_sha256 = folder.record().get("teacher_sha256")
+    teacher_sha256 = folder.require_record().teacher_sha256
     folders = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
     if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):
         return None

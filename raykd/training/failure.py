@@ -4,17 +4,16 @@ A configuration that fails is a result of a search and is not retried. After a f
 damaged file, a folder that another process writes, a GPU that torch cannot use) the run is retried.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
 from raykd.errors import ConfigError, DataError, RaykdError, RejectedConfiguration, RunDiverged, one_line
 from raykd.spec.plan import Run
+from raykd.store.records import Failure
 
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
 # After these errors a process can no longer use its GPU, or communicate with the other workers of its run.
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
 _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator, the operating system
@@ -68,8 +67,3 @@ def rejecting_configuration() -> Iterator[None]:
         raise
     except ConfigError as error:
         raise RejectedConfiguration(str(error)) from error
-
-
-def is_configuration_failure(record: Mapping[str, Any]) -> bool:
-    """Return whether the run of this run.json failed because of its configuration."""
-    return record.get("status") == "failed" and record.get("failure", "outside") != "outside"

@@ -16,6 +16,7 @@ import torch
 from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
+from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import is_best_epoch, read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
@@ -84,7 +85,7 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
-        best = {"epoch": progress.best_epoch, "val_top1": progress.best_val_top1}
+        best = Best(progress.best_epoch, progress.best_val_top1)
         folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if has_peak else None)
         finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 

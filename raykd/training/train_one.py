@@ -119,5 +119,5 @@ def _lock(folder: RunFolder, stack: ExitStack, wait_s: float) -> str:
     try:
         stack.enter_context(folder.writer(wait_s))
     except RunFailed:
-        return f"locked by {folder.record().get('writer', 'another process')}"
+        return f"locked by {folder.last_writer}"
     return ""

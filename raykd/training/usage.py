@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from raykd.errors import ConfigError
-from raykd.store.codec import read_dataclass, write_dataclass
+from raykd.store.codec import read_record, write_record
 from raykd.store.damage import DamagedFile
 from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now
@@ -54,7 +54,7 @@ def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool
 
     def write() -> None:
         try:
-            write_dataclass(path, replace(earlier, pieces=(*earlier.pieces, piece_so_far())))
+            write_record(path, replace(earlier, pieces=(*earlier.pieces, piece_so_far())))
         except (OSError, ConfigError) as error:  # such as a quota, or a folder of that name; training continues
             print(f"raykd: the run's resource usage cannot be written to '{path}': {error}")
 
@@ -77,7 +77,7 @@ def _earlier(path: Path, is_started: bool) -> UsageFile:
     """Return the content of the file. A damaged one is replaced; the usage of the whole run is then unknown."""
     run = path.parents[1].name
     try:
-        return read_dataclass(UsageFile, path) or UsageFile(run, since=now() if is_started else None)
+        return read_record(UsageFile, path) or UsageFile(run, since=now() if is_started else None)
     except DamagedFile as error:
         print(f"raykd: the run's resource usage is incomplete and will be omitted from the report: {error}")
         return UsageFile(run, since=now())

@@ -150,13 +150,13 @@ CASES = [
     ),
     BadInput(
         "a run.json of a precision that is none",
-        _in_run("plan", "run.json", finished.change(compute={"precision": "fp8"})),
-        ("run.json' is damaged", "compute.precision is 'fp8'", *RETRAIN),
+        _in_run("plan", "run.json", finished.change(compute={"device": "cpu", "precision": "fp8", "threads": 1})),
+        ("run.json' is damaged", "field 'compute.precision' is 'fp8', not 'fp32' or 'bf16'", *RETRAIN),
     ),
     BadInput(
         "a run.json of an unknown status",
         _in_run("plan", "run.json", finished.change(status="finished")),
-        ("run.json' is damaged", "status is 'finished'", *RETRAIN),
+        ("run.json' is damaged", "field 'status' is 'finished'", *RETRAIN),
     ),
     BadInput(
         "a run.json whose config is of no run",

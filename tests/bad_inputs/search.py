@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from written_records import search_record
 
 from bad_inputs.case import EXPERIMENT, BadInput, experiment_file
 from raykd.spec.search import Search, choice
@@ -33,6 +36,11 @@ def written(name: str, content: Any) -> Callable[[SearchFolder], None]:
         (folder.path / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
     return write
+
+
+def searched(**changes: Any) -> Callable[[SearchFolder], None]:
+    """Write the search.json of another search, with `changes`."""
+    return written("search.json", asdict(search_record()) | changes)
 
 
 def confirmed(content: Any) -> Callable[[SearchFolder], None]:
@@ -93,11 +101,11 @@ CASES = [
     BadInput("a trial seed that confirms too", tune(f"{SEARCH}, trial_seed=0"), ("trial_seed = 0", "seeds = (0,)")),
     BadInput("a search whose name is a path", tune(f"{SEARCH}, name='../wide'"), ("name = '../wide'",)),
     BadInput("a search.json that is a list", tune(damage=written("search.json", [1])), ("search.json", DAMAGED)),
-    BadInput("a search.json with a number as identity", tune(damage=written("search.json", {"identity": 5})),
+    BadInput("a search.json whose identity is a number", tune(damage=searched(identity=5)),
              ("search.json", DAMAGED, "'identity' is 5")),
-    BadInput("a search.json with text as resumes", tune(damage=written("search.json", {"resumes": "two"})),
+    BadInput("a search.json whose resumes are a word", tune(damage=searched(resumes="two")),
              ("search.json", DAMAGED, "'resumes' is 'two'", "search again")),
-    BadInput("another search in the folder", tune(damage=written("search.json", {"identity": {"version": 0}})),
+    BadInput("another search in the folder", tune(damage=searched(identity={"version": 0})),
              ("holds another search", "version was 0", "search.name=NAME")),
     BadInput("a journal of half a line in its middle", tune(damage=written("study.journal", '{"op\n{"op_code": 0}\n')),
              ("study.journal", DAMAGED, "search again")),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from written_records import record_of
 
 from bad_inputs.case import BadInput, experiment_file, plan
 from raykd import models
@@ -22,6 +23,7 @@ from raykd.config import to_dict
 from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
+from raykd.store.records import ImportCheck
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 Words = Callable[[Path], Sequence[str | Path]]
@@ -119,8 +121,8 @@ def evaluated(folder: Path) -> Sequence[str | Path]:
     experiment = load_experiment(experiment_file(folder, text))
     run = make_plan(experiment, load_dataset("digits", None), folder, ("teacher",)).runs[0]
     found = RunStore(folder / "results").folder(run)
-    found.path.mkdir(parents=True)
-    found.update(imported={"val_top1": 9.0, "num_images": 200, "refused": "it guesses: 9.0 %", "cautions": []})
+    refused = ImportCheck(9.0, 200, "it guesses: 9.0 %")
+    found.write_record(record_of(run, status="failed", imported=refused))
     return [
         "distill",
         "--experiment",

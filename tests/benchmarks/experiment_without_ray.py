@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from raykd.store.run_store import RunStore
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.hooks import Hooks
-from raykd.training.run_record import precision_of
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             print(error)
         for run in (run for run in plan.runs if store.status(run) == "done"):
             folder = store.folder(run)
-            evaluate_on_test(folder, dataset, choose_compute(device, precision_of(folder)))
+            evaluate_on_test(run, folder, dataset, choose_compute(device, folder.require_record().compute.precision))
             found.append(_figures(run, store))
             print(found[-1])
     arguments.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _figures(run: Run, store: RunStore) -> dict[str, Any]:
     folder = store.folder(run)
-    record, history = folder.record(), folder.history()
+    record, history = asdict(folder.require_record()), folder.history()
     facts = ("stage", "model", "method", "seed", "seconds", "compute", "versions", "hardware")
     return {name: record[name] for name in facts} | {
         "test_top1": json.loads(folder.test.read_text())["top1"],

@@ -22,7 +22,7 @@ from raykd.orchestration.run_search import search
 from raykd.orchestration.session import ray_session
 from raykd.report.stats.statistics import spread_of
 from raykd.spec.experiment import Experiment
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder, best_first
 
@@ -76,14 +76,14 @@ def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
     trials = folder.trials()
     seconds = {trial.number: trial.seconds or 0.0 for trial in trials}
     best = best_first([trial for trial in trials if trial.state == "done"], settings)[0]
-    planned = read_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
+    planned = read_checked_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
     return {
         "training_s": round(sum(seconds.values()), 1),
-        "filling_s": round(folder.record()["fill_seconds"], 1),
+        "filling_s": round(folder.require_record().fill_seconds, 1),
         "shortest_full_trial_s": round(min(seconds[trial.number] for trial in trials if trial.state == "done"), 1),
         "done": sum(trial.state == "done" for trial in trials),
         "best": dict(best.setting),
-        "val_top1": [RunFolder(folder.path.parent / name).record()["best"]["val_top1"] for name in planned],
+        "val_top1": [RunFolder(folder.path.parent / name).require_record().best.val_top1 for name in planned],
     }
 
 

@@ -72,7 +72,7 @@ def _measure(trials: int, plain: bool) -> float:
         search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
         kept = SearchFolder(Path(folder) / "digits" / asked.name)
         ended = optuna.load_study(study_name=STUDY, storage=storage_of(kept.journal)).trials
-        training = sum(kept.run(trial.number).record()["seconds"] for trial in ended[1:])
+        training = sum(kept.run(trial.number).require_record().seconds for trial in ended[1:])
     first, last = ended[0].datetime_complete, ended[-1].datetime_complete
     assert first is not None and last is not None
     return ((last - first).total_seconds() - training) / (trials - 1)

@@ -45,7 +45,7 @@ def preempt(bed: Testbed, num_nodes: int = 2) -> int:
 
 def assert_resumed_once(results: Path, tmp_path: Path) -> None:
     (teacher,) = small_experiment.runs(("teacher",), LONG)
-    assert RunStore(results).folder(teacher).record()["resumes"] == 1
+    assert RunStore(results).folder(teacher).require_record().resumes == 1
     small_experiment.assert_undisturbed(teacher, results, tmp_path / "straight")
 
 

@@ -40,7 +40,7 @@ def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an
     assert leftovers(slurm) == []
     (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
     folder = RunStore(tmp_path / "results").folder(teacher)
-    assert (folder.record()["resumes"], folder.record()["compute"]["workers"]) == (1, [2])
+    assert (folder.require_record().resumes, folder.require_record().compute.workers) == (1, (2,))
     assert folder.best.read_bytes() == train_by_two(tmp_path / "straight", BY_TWO).best.read_bytes()
 
 

@@ -20,8 +20,8 @@ TAKEN_UP_S = 60
 def run_on(results: Path, host: str) -> str:
     """Return the name of a run that is training on `host`, or ''."""
     for path in results.glob("digits/*/run.json"):
-        record = RunFolder(path.parent).record()
-        if record["status"] == "running" and record["writer"].endswith(f" on {host}"):
+        record = RunFolder(path.parent).require_record()
+        if record.status == "running" and record.writer.endswith(f" on {host}"):
             return path.parent.name
     return ""
 
@@ -42,7 +42,7 @@ def test_a_job_continues_without_a_lost_node_and_ends_with_the_same_bits(
     assert "cn2 is lost after " in job.output and "; continuing with 1 of 2 nodes" in job.output
     plan = small_experiment.runs()
     (run,) = (run for run in plan if run.name == lost)
-    assert RunStore(results).folder(run).record()["writer"].endswith(" on cn1"), "the lost run was taken over"
+    assert RunStore(results).folder(run).require_record().writer.endswith(" on cn1"), "the lost run was taken over"
     for run in plan:
         small_experiment.assert_undisturbed(run, results, tmp_path / "straight")
     assert left_by_lost_node(breakable) == []
@@ -58,7 +58,7 @@ def test_a_run_on_two_nodes_continues_on_one_within_a_minute_of_a_node_failure(
     folder = RunStore(tmp_path).folder(run)
     breakable.power_off("cn2")
     began = time.monotonic()
-    while folder.record()["resumes"] == 0 and time.monotonic() < began + TAKEN_UP_S:
+    while folder.require_record().resumes == 0 and time.monotonic() < began + TAKEN_UP_S:
         time.sleep(0.1)
     print(f"went on {time.monotonic() - began:.1f} s after the loss")
     assert time.monotonic() - began < TAKEN_UP_S, breakable.output(job_id)
@@ -66,7 +66,7 @@ def test_a_run_on_two_nodes_continues_on_one_within_a_minute_of_a_node_failure(
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert "1 at a time, 1 to 2 workers of 1 CPU each" in job.output
     assert "cn2 is lost after " in job.output and "; continuing with 1 of 2 nodes" in job.output
-    assert (folder.record()["compute"]["workers"], folder.record()["resumes"]) == ([2, 1], 1)
+    assert (folder.require_record().compute.workers, folder.require_record().resumes) == ((2, 1), 1)
     assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
     assert left_by_lost_node(breakable) == []
 

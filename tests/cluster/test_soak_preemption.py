@@ -68,7 +68,7 @@ def test_twenty_preemptions_lose_no_step(repository: Path, tmp_path: Path) -> No
         assert leftovers(bed) == []
     assert entries() <= before, "nothing new is left; what other programs left may go meanwhile"
     small_experiment.assert_undisturbed(run, results, tmp_path / "straight")
-    print(f"{PREEMPTIONS} preemptions, {saves} of them in training; resumed {folder.record()['resumes']} times")
+    print(f"{PREEMPTIONS} preemptions, {saves} of them in training; resumed {folder.require_record().resumes} times")
 
 
 def entries() -> set[str]:

@@ -45,9 +45,9 @@ def train_students(results: Path) -> dict[str, RunFolder]:
         teacher, students[kind] = store.folder(run.teacher), store.folder(run)
         if teacher.status() != "done":
             train(run.teacher, teacher)
-            evaluate_on_test(teacher, digits(), choose_compute(CPU, "fp32"))
+            evaluate_on_test(run.teacher, teacher, digits(), choose_compute(CPU, "fp32"))
         train(run, students[kind], trained_teacher_of(run, teacher, store.logit_caches))
-        evaluate_on_test(students[kind], digits(), choose_compute(CPU, "fp32"))
+        evaluate_on_test(run, students[kind], digits(), choose_compute(CPU, "fp32"))
     return students
 
 

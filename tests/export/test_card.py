@@ -65,22 +65,22 @@ def test_model_hubs_can_read_the_yaml(students, exported):
 
 def test_the_card_has_the_runs_metrics(students, exported):
     folder = students["resnet"]
-    text, record, test = card(exported), folder.record(), json.loads(folder.test.read_text())
-    best = folder.history()[record["best"]["epoch"]]
+    text, record, test = card(exported), folder.require_record(), json.loads(folder.test.read_text())
+    best = folder.history()[record.best.epoch]
     for row in (
         f"| top-1 | {test['top1']:.2f} % |",
         f"| cross-entropy, nats an image | {test['nll']:.4f} |",
         "| images | 597 |",
-        f"| epoch, from 0 | {record['best']['epoch']} of 3 |",
-        f"| top-1 | {record['best']['val_top1']:.2f} % |",
+        f"| epoch, from 0 | {record.best.epoch} of 3 |",
+        f"| top-1 | {record.best.val_top1:.2f} % |",
         f"| cross-entropy, nats an image | {best['val_loss']:.4f} |",
-        f"| git revision | {record['git']['revision']} |",
-        f"| fingerprint | {record['fingerprint']} |",
-        f"torch {record['versions']['torch']}",
-        f"{record['parameters']:,} parameters",
+        f"| git revision | {record.git['revision']} |",
+        f"| fingerprint | {record.fingerprint} |",
+        f"torch {record.versions['torch']}",
+        f"{record.parameters:,} parameters",
     ):
         assert row in text, row
-    assert record["started"] in text and record["ended"] in text
+    assert record.started in text and record.ended in text
 
 
 def card(exported) -> str:

@@ -16,7 +16,7 @@ from raykd.cli import parser
 from raykd.errors import Interrupted
 from raykd.export.export import FORMATS
 from raykd.export.onnx_format import OnnxFormat
-from raykd.store.codec import read_json, write_record
+from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -119,9 +119,9 @@ def test_a_run_of_another_raykd_version_is_refused(refused, students, tmp_path):
     copy = tmp_path / "run"
     copy.mkdir()
     os.link(students["resnet"].best, copy / "best.safetensors")
-    record = read_json(students["resnet"].path / "run.json")
+    record = read_checked_json(students["resnet"].path / "run.json")
     record["config"]["recipe"]["wings"] = 2
-    write_record(copy / "run.json", record)
+    write_checked_json(copy / "run.json", record)
     assert "another version" in refused(copy, "--format", "onnx")
 
 

@@ -81,7 +81,7 @@ def test_standard_terms_cannot_be_overwritten(name: str, tmp_path: Path) -> None
     run, folder = run_of("distilled", method=Named(extra=name)), RunFolder(tmp_path / "run")
     with pytest.raises(ConfigError, match=rf"method = Named: terms\(\) returns '{name}', which raykd computes"):
         train(run, folder)
-    assert folder.record()["status"] == "failed"
+    assert folder.require_record().status == "failed"
 
 
 def test_other_term_names_are_accepted() -> None:

@@ -53,7 +53,7 @@ def test_interrupted_method_ends_with_the_same_bits(name: str, tmp_path: Path) -
     with pytest.raises(Interrupted):
         train(run, cut, should_stop=lambda: next(left))
     train(run, cut)
-    assert cut.record()["resumes"] == 1
+    assert cut.require_record().resumes == 1
     (ours, curve), (theirs, other_curve) = ended(cut), ended(straight)
     assert curve == other_curve and ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs), "the resumed run has other bits"

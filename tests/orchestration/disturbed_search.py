@@ -49,7 +49,7 @@ class Disturbed:
 
     def worker_of(self, number: int) -> int:
         """The process that trains a trial."""
-        return int(folder_in(self.results).run(number).record()["writer"].split()[1])
+        return int(folder_in(self.results).run(number).require_record().writer.split()[1])
 
     def undone(self) -> int | None:
         """The trial that is being trained, where its worker has begun."""

@@ -130,4 +130,4 @@ def assert_same_bits(actual: RunFolder, expected: RunFolder) -> None:
     """Assert that best weights, their record and the metrics of every epoch are equal."""
     assert actual.best.read_bytes() == expected.best.read_bytes(), f"{actual.path.name}: other weights"
     assert curve(actual) == curve(expected)
-    assert actual.record()["best"] == expected.record()["best"]
+    assert actual.require_record().best == expected.require_record().best

@@ -75,7 +75,9 @@ def test_methods_of_logits_read_the_cache_and_others_ask_the_teacher(compared: t
     results, _ = compared
     named = json.loads((results / "methods" / "plan.json").read_text())["comparison"]
     for method in methods():
-        sources = {RunFolder(results / "methods" / name).record()["compute"]["teacher"] for name in named[method.kind]}
+        sources = {
+            RunFolder(results / "methods" / name).require_record().compute.teacher for name in named[method.kind]
+        }
         assert sources == {"live" if isinstance(method, FeatureMethod) else "cache"}, method.kind
 
 

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from search_runs import EXPERIMENT
 from small_runs import recipe
+from written_records import record_of
 
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration import confirm as confirmation
@@ -23,7 +24,8 @@ from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.spec.plan import Run
 from raykd.spec.search import Search, choice, uniform
-from raykd.store.codec import write_record
+from raykd.store.codec import write_checked_json
+from raykd.store.records import Best
 from raykd.store.run_store import RunStore
 from raykd.store.study import Trial
 
@@ -67,9 +69,9 @@ class FakeRuns:
         found = self._tops[self._key(run)][run.seed]
         folder = self._store.folder(run)
         if isinstance(found, str):
-            folder.update(status="failed", reason=f"{found}!", failure=found)
+            folder.write_record(record_of(run, status="failed", reason=f"{found}!", failure=found))
             return JobStatus(Job("train", run), State.FAILED, reason=f"{found}!")
-        folder.update(status="done", best={"epoch": 1, "val_top1": found})
+        folder.write_record(record_of(run, best=Best(1, found)))
         folder.best.write_bytes(b"weights")
         return JobStatus(Job("train", run), State.DONE)
 
@@ -113,7 +115,7 @@ def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_conf
     assert {*confirmed["baseline"]["runs"], *confirmed["candidates"][1]["runs"]} < planned, "all are tested"
 
 
-def test_baselines_that_all_candidates_share_are_trained_beside_them(
+def test_baselines_that_all_candidates_share_are_trained_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, made = command(tmp_path, ALPHAS), FakeRuns(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
@@ -164,7 +166,7 @@ def test_a_damaged_confirmation_is_refused_in_one_line(search_confirmed, tmp_pat
     search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
     asked = command(tmp_path, RATES)
     path = asked.folder.confirmed
-    write_record(path, {**json.loads(path.read_text()), damage: [7]})
+    write_checked_json(path, {**json.loads(path.read_text()), damage: [7]})
     with pytest.raises(ConfigError, match=r"confirmed\.json' is damaged: .* remove it and rerun") as caught:
         is_confirmed(asked)
         winner_of(asked.folder)

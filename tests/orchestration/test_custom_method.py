@@ -13,7 +13,7 @@ from raykd.data.load import load_dataset
 from raykd.spec.experiment import Data
 from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -63,10 +63,10 @@ def test_custom_method_trains_on_a_users_images_after_its_file_is_removed(cluste
     plan = make_plan(made, load_dataset(data.name, None, 8), Path("none"))
     distilled = next(run for run in plan.runs if run.stage == "distilled")
     folder = RunStore(tmp_path / "results").folder(distilled)
-    record = folder.record()
-    assert (record["status"], record["method"]) == ("done", "custom_nearer")
-    assert record["config"]["method"]["weight"] == 2.0
-    assert record["config"]["method"]["source"]["file"] == "nearer.py"
+    record = folder.require_record()
+    assert (record.status, record.method) == ("done", "custom_nearer")
+    assert record.config["method"]["weight"] == 2.0
+    assert record.config["method"]["source"]["file"] == "nearer.py"
     assert all(row["nearer"] > 0 for row in folder.history())
-    assert read_json(folder.test)["num_images"] == 30
-    assert set(read_json(tmp_path / "results" / "report.json")) == {"custom"}
+    assert read_checked_json(folder.test)["num_images"] == 30
+    assert set(read_checked_json(tmp_path / "results" / "report.json")) == {"custom"}

@@ -11,6 +11,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from search_runs import EXPERIMENT, run_search
 from small_runs import NO_WEIGHTS, digits, recipe
+from written_records import record_of
 
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options
@@ -18,6 +19,7 @@ from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_queue import plan_jobs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import make_plan
+from raykd.store.records import ImportCheck
 from raykd.store.run_store import RunStore
 
 ONE_CPU = Workers(cpus=1)
@@ -87,8 +89,9 @@ def test_a_refusal_that_is_recorded_is_raised_by_the_plan_too(tmp_path) -> None:
     experiment, options = importing(file), Options(tmp_path / "results", tmp_path)
     (teacher,) = make_plan(experiment, digits(), NO_WEIGHTS, ("teacher",)).runs
     folder = RunStore(options.results).folder(teacher)
-    folder.path.mkdir(parents=True)
-    folder.update(imported={"val_top1": 1.0, "num_images": 9, "refused": "it does not fit", "cautions": ["beware"]})
+    folder.write_record(
+        record_of(teacher, status="failed", imported=ImportCheck(1.0, 9, "it does not fit", ("beware",)))
+    )
     with pytest.raises(ConfigError, match=r"misfit\.safetensors: it does not fit; beware"):
         run_experiments([experiment], options, Console(file=io.StringIO()))
 

@@ -100,7 +100,7 @@ def warn(story: Story, address: str) -> None:
         first.process.send_signal(signal.SIGUSR2)
         story.warned = first.end()
     teacher = story.run("teacher")
-    story.after_warning = {"status": teacher.status(), "record": teacher.record(), "history": teacher.history()}
+    story.after_warning = {"status": teacher.status(), "history": teacher.history()}
 
 
 def kill(story: Story) -> None:
@@ -146,7 +146,7 @@ def test_same_command_resumes_and_completes(story: Story) -> None:
 
 
 def test_nothing_is_trained_twice(story: Story) -> None:
-    assert [story.run(stage).record()["resumes"] for stage in ("teacher", "distilled")] == [2, 0]
+    assert [story.run(stage).require_record().resumes for stage in ("teacher", "distilled")] == [2, 0]
     before = story.after_warning["history"]
     assert isinstance(before, list) and before
     # This includes times: epochs from before the warning were not trained again.

@@ -18,7 +18,7 @@ from raykd.errors import ConfigError
 from raykd.orchestration.reporting import report, report_results
 from raykd.report.build import build
 from raykd.spec.plan import Plan, Run, make_plan
-from raykd.store.codec import read_json, write_record
+from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
@@ -51,7 +51,7 @@ def quiet() -> Console:
 
 
 def set_val_top1(folder: RunFolder, val_top1: float) -> None:
-    folder.update(best=folder.record()["best"] | {"val_top1": val_top1})
+    folder.update(best=replace(folder.require_record().best, val_top1=val_top1))
 
 
 @pytest.mark.parametrize("winner", [0, 1])
@@ -99,11 +99,12 @@ def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_even_if_there_is_a_
     for run in trained[1].runs:
         folder = RunStore(results).folder(run)
         folder.test.unlink(missing_ok=True)
-        folder.update(compute=folder.record()["compute"] | {"device": trained_on})
+        folder.update(compute=replace(folder.require_record().compute, device=trained_on))
     monkeypatch.setattr("raykd.orchestration.reporting.best_device", lambda: torch.device("cuda"))
     monkeypatch.setattr("raykd.orchestration.reporting.report", lambda *_, **__: None)
     monkeypatch.setattr(
-        "raykd.orchestration.reporting.evaluate_on_test", lambda folder, data, compute: used.add(compute.device.type)
+        "raykd.orchestration.reporting.evaluate_on_test",
+        lambda run, folder, data, compute: used.add(compute.device.type),
     )
     report_results(results, find_folder(None, {}), quiet())
     assert used == {evaluated_on}
@@ -124,7 +125,7 @@ def test_recorded_run_equals_the_planned_run(trained: tuple[Path, Plan]) -> None
     results, plan = trained
     for run in plan.runs:
         folder = RunStore(results).folder(run)
-        assert from_dict(Run, folder.record()["config"]) == run
+        assert from_dict(Run, folder.require_record().config) == run
         assert set(load_file(folder.best)) == set(load_model(folder.best).network.state_dict())
 
 
@@ -145,7 +146,7 @@ def test_run_recorded_by_another_version_does_not_stop_the_report(trained: tuple
     shutil.copytree(trained[0], results)
     report_results(results, NO_DATA, quiet())
     for path in results.glob("small/*/run.json"):
-        record = read_json(path)
+        record = read_checked_json(path)
         record["config"]["recipe"]["ema_decay"] = 0.999
-        write_record(path, record)
+        write_checked_json(path, record)
     report(results, quiet())

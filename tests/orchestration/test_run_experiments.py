@@ -66,8 +66,8 @@ def train_a_little(run: Run, results: Path) -> RunFolder:
 def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> None:
     """Kill the run's worker after its first epoch in this command."""
     wait_until(lambda: f"{folder.path.name}  epoch" in log.getvalue(), "the teacher's first line")
-    writer = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
-    assert writer and int(writer[1]) != os.getpid() and folder.record()["status"] == "running"
+    writer = re.fullmatch(r"process (\d+) on \S+", folder.require_record().writer)
+    assert writer and int(writer[1]) != os.getpid() and folder.require_record().status == "running"
     os.kill(int(writer[1]), signal.SIGKILL)
     killed.append(int(writer[1]))
 
@@ -120,13 +120,13 @@ def test_results_equal_those_of_the_loop_without_ray_bit_for_bit(finished: Finis
     for name, run in runs_of(GOOD).items():
         directly = train_directly(run, tmp_path, caches=RunStore(finished.results).logit_caches)
         assert_same_bits(finished.folder(run), directly)
-        assert finished.folder(run).record()["compute"] == directly.record()["compute"], name
+        assert finished.folder(run).require_record().compute == directly.require_record().compute, name
 
 
 def test_killed_worker_was_replaced_and_the_run_resumed_from_its_checkpoint(finished: FinishedExperiments) -> None:
-    record = finished.folder(runs_of(GOOD)["teacher 0"]).record()
-    assert record["resumes"] == 2, "once for this command, and once for the replacement worker"
-    assert str(finished.killed) not in record["writer"]
+    record = finished.folder(runs_of(GOOD)["teacher 0"]).require_record()
+    assert record.resumes == 2, "once for this command, and once for the replacement worker"
+    assert str(finished.killed) not in record.writer
     first = finished.folder(runs_of(GOOD)["teacher 0"]).history()[:EPOCHS_BEFORE]
     assert first == finished.rows_before, "these epochs were trained again"
 

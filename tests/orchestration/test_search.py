@@ -64,7 +64,7 @@ def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_
         if state == "done":
             assert found.best.read_bytes() == wanted.best.read_bytes()
             assert curve(found) == curve(wanted)
-            assert trial.values == (wanted.record()["best"]["val_top1"],)
+            assert trial.values == (wanted.require_record().best.val_top1,)
 
 
 def running_best(folder: RunFolder) -> list[dict[str, float]]:

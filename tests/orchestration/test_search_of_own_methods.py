@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 from small_runs import NO_WEIGHTS, digits, experiment
+from written_records import search_record
 
 from raykd.errors import ConfigError
 from raykd.models.weights import save_weights
@@ -115,7 +116,7 @@ def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
         return identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())
 
     command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
-    command.folder.update(identity=identity(searched))
+    command.folder.write_record(search_record(identity=identity(searched)))
     assert searched.search is not None
     again = experiment(search=searched.search)
     require_same(command.folder, identity(again))

@@ -27,7 +27,7 @@ def kill_the_second(results: Path, log: io.StringIO, killed: list[int]) -> None:
     teacher = make_plan(TWO, digits(), NO_WEIGHTS).runs[0]
     folder = RunStore(results).folder(teacher)
     wait_until(lambda: f"{teacher.name}  epoch" in log.getvalue(), "the teacher's first line")
-    writer = re.fullmatch(r"process (\d+) on \S+", folder.record()["writer"])
+    writer = re.fullmatch(r"process (\d+) on \S+", folder.require_record().writer)
     assert writer is not None
     pids = [actor.pid for actor in list_actors(filters=[("state", "=", "ALIVE")]) if "Worker" in actor.class_name]
     others = [pid for pid in pids if pid and pid != int(writer[1])]
@@ -46,8 +46,8 @@ def test_runs_by_two_workers_survive_the_loss_of_one(cluster: str, tmp_path: Pat
     assert any("1 at a time, 2 workers of 1 CPU each; dashboard" in line for line in ended.lines)
     teacher, *students = make_plan(TWO, digits(), NO_WEIGHTS).runs
     for run in (teacher, *students):
-        record = RunStore(tmp_path).folder(run).record()
-        assert record["compute"]["workers"] == [2]
-        assert record["resumes"] == (1 if run is teacher else 0)
+        record = RunStore(tmp_path).folder(run).require_record()
+        assert record.compute.workers == (2,)
+        assert record.resumes == (1 if run is teacher else 0)
         assert [row["epoch"] for row in RunStore(tmp_path).folder(run).history()] == list(range(run.recipe.epochs))
     assert (tmp_path / "report.json").is_file()

@@ -60,6 +60,6 @@ def test_trials_of_two_workers_are_stopped_and_come_to_their_ends(cluster: str, 
     assert (ended.exit_code, ended.error) == (0, "")
     assert {trial.state for trial in trials_in(tmp_path)} == {"done", "stopped"}
     for trial in trials_in(tmp_path):
-        record = folder_in(tmp_path).run(trial.number).record()
-        assert record["compute"]["workers"][0] == 2
-        assert trial.state != "done" or trial.values == (record["best"]["val_top1"],)
+        record = folder_in(tmp_path).run(trial.number).require_record()
+        assert record.compute.workers[0] == 2
+        assert trial.state != "done" or (record.best and trial.values == (record.best.val_top1,))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from small_runs import experiment, recipe
+from written_records import search_record
 
 from raykd.errors import ConfigError
 from raykd.methods import AttentionTransfer, FeatureKD
@@ -106,7 +107,7 @@ def test_search_that_was_begun_goes_on_with_what_fails_as_a_failed_trial(tmp_pat
     made, options = replace(experiment(**changes), search=Search(space)), Options(tmp_path / "results", Path("none"))
     plan, dataset = run_experiments.plan_of(made, options)
     command = SearchCommand(made, options, Console(file=io.StringIO()))
-    command.folder.update(identity=identity_of(made, plan, dataset))
+    command.folder.write_record(search_record(identity=identity_of(made, plan, dataset)))
     with pytest.raises(RayStarts):
         search(space, tmp_path / "results", **changes)
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from small_runs import digits, run_of
+from written_records import record_of
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.run_queue import Job, State
@@ -61,8 +62,8 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         def evaluate(*_: object) -> None:
             raise error
 
+        RunStore(tmp_path).folder(RUN).write_record(record_of(RUN))
         monkeypatch.setattr("raykd.orchestration.worker.evaluate_on_test", evaluate)
-        monkeypatch.setattr("raykd.orchestration.worker.precision_of", lambda folder: "fp32")
         return do("evaluate", tmp_path)
 
     return fail
@@ -148,7 +149,7 @@ def test_stop_is_not_a_failure(fails) -> None:
 def test_run_that_another_process_has_locked_waits(cluster: str, tmp_path: Path) -> None:
     folder = RunStore(tmp_path).folder(RUN)
     with folder.writer():
-        folder.update(status="running", writer="process 7 on elsewhere")
+        folder.write_record(record_of(RUN, status="running", writer="process 7 on elsewhere"))
         assert do("train", tmp_path) == (State.WAITING, "locked by process 7 on elsewhere")
     assert folder.status() == "interrupted"
 

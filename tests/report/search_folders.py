@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -10,12 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from written_records import run_record, search_record
 
 from raykd.config import to_dict
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_search
 from raykd.report.stats.confirmation import WinnerGains, winner_gains
 from raykd.spec.search import Search, choice, loguniform, uniform
+from raykd.store.codec import write_record
+from raykd.store.records import CacheRecord, ComputeRecord
 from raykd.store.study import SearchFolder, Study, Trial
 
 OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
@@ -70,9 +73,9 @@ class Made:
         recipe_of: the trial whose student recipe the baseline has. failed: why candidates or the baseline have no
         values.
         """
-        record = SearchFolder(self.path).record()
+        record = SearchFolder(self.path).require_record()
         settings = {trial.number: dict(trial.setting) for trial in SearchFolder(self.path).trials()} | {
-            None: record["own"]
+            None: record.own
         }
         rows = [
             {
@@ -90,10 +93,12 @@ class Made:
         recipe = rows[winner]["setting"] if recipe_of == "winner" else settings[recipe_of]
         confirmed = {
             "metric": metric,
-            "asked": record["search"]["confirm"] if asked is None else asked,
-            "seeds": record["seeds"],
+            "asked": record.search["confirm"] if asked is None else asked,
+            "trials": len(settings) - 1,
+            "seeds": record.seeds,
             "candidates": rows,
             "baseline": {
+                "trial": None,
                 "runs": ["baseline-0"],
                 "setting": {path: value for path, value in recipe.items() if path.startswith("student.")},
                 "values": list(baseline),
@@ -115,20 +120,8 @@ def make_search(
 ) -> Made:
     """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
     folder = SearchFolder(root / "cnn" / search.name)
-    folder.update(
-        family="cnn",
-        name=search.name,
-        search=to_dict(search),
-        own=dict(own),
-        epochs=epochs,
-        seeds=[0, 1, 2],
-        started="2026-01-02T03:04:05+00:00",
-        resumes=0,
-        **({"fill_seconds": 0.0, "cpus": 2, "gpus": 0.0} | record),
-        versions={"torch": "2.15.0", "optuna": "5.0.0"},
-        hardware={"cpu": "a processor", "gpu": None},
-        git={"revision": "0123456789"},
-    )
+    fields = {"own": dict(own), "epochs": epochs, "fill_seconds": 0.0, "cpus": 2, "gpus": 0.0} | record
+    folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
     study = Study(folder, search, own)
     for _ in range(search.num_trials if num_trials is None else num_trials):
         trial = study.begin()
@@ -152,8 +145,8 @@ def write_cache(root: Path, name: str, views: Sequence[int], **key: Any) -> None
     """A logit cache called `name` in which image i has `views[i]` views filled, of up to 8."""
     folder = root / ".logit_caches" / name
     folder.mkdir(parents=True)
-    written = {"teacher_sha256": "aa", "data_identity": "bb", "num_images": len(views), "num_classes": 10, **key}
-    (folder / "cache.json").write_text(json.dumps(written))
+    record = CacheRecord("aa", "bb", 1, True, "fp32", len(views), 10, embedding_width=0, computed_in="fp32")
+    write_record(folder / "cache.json", replace(record, **key))
     filled = np.zeros((len(views), 8), bool)
     for image, count in enumerate(views):
         filled[image, :count] = True
@@ -162,28 +155,22 @@ def write_cache(root: Path, name: str, views: Sequence[int], **key: Any) -> None
 
 
 def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int) -> None:
-    path = folder.run(number).path
-    path.mkdir(parents=True)
-    record = {
+    run = folder.run(number)
+    fields = {
         "status": "done" if outcome.state == "done" else "running",
         "seconds": outcome.seconds,
         "teacher_sha256": "aa",
-        "config": {
-            "recipe": {"epochs": epochs, "precision": "fp32"},
-            "data": {"crop_padding": 1, "flip": True},
-            "data_identity": "bb",
-        },
-        "compute": {"device": "cpu", "threads": 2, "teacher": "cache"},
-        **outcome.run,
+        "config": {"recipe": {"epochs": epochs}},
+        "compute": ComputeRecord("cpu", "fp32", 2, teacher="cache"),
     }
-    (path / "run.json").write_text(json.dumps(record))
+    run.write_record(run_record(**fields | dict(outcome.run)))
     if outcome.rows:
         rows = {
             "epoch": list(range(outcome.rows)),
             "val_top1": [float(value) for value in outcome.curve[: outcome.rows]],
             "seconds": [float(epoch + 1) for epoch in range(outcome.rows)],
         }
-        pq.write_table(pa.table(rows), path / "history.parquet")
+        pq.write_table(pa.table(rows), run.path / "history.parquet")
 
 
 def hill(trial: Trial) -> float:

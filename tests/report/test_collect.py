@@ -111,7 +111,7 @@ def test_a_history_with_invalid_epochs_is_refused(results, table):
         ("seconds", -1, r"field 'seconds' is -1, not a finite number in \[0, inf\]"),
         ("seconds", float("nan"), "field 'seconds' is nan"),
         ("seconds", 10**400, "field 'seconds' is 1000"),
-        ("status", "finished", "status is 'finished'"),
+        ("status", "finished", "field 'status' is 'finished', not 'running' or 'done' or 'failed'"),
         ("stage", "teacher", "stage is 'teacher', its place in the plan says 'baseline'"),
         ("best", {"epoch": 1, "val_top1": 100.1}, "field 'best.val_top1' is 100.1"),
         ("config", [], r"field 'config' is \[\], not an object"),
@@ -143,8 +143,8 @@ def test_a_plan_cannot_name_runs_outside_its_folder(results, name):
     ("plan", "complaint"),
     [
         ({"family": "vit", "stages": {}}, "family is 'vit', the folder is 'cnn'"),
-        ({"family": "cnn", "stages": {"tuned": []}}, "unknown stage 'tuned'"),
-        ({"family": "cnn", "stages": {"teacher": "a"}}, "stage 'teacher' is not a list"),
+        ({"family": "cnn", "stages": {"tuned": []}}, "field 'stages.tuned' is 'tuned', not 'teacher' or"),
+        ({"family": "cnn", "stages": {"teacher": "a"}}, "field 'stages.teacher' is 'a', not a list"),
         ({"family": "cnn", "stages": {"teacher": ["a", "a"]}}, "names a run twice"),
     ],
 )

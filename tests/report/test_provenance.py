@@ -149,7 +149,7 @@ def test_settings_are_side_by_side_with_the_seeds_in_one_cell(results):
 
 def test_a_run_without_git_is_shown_as_not_recorded(results):
     family_of(results)
-    results.run("cnn", "baseline", 0, git=None)
+    results.run("cnn", "baseline", 0, git={})
     (family,) = collect(results.root)
     revision = next(row for row in origins_of(family) if row.path == "git.revision")
     assert dict(revision.values) == {"not recorded": 1, "0123456789": 3}
@@ -181,13 +181,16 @@ def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
 
 
 def test_a_damaged_list_of_cautions_names_its_file(results):
-    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported={"cautions": [3]})])
+    results.plan(
+        "cnn", teacher=[results.run("cnn", "teacher", imported={"val_top1": 1.0, "num_images": 9, "cautions": [3]})]
+    )
     with pytest.raises(RaykdError, match=r"run\.json.*imported\.cautions"):
         collect(results.root)
 
 
-def test_runs_whose_result_depends_on_the_number_of_workers_are_a_caution(results):
-    shared = {"device": "cpu", "workers": [2], "per_worker": "batch norm statistics, negatives for CRD"}
+def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
+    per_worker = "batch norm statistics, negatives for CRD"
+    shared = {"device": "cpu", "precision": "fp32", "threads": 2, "workers": [2], "per_worker": per_worker}
     cautions = cautions_of(compared_of(results, crd={"compute": shared}))
     (line,) = [line for line in cautions if "negatives for CRD" in line]
     assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line

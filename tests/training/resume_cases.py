@@ -158,15 +158,15 @@ def arm(kill: Kill) -> None:
 def outcome(folder: Path) -> dict[str, Any]:
     """All that must not depend on interruptions: weights to the bit, history but for times, optimizer's state."""
     run = RunFolder(folder)
-    record = run.record()
+    record = run.require_record()
     tensors = load_file(run.checkpoint)
     with safe_open(run.checkpoint, framework="pt") as file:
         assert "progress" in file.metadata()
     history = [{name: value for name, value in row.items() if name not in TIMINGS} for row in run.history()]
     return {
         "status": run.status(),
-        "best": record.get("best"),
-        "threads": record.get("compute", {}).get("threads"),
+        "best": record.best,
+        "threads": record.compute.threads,
         "weights": hashlib.sha256(run.best.read_bytes()).hexdigest(),
         "state": {
             name: hashlib.sha256(tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:16]

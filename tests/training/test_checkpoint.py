@@ -116,7 +116,7 @@ def test_truncated_checkpoint_is_named_and_nothing_is_trained(share: float, run_
     with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' is damaged .*remove it to train") as caught:
         train(run, run_folder)
     assert "\n" not in str(caught.value)
-    assert run_folder.status() == "failed" and run_folder.record()["reason"] == str(caught.value)
+    assert run_folder.status() == "failed" and run_folder.require_record().reason == str(caught.value)
     run_folder.checkpoint.unlink()
     train(run, run_folder)
     assert run_folder.status() == "done"
@@ -175,7 +175,7 @@ def test_full_disk_at_a_checkpoint_fails_the_run_with_a_reason(
     monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
         train(run_of("baseline"), run_folder)
-    assert run_folder.status() == "failed" and "No space left" in run_folder.record()["reason"]
+    assert run_folder.status() == "failed" and "No space left" in run_folder.require_record().reason
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -46,7 +46,7 @@ def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pyt
         train(run, run_folder, should_stop=lambda: True)
     monkeypatch.setattr(compute, "has_bf16", lambda device: False)
     reports = train(run, run_folder)
-    assert run_folder.record()["compute"]["precision"] == "bf16"
+    assert run_folder.require_record().compute.precision == "bf16"
     assert reports[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
 
 
@@ -56,7 +56,7 @@ def test_bf16_changes_the_result_and_auto_records_the_precision(tmp_path, monkey
         monkeypatch.setattr(compute, "has_bf16", lambda device, native=native: native)
         folder = RunFolder(tmp_path / str(native))
         losses[native] = train(run_of("baseline", student=recipe(precision="auto")), folder)[-1].terms["ce"]
-        assert folder.record()["compute"]["precision"] == ("bf16" if native else "fp32")
+        assert folder.require_record().compute.precision == ("bf16" if native else "fp32")
     assert losses[True] != losses[False] and losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
@@ -89,7 +89,7 @@ def losses(folder: RunFolder, compiled: bool) -> list[dict[str, float]]:
 def assert_compiled_is_the_same(tmp_path: Path) -> None:
     eager, compiled = losses(RunFolder(tmp_path / "eager"), False), losses(RunFolder(tmp_path / "compiled"), True)
     assert compiled == [pytest.approx(terms, rel=1e-3) for terms in eager]
-    assert RunFolder(tmp_path / "compiled").record()["compute"]["compiled"]
+    assert RunFolder(tmp_path / "compiled").require_record().compute.compiled
 
 
 def test_compiled_run_has_the_losses_of_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

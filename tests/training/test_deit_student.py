@@ -17,12 +17,13 @@ from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.spec.plan import make_plan, train_val_indices
 from raykd.spec.recipe import AdamW
-from raykd.store.codec import read_json
+from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
 from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.model_file import load_model
+from raykd.training.run_record import recorded_run
 from raykd.training.state import make_train_state
 
 EPOCHS = 30
@@ -54,7 +55,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_both_heads_learn_their_targets(folders: list[RunFolder]) -> None:
     teacher, baseline, distilled = folders
     history = distilled.history()
-    assert len(history) == EPOCHS and distilled.record()["compute"]["teacher"] == "cache"
+    assert len(history) == EPOCHS and distilled.require_record().compute.teacher == "cache"
     for term in ("ce", "token"):
         assert history[-1][term] < 0.6 * history[0][term], term
     rows, _ = train_val_indices(SAME_VIEW, digits().train.labels)
@@ -67,11 +68,11 @@ def test_both_heads_learn_their_targets(folders: list[RunFolder]) -> None:
 
 def test_test_metrics_use_the_mean_of_both_heads(folders: list[RunFolder]) -> None:
     folder = folders[-1]
-    evaluate_on_test(folder, digits(), choose_compute(CPU, "fp32"))
+    evaluate_on_test(recorded_run(folder), folder, digits(), choose_compute(CPU, "fp32"))
     outputs, labels = evaluation_outputs(folder, digits().test.images), digits().test.labels
     nll = {head: F.cross_entropy(logits, labels).item() for head, logits in named(outputs).items()}
     top1 = 100 * (named(outputs)["mean"].argmax(1) == labels).double().mean().item()
-    found = read_json(folder.test)
+    found = read_checked_json(folder.test)
     assert found["top1"] == pytest.approx(top1) and found["nll"] == pytest.approx(nll["mean"], rel=1e-6)
     heads = (nll["class"], nll["distillation"])
     assert min(abs(nll["mean"] / one - 1) for one in heads) > 3e-5, "figures of one head would be others"
@@ -129,5 +130,5 @@ def test_cached_predictions_equal_a_live_teachers(tmp_path: Path) -> None:
         train_plan(make_plan(made, digits(), NO_WEIGHTS), digits(), CPU, stores[source])
     run = run_of("distilled", **changes(student=replace(STUDENT, epochs=6)))
     live, cache = (stores[source].folder(run) for source in ("live", "cache"))
-    assert cache.record()["compute"]["teacher"] == "cache" and live.record()["compute"]["teacher"] == "live"
+    assert cache.require_record().compute.teacher == "cache" and live.require_record().compute.teacher == "live"
     assert cache.best.read_bytes() == live.best.read_bytes(), "a decision has no rounding"

@@ -55,7 +55,7 @@ def experiment_folders(results: Path, dataset: Dataset, plan: Plan) -> Iterator[
     store = RunStore(results)
     train_plan(plan, dataset, CPU, store)
     for run in plan.runs:
-        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+        evaluate_on_test(run, store.folder(run), dataset, COMPUTE)
         yield store.folder(run)
 
 
@@ -67,11 +67,11 @@ def test_the_test_set_is_read_once_per_run_and_never_by_training(source: Any, tm
     assert len(plan.runs) == 5 and reads == [], "training asked for the test set"
     for number, run in enumerate(plan.runs):
         assert not is_tested(store.folder(run))
-        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+        evaluate_on_test(run, store.folder(run), dataset, COMPUTE)
         assert len(reads) == number + 1
     train_plan(plan, dataset, CPU, store)
     for run in plan.runs:
-        evaluate_on_test(store.folder(run), dataset, COMPUTE)
+        evaluate_on_test(run, store.folder(run), dataset, COMPUTE)
     assert len(reads) == len(plan.runs), "a second command asked again"
 
 
@@ -80,7 +80,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     """An experiment that was evaluated, a folder for each stage's first run. Read only."""
     found: dict[str, RunFolder] = {}
     for folder in experiment_folders(tmp_path_factory.mktemp("results"), digits(), plan_of()):
-        found.setdefault(folder.record()["stage"], folder)
+        found.setdefault(folder.require_record().stage, folder)
     return found
 
 
@@ -109,7 +109,7 @@ def test_files_hold_the_metrics_of_the_best_weights(stage: str, folders: dict[st
 
 def test_val_json_has_the_accuracy_that_selected_the_epoch(folders: dict[str, RunFolder]) -> None:
     for folder in folders.values():
-        assert read(folder.val)["top1"] == pytest.approx(folder.record()["best"]["val_top1"], abs=1e-9)
+        assert read(folder.val)["top1"] == pytest.approx(folder.require_record().best.val_top1, abs=1e-9)
 
 
 def test_agreement_is_reported_for_distilled_runs_only(folders: dict[str, RunFolder]) -> None:
@@ -125,7 +125,7 @@ def test_costs_are_of_the_models_and_measured_once_for_both_students(folders: di
     assert costs["baseline"] == costs["distilled"], "the times would differ, had they been measured twice"
     assert costs["teacher"]["shape"] != costs["baseline"]["shape"]
     for stage, folder in folders.items():
-        assert costs[stage]["parameters"] == folder.record()["parameters"]
+        assert costs[stage]["parameters"] == folder.require_record().parameters
     assert costs["teacher"]["flops"] > costs["baseline"]["flops"] > 0
 
 
@@ -136,9 +136,9 @@ def test_no_agreement_with_a_missing_or_retrained_teacher(tmp_path: Path) -> Non
     other = bytearray(teacher.best.read_bytes())
     other[-1] ^= 1
     teacher.best.write_bytes(other)
-    evaluate_on_test(first, digits(), COMPUTE)
+    evaluate_on_test(plan.runs[3], first, digits(), COMPUTE)
     teacher.best.unlink()
-    evaluate_on_test(second, digits(), COMPUTE)
+    evaluate_on_test(plan.runs[4], second, digits(), COMPUTE)
     for folder in (first, second):
         tested = read(folder.test)
         assert (tested["agreement"], tested["teacher_kl"], tested["teacher_sha256"]) == (None, None, None)
@@ -152,10 +152,10 @@ def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Pa
     old = {"top1": 50.0, "nll": 1.0, "num_images": 597, "weights_sha256": file_sha256(folder.best)}
     folder.test.write_text(json.dumps(old))
     reads.clear()
-    evaluate_on_test(folder, dataset, COMPUTE)
+    evaluate_on_test(plan.runs[0], folder, dataset, COMPUTE)
     assert is_tested(folder) and reads == [] and read(folder.test) == old
     folder.test.unlink()
-    evaluate_on_test(folder, dataset, COMPUTE)
+    evaluate_on_test(plan.runs[0], folder, dataset, COMPUTE)
     assert len(reads) == 1 and read(folder.test)["ece"] is not None
 
 
@@ -171,13 +171,13 @@ def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, monkeypatch: pyte
 
         patched.setattr("raykd.training.evaluate_best.model_costs", killed)
         with pytest.raises(KeyboardInterrupt):
-            evaluate_on_test(folder, digits(), COMPUTE)
+            evaluate_on_test(plan.runs[0], folder, digits(), COMPUTE)
     assert folder.val.is_file() and not folder.costs.is_file() and not is_tested(folder)
-    evaluate_on_test(folder, digits(), COMPUTE)
+    evaluate_on_test(plan.runs[0], folder, digits(), COMPUTE)
     assert is_tested(folder) and folder.costs.is_file()
 
 
 def test_a_student_of_features_is_compared_with_its_teacher_too(tmp_path: Path) -> None:
     *_, last = experiment_folders(tmp_path, digits(), plan_of(method=FeatureKD()))
-    assert last.record()["method"] == "feature_kd"
+    assert last.require_record().method == "feature_kd"
     assert 0 <= read(last.test)["agreement"] <= 100 and read(last.test)["teacher_kl"] > 0

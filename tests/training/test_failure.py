@@ -11,7 +11,7 @@ from small_runs import CPU, digits, recipe, run_of
 from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
-from raykd.training.failure import classify_failure, is_configuration_failure, loses_gpu, rejecting_configuration
+from raykd.training.failure import classify_failure, loses_gpu, rejecting_configuration
 from raykd.training.loop import fit
 from raykd.training.train_one import RunLocked
 
@@ -66,7 +66,8 @@ def test_run_json_records_whether_the_configuration_failed(run_folder: RunFolder
     diverging = run_of("baseline", student=recipe(optimizer=SGD(lr=1e12)))
     with pytest.raises(RunDiverged):
         fit(diverging, digits(), run_folder, CPU)
-    assert run_folder.record()["failure"] == "diverged" and is_configuration_failure(run_folder.record())
+    record = run_folder.require_record()
+    assert record.failure == "diverged" and record.fails_by_configuration
 
 
 def test_run_json_records_a_disk_failure_as_outside(run_folder: RunFolder) -> None:
@@ -74,7 +75,8 @@ def test_run_json_records_a_disk_failure_as_outside(run_folder: RunFolder) -> No
     (run_folder.path / "checkpoint").write_text("a file where the checkpoint's folder belongs")
     with pytest.raises(ConfigError, match="is not a folder"):
         fit(run_of("baseline"), digits(), run_folder, CPU)
-    assert run_folder.record()["failure"] == "outside" and not is_configuration_failure(run_folder.record())
+    record = run_folder.require_record()
+    assert record.failure == "outside" and not record.fails_by_configuration
     (run_folder.path / "checkpoint").unlink()
     fit(run_of("baseline"), digits(), run_folder, CPU)
-    assert run_folder.status() == "done" and not is_configuration_failure(run_folder.record())
+    assert run_folder.status() == "done" and not run_folder.require_record().fails_by_configuration

@@ -19,7 +19,7 @@ from raykd.store.run_store import RunStore
 from raykd.training import latency
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.failure import classify_failure, is_configuration_failure
+from raykd.training.failure import classify_failure
 from raykd.training.fitting_batch import batch_that_fits, batches_that_fit, largest_that_fits
 from raykd.training.latency import throughput
 from raykd.training.metrics import compute_metrics
@@ -147,5 +147,5 @@ def test_a_training_step_without_memory_fails_in_one_line_with_the_fields_to_cha
         train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, logging=Logging())
     reason = str(raised.value)
     assert line in reason and reason.endswith("memory (CUDA out of memory. Tried to allocate 2.00 GiB)")
-    assert "\n" not in reason and run_folder.record()["reason"] == reason
-    assert classify_failure(raised.value) == "out of memory" and is_configuration_failure(run_folder.record())
+    assert "\n" not in reason and run_folder.require_record().reason == reason
+    assert classify_failure(raised.value) == "out of memory" and run_folder.require_record().fails_by_configuration

@@ -132,7 +132,7 @@ def test_the_first_worker_stops_all_at_one_step(together: Path) -> None:
 
 def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) -> None:
     cut, straight = RunFolder(together / "resnet-cut"), RunFolder(together / "resnet")
-    assert cut.record()["resumes"] == 1 and straight.record()["resumes"] == 0
+    assert cut.require_record().resumes == 1 and straight.require_record().resumes == 0
     assert cut.best.read_bytes() == straight.best.read_bytes()
     assert curve(cut) == curve(straight)
     ours, theirs = load_file(cut.checkpoint), load_file(straight.checkpoint)
@@ -142,9 +142,9 @@ def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) 
 def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Path) -> None:
     folder, run = RunFolder(together / "resnet"), RUNS["resnet"]
     found = evaluate(load_model(folder.best), validation_of(run.data, digits(), CPU), choose_compute(CPU, "fp32"))
-    best = folder.record()["best"]
-    assert found.top1 == best["val_top1"]
-    assert found.nll == pytest.approx(folder.history()[best["epoch"]]["val_loss"], rel=1e-6)
+    best = folder.require_record().best
+    assert found.top1 == best.val_top1
+    assert found.nll == pytest.approx(folder.history()[best.epoch]["val_loss"], rel=1e-6)
 
 
 def test_workers_draw_different_dropout() -> None:
@@ -153,7 +153,7 @@ def test_workers_draw_different_dropout() -> None:
 
 
 def test_record_has_the_number_of_workers(together: Path) -> None:
-    assert RunFolder(together / "vit").record()["compute"]["workers"] == [2]
+    assert RunFolder(together / "vit").require_record().compute.workers == (2,)
 
 
 def test_run_resumes_with_another_number_of_workers_only_if_allowed(together: Path, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_run_resumes_with_another_number_of_workers_only_if_allowed(together: Pa
     with pytest.raises(RunFailed, match=r"half done by 2 workers, and this would be 1.*--set workers\.count=2, or let"):
         train("vit", half, SINGLE_WORKER)
     train("vit", half, replace(SINGLE_WORKER, may_shrink=True))
-    assert half.record()["compute"]["workers"] == [2, 1]
-    assert "per_worker" in half.record()["compute"], "what two workers did stays in the result"
+    assert half.require_record().compute.workers == (2, 1)
+    assert half.require_record().compute.per_worker, "what two workers did stays in the result"
     for ours, theirs in zip(curve(half), curve(RunFolder(together / "vit")), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4), "the epoch's sums went with it"
 

@@ -23,6 +23,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.orchestration.options import Options
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
+from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -148,7 +149,7 @@ def test_the_normalization_in_the_header_is_used_and_kept(good: Path, tmp_path: 
     fit(run, otherwise_normalized(), folder, CPU)
     after = load_model(folder.best)
     assert torch.equal(after.mean, before.mean) and torch.equal(after.std, before.std)
-    assert folder.record()["best"]["val_top1"] > 90
+    assert folder.require_record().best.val_top1 > 90
 
 
 def test_the_user_can_say_how_a_bare_file_was_normalized(tmp_path: Path) -> None:
@@ -254,7 +255,8 @@ def test_built_in_data_of_other_files_are_cautioned_against_since_their_order_is
 )
 def test_findings_of_another_kind_are_a_damaged_record(field: str, value: object, good: Path, tmp_path: Path) -> None:
     folder = imported(importing(good), tmp_path)
-    folder.update(imported={**folder.record()["imported"], field: value})
+    content = read_checked_json(folder.record_path)
+    write_checked_json(folder.record_path, {**content, "imported": {**content["imported"], field: value}})
     with pytest.raises(DamagedFile, match=rf"run\.json' is damaged: field 'imported\.{field}'"):
         read_import_check(folder)
 

@@ -14,7 +14,7 @@ from raykd.data.loader import TrainLoader
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import train_val_indices
-from raykd.store.codec import read_json, write_record
+from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import lock_at
 from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 
@@ -83,7 +83,7 @@ def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
     }
     cache = LogitCache(tmp_path, KEY)
     assert cache.folder.name == fingerprint(written)[:16]
-    assert read_json(cache.folder / "cache.json") == written | {"computed_in": "fp32"}
+    assert read_checked_json(cache.folder / "cache.json") == written | {"computed_in": "fp32"}
     assert {path.name for path in cache.folder.iterdir()} == {"cache.json", "logits.f16", "filled.bits", ".lock"}
 
 
@@ -110,7 +110,7 @@ def test_each_part_of_the_key_makes_another_cache(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(("name", "value"), [("teacher_sha256", "ef" * 32), ("crop_padding", 2), ("precision", "bf16")])
 def test_cache_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
     path = LogitCache(tmp_path, KEY).folder / "cache.json"
-    write_record(path, read_json(path) | {name: value})
+    write_checked_json(path, read_checked_json(path) | {name: value})
     with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
         LogitCache(tmp_path, KEY)
 
@@ -123,7 +123,7 @@ def test_cache_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
         LogitCache(tmp_path, KEY)
 
 
-def test_cache_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
+def test_cache_interrupted_before_its_record_was_written_is_completed(tmp_path: Path) -> None:
     cache = LogitCache(tmp_path, KEY)
     (cache.folder / "cache.json").unlink()
     assert not LogitCache.exists(tmp_path, KEY)
@@ -151,7 +151,7 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
     assert not both[0].any() and both[1].any()
 
 
-def test_cache_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
+def test_cache_keeps_the_precision_that_it_was_created_with(tmp_path: Path) -> None:
     key = replace(KEY, precision="auto")
     assert LogitCache(tmp_path, key, "bf16").precision == "bf16"
     assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"

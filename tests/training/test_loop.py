@@ -16,6 +16,7 @@ from raykd.data.loader import Batch
 from raykd.data.types import Dataset, Split
 from raykd.methods import FeatureKD
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
+from raykd.store.records import Best, ComputeRecord
 from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
@@ -126,7 +127,7 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
     reports = train(run_of("baseline", student=recipe(epochs=4)), run_folder)
     best = load_file(run_folder.best)
     assert all(torch.equal(best[name], states[1][name]) for name in states[1]), "not the first of the best"
-    assert run_folder.record()["best"] == {"epoch": 1, "val_top1": 80.0}
+    assert run_folder.require_record().best == Best(1, 80.0)
     assert [report.best_val_top1 for report in reports] == [50.0, 80.0, 80.0, 80.0]
 
 
@@ -149,17 +150,18 @@ def test_test_set_is_read_once_for_a_trained_run_and_never_while_training(run_fo
     run = run_of("distilled")
     fit(run, watched, run_folder, CPU, teacher_of(run))
     assert reads == [] and not is_tested(run_folder)
-    evaluate_on_test(run_folder, watched, choose_compute(CPU, "fp32"))
+    evaluate_on_test(run, run_folder, watched, choose_compute(CPU, "fp32"))
     assert is_tested(run_folder)
     before = len(reads)
     assert before >= 1
-    evaluate_on_test(run_folder, watched, choose_compute(CPU, "fp32"))
+    evaluate_on_test(run, run_folder, watched, choose_compute(CPU, "fp32"))
     assert len(reads) == before, "it was read again"
 
 
 def test_test_metrics_are_those_of_the_best_weights(run_folder: RunFolder) -> None:
-    train(run_of("baseline"), run_folder)
-    evaluate_on_test(run_folder, digits(), choose_compute(CPU, "fp32"))
+    run = run_of("baseline")
+    train(run, run_folder)
+    evaluate_on_test(run, run_folder, digits(), choose_compute(CPU, "fp32"))
     expected = evaluate(load_model(run_folder.best), digits().test, choose_compute(CPU, "fp32"))
     tested = run_folder.test.read_text(encoding="utf-8")
     assert f'"top1": {expected.top1}' in tested and f'"num_images": {len(digits().test)}' in tested
@@ -193,7 +195,7 @@ def test_evaluation_counts_every_image_once_whatever_the_batch(monkeypatch: pyte
 def test_record_describes_the_run(run_folder: RunFolder) -> None:
     run = run_of("distilled")
     train(run, run_folder)
-    record = run_folder.record()
+    record = run_folder.require_record()
     expected = {
         "name": run.name,
         "family": "small",
@@ -205,18 +207,12 @@ def test_record_describes_the_run(run_folder: RunFolder) -> None:
         "status": "done",
         "resumes": 0,
     }
-    assert {name: record[name] for name in expected} == expected
-    threads = torch.get_num_threads()
-    assert record["compute"] == {"device": "cpu", "threads": threads, "workers": [1]} | {
-        "precision": "fp32",
-        "channels_last": True,
-        "compiled": False,
-        "step": "eager",
-        "teacher": "live",
-    }
+    assert {name: getattr(record, name) for name in expected} == expected
+    assert record.compute == ComputeRecord("cpu", "fp32", torch.get_num_threads(), teacher="live")
+    assert record.compute.workers == (1,) and record.compute.step == "eager" and record.compute.channels_last
     weights = sum(tensor.numel() for tensor in load_model(run_folder.best).parameters())
-    assert record["parameters"] == weights
-    assert record["started"] <= record["ended"] and record["seconds"] > 0
+    assert record.parameters == weights
+    assert record.ended is not None and record.started <= record.ended and record.seconds > 0
 
 
 def test_same_run_again_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:

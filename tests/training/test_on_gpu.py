@@ -33,7 +33,7 @@ def test_run_on_a_gpu_is_stopped_and_resumes(precision: str, run_folder: RunFold
     with pytest.raises(Interrupted):
         train(run, run_folder, "cuda", should_stop=lambda: next(left), checkpoint_every_s=0)
     assert [report.epoch for report in train(run, run_folder, "cuda")] == [1, 2]
-    assert run_folder.status() == "done" and run_folder.record()["hardware"]["gpu"]
+    assert run_folder.status() == "done" and run_folder.require_record().hardware["gpu"]
 
 
 def test_first_epochs_losses_are_the_cpus(run_folder: RunFolder, tmp_path: Any) -> None:

@@ -16,6 +16,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD
+from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.teacher.sources import LiveTeacher, NoTeacher
@@ -43,8 +44,8 @@ def test_nan_stops_the_run_with_epoch_step_and_term(value: float, every_s: float
     run = run_of("distilled")
     with pytest.raises(RunFailed, match="loss term 'kd' became NaN or infinite in epoch 1, step 2; lower") as caught:
         train(run, run_folder, Bad(run, 1, 2, value), checkpoint_every_s=every_s)
-    record = run_folder.record()
-    assert (record["status"], record["reason"]) == ("failed", str(caught.value)) and run_folder.status() == "failed"
+    record = run_folder.require_record()
+    assert (record.status, record.reason) == ("failed", str(caught.value)) and run_folder.status() == "failed"
     assert not run_folder.best.exists()
 
 
@@ -78,7 +79,7 @@ def test_failed_run_starts_again_from_its_last_good_step_and_ends_as_if_it_never
         train(run, run_folder, Bad(run, 1, 2, math.nan), checkpoint_every_s=0)
     reports = train(run, run_folder)
     assert [report.epoch for report in reports] == [1, 2]
-    assert run_folder.status() == "done" and run_folder.record()["reason"] is None
+    assert run_folder.status() == "done" and run_folder.require_record().reason is None
     straight = RunFolder(tmp_path / "straight")
     train(run, straight)
     assert straight.best.read_bytes() == run_folder.best.read_bytes()
@@ -104,7 +105,7 @@ def test_an_error_in_the_code_is_recorded(run_folder: RunFolder) -> None:
 
     with pytest.raises(ZeroDivisionError):
         train(run_of("distilled"), run_folder, Broken())
-    assert (run_folder.status(), run_folder.record()["reason"]) == ("failed", "in a teacher")
+    assert (run_folder.status(), run_folder.require_record().reason) == ("failed", "in a teacher")
 
 
 def test_a_model_that_cannot_be_built_is_recorded(run_folder: RunFolder) -> None:
@@ -112,7 +113,7 @@ def test_a_model_that_cannot_be_built_is_recorded(run_folder: RunFolder) -> None
     wide = replace(run, recipe=replace(run.recipe, model="vit6", batch_size=201))
     with pytest.raises(ConfigError):
         train(wide, run_folder)
-    assert run_folder.status() == "failed" and "batch_size 201" in run_folder.record()["reason"]
+    assert run_folder.status() == "failed" and "batch_size 201" in run_folder.require_record().reason
 
 
 def test_done_run_is_not_changed(run_folder: RunFolder) -> None:
@@ -145,9 +146,9 @@ def test_resumes_are_counted_and_seconds_add_up(run_folder: RunFolder) -> None:
         with pytest.raises(Interrupted):
             train(run, run_folder, should_stop=lambda: time.sleep(0.05) or True)
     train(run, run_folder)
-    record = run_folder.record()
-    assert record["resumes"] == 2 and record["seconds"] > 0.1
-    assert run_folder.history()[-1]["seconds"] <= record["seconds"]
+    record = run_folder.require_record()
+    assert record.resumes == 2 and record.seconds > 0.1
+    assert run_folder.history()[-1]["seconds"] <= record.seconds
 
 
 def test_jumping_clock_changes_no_result(
@@ -169,7 +170,7 @@ def test_the_number_of_threads_is_restored(run_folder: RunFolder) -> None:
     run, seen = run_of("baseline", student=recipe(epochs=2)), []
     with pytest.raises(Interrupted):
         train(run, run_folder, should_stop=lambda: True)  # its first checkpoint, from which on the number is kept
-    run_folder.update(compute=run_folder.record()["compute"] | {"threads": before + 1})
+    run_folder.update(compute=replace(run_folder.require_record().compute, threads=before + 1))
     train(run, run_folder, should_stop=lambda: seen.append(torch.get_num_threads()) or False)
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
@@ -183,7 +184,7 @@ def test_imported_teacher_is_evaluated_and_saved_without_training(tmp_path: Path
     folder = RunFolder(tmp_path / "imported")
     assert train(run, folder) == []
     assert folder.status() == "done" and folder.history() == []
-    assert folder.record()["best"] == {"epoch": None, "val_top1": source.record()["best"]["val_top1"]}
+    assert folder.require_record().best == Best(None, source.require_record().best.val_top1)
     ours, theirs = load_file(folder.best), load_file(source.best)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -194,4 +195,4 @@ def test_imported_teacher_of_another_shape_fails_with_its_reason(tmp_path: Path)
     wrong = run_of("teacher", teacher_checkpoint=str(source.best), teacher=recipe(model=ResNet((1, 1, 1, 1), 12)))
     with pytest.raises(ConfigError, match="another architecture"):
         train(wrong, folder)
-    assert folder.status() == "failed" and "another architecture" in folder.record()["reason"]
+    assert folder.status() == "failed" and "another architecture" in folder.require_record().reason

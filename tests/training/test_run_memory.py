@@ -32,5 +32,5 @@ def test_run_records_its_peak_memory(run_folder: RunFolder) -> None:
     take_much()
     before = peak_bytes(CPU)
     train(run_of("baseline"), run_folder)
-    peak = run_folder.record()["peak_memory_bytes"]
+    peak = run_folder.require_record().peak_memory_bytes
     assert before is not None and 50 << 20 < peak < before - MUCH // 2

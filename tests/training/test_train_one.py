@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import CPU, digits, run_of
 from test_model_file import scalars
+from written_records import run_record
 
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -75,10 +76,11 @@ def test_epochs_are_written_again_once_tensorboards_folder_can_be_written(run_fo
 def test_a_run_that_another_process_writes_is_locked_and_not_changed(run_folder: RunFolder) -> None:
     other = RunFolder(run_folder.path)
     with other.writer():
-        other.update(writer="process 7 on cn1", status="running")
+        record = run_record(writer="process 7 on cn1", status="running")
+        other.write_record(record)
         with pytest.raises(RunLocked, match="locked by process 7 on cn1"):
             train(run_folder)
-        assert other.record() == {"writer": "process 7 on cn1", "status": "running"}
+        assert other.record() == record
     with locked(run_folder):
         train(run_folder)  # the lock is reentrant within a process
     assert run_folder.status() == "done"

@@ -197,13 +197,13 @@ def test_a_kill_loses_only_what_was_not_yet_written(
 ) -> None:
     path, written = tmp_path / "0.json", threading.Event()
     monkeypatch.setattr(usage, "WRITE_EVERY_S", 0.01)
-    write = usage.write_dataclass
+    write = usage.write_record
 
     def noted(*arguments: Any) -> None:
         write(*arguments)
         written.set()
 
-    monkeypatch.setattr(usage, "write_dataclass", noted)
+    monkeypatch.setattr(usage, "write_record", noted)
     with record_usage(path, GPU, 1):
         nvml.millijoules += 40_000
         written.clear()
@@ -236,7 +236,7 @@ def test_a_full_disk_is_logged_and_no_error(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(usage, "write_dataclass", full)
+    monkeypatch.setattr(usage, "write_record", full)
     with record_usage(tmp_path / "0.json", CPU, 0):
         pass
     assert "no space left" in capsys.readouterr().out

@@ -10,17 +10,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import pyarrow as pa
 
 from raykd.errors import ConfigError, flattened
-from raykd.report.read.records import Best, Family, History, Record, RunResult, Usage
+from raykd.report.read.records import Family, History, RunResult, Usage
 from raykd.spec.stages import STAGES, Stage
-from raykd.store.codec import Fields, read_dataclass
+from raykd.store.codec import read_record
 from raykd.store.damage import damaged
-from raykd.store.plan_file import PlanFile
-from raykd.store.records import Costs, Metrics, UsageFile
+from raykd.store.records import Costs, Metrics, RunRecord, UsageFile, read_plan
 from raykd.store.run_folder import RunFolder
 
 
@@ -39,7 +37,7 @@ def collect(results: Path) -> tuple[Family, ...]:
 
 
 def _read_family(path: Path) -> Family:
-    plan, folder = PlanFile.read(path), path.parent
+    plan, folder = read_plan(path), path.parent
     runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in plan.stages.get(stage, []))
     known = {run.name: run for run in runs if run.stage == "distilled"}
     compared = {
@@ -47,20 +45,21 @@ def _read_family(path: Path) -> Family:
         for method, names in plan.comparison.items()
     }
     for stage in STAGES:
-        _refuse_mixed(plan, f"stage '{stage}'", [run for run in runs if run.stage == stage])
+        _refuse_mixed(path, f"stage '{stage}'", [run for run in runs if run.stage == stage])
     for method, of_method in compared.items():
-        _refuse_mixed(plan, f"comparison of '{method}'", of_method)
+        _refuse_mixed(path, f"comparison of '{method}'", of_method)
     return Family(folder.name, runs, compared)
 
 
 def _read_run(folder: Path, stage: Stage) -> RunResult:
-    fields = Fields.read_if_exists(folder / "run.json")
-    if fields is None:
+    record = RunFolder(folder).record()
+    if record is None:
         return RunResult(folder.name, stage)
-    record = _read_record(fields, folder, stage)
+    _require_planned(record, folder, stage)
     history, usage = _read_history(folder), read_usage(folder / "usage")
     if record.status != "done":
-        return RunResult(folder.name, stage, record, history, usage=usage)
+        is_running = record.status == "running" and RunFolder(folder).is_held()
+        return RunResult(folder.name, stage, record, history, usage=usage, is_running=is_running)
     cautions: list[str] = []
     if why := RunFolder(folder).weights_damage():
         cautions.append(str(damaged(folder / "best.safetensors", why)))
@@ -69,68 +68,29 @@ def _read_run(folder: Path, stage: Stage) -> RunResult:
     return RunResult(folder.name, stage, record, history, score, val, costs, usage, tuple(cautions))
 
 
-def _of_weights(path: Path, record: Record, cautions: list[str]) -> Metrics | None:
+def _of_weights(path: Path, record: RunRecord, cautions: list[str]) -> Metrics | None:
     """Return the scores in `path`; None, with a caution, where they are of other weights than the run left."""
-    score = read_dataclass(Metrics, path)
+    score = read_record(Metrics, path)
     if score is None or record.weights_sha256 in (None, score.weights_sha256):
         return score
     cautions.append(str(damaged(path, "it is of other weights than those in run.json")))
     return None
 
 
-def _of_model(path: Path, record: Record, cautions: list[str]) -> Costs | None:
+def _of_model(path: Path, record: RunRecord, cautions: list[str]) -> Costs | None:
     """Return the costs in `path`; None, with a caution, where they are of another model than the run's."""
-    costs = read_dataclass(Costs, path)
+    costs = read_record(Costs, path)
     if costs is None or record.weights_sha256 is None or record.parameters in (None, costs.parameters):
         return costs
     cautions.append(str(damaged(path, f"it is of a model of {costs.parameters} parameters, not {record.parameters}")))
     return None
 
 
-def _read_record(fields: Fields, folder: Path, stage: Stage) -> Record:
-    for key, expected in {"name": folder.name, "family": folder.parent.name, "stage": stage}.items():
-        if fields.text(key) != expected:
-            fields.refuse(f"{key} is '{fields.text(key)}', its place in the plan says '{expected}'")
-    status = fields.text("status")
-    if status not in ("running", "done", "failed"):
-        fields.refuse(f"status is '{status}', not running, done or failed")
-    if status == "running" and not RunFolder(folder).is_held():
-        status = "interrupted"  # a process that was killed could not say so
-    return Record(
-        model=fields.text("model"),
-        method=fields.text("method"),
-        seed=fields.count("seed"),
-        fingerprint=fields.text("fingerprint"),
-        status=cast(Any, status),
-        seconds=fields.number("seconds", low=0),
-        started=fields.text("started"),
-        ended=fields.optional_text("ended"),
-        reason=fields.optional_text("reason"),
-        parameters=fields.optional("parameters", fields.count),
-        best=_best(fields) if status == "done" or fields.values.get("best") is not None else None,
-        config=fields.mapping("config"),
-        compute=fields.mapping("compute"),
-        versions=fields.mapping("versions"),
-        hardware=fields.mapping("hardware"),
-        git=fields.optional("git", fields.mapping),
-        teacher_sha256=fields.optional_text("teacher_sha256"),
-        peak_memory_bytes=fields.optional("peak_memory_bytes", fields.count),
-        weights_sha256=fields.optional_text("weights_sha256"),
-        import_cautions=_import_cautions(fields),
-    )
-
-
-def _import_cautions(record: Fields) -> tuple[str, ...]:
-    found = record.optional("imported", record.mapping) or {}
-    cautions = found.get("cautions", [])
-    if not isinstance(cautions, list) or not all(isinstance(caution, str) for caution in cautions):
-        record.refuse("field 'imported.cautions' is not a list of texts")
-    return tuple(flattened(caution, 600) for caution in cautions)
-
-
-def _best(record: Fields) -> Best:
-    fields = record.part("best")
-    return Best(fields.optional("epoch", fields.count), fields.number("val_top1", low=0, high=100))
+def _require_planned(record: RunRecord, folder: Path, stage: Stage) -> None:
+    """Raise DamagedFile where the run is not the one that the plan names."""
+    for name, expected in {"name": folder.name, "family": folder.parent.name, "stage": stage}.items():
+        if (recorded := getattr(record, name)) != expected:
+            raise damaged(folder / "run.json", f"{name} is '{recorded}', its place in the plan says '{expected}'")
 
 
 def _read_history(folder: Path) -> History | None:
@@ -151,15 +111,15 @@ def _read_history(folder: Path) -> History | None:
     return History(epochs, columns)
 
 
-def _refuse_mixed(plan: PlanFile, what: str, runs: Sequence[RunResult]) -> None:
+def _refuse_mixed(path: Path, what: str, runs: Sequence[RunResult]) -> None:
     """A mean over two methods, or over one seed twice, would be a number of nothing."""
     records = [run.record for run in runs if run.record]
     settings = sorted({f"{record.model} {record.method}" for record in records})
     if len(settings) > 1:
-        plan.refuse(f"{what} mixes {' and '.join(settings)}; give each its own family")
+        raise damaged(path, f"{what} mixes {' and '.join(settings)}; give each its own family")
     seeds = [record.seed for record in records]
     if len(set(seeds)) != len(seeds):
-        plan.refuse(f"{what} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")
+        raise damaged(path, f"{what} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")
 
 
 def read_usage(folder: Path) -> Usage | None:
@@ -181,7 +141,7 @@ def read_usage(folder: Path) -> Usage | None:
 
 
 def _read(path: Path) -> UsageFile | None:
-    file, run = read_dataclass(UsageFile, path), path.parents[1].name
+    file, run = read_record(UsageFile, path), path.parents[1].name
     if file is not None and file.run != run:
         raise damaged(path, f"it is of the run '{file.run}'")
     return file

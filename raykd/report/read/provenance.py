@@ -6,14 +6,15 @@ different machines or versions, a teacher that was trained again.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from raykd.config import dotted
 from raykd.errors import flattened
 from raykd.provenance import identity_of
-from raykd.report.read.records import Family, Record, RunResult
+from raykd.report.read.records import Family, RunResult
 from raykd.spec.stages import STAGES, Stage
+from raykd.store.records import RunRecord
 
 Flat = Mapping[str, str]
 
@@ -65,8 +66,9 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     by_setting = [line for row in _side_by_side(started) for line in _cautions_of_setting(row)]
     students = origins_of(family, ("baseline", "distilled"))
     by_origin = [line for row in students if _affects_results(row.path) for line in _cautions_of_origin(row)]
-    by_import = [caution for run in family.stage("teacher") if run.record for caution in run.record.import_cautions]
-    return (*by_setting, *by_origin, *by_import, *_cautions_of_workers(family), *_caution_of_teacher(family))
+    imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
+    of_imports = [flattened(caution, 600) for findings in imports for caution in findings.cautions]
+    return (*by_setting, *by_origin, *of_imports, *_cautions_of_workers(family), *_caution_of_teacher(family))
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -125,8 +127,8 @@ def _cautions_of_workers(family: Family) -> list[str]:
     """Return cautions about runs whose result depends on the number of workers by more than rounding."""
     runs: dict[str, list[str]] = {}
     for run in family.all_runs:
-        if run.record and (parts := run.record.compute.get("per_worker")):
-            runs.setdefault(flattened(str(parts)), []).append(run.name)
+        if run.record and (parts := run.record.compute.per_worker):
+            runs.setdefault(flattened(parts), []).append(run.name)
     return [
         f"{', '.join(names)}: trained by several workers, each with separate {parts}; the result of one worker "
         "differs by more than rounding, although the run has the same name"
@@ -163,13 +165,13 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     return {flattened(path): flattened(text) for path, text in texts.items()}
 
 
-def _settings(record: Record) -> dict[str, Any]:
+def _settings(record: RunRecord) -> dict[str, Any]:
     return {name: value for name, value in record.config.items() if name not in _IDENTITY_FIELDS}
 
 
-def _origin(record: Record) -> dict[str, Any]:
+def _origin(record: RunRecord) -> dict[str, Any]:
     sections = {
-        "compute": record.compute,
+        "compute": {name: value for name, value in asdict(record.compute).items() if name != "per_worker" or value},
         "hardware": record.hardware,
         "versions": record.versions,
         "git": record.git,

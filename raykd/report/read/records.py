@@ -5,12 +5,12 @@ top1 is in percent, epochs count from 0, times are in seconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.spec.stages import Stage
-from raykd.store.records import Costs, Metrics
+from raykd.store.records import Costs, Metrics, RunRecord
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
@@ -43,52 +43,22 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Best:
-    """The epoch with the best validation top1. epoch: None for imported weights."""
-
-    epoch: int | None
-    val_top1: float
-
-
-@dataclass(frozen=True)
-class Record:
-    """run.json, checked. The page shows the mappings unchanged."""
-
-    model: str
-    method: str
-    seed: int
-    fingerprint: str
-    status: Literal["running", "interrupted", "done", "failed"]
-    seconds: float
-    started: str
-    ended: str | None
-    reason: str | None
-    parameters: int | None
-    best: Best | None
-    config: Mapping[str, Any]
-    compute: Mapping[str, Any]
-    versions: Mapping[str, Any]
-    hardware: Mapping[str, Any]
-    git: Mapping[str, Any] | None
-    teacher_sha256: str | None = None
-    peak_memory_bytes: int | None = None
-    weights_sha256: str | None = None
-    import_cautions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class RunResult:
-    """One run of the plan. record: None if it has not started. cautions: about damaged or mismatched files."""
+    """One run of the plan; `record` is None when it has not started. cautions: of its damaged or exchanged files.
+
+    is_running: whether a process is training it now.
+    """
 
     name: str
     stage: Stage
-    record: Record | None = None
+    record: RunRecord | None = None
     history: History | None = None
     test: Metrics | None = None
     val: Metrics | None = None
     costs: Costs | None = None
     usage: Usage | None = None
     cautions: tuple[str, ...] = ()
+    is_running: bool = False
 
     @property
     def is_imported(self) -> bool:
@@ -100,8 +70,10 @@ class RunResult:
         """How far the run is. Only a run that is done can be evaluated."""
         if self.record is None:
             return "not started"
-        if self.record.status != "done":
-            return self.record.status
+        if self.record.status == "running":
+            return "running" if self.is_running else "interrupted"
+        if self.record.status == "failed":
+            return "failed"
         return "not evaluated" if self.test is None else "evaluated"
 
     @property

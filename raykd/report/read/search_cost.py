@@ -7,23 +7,24 @@
 A number that cannot be read from the disk is None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
-from raykd.store.codec import Fields
+from raykd.store.codec import read_record
+from raykd.store.records import CacheRecord, RunRecord, SearchRecord
 
 CACHES = ".logit_caches"  # the folder of logit caches, below the results
 CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
 
 
-def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mapping[str, Any]], results: Path) -> Cost:
-    """Return the cost of a search. record: search.json. runs: run.json of each trial, {} if it was not started."""
-    gpus = record.optional("gpus", record.number) or 0.0
-    cpus = record.optional("cpus", record.number)
+def cost_of(
+    record: SearchRecord, trials: Sequence[TrialSummary], runs: Sequence[RunRecord | None], results: Path
+) -> Cost:
+    """Return what the trials took. runs: the run.json of each trial, None if its training has not started."""
+    gpus, cpus = record.gpus or 0.0, record.cpus
     timed = [trial for trial in trials if trial.seconds is not None]
     is_timed = cpus is not None and bool(timed)
     per_trial = gpus or cpus or 0.0
@@ -39,7 +40,7 @@ def cost_of(record: Fields, trials: Sequence[TrialSummary], runs: Sequence[Mappi
         num_estimated=sum(trial.is_estimated for trial in timed),
         saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in stopped),
         saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(stopped) else None,
-        teacher=_teacher_cost(record, epochs_trained, [run for run in runs if run], results),
+        teacher=_teacher_cost(record, epochs_trained, runs, results),
     )
 
 
@@ -48,31 +49,21 @@ def _pace(trial: TrialSummary) -> float | None:
     return trial.seconds / trial.epochs_trained if trial.seconds is not None and trial.epochs_trained else None
 
 
-def _teacher_cost(record: Fields, passes: int, runs: Sequence[Mapping[str, Any]], results: Path) -> TeacherCost:
-    sources = {_teacher_of(run) for run in runs} - {None}
+def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> TeacherCost:
+    sources = {run.compute.teacher for run in runs if run}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
-    views = _mean_views(record, results) if source == "cache" else None
-    return TeacherCost(source, passes, views, record.optional("fill_seconds", record.number) or 0.0)
+    views = _mean_views(record.cache, results) if source == "cache" else None
+    return TeacherCost(source, passes, views, record.fill_seconds)
 
 
-def _teacher_of(run: Mapping[str, Any]) -> Any:
-    """Return 'cache', 'live' or None, from a trial's run.json."""
-    compute = run.get("compute")
-    return compute.get("teacher") if isinstance(compute, Mapping) else None
-
-
-def _mean_views(record: Fields, results: Path) -> float | None:
-    """Return the mean number of cached views per image, over images with any; None without the cache.
+def _mean_views(name: str | None, results: Path) -> float | None:
+    """Views of an image, on average over those that have any, in the search's logit cache; None where it is gone.
 
     search.json has the cache's name, because only the search that reads the cache can build its key.
     """
-    name = record.optional("cache", record.text)
-    if name is None:
-        return None
-    if Path(name).name != name:
-        record.refuse(f"cache is '{name}', not the name of a folder")
-    cache = Fields.read_if_exists(results / CACHES / name / "cache.json")
-    return None if cache is None else _mean_of_bits(cache.path.with_name("filled.bits"), cache.count("num_images"))
+    folder = results / CACHES / name if name else None
+    cache = read_record(CacheRecord, folder / "cache.json") if folder else None
+    return _mean_of_bits(folder / "filled.bits", cache.num_images) if folder and cache else None
 
 
 def _mean_of_bits(path: Path, num_images: int) -> float | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from raykd.report.read.search_records import TrialSummary
 from raykd.spec.search import Search
-from raykd.store.codec import Fields, is_number
+from raykd.store.codec import is_number
+from raykd.store.records import RunRecord
 
 if TYPE_CHECKING:
     from raykd.store.study import SearchFolder, Trial
@@ -20,16 +21,15 @@ def studied_trials(folder: "SearchFolder") -> list["Trial"]:
     return [trial for trial in folder.trials() if trial.state != "waiting"]
 
 
-def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[Mapping[str, Any]]:
-    """Return run.json of each trial; {} if its run was not started."""
-    records = (Fields.read_if_exists(folder.run(trial.number).path / "run.json") for trial in trials)
-    return [run.values if run else {} for run in records]
+def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[RunRecord | None]:
+    """Return each trial's run.json, None for a trial whose training has not started."""
+    return [folder.run(trial.number).record() for trial in trials]
 
 
 def summarize_trials(
     folder: "SearchFolder",
     trials: Sequence["Trial"],
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunRecord | None],
     search: Search,
     max_epochs: int,
 ) -> tuple[TrialSummary, ...]:
@@ -39,7 +39,7 @@ def summarize_trials(
 
 
 def _summarize(
-    folder: "SearchFolder", trial: "Trial", run: Mapping[str, Any], search: Search, max_epochs: int
+    folder: "SearchFolder", trial: "Trial", run: RunRecord | None, search: Search, max_epochs: int
 ) -> TrialSummary:
     history = _history(folder, trial.number) if run else []
     epochs = _epochs_of(run, max_epochs)
@@ -70,16 +70,15 @@ def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
     return [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
 
 
-def _epochs_of(run: Mapping[str, Any], max_epochs: int) -> int:
-    """Return the epochs of this trial's student, which may be a searched field."""
-    config = run.get("config")
-    recipe = config.get("recipe") if isinstance(config, Mapping) else None
+def _epochs_of(run: RunRecord | None, max_epochs: int) -> int:
+    """Of this trial's student: its epochs may be searched."""
+    recipe = run.config.get("recipe") if run else None
     epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
     return epochs if isinstance(epochs, int) else max_epochs
 
 
 def _seconds(
-    trial: "Trial", run: Mapping[str, Any], history: Sequence[Mapping[str, Any]], trained: int
+    trial: "Trial", run: RunRecord | None, history: Sequence[Mapping[str, Any]], trained: int
 ) -> tuple[float | None, bool]:
     """Return the seconds of training, and whether they are an estimate.
 
@@ -88,9 +87,8 @@ def _seconds(
     """
     if trial.seconds is not None:
         return trial.seconds, False
-    recorded = run.get("seconds")
-    if is_number(recorded) and recorded > 0:
-        return float(recorded), False
+    if run is not None and run.seconds > 0:
+        return run.seconds, False
     if not history:
         return None, False
     last = history[-1]

@@ -125,7 +125,7 @@ def _row(family: str, run: RunResult) -> dict[str, Any]:
     row: dict[str, Any] = {"family": family, "stage": run.stage, "name": run.name, "state": run.state}
     if run.record:
         row |= {name: getattr(run.record, name) for name in COPIED}
-        row["git_revision"] = flatten(run.record.git or {}).get("revision")
+        row["git_revision"] = flatten(run.record.git).get("revision")
         if run.record.best:
             row |= {"best_epoch": run.record.best.epoch, "best_val_top1": run.record.best.val_top1}
     if run.history:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from raykd.report.read.provenance import cautions_of
-from raykd.report.read.records import Family, Record, RunResult
+from raykd.report.read.records import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.metrics import METRICS, PAIRED
 from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import REPORT_KEYS, STAGES, Stage
-from raykd.store.records import Costs, Metrics, Reliability
+from raykd.store.records import Costs, Metrics, Reliability, RunRecord
 
 Value = TypeVar("Value")
 
@@ -165,9 +165,8 @@ def _spreads(measured: list[Metrics]) -> dict[str, Spread]:
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 
-def _common(records: list[Record], value_of: Callable[[Record], Value]) -> Value | None:
-    """Return the value that all records share, if they do."""
-    values = {value_of(record) for record in records}
+def _common(records: list[RunRecord], of: Callable[[RunRecord], Value]) -> Value | None:
+    values = {of(record) for record in records}
     return values.pop() if len(values) == 1 else None
 
 

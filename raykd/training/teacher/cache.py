@@ -33,7 +33,8 @@ from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.store.codec import Fields, write_record
+from raykd.store.codec import require_record, write_record
+from raykd.store.records import CacheRecord
 from raykd.store.run_folder import lock_at
 
 ITEM_BYTES = 2
@@ -187,7 +188,7 @@ class LogitCache:
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
                     file.truncate(size)
-            write_record(self.folder / "cache.json", asdict(self.key) | {"computed_in": precision})
+            write_record(self.folder / "cache.json", CacheRecord(**asdict(self.key), computed_in=precision))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -202,11 +203,11 @@ class LogitCache:
 
     def _read_record(self) -> str:
         """Compare cache.json and the files' sizes with the key, and return the precision that fillers compute in."""
-        fields = Fields.read(self.folder / "cache.json")
+        record = require_record(CacheRecord, self.folder / "cache.json")
         for name, expected in asdict(self.key).items():
-            if (value := fields.values.get(name)) != expected:
+            if (recorded := getattr(record, name)) != expected:
                 raise ConfigError(
-                    f"logit cache '{self.folder}' was made with {name} {value}, this run has {expected}; "
+                    f"logit cache '{self.folder}' was made with {name} {recorded}, this run has {expected}; "
                     "remove the folder to fill it again"
                 )
         for path, size in self._sizes.items():
@@ -214,7 +215,7 @@ class LogitCache:
                 raise ConfigError(
                     f"logit cache '{path}' is not {size} bytes long; remove '{self.folder}' to fill it again"
                 )
-        return fields.optional_text("computed_in") or self.key.precision
+        return record.computed_in
 
 
 def visited_views(views: Views, indices: Tensor, num_images: int, epochs: Mapping[int, int]) -> Tensor:

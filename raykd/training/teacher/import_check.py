@@ -15,7 +15,6 @@ which a fitting teacher predicts at least as well.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from raykd.data.types import Dataset, Split
 from raykd.models import ImageModel
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
+from raykd.store.records import ImportCheck
 from raykd.training.compute import Compute
 from raykd.training.metrics import compute_metrics
 
@@ -38,19 +38,6 @@ REASONS = (
     "(--set teacher_mean=RED,GREEN,BLUE --set teacher_std=RED,GREEN,BLUE), its classes are in another order, or its "
     "images were preprocessed differently"
 )
-
-
-@dataclass(frozen=True)
-class ImportCheck:
-    """The result of checking an imported teacher.
-
-    val_top1: percent of the num_images validation images. refused: why the teacher does not fit, or ''.
-    """
-
-    val_top1: float
-    num_images: int
-    refused: str = ""
-    cautions: tuple[str, ...] = ()
 
 
 def describe_accuracy(result: ImportCheck) -> str:

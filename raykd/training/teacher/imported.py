@@ -6,7 +6,7 @@ none of this, so `import_check` decides by the network's predictions.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +19,12 @@ from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
+from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
 from raykd.training.run_record import finish
-from raykd.training.teacher.import_check import ImportCheck, check_import
+from raykd.training.teacher.import_check import check_import
 
 _NO_EFFECT = ("kind", "weights", "dropout")  # model fields without effect once the weights are loaded
 
@@ -64,20 +65,16 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     imported = load_imported(run, dataset)
     result = check_import(imported.model.to(compute.device), run.data, dataset, compute)
     result = replace(result, cautions=(*imported.cautions, *result.cautions))
-    folder.update(imported=asdict(result), best={"epoch": None, "val_top1": result.val_top1})
+    best = Best(None, result.val_top1)
+    folder.update(imported=result, best=best)
     require_import_fits(run, folder)
-    state = imported.model.network.state_dict()
-    finish(run, folder, dataset, imported.model, state, 0.0, folder.record()["best"], imported.header)
+    finish(run, folder, dataset, imported.model, imported.model.network.state_dict(), 0.0, best, imported.header)
 
 
 def read_import_check(folder: RunFolder) -> ImportCheck | None:
     """Return the check's result for the teacher in `folder`, None before it was checked. Raises DamagedFile."""
-    record = folder.fields()
-    if record.values.get("imported") is None:
-        return None
-    fields = record.part("imported")
-    top1, num_images = fields.number("val_top1", low=0, high=100), fields.count("num_images")
-    return ImportCheck(top1, num_images, fields.text("refused"), tuple(fields.texts("cautions")))
+    record = folder.record()
+    return record.imported if record else None
 
 
 def require_import_fits(run: Run, folder: RunFolder) -> None:

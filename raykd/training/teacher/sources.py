@@ -1,7 +1,7 @@
 """Teachers that a training step calls: none, live, or cached."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from raykd.data.loader import Batch
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
+from raykd.store.records import TeacherSource
 
 
 class Teacher(Protocol):
@@ -23,7 +24,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def source(self) -> str:
+    def source(self) -> TeacherSource | Literal[""]:
         """'live', 'cache', or '' without a teacher. A run keeps its source, because their rounding differs."""
         ...
 
@@ -33,7 +34,8 @@ class Teacher(Protocol):
 class NoTeacher:
     """The teacher of baselines, and of teachers in training."""
 
-    identity = source = ""
+    identity = ""
+    source: Literal[""] = ""
 
     def __call__(self, batch: Batch) -> None:
         return
@@ -62,7 +64,7 @@ class MeanLogits(nn.Module):
 class LiveTeacher:
     """Runs the teacher's network on the student's views, in evaluation mode and without gradients."""
 
-    source = "live"
+    source: TeacherSource = "live"
 
     def __init__(self, model: nn.Module, identity: str = "") -> None:
         """model: maps uint8 views [B, 3, H, W] to Outputs; an ImageModel or MeanLogits."""
@@ -77,7 +79,7 @@ class LiveTeacher:
 class CachedTeacher:
     """Looks up the teacher's outputs for each image's view in the rows of a logit cache."""
 
-    source = "cache"
+    source: TeacherSource = "cache"
 
     def __init__(self, rows: Tensor, num_views: int, identity: str, embedding_width: int = 0) -> None:
         """rows: float16 [N * V, C + D] on the batches' device: logits, and embeddings if D = `embedding_width` > 0."""

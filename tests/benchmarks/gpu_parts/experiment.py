@@ -7,7 +7,7 @@ seconds that the whole recipe would take at the same pace.
 import json
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.model_file import load_model
-from raykd.training.run_record import precision_of
 from raykd.training.teacher.choose import num_visited
 
 TEACHER_EPOCHS, STUDENT_EPOCHS, SEEDS = 30, 20, (0, 1)
@@ -163,21 +162,21 @@ def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.devi
     folder, found = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
     if found["status"] == "not started":
         return found
-    record, history = folder.record(), folder.history()
+    record, history = folder.require_record(), folder.history()
     if history:
         found["last_val_top1"] = history[-1]["val_top1"]
     if found["status"] != "done":
         return found | {"epochs": len(history)}
-    compute = choose_compute(device, precision_of(folder))
+    compute = choose_compute(device, record.compute.precision)
     tested = evaluate(load_model(folder.best).to(device), dataset.test, compute)
     return found | {
         "test_top1": tested.top1,
-        "val_top1": record["best"]["val_top1"],
-        "seconds": record["seconds"],
+        "val_top1": record.best.val_top1 if record.best else None,
+        "seconds": record.seconds,
         "epochs": len(history),
-        "epoch_s": record["seconds"] / len(history),
+        "epoch_s": record.seconds / len(history),
         "images_per_s": statistics.median(row["images_per_s"] for row in history),
-        "compute": json.dumps(record["compute"]),
+        "compute": json.dumps(asdict(record.compute)),
     }
 
 
