@@ -137,7 +137,7 @@ def test_command_prints_and_writes_its_results(
     [
         (["--rounds", "0"], "raykd: --rounds 0: must be at least 1"),
         (["--threads", "-1"], "raykd: --threads -1: must be at least 1"),
-        (["--json", "no/such/folder/b.json"], "its folder does not exist; make it, or name another"),
+        (["--json", "no/such/folder/b.json"], "the folder does not exist; make it, or name another"),
         (["--device", "cuda"], "cannot use the GPU"),
     ],
 )

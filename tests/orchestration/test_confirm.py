@@ -115,7 +115,7 @@ def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_conf
     assert {*confirmed["baseline"]["runs"], *confirmed["candidates"][1]["runs"]} < planned, "all are tested"
 
 
-def test_baselines_that_all_candidates_share_are_trained_beside_them(
+def test_baselines_that_all_candidates_share_are_trained_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, made = command(tmp_path, ALPHAS), FakeRuns(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})

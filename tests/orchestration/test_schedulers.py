@@ -25,7 +25,7 @@ class OfTune:
 
 
 class Command:
-    """One command's scheduler, told by trials that report one epoch after another."""
+    """One command's scheduler, with trials that report one epoch after another."""
 
     def __init__(self, name: Any, past: list[Trial]) -> None:
         from raykd.orchestration.schedulers import make_scheduler
@@ -67,7 +67,7 @@ def past_of(number: int, epochs: int, state: str) -> Trial:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_second_command_decides_as_one_that_was_never_cut_off(cluster: str, name: str) -> None:
+def test_second_command_decides_like_an_uninterrupted_one(cluster: str, name: str) -> None:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
     assert len(set(wanted)) > 1, "some are stopped and some are not"
@@ -79,7 +79,7 @@ def test_second_command_decides_as_one_that_was_never_cut_off(cluster: str, name
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("num_reported", range(1, EPOCHS))
-def test_trial_that_goes_on_is_judged_as_if_it_had_never_paused(cluster: str, name: str, num_reported: int) -> None:
+def test_resumed_trial_is_judged_like_an_uninterrupted_one(cluster: str, name: str, num_reported: int) -> None:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
     ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "stopped") for n in range(7)]
@@ -92,7 +92,7 @@ def test_trial_that_goes_on_is_judged_as_if_it_had_never_paused(cluster: str, na
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_epoch_that_was_heard_and_not_acted_upon_still_stops_its_trial(cluster: str, name: str) -> None:
+def test_epoch_that_was_reported_and_not_acted_on_still_stops_its_trial(cluster: str, name: str) -> None:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
     number = next(n for n, epochs in enumerate(wanted) if epochs < EPOCHS)

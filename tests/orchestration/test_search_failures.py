@@ -100,7 +100,7 @@ def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: S
     assert summary["cost"]["teacher"]["source"] == "cache" and summary["cost"]["teacher"]["views"] > 0
 
 
-def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
+def test_errors_of_a_trials_workers_are_classified() -> None:
     """Ray Train wraps what a worker raises, and one that only missed the others' messages stands beside it."""
     from ray.train import WorkerGroupError
     from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
@@ -116,7 +116,7 @@ def test_what_workers_of_a_trial_raised_is_known_by_its_kind() -> None:
     assert _worker_errors(ValueError("none of Ray's")) == []
 
 
-def test_a_mistake_in_the_code_of_one_worker_is_no_lost_gpu_of_the_others(tmp_path: Path) -> None:
+def test_an_error_in_the_code_of_one_worker_is_not_a_lost_gpu_of_the_others(tmp_path: Path) -> None:
     """They report an error of NCCL, which alone would be one."""
     from ray.train import WorkerGroupError
 
@@ -128,7 +128,7 @@ def test_a_mistake_in_the_code_of_one_worker_is_no_lost_gpu_of_the_others(tmp_pa
     assert "NCCL" in str(_workers_failure(folder, WorkerGroupError("...", {0: lost})))
 
 
-def test_a_round_hands_out_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
+def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
     from raykd.orchestration.searcher import INTERRUPTED, MAX_OUTSIDE, OUTSIDE, StudySearcher  # imports ray, as above
 
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=10, sampler="random", scheduler="none")

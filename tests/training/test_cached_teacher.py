@@ -25,7 +25,7 @@ VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=AdamW(lr=
 
 
 def cached(run: Run, caches: Path) -> CachedTeacher:
-    """What the live teacher of `run` says, from a logit cache."""
+    """Return the teacher of `run` with a logit cache of its live outputs."""
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
     made = experiment(student=run.recipe, method=run.method, teacher_source="cache")
@@ -73,7 +73,7 @@ def test_cached_embeddings_equal_live_ones_over_a_whole_run(distance: Any, tmp_p
         assert other.terms == pytest.approx(one.terms, rel=1e-2)
 
 
-def test_run_that_was_cut_off_under_a_cache_of_embeddings_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_run_interrupted_with_a_cache_of_embeddings_ends_with_the_same_bits(tmp_path: Path) -> None:
     run, folders = run_of("distilled", method=FeatureKD()), [RunFolder(tmp_path / name) for name in "ab"]
     train(run, folders[0], cached(run, tmp_path))
     steps = iter(range(6))
@@ -83,14 +83,14 @@ def test_run_that_was_cut_off_under_a_cache_of_embeddings_ends_with_the_same_bit
     assert folders[0].best.read_bytes() == folders[1].best.read_bytes()
 
 
-def test_record_says_which_teacher_it_was(tmp_path: Path) -> None:
+def test_record_has_the_teacher_source(tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
     reports = train(run, folder, cached(run, tmp_path))
     assert folder.require_record().compute.teacher == "cache" and reports[0].compute.endswith("cached teacher")
 
 
 @pytest.mark.parametrize("began", ["live", "cache"])
-def test_half_done_run_goes_on_under_the_teacher_that_it_began_with(began: str, tmp_path: Path) -> None:
+def test_partly_trained_run_keeps_its_teacher_source(began: str, tmp_path: Path) -> None:
     run, folder = run_of("distilled"), RunFolder(tmp_path / "run")
     teachers = {"live": teacher_of(run), "cache": cached(run, tmp_path)}
     first, other = teachers.pop(began), teachers.popitem()[1]

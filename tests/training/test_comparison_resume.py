@@ -1,4 +1,4 @@
-"""Tests of a partly trained run with cached embeddings that resumes when other methods join the comparison."""
+"""A run that started with a cache of embeddings resumes when other methods are compared with its method."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def named(plan: Plan, method: type, seed: int = 0) -> Run:
 
 
 def asked(plan: Plan, results: Path) -> tuple[TeacherChoice | None, list[Job]]:
-    """How the plan's runs are taught, and the jobs left of them."""
+    """Return the teacher source of the plan's runs, and the jobs that are left."""
     states = RunStates.read(plan.runs, RunStore(results))
     choice = teacher_choice_of(plan, digits(), states, Options(results, Path("no-data")))
     caches = choice.caches if choice else ()
@@ -68,7 +68,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_run_resumes_with_its_cache_to_the_same_bits(results: Path) -> None:
+def test_run_resumes_with_its_cache_to_the_same_bits_and_the_others_do_not_change(results: Path) -> None:
     plan, store = plan_of(COMPARED), RunStore(results)
     teaching, _ = asked(plan, results)
     assert teaching is not None and teaching.cache is not None and teaching.embedding_cache is not None
@@ -93,7 +93,7 @@ def test_once_it_is_done_no_cache_with_embeddings_is_asked_for(results: Path) ->
     assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).cache is None
 
 
-def test_it_is_kept_where_no_method_beside_it_reads_a_cache(results: Path) -> None:
+def test_cache_is_kept_if_no_other_method_reads_one(results: Path) -> None:
     plan = plan_of(replace(COMPARED, compare=(VID(),)))
     teaching, _ = asked(plan, results)
     assert teaching is not None and teaching.cache is None and teaching.reason.startswith("logit cache with embeddings")
@@ -122,7 +122,7 @@ def test_parts_of_both_caches_are_jobs_of_their_own(results: Path) -> None:
 
 
 @pytest.mark.parametrize("compare", [(), (KD(),)])
-def test_what_a_live_teacher_is_refused_with_says_how_to_go_on(results: Path, compare: Any) -> None:
+def test_refusal_of_a_live_teacher_has_the_remedy(results: Path, compare: Any) -> None:
     made = replace(COMPARED, teacher_source="live", compare=compare)
     with pytest.raises(RunFailed, match="half done under a teacher that was cache, and this would be live") as caught:
         go_on(named(plan_of(made), FeatureKD), plan_of(made), results)

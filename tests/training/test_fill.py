@@ -1,4 +1,4 @@
-"""Filling a teacher's logit cache: what the teacher says of each view, once, whatever cuts it off."""
+"""A filler computes each view of a logit cache once, whatever interrupts it."""
 
 import time
 from dataclasses import dataclass, replace
@@ -210,9 +210,7 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("embedding_width", [0, 64])
-def test_fill_that_is_killed_again_and_again_ends_with_the_cache_of_one_in_peace(
-    embedding_width: int, tmp_path: Path
-) -> None:
+def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(embedding_width: int, tmp_path: Path) -> None:
     story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
     fill_story.fill_all(story, tmp_path / "peace")
     peace, killed = story.cache(tmp_path / "peace", dataset), story.cache(tmp_path / "killed", dataset)

@@ -123,7 +123,7 @@ def test_cache_that_was_cut_short_is_refused(name: str, tmp_path: Path) -> None:
         LogitCache(tmp_path, KEY)
 
 
-def test_cache_begun_and_cut_off_before_its_name_was_written_is_taken_over(tmp_path: Path) -> None:
+def test_cache_interrupted_before_its_record_was_written_is_completed(tmp_path: Path) -> None:
     cache = LogitCache(tmp_path, KEY)
     (cache.folder / "cache.json").unlink()
     assert not LogitCache.exists(tmp_path, KEY)
@@ -151,7 +151,7 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
     assert not both[0].any() and both[1].any()
 
 
-def test_cache_keeps_to_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
+def test_cache_keeps_the_precision_that_it_was_created_with(tmp_path: Path) -> None:
     key = replace(KEY, precision="auto")
     assert LogitCache(tmp_path, key, "bf16").precision == "bf16"
     assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"

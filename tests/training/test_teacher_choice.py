@@ -1,4 +1,4 @@
-"""Live, or from a logit cache: decided by counting the teacher's passes, with the reason in words."""
+"""The teacher source is chosen by the number of teacher passes, with a reason in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +46,12 @@ def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> No
     assert found.reason == "logit cache with 12 of 18 views per image instead of 20 teacher passes (422 KiB)"
 
 
-def test_cache_that_saves_next_to_nothing_is_not_made(tmp_path: Path) -> None:
+def test_cache_that_saves_almost_nothing_is_not_chosen(tmp_path: Path) -> None:
     found = decided(tmp_path, student=recipe(epochs=3))
     assert found == TeacherChoice(None, "live, 3 teacher passes per image: a logit cache would still need 95% of them")
 
 
-def test_passes_of_several_teachers_are_told(tmp_path: Path) -> None:
+def test_reason_has_the_passes_of_several_teachers(tmp_path: Path) -> None:
     plan = make_plan(experiment(teacher_seeds=(0, 1, 2), student=recipe(epochs=60)), digits(), NO_WEIGHTS)
     found = choose_teacher(plan, digits(), (), tmp_path, 3 * [NEW])
     assert found is not None and found.cache is not None and found.cache.teachers == plan.runs[:3]
@@ -141,7 +141,7 @@ def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
     )
 
 
-def test_methods_that_need_features_are_taught_live(tmp_path: Path) -> None:
+def test_methods_that_need_features_have_a_live_teacher(tmp_path: Path) -> None:
     found = decided(tmp_path, method=VID(), student=recipe(epochs=60))
     assert found is not None and found.cache is None
     assert found.reason.endswith("needs the teacher's features, and a logit cache holds only logits and embeddings")
@@ -159,7 +159,7 @@ def test_cache_holds_what_any_trial_of_a_search_over_methods_needs(tmp_path: Pat
 AUGMENTED = recipe(epochs=60, augmentation=Augmentation(crop_area=0.3, mixup=1.0))
 
 
-def test_students_under_augmentation_are_taught_live(tmp_path: Path) -> None:
+def test_augmented_students_have_a_live_teacher(tmp_path: Path) -> None:
     found = decided(tmp_path, student=AUGMENTED)
     assert found is not None and found.cache is None
     assert found.reason.endswith(
@@ -174,7 +174,7 @@ def test_augmentation_of_the_teacher_alone_leaves_the_cache(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("base", [Augmentation(), Augmentation(cutout=2)])
-def test_searched_augmentation_is_taught_live_in_all_trials(base: Augmentation, tmp_path: Path) -> None:
+def test_all_trials_have_a_live_teacher_if_augmentation_is_searched(base: Augmentation, tmp_path: Path) -> None:
     search = Search({"student.augmentation.mixup": uniform(0, 1)}, trials=16, trial_seed=7)
     student = recipe(epochs=60, augmentation=base)
     found = decided(tmp_path, student=student, search=search)
@@ -193,13 +193,13 @@ def test_cache_of_augmented_students_is_refused_in_one_line(tmp_path: Path) -> N
     )
 
 
-def test_cache_that_is_too_large_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_is_too_large_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1000)
     found = decided(tmp_path, student=recipe(epochs=60))
     assert found is not None and found.cache is None and "a logit cache would need 422 KiB" in found.reason
 
 
-def test_cache_that_has_no_room_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_does_not_fit_on_the_disk_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1000)
     found = decided(tmp_path / "not" / "there", student=recipe(epochs=60))
     assert found is not None and found.cache is None and "does not fit on the disk of the results" in found.reason
@@ -219,7 +219,7 @@ def test_cache_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -
         decided(tmp_path, method=VID(), teacher_source="cache")
 
 
-def test_cache_that_is_there_is_used_however_little_it_saves(tmp_path: Path) -> None:
+def test_existing_cache_is_chosen_however_little_it_saves(tmp_path: Path) -> None:
     class Trained(RunFolder):
         def status(self) -> Any:
             return "done"

@@ -1,4 +1,4 @@
-"""Who teaches a run: its logit cache where one is wanted, live where it began live."""
+"""A run loads its teacher from the planned logit cache, or live if it started live."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def source(run: Run, store: RunStore, cache: PlannedCache | None) -> str:
     return teachers.load_teacher(run, store.folder(run).teacher_source_at_start, cache, store, digits(), CPU).source
 
 
-def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(store: RunStore) -> None:
+def test_a_baseline_has_no_teacher_and_a_distilled_run_the_planned_one(store: RunStore) -> None:
     _, baseline, distilled = planned()
     assert teachers.load_teacher(baseline, "", None, store, digits(), CPU) is no_teacher
     assert source(distilled, store, None) == "live"
@@ -53,7 +53,7 @@ def test_a_baseline_has_no_teacher_and_a_distilled_run_the_one_that_is_wanted(st
     assert source(distilled, store, cache) == "cache"
 
 
-def test_run_that_is_half_done_under_a_live_teacher_goes_on_under_it(store: RunStore) -> None:
+def test_run_that_started_with_a_live_teacher_resumes_with_it(store: RunStore) -> None:
     *_, distilled = planned()
     live = teachers.load_teacher(distilled, "", None, store, digits(), CPU)
     with pytest.raises(Interrupted):
