@@ -64,8 +64,8 @@ class CRD(FeatureMethod):
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
         if len(images.labels.unique()) < 2:
             raise ConfigError("method = CRD: requires training images of at least 2 classes to draw negatives")
-        widths = (x.shape[1] for x in embeddings(student, teacher))
-        return Contrast(self, *widths, images)
+        student_width, teacher_width = (embedding.shape[1] for embedding in embeddings(student, teacher))
+        return Contrast(self, student_width, teacher_width, images)
 
     def terms(
         self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
