@@ -55,5 +55,6 @@ def search_record(**changes: Any) -> SearchRecord:
         "seeds": (0, 1, 2),
         "started": STARTED,
         **ORIGIN,
+        "versions": {"torch": "2.15.0", "optuna": "5.0.0"},
     }
     return SearchRecord(**fields | changes)
