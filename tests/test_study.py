@@ -13,13 +13,13 @@ from raykd.spec.search import Search, choice, integer, loguniform, uniform
 from raykd.store.study import SearchFolder, Study, Trial, best_first
 
 SEARCH = Search({"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=20)
-OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
+DEFAULT_SETTING = {"method.alpha": 0.5, "method.temperature": 4.0}
 NO_INTERRUPTION: Callable[[SearchFolder, int], bool] = lambda folder, number: False  # noqa: E731
 
 
-def study_in(folder: SearchFolder, search: Search = SEARCH, own: dict[str, Any] = OWN) -> Study:
+def study_in(folder: SearchFolder, search: Search = SEARCH, default_setting: dict[str, Any] = DEFAULT_SETTING) -> Study:
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Study(folder, search, own)
+    return Study(folder, search, default_setting)
 
 
 def run_out(
@@ -85,12 +85,15 @@ def test_search_learns_from_what_it_heard(tmp_path: Path) -> None:
     assert off_at_the_end("tpe") < 0.7 * off_at_the_end("random")
 
 
-def test_experiments_own_setting_is_tried_first(folder: SearchFolder) -> None:
-    assert study_in(folder).begin().setting == OWN
+def test_default_setting_is_tried_first(folder: SearchFolder) -> None:
+    assert study_in(folder).begin().setting == DEFAULT_SETTING
 
 
-def test_own_setting_outside_the_space_is_not_tried(folder: SearchFolder) -> None:
-    assert study_in(folder, own=OWN | {"method.temperature": 40.0}).begin().setting != OWN
+def test_default_setting_outside_the_space_is_not_tried(folder: SearchFolder) -> None:
+    assert (
+        study_in(folder, default_setting=DEFAULT_SETTING | {"method.temperature": 40.0}).begin().setting
+        != DEFAULT_SETTING
+    )
 
 
 def test_grid_is_tried_in_order_and_taken_up_where_it_stood(folder: SearchFolder) -> None:

@@ -85,7 +85,7 @@ def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candi
 
     Settings with the same runs are duplicates: 'kd' and 'KD' name one method, and TPE may draw a choice repeatedly.
     """
-    candidates, seen = [_candidate(command, command.own, None)], [command.own]
+    candidates, seen = [_candidate(command, command.default_setting, None)], [command.default_setting]
     for trial in best:
         if len(candidates) > command.settings.confirm:
             break

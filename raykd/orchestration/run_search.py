@@ -61,7 +61,7 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     with folder.lock(), stop_signals() as stopped:
         _write_record(command, identity, teachers, cache and _cache_name(cache, plan, dataset, options))
-        study = Study(folder, settings, command.own)
+        study = Study(folder, settings, command.default_setting)
         _run_all_trials(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
         if stopped.is_set():
@@ -165,7 +165,7 @@ def _write_record(
             name=command.settings.name,
             identity=identity,
             search=to_dict(command.settings),
-            own=command.own,
+            default_setting=command.default_setting,
             epochs=experiment.most_epochs,
             seeds=experiment.seeds,
             started=earlier.started if earlier else now(),

@@ -35,7 +35,7 @@ class SearchCommand:
         return SearchFolder(self.options.results / self.experiment.family / self.settings.name)
 
     @property
-    def own(self) -> dict[str, Any]:
+    def default_setting(self) -> dict[str, Any]:
         """The experiment's default value of each searched field, by dotted path."""
         return self.experiment.default_setting(self.settings)
 

@@ -264,7 +264,7 @@ class SearchRecord:
     name: str
     identity: Mapping[str, Any]  # everything that decides the results of the trials
     search: Mapping[str, Any]  # to_dict(search)
-    own: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
+    default_setting: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
     epochs: int  # of the longest trial
     seeds: tuple[int, ...]  # of the experiment, for the confirmation
     started: str  # UTC, ISO 8601
@@ -286,7 +286,7 @@ class SearchRecord:
 class CandidateRecord:
     """One setting of confirmed.json, trained with several seeds."""
 
-    trial: int | None  # that found it; None for the experiment's own setting and for the baseline
+    trial: int | None  # that found it; None for the default setting and for the baseline
     setting: Mapping[str, Any]  # of the baseline only the student's fields
     runs: tuple[str, ...]  # names of the run folders
     values: tuple[float, ...]  # the metric of each seed; () if the candidate failed
@@ -295,7 +295,7 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class ConfirmationRecord:
-    """confirmed.json: the best settings of a search trained with other seeds, beside the experiment's own setting."""
+    """confirmed.json: the best settings of a search trained with other seeds, beside the default setting."""
 
     metric: Literal["val_top1", "val_loss"]
     asked: int  # how many settings of the search were to be confirmed

@@ -191,8 +191,8 @@ class SearchFolder:
 class Study:
     """Optuna's study, for the one that holds the folder's lock: draws settings, hears epochs, notes ends."""
 
-    def __init__(self, folder: SearchFolder, search: Search, own: Mapping[str, Any]) -> None:
-        """own: the experiment's own setting, which is the first trial where the space holds it."""
+    def __init__(self, folder: SearchFolder, search: Search, default_setting: Mapping[str, Any]) -> None:
+        """default_setting: the experiment's value of each searched field, tried first if the space holds it."""
         _mend(folder.journal)
         self._storage = storage_of(folder.journal)
         self._spaces = search.space
@@ -203,7 +203,7 @@ class Study:
             study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
         if not self._study.get_trials(deepcopy=False):
-            for setting in search.grid if search.sampler == "grid" else _first(search, own):
+            for setting in search.grid if search.sampler == "grid" else _first(search, default_setting):
                 self._study.enqueue_trial(setting)
 
     def trials(self) -> list[Trial]:
@@ -264,8 +264,9 @@ def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
 
 
-def _first(search: Search, own: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [dict(own)] if all(space.holds(own[path]) for path, space in search.space.items()) else []
+def _first(search: Search, default_setting: Mapping[str, Any]) -> list[dict[str, Any]]:
+    is_in_space = all(space.holds(default_setting[path]) for path, space in search.space.items())
+    return [dict(default_setting)] if is_in_space else []
 
 
 def _trial(found: FrozenTrial) -> Trial:

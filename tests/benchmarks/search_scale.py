@@ -80,7 +80,7 @@ def _measure(trials: int) -> dict[str, float]:
         kept = command.folder
         kept.path.mkdir(parents=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        study = Study(kept, search, command.own)
+        study = Study(kept, search, command.default_setting)
         began: list[float] = []
 
         def should_stop() -> bool:
@@ -97,7 +97,7 @@ def _measure(trials: int) -> dict[str, float]:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         opened = time.monotonic()
-        Study(kept, search, command.own).trials()
+        Study(kept, search, command.default_setting).trials()
         return {
             "seconds_per_trial": round(seconds / (trials - 1), 4),
             "driver_mib": round(after / 1024),

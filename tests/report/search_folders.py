@@ -21,7 +21,7 @@ from raykd.store.codec import write_record
 from raykd.store.records import CacheRecord, ComputeRecord
 from raykd.store.study import SearchFolder, Study, Trial
 
-OWN = {"method.alpha": 0.5, "method.temperature": 4.0}
+DEFAULT_SETTING = {"method.alpha": 0.5, "method.temperature": 4.0}
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
 
 
@@ -75,7 +75,7 @@ class Made:
         """
         record = SearchFolder(self.path).require_record()
         settings = {trial.number: dict(trial.setting) for trial in SearchFolder(self.path).trials()} | {
-            None: record.own
+            None: record.default_setting
         }
         rows = [
             {
@@ -113,16 +113,22 @@ def make_search(
     root: Path,
     search: Search,
     outcome_of: Callable[[Trial], Outcome],
-    own: Mapping[str, Any] = OWN,
+    default_setting: Mapping[str, Any] = DEFAULT_SETTING,
     num_trials: int | None = None,
     epochs: int = 9,
     **record: Any,
 ) -> Made:
     """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
     folder = SearchFolder(root / "cnn" / search.name)
-    fields = {"own": dict(own), "epochs": epochs, "fill_seconds": 0.0, "cpus": 2, "gpus": 0.0} | record
+    fields = {
+        "default_setting": dict(default_setting),
+        "epochs": epochs,
+        "fill_seconds": 0.0,
+        "cpus": 2,
+        "gpus": 0.0,
+    } | record
     folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
-    study = Study(folder, search, own)
+    study = Study(folder, search, default_setting)
     for _ in range(search.num_trials if num_trials is None else num_trials):
         trial = study.begin()
         outcome = outcome_of(trial)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
+from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, climb, finished, make_search
 
 from raykd.report.figures.search import draw_search, rank_groups
 from raykd.report.figures.trial_marks import window_of
@@ -28,11 +28,13 @@ def figures(tmp_path_factory):
     return drawn(finished(tmp_path_factory.mktemp("figures")).summary())
 
 
-def grid_search(tmp_path, outcomes, space=GRID, own=OWN, **changes):
+def grid_search(tmp_path, outcomes, space=GRID, default_setting=DEFAULT_SETTING, **changes):
     """A search over a grid, its trials by number."""
     settings = {"sampler": "grid", "scheduler": "none", "confirm": 0, **changes}
     search = Search(space=space, **settings)
-    return make_search(tmp_path, search, lambda trial: outcomes[trial.number], own=own).summary()
+    return make_search(
+        tmp_path, search, lambda trial: outcomes[trial.number], default_setting=default_setting
+    ).summary()
 
 
 def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
@@ -96,17 +98,21 @@ def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
 
 def test_one_field_is_drawn_against_the_metric(tmp_path):
     search = Search(space={"method.temperature": loguniform(1, 20)}, trials=3, grace_epochs=1)
-    own = {"method.temperature": 4.0}
-    figures = drawn(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own).summary())
+    default_setting = {"method.temperature": 4.0}
+    figures = drawn(
+        make_search(
+            tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting
+        ).summary()
+    )
     assert "Validation top1 over temperature" in words_of(figures["Settings tried"])
     assert "What matters" not in figures
 
 
 def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     space = {"student.model": choice("resnet8", "<i>vit"), "student.optimizer.nesterov": choice(True, False)}
-    own = {"student.model": "resnet8", "student.optimizer.nesterov": False}
+    default_setting = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
-    figures = drawn(grid_search(tmp_path, outcomes, space, own, trials=4))
+    figures = drawn(grid_search(tmp_path, outcomes, space, default_setting, trials=4))
     assert "Validation top1 over model" in words_of(figures["Settings tried"])
     assert "&lt;i&gt;vit" in figures["Settings tried"].svg
     assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
@@ -148,7 +154,9 @@ def test_a_search_without_trials_has_no_figures(tmp_path):
 
 def test_a_confirmation_with_one_seed_has_no_interval(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1, confirm=1)
-    made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number, 9)), own=OWN)
+    made = make_search(
+        tmp_path, search, lambda t: Outcome("done", climb(80 + t.number, 9)), default_setting=DEFAULT_SETTING
+    )
     made.update(seeds=[4])
     made.confirm({None: [80.0], 1: [81.0]}, [79.0])
     drawing = drawn(made.summary())["Confirmation with other seeds"]

@@ -7,7 +7,7 @@ import shlex
 
 import pyarrow.parquet as pq
 import pytest
-from search_folders import GRID, OWN, SPACE, Outcome, climb, finished, make_search
+from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, climb, finished, make_search
 from test_page import Tags
 
 from raykd.report.build import build
@@ -77,8 +77,10 @@ def test_the_winners_flags_have_every_digit_of_its_setting(page, one_search):
 def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     space = {"student.model": choice("resnet8", "<img src=x onerror=alert(1)>"), "method.alpha": choice(0.1, 0.5)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
-    own = {"student.model": "resnet8", "method.alpha": 0.5}
-    hostile = page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own))
+    default_setting = {"student.model": "resnet8", "method.alpha": 0.5}
+    hostile = page_of(
+        make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
+    )
     for one in (page, hostile):
         tags = Tags(one)
         assert {tag for tag, _ in tags.tags}.isdisjoint({"script", "img", "b" if one is hostile else "iframe"})
@@ -150,8 +152,10 @@ def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
 def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
     space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
-    own = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
-    page = page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own))
+    default_setting = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
+    page = page_of(
+        make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
+    )
     assert 'data-label="student.optimizer.lr"' in page
 
 
@@ -185,8 +189,15 @@ def test_columns_have_the_type_of_their_field(tmp_path):
         "method.alpha": choice(0, 0.5),
     }
     search = Search(space=space, sampler="grid", scheduler="none", trials=2, confirm=0)
-    own = {"student.model": "resnet8", "student.epochs": 9, "student.optimizer.nesterov": False, "method.alpha": 0.5}
-    summary = make_search(tmp_path, search, lambda t: Outcome("done", [80.0]), own=own).summary()
+    default_setting = {
+        "student.model": "resnet8",
+        "student.epochs": 9,
+        "student.optimizer.nesterov": False,
+        "method.alpha": 0.5,
+    }
+    summary = make_search(
+        tmp_path, search, lambda t: Outcome("done", [80.0]), default_setting=default_setting
+    ).summary()
     (row, _) = csv.DictReader(search_files(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
 
@@ -195,7 +206,7 @@ def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
     assert summary["trials"] == {"done": 4, "pruned": 7, "failed": 1, "running": 0}
-    assert summary["default_setting"] == OWN
+    assert summary["default_setting"] == DEFAULT_SETTING
     assert summary["winner"]["trial"] == 3
     gain = summary["confirmation"]["winner_minus_default"]
     assert gain["gains"] == {"0": 1.0, "1": 1.5, "2": 0.5}
@@ -219,9 +230,9 @@ def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
 
 
 def test_a_gain_of_a_default_setting_that_was_selected_is_a_caution_too(results):
-    own = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
+    distilled = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
     made = finished(results.root)
-    results.plan("cnn", distilled=[own])
+    results.plan("cnn", distilled=[distilled])
     made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     (caution,) = build(results.root).summaries[0].cautions
     assert "the distilled setting was selected from 2 by validation with these same seeds" in caution
@@ -241,6 +252,8 @@ def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
 
 def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
-    own = {"method.alpha": 0.5}
-    made = make_search(tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), own=own)
+    default_setting = {"method.alpha": 0.5}
+    made = make_search(
+        tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), default_setting=default_setting
+    )
     assert len(page_of(made)) < 200_000

@@ -8,7 +8,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from search_folders import GRID, OWN, SPACE, Made, Outcome, climb, finished, make_search, write_cache
+from search_folders import DEFAULT_SETTING, GRID, SPACE, Made, Outcome, climb, finished, make_search, write_cache
 
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summarize_searches
@@ -56,10 +56,10 @@ def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
 
 def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_path):
     made = finished(tmp_path)
-    own, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
-    made.confirm({None: own, 3: found}, [80.0, 82.0, 81.0])
+    default, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
+    made.confirm({None: default, 3: found}, [80.0, 82.0, 81.0])
     assert made.gains().over_default.verdict == "the winner is better at n = 3"
-    made.confirm({None: own, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
+    made.confirm({None: default, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
     assert made.gains().over_default.verdict == "not distinguishable at n = 3"
 
 
@@ -107,21 +107,21 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
         made.confirm(candidates, [79.0, 80.0, 79.5])
         return made.gains()
 
-    own_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
+    default_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
     draw = np.random.default_rng(0).standard_normal
     for num_seeds in (2, 3, 5):
         num_searches = 60_000
         values, baseline = draw((num_searches, num_found + 1, num_seeds)), draw((num_searches, num_seeds))
         winners = values.mean(2).argmax(1)  # candidate 0 is the default setting
         winning = values[np.arange(num_searches), winners]
-        is_own = winners == 0
+        is_default = winners == 0
 
-        counts = np.where(is_own, own_won.over_baseline.comparisons, other_won.over_baseline.comparisons)
+        counts = np.where(is_default, default_won.over_baseline.comparisons, other_won.over_baseline.comparisons)
         over_baseline = is_better(winning - baseline, counts)
-        over_default = ~is_own & is_better(
+        over_default = ~is_default & is_better(
             winning - values[:, 0], np.full(num_searches, other_won.over_default.comparisons)
         )
-        for found in (over_baseline, over_default, over_baseline[is_own]):
+        for found in (over_baseline, over_default, over_baseline[is_default]):
             error = sqrt(0.025 * 0.975 / len(found))
             assert 0.001 < found.mean() <= 0.025 + 3 * error, (num_seeds, found.mean())
 
@@ -133,8 +133,8 @@ STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: c
 def of_student_recipes(root) -> Made:
     """Write two trials: the default recipe (learning rate 0.001, width 32), and another rate and width."""
     search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
-    own = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
-    return make_search(root, search, lambda trial: Outcome("done", [80.0]), own=own)
+    default_setting = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
+    return make_search(root, search, lambda trial: Outcome("done", [80.0]), default_setting=default_setting)
 
 
 def trial_with(made: Made, **wanted) -> int:
@@ -200,7 +200,7 @@ def test_a_lower_loss_is_a_positive_gain(tmp_path):
 
 def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
-    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), own={"method.alpha": 0.5})
+    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), default_setting={"method.alpha": 0.5})
     assert len(SearchFolder(made.path).trials()) == 3
     assert [trial.number for trial in made.summary().trials] == [0, 1]
     assert made.summary().state == "done"
@@ -426,7 +426,11 @@ def test_a_trial_with_fewer_epochs_is_done_after_its_own_epochs(tmp_path):
     space = {"student.epochs": choice(4, 9), "method.temperature": loguniform(1, 20)}
     search = Search(space=space, trials=1, grace_epochs=1)
     short = Outcome("done", climb(80, 4), run={"config": {"recipe": {"epochs": 4}}})
-    (trial,) = make_search(tmp_path, search, lambda _: short, own=OWN | {"student.epochs": 4}).summary().trials
+    (trial,) = (
+        make_search(tmp_path, search, lambda _: short, default_setting=DEFAULT_SETTING | {"student.epochs": 4})
+        .summary()
+        .trials
+    )
     assert (trial.epochs_trained, trial.epochs) == (4, 4)
 
 

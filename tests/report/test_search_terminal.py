@@ -93,8 +93,8 @@ def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
 def test_no_line_is_wider_than_a_hundred_columns_and_latin_1_holds_it(tmp_path, num_fields):
     more = {f"student.optimizer.a_rather_long_name_{field}": choice(0.123456, 1) for field in range(num_fields - 2)}
     search = Search(space=SPACE | more, trials=3, sampler="random", scheduler="none", confirm=1)
-    own = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
-    made = make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), own=own)
+    default_setting = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
+    made = make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
     made.confirm({None: [85.0, 86.0, 87.0], 2: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = render_search(made.summary())
     assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith(("page:", "to train it:")))

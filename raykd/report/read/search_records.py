@@ -142,7 +142,7 @@ class SearchSummary:
     @property
     def default_setting(self) -> Mapping[str, Any]:
         """The experiment's default value of each searched field, by dotted path."""
-        return self.record.own
+        return self.record.default_setting
 
     @property
     def epochs(self) -> int:
