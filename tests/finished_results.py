@@ -1,6 +1,6 @@
-"""A small finished results folder, trained once in a process by the plain loop, without Ray; and ways to damage files.
+"""A small finished results folder, trained without Ray once per process, and functions that damage its files.
 
-Imported by bad inputs and by tests of damage, so nothing in it needs pytest.
+The bad inputs import this module too, so it does not need pytest.
 """
 
 import atexit
@@ -73,33 +73,33 @@ def copy_to(folder: Path) -> Path:
 
 def run_in(results: Path, stage: str, seed: int = 0) -> RunFolder:
     """Return the folder of one run."""
-    (found,) = (results / "tiny").glob(f"{stage}-*-s{seed}-*")
-    return RunFolder(found)
+    (path,) = (results / "tiny").glob(f"{stage}-*-s{seed}-*")
+    return RunFolder(path)
 
 
 def flip(path: Path, seed: int = 0, count: int = 2) -> None:
-    """Change some bytes to others."""
-    content, chance = bytearray(path.read_bytes()), random.Random(seed)
-    for position in chance.sample(range(len(content)), min(count, len(content))):
-        content[position] ^= chance.randrange(1, 256)
+    """Change `count` bytes."""
+    content, random_numbers = bytearray(path.read_bytes()), random.Random(seed)
+    for position in random_numbers.sample(range(len(content)), min(count, len(content))):
+        content[position] ^= random_numbers.randrange(1, 256)
     path.write_bytes(content)
 
 
-def cut(path: Path, seed: int = 0) -> None:
-    """Leave the first part of it."""
+def truncate(path: Path, seed: int = 0) -> None:
+    """Keep only the first part of the file."""
     content = path.read_bytes()
     path.write_bytes(content[: random.Random(seed).randrange(len(content))])
 
 
 def zero_half(path: Path, seed: int = 0) -> None:
-    """Zero the second half, as a disk does that lost blocks."""
+    """Zero the second half, like a disk that has lost blocks."""
     content = path.read_bytes()
     half = len(content) // 2
     path.write_bytes(content[:half] + bytes(len(content) - half))
 
 
 def exchange(path: Path, other: Path) -> None:
-    """Put the content of `other` in its place."""
+    """Replace the content of `path` by that of `other`."""
     path.write_bytes(other.read_bytes())
 
 
@@ -134,12 +134,12 @@ def to_pipe(path: Path) -> None:
 
 
 def change(**changes: object) -> Callable[[Path], None]:
-    """Return what sets fields of a JSON file, as a writer with a mistake would: the checksum is right."""
+    """Return a function that changes fields of a JSON file and corrects its checksum."""
     return lambda path: write_checked_json(path, read_checked_json(path) | changes)
 
 
 def drop(name: str) -> Callable[[Path], None]:
-    """Return what removes a field of a JSON file, the checksum being right."""
+    """Return a function that removes a field of a JSON file and corrects its checksum."""
 
     def remove(path: Path) -> None:
         content = read_checked_json(path)
@@ -150,7 +150,7 @@ def drop(name: str) -> Callable[[Path], None]:
 
 
 def replace(before: str, after: str) -> Callable[[Path], None]:
-    """Return what changes a text in the file, as a flipped bit does: the checksum is left."""
+    """Return a function that replaces text in a file and keeps the old checksum."""
 
     def write(path: Path) -> None:
         text = path.read_text()

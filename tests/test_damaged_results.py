@@ -1,7 +1,7 @@
-"""Whatever happens to a file of a finished results folder, no other number comes out of it.
+"""Tests that damage to a file of a finished results folder never changes a number of the report.
 
-Each mutation of each file ends in the same report.json, with a line that names the file where its content matters, or
-in one line that refuses. The mutations are seeded.
+After each mutation the report either has the same report.json and names the damaged file, or fails with an error in one
+line. The mutations are seeded.
 """
 
 import json
@@ -33,14 +33,14 @@ from raykd.training.evaluate_best import evaluate_on_test, is_tested
 
 
 def flip_bit(path: Path, seed: int) -> None:
-    content, chance = bytearray(path.read_bytes()), random.Random(seed)
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    content, random_numbers = bytearray(path.read_bytes()), random.Random(seed)
+    content[random_numbers.randrange(len(content))] ^= 1 << random_numbers.randrange(8)
     path.write_bytes(content)
 
 
-def shuffle(path: Path, seed: int) -> None:
-    content, chance = path.read_bytes(), random.Random(seed)
-    first, middle, last = sorted(chance.sample(range(len(content)), 3))
+def move_bytes(path: Path, seed: int) -> None:
+    content, random_numbers = path.read_bytes(), random.Random(seed)
+    first, middle, last = sorted(random_numbers.sample(range(len(content)), 3))
     path.write_bytes(content[:first] + content[middle:last] + content[first:middle] + content[last:])
 
 
@@ -48,15 +48,15 @@ FILES = ("run.json", "test.json", "val.json", "costs.json", "usage/0.json", "his
 MUTATIONS: dict[str, Callable[[Path, int], None]] = {
     "one bit": flip_bit,
     "two bytes": finished.flip,
-    "cut": finished.cut,
-    "half of zeros": finished.zero_half,
-    "a run of bytes moved": shuffle,
+    "truncated": finished.truncate,
+    "second half zeroed": finished.zero_half,
+    "moved bytes": move_bytes,
 }
 SEEDS = range(6)
 
 
-def outcome(results: Path) -> tuple[bytes | None, str]:
-    """Return report.json as the report would write it, or None; and the error, or all cautions and what is missing."""
+def report_outcome(results: Path) -> tuple[bytes | None, str]:
+    """Return the content of report.json and all cautions and missing results, or None and the error."""
     try:
         (summary,) = (summarize(family) for family in collect(results))
     except ConfigError as error:
@@ -73,7 +73,7 @@ def results(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("file", [*FILES, "plan.json"])
 def test_a_damaged_file_changes_no_number_of_the_report(file: str, mutation: str, results: Path) -> None:
-    expected, _ = outcome(results)
+    expected, _ = report_outcome(results)
     assert expected is not None
     num_noticed = 0
     for seed in SEEDS:
@@ -82,19 +82,19 @@ def test_a_damaged_file_changes_no_number_of_the_report(file: str, mutation: str
         before = path.read_bytes()
         MUTATIONS[mutation](path, seed)
         assert path.read_bytes() != before
-        found, words = outcome(results)
-        assert found in (None, expected), f"another number, seed {seed}: {words}"
-        if found is None:
-            assert str(path) in words, words
-        is_noticed = str(path) in words
-        assert is_noticed or _says_the_same(path, before), f"nothing is said, seed {seed}"
+        content, messages = report_outcome(results)
+        assert content in (None, expected), f"a number has changed, seed {seed}: {messages}"
+        if content is None:
+            assert str(path) in messages, messages
+        is_noticed = str(path) in messages
+        assert is_noticed or _is_equal_json(path, before), f"damage not noticed, seed {seed}"
         num_noticed += is_noticed
         path.write_bytes(before)
-    assert num_noticed >= len(SEEDS) - 2, "nearly all mutations change what the file says"
+    assert num_noticed >= len(SEEDS) - 2, "nearly all mutations change the content of the file"
 
 
-def _says_the_same(path: Path, before: bytes) -> bool:
-    """Return whether only white space changed: in JSON that is no damage."""
+def _is_equal_json(path: Path, before: bytes) -> bool:
+    """Return whether only white space has changed, which does not damage JSON."""
     return path.suffix == ".json" and json.loads(path.read_bytes()) == json.loads(before)
 
 
@@ -103,34 +103,34 @@ def _says_the_same(path: Path, before: bytes) -> bool:
 def test_a_file_of_another_run_changes_no_number_of_the_report(
     file: str, stage: str, other: str, results: Path
 ) -> None:
-    expected, _ = outcome(results)
+    expected, _ = report_outcome(results)
     path = finished.run_in(results, stage).path / file
     finished.exchange(path, finished.run_in(results, other, seed=int(other != "teacher")).path / file)
-    found, words = outcome(results)
-    if file == "costs.json":  # all models are one here, and share it
-        assert found == expected and str(path) not in words
+    content, messages = report_outcome(results)
+    if file == "costs.json":  # all models are equal here and have the same costs
+        assert content == expected and str(path) not in messages
         return
-    assert str(path) in words, words
+    assert str(path) in messages, messages
     if file == "test.json":
-        assert f"{path.parent.name}: not evaluated" in words
+        assert f"{path.parent.name}: not evaluated" in messages
     else:
-        assert found in (None, expected)
+        assert content in (None, expected)
 
 
-def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_not_read(
+def test_exchanged_weights_are_noticed_and_not_evaluated_on_the_test_set(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, _ = outcome(results)
+    expected, _ = report_outcome(results)
     store, plan = RunStore(results), finished.plan_of(results.parent)
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was read"))
+    monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was evaluated"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
         evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
         store.folder(run).test.unlink()
-        with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged: .*of another run"):
+        with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged: .*belongs to another run"):
             evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))
     assert expected is not None
 
@@ -138,32 +138,32 @@ def test_weights_copied_over_all_distilled_runs_are_noticed_and_the_test_set_is_
 def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = outcome(results)
-    (path,) = {finished.run_in(results, "teacher").best}
+    expected = report_outcome(results)
+    path = finished.run_in(results, "teacher").best
     before, record = path.read_bytes(), read_checked_json(path.parent / "run.json")
     finished.flip(path)
     monkeypatch.setattr(
         "raykd.orchestration.run_experiments.ray_session",
-        lambda: pytest.fail("Ray was started, though every run is trained"),
+        lambda: pytest.fail("Ray was started although every run is trained"),
     )
     monkeypatch.setattr("raykd.orchestration.run_experiments.report", lambda *_: None)
     run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
     assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
-    said = capsys.readouterr().out
-    assert f"'{path}' was damaged" in said and "restored from the run's checkpoint" in said
-    assert outcome(results) == expected
+    output = capsys.readouterr().out
+    assert f"'{path}' was damaged" in output and "restored from the run's checkpoint" in output
+    assert report_outcome(results) == expected
 
 
-def test_damaged_teacher_teaches_nobody(results: Path) -> None:
+def test_damaged_teacher_is_not_distilled(results: Path) -> None:
     store, plan = RunStore(results), finished.plan_of(results.parent, seeds=(0, 1, 2), teacher_source="live")
     finished.flip(finished.run_in(results, "teacher").best)
     with pytest.raises(ConfigError, match=r"teacher.*best\.safetensors' is damaged: .*restores it from the run's"):
         train_plan(plan.__class__(plan.experiment, plan.runs[-1:]), finished.dataset(), CPU, store)
 
 
-@pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name != "cut"])
+@pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name != "truncated"])
 def test_a_damaged_checkpoint_is_never_resumed(mutation: str, results: Path) -> None:
-    """Weights that are gone are made again from it, or not at all."""
+    """Missing weights are restored from an intact checkpoint only."""
     folder = finished.run_in(results, "baseline")
     (run,) = [run for run in finished.plan_of(results.parent).runs if run.name == folder.path.name]
     content, weights = folder.checkpoint.read_bytes(), folder.best.read_bytes()
@@ -218,7 +218,7 @@ def test_saved_models_that_are_damaged_are_refused(results: Path, tmp_path: Path
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_computes_as_this_machine_does(run_folder: RunFolder) -> None:
-    """An attempt on an H100 that ran out of memory leaves bfloat16 and 64 threads, and nothing else."""
+    """An attempt that ran out of GPU memory recorded bfloat16 and 64 threads, but has no checkpoint."""
     from small_runs import run_of
 
     run = run_of("baseline")

@@ -1,4 +1,4 @@
-"""The run store: how far a run is, who may write it, and what is damaged."""
+"""Tests of the run store: the status of a run, its lock, and damaged files."""
 
 import errno
 import fcntl
@@ -23,20 +23,20 @@ from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 
-NOBODY = 65_534
+UNPRIVILEGED_USER = 65_534
 
 
-def hold(path: Path, entered: Path) -> None:
-    """In a child: take the run's lock and keep it until killed."""
+def hold_lock(path: Path, locked: Path) -> None:
+    """Acquire the run's lock and hold it until killed. Runs in a child process."""
     with RunFolder(path).writer():
-        entered.touch()
+        locked.touch()
         time.sleep(children.TIMEOUT_S)
 
 
-def hold_in_child(path: Path) -> children.ForkServerProcess:
-    entered = path.parent / "entered"
-    process = children.start(hold, path, entered)
-    while not entered.exists() and process.is_alive():
+def hold_lock_in_child(path: Path) -> children.ForkServerProcess:
+    locked = path.parent / "locked"
+    process = children.start(hold_lock, path, locked)
+    while not locked.exists() and process.is_alive():
         time.sleep(0.01)
     return process
 
@@ -48,7 +48,7 @@ def test_folder_lies_below_its_family(tmp_path: Path) -> None:
 
 def test_run_without_a_record_has_not_started(run_folder: RunFolder) -> None:
     assert run_folder.status() == "not started"
-    assert not run_folder.path.exists(), "asking for the status wrote something"
+    assert not run_folder.path.exists(), "reading the status wrote something"
     with run_folder.writer():
         pass
     assert run_folder.status() == "not started"
@@ -62,25 +62,25 @@ def test_run_is_running_while_a_process_holds_its_lock_and_interrupted_after(run
 
 
 @pytest.mark.parametrize(("has_best", "status"), [(True, "done"), (False, "interrupted")])
-def test_run_is_done_when_its_weights_are_there(run_folder: RunFolder, has_best: bool, status: str) -> None:
+def test_finished_run_is_done_only_with_its_weights(run_folder: RunFolder, has_best: bool, status: str) -> None:
     run_folder.write_record(run_record(status="done"))
     if has_best:
         write_bytes(run_folder.best, b"weights")
     assert run_folder.status() == status
 
 
-def test_run_that_failed_says_so_and_runs_again_when_taken_up(run_folder: RunFolder) -> None:
+def test_failed_run_is_failed_until_it_is_locked_again(run_folder: RunFolder) -> None:
     run_folder.write_record(run_record(status="failed", reason="NaN"))
     assert run_folder.status() == "failed"
     with run_folder.writer():
         assert RunFolder(run_folder.path).status() == "running"
 
 
-def test_two_processes_never_write_one_run(run_folder: RunFolder) -> None:
-    child = hold_in_child(run_folder.path)
+def test_second_process_cannot_lock_a_run(run_folder: RunFolder) -> None:
+    child = hold_lock_in_child(run_folder.path)
     try:
         run_folder.write_record(run_record(status="running", writer=f"process {child.pid}"))
-        with pytest.raises(RunFailed, match=rf"run is locked by process {child.pid}; wait for it"):
+        with pytest.raises(RunFailed, match=rf"run is locked by process {child.pid}; wait for it to end, or stop it"):
             run_folder.writer()
         with pytest.raises(RunFailed):
             run_folder.writer(wait_s=0.2)
@@ -90,8 +90,8 @@ def test_two_processes_never_write_one_run(run_folder: RunFolder) -> None:
         children.wait(child)
 
 
-def test_lock_is_freed_by_a_kill(run_folder: RunFolder) -> None:
-    child = hold_in_child(run_folder.path)
+def test_lock_of_a_killed_process_is_released(run_folder: RunFolder) -> None:
+    child = hold_lock_in_child(run_folder.path)
     run_folder.write_record(run_record(status="running"))
     child.kill()
     assert children.wait(child) == -9
@@ -100,19 +100,19 @@ def test_lock_is_freed_by_a_kill(run_folder: RunFolder) -> None:
         pass
 
 
-def test_waiting_writer_gets_the_lock_when_it_comes_free(run_folder: RunFolder) -> None:
-    child = hold_in_child(run_folder.path)
+def test_waiting_writer_acquires_the_lock_once_it_is_released(run_folder: RunFolder) -> None:
+    child = hold_lock_in_child(run_folder.path)
     child.kill()
     with run_folder.writer(wait_s=30):
         assert children.wait(child) == -9
 
 
-def test_two_folders_in_one_process_exclude_each_other_too(run_folder: RunFolder) -> None:
+def test_lock_excludes_another_writer_in_the_same_process(run_folder: RunFolder) -> None:
     with run_folder.writer(), pytest.raises(RunFailed):
         RunFolder(run_folder.path).writer()
 
 
-def test_update_changes_its_fields_alone(run_folder: RunFolder) -> None:
+def test_update_changes_only_its_fields(run_folder: RunFolder) -> None:
     run_folder.write_record(run_record(status="running", seed=3))
     run_folder.update(status="failed")
     assert run_folder.record() == run_record(status="failed", seed=3)
@@ -124,37 +124,40 @@ def test_unknown_fields_cannot_be_written(run_folder: RunFolder) -> None:
         run_folder.update(statsu="failed")
 
 
-def test_record_gives_the_run_back(run_folder: RunFolder) -> None:
+def test_run_is_read_back_from_its_record(run_folder: RunFolder) -> None:
     run = run_of("distilled")
     run_folder.write_record(record_of(run))
-    again = from_dict(Run, run_folder.require_record().config)
-    assert again == run and again.fingerprint == run.fingerprint
+    read_back = from_dict(Run, run_folder.require_record().config)
+    assert read_back == run and read_back.fingerprint == run.fingerprint
 
 
-def test_history_is_a_row_an_epoch(run_folder: RunFolder) -> None:
+def test_history_has_one_row_per_epoch(run_folder: RunFolder) -> None:
     assert run_folder.history() == []
     rows = [{"epoch": 0, "loss": 0.1 + 0.2}, {"epoch": 1, "loss": 1e-300}]
     run_folder.write_history(rows)
-    assert run_folder.history() == rows, "a bit was lost"
+    assert run_folder.history() == rows, "a value has changed"
 
 
-def test_a_term_that_comes_in_later_is_null_before(run_folder: RunFolder) -> None:
+def test_loss_term_is_null_before_it_starts(run_folder: RunFolder) -> None:
     run_folder.write_history([{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5, "feature": 2.0}])
     assert [row["feature"] for row in run_folder.history()] == [None, 2.0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"status": "done"', b"null"])
-def test_damaged_record_is_named_in_one_line(run_folder: RunFolder, content: bytes) -> None:
+def test_damaged_record_raises_one_line_with_its_path(run_folder: RunFolder, content: bytes) -> None:
     write_bytes(run_folder.path / "run.json", content)
     with pytest.raises(ConfigError, match=r"run\.json' is damaged: .*; move the folder '.*' away and rerun") as caught:
         run_folder.status()
     assert "\n" not in str(caught.value)
 
 
-def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(run_folder: RunFolder) -> None:
+def test_only_temporary_files_of_killed_writers_are_removed(run_folder: RunFolder) -> None:
     kept = [run_folder.path / name for name in (".lock", "run.json", ".nfs000123456789ab", ".hidden-file")]
     kept.append(run_folder.checkpoint)
-    left = [run_folder.path / ".0123456789ab-run.json", run_folder.checkpoint.parent / ".abcdef012345-last.safetensors"]
+    left = [
+        run_folder.path / ".0123456789ab-run.json",
+        run_folder.checkpoint.parent / ".abcdef012345-last.safetensors",
+    ]
     for path in (*kept, *left):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -164,16 +167,16 @@ def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(run_folder: R
 
 def test_plan_file_keeps_the_stages_that_were_not_planned(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    whole = make_plan(experiment(seeds=(0,)), digits(), NO_WEIGHTS, ("teacher", "baseline"))
-    other = make_plan(experiment(seeds=(1,)), digits(), NO_WEIGHTS, ("baseline",))
-    store.write_plan(whole)
-    store.write_plan(other)
+    both = make_plan(experiment(seeds=(0,)), digits(), NO_WEIGHTS, ("teacher", "baseline"))
+    baseline = make_plan(experiment(seeds=(1,)), digits(), NO_WEIGHTS, ("baseline",))
+    store.write_plan(both)
+    store.write_plan(baseline)
     written = json.loads((tmp_path / "small" / "plan.json").read_text(encoding="utf-8"))
     assert written["family"] == "small"
-    assert written["stages"] == {"teacher": whole.stages["teacher"], "baseline": other.stages["baseline"]}
+    assert written["stages"] == {"teacher": both.stages["teacher"], "baseline": baseline.stages["baseline"]}
 
 
-def test_results_folder_that_will_be_made_is_fine(tmp_path: Path) -> None:
+def test_missing_results_folder_is_accepted_and_not_made(tmp_path: Path) -> None:
     RunStore(tmp_path / "a" / "b").require_writable()
     assert not (tmp_path / "a").exists()
 
@@ -184,10 +187,10 @@ def test_results_below_a_file_are_refused(tmp_path: Path) -> None:
         RunStore(tmp_path / "file" / "results").require_writable()
 
 
-def refuse_as_nobody(folder: Path) -> None:
-    """In a child without root's rights: the store is refused, and a run's status can still be read."""
+def refuse_as_unprivileged_user(folder: Path) -> None:
+    """Check that the store is refused and a run's status can be read. Runs in a child process without root's rights."""
     if os.getuid() == 0:
-        os.setuid(NOBODY)
+        os.setuid(UNPRIVILEGED_USER)
     for results in (folder / "closed", folder / "closed" / "new", folder / "shut" / "deep" / "results"):
         with pytest.raises(ConfigError, match="cannot be written"):
             RunStore(results).require_writable()
@@ -196,9 +199,9 @@ def refuse_as_nobody(folder: Path) -> None:
 
 @pytest.fixture
 def closed_folders() -> Iterator[Path]:
-    """A folder that all may enter, with a store that nobody may write and a folder that nobody may enter."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    """A readable folder with a read-only store and a folder without any permissions."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         RunFolder(folder / "closed" / "run").write_record(run_record(status="running"))
         (folder / "shut").mkdir()
         modes = {"": 0o755, "closed/run": 0o555, "closed": 0o555, "shut": 0o000}
@@ -210,14 +213,14 @@ def closed_folders() -> Iterator[Path]:
 
 
 def test_read_only_results_folder_is_refused_and_can_still_be_read(closed_folders: Path) -> None:
-    assert children.wait(children.start(refuse_as_nobody, closed_folders)) == 0
+    assert children.wait(children.start(refuse_as_unprivileged_user, closed_folders)) == 0
 
 
 def test_missing_json_is_none(tmp_path: Path) -> None:
     assert read_checked_json(tmp_path / "none.json") is None
 
 
-def test_stages_that_are_planned_at_once_all_stay_in_the_plan(tmp_path: Path) -> None:
+def test_stages_planned_concurrently_all_stay_in_the_plan(tmp_path: Path) -> None:
     plans = [make_plan(experiment(), digits(), NO_WEIGHTS, (stage,)) for stage in ("teacher", "baseline")]
     for number in range(20):
         store = RunStore(tmp_path / str(number))
@@ -229,7 +232,7 @@ def test_stages_that_are_planned_at_once_all_stay_in_the_plan(tmp_path: Path) ->
         assert set(read_checked_json(store.results / "small" / "plan.json")["stages"]) == {"teacher", "baseline"}
 
 
-def test_filesystem_without_locks_is_refused_and_a_file_is_never_taken_for_one(tmp_path: Path, monkeypatch) -> None:
+def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -239,7 +242,7 @@ def test_filesystem_without_locks_is_refused_and_a_file_is_never_taken_for_one(t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_only_seems_writable_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_results_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch) -> None:
     def mkdir(path: Path, *arguments: object, **named: object) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 

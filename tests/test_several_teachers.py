@@ -145,7 +145,7 @@ def test_half_done_run_is_refused_under_another_of_its_teachers(
         train(run, cut.folder(run), teacher, should_stop=lambda: True)
     first, *others = sha256s(run, store)
     teacher.identity = identity_of([*others, first])  # type: ignore[misc]
-    with pytest.raises(RunFailed, match="half done under a teacher whose weights have changed since"):
+    with pytest.raises(RunFailed, match="partly trained with a teacher whose weights have changed since"):
         train(run, cut.folder(run), teacher)
 
 

@@ -187,8 +187,8 @@ def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) ->
     recipe = {path: value for path, value in winner.setting.items() if path.startswith("student.")}
     record = ConfirmationRecord(
         metric=metric,
-        asked=command.settings.confirm,
-        trials=num_ended(command.folder.trials()),
+        num_requested=command.settings.confirm,
+        num_trials=num_ended(command.folder.trials()),
         seeds=command.experiment.seeds,
         candidates=tuple(row(candidate.trial, candidate.setting, candidate.runs) for candidate in candidates),
         baseline=row(None, recipe, winner.baselines),
@@ -205,7 +205,7 @@ def is_confirmed(command: SearchCommand) -> bool:
         return True
     record = read_record(ConfirmationRecord, folder.confirmed)
     expected = settings.confirm, num_ended(folder.trials()), command.experiment.seeds
-    if record is None or (record.asked, record.trials, record.seeds) != expected:
+    if record is None or (record.num_requested, record.num_trials, record.seeds) != expected:
         return False
     names = [name for row in (*record.candidates, record.baseline) if not row.failed for name in row.runs]
     return all(RunFolder(folder.path.parent / name).status() == "done" for name in names)

@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
             intermediate_values = self._unfinished[0].intermediate_values
             trial = self._study.resume_trial(self._unfinished.pop(0).number)
         else:
-            intermediate_values, trial = {}, self._study.begin()
+            intermediate_values, trial = {}, self._study.start_trial()
         self._numbers[trial_id] = trial.number
         return {NUMBER: trial.number, SETTING: dict(trial.setting), REPORTED: len(acted_on(intermediate_values))}
 
@@ -62,16 +62,16 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number, result = self._numbers[trial_id], result or {}
         if error:
-            self._study.end(number, "failed", reason="its workers died repeatedly")
+            self._study.finish_trial(number, "failed", reason="its workers died repeatedly")
         elif FAILED in result:
-            self._study.end(number, "failed", reason=result[FAILED])
+            self._study.finish_trial(number, "failed", reason=result[FAILED])
         elif OUTSIDE in result:
             self.outside[number] = result[OUTSIDE]
         elif INTERRUPTED not in result:
             self.on_trial_result(trial_id, result)
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
             values = [result[name] for name in self._metrics]
-            self._study.end(number, state, values, seconds=result["seconds"])
+            self._study.finish_trial(number, state, values, seconds=result["seconds"])
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the study's journal is always newer than what Tune would save."""

@@ -86,7 +86,7 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
     text = _read_text(path)
     if text is None:
         return None
-    too_deep = f"its lists or objects are nested more than {MAX_DEPTH} deep"
+    too_deep = f"lists or objects are nested more than {MAX_DEPTH} deep"
     try:
         values = json.loads(text)
     except RecursionError:
@@ -94,7 +94,7 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise damaged(path, str(error)) from None
     if not isinstance(values, dict):
-        raise damaged(path, "it holds no JSON object")
+        raise damaged(path, "it does not hold a JSON object")
     if _is_too_deep(values):
         raise damaged(path, too_deep)
     _require_checksum(path, values)
@@ -102,11 +102,11 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
 
 
 def _read_text(path: Path) -> str | None:
-    """Return the text of a regular file, or None if there is no file. A folder or a pipe is refused, not read."""
+    """Return the text of a regular file, or None if there is no file. Raises DamagedFile for a folder or a pipe."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise damaged(path, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+            raise damaged(path, "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
@@ -127,7 +127,7 @@ def _is_too_deep(values: Any) -> bool:
 
 
 def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
-    """Compare the checksum. If the damage is in its field's name, its value still identifies it."""
+    """Raise DamagedFile if the checksum does not match. It is also identified by its value, if its name is damaged."""
     checksums = {
         name: value
         for name, value in values.items()
@@ -135,10 +135,10 @@ def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
     }
     rest = {name: value for name, value in values.items() if name not in checksums}
     if checksums and checksums != {CHECKSUM: json_checksum(rest)}:
-        raise damaged(path, "its checksum does not match its content (changed by hand? then remove the checksum too)")
+        raise damaged(path, "its checksum does not match its content (if you edited it, remove its checksum field too)")
 
 
-# Values by the type of their field. `name` is the field's dotted path in the file.
+# Decoding by the type of the field. `name` is the field's dotted path in the file.
 
 
 def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, section: str = "") -> Record:
@@ -161,7 +161,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
-    """Return `value` as the type `hint` requires it."""
+    """Return `value` converted to the type `hint`. Raises DamagedFile if it does not have that type."""
     limits = Between()
     if get_origin(hint) is Annotated:
         hint, limits = get_args(hint)[:2]
@@ -185,7 +185,7 @@ def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
     if hint is int and is_number(value) and isinstance(value, int) and 0 <= value < 2**63:
         return value
     if hint is str and isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, UTF-8 may not
+        return value.encode("utf-8", "replace").decode()  # JSON allows a lone surrogate, UTF-8 does not
     raise damaged(path, f"field '{name}' is {value!r:.80}, not {_describe(hint, limits)}")
 
 

@@ -1,6 +1,6 @@
-"""The journal of a search's study: Optuna's file backend, where each line has its number and a checksum.
+"""The journal of a search's study: Optuna's file backend with a line number and a checksum in each line.
 
-So a line that is damaged, missing or out of place is noticed. Only the holder of the search's lock writes here.
+They reveal a line that is damaged, missing or out of order. Only the holder of the search's lock writes to the file.
 """
 
 import json
@@ -17,29 +17,29 @@ LINE, CHECKSUM = "line", "checksum"
 
 
 class CheckedJournal(JournalFileBackend):
-    """Optuna's storage appends operations to it, and reads those of others."""
+    """Optuna's journal of operations, one JSON object per line, checked when read."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=_NoLock(str(path)))
         self._path = path
-        self._offsets = [0]  # where each line begins that was read so far, and the next
+        self._offsets = [0]  # of each line read so far, and of the next one
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Return the operations from that number on. Raises DamagedFile."""
+        """Yield the operations from number `log_number_from` on. Raises DamagedFile."""
         number = min(log_number_from, len(self._offsets) - 1)
         with self._path.open("rb") as file:
             file.seek(self._offsets[number])
             for line in file:
-                if not line.endswith(b"\n") and b"\0" not in line:  # it is being written, or its writer was killed
+                if not line.endswith(b"\n") and b"\0" not in line:  # the write is in progress or was interrupted
                     return
                 if number + 1 == len(self._offsets):
                     self._offsets.append(self._offsets[number] + len(line))
                 if number >= log_number_from:
-                    yield self._checked(number, line)
+                    yield self._parse(number, line)
                 number += 1
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add operations, and flush them to the disk."""
+        """Append operations and flush them to disk."""
         first = self._count()
         numbered = [{**json.loads(json.dumps(log)), LINE: first + offset} for offset, log in enumerate(logs)]
         super().append_logs([{**log, CHECKSUM: json_checksum(log)} for log in numbered])
@@ -51,21 +51,22 @@ class CheckedJournal(JournalFileBackend):
             file.seek(self._offsets[-1])
             return number + sum(line.endswith(b"\n") for line in file)
 
-    def _checked(self, number: int, line: bytes) -> dict[str, Any]:
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             log = json.loads(line)
-            found = log.pop(CHECKSUM)
+            checksum = log.pop(CHECKSUM)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise damaged(self._path, f"line {number + 1} is no operation of a study with its checksum") from None
-        if found != json_checksum(log) or log.pop(LINE, None) != number:
+            raise damaged(self._path, f"line {number + 1} is not an operation of a study with a checksum") from None
+        if checksum != json_checksum(log) or log.pop(LINE, None) != number:
             raise damaged(self._path, f"line {number + 1} does not match its checksum, or lines before it are missing")
         return log
 
 
 class _NoLock(JournalFileOpenLock):
-    """Nothing to lock: whoever writes the journal holds the folder's lock, which the kernel frees with its process.
+    """No lock, because the writer of the journal holds the search folder's lock.
 
-    Optuna's own is a file, which a killed process leaves behind, and the next waits for half a minute.
+    The kernel releases that lock when its process ends. A killed process would leave Optuna's lock file behind, and the
+    next process would wait for it for half a minute.
     """
 
     def acquire(self) -> bool:

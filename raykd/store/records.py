@@ -1,4 +1,4 @@
-"""The JSON files below a results folder as dataclasses: training writes them; report, export and searches read them.
+"""The schemas of the JSON files below a results folder, as dataclasses for the code that writes and reads them.
 
     run.json        RunRecord            plan.json        PlanRecord
     val.json        Metrics              search.json      SearchRecord
@@ -6,8 +6,8 @@
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile
 
-Accuracies are in percent, times in seconds, epochs count from 0. A `problem()` returns why fields of a file cannot
-belong together, or ''. Imports no torch.
+Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why
+the values of a file are inconsistent, or ''. Imports no torch.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Fraction = Annotated[float, Between(0, 1 + 1e-9)]
 NonNegative = Annotated[float, Between(0)]
 Precision = Literal["fp32", "bf16"]  # of matrix products and convolutions
 TeacherSource = Literal["live", "cache"]
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
+Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class ComputeRecord:
     device: str  # as torch spells it
     precision: Precision
     threads: int  # of the CPU
-    workers: tuple[int, ...] = (1,)  # how many trained the run, one number for each time that this changed
+    workers: tuple[int, ...] = (1,)  # number of workers; a new entry each time it changed
     channels_last: bool = True
     compiled: bool = False
-    step: Literal["eager", "graph"] = "eager"  # each kernel is launched by itself, or the step as one CUDA graph
+    step: Literal["eager", "graph"] = "eager"  # single kernels, or the whole step as one CUDA graph
     teacher: TeacherSource | None = None
-    per_worker: str | None = None  # what each of several workers computes or draws for itself
+    per_worker: str | None = None  # what each of several workers computes or samples separately
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # that validate
-    refused: str = ""  # why the teacher does not fit, or ''
+    num_images: int  # of the validation split
+    refused: str = ""  # reason for refusing the teacher, or ''
     cautions: tuple[str, ...] = ()  # one sentence each
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """run.json: which run the folder holds, how it is computed, and how far it is."""
+    """run.json: the run in the folder, how it is computed, its status and result."""
 
     name: str
     family: str
@@ -71,8 +71,8 @@ class RunRecord:
     method: str
     seed: int
     fingerprint: str
-    config: Mapping[str, Any]  # to_dict(run); a custom method's fields are as its file declares them
-    status: Literal["running", "done", "failed"]  # a killed process leaves 'running'
+    config: Mapping[str, Any]  # to_dict(run)
+    status: Literal["running", "done", "failed"]  # a killed process leaves 'running' behind
     started: str  # UTC, ISO 8601
     compute: ComputeRecord
     versions: Mapping[str, str]
@@ -83,7 +83,7 @@ class RunRecord:
     resumes: int = 0
     ended: str | None = None
     reason: str | None = None  # of a failure
-    failure: Failure | None = None  # its kind, see training/failure.py
+    failure: Failure | None = None  # kind of the failure
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
     parameters: int | None = None  # of the network
     peak_memory_bytes: int | None = None  # of the GPU
@@ -91,23 +91,22 @@ class RunRecord:
     weights_sha256: str | None = None  # of best.safetensors
     history_sha256: str | None = None  # of history.parquet
     imported: ImportCheck | None = None
-    model_metrics: Mapping[str, float] = field(default_factory=dict)  # of a trial: the same for any weights
+    model_metrics: Mapping[str, float] = field(default_factory=dict)  # metrics of a trial that do not depend on weights
 
     def problem(self) -> str:
-        return "field 'best' is missing, and the run is done" if self.status == "done" and self.best is None else ""
+        return "field 'best' is missing, but the run is done" if self.status == "done" and self.best is None else ""
 
     @property
     def fails_by_configuration(self) -> bool:
-        """Whether the run failed because of its own configuration, so that it would fail again."""
+        """Whether the run failed because of its configuration, so that it would fail again."""
         return self.status == "failed" and self.failure not in (None, "outside")
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram with bins of confidence of equal width from 0 to 1.
+    """A reliability diagram with confidence bins of equal width from 0 to 1.
 
-    Each bin has its number of images, their mean confidence and the fraction that was right; both are None in a bin
-    without images.
+    Each bin has its number of images, their mean confidence and their accuracy. Both are None in an empty bin.
     """
 
     count: tuple[int, ...]
@@ -115,14 +114,13 @@ class Reliability:
     accuracy: tuple[Fraction | None, ...]
 
     def problem(self) -> str:
-        """Return why the three cannot belong together, or ''."""
-        is_whole = len(self.count) == len(self.confidence) == len(self.accuracy)
-        return "" if is_whole else "reliability has bins without a count, a confidence or an accuracy"
+        is_consistent = len(self.count) == len(self.confidence) == len(self.accuracy)
+        return "" if is_consistent else "the lists of field 'reliability' have different lengths"
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """val.json and test.json: how the best weights do on one split; training/measures.py defines each metric.
+    """val.json and test.json: the metrics of the best weights on one split, defined in training/metrics.py.
 
     top1, top5, agreement and class_top1 are in percent, nll and teacher_kl in nats per image, ece and brier in [0, 1]
     and [0, 2]. top5 is None for at most 5 classes; agreement and teacher_kl are None without a teacher; class_top1 is
@@ -146,18 +144,17 @@ class Metrics:
     teacher_sha256: str | None = None
 
     def problem(self) -> str:
-        """Return why classes, class_top1 and confusion cannot belong together, or ''."""
-        sizes = {len(found) for found in (self.confusion, self.classes, self.class_top1, *self.confusion) if found}
+        sizes = {len(part) for part in (self.confusion, self.classes, self.class_top1, *self.confusion) if part}
         if len(sizes) > 1:
-            return f"classes, class_top1 and confusion are of different sizes: {sorted(sizes)}"
+            return f"classes, class_top1 and confusion have different sizes: {sorted(sizes)}"
         num_counted = sum(map(sum, self.confusion))
         if self.confusion and num_counted != self.num_images:
-            return f"confusion has {num_counted} images, num_images is {self.num_images}"
+            return f"confusion counts {num_counted} images, but num_images is {self.num_images}"
         return ""
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """Every metric that is one number and known, by name."""
+        """The known metrics that are single numbers, by name."""
         names = ("top1", "nll", "top5", "ece", "brier", "agreement", "teacher_kl")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -175,9 +172,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Costs:
-    """costs.json: what a model costs its user, on `device` in `precision` with `threads` of a CPU.
+    """costs.json: the inference costs of a model, on `device` in `precision` with `threads` CPU threads.
 
-    shape: equal for models that cost the same there. flops: of one image's forward pass; a multiply-add counts 2.
+    shape: equal for models of equal cost. flops: of the forward pass of one image, where a multiply-add counts as 2.
     """
 
     shape: str
@@ -194,9 +191,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class UsagePiece:
-    """What one worker used from one start of a run until its next end. gpus: may be a fraction; gpu: its name.
+    """The resources that one worker used between a start and the next end of a run.
 
-    joules: None where they are not known, for the reason in `no_joules_because`.
+    gpus: may be a fraction. gpu: its name. joules: None if unknown, for the reason in `no_joules_because`.
     """
 
     seconds: NonNegative
@@ -208,9 +205,9 @@ class UsagePiece:
 
 @dataclass(frozen=True)
 class UsageFile:
-    """usage/<rank>.json: every piece of one worker, oldest first.
+    """usage/<rank>.json: the usage of one worker, oldest piece first.
 
-    since: the time of the first piece, where the run was partly trained before; what it used until then is not known.
+    since: time of the first piece, if the run was partly trained before it. Usage before that time is unknown.
     """
 
     run: str
@@ -220,11 +217,11 @@ class UsageFile:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """plan.json of a family: the runs that its report is about. A run is named by its folder beside the file."""
+    """plan.json of a family: the runs in its report, named by their folders beside the file."""
 
     family: str
     stages: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)
-    comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by method, where several are compared
+    comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by method, if several are compared
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
 
     @property
@@ -237,32 +234,32 @@ class PlanRecord:
             if others := [name for name in names if not _is_folder_name(name)]:
                 return f"'{others[0]}' is not the name of a run's folder"
             if len(set(names)) != len(names):
-                return f"stage '{stage}' names a run twice"
+                return f"stage '{stage}' has a run twice"
         return ""
 
 
 def _is_folder_name(name: str) -> bool:
-    """Return whether `name` names a folder beside the file: no path that leaves it, and no control characters."""
+    """Return whether `name` is the name of a folder beside the file, without a path or control characters."""
     is_name = name not in ("", "..") and Path(name).name == name and name.isprintable()
-    return is_name and "?" not in name  # the codec's replacement for what is no UTF-8
+    return is_name and "?" not in name  # the codec replaces invalid UTF-8 by "?"
 
 
 def read_plan(path: Path) -> PlanRecord:
-    """Return the plan.json of a family; without such a file nothing is planned. Raises DamagedFile."""
+    """Return the plan.json of a family, or an empty plan if there is no such file. Raises DamagedFile."""
     family = path.parent.name
     plan = read_record(PlanRecord, path) or PlanRecord(family)
     if plan.family != family:
-        raise damaged(path, f"family is '{plan.family}', the folder is '{family}'")
+        raise damaged(path, f"family is '{plan.family}', but the folder is '{family}'")
     return plan
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """search.json: what is searched, and with what."""
+    """search.json: the search, its resources, and the code and hardware that run it."""
 
     family: str
     name: str
-    identity: Mapping[str, Any]  # everything that decides the results of the trials
+    identity: Mapping[str, Any]  # everything that determines the results of the trials
     search: Mapping[str, Any]  # to_dict(search)
     default_setting: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
     epochs: int  # of the longest trial
@@ -272,14 +269,14 @@ class SearchRecord:
     hardware: Mapping[str, str | None]
     git: Mapping[str, str | None]
     resumes: int = 0
-    fill_seconds: NonNegative = 0.0  # that this search spent on filling logit caches
+    fill_seconds: NonNegative = 0.0  # time that this search spent on filling logit caches
     cache: str | None = None  # folder of the logit cache that the trials read; None for a live teacher
     cpus: NonNegative | None = None  # of one trial; None until trials have started
     gpus: NonNegative | None = None
 
     def problem(self) -> str:
         is_folder = self.cache is None or _is_folder_name(self.cache)
-        return "" if is_folder else f"cache is '{self.cache}', not the name of a folder"
+        return "" if is_folder else f"cache is '{self.cache}', which is not the name of a folder"
 
 
 @dataclass(frozen=True)
@@ -298,8 +295,8 @@ class ConfirmationRecord:
     """confirmed.json: the best settings of a search trained with other seeds, beside the default setting."""
 
     metric: Literal["val_top1", "val_loss"]
-    asked: int  # how many settings of the search were to be confirmed
-    trials: int  # that had ended before
+    num_requested: int  # number of settings of the search to confirm
+    num_trials: int  # number of ended trials at that time
     seeds: tuple[int, ...]
     candidates: tuple[CandidateRecord, ...]
     baseline: CandidateRecord  # the student without a teacher
@@ -307,7 +304,7 @@ class ConfirmationRecord:
 
     @property
     def best_candidate(self) -> CandidateRecord:
-        """The winner."""
+        """The winning candidate."""
         return self.candidates[self.winner]
 
     @property
@@ -317,29 +314,29 @@ class ConfirmationRecord:
 
     @property
     def num_found(self) -> int:
-        """Number of candidates that the search found."""
+        """The number of candidates that the search found."""
         return sum(candidate.trial is not None for candidate in self.candidates)
 
     def problem(self) -> str:
         for row in (*self.candidates, self.baseline):
             if len(row.values) != (0 if row.failed else len(self.seeds)):
-                return f"values {list(row.values)!r:.80} are not {len(self.seeds)} numbers, one for each seed"
+                return f"values {list(row.values)!r:.80} are not {len(self.seeds)} numbers, one per seed"
         if self.winner >= len(self.candidates):
-            return f"winner is {self.winner}, and there are {len(self.candidates)} candidates"
+            return f"winner is {self.winner}, but there are {len(self.candidates)} candidates"
         if failed := self.candidates[self.winner].failed:
-            return f"winner is {self.winner}, and that candidate failed: {failed}"
+            return f"winner is {self.winner}, but that candidate failed: {failed}"
         return ""
 
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """cache.json of a logit cache: the fields of its `CacheKey`, and the precision that its teacher computes in."""
+    """cache.json of a logit cache: the fields of its `CacheKey`, and the precision of its teacher's computation."""
 
     teacher_sha256: str
     data_identity: str
     crop_padding: int
     flip: bool
-    precision: str  # of the recipe, which may be 'auto'
+    precision: str  # of the recipe; may be 'auto'
     num_images: int
     num_classes: int
     embedding_width: int

@@ -1,4 +1,4 @@
-"""A run's folder: what stands in it, and who writes it. Imports no torch: the report reads it too.
+"""The folder of one run: its files, their writers and the status of the run. Imports no torch.
 
 run.json  history.parquet  checkpoint/last.safetensors  best.safetensors  val.json  test.json  costs.json  usage/
 tensorboard/  .lock
@@ -30,21 +30,21 @@ Status = Literal["not started", "running", "interrupted", "failed", "done", "dam
 class RunFolder:
     """The files of one run.
 
-    Only the holder of `writer()` changes run.json, the history, the checkpoint and the best weights. The other files
-    are replaced as a whole: usage/ by the worker of that rank, val.json, costs.json and test.json by any evaluation
-    of the run, since all of them write the same.
+    Only the holder of the lock `writer()` changes run.json, the history, the checkpoint and the best weights. Each
+    worker replaces its own file in usage/. Any evaluation may replace val.json, costs.json and test.json, because all
+    evaluations write the same values.
     """
 
     path: Path
 
     @property
     def best(self) -> Path:
-        """The weights of the best epoch by validation, safetensors."""
+        """The weights with the best validation top-1, safetensors."""
         return self.path / "best.safetensors"
 
     @property
     def checkpoint(self) -> Path:
-        """Everything needed to go on exactly, in one safetensors file."""
+        """The complete training state for an exact resume, safetensors."""
         return self.path / "checkpoint" / "last.safetensors"
 
     @property
@@ -55,21 +55,21 @@ class RunFolder:
 
     @property
     def test(self) -> Path:
-        """The best weights' figures on the test set, JSON."""
+        """The Metrics of the best weights on the test set, JSON."""
         return self.path / "test.json"
 
     @property
     def val(self) -> Path:
-        """The best weights' figures on validation, JSON."""
+        """The Metrics of the best weights on the validation split, JSON."""
         return self.path / "val.json"
 
     @property
     def costs(self) -> Path:
-        """What the model costs whoever uses it, JSON."""
+        """The inference Costs of the model, JSON."""
         return self.path / "costs.json"
 
     def usage(self, rank: int) -> Path:
-        """What worker `rank` took to train the run, JSON; written by that worker."""
+        """Return the path of the UsageFile of worker `rank`, JSON."""
         return self.path / "usage" / f"{rank}.json"
 
     @property
@@ -81,9 +81,9 @@ class RunFolder:
         return lock_at(self.path / ".lock")
 
     def writer(self, wait_s: float = 0) -> AcquireReturnProxy:
-        """The lock that makes its holder the only writer, released by the kernel when the process ends.
+        """Acquire the lock that makes its holder the only writer. The kernel releases it when the process ends.
 
-        Raises RunFailed when another process still holds it after `wait_s` seconds.
+        Raises RunFailed if another process still holds it after `wait_s` seconds.
         """
         make_folder(self.path)
         try:
@@ -91,10 +91,12 @@ class RunFolder:
         except IsADirectoryError:
             raise _lock_is_a_folder(self._lock) from None
         except Timeout:
-            raise RunFailed(f"{self.path.name} is locked by {self.last_writer}; wait for it, or end it") from None
+            raise RunFailed(
+                f"{self.path.name} is locked by {self.last_writer}; wait for it to end, or stop it"
+            ) from None
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed writer left half written: a checkpoint's size each time."""
+        """Remove the temporary files of killed writers, which may be as large as a checkpoint."""
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
 
@@ -107,24 +109,24 @@ class RunFolder:
         return read_record(RunRecord, self.record_path)
 
     def require_record(self) -> RunRecord:
-        """Return run.json. Raises DamagedFile also where it is missing."""
+        """Return run.json. Raises DamagedFile if it is damaged or missing."""
         return require_record(RunRecord, self.record_path)
 
     def write_record(self, record: RunRecord) -> None:
         write_record(self.record_path, record)
 
     def update(self, **changes: Any) -> None:
-        """Replace fields of run.json. Raises DamagedFile where it is missing."""
+        """Replace fields of run.json. Raises DamagedFile if it is damaged or missing."""
         self.write_record(replace(self.require_record(), **changes))
 
     @property
     def last_writer(self) -> str:
-        """The process that trains the run, or trained it last."""
+        """The process that trains the run or trained it last."""
         record = self.record()
         return record.writer if record else "another process"
 
     def weights_damage(self) -> str:
-        """Return why the best weights are not those that the finished run left, or ''."""
+        """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
         if record is None or record.weights_sha256 is None:
             return ""
@@ -132,18 +134,19 @@ class RunFolder:
             return "it is missing"
         if file_sha256(self.best) == record.weights_sha256:
             return ""
-        return "its SHA-256 is not the one in run.json, so it was changed or is of another run"
+        return "its SHA-256 is not the one in run.json, so it was changed or belongs to another run"
 
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the best weights. Raises DamagedFile where they are not those that the run left."""
-        if why := self.weights_damage():
-            raise damaged(self.best, why)
+        """Return the SHA-256 of the best weights. Raises DamagedFile if the run wrote other weights."""
+        if reason := self.weights_damage():
+            raise damaged(self.best, reason)
         return file_sha256(self.best)
 
     def status(self) -> Status:
-        """Return how far the run is: 'interrupted' when it began and nobody trains it now.
+        """Return the status of the run.
 
-        A finished run is 'damaged' when its best weights are not those that it left.
+        It is 'interrupted' if the run has started and no process is training it, and 'damaged' if the run is finished
+        and its best weights are not those that it wrote.
         """
         record = self.record()
         if record is None:
@@ -157,25 +160,25 @@ class RunFolder:
         return "failed" if record.status == "failed" else "interrupted"
 
     def is_held(self) -> bool:
-        """Whether a process is writing the run now."""
+        """Return whether a process is writing the run now."""
         return is_locked(self._lock)
 
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
-        """One row an epoch. A column that some rows lack (a term that comes in later) is null there."""
+        """Write one row per epoch. A column is null in rows without it, e.g. a loss term that starts later."""
         names = dict.fromkeys(name for row in rows for name in row)
         with replacing(self.path / "history.parquet") as aside:
             table = pa.table({name: [row.get(name) for row in rows] for name in names})
             pq.write_table(table, aside, write_page_checksum=True)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the rows so far, oldest first. Raises DamagedFile."""
+        """Return the rows of all finished epochs, oldest first. Raises DamagedFile."""
         table = self.history_table()
         return [] if table is None else table.to_pylist()
 
     def history_table(self) -> pa.Table | None:
-        """Return history.parquet, None where there is none yet. Raises DamagedFile.
+        """Return history.parquet, or None if it does not exist yet.
 
-        Each page is compared with its checksum, and the file of a finished run with its SHA-256 in run.json.
+        Raises DamagedFile if a page does not match its checksum, or the file of a finished run its SHA-256 in run.json.
         """
         path, record = self.path / "history.parquet", self.record()
         recorded = record.history_sha256 if record else None
@@ -192,12 +195,12 @@ class RunFolder:
 
 
 def lock_at(path: Path) -> FileLock:
-    """A lock of the kernel's, which goes with its process; never the mere file that filelock would fall back to."""
+    """Return a kernel lock, released when its process ends. filelock must not fall back to a lock file, which stays."""
     return FileLock(path, is_singleton=False, fallback_to_soft=False)
 
 
 def is_locked(lock: FileLock) -> bool:
-    """Whether another process has `lock` now."""
+    """Return whether another process holds `lock` now."""
     try:
         with lock.acquire(timeout=0):
             return False
@@ -206,15 +209,15 @@ def is_locked(lock: FileLock) -> bool:
     except IsADirectoryError:
         raise _lock_is_a_folder(lock) from None
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store: nobody can write there
+        if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store, so no process writes there
             return False
         raise
 
 
 def _lock_is_a_folder(lock: FileLock) -> DamagedFile:
-    return DamagedFile(f"'{lock.lock_file}' is damaged: it is a folder and must be a file; remove it and rerun")
+    return DamagedFile(f"'{lock.lock_file}' is damaged: it is not a file; remove it and rerun the same command")
 
 
 def now() -> str:
-    """The time in UTC to the second, ISO 8601."""
+    """Return the current UTC time to the second, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

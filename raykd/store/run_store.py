@@ -1,4 +1,4 @@
-"""The run store: every run's folder under one results folder, and which of them a report is about.
+"""The run store: the folders of all runs below one results folder, and the plan of each family.
 
 ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/plan.json
 """
@@ -19,47 +19,47 @@ from raykd.store.damage import damaged
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status, lock_at
 
-PLAN_LOCK_S = 30.0  # held for one small write
+PLAN_LOCK_S = 30.0  # the lock is held for one small write
 
 
 @dataclass(frozen=True)
 class RunStore:
-    """All runs under one results folder."""
+    """All runs below one results folder."""
 
     results: Path
 
     @property
     def logit_caches(self) -> Path:
-        """Return the folder of the logit caches, which all runs and searches on these results share."""
+        """The folder of the logit caches, shared by all runs and searches of this store."""
         return self.results / ".logit_caches"
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
 
     def status(self, run: Run) -> Status:
-        """Return how far `run` is. Raises DamagedFile where its folder holds the run.json of another run."""
+        """Return the status of `run`. Raises DamagedFile if its folder holds the run.json of another run."""
         folder = self.folder(run)
         record = folder.record()
         if record is not None and record.fingerprint != run.fingerprint:
-            why = f"it is of another run: its fingerprint starts with {record.fingerprint[:12]}"
-            raise damaged(folder.record_path, why)
+            reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
+            raise damaged(folder.record_path, reason)
         return folder.status()
 
     def require_writable(self) -> None:
-        """Raise ConfigError now rather than hours later; changes nothing."""
+        """Raise ConfigError if the results folder cannot be written or made. Changes nothing."""
         folder = self.results
-        while not os.access(folder, os.F_OK):  # Path.exists raises where a folder above may not be entered
+        while not os.access(folder, os.F_OK):  # Path.exists raises if a parent folder may not be entered
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(
-                f"results folder '{self.results}' cannot be written: '{folder}' is no folder of yours; "
+                f"results folder '{self.results}' cannot be written: '{folder}' is not a folder that you may write; "
                 "name another with --results"
             )
 
     def make_folder(self) -> None:
-        """Make the results folder and try a lock there, without which two jobs would write one run.
+        """Make the results folder and check that it has file locks, which keep two jobs from writing one run.
 
-        Raises ConfigError where either cannot be had.
+        Raises ConfigError if either fails.
         """
         path = self.results / f".lock-{uuid.uuid4().hex[:12]}"
         try:
@@ -72,24 +72,24 @@ class RunStore:
                 "It must be writable and have file locks (Lustre: mounted with -o flock)"
             ) from None
         finally:
-            with suppress(OSError):  # of a folder that could not be made
+            with suppress(OSError):  # the folder may not exist
                 path.unlink(missing_ok=True)
 
     def write_plan(self, plan: Plan) -> set[str]:
-        """Write to <family>/plan.json which runs the family's report is about. Stages that are not planned are kept.
+        """Write the runs of the family's report to <family>/plan.json. Stages that are not planned are kept.
 
-        Returns the names of runs that the report was about before and is not any more.
+        Returns the names of the runs that this removes from the report.
         """
         path = self.results / plan.experiment.family / "plan.json"
         planned: dict[Stage, tuple[str, ...]] = {
             stage: tuple(plan.stages[stage]) for stage in STAGES if plan.stages.get(stage)
         }
         make_folder(path.parent)
-        # Stages may be submitted side by side.
+        # Stages may be submitted concurrently.
         with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):
             before = read_plan(path)
             comparison = {method: tuple(names) for method, names in plan.comparison.items()}
-            if not any(comparison.values()):  # of stages that precede it
+            if not any(comparison.values()):  # only stages that precede the comparison are planned
                 comparison = before.comparison if plan.experiment.compare else {}
             after = PlanRecord(
                 plan.experiment.family,

@@ -1,12 +1,10 @@
-"""A search's folder: what was asked for, Optuna's study of it, and a run folder for each trial.
+"""A search's folder: the record of the search, its Optuna study, and a run folder for each trial.
 
 <results>/<family>/<name>/  search.json  study.journal  trials/<number>/  confirmed.json  .lock
 
-The study is the memory of a search. Every setting that was drawn and every epoch that was heard is in its journal
-before anything acts on it, so a command that is killed leaves nothing that the next does not know. Only the holder of
-the lock writes there. Imports optuna, neither torch nor ray: the report reads it too.
-
-How a search draws its settings: Optuna's samplers, each trial from a generator of its own.
+Every sampled setting and every reported value is in the study's journal before anything depends on it, so a search
+resumes exactly after its command was killed. Only the holder of the folder's lock writes there. Imports optuna, but
+neither torch nor ray, because the report reads these folders too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,21 +34,21 @@ from raykd.store.run_folder import RunFolder, is_locked, lock_at
 
 
 class SeededByTrial(BaseSampler):
-    """Draws each trial from a generator of its own, named by seed, trial number and, where drawn apart, field.
+    """Optuna's sampler with a separate random generator per trial, seeded by the search's seed and the trial's number.
 
-    A sampler's own generator moves with every draw, and begins again with every process: a search that is taken up
-    would draw its first settings a second time. So a draw depends on its name and on what is known, and on no draw
-    before it.
+    One generator for all trials would restart with every process, so that a resumed search would sample its first
+    settings again. Here a sample depends on the seed, the trial's number, the field's name (if fields are sampled
+    independently) and the recorded trials, but not on earlier samples of the same process.
     """
 
     def __init__(self, name: Literal["tpe", "random", "grid"], seed: int) -> None:
         self._name, self._seed = name, seed
         self._sampler = self._make(0)
-        self._shared = IntersectionSearchSpace()  # keeps count of the trials that it has looked at
+        self._shared = IntersectionSearchSpace()  # remembers which trials it has already included
 
     def _make(self, number: int, field: str = "") -> BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, number, crc32(field.encode())]).generate_state(1)[0])
-        if self._name == "tpe":  # constant_liar: trials that run side by side keep away from each other
+        if self._name == "tpe":  # constant_liar: concurrent trials avoid each other's settings
             return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return optuna.samplers.RandomSampler(seed=seed)
 
@@ -59,7 +57,7 @@ class SeededByTrial(BaseSampler):
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Fields that are drawn together: TPE's, where it has one metric to relate them to."""
+        """Return the fields to sample jointly: for TPE with one metric, those that all trials share."""
         if self._name != "tpe" or len(study.directions) > 1:
             return {}
         return {name: space for name, space in self._shared.calculate(study).items() if not space.single()}
@@ -72,12 +70,12 @@ class SeededByTrial(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        apart = self._make(trial.number, param_name)
-        return apart.sample_independent(study, trial, param_name, param_distribution)
+        sampler = self._make(trial.number, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-def draw(trial: optuna.Trial, path: str, space: Space) -> Any:
-    """A value for `path`: the one that the trial has already, or a new one, which is in the journal then."""
+def suggest(trial: optuna.Trial, path: str, space: Space) -> Any:
+    """Return the trial's value of the field `path`. A new value is sampled and written to the journal."""
     match space:
         case Uniform(low, high, log):
             return trial.suggest_float(path, low, high, log=log)
@@ -85,12 +83,12 @@ def draw(trial: optuna.Trial, path: str, space: Space) -> Any:
             return trial.suggest_int(path, low, high, log=log)
         case Choice(values):
             return trial.suggest_categorical(path, values)
-    raise ConfigError(f"a search cannot draw from {space.title()}")
+    raise ConfigError(f"a search cannot sample from {space.title()}")
 
 
 STUDY = "search"
-Ending = Literal["done", "pruned", "failed"]
-STATES: dict[TrialState, Literal["waiting", "running"] | Ending] = {
+EndState = Literal["done", "pruned", "failed"]
+STATES: dict[TrialState, Literal["waiting", "running"] | EndState] = {
     TrialState.WAITING: "waiting",
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "done",
@@ -101,11 +99,11 @@ STATES: dict[TrialState, Literal["waiting", "running"] | Ending] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration and its results so far.
+    """One setting of the searched fields and its results so far.
 
-    intermediate_values: epochs trained -> the search's first metric. values: the metrics at the end, one each.
-
-    state: waiting, running, done, pruned (stopped early) or failed, for a `reason`. seconds: training time, once ended.
+    state: waiting, running, done, pruned (stopped early) or failed; `reason` explains a failure.
+    intermediate_values: the search's first metric by the number of epochs trained.
+    values: the final value of each metric of a done trial. seconds: training time of an ended trial.
     """
 
     number: int
@@ -133,11 +131,11 @@ class SearchFolder:
 
     @property
     def confirmed(self) -> Path:
-        """Which settings were trained again with other seeds, JSON."""
+        """The ConfirmationRecord: the best settings, trained with several seeds."""
         return self.path / "confirmed.json"
 
     def run(self, number: int) -> RunFolder:
-        """Where trial `number` trains."""
+        """Return the run folder of trial `number`."""
         return RunFolder(self.path / "trials" / f"{number:04d}")
 
     @property
@@ -149,26 +147,28 @@ class SearchFolder:
         return read_record(SearchRecord, self.record_path)
 
     def require_record(self) -> SearchRecord:
-        """Return search.json. Raises DamagedFile also where it is missing."""
+        """Return search.json. Raises DamagedFile if it is damaged or missing."""
         return require_record(SearchRecord, self.record_path)
 
     def write_record(self, record: SearchRecord) -> None:
         write_record(self.record_path, record)
 
     def update(self, **changes: Any) -> None:
-        """Replace fields of search.json. Raises DamagedFile where it is missing."""
+        """Replace fields of search.json. Raises DamagedFile if it is damaged or missing."""
         self.write_record(replace(self.require_record(), **changes))
 
     def lock(self) -> AcquireReturnProxy:
-        """Its holder is the only one who searches here. Raises RunFailed when another is at it."""
+        """Acquire the lock that makes its holder the only writer. Raises RunFailed if another process holds it."""
         make_folder(self.path)
         try:
-            return self._lock.acquire(timeout=1)  # who only looks has it for an instant
+            return self._lock.acquire(timeout=1)  # a process in `is_held` has it only briefly
         except Timeout:
-            raise RunFailed(f"another command is at the search in {self.path}; wait for it, or end it") from None
+            raise RunFailed(
+                f"the search in {self.path} is locked by another process; wait for it to end, or stop it"
+            ) from None
 
     def is_held(self) -> bool:
-        """Whether a command is searching now."""
+        """Return whether a process is running the search now."""
         return is_locked(self._lock)
 
     @property
@@ -180,21 +180,21 @@ class SearchFolder:
         if not self.journal.exists():
             return []
         try:
-            study = optuna.load_study(study_name=STUDY, storage=storage_of(self.journal))
-        except KeyError:  # its first lines are not written yet
+            study = optuna.load_study(study_name=STUDY, storage=open_storage(self.journal))
+        except KeyError:  # the study's first lines are not written yet
             return []
         except OSError as error:
             raise damaged(self.journal, f"it cannot be read ({error.strerror})") from None
-        return [_trial(found) for found in study.get_trials(deepcopy=False)]
+        return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
 
 
 class Study:
-    """Optuna's study, for the one that holds the folder's lock: draws settings, hears epochs, notes ends."""
+    """The search's Optuna study for the holder of the folder's lock: samples settings and records results."""
 
     def __init__(self, folder: SearchFolder, search: Search, default_setting: Mapping[str, Any]) -> None:
         """default_setting: the experiment's value of each searched field, tried first if the space holds it."""
-        _mend(folder.journal)
-        self._storage = storage_of(folder.journal)
+        _remove_incomplete_line(folder.journal)
+        self._storage = open_storage(folder.journal)
         self._spaces = search.space
         sampler = SeededByTrial(search.sampler, search.seed)
         largest, smallest = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -203,44 +203,44 @@ class Study:
             study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
         if not self._study.get_trials(deepcopy=False):
-            for setting in search.grid if search.sampler == "grid" else _first(search, default_setting):
+            for setting in search.grid if search.sampler == "grid" else _first_settings(search, default_setting):
                 self._study.enqueue_trial(setting)
 
     def trials(self) -> list[Trial]:
-        """By number."""
-        return [_trial(found) for found in self._study.get_trials(deepcopy=False)]
+        """Return all trials, by number."""
+        return [_trial_of(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
-    def begin(self) -> Trial:
-        """The next setting to try."""
-        return self._drawn(self._study.ask())
+    def start_trial(self) -> Trial:
+        """Start a trial and sample its setting."""
+        return self._sample_setting(self._study.ask())
 
     def resume_trial(self, number: int) -> Trial:
-        """A trial that an earlier command began, its setting drawn to the end should that one not have come so far."""
-        return self._drawn(optuna.Trial(self._study, self._id(number)))
+        """Return a trial that an earlier command started. Fields that were not sampled before its end are sampled."""
+        return self._sample_setting(optuna.Trial(self._study, self._id(number)))
 
-    def _drawn(self, trial: optuna.Trial) -> Trial:
+    def _sample_setting(self, trial: optuna.Trial) -> Trial:
         for path, space in self._spaces.items():
-            draw(trial, path, space)
-        return _trial(self._storage.get_trial(self._id(trial.number)))
+            suggest(trial, path, space)
+        return _trial_of(self._storage.get_trial(self._id(trial.number)))
 
     def report_value(self, number: int, epochs: int, value: float) -> None:
-        """The metric of a trial after so many epochs."""
+        """Record the first metric of a trial after `epochs` epochs."""
         self._storage.set_trial_intermediate_value(self._id(number), epochs, value)
 
-    def end(
+    def finish_trial(
         self,
         number: int,
-        state: Ending,
+        state: EndState,
         values: Sequence[float] | None = None,
         reason: str = "",
         seconds: float | None = None,
     ) -> None:
-        """How a trial ended, after so many seconds of training; values where it is done, one for each metric."""
+        """Record how a trial ended. values: one per metric, recorded if it is done. seconds: its training time."""
         for name, value in {"reason": reason, "seconds": seconds}.items():
             if value not in ("", None):
                 self._storage.set_trial_user_attr(self._id(number), name, value)
-        found = next(trial_state for trial_state, name in STATES.items() if name == state)
-        self._study.tell(number, values if state == "done" else None, found)
+        optuna_state = next(trial_state for trial_state, name in STATES.items() if name == state)
+        self._study.tell(number, values if state == "done" else None, optuna_state)
 
     def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(STUDY)
@@ -253,44 +253,44 @@ def num_ended(trials: Sequence[Trial]) -> int:
 
 
 def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
-    """Of several metrics only trials that no other beats in all; by the first, then by number."""
+    """Return done trials, sorted by the first metric, then by number; with several metrics only the Pareto front."""
     signs = [1 if direction == "max" else -1 for direction in settings.directions]
 
-    def beats(one: Trial, other: Trial) -> bool:
+    def dominates(one: Trial, other: Trial) -> bool:
         pairs = [(sign * a, sign * b) for sign, a, b in zip(signs, one.values, other.values, strict=True)]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
-    front = [trial for trial in trials if len(signs) == 1 or not any(beats(other, trial) for other in trials)]
+    front = [trial for trial in trials if len(signs) == 1 or not any(dominates(other, trial) for other in trials)]
     return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
 
 
-def _first(search: Search, default_setting: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _first_settings(search: Search, default_setting: Mapping[str, Any]) -> list[dict[str, Any]]:
     is_in_space = all(space.holds(default_setting[path]) for path, space in search.space.items())
     return [dict(default_setting)] if is_in_space else []
 
 
-def _trial(found: FrozenTrial) -> Trial:
-    values = tuple(found.values) if found.values else ()
-    setting = found.params or found.system_attrs.get("fixed_params", {})
+def _trial_of(frozen: FrozenTrial) -> Trial:
+    values = tuple(frozen.values) if frozen.values else ()
+    setting = frozen.params or frozen.system_attrs.get("fixed_params", {})
     return Trial(
-        found.number,
-        STATES[found.state],
+        frozen.number,
+        STATES[frozen.state],
         setting,
         values,
-        dict(sorted(found.intermediate_values.items())),
-        found.user_attrs.get("reason", ""),
-        found.user_attrs.get("seconds"),
+        dict(sorted(frozen.intermediate_values.items())),
+        frozen.user_attrs.get("reason", ""),
+        frozen.user_attrs.get("seconds"),
     )
 
 
-def storage_of(journal: Path) -> JournalStorage:
-    """The journal, opened; Optuna then logs warnings only."""
+def open_storage(journal: Path) -> JournalStorage:
+    """Open the journal of a study and limit Optuna's log to warnings."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(CheckedJournal(journal))
 
 
-def _mend(journal: Path) -> None:
-    """Cut off a last line that a killed writer left half written: Optuna would refuse the journal."""
+def _remove_incomplete_line(journal: Path) -> None:
+    """Remove an incomplete last line, which a killed writer leaves and Optuna would refuse."""
     if not journal.is_file():
         return
     with journal.open("rb+") as file:

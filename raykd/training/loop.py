@@ -27,7 +27,7 @@ from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
-from raykd.training.run_record import finish, note_per_worker, require_same_data, start
+from raykd.training.run_record import finish_run, note_per_worker, require_same_data, start_run
 from raykd.training.state import TrainState, make_train_state
 from raykd.training.steps import Steps, make_steps
 from raykd.training.teacher.imported import import_teacher
@@ -57,7 +57,7 @@ def fit(
     with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.on_first(lambda: folder.status() == "done"):
             return
-        compute = group.on_first(lambda: start(run, folder, device, teacher, group))
+        compute = group.on_first(lambda: start_run(run, folder, device, teacher, group))
         with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
             configure_process(device)
             if run.imported is None:
@@ -87,7 +87,7 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
         progress = training.progress
         best = Best(progress.best_epoch, progress.best_val_top1)
         folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if has_peak else None)
-        finish(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
+        finish_run(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
 def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:

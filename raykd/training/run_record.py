@@ -1,4 +1,4 @@
-"""What run.json says when a run starts and when it ends."""
+"""Write run.json at the start and at the end of a run, and read the run back from it."""
 
 import os
 import socket
@@ -25,20 +25,24 @@ from raykd.training.teacher.sources import Teacher
 
 
 def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
-    """Raise ConfigError when `dataset` is not the one that the fingerprint of the run called `name` names."""
+    """Raise ConfigError if `dataset` is not the data set of the run `name`, whose identity is `data_identity`."""
     if dataset.identity != data_identity:
-        raise ConfigError(f"{name} is of other images than this {dataset.name}; name its folder with --data-dir")
+        raise ConfigError(
+            f"{name} belongs to other images than these of {dataset.name}; name their folder with --data-dir"
+        )
 
 
-def start(run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER) -> Compute:
-    """Open run.json, or take the run up again. Returns how to compute: as it began, another way rounds otherwise.
+def start_run(
+    run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER
+) -> Compute:
+    """Write run.json for a run that starts or resumes, and return how to compute it.
 
-    Raises RunFailed when the run is half done under another teacher, or by another number of workers than these
-    where they may not shrink: the rest would be another run's.
+    A resumed run keeps its precision and threads, because others would round differently. Raises RunFailed if it is
+    partly trained with another teacher, or with another number of workers that may not change.
     """
     folder.remove_leftovers()
     earlier = folder.record()
-    # An attempt that failed before its first checkpoint leaves no state to agree with, and may have had other hardware.
+    # An attempt that failed before its first checkpoint has no state to resume, and may have run on other hardware.
     resumed = earlier if folder.checkpoint.is_file() else None
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
@@ -80,7 +84,7 @@ def _compute_record(
     teacher: Teacher,
     before: ComputeRecord | None,
 ) -> ComputeRecord:
-    """Return how the run is computed. before: the same of the partly trained run that is resumed."""
+    """Return how the run is computed. before: the record of the resumed run, if any."""
     return ComputeRecord(
         device=str(device),
         precision=compute.precision,
@@ -90,13 +94,13 @@ def _compute_record(
         compiled=run.recipe.compile,
         step="eager" if why_not_graph(run, compute, workers[-1]) else "graph",
         teacher=teacher.source or None,
-        # What several workers did before stays in the result, also where one worker resumes alone.
+        # Parts computed by several workers remain in the result even if one worker resumes alone.
         per_worker=before.per_worker if before else None,
     )
 
 
 def note_per_worker(folder: RunFolder, parts: tuple[str, ...]) -> None:
-    """Record in run.json what each of the run's workers computes or draws for itself."""
+    """Record in run.json what each of the run's workers computes or samples separately."""
     record = folder.require_record()
     folder.write_record(replace(record, compute=replace(record.compute, per_worker=", ".join(parts))))
 
@@ -104,52 +108,52 @@ def note_per_worker(folder: RunFolder, parts: tuple[str, ...]) -> None:
 def recorded_run(folder: RunFolder) -> Run:
     """Return the run in `folder` from its run.json.
 
-    The file of a custom method may be gone, so CrossEntropy replaces the method: do not use its name or fingerprint,
-    and do not train it. Raises DamagedFile where run.json holds no run that this version of raykd reads.
+    The file of a custom method may be gone, so CrossEntropy replaces the method: do not use the run's name or
+    fingerprint, and do not train it. Raises DamagedFile if this version of raykd cannot read the run.
     """
     config = folder.require_record().config
     try:
         is_custom = "source" in config["method"]
         return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_custom else config)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        why = f"field 'config' is no run, or was written by another version of raykd ({error})"
-        raise damaged(folder.record_path, why) from None
+        reason = f"field 'config' is not a run, or was written by another version of raykd ({error})"
+        raise damaged(folder.record_path, reason) from None
 
 
 def device_type_of(folder: RunFolder) -> str:
-    """Return what the run in `folder` was trained on, which `workers.gpus` decided: 'cpu' or 'cuda'."""
+    """Return the type of the device that trained the run in `folder`: 'cpu' or 'cuda'."""
     return torch.device(folder.require_record().compute.device).type
 
 
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: RunRecord) -> None:
     if earlier.teacher_sha256 != teacher.identity:
         raise RunFailed(
-            f"{run.name} is half done under a teacher whose weights have changed since; "
-            f"remove {folder.path} to distill from the new ones"
+            f"{run.name} is partly trained with a teacher whose weights have changed since; "
+            f"remove {folder.path} and rerun the same command to distill from the new weights"
         )
     before, source = earlier.compute.teacher, teacher.source or None
     if before != source:
-        # Never 'cache', which a comparison refuses where embeddings are needed; 'auto' takes the logit cache up again.
-        how = "live" if before == "live" else "auto"
+        # Not 'cache', which a comparison refuses if it needs embeddings; 'auto' returns to the logit cache.
+        setting = "live" if before == "live" else "auto"
         raise RunFailed(
-            f"{run.name} is half done under a teacher that was {before}, and this would be {source}; go on "
-            f"with --set teacher_source={how}, or remove {folder.path} to train it anew"
+            f"{run.name} is partly trained with teacher_source = {before}, and cannot resume with {source}; rerun "
+            f"with --set teacher_source={setting} to resume, or remove {folder.path} to train it from the start"
         )
 
 
 def _workers(run: Run, group: Group, earlier: tuple[int, ...]) -> tuple[int, ...]:
-    """How many workers trained the run, one number after another; (1,) for nearly all."""
+    """Return the numbers of workers that have trained the run, in order, including the current group."""
     if not earlier or earlier[-1] == group.size:
         return earlier or (group.size,)
     if not group.may_shrink:
         raise RunFailed(
-            f"{run.name} is half done by {earlier[-1]} workers, and this would be {group.size}; go on with "
-            f"--set workers.count={earlier[-1]}, or let it change with --set workers.min_count=1"
+            f"{run.name} is partly trained by {earlier[-1]} workers, and cannot resume with {group.size}; rerun with "
+            f"--set workers.count={earlier[-1]} to resume, or allow fewer workers with --set workers.min_count=1"
         )
     return (*earlier, group.size)
 
 
-def finish(
+def finish_run(
     run: Run,
     folder: RunFolder,
     dataset: Dataset,
@@ -159,10 +163,10 @@ def finish(
     best: Best,
     header: Header | None = None,
 ) -> None:
-    """Leave the best weights, then say that the run is done: in this order, so that 'done' is never too early.
+    """Save the best weights, then set the status to 'done': in this order, so that a done run always has its weights.
 
-    weights: of the best epoch, for `model`'s network.
-    header: of weights that were not trained by `run`.
+    weights: of the best epoch, for the network of `model`.
+    header: of the weights, if `run` did not train them.
     """
     save_with_header(folder.best, weights, header or header_of(run, dataset))
     parameters = sum(parameter.numel() for parameter in model.parameters())

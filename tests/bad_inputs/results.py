@@ -8,14 +8,14 @@ import finished_results as finished
 
 from bad_inputs.case import BadInput
 
-sys.path.append(str(Path(__file__).parents[1] / "report"))  # for a search that nobody has to train
+sys.path.append(str(Path(__file__).parents[1] / "report"))  # for a search that needs no training
 
 Damage = Callable[[Path], None]
 RETRAIN = ("move the folder", "rerun the same command to train the run again")
-EVALUATE = ("remove it", "'raykd report' evaluates the run again")
+EVALUATE = ("remove it", "'raykd report' then evaluates the run again")
 
 
-def _words(command: str, folder: Path, run: Path) -> list[str | Path]:
+def _arguments(command: str, folder: Path, run: Path) -> list[str | Path]:
     return {
         "report": ["report"],
         "plan": ["plan", folder / "tiny.py"],
@@ -30,7 +30,7 @@ def _in_run(
     def make(folder: Path) -> Sequence[str | Path]:
         run = finished.run_in(finished.copy_to(folder), stage).path
         damage(run / file)
-        return _words(command, folder, run)
+        return _arguments(command, folder, run)
 
     return make
 
@@ -39,13 +39,13 @@ def _in_family(command: str, damage: Damage) -> Callable[[Path], Sequence[str | 
     def make(folder: Path) -> Sequence[str | Path]:
         results = finished.copy_to(folder)
         damage(results / "tiny" / "plan.json")
-        return _words(command, folder, results)
+        return _arguments(command, folder, results)
 
     return make
 
 
 def _by_sibling(path: Path) -> None:
-    """Put the baseline's file of the same name in its place."""
+    """Replace the file by the baseline's file of the same name."""
     baseline = finished.run_in(path.parents[2], "baseline")
     finished.exchange(path, baseline.path / path.name)
 
@@ -65,7 +65,7 @@ def _in_search(file: str, damage: Damage) -> Callable[[Path], Sequence[str | Pat
         from search_folders import finished as search
 
         path = search(folder / "results").path
-        (path / ".lock").touch()  # it is there where a search ran, and this one was never run
+        (path / ".lock").touch()  # a search that ran has left one
         damage(path / file)
         return ["tune", "show"]
 
@@ -73,7 +73,7 @@ def _in_search(file: str, damage: Damage) -> Callable[[Path], Sequence[str | Pat
 
 
 def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
-    """A logit cache that was begun, and a student that is to read it."""
+    """Damage a logit cache that a student is to read."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         from raykd.store.run_store import RunStore
@@ -87,7 +87,7 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
         teacher = teacher_identity([store.folder(teacher) for teacher in run.teachers])
         key = cache_key(run.data, run.recipe.precision, finished.dataset(), teacher)
         damage(LogitCache(store.logit_caches, key).folder / "cache.json")
-        return [*_words("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=cache"]
+        return [*_arguments("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=cache"]
 
     return make
 
@@ -100,7 +100,9 @@ def _drop_line(path: Path) -> None:
 CASES = [
     # run.json
     BadInput("an empty run.json", _in_run("report", "run.json", finished.empty), ("run.json' is damaged", *RETRAIN)),
-    BadInput("a run.json cut short", _in_run("plan", "run.json", finished.cut), ("run.json' is damaged", *RETRAIN)),
+    BadInput(
+        "a truncated run.json", _in_run("plan", "run.json", finished.truncate), ("run.json' is damaged", *RETRAIN)
+    ),
     BadInput(
         "a run.json of zeros", _in_run("rerun", "run.json", finished.zero_half), ("run.json' is damaged", *RETRAIN)
     ),
@@ -109,14 +111,16 @@ CASES = [
         "a run.json nested 150 deep", _in_run("report", "run.json", finished.nest_in_field), ("run.json'", "nested")
     ),
     BadInput(
-        "a run.json that is a list", _in_run("export", "run.json", finished.to_list), ("run.json'", "no JSON object")
+        "a run.json that is a list",
+        _in_run("export", "run.json", finished.to_list),
+        ("run.json'", "does not hold a JSON object"),
     ),
     BadInput("a run.json in Latin-1", _in_run("plan", "run.json", finished.to_latin1), ("run.json'", "not UTF-8")),
     BadInput(
         "a folder called run.json", _in_run("plan", "run.json", finished.to_folder), ("run.json'", "it is a folder")
     ),
     BadInput(
-        "a pipe called run.json", _in_run("report", "run.json", finished.to_pipe), ("run.json'", "no regular file")
+        "a pipe called run.json", _in_run("report", "run.json", finished.to_pipe), ("run.json'", "not a regular file")
     ),
     BadInput(
         "a run.json with one digit changed",
@@ -126,10 +130,10 @@ CASES = [
     BadInput(
         "the run.json of another run",
         _in_run("plan", "run.json", _by_sibling),
-        ("run.json' is damaged", "of another run", *RETRAIN),
+        ("run.json' is damaged", "belongs to another run", *RETRAIN),
     ),
     BadInput(
-        "the run.json of another run, seen by the report",
+        "the run.json of another run, read by the report",
         _in_run("report", "run.json", _by_sibling),
         ("run.json' is damaged", "name is 'baseline", *RETRAIN),
     ),
@@ -149,17 +153,17 @@ CASES = [
         ("run.json' is damaged", "field 'compute' is 'fast', not an object", *RETRAIN),
     ),
     BadInput(
-        "a run.json of a precision that is none",
+        "a run.json with an unknown precision",
         _in_run("plan", "run.json", finished.change(compute={"device": "cpu", "precision": "fp8", "threads": 1})),
         ("run.json' is damaged", "field 'compute.precision' is 'fp8', not 'fp32' or 'bf16'", *RETRAIN),
     ),
     BadInput(
-        "a run.json of an unknown status",
+        "a run.json with an unknown status",
         _in_run("plan", "run.json", finished.change(status="finished")),
         ("run.json' is damaged", "field 'status' is 'finished'", *RETRAIN),
     ),
     BadInput(
-        "a run.json whose config is of no run",
+        "a run.json whose config is not a run",
         _in_run("export", "run.json", finished.change(config={"method": {"kind": "kd"}, "recipe": 3})),
         ("run.json' is damaged", "'config'", *RETRAIN),
     ),
@@ -180,21 +184,21 @@ CASES = [
         ("plan.json' is damaged", "field 'stages' is ['teacher'], not an object"),
     ),
     BadInput(
-        "a plan.json that leaves its folder",
+        "a plan.json with a path outside its folder",
         _in_family("report", finished.change(stages={"baseline": ["../../etc"]})),
         ("plan.json' is damaged", "'../../etc' is not the name of a run's folder"),
     ),
     BadInput(
         "the plan.json of another family",
         _in_family("report", finished.change(family="other")),
-        ("plan.json' is damaged", "family is 'other', the folder is 'tiny'"),
+        ("plan.json' is damaged", "family is 'other', but the folder is 'tiny'"),
     ),
-    # What an evaluation wrote
+    # Files of an evaluation
     BadInput(
         "an empty test.json", _in_run("report", "test.json", finished.empty), ("test.json' is damaged", *EVALUATE)
     ),
     BadInput(
-        "a test.json cut short", _in_run("rerun", "test.json", finished.cut), ("test.json' is damaged", *EVALUATE)
+        "a truncated test.json", _in_run("rerun", "test.json", finished.truncate), ("test.json' is damaged", *EVALUATE)
     ),
     BadInput(
         "a test.json with one digit changed",
@@ -208,8 +212,8 @@ CASES = [
     ),
     BadInput("a folder called test.json", _in_run("rerun", "test.json", finished.to_folder), ("test.json'", *EVALUATE)),
     BadInput(
-        "a val.json cut short",
-        _in_run("report", "val.json", finished.cut),
+        "a truncated val.json",
+        _in_run("report", "val.json", finished.truncate),
         ("val.json' is damaged", "test.json beside"),
     ),
     BadInput(
@@ -228,8 +232,8 @@ CASES = [
         ("costs.json' is damaged", "field 'latency_ms' is 3, not an object"),
     ),
     BadInput(
-        "a usage file cut short",
-        _in_run("report", "usage/0.json", finished.cut),
+        "a truncated usage file",
+        _in_run("report", "usage/0.json", finished.truncate),
         ("0.json' is damaged", "remove it", "time and energy"),
     ),
     BadInput(
@@ -238,8 +242,8 @@ CASES = [
         ("0.json' is damaged", "field 'pieces'", "remove it"),
     ),
     BadInput(
-        "a history.parquet cut short",
-        _in_run("report", "history.parquet", finished.cut),
+        "a truncated history.parquet",
+        _in_run("report", "history.parquet", finished.truncate),
         ("history.parquet' is damaged", "learning curve"),
     ),
     BadInput(
@@ -261,7 +265,7 @@ CASES = [
     BadInput(
         "the weights of another run to export",
         _in_run("export", "best.safetensors", _by_sibling),
-        ("best.safetensors' is damaged", "of another run", "rerun the experiment"),
+        ("best.safetensors' is damaged", "belongs to another run", "rerun the experiment"),
     ),
     BadInput(
         "weights and checkpoint of zeros",
@@ -312,14 +316,16 @@ CASES = [
     BadInput(
         "a folder called study.journal", _in_search("study.journal", finished.to_folder), ("study.journal' is damaged",)
     ),
-    BadInput("a confirmed.json cut short", _in_search("confirmed.json", finished.cut), ("confirmed.json'", "confirm")),
     BadInput(
-        "a confirmed.json of a winner that is none",
+        "a truncated confirmed.json", _in_search("confirmed.json", finished.truncate), ("confirmed.json'", "confirm")
+    ),
+    BadInput(
+        "a confirmed.json with a winner out of range",
         _in_search("confirmed.json", finished.change(winner=9)),
         ("confirmed.json' is damaged", "winner is 9", "confirm"),
     ),
     BadInput(
-        "an empty cache.json", _in_cache(finished.empty), ("cache.json' is damaged", "logit cache is filled again")
+        "an empty cache.json", _in_cache(finished.empty), ("cache.json' is damaged", "to fill the logit cache again")
     ),
     BadInput(
         "a cache.json of another teacher", _in_cache(finished.change(teacher_sha256="00")), ("teacher_sha256", "remove")

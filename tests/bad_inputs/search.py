@@ -47,10 +47,10 @@ def confirmed(content: Any) -> Callable[[SearchFolder], None]:
     """Return a function that writes a search with one trial that is done, and confirmed.json with `content`."""
 
     def write(folder: SearchFolder) -> None:
-        request = {"metric": "val_top1", "asked": 3, "trials": 1, "seeds": [0]}
+        request = {"metric": "val_top1", "num_requested": 3, "num_trials": 1, "seeds": [0]}
         written("confirmed.json", {**request, **content})(folder)
         study = Study(folder, Search(space={"method.alpha": choice(0.5)}, trials=1), {"method.alpha": 0.5})
-        study.end(study.begin().number, "done", [80.0])
+        study.finish_trial(study.start_trial().number, "done", [80.0])
 
     return write
 

@@ -43,7 +43,7 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
         {"method.alpha": 0.5},
     )
     folder.path.mkdir()
-    number = Study(folder, search, default_setting).begin().number
+    number = Study(folder, search, default_setting).start_trial().number
     before, size = fingerprint(tmp_path), folder.journal.stat().st_size
 
     resumed = Study(folder, search, default_setting)
@@ -53,7 +53,7 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
     after_last_epoch = fingerprint(tmp_path)
     resumed.report_value(number, 1, 50.0)  # the last epoch is judged once more
     assert after_last_epoch != before and fingerprint(tmp_path) == after_last_epoch
-    resumed.end(number, "done", [50.0])
+    resumed.finish_trial(number, "done", [50.0])
     assert fingerprint(tmp_path) != after_last_epoch
 
 

@@ -64,7 +64,7 @@ class Made:
         candidates: Mapping[int | None, Sequence[float]],
         baseline: Sequence[float],
         metric: str = "val_top1",
-        asked: int | None = None,
+        num_requested: int | None = None,
         recipe_of: int | Literal["winner"] | None = "winner",
         failed: Mapping[int | Literal["baseline"] | None, str] = MappingProxyType({}),
     ) -> None:
@@ -93,8 +93,8 @@ class Made:
         recipe = rows[winner]["setting"] if recipe_of == "winner" else settings[recipe_of]
         confirmed = {
             "metric": metric,
-            "asked": record.search["confirm"] if asked is None else asked,
-            "trials": len(settings) - 1,
+            "num_requested": record.search["confirm"] if num_requested is None else num_requested,
+            "num_trials": len(settings) - 1,
             "seeds": record.seeds,
             "candidates": rows,
             "baseline": {
@@ -130,7 +130,7 @@ def make_search(
     folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
     study = Study(folder, search, default_setting)
     for _ in range(search.num_trials if num_trials is None else num_trials):
-        trial = study.begin()
+        trial = study.start_trial()
         outcome = outcome_of(trial)
         for epoch, value in enumerate(outcome.curve, start=1):
             if len(search.metrics) == 1:
@@ -138,7 +138,7 @@ def make_search(
         _write_run(folder, trial.number, outcome, epochs)
         if outcome.state != "running":
             values = outcome.values or list(outcome.curve[-1:])
-            study.end(trial.number, outcome.state, values, outcome.reason)
+            study.finish_trial(trial.number, outcome.state, values, outcome.reason)
     return Made(root, folder.path)
 
 

@@ -142,10 +142,10 @@ def test_a_plan_cannot_name_runs_outside_its_folder(results, name):
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        ({"family": "vit", "stages": {}}, "family is 'vit', the folder is 'cnn'"),
+        ({"family": "vit", "stages": {}}, "family is 'vit', but the folder is 'cnn'"),
         ({"family": "cnn", "stages": {"tuned": []}}, "field 'stages.tuned' is 'tuned', not 'teacher' or"),
         ({"family": "cnn", "stages": {"teacher": "a"}}, "field 'stages.teacher' is 'a', not a list"),
-        ({"family": "cnn", "stages": {"teacher": ["a", "a"]}}, "names a run twice"),
+        ({"family": "cnn", "stages": {"teacher": ["a", "a"]}}, "has a run twice"),
     ],
 )
 def test_an_invalid_plan_is_refused(results, plan, complaint):

@@ -217,7 +217,7 @@ def test_a_locked_search_is_running_and_an_unlocked_one_interrupted(tmp_path):
 def test_a_search_is_done_once_it_is_confirmed_as_required(tmp_path):
     made = finished(tmp_path)
     assert made.summary().state == "done"
-    made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], asked=1)
+    made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], num_requested=1)
     assert made.summary().state == "interrupted"
     (made.path / "confirmed.json").unlink()
     assert made.summary().state == "interrupted"
@@ -373,9 +373,9 @@ def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, compla
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"winner": 3}, "winner is 3, and there are 3 candidates"),
+        ({"winner": 3}, "winner is 3, but there are 3 candidates"),
         ({"metric": "test_top1"}, "field 'metric' is 'test_top1', not 'val_top1' or 'val_loss'"),
-        ({"seeds": [0, 1]}, "are not 2 numbers, one for each seed"),
+        ({"seeds": [0, 1]}, "are not 2 numbers, one per seed"),
         ({"candidates": {}}, "field 'candidates' is {}, not a list"),
         ({"baseline": {}}, "field 'baseline.trial' is missing"),
         (

@@ -96,7 +96,9 @@ def test_partly_trained_run_keeps_its_teacher_source(began: str, tmp_path: Path)
     first, other = teachers.pop(began), teachers.popitem()[1]
     with pytest.raises(Interrupted):
         train(run, folder, first, should_stop=lambda: True)
-    how = {"live": "live", "cache": "auto"}[began]
-    with pytest.raises(RunFailed, match=rf"was {began}, and this would be {other.source}; go on with .*={how}, or rem"):
+    setting = {"live": "live", "cache": "auto"}[began]
+    with pytest.raises(
+        RunFailed, match=rf"= {began}, and cannot resume with {other.source}; rerun with .*={setting} to"
+    ):
         train(run, folder, other)
     assert len(train(run, folder, first)) == 3

@@ -66,7 +66,7 @@ def test_partly_trained_run_is_not_finished_with_another_teacher(run_folder: Run
 
 def test_run_is_not_trained_on_other_images_than_it_names(run_folder: RunFolder) -> None:
     run = replace(run_of("baseline"), data_identity="of other images")
-    with pytest.raises(ConfigError, match="is of other images than this digits; name its folder"):
+    with pytest.raises(ConfigError, match="belongs to other images than these of digits; name their folder"):
         train(run, run_folder)
     assert run_folder.status() == "not started"
 

@@ -137,7 +137,7 @@ class SearchSummary:
     def is_confirmed(self) -> bool:
         """Whether the confirmation has the seeds and the number of settings that the search now requires."""
         done = self.confirmation
-        return done is not None and done.asked == self.search.confirm and done.seeds == self.record.seeds
+        return done is not None and done.num_requested == self.search.confirm and done.seeds == self.record.seeds
 
     @property
     def default_setting(self) -> Mapping[str, Any]:

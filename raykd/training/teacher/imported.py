@@ -23,7 +23,7 @@ from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
-from raykd.training.run_record import finish
+from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
 _NO_EFFECT = ("kind", "weights", "dropout")  # model fields without effect once the weights are loaded
@@ -68,7 +68,7 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
-    finish(run, folder, dataset, imported.model, imported.model.network.state_dict(), 0.0, best, imported.header)
+    finish_run(run, folder, dataset, imported.model, imported.model.network.state_dict(), 0.0, best, imported.header)
 
 
 def read_import_check(folder: RunFolder) -> ImportCheck | None:
