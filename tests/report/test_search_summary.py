@@ -308,7 +308,7 @@ def test_a_cache_filled_earlier_or_deleted_has_no_live_seconds(tmp_path):
     made.update(fill_seconds=10.0, cache="gone")
     assert made.summary().cost.teacher.views is None
     made.update(cache="../elsewhere")
-    with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', not the name of a folder"):
+    with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', which is not the name of a folder"):
         made.summary()
 
 
