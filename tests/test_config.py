@@ -195,16 +195,16 @@ def test_unknown_method_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"whole": 1.0}, "whole = 1.0 in Knobs: wants a whole number"),
-        ({"whole": True}, "whole = True in Knobs: wants a whole number"),
-        ({"number": "1"}, "number = '1' in Knobs: wants a number"),
-        ({"number": False}, "number = False in Knobs: wants a number"),
-        ({"text": None}, "text = None in Knobs: wants text"),
-        ({"switch": 1}, "switch = 1 in Knobs: wants true or false"),
-        ({"choice": "MSE"}, "choice = 'MSE' in Knobs: wants one of mse, cosine"),
-        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: wants values separated by commas, each a whole number"),
-        ({"maybe": "none"}, "maybe = 'none' in Knobs: wants a whole number or none"),
-        ({"inner": KD()}, "wants SGD or AdamW"),
+        ({"whole": 1.0}, "whole = 1.0 in Knobs: must be a whole number"),
+        ({"whole": True}, "whole = True in Knobs: must be a whole number"),
+        ({"number": "1"}, "number = '1' in Knobs: must be a number"),
+        ({"number": False}, "number = False in Knobs: must be a number"),
+        ({"text": None}, "text = None in Knobs: must be text"),
+        ({"switch": 1}, "switch = 1 in Knobs: must be true or false"),
+        ({"choice": "MSE"}, "choice = 'MSE' in Knobs: must be one of mse, cosine"),
+        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: must be values separated by commas, each a whole number"),
+        ({"maybe": "none"}, "maybe = 'none' in Knobs: must be a whole number or none"),
+        ({"inner": KD()}, "must be SGD or AdamW"),
     ],
 )
 def test_wrong_types_are_refused_when_the_object_is_made(changes: dict[str, Any], words: str) -> None:

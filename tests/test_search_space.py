@@ -30,7 +30,7 @@ def searched(**changes: Any) -> Experiment:
         ({"method": choice("kd", "ke")}, r"unknown method 'ke'"),
         ({"data.flip": choice(True, False)}, r"names 'data.flip': trials share data and teacher"),
         ({"teacher.epochs": integer(1, 3)}, r"names 'teacher.epochs': trials share data and teacher"),
-        ({"method.alpha": 0.5}, r"in Search: wants names with a space each"),
+        ({"method.alpha": 0.5}, r"in Search: must be a mapping of names to Space"),
         ({}, r"name at least one field"),
     ],
 )

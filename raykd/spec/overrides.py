@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
-from raykd.config import FIND, Config, describe, kinds, options_of, type_hints
+from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints
 from raykd.errors import ConfigError, did_you_mean, shortened
 
 Setting = tuple[str, Any]  # a dotted path, and the text of a value or the Config itself
@@ -58,8 +58,8 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
         if name in settings:
             value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
         if deeper:
-            find = known[name].metadata.get(FIND, lambda found: found)
-            value = _changed(find(value), deeper, f"{above}{name}.")
+            look_up = known[name].metadata.get(LOOK_UP, lambda config: config)
+            value = _changed(look_up(value), deeper, f"{above}{name}.")
         changes[name] = value
     return replace(config, **changes)  # pyright: ignore[reportArgumentType]
 
