@@ -33,11 +33,11 @@ def run_out(
         trial = study.begin()
         if interrupt(folder, trial.number):
             study = study_in(folder, search)
-            (unfinished,) = (trial for trial in study.trials() if trial.state == "begun")
+            (unfinished,) = (trial for trial in study.trials() if trial.state == "running")
             trial = study.resume_trial(unfinished.number)
         value = -((trial.setting["method.alpha"] - 0.3) ** 2)
         study.report_value(trial.number, 1, value)
-        study.end(trial.number, "stopped" if trial.number % 3 == 2 else "done", [value])
+        study.end(trial.number, "pruned" if trial.number % 3 == 2 else "done", [value])
     return folder.trials()
 
 
@@ -137,7 +137,7 @@ def test_stopped_trial_is_a_pruned_one_of_optuna_with_its_last_value(folder: Sea
     number = study.begin().number
     study.report_value(number, 1, 40.0)
     study.report_value(number, 2, 45.0)
-    study.end(number, "stopped", [45.0])
+    study.end(number, "pruned", [45.0])
     optunas = optuna.load_study(
         study_name="search",
         storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal))),

@@ -41,9 +41,9 @@ class DeduplicatingScheduler(TrialScheduler):
         self._last_epochs: dict[int, int] = {}  # by trial number
         self._unfinished: dict[int, Mapping[int, float]] = {}
         for trial in past:
-            if trial.state in ("done", "stopped"):
+            if trial.state in ("done", "pruned"):
                 self._report(_PastTrial(f"past-{trial.number}"), trial.intermediate_values, ended=True)
-            elif trial.state == "begun":
+            elif trial.state == "running":
                 self._unfinished[trial.number] = acted_on(trial.intermediate_values)
 
     def _report(self, trial: Any, intermediate_values: Mapping[int, float], ended: bool) -> None:

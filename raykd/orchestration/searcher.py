@@ -1,8 +1,9 @@
 """Tune's searcher for an Optuna study that an earlier command may have started.
 
 Tune's own OptunaSearch maps its trials to Optuna's in the driver's memory. After a killed driver, unfinished trials
-stay in the study and are never resumed, and a trial that ASHA stopped counts like a completed one. This searcher
-resumes unfinished trials first, and records stopped trials as pruned, which TPE ranks by how long they trained.
+stay in the study and are never resumed, and a trial that ASHA stopped early counts like a completed one. This searcher
+resumes unfinished trials first, and records trials that ASHA stopped as pruned; TPE ranks those by how long they
+trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class StudySearcher(Searcher):
         super().__init__()
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()
-        self._unfinished = [trial for trial in trials if trial.state == "begun"]
+        self._unfinished = [trial for trial in trials if trial.state == "running"]
         self._left = search.num_trials - sum(trial.is_ended for trial in trials)
         self._numbers: dict[str, int] = {}  # by Tune's trial id
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
@@ -68,7 +69,7 @@ class StudySearcher(Searcher):
             self.outside[number] = result[OUTSIDE]
         elif INTERRUPTED not in result:
             self.on_trial_result(trial_id, result)
-            state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
+            state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
             values = [result[name] for name in self._metrics]
             self._study.end(number, state, values, seconds=result["seconds"])
 

@@ -37,7 +37,7 @@ class TrialProgress(LiveTable, Callback):
         super().__init__(console)
         self._search, self._step = search, step
         self._running: dict[str, _ShownTrial] = {}
-        self._num_ended = {"done": 0, "stopped": 0, "failed": 0}
+        self._num_ended = {"done": 0, "pruned": 0, "failed": 0}
         self._ended_here = 0
         self._best: tuple[int, tuple[float, ...]] | None = None
         for trial in before:
@@ -87,7 +87,7 @@ class TrialProgress(LiveTable, Callback):
         if INTERRUPTED in result:
             self.log(f"{name}  interrupted; its state is saved")
             return
-        state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "stopped"
+        state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
         self._num_ended[state] += 1
         self._ended_here += 1
         if state == "failed":
@@ -95,7 +95,7 @@ class TrialProgress(LiveTable, Callback):
             return
         values = tuple(result[metric] for metric in self._search.metrics)
         figures = ", ".join(values_in_units(self._search, values))
-        if state == "stopped":
+        if state == "pruned":
             self.log(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
             return
         is_best = self._note_best(shown.number, values)

@@ -57,7 +57,7 @@ def _as_typed(value: Any) -> str:
 
 def progress(summary: SearchSummary) -> str:
     """Return '12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
-    counts = f"{summary.count('done')} done, {summary.count('stopped')} stopped early, {summary.count('failed')} failed"
+    counts = f"{summary.count('done')} done, {summary.count('pruned')} stopped early, {summary.count('failed')} failed"
     return f"{summary.num_ended} of {plural(summary.search.num_trials, 'trial')} ended: {counts}"
 
 
@@ -251,9 +251,9 @@ def _device_seconds(seconds: float, cost: Cost) -> str:
 
 def state(trial: TrialSummary, is_locked: bool) -> str:
     """Return a trial's state; an unfinished one is in training while the search is locked by a process."""
-    if trial.state == "begun":
+    if trial.state == "running":
         return "in training" if is_locked else "interrupted"
-    return "stopped early" if trial.state == "stopped" else trial.state
+    return "stopped early" if trial.state == "pruned" else trial.state
 
 
 def metric_values(trial: TrialSummary, search: Search) -> list[str]:

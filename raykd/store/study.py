@@ -89,12 +89,12 @@ def draw(trial: optuna.Trial, path: str, space: Space) -> Any:
 
 
 STUDY = "search"
-Ending = Literal["done", "stopped", "failed"]
-STATES: dict[TrialState, Literal["waiting", "begun"] | Ending] = {
+Ending = Literal["done", "pruned", "failed"]
+STATES: dict[TrialState, Literal["waiting", "running"] | Ending] = {
     TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "begun",
+    TrialState.RUNNING: "running",
     TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "stopped",
+    TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
 
@@ -105,7 +105,7 @@ class Trial:
 
     intermediate_values: epochs trained -> the search's first metric. values: the metrics at the end, one each.
 
-    state: waiting, begun, done, stopped (early) or failed, for a `reason`. seconds: of training, where it ended.
+    state: waiting, running, done, pruned (stopped early) or failed, for a `reason`. seconds: training time, once ended.
     """
 
     number: int
@@ -118,7 +118,7 @@ class Trial:
 
     @property
     def is_ended(self) -> bool:
-        return self.state in ("done", "stopped", "failed")
+        return self.state in ("done", "pruned", "failed")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Study:
 
 
 def num_ended(trials: Sequence[Trial]) -> int:
-    """Trials that are done, stopped early, or failed."""
+    """Return the number of trials that are done, pruned or failed."""
     return sum(trial.is_ended for trial in trials)
 
 

@@ -62,8 +62,8 @@ def test_a_search_ends_with_a_tuned_student_better_than_the_baseline(slurm, repo
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     folder = SearchFolder(results / "cnn" / "search")
     trials = folder.trials()
-    assert len(trials) == 16 and all(trial.state in ("done", "stopped") for trial in trials)
-    assert sum(trial.state == "stopped" for trial in trials) >= 8, "ASHA stops more than half"
+    assert len(trials) == 16 and all(trial.state in ("done", "pruned") for trial in trials)
+    assert sum(trial.state == "pruned" for trial in trials) >= 8, "ASHA stops more than half"
     confirmed = json.loads(folder.confirmed.read_text())
     assert sum(confirmed["candidates"][confirmed["winner"]]["values"]) > sum(confirmed["baseline"]["values"])
     accuracies = json.loads((results / "report.json").read_text())["cnn"]

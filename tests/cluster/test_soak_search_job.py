@@ -57,7 +57,9 @@ def test_a_search_whose_job_is_killed_ends_like_an_uninterrupted_one(
         while sum(trial.is_ended for trial in trials_in(results)) < TRIALS:
             job_id = slurm.sbatch(words(file, results), repository)
             before = len(trials_in(results))
-            while not any(trial.state == "begun" for trial in trials_in(results)) and len(trials_in(results)) <= before:
+            while (
+                not any(trial.state == "running" for trial in trials_in(results)) and len(trials_in(results)) <= before
+            ):
                 assert slurm.job(job_id)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), slurm.output(job_id)
                 time.sleep(0.1)
             time.sleep(moments.uniform(8, 20))  # a worker is there after 8 s
@@ -83,7 +85,7 @@ def test_a_search_continues_without_a_lost_node(breakable: Testbed, repository: 
     job = breakable.wait(job_id, timeout_s=400)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert "; continuing with 1 of 2 nodes" in job.output
-    assert [trial.state in ("done", "stopped") for trial in trials_in(results)] == [True] * TRIALS
+    assert [trial.state in ("done", "pruned") for trial in trials_in(results)] == [True] * TRIALS
     taken_over = SearchFolder(results / "digits" / "search").run(lost).require_record()
     assert taken_over.writer.endswith(" on cn1") and taken_over.resumes >= 1
     assert left_by_lost_node(breakable) == []
@@ -92,7 +94,7 @@ def test_a_search_continues_without_a_lost_node(breakable: Testbed, repository: 
 def trial_on(results: Path, host: str) -> int | None:
     """One that trains on `host` now."""
     folder = SearchFolder(results / "digits" / "search")
-    begun = (trial.number for trial in trials_in(results) if trial.state == "begun")
-    records = ((number, folder.run(number).record()) for number in begun)
+    running = (trial.number for trial in trials_in(results) if trial.state == "running")
+    records = ((number, folder.run(number).record()) for number in running)
     on_host = (number for number, record in records if record and record.writer.endswith(f" on {host}"))
     return next(on_host, None)

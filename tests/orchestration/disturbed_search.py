@@ -54,6 +54,6 @@ class Disturbed:
     def undone(self) -> int | None:
         """The trial that is being trained, where its worker has begun."""
         for trial in trials_in(self.results):
-            if trial.state == "begun" and folder_in(self.results).run(trial.number).record():
+            if trial.state == "running" and folder_in(self.results).run(trial.number).record():
                 return trial.number
         return None

@@ -72,7 +72,7 @@ def test_second_command_decides_like_an_uninterrupted_one(cluster: str, name: st
     wanted = [whole.run(number) for number in CURVES]
     assert len(set(wanted)) > 1, "some are stopped and some are not"
     for cut in range(1, len(CURVES)):
-        past = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "stopped") for n in range(cut)]
+        past = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "pruned") for n in range(cut)]
         second = Command(name, past)
         assert [second.run(number) for number in range(cut, len(CURVES))] == wanted[cut:]
 
@@ -82,10 +82,10 @@ def test_second_command_decides_like_an_uninterrupted_one(cluster: str, name: st
 def test_resumed_trial_is_judged_like_an_uninterrupted_one(cluster: str, name: str, num_reported: int) -> None:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
-    ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "stopped") for n in range(7)]
-    second = Command(name, [*ended, past_of(7, num_reported, "begun")])
+    ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "pruned") for n in range(7)]
+    second = Command(name, [*ended, past_of(7, num_reported, "running")])
     assert second.run(7, first=1) == wanted[7], "it tells all of its epochs again"
-    third = Command(name, [*ended, past_of(7, num_reported, "begun")])
+    third = Command(name, [*ended, past_of(7, num_reported, "running")])
     assert third.run(7, first=num_reported) == wanted[7], (
         "it tells the last one again, which may not have been acted upon"
     )
@@ -96,8 +96,8 @@ def test_epoch_that_was_reported_and_not_acted_on_still_stops_its_trial(cluster:
     whole = Command(name, [])
     wanted = [whole.run(number) for number in CURVES]
     number = next(n for n, epochs in enumerate(wanted) if epochs < EPOCHS)
-    ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "stopped") for n in range(number)]
-    second = Command(name, [*ended, past_of(number, wanted[number], "begun")])
+    ended = [past_of(n, wanted[n], "done" if wanted[n] == EPOCHS else "pruned") for n in range(number)]
+    second = Command(name, [*ended, past_of(number, wanted[number], "running")])
     assert second.report(number, wanted[number]) == "STOP"
 
 

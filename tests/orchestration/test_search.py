@@ -33,7 +33,7 @@ def test_search_ends_with_the_confirmed_setting_in_the_report(searched: tuple[Pa
     trials = trials_in(results)
     assert [trial.is_ended for trial in trials] == [True] * TRIALS
     assert trials[0].setting == {"method.alpha": 0.5, "method.temperature": 4.0}, "the experiment's own is the first"
-    assert {"done", "stopped"} == {trial.state for trial in trials}
+    assert {"done", "pruned"} == {trial.state for trial in trials}
     confirmed = confirmed_in(results)
     winner = confirmed["candidates"][confirmed["winner"]]
     assert len(confirmed["candidates"]) == 2 and len(winner["values"]) == 2
@@ -53,7 +53,7 @@ def test_test_set_is_read_for_the_report_alone(results: Path) -> None:
 
 def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_path: Path) -> None:
     trials = trials_in(results)
-    for state in ("done", "stopped"):
+    for state in ("done", "pruned"):
         trial = next(trial for trial in trials if trial.state == state)
         found, wanted = (
             folder_in(results).run(trial.number),

@@ -54,7 +54,7 @@ def searched_twice(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Se
 def test_a_failure_of_the_store_is_no_trials_result_and_ends_the_command_with_the_reason(
     searched_twice: Searched,
 ) -> None:
-    assert [trial.state for trial in searched_twice.after_first] == ["done", "begun"]
+    assert [trial.state for trial in searched_twice.after_first] == ["done", "running"]
     assert searched_twice.first.exit_code == 1
     (line,) = searched_twice.first.error.splitlines()
     assert "1 of 2 trials ended; trial 1 cannot be trained: " in line and "/checkpoint' is not a folder" in line
@@ -141,6 +141,6 @@ def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path
         searcher.on_trial_complete(f"t{count}", {INTERRUPTED: True, OUTSIDE: "OSError: no space left"})
     assert searcher.suggest("t9") == "FINISHED"
     assert searcher.outside == dict.fromkeys(range(MAX_OUTSIDE), "OSError: no space left")
-    assert [trial.state for trial in study.trials()] == ["begun"] * MAX_OUTSIDE
+    assert [trial.state for trial in study.trials()] == ["running"] * MAX_OUTSIDE
     again = StudySearcher(study, search, lambda: False)
     assert again.suggest("t0")["number"] == 0, "unfinished trials come first"

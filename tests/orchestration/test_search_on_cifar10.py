@@ -54,6 +54,6 @@ def test_search_of_the_vit_ends_with_a_page_and_a_tuned_student(cluster: str, tm
         ended = started.end(timeout_s=500)
     assert ended.exit_code == 0, ended.errors
     trials = SearchFolder(results / "vit" / "search").trials()
-    assert len(trials) == 16 and {trial.state for trial in trials} == {"done", "stopped"}
+    assert len(trials) == 16 and {trial.state for trial in trials} == {"done", "pruned"}
     assert all(accuracy > 0.15 for accuracy in json.loads((results / "report.json").read_text())["vit"].values())
     assert (results / "report" / "vit-search" / "index.html").is_file()

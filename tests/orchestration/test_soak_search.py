@@ -58,7 +58,7 @@ def test_trials_of_two_workers_are_stopped_and_come_to_their_ends(cluster: str, 
     asked = replace(changed(trials=4, confirm=0), workers=Workers(count=2, cpus=1), seeds=(0,))
     ended = run_search(tmp_path, asked)
     assert (ended.exit_code, ended.error) == (0, "")
-    assert {trial.state for trial in trials_in(tmp_path)} == {"done", "stopped"}
+    assert {trial.state for trial in trials_in(tmp_path)} == {"done", "pruned"}
     for trial in trials_in(tmp_path):
         record = folder_in(tmp_path).run(trial.number).require_record()
         assert record.compute.workers[0] == 2

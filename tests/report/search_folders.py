@@ -136,7 +136,7 @@ def make_search(
             if len(search.metrics) == 1:
                 study.report_value(trial.number, epoch, value)
         _write_run(folder, trial.number, outcome, epochs)
-        if outcome.state != "begun":
+        if outcome.state != "running":
             values = outcome.values or list(outcome.curve[-1:])
             study.end(trial.number, outcome.state, values, outcome.reason)
     return Made(root, folder.path)
@@ -196,7 +196,7 @@ def asha(trial: Trial) -> Outcome:
     if trial.number % 3 == 0:
         return Outcome("done", climb(hill(trial), 9), seconds=9.0, rows=9)
     epochs = 1 if trial.number % 3 == 1 else 3
-    return Outcome("stopped", climb(hill(trial), epochs))
+    return Outcome("pruned", climb(hill(trial), epochs))
 
 
 def finished(root: Path, **changes: Any) -> Made:

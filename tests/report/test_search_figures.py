@@ -127,9 +127,9 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
 
 OUTCOMES = {
     "failed": Outcome("failed", reason="NaN"),
-    "begun": Outcome("begun"),
-    "reported": Outcome("begun", [10.0]),
-    "stopped at 0": Outcome("stopped", [0.0]),
+    "running": Outcome("running"),
+    "reported": Outcome("running", [10.0]),
+    "pruned at 0": Outcome("pruned", [0.0]),
     "all equal": Outcome("done", [80.0]),
 }
 
@@ -140,7 +140,7 @@ def test_every_outcome_of_the_trials_can_be_drawn(tmp_path, outcome, metric):
     search = Search(space=SPACE, trials=5, grace_epochs=1, metric=metric)
     figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
     assert list(figures) == HEADINGS
-    has_value = outcome.state in ("done", "stopped")
+    has_value = outcome.state in ("done", "pruned")
     assert (figures["Settings tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
     assert (figures["Learning curves"] is not None) == bool(outcome.curve)
     assert figures["Confirmation with other seeds"] is None

@@ -128,7 +128,7 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
 @pytest.mark.parametrize("num_trials", [0, 1, 2])
 def test_an_unfinished_search_has_a_page(tmp_path, num_trials):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
-    text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("begun", [10.0]), num_trials=num_trials)))
+    text = text_of(page_of(make_search(tmp_path, search, lambda _: Outcome("running", [10.0]), num_trials=num_trials)))
     assert "Interrupted: 0 of 8 trials ended" in text
     assert "No trial has finished yet." in text
     assert "Not confirmed with other seeds yet." in text
@@ -171,7 +171,7 @@ def test_the_trial_tables_have_one_row_per_trial(one_search):
     assert rows[0]["method.alpha"] == 0.5
     assert (rows[0]["state"], rows[0]["epochs_trained"], rows[0]["epochs"]) == ("done", 9, 9)
     assert (rows[0]["seconds"], rows[0]["is_estimated"], rows[0]["device_seconds"]) == (9.0, False, 18.0)
-    assert (rows[2]["state"], rows[2]["val_top1"], rows[2]["seconds"]) == ("stopped", None, 3.0)
+    assert (rows[2]["state"], rows[2]["val_top1"], rows[2]["seconds"]) == ("pruned", None, 3.0)
     assert rows[2]["is_estimated"]
     assert rows[5]["reason"].startswith("NaN in <b>kd</b>\n")
     with (folder / "trials.csv").open(newline="") as file:
@@ -205,7 +205,7 @@ def test_columns_have_the_type_of_their_field(tmp_path):
 def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
-    assert summary["trials"] == {"done": 4, "stopped": 7, "failed": 1, "begun": 0}
+    assert summary["trials"] == {"done": 4, "pruned": 7, "failed": 1, "running": 0}
     assert summary["default_setting"] == DEFAULT_SETTING
     assert summary["winner"]["trial"] == 3
     gain = summary["confirmation"]["winner_minus_default"]

@@ -36,7 +36,7 @@ def quantile_of_two_degrees(level: float) -> float:
 def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
     summary = finished(tmp_path).summary()
     assert (summary.family, summary.name, summary.state) == ("cnn", "search", "done")
-    assert [summary.count(state) for state in ("done", "stopped", "failed", "begun")] == [4, 7, 1, 0]
+    assert [summary.count(state) for state in ("done", "pruned", "failed", "running")] == [4, 7, 1, 0]
     assert summary.num_ended == 12
     done = {trial.number: trial.values[0] for trial in summary.trials if trial.state == "done"}
     assert list(summary.best) == sorted(done, key=lambda number: -done[number])
@@ -208,7 +208,7 @@ def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
 
 def test_a_locked_search_is_running_and_an_unlocked_one_interrupted(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
-    made = make_search(tmp_path, search, lambda trial: Outcome("begun", [10.0, 20.0]), num_trials=2)
+    made = make_search(tmp_path, search, lambda trial: Outcome("running", [10.0, 20.0]), num_trials=2)
     with SearchFolder(made.path).lock():
         assert made.summary().state == "running"
     assert made.summary().state == "interrupted"
@@ -239,7 +239,7 @@ def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
 
 
 def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):
-    """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the stopped and 2 of the failed."""
+    """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the pruned and 2 of the failed."""
     cost = finished(tmp_path).summary().cost
     assert (cost.device, cost.devices_of_trial) == ("CPU", 2)
     assert cost.epochs_trained == 36 + 4 + 9 + 2
@@ -258,12 +258,12 @@ def test_the_cost_with_gpus_is_in_gpu_seconds(tmp_path):
 
 
 def test_unrecorded_epochs_are_estimated_at_the_trials_own_pace(tmp_path):
-    """A done trial takes 2 s an epoch; one that was stopped noted 2 of its 3 epochs, a second each."""
+    """A done trial takes 2 s an epoch; one that was pruned recorded 2 of its 3 epochs, a second each."""
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     outcomes = [
         Outcome("done", climb(80, 9), seconds=18.0),
-        Outcome("stopped", climb(70, 3), rows=2),
-        Outcome("stopped", climb(70, 3), rows=3),
+        Outcome("pruned", climb(70, 3), rows=2),
+        Outcome("pruned", climb(70, 3), rows=3),
     ]
     trials = make_search(tmp_path, search, lambda trial: outcomes[trial.number]).summary().trials
     assert [(trial.seconds, trial.is_estimated) for trial in trials] == [(18.0, False), (3.0, True), (3.0, False)]
@@ -271,7 +271,7 @@ def test_unrecorded_epochs_are_estimated_at_the_trials_own_pace(tmp_path):
 
 def test_no_time_is_estimated_if_no_trial_recorded_one(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1)
-    summary = make_search(tmp_path, search, lambda _: Outcome("stopped", [10.0])).summary()
+    summary = make_search(tmp_path, search, lambda _: Outcome("pruned", [10.0])).summary()
     assert [trial.seconds for trial in summary.trials] == [None, None]
     assert (summary.cost.device_seconds, summary.cost.saved_device_seconds) == (None, None)
     assert summary.cost.saved_epochs == 16

@@ -14,7 +14,7 @@ def test_the_whole_text_of_a_small_search(tmp_path):
     search = Search(space=space, sampler="grid", trials=4, grace_epochs=3, confirm=1)
     outcomes = [
         Outcome("done", climb(85.0, 9), seconds=90.0),
-        Outcome("stopped", climb(80.0, 3)),
+        Outcome("pruned", climb(80.0, 3)),
         Outcome("failed", reason="loss kd is NaN at epoch 3"),
         Outcome("done", climb(85.5, 9), seconds=90.0),
     ]
@@ -79,7 +79,7 @@ def test_no_more_than_twenty_trials_are_shown_best_first_and_reasons_once(tmp_pa
 
 def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
-    made = make_search(tmp_path, search, lambda _: Outcome("begun", [10.0, 20.0]), num_trials=1)
+    made = make_search(tmp_path, search, lambda _: Outcome("running", [10.0, 20.0]), num_trials=1)
     with SearchFolder(made.path).lock():
         running = render_search(made.summary())
     interrupted = render_search(made.summary())

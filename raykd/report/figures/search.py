@@ -107,8 +107,8 @@ def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
         add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
     figure.legend(handles=entries, loc="outside upper left", ncols=2, borderpad=0, columnspacing=1.2)
     parts = ["Colors are groups of about the same size, from worst to best."] if len(groups) > 1 else []
-    if any(trial.state == "stopped" for trial in shown):
-        parts.append("A stopped trial is hollow; its size shows how many epochs it trained.")
+    if any(trial.state == "pruned" for trial in shown):
+        parts.append("A trial that was stopped early is hollow; its size shows how many epochs it trained.")
     if len(summary.search.space) > 2:
         parts.append("Trials differ in further fields, which this figure does not show.")
     return figure, " ".join(parts)
@@ -276,11 +276,11 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
 
 
 def _add_states_to_legend(axes: Axes, states: set[str]) -> None:
-    looks = {"done": (INK, ""), "begun": (INK, ""), "stopped": (QUIET, "o"), "failed": (BAD, "x")}
-    names = {"stopped": "stopped early", "begun": "unfinished"}
+    looks = {"done": (INK, ""), "running": (INK, ""), "pruned": (QUIET, "o"), "failed": (BAD, "x")}
+    names = {"pruned": "stopped early", "running": "unfinished"}
     for state, (color, marker) in looks.items():
         if state in states:
-            look = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "begun" else (1, 0)}
+            look = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "running" else (1, 0)}
             axes.plot([], [], marker=marker, markersize=5, mfc=PAPER, label=names.get(state, state), **look)
 
 
@@ -291,12 +291,12 @@ def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
         axes.plot(epochs, values, color=WINNER, linewidth=2.2, zorder=4, label=name_of_winner(summary))
     elif default is not None and trial.number == default.number:
         axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default setting")
-    elif trial.state in ("stopped", "failed"):
-        axes.plot(epochs, values, color=QUIET if trial.state == "stopped" else BAD, linewidth=0.8, zorder=2)
+    elif trial.state in ("pruned", "failed"):
+        axes.plot(epochs, values, color=QUIET if trial.state == "pruned" else BAD, linewidth=0.8, zorder=2)
     else:
-        dashes = UNFINISHED if trial.state == "begun" else (1, 0)
+        dashes = UNFINISHED if trial.state == "running" else (1, 0)
         axes.plot(epochs, values, color=INK, linewidth=0.8, alpha=0.6, zorder=2, dashes=dashes)
-    if trial.state in ("stopped", "failed"):
+    if trial.state in ("pruned", "failed"):
         add_trial(axes, summary, trial, epochs[-1], values[-1], "")
 
 

@@ -1,6 +1,6 @@
 """The marks of trials, the same in every figure of a search.
 
-filled circle  done          hollow circle  stopped early, the larger the more epochs it trained
+filled circle  done          hollow circle  pruned (stopped early), the larger the more epochs it trained
 star           the winner    square         the default setting     cross  failed
 """
 
@@ -16,9 +16,9 @@ from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.stats.metrics import SEARCH_METRICS
 
 SIZES = {"o": 6.5, "s": 7.5, "*": 12.0}  # points
-SMALLEST, LARGEST = 3.0, 8.0  # points, of a trial that was stopped after no epoch, and before its last
+SMALLEST, LARGEST = 3.0, 8.0  # points, of a trial that was pruned after no epoch, and before its last
 FAR_OUT = 3.0  # quartile distances: trials that are worse by more are drawn at the edge
-_STOPPED: dict[str, Any] = {
+_PRUNED: dict[str, Any] = {
     "marker": "o",
     "markersize": 5.0,
     "markerfacecolor": PAPER,
@@ -69,9 +69,9 @@ def add_trial(axes: Axes, summary: SearchSummary, trial: TrialSummary, x: float,
     if trial.state == "done":
         shape = _shape_of(summary, trial)
         look, order = _done(shape, color), 4 if shape != "o" else 3
-    elif trial.state == "stopped":
+    elif trial.state == "pruned":
         share = trial.epochs_trained / max(1, trial.epochs)
-        look, order = _STOPPED | {"markersize": SMALLEST + (LARGEST - SMALLEST) * share}, 2
+        look, order = _PRUNED | {"markersize": SMALLEST + (LARGEST - SMALLEST) * share}, 2
     else:
         look, order = _FAILED, 2
     axes.plot([x], [y], linestyle="none", zorder=order, **look)
@@ -103,8 +103,8 @@ def height_of(trial: TrialSummary) -> float | None:
 def caption_of(trials: Sequence[TrialSummary], window: Window) -> str:
     """Return what a reader must know about the marks of `add_trials`."""
     parts = ["A mark is a trial."]
-    if any(trial.state == "stopped" for trial in trials):
-        parts.append("A stopped trial is at its last value; its size shows how many epochs it trained.")
+    if any(trial.state == "pruned" for trial in trials):
+        parts.append("A trial that was stopped early is at its last value; its size shows how many epochs it trained.")
     if window.cut is not None:
         parts.append("Trials beyond the dotted line are worse than the axis shows.")
     return " ".join(parts)
@@ -115,7 +115,7 @@ def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str
     names = {"*": name_of_winner(summary), "s": "default setting", "o": "done"}
     shapes = {_shape_of(summary, trial) for trial in trials if trial.state == "done"}
     entries = [_entry(name, _done(shape, color)) for shape, name in names.items() if shape in shapes]
-    others = {"stopped": ("stopped early", _STOPPED), "failed": ("failed", _FAILED)}
+    others = {"pruned": ("stopped early", _PRUNED), "failed": ("failed", _FAILED)}
     states = {trial.state for trial in trials}
     return entries + [_entry(*look) for state, look in others.items() if state in states]
 

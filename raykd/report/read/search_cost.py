@@ -1,7 +1,7 @@
 """What a search cost, and what early stopping and the logit cache saved.
 
     device seconds   seconds of training x GPUs of a trial, or its CPUs without a GPU
-    stopped early    (epochs - epochs trained) x seconds per epoch, over the stopped trials
+    stopped early    (epochs - epochs trained) x seconds per epoch, over the pruned trials
     passes           of the teacher over each image: one per epoch if it is live, one per cached view
 
 A number that cannot be read from the disk is None.
@@ -28,8 +28,8 @@ def cost_of(
     timed = [trial for trial in trials if trial.seconds is not None]
     is_timed = cpus is not None and bool(timed)
     per_trial = gpus or cpus or 0.0
-    stopped = [trial for trial in trials if trial.state == "stopped"]
-    saved = [pace * (trial.epochs - trial.epochs_trained) for trial in stopped if (pace := _pace(trial)) is not None]
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    saved = [pace * (trial.epochs - trial.epochs_trained) for trial in pruned if (pace := _pace(trial)) is not None]
     epochs_trained = sum(trial.epochs_trained for trial in trials)
     return Cost(
         device=None if cpus is None else "GPU" if gpus else "CPU",
@@ -38,8 +38,8 @@ def cost_of(
         device_seconds=sum(trial.seconds or 0.0 for trial in timed) * per_trial if is_timed else None,
         num_timed=len(timed),
         num_estimated=sum(trial.is_estimated for trial in timed),
-        saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in stopped),
-        saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(stopped) else None,
+        saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in pruned),
+        saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(pruned) else None,
         teacher=_teacher_cost(record, epochs_trained, runs, results),
     )
 

@@ -12,7 +12,7 @@ from raykd.errors import flattened
 from raykd.spec.search import Search
 from raykd.store.records import CandidateRecord, ConfirmationRecord, SearchRecord
 
-TrialState = Literal["begun", "done", "stopped", "failed"]
+TrialState = Literal["running", "done", "pruned", "failed"]
 SearchState = Literal["running", "interrupted", "failed", "done"]
 
 
@@ -38,8 +38,8 @@ class TrialSummary:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the trial is done, stopped or failed."""
-        return self.state in ("done", "stopped", "failed")
+        """Whether the trial is done, pruned or failed."""
+        return self.state in ("done", "pruned", "failed")
 
     @property
     def reason_in_line(self) -> str:
@@ -155,7 +155,7 @@ class SearchSummary:
 
     @property
     def num_ended(self) -> int:
-        """Number of trials that are done, stopped or failed."""
+        """Number of trials that are done, pruned or failed."""
         return sum(trial.is_ended for trial in self.trials)
 
     @property

@@ -65,7 +65,7 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
             "name": summary.name,
             "state": summary.state,
             "search": to_dict(summary.search),
-            "trials": {state: summary.count(state) for state in ("done", "stopped", "failed", "begun")},
+            "trials": {state: summary.count(state) for state in ("done", "pruned", "failed", "running")},
             "default_setting": dict(summary.default_setting),
             "winner": None if winner is None else {"trial": winner.trial, "setting": dict(winner.setting)},
             "flags": None if winner is None else search_wording.flags(winner.setting),

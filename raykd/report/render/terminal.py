@@ -178,9 +178,9 @@ def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
 
 
 def _ranked_trials(summary: SearchSummary) -> list[TrialSummary]:
-    """Return done trials, the best first; then stopped ones, the longest first; then failed and unfinished ones."""
+    """Return done trials, the best first; then pruned ones, the longest first; then failed and unfinished ones."""
     sign = SEARCH_METRICS[summary.search.metrics[0]].sign
-    order = {"done": 0, "stopped": 1, "failed": 2, "begun": 3}
+    order = {"done": 0, "pruned": 1, "failed": 2, "running": 3}
 
     def rank(trial: TrialSummary) -> tuple[float, ...]:
         best = -sign * trial.values[0] if trial.values else 0.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MIN_TRIALS = 4
-MIN_DONE = 2 / 3  # of the trials that ended; if more were stopped, the done ones are a biased selection
+MIN_DONE = 2 / 3  # of the trials that ended; if more were pruned, the done ones are a biased selection
 SEED = 0
 
 
