@@ -143,14 +143,14 @@ def test_trials_of_a_search_can_be_set_by_path() -> None:
     assert isinstance(changed, Experiment) and changed.search is not None and changed.search.trials == 3
 
 
-def test_settings_beside_several_teachers_that_would_be_without_effect_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"teacher_seed = 3 in Experiment: would be without effect beside .*\(0, 1\)"):
+def test_settings_without_effect_beside_several_teachers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"teacher_seed = 3 in Experiment: would have no effect beside .*\(0, 1\)"):
         experiment(teacher_seed=3, teacher_seeds=(0, 1))
-    with pytest.raises(ConfigError, match=r"teacher_checkpoint = 'a.pth' in Experiment: is one teacher and would be"):
+    with pytest.raises(ConfigError, match=r"teacher_checkpoint = 'a.pth' in Experiment: is one teacher and would have"):
         experiment(teacher_checkpoint="a.pth", teacher_seeds=(0, 1))
 
 
-def test_several_teachers_are_refused_where_their_outputs_have_no_mean() -> None:
+def test_several_teachers_are_refused_whose_outputs_cannot_be_averaged() -> None:
     with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: the method needs their embedding"):
         experiment(method=FeatureKD(), teacher_seeds=(0, 1))
     assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
