@@ -259,7 +259,7 @@ def has_type(value: Any, hint: Any) -> bool:
     return False
 
 
-def _is_finite_number(value: int | float) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
 
 

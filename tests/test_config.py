@@ -1,4 +1,4 @@
-"""Typed configuration: overrides by dotted path, what does not fit, JSON and back, fingerprints."""
+"""Typed configuration: overrides by dotted path, refused values, conversion to and from JSON, fingerprints."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -97,7 +97,7 @@ EXAMPLES: tuple[Config, ...] = (
 
 @dataclass(frozen=True)
 class Knobs(Config):
-    """Every type that a field may have."""
+    """A field of every type."""
 
     kind: ClassVar[str] = "test-knobs"
     whole: int = 1
@@ -272,7 +272,7 @@ def test_fingerprint_depends_on_content_and_not_on_order() -> None:
 
 
 def test_every_value_that_a_field_accepts_has_a_fingerprint() -> None:
-    """JSON knows no infinity: a field that let one in would fail when the run is named."""
+    """JSON has no infinity, so a field that accepted one would fail when the run is fingerprinted."""
     for example in (*EXAMPLES, recipe()):
         for field in fields(example):
             for bad in (float("inf"), float("nan"), float("-inf")):

@@ -1,4 +1,4 @@
-"""What a search may ask for, and what is refused before anything starts."""
+"""Searches and their spaces are checked before anything starts."""
 
 from dataclasses import replace
 from typing import Any
