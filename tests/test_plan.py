@@ -29,8 +29,8 @@ from raykd.spec.search import Search, uniform
 from raykd.spec.stages import STAGES, Stage
 from raykd.training.model_file import images_of
 
-# Run names of the experiment in small_runs.py. If they change, every run in every results folder is repeated. If that is
-# intended, update them here and note it in the commit; if results changed too, raise plan.RESULT_VERSION.
+# Run names of the experiment in small_runs.py. If they change, every run in every results folder is repeated. Update
+# them only on purpose, and note it in the commit; if results changed too, raise plan.RESULT_VERSION.
 GOLDEN = {
     "teacher": "teacher-resnet8-w16-s0-5de7a171a720",
     "baseline": "baseline-resnet8-w8-s0-667b6b2091a8",
