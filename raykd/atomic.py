@@ -1,4 +1,7 @@
-"""Files, and folders, written aside, flushed and renamed: who reads sees the old bytes or the new, after any kill."""
+"""Atomic replacement of files and folders: written under another name, flushed, then renamed.
+
+A reader sees either the old bytes or the new ones, whenever the writer is killed.
+"""
 
 import errno
 import json
@@ -16,10 +19,10 @@ from raykd.errors import ConfigError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; when the block ends well, it takes the place of `path` in one rename.
+    """Yield a temporary path to write to, and rename it to `path` if the block succeeds.
 
-    Raises OSError that names `path`, and ConfigError where a folder is in the place of the file, or a file in the
-    place of its folder.
+    Raises OSError with `path` as its file name, and ConfigError if a folder is in the place of the file, or a file in
+    the place of its folder.
     """
     make_folder(path.parent)
     if path.is_dir():
@@ -36,17 +39,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder `path` and those above it. Raises ConfigError where one of them is a file."""
+    """Make the folder `path` and its parents. Raises ConfigError if one of them is a file."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        found = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
-        raise ConfigError(f"'{found}' is not a folder, and files have to be written below it; move it away") from None
+        file = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+        raise ConfigError(f"'{file}' is not a folder, and files have to be written below it; move it away") from None
 
 
 @contextmanager
 def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """Put `path` into an OSError that names no file (a full disk fails a write, which knows none) or names `aside`."""
+    """Set the file name of an OSError to `path` if it has none, as a write to a full disk, or if it is `aside`."""
     try:
         yield
     except OSError as error:
@@ -58,9 +61,10 @@ def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to put files in; when the block ends well, it takes the place of the folder `path`, if any.
+    """Yield an empty temporary folder, and rename it to `path` if the block succeeds.
 
-    A full folder is not replaced in one rename but in two: killed between them, `path` is not there, and never half.
+    Replacing a folder that exists takes two renames. A kill between them leaves no folder at `path`, never a part of
+    one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, before = _beside(path), _beside(path)
@@ -82,30 +86,30 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left aside in `folder`; only for who alone writes there."""
+    """Remove the temporary files of killed writers from `folder`. The caller must be its only writer."""
     for path in folder.glob(".*") if folder.is_dir() else ():
         if re.fullmatch(r"\.[0-9a-f]{12}-.+", path.name):
             path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """`content` at `path`, readable by whom the user's umask allows."""
+    """Write `content` to `path` atomically, with the permissions of the user's umask."""
     with replacing(path) as aside:
         aside.write_bytes(content)
 
 
 def write_json(path: Path, payload: Any) -> None:
-    """`payload` as indented JSON at `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
+    """Write `payload` to `path` as indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_bytes(path, (json.dumps(payload, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _beside(path: Path) -> Path:
-    """A name in the same folder that nobody else has; the suffix stays last: some writers choose their format by it."""
+    """Return a unique name in the same folder. It keeps the suffix, by which some writers choose their format."""
     return path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
 
 
 def _flush_folder(path: Path) -> None:
-    """Where the filesystem can: some network filesystems refuse, and keep names in order by themselves."""
+    """Flush the folder if the filesystem supports it. Some network filesystems refuse, and keep renames in order."""
     try:
         _flush(path)
     except OSError as error:

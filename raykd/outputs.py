@@ -1,6 +1,6 @@
-"""What every model returns, teacher and student alike, and what is known of the images that it was shown.
+"""The output of every model, teacher and student alike, and the targets of a batch.
 
-Nothing is imported from torch at run time, so that packages without torch can read the names of the columns.
+Nothing is imported from torch at run time, so that packages without torch can read HISTORY_COLUMNS.
 """
 
 from __future__ import annotations
@@ -15,34 +15,28 @@ HISTORY_COLUMNS = ("epoch", "step", "loss", "train_top1", "val_top1", "val_loss"
 
 
 class Outputs(NamedTuple):
-    """One forward pass. A NamedTuple, because DDP and torch.compile both look inside tuples.
+    """The result of one forward pass. A NamedTuple, because DDP and torch.compile look inside tuples.
 
-    Shapes: logits [B, C]; embedding [B, D], pooled, before the head; features, one [B, K, H, W] map a stage; heads, of
-    a network with a distillation token, its class head's and its distillation head's [B, C], whose mean is `logits`.
-    Fields a source cannot give (a logit cache has no features), or was not asked for, are None or empty.
+    A field that its source does not have (a logit cache has no features), or that was not requested, is None or ().
     """
 
-    logits: Tensor
-    embedding: Tensor | None = None
-    features: tuple[Tensor, ...] = ()
-    heads: tuple[Tensor, ...] = ()
+    logits: Tensor  # [B, C]
+    embedding: Tensor | None = None  # [B, D], pooled, before the head
+    features: tuple[Tensor, ...] = ()  # one feature map [B, K, H, W] per stage
+    heads: tuple[Tensor, ...] = ()  # class head and distillation head, each [B, C]; `logits` is their mean
 
 
 class Mixed(NamedTuple):
-    """What was mixed into a batch's images. labels: int64 [B], of the partners; share: float32 [B], 1/2 to 1, of the
-    image itself."""
+    """The images that were mixed into the images of a batch."""
 
-    labels: Tensor
-    share: Tensor
+    labels: Tensor  # int64 [B], of the mixed-in images
+    share: Tensor  # float32 [B], 1/2 to 1, the weight of the batch's image
 
 
 class Targets(NamedTuple):
-    """Images by what the dataset knows of them. Shapes: labels int64 [B]; index int64 [B], rows of the training part.
+    """What the data set holds about the images of a batch."""
 
-    The same image has the same index in every epoch, as whichever view it is shown. mixed: the images that were mixed
-    into these, or None; labels and index are then of those with the larger share.
-    """
-
-    labels: Tensor
-    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  # the word everywhere; nobody searches this tuple
-    mixed: Mixed | None = None
+    labels: Tensor  # int64 [B]; of a mixed image, the label of the larger share
+    # int64 [B], positions in the training split; the same for every view of an image. Shadows tuple.index, unused here.
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
+    mixed: Mixed | None = None  # None if no images were mixed

@@ -1,6 +1,6 @@
-"""Where a result came from: versions of packages, hardware, the code.
+"""Provenance of a result: versions of packages, hardware, source code, and checksums of files and JSON objects.
 
-Checksums of files and of JSON values: how raykd notices that a file was damaged or exchanged. Imports no torch.
+The checksums show whether a file was damaged or exchanged. Imports no torch.
 """
 
 import hashlib
@@ -16,35 +16,36 @@ from typing import Any
 from raykd.config import fingerprint
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy")
+AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages among PACKAGES."""
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def identity_of(teachers: Sequence[str]) -> str:
-    """Hex digits that name what taught a run: its teacher's SHA-256, or a digest of several teachers', in order."""
+    """Return the identity of a run's teachers: the SHA-256 of one, or a digest of several in order. 64 hex digits."""
     return teachers[0] if len(teachers) == 1 else fingerprint(list(teachers))
 
 
 def hardware(gpu: str | None) -> dict[str, str | None]:
-    """The CPU's and the GPU's names."""
+    """Return the model names of the CPU and the GPU."""
     return {"cpu": _cpu(), "gpu": gpu}
 
 
 @cache
 def source() -> dict[str, str | None]:
-    """The git revision that is checked out, where there is one, and a hash of raykd's own source files.
+    """Return the git revision that is checked out, or None, and a hash of raykd's source files.
 
-    The hash tells a changed working tree from a clean one without asking git.
+    The hash distinguishes a changed working tree from a clean one without running git.
     """
     package = Path(__file__).parent
     digest = hashlib.sha256()
@@ -54,7 +55,7 @@ def source() -> dict[str, str | None]:
 
 
 def git_revision(git: Path) -> str | None:
-    """The commit that the checkout with this .git is at; None where that cannot be read."""
+    """Return the commit that is checked out in the repository with this .git folder; None if it cannot be read."""
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
@@ -76,14 +77,11 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-AT_REST_S = 2.0  # a file that changed less than this ago may change again without another time of change
-
-
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of the file's bytes, 64 hex digits. A file that has not changed is hashed once per process."""
-    found = path.stat()
-    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    if time.time() - max(found.st_mtime, found.st_ctime) < AT_REST_S:
+    status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if time.time() - max(status.st_mtime, status.st_ctime) < AT_REST_S:
         return _file_sha256(path)
     return _cached_sha256(path.absolute(), state)
 

@@ -1,4 +1,4 @@
-"""Files written aside and renamed: old bytes or new after any kill, readable by others, nothing left behind."""
+"""Files are replaced atomically: old or new bytes after any kill, the user's permissions, nothing left behind."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ def test_the_suffix_stays_last_while_written(path: Path) -> None:
 
 
 def test_bytes_are_on_disk_before_the_name_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash of the machine after the rename must not leave an empty file under the good name."""
+    """A machine crash after the rename must not leave an empty file."""
     done = []
     real_fsync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append(("fsync", path.exists())), real_fsync(number)))

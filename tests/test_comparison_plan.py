@@ -1,4 +1,4 @@
-"""The plan of a comparison of methods: one teacher, one set of baselines, and each method's students by name."""
+"""The plan of a comparison of methods: one teacher, one set of baselines, and the students of each method."""
 
 import json
 from dataclasses import replace
@@ -43,21 +43,21 @@ def test_methods_that_are_compared_are_named_on_the_command_line() -> None:
         override(experiment(), "compare", "feature")
 
 
-def test_what_is_no_comparison_is_refused() -> None:
+def test_invalid_comparisons_are_refused() -> None:
     with pytest.raises(ConfigError, match="twice"):
         experiment(compare=(experiment().method,))
     with pytest.raises(ConfigError, match="needs no teacher"):
         experiment(compare=(CrossEntropy(),))
-    with pytest.raises(ConfigError, match="no part of a search"):
+    with pytest.raises(ConfigError, match="cannot be combined with a search"):
         experiment(compare=OTHERS, search=Search(space={"method.alpha": uniform(0, 1)}))
 
 
-def test_methods_that_several_teachers_cannot_teach_are_refused_in_a_comparison_too() -> None:
-    with pytest.raises(ConfigError, match="of which there is no mean"):
+def test_compared_methods_are_refused_with_several_teachers_that_cannot_be_averaged() -> None:
+    with pytest.raises(ConfigError, match="which cannot be averaged"):
         experiment(teacher_seeds=(0, 1), compare=(FeatureKD(),))
 
 
-def test_plan_file_says_what_is_compared_until_another_plan_compares_nothing(tmp_path: Path) -> None:
+def test_plan_file_lists_the_comparison_until_a_plan_without_one_is_written(tmp_path: Path) -> None:
     store, made = RunStore(tmp_path), experiment(compare=OTHERS)
 
     def written() -> dict[str, list[str]]:

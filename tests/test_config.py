@@ -1,4 +1,4 @@
-"""Typed configuration: overrides by dotted path, what does not fit, JSON and back, fingerprints."""
+"""Typed configuration: overrides by dotted path, refused values, conversion to and from JSON, fingerprints."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -97,7 +97,7 @@ EXAMPLES: tuple[Config, ...] = (
 
 @dataclass(frozen=True)
 class Knobs(Config):
-    """Every type that a field may have."""
+    """A field of every type."""
 
     kind: ClassVar[str] = "test-knobs"
     whole: int = 1
@@ -195,16 +195,16 @@ def test_unknown_method_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"whole": 1.0}, "whole = 1.0 in Knobs: wants a whole number"),
-        ({"whole": True}, "whole = True in Knobs: wants a whole number"),
-        ({"number": "1"}, "number = '1' in Knobs: wants a number"),
-        ({"number": False}, "number = False in Knobs: wants a number"),
-        ({"text": None}, "text = None in Knobs: wants text"),
-        ({"switch": 1}, "switch = 1 in Knobs: wants true or false"),
-        ({"choice": "MSE"}, "choice = 'MSE' in Knobs: wants one of mse, cosine"),
-        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: wants values separated by commas, each a whole number"),
-        ({"maybe": "none"}, "maybe = 'none' in Knobs: wants a whole number or none"),
-        ({"inner": KD()}, "wants SGD or AdamW"),
+        ({"whole": 1.0}, "whole = 1.0 in Knobs: must be a whole number"),
+        ({"whole": True}, "whole = True in Knobs: must be a whole number"),
+        ({"number": "1"}, "number = '1' in Knobs: must be a number"),
+        ({"number": False}, "number = False in Knobs: must be a number"),
+        ({"text": None}, "text = None in Knobs: must be text"),
+        ({"switch": 1}, "switch = 1 in Knobs: must be true or false"),
+        ({"choice": "MSE"}, "choice = 'MSE' in Knobs: must be one of mse, cosine"),
+        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: must be values separated by commas, each a whole number"),
+        ({"maybe": "none"}, "maybe = 'none' in Knobs: must be a whole number or none"),
+        ({"inner": KD()}, "must be SGD or AdamW"),
     ],
 )
 def test_wrong_types_are_refused_when_the_object_is_made(changes: dict[str, Any], words: str) -> None:
@@ -272,7 +272,7 @@ def test_fingerprint_depends_on_content_and_not_on_order() -> None:
 
 
 def test_every_value_that_a_field_accepts_has_a_fingerprint() -> None:
-    """JSON knows no infinity: a field that let one in would fail when the run is named."""
+    """JSON has no infinity, so a field that accepted one would fail when the run is fingerprinted."""
     for example in (*EXAMPLES, recipe()):
         for field in fields(example):
             for bad in (float("inf"), float("nan"), float("-inf")):

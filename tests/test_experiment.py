@@ -1,4 +1,4 @@
-"""What an experiment file may say: fields checked alone and together, before anything starts."""
+"""Fields of an experiment are checked, alone and together, before anything starts."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -85,7 +85,7 @@ def test_impossible_field_is_refused_by_name_and_value(good: Config, changes: di
     assert "\n" not in message
 
 
-def test_unknown_model_names_the_nearest() -> None:
+def test_unknown_model_is_refused_with_the_most_similar_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'renset8'.*did you mean 'resnet8'"):
         Recipe("renset8")
     with pytest.raises(ConfigError, match=r"unknown timm model 'vit_tinny_patch16_224'.*'vit_tiny_patch16_224'"):
@@ -133,7 +133,7 @@ def test_cosine_falls_from_one_to_its_floor_after_warmup() -> None:
     assert factors[0] == 1 and all(after < before for before, after in pairwise(factors))
 
 
-def test_constant_stays() -> None:
+def test_constant_schedule_has_factor_1() -> None:
     assert {Constant().factor(epoch, epoch, 5) for epoch in range(5)} == {1.0}
 
 
@@ -143,14 +143,14 @@ def test_trials_of_a_search_can_be_set_by_path() -> None:
     assert isinstance(changed, Experiment) and changed.search is not None and changed.search.trials == 3
 
 
-def test_settings_beside_several_teachers_that_would_be_without_effect_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"teacher_seed = 3 in Experiment: would be without effect beside .*\(0, 1\)"):
+def test_settings_without_effect_beside_several_teachers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"teacher_seed = 3 in Experiment: would have no effect beside .*\(0, 1\)"):
         experiment(teacher_seed=3, teacher_seeds=(0, 1))
-    with pytest.raises(ConfigError, match=r"teacher_checkpoint = 'a.pth' in Experiment: is one teacher and would be"):
+    with pytest.raises(ConfigError, match=r"teacher_checkpoint = 'a.pth' in Experiment: is one teacher and would have"):
         experiment(teacher_checkpoint="a.pth", teacher_seeds=(0, 1))
 
 
-def test_several_teachers_are_refused_where_their_outputs_have_no_mean() -> None:
+def test_several_teachers_are_refused_whose_outputs_cannot_be_averaged() -> None:
     with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: the method needs their embedding"):
         experiment(method=FeatureKD(), teacher_seeds=(0, 1))
     assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
@@ -178,5 +178,5 @@ def test_method_and_its_token_may_be_set_in_any_order(order: int) -> None:
     assert made.student.model == ViT(distillation_token=True) and made.method == DeiT()
 
 
-def test_pretrained_is_what_the_name_vit_tiny_means() -> None:
+def test_the_name_vit_tiny_is_the_pretrained_model() -> None:
     assert recipe(model="vit_tiny").model == Timm("vit_tiny_patch16_224", input_size=224, weights="pretrained")

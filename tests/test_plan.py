@@ -1,4 +1,4 @@
-"""The graph of runs, which runs experiments share, and the fingerprint that names a run."""
+"""The runs of a plan, the runs that experiments share, and the fingerprint that identifies a run."""
 
 import os
 import subprocess
@@ -29,8 +29,8 @@ from raykd.spec.search import Search, uniform
 from raykd.spec.stages import STAGES, Stage
 from raykd.training.model_file import images_of
 
-# Of the experiment in small_runs.py. Another value means that every run in every results folder is run anew: where that
-# is meant, say so in the commit and put the new value here; where results changed too, raise plan.RESULT_VERSION.
+# Run names of the experiment in small_runs.py. If they change, every run in every results folder is repeated. Update
+# them only on purpose, and note it in the commit; if results changed too, raise plan.RESULT_VERSION.
 GOLDEN = {
     "teacher": "teacher-resnet8-w16-s0-5de7a171a720",
     "baseline": "baseline-resnet8-w8-s0-667b6b2091a8",
@@ -302,7 +302,7 @@ def test_fingerprints_are_the_golden_ones() -> None:
 
 
 def test_fingerprints_are_equal_between_processes() -> None:
-    """Not a matter of hash seeds, import order, or what was made before."""
+    """The fingerprint does not depend on hash seeds, import order, or objects made before."""
     script = "import small_runs; print(small_runs.run_of('distilled').fingerprint)"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", script]
@@ -311,7 +311,7 @@ def test_fingerprints_are_equal_between_processes() -> None:
 
 
 def test_class_whose_images_would_all_be_held_out_is_named() -> None:
-    """Shares are whole: of ten classes with one image each, three images held out leave seven classes to learn."""
+    """With one image per class, each held-out image would remove a class from training."""
     few = digits().train
     rows = torch.stack([(few.labels == label).nonzero()[0, 0] for label in range(10)])
     rows = torch.cat([rows, (few.labels == 9).nonzero()[1:92, 0]])  # 101 in all

@@ -1,4 +1,4 @@
-"""What a search may ask for, and what is refused before anything starts."""
+"""Searches and their spaces are checked before anything starts."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ def searched(**changes: Any) -> Experiment:
         ({"method": choice("kd", "ke")}, r"unknown method 'ke'"),
         ({"data.flip": choice(True, False)}, r"names 'data.flip': trials share data and teacher"),
         ({"teacher.epochs": integer(1, 3)}, r"names 'teacher.epochs': trials share data and teacher"),
-        ({"method.alpha": 0.5}, r"in Search: wants names with a space each"),
+        ({"method.alpha": 0.5}, r"in Search: must be a mapping of names to Space"),
         ({}, r"name at least one field"),
     ],
 )
@@ -47,7 +47,7 @@ def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], wrong: 
         ({"reduction_factor": 1}, r"must be at least 2"),
         ({"metric": "test_top1"}, r"known are val_top1, val_loss, parameters, latency_ms"),
         ({"metric": "val_top"}, r"did you mean 'val_top1'"),
-        ({"mode": "min"}, r"mode = 'min' in Search: wants max for val_top1; leave it out"),
+        ({"mode": "min"}, r"mode = 'min' in Search: must be max for val_top1; leave it out"),
         ({"metric": ("val_top1", "parameters")}, r"--set search.scheduler=none"),
         ({"sampler": "grid"}, r"'method.alpha' is uniform\(0, 1\); list its values"),
         ({"sampler": "bayes"}, r"one of tpe, random, grid"),
@@ -67,7 +67,7 @@ def test_ranges_are_refused_upside_down_and_logarithms_of_zero() -> None:
         loguniform(0, 1)
     with pytest.raises(ConfigError, match="above 0 on a log scale"):
         integer(0, 8, log=True)
-    with pytest.raises(ConfigError, match="names a value twice"):
+    with pytest.raises(ConfigError, match="repeats a value"):
         choice(1, 2, 1)
 
 
@@ -119,8 +119,8 @@ def test_setting_in_words() -> None:
     assert setting_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
 
 
-def test_own_setting_of_a_searched_method_is_the_word_for_it() -> None:
+def test_default_of_a_searched_method_is_its_name() -> None:
     plain = searched(space={"method": choice("dkd", "kd")})
     assert plain.search is not None and plain.default_setting(plain.search) == {"method": "kd"}
-    with pytest.raises(ConfigError, match="none that is the experiment's own"):
+    with pytest.raises(ConfigError, match="lacks for 'method' the experiment's default"):
         searched(space={"method": choice("dkd", "dist")})

@@ -1,1 +1,1 @@
-"""What is asked for: experiments, recipes, searches and their plan. Frozen, and checked before anything starts."""
+"""Experiments, recipes, searches and plans: frozen configuration, checked before anything starts."""

@@ -1,34 +1,31 @@
-"""Fields of a configuration set by dotted path and text, as --set and a search do.
+"""Set fields of a configuration by dotted path and text, for --set and for searches.
 
     override(experiment, "method.alpha", "0.3")
-    override_all(experiment, [("method.temperature", "2"), ("method", "dkd")])      DKD, at temperature 2
+    override_all(experiment, [("method.temperature", "2"), ("method", "dkd")])      DKD at temperature 2
 
-Whole objects are set first, then the fields in them; of one path the last setting counts; and each object is checked
-once, when all its fields are in place. So the order of settings with different paths does not matter.
+Whole objects are set before the fields in them, and the last setting of a path counts. Each object is checked once,
+with all its fields set. So the order of settings with different paths does not matter.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
-from raykd.config import FIND, Config, describe, kinds, options_of, type_hints
+from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints
 from raykd.errors import ConfigError, did_you_mean, shortened
 
-Setting = tuple[str, Any]  # a dotted path, and the text of a value or the Config itself
+Setting = tuple[str, Any]  # a dotted path, and a value as text or as a Config
 
 
 def override(config: Any, path: str, value: Any) -> Any:
-    """`override_all` of one setting."""
+    """Apply `override_all` to one setting."""
     return override_all(config, [(path, value)])
 
 
 def override_all(config: Any, settings: Iterable[Setting]) -> Any:
-    """A copy of `config` with each field at a dotted path set: whole objects first, then the fields in them.
+    """Return a copy of `config` with each setting applied. Text is parsed by the type of its field.
 
-    Values are read from text by their fields' types. Of one path the last setting counts; otherwise their order does
-    not matter, since each object is checked once, with all its fields in place.
-
-    Raises ConfigError, which names the settings to blame, for an unknown field or values that do not fit.
+    Raises ConfigError, which names the settings to blame, for an unknown field or invalid values.
     """
     last = dict(settings)
     try:
@@ -42,11 +39,11 @@ def override_all(config: Any, settings: Iterable[Setting]) -> Any:
 
 
 class _Unreadable(ConfigError):
-    """A setting that fails by itself, and names itself."""
+    """A setting fails by itself, and the message names it."""
 
 
 def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
-    """A copy of `config`, which stands at the path `above`, with `settings` by their paths from there."""
+    """Return a copy of `config`, whose path is `above`, with `settings` by their paths relative to it."""
     known = {item.name: item for item in fields(config)} if is_dataclass(config) else {}
     changes: dict[str, Any] = {}
     for name in dict.fromkeys(path.partition(".")[0] for path in settings):
@@ -58,8 +55,8 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
         if name in settings:
             value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
         if deeper:
-            find = known[name].metadata.get(FIND, lambda found: found)
-            value = _changed(find(value), deeper, f"{above}{name}.")
+            look_up = known[name].metadata.get(LOOK_UP, lambda config: config)
+            value = _changed(look_up(value), deeper, f"{above}{name}.")
         changes[name] = value
     return replace(config, **changes)  # pyright: ignore[reportArgumentType]
 
@@ -80,7 +77,7 @@ def _read(value: Any, hint: Any, path: str) -> Any:
 
 
 def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, message: str) -> bool:
-    """Whether the same error comes without the setting `left_out`, which is then not to blame."""
+    """Return whether the same error occurs without the setting `left_out`, which is then not to blame."""
     try:
         _changed(config, {path: value for path, value in settings.items() if path != left_out})
     except ConfigError as error:
@@ -89,7 +86,7 @@ def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, messag
 
 
 def parse(text: str, hint: Any) -> Any:
-    """`text` as a value of type `hint`: bool, int, float, str, Literal, tuple[T, ...], a Config by name, T | None."""
+    """Return `text` as a value of type `hint`. A Config is read by its name, None from 'none', 'null' or ''."""
     options = options_of(hint)
     if type(None) in options and text.lower() in ("none", "null", ""):
         return None

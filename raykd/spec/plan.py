@@ -1,16 +1,14 @@
-"""The graph of runs that an experiment asks for: teachers -> baselines and distilled students, one a seed.
+"""The runs of an experiment: teachers, then baselines and distilled students, one per seed; and their data splits.
 
-A `Run` is all that decides one training's result, and its fingerprint names exactly that: equal fingerprints
-are the same run, whoever asked for it, and a run that is done is not run again.
-
-Which images of the training part a run trains on, and which are held out.
+A `Run` holds exactly what determines the result of one training, and its fingerprint identifies it. Runs with equal
+fingerprints are the same run, in whichever experiment, and a finished run is not repeated.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,29 +25,23 @@ from raykd.spec.experiment import Data, Experiment
 from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, Stage
 
-# Raised when a change to the code changes what a run of the same settings gives: old runs are then run anew.
+# Raise it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
 RESULT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class WeightsFile(Config):
-    """A file of weights, known by its bytes and not by where it lies. key: which of its state dicts, '' for the one."""
+    """A file of weights, identified by its content and not by its path."""
 
     kind: ClassVar[str] = "weights_file"
     sha256: str = ""
     path: str = not_fingerprinted("")
-    key: str = ""
+    key: str = ""  # of the state dict in the file; '' if it has only one
 
 
 @dataclass(frozen=True)
 class Run(Config):
-    """One training: recipe, method and seed on a part of the data, under a teacher or none.
-
-    teacher_seeds: where there are several teachers, which differ from `teacher` in their seeds alone: all of them.
-    initial: the file that the weights start from. imported: weights trained elsewhere, taken over untrained.
-    normalization: mean and std of each channel that imported weights were trained with, as the user set them; () for
-    what the file, or timm, says.
-    """
+    """One training: recipe, method and seed on a part of the data, with or without a teacher."""
 
     kind: ClassVar[str] = "run"
     family: str = ""
@@ -58,23 +50,24 @@ class Run(Config):
     method: Method = CrossEntropy()
     seed: int = 0
     data: Data = Data()
-    data_identity: str = ""
+    data_identity: str = ""  # digest of the data set's content
     teacher: "Run | None" = None
-    initial: WeightsFile | None = None
-    imported: WeightsFile | None = None
-    teacher_seeds: tuple[int, ...] = ()
+    initial: WeightsFile | None = None  # initial weights, such as pretrained ones
+    imported: WeightsFile | None = None  # final weights, trained elsewhere: this run does not train
+    teacher_seeds: tuple[int, ...] = ()  # of several teachers, which differ from `teacher` only in their seeds
+    # Mean and std of an imported teacher's channels, (3 + 3) values, as the user set them; () for the file's or timm's.
     normalization: tuple[float, ...] = ()
 
     @cached_property
     def teachers(self) -> tuple["Run", ...]:
-        """The runs whose logits' mean teaches this one; () for none."""
+        """The runs whose mean logits this run distills; () for none."""
         if self.teacher is None:
             return ()
         return tuple(replace(self.teacher, seed=seed) for seed in self.teacher_seeds) or (self.teacher,)
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hex digits that name everything which decides this run's result, the teacher's settings included."""
+        """64 hex digits that identify everything that determines the result, including the teacher's configuration."""
         return fingerprint({"version": RESULT_VERSION, "run": to_dict(self, results_only=True)})
 
     @property
@@ -86,27 +79,27 @@ class Run(Config):
 
     @property
     def model(self) -> Model:
-        """The recipe's model; a name was looked up when the recipe was made."""
+        """The recipe's model. The recipe has replaced a name by its Model."""
         assert isinstance(self.recipe.model, Model)
         return self.recipe.model
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one experiment, each after the teachers that it needs."""
+    """The runs of one experiment, each after its teachers."""
 
     experiment: Experiment
     runs: tuple[Run, ...]
 
     @property
     def stages(self) -> dict[str, list[str]]:
-        """Names of the runs by stage; of the distilled ones, those by the experiment's own method."""
-        own = [run for run in self.runs if run.stage != "distilled" or run.method == self.experiment.method]
-        return {stage: [run.name for run in own if run.stage == stage] for stage in STAGES}
+        """Names of the runs by stage. Distilled runs with methods of `compare` are in `comparison` only."""
+        runs = [run for run in self.runs if run.stage != "distilled" or run.method == self.experiment.method]
+        return {stage: [run.name for run in runs if run.stage == stage] for stage in STAGES}
 
     @property
     def comparison(self) -> dict[str, list[str]]:
-        """Names of the distilled runs by method, where several are compared; the experiment's own is the first."""
+        """Names of the distilled runs by method, `experiment.method` first; {} if no methods are compared."""
         if not self.experiment.compare:
             return {}
         distilled = [run for run in self.runs if run.stage == "distilled"]
@@ -116,26 +109,27 @@ class Plan:
 
 
 def labels_of(methods: Sequence[Method]) -> list[str]:
-    """Each by its kind, with the fields that are not as it comes where several are of one kind."""
+    """Return a label for each method: its kind, and its changed fields if several methods share the kind."""
     kinds = [method.kind for method in methods]
 
     def label(method: Method) -> str:
         if kinds.count(method.kind) == 1:
             return method.kind
-        own = {item.name: (getattr(method, item.name), item.default) for item in fields(method)}
-        changed = [f"{name} {value}" for name, (value, usual) in own.items() if value != usual]
+        values = [(item.name, getattr(method, item.name), item.default) for item in fields(method)]
+        changed = [f"{name} {value}" for name, value, default in values if value != default]
         return f"{method.kind} ({', '.join(changed)})" if changed else method.kind
 
     return [label(method) for method in methods]
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, stages: Iterable[Stage] = STAGES) -> Plan:
-    """The runs of `stages`, teachers of distilled students always included.
+    """Return the runs of `stages`, and the teachers of distilled students.
 
-    weights_folder: where `prefetch` keeps pretrained weights. Raises ConfigError for what cannot run on `dataset`.
+    weights_folder: the folder in which `prefetch` stores pretrained weights. Raises ConfigError if a run does not fit
+    `dataset`.
     """
-    asked = set(stages)
-    teachers = _teachers(experiment, dataset, weights_folder) if asked & {"teacher", "distilled"} else []
+    selected = set(stages)
+    teachers = _teachers(experiment, dataset, weights_folder) if selected & {"teacher", "distilled"} else []
     base = Run(
         family=experiment.family,
         recipe=_without_path(experiment.student),
@@ -144,13 +138,13 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
         initial=_initial("student", experiment.student, weights_folder),
     )
     runs = list(teachers)
-    if "baseline" in asked:
+    if "baseline" in selected:
         runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
-    if "distilled" in asked:
+    if "distilled" in selected:
         seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
-        taught = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
+        distilled = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
         methods = experiment.methods
-        runs += [replace(taught, method=method, seed=seed) for method in methods for seed in experiment.seeds]
+        runs += [replace(distilled, method=method, seed=seed) for method in methods for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
@@ -158,7 +152,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
 
 
 def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
-    """Trained on all training images, or taken over from a file. Several stand in the order of their seeds."""
+    """Return the teachers, trained or imported, in the order of their seeds."""
     imported = _weights_file(experiment.teacher_checkpoint) if experiment.teacher_checkpoint else None
     teacher = Run(
         family=experiment.family,
@@ -175,7 +169,7 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
 
 
 def _normalization(experiment: Experiment) -> tuple[float, ...]:
-    """Mean and std of an imported teacher, (3 + 3) values; () where the experiment sets none."""
+    """Return mean and std of an imported teacher's channels, (3 + 3) values; () if the experiment sets none."""
     mean, std = experiment.teacher_mean, experiment.teacher_std
     if not mean and not std:
         return ()
@@ -184,21 +178,21 @@ def _normalization(experiment: Experiment) -> tuple[float, ...]:
         raise ConfigError(f"{name} = {value}: requires {other} too; --set {other}=RED,GREEN,BLUE")
     if not experiment.teacher_checkpoint:
         raise ConfigError(
-            f"teacher_mean = {mean}: would have no effect, because the teacher is trained here on the data's own "
+            f"teacher_mean = {mean}: would have no effect, because the teacher is trained here with the data's "
             "normalization; leave it out, or import a teacher with --teacher-checkpoint FILE"
         )
     return (*mean, *std)
 
 
 def _without_path(recipe: Recipe) -> Recipe:
-    """`recipe` with the word 'file' for a path of weights: `Run.initial` knows the file by its bytes."""
+    """Return `recipe` with 'file' in place of a path of weights: `Run.initial` identifies the file by its content."""
     if getattr(recipe.model, "weights", "") in ("", "pretrained"):
         return recipe
     assert isinstance(recipe.model, Model)
     return replace(recipe, model=replace(recipe.model, **{"weights": "file"}))
 
 
-def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
+def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
     weights = getattr(recipe.model, "weights", "")
     if weights != "pretrained":
         return _weights_file(weights) if weights else None
@@ -206,14 +200,14 @@ def _initial(who: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | No
     path = weights_folder / f"{recipe.model.label}.safetensors"
     if not path.is_file():
         raise ConfigError(
-            f"pretrained weights '{path}' are not there: run `python -m raykd prefetch` on a machine "
-            f"with a network, or train from scratch with --set {who}.model.weights="
+            f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine "
+            f"with a network, or train from scratch with --set {role}.model.weights="
         )
     return _weights_file(str(path))
 
 
 def _weights_file(text: str) -> WeightsFile:
-    """The file of 'FILE' or 'FILE#KEY'. Raises ConfigError where it does not exist."""
+    """Return the file of 'FILE' or 'FILE#KEY'. Raises ConfigError if it does not exist."""
     path, key = split_key(text)
     require_file(path)
     return WeightsFile(sha256=file_sha256(path), path=str(path.absolute()), key=key)
@@ -223,12 +217,16 @@ def _tenth(dataset: Dataset) -> int:
     return max(1, len(dataset.train.labels) // 10)
 
 
+def _role_of(run: Run) -> Literal["teacher", "student"]:
+    return "teacher" if run.stage == "teacher" else "student"
+
+
 def _check_classes(data: Data, dataset: Dataset) -> None:
-    """Of each class some images are left: a share of a small one may be all of it."""
+    """Raise ConfigError if a class has no images left to train on: a share of a small class may be all of it."""
     labels = dataset.train.labels
     smallest = int(torch.bincount(labels, minlength=dataset.num_classes).min())
     if smallest * (len(labels) - data.val_images) >= len(labels):
-        return  # a class gives its share to within one image, and keeps one at least
+        return  # each class loses its share to within one image, so at least one image is left
     kept, _ = stratified_holdout(labels, data.val_images, data.split_seed)
     left = torch.bincount(labels[kept], minlength=dataset.num_classes).tolist()
     if 0 in left:
@@ -240,9 +238,9 @@ def _check_classes(data: Data, dataset: Dataset) -> None:
 
 
 def _check_images(run: Run, dataset: Dataset) -> None:
-    """Enough images for validation, for the parts asked for, and for one batch."""
+    """Raise ConfigError unless there are enough images for validation, for the requested parts, and for one batch."""
     left = len(dataset.train.labels) - run.data.val_images
-    who = "teacher" if run.stage == "teacher" else "student"
+    role = _role_of(run)
     if left < 1:
         total = plural(len(dataset.train.labels), "training image")
         raise ConfigError(
@@ -251,35 +249,35 @@ def _check_images(run: Run, dataset: Dataset) -> None:
         )
     _check_classes(run.data, dataset)
     for name in ("train_images", "student_images"):
-        asked = getattr(run.data, name)
-        if asked is not None and asked > left:
-            raise ConfigError(f"data.{name} = {asked}: must be at most {left}, the images left after validation")
-        left = asked or left
+        num_images = getattr(run.data, name)
+        if num_images is not None and num_images > left:
+            raise ConfigError(f"data.{name} = {num_images}: must be at most {left}, the images left after validation")
+        left = num_images or left
     if run.recipe.batch_size > left:
         raise ConfigError(
-            f"{who}.batch_size = {run.recipe.batch_size} is larger than the {plural(left, 'image')} it trains on; "
-            f"--set {who}.batch_size={left} or less"
+            f"{role}.batch_size = {run.recipe.batch_size} is larger than the {plural(left, 'image')} it trains on; "
+            f"--set {role}.batch_size={left} or less"
         )
 
 
 def _check_cutout(run: Run, dataset: Dataset) -> None:
-    """Something of an image has to be left."""
-    who, side = "teacher" if run.stage == "teacher" else "student", run.recipe.augmentation.cutout
+    """Raise ConfigError if cutout would remove a whole image."""
+    role, side = _role_of(run), run.recipe.augmentation.cutout
     if side >= dataset.image_size:
         width = plural(dataset.image_size, "pixel")
         raise ConfigError(
-            f"{who}.augmentation.cutout = {side}: images of {dataset.name} are {width} wide here; "
-            f"--set {who}.augmentation.cutout={dataset.image_size // 2} is usual"
+            f"{role}.augmentation.cutout = {side}: images of {dataset.name} are {width} wide here; "
+            f"--set {role}.augmentation.cutout={dataset.image_size // 2} is usual"
         )
 
 
 def train_val_indices(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows trained on, rows held out for validation) of the training part; both int64, ascending.
+    """Return the indices of the training and of the validation images in the training split, int64, ascending.
 
-    The held-out rows depend on val_images and split_seed alone, so teacher and students share them.
+    The validation indices depend on val_images and split_seed alone, so teacher and students share them.
     """
-    kept, held_out = stratified_holdout(labels, data.val_images, data.split_seed)
-    for asked in (data.train_images, data.student_images):
-        if asked is not None:
-            kept = kept[stratified_subset(labels[kept], asked, data.split_seed)]
-    return kept, held_out
+    train, val = stratified_holdout(labels, data.val_images, data.split_seed)
+    for num_images in (data.train_images, data.student_images):
+        if num_images is not None:
+            train = train[stratified_subset(labels[train], num_images, data.split_seed)]
+    return train, val

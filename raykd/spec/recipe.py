@@ -10,42 +10,45 @@ from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.errors import plural
 from raykd.models import Model
 
-MAX_EPOCHS = 100_000  # some checks look at each epoch by itself
+MAX_EPOCHS = 100_000  # some checks look at every epoch
 MAX_BATCH = 1_000_000  # images
 
 
 @dataclass(frozen=True)
 class SGD(Config):
-    """Stochastic gradient descent; weight decay on every weight, as the CIFAR recipes have it."""
+    """Stochastic gradient descent. Weight decay applies to every parameter, as in the CIFAR recipes."""
 
     kind: ClassVar[str] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
+    lr: float = 0.1  # peak learning rate, above 0; the schedule scales it
+    momentum: float = 0.9  # in [0, 1)
+    weight_decay: float = 5e-4  # 0 or more
+    nesterov: bool = False  # Nesterov momentum; requires momentum above 0
 
     def check(self) -> None:
         self.require(0 < self.lr < float("inf"), "lr", "must be greater than 0")
         self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
         self.require(0 <= self.weight_decay < float("inf"), "weight_decay", "must be 0 or more")
-        self.require(not self.nesterov or self.momentum > 0, "nesterov", "wants momentum above 0")
+        self.require(not self.nesterov or self.momentum > 0, "nesterov", "requires momentum above 0")
 
 
 @dataclass(frozen=True)
 class AdamW(Config):
-    """Adam with decoupled weight decay (arXiv:1711.05101); none on norms, biases and position embeddings."""
+    """Adam with decoupled weight decay (arXiv:1711.05101), not applied to norms, biases and position embeddings."""
 
     kind: ClassVar[str] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.999
+    lr: float = 1e-3  # peak learning rate, above 0; the schedule scales it
+    weight_decay: float = 0.05  # 0 or more
+    beta1: float = 0.9  # decay of the gradient's moving average, in [0, 1)
+    beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
 
     def check(self) -> None:
         self.require(0 < self.lr < float("inf"), "lr", "must be greater than 0")
         self.require(0 <= self.weight_decay < float("inf"), "weight_decay", "must be 0 or more")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
+
+
+# A schedule's factor() scales the optimizer's lr. progress: in epochs, fractional at each step; epoch: its whole part.
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,21 @@ class Constant(Config):
 
 @dataclass(frozen=True)
 class MultiStep(Config):
-    """The learning rate times `gamma` at each milestone, given in epochs, or below 1 as a share of them.
-
-    Shares (1/2 of 300 epochs is 150) keep the recipe's shape when somebody trains for fewer epochs.
-    """
+    """Multiply the learning rate by `gamma` at each milestone."""
 
     kind: ClassVar[str] = "multistep"
+    # Rising. A number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. Fractions keep the shape
+    # of the recipe when it is trained for fewer epochs.
     milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
-    gamma: float = 0.1
+    gamma: float = 0.1  # in (0, 1)
 
     def check(self) -> None:
-        rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-        self.require(rising and all(m > 0 for m in self.milestones), "milestones", "must rise from above 0")
+        is_rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        self.require(is_rising and all(m > 0 for m in self.milestones), "milestones", "must rise from above 0")
         self.require(0 < self.gamma < 1, "gamma", "must lie in (0, 1)")
 
     def epochs_of(self, epochs: int) -> list[int]:
-        """The milestones in whole epochs of a recipe of `epochs`; a share is never less than the first epoch."""
+        """Return the milestones in whole epochs, for a recipe of `epochs`. A fraction is rounded to 1 epoch or more."""
         return [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:
@@ -84,11 +86,11 @@ class MultiStep(Config):
 
 @dataclass(frozen=True)
 class Cosine(Config):
-    """Half a cosine from the learning rate to `floor` of it, stepwise, after `warmup_epochs` of linear rise."""
+    """Linear warmup, then half a cosine down to a fraction of the learning rate; updated at every step."""
 
     kind: ClassVar[str] = "cosine"
-    warmup_epochs: Annotated[float, AtMost(MAX_EPOCHS)] = 0.0
-    floor: float = 0.0
+    warmup_epochs: Annotated[float, AtMost(MAX_EPOCHS)] = 0.0  # below the recipe's epochs; may be fractional
+    floor: float = 0.0  # the last learning rate as a fraction of the first, in [0, 1)
 
     def check(self) -> None:
         self.require(0 <= self.warmup_epochs < float("inf"), "warmup_epochs", "must be 0 or more")
@@ -103,52 +105,40 @@ class Cosine(Config):
 
 @dataclass(frozen=True)
 class Recipe(Config):
-    """One training. `model` is a name of `raykd.models.MODELS`, 'timm:<name>', or a Model with its own fields.
-
-    precision: of matrix products and convolutions; 'auto' is bf16 where the hardware has it, else fp32, and run.json
-    says which. compile: by torch.compile; 10 to 60 s before the first step. step: how a training step is launched on a
-    GPU: 'graph' captures the whole step, from the batch's views to the optimizer, as one CUDA graph and replays it;
-    'eager' launches each kernel; 'auto' captures where raykd knows that every step does the same work.
-    sync_batch_norm: of a run of several workers, over the images of all and not of each. augmentation: what is done to
-    the data's views before this model trains on them; a distilled student's teacher is then asked about the very same
-    pixels, live.
-    """
+    """The training of one model."""
 
     kind: ClassVar[str] = "recipe"
-    model: str | Model = by_name("resnet18", models.find)
+    model: str | Model = by_name("resnet18", models.find)  # a key of raykd.models.MODELS, 'timm:NAME', or a Model
     epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
     optimizer: SGD | AdamW = SGD()
     schedule: MultiStep | Cosine | Constant = MultiStep()
-    batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128
-    label_smoothing: float = 0.0
-    clip_gradient_norm: float | None = None
+    batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
+    label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
+    clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
+    # Of matrix products and convolutions. 'auto': bf16 if the hardware supports it, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: bool = True
-    compile: bool = False
+    channels_last: bool = True  # memory format of convolutions: faster on GPUs with tensor cores
+    compile: bool = False  # torch.compile; takes 10 to 60 s before the first step
+    # How a training step is launched on a GPU. 'eager': one kernel at a time. 'graph': one CUDA graph of the whole
+    # step, from the batch's views to the optimizer. 'auto': a graph if every step is known to do the same work.
     step: Literal["auto", "eager", "graph"] = "auto"
-    sync_batch_norm: bool = False
+    sync_batch_norm: bool = False  # batch statistics over the images of all workers, not of each worker
+    # Applied to the data's views before this model trains on them. A distilled student then requires a live teacher,
+    # which gets the same pixels.
     augmentation: Augmentation = NO_AUGMENTATION
 
     def check(self) -> None:
         self.require(self.epochs >= 1, "epochs", "must be at least 1")
         self.require(self.batch_size >= 1, "batch_size", "must be at least 1")
         self.require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
-        self.require(
-            self.clip_gradient_norm is None or self.clip_gradient_norm > 0,
-            "clip_gradient_norm",
-            "must be greater than 0, or none",
-        )
+        is_valid_norm = self.clip_gradient_norm is None or self.clip_gradient_norm > 0
+        self.require(is_valid_norm, "clip_gradient_norm", "must be greater than 0, or none")
+        total = plural(self.epochs, "epoch")
         if isinstance(self.schedule, MultiStep):
-            late = [m for m in self.schedule.milestones if m >= self.epochs and m >= 1]
-            self.schedule.require(
-                not late,
-                "milestones",
-                f"come after the last of {plural(self.epochs, 'epoch')} and would do "
-                "nothing; give shares of the epochs below 1, such as 0.5,0.75",
-            )
+            is_late = any(m >= self.epochs and m >= 1 for m in self.schedule.milestones)
+            remedy = "give fractions of the epochs below 1, such as 0.5,0.75"
+            late = f"come after the last of {total} and would do nothing; {remedy}"
+            self.schedule.require(not is_late, "milestones", late)
         if isinstance(self.schedule, Cosine):
-            self.schedule.require(
-                self.schedule.warmup_epochs < self.epochs,
-                "warmup_epochs",
-                f"must be below the recipe's {plural(self.epochs, 'epoch')}",
-            )
+            is_short = self.schedule.warmup_epochs < self.epochs
+            self.schedule.require(is_short, "warmup_epochs", f"must be below the recipe's {total}")

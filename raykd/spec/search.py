@@ -1,4 +1,4 @@
-"""What a search tries: fields by dotted path, over which values, how often, judged by what.
+"""A hyperparameter search: the fields and their values, the number of trials, the metric.
 
 Search(space={"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=32)
 """
@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar, Literal
 from raykd.config import AtMost, Config, MaxLength, Seed, not_fingerprinted
 from raykd.errors import did_you_mean
 
-# What a trial can be judged by, and which way is better. All of validation or of the model; the test set is not here.
+# Metrics of a trial and their better direction. All come from validation or the model, never from the test set.
 METRICS: dict[str, Literal["max", "min"]] = {
-    "val_top1": "max",  # percent, of the best epoch so far, which is the one whose weights are kept
+    "val_top1": "max",  # percent, of the best epoch so far, whose weights are kept
     "val_loss": "min",  # nats, of that epoch
     "parameters": "min",
     "latency_ms": "min",  # of one image through the student, on the trial's device
@@ -31,26 +31,26 @@ class Space(Config):
 
     @property
     def probe_values(self) -> tuple[str | int | float | bool, ...]:
-        """Values that the field has to accept for all others to be possible."""
+        """Values to check: if the field accepts these, it accepts the whole space."""
         raise NotImplementedError
 
     @property
     def points(self) -> Sequence[str | int | float | bool] | None:
-        """All values, in no memory of their own; None where there is no end of them."""
+        """All values, without storing them; None if there are infinitely many."""
         return None
 
     def holds(self, value: object) -> bool:
-        """Whether a trial could draw `value`."""
+        """Return whether a trial could draw `value`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class _Range(Space):
-    """All between two ends."""
+    """All values from `low` to `high`, both included."""
 
     low: float = 0.0
     high: float = 1.0
-    log: bool = False
+    log: bool = False  # uniform in the logarithm; requires low above 0
 
     def check(self) -> None:
         self.require(self.low < self.high, "high", f"must exceed low = {self.low}")
@@ -63,7 +63,7 @@ class _Range(Space):
 
 @dataclass(frozen=True)
 class Uniform(_Range):
-    """A number between low and high, each equally likely; `log` makes each factor equally likely instead."""
+    """A number from low to high."""
 
     kind: ClassVar[str] = "uniform"
 
@@ -76,7 +76,7 @@ class Uniform(_Range):
 
 @dataclass(frozen=True)
 class Integer(_Range):
-    """A whole number from low to high, both included; `log` as of Uniform."""
+    """An integer from low to high."""
 
     kind: ClassVar[str] = "integer"
     low: int = 0
@@ -95,14 +95,14 @@ class Integer(_Range):
 
 @dataclass(frozen=True)
 class Choice(Space):
-    """One of `values`, numbers or the words that `--set` takes."""
+    """One of `values`: numbers, or text as in `--set`."""
 
     kind: ClassVar[str] = "choice"
     values: Annotated[tuple[str | int | float | bool, ...], MaxLength(1000)] = ()
 
     def check(self) -> None:
-        self.require(len(self.values) >= 1, "values", "wants at least one")
-        self.require(len(set(map(str, self.values))) == len(self.values), "values", "names a value twice")
+        self.require(len(self.values) >= 1, "values", "must have at least one value")
+        self.require(len(set(map(str, self.values))) == len(self.values), "values", "repeats a value")
 
     @property
     def probe_values(self) -> tuple[str | int | float | bool, ...]:
@@ -130,7 +130,7 @@ def loguniform(low: float, high: float) -> Uniform:
 
 
 def integer(low: int, high: int, log: bool = False) -> Integer:
-    """Search a field over the whole numbers from low to high."""
+    """Search a field over the integers from low to high; log: on a log scale."""
     return Integer(low, high, log)
 
 
@@ -141,34 +141,29 @@ def choice(*values: str | int | float | bool) -> Choice:
 
 @dataclass(frozen=True)
 class Search(Config):
-    """A search over the distilled student's fields; picked by validation, never by test.
+    """A search over fields of the distilled student and its method. Validation selects, never the test set.
 
-    Every trial trains with `trial_seed`: the same first weights, and the same views in the same order, so that trials
-    differ by their settings alone. The best `confirm` settings, and the experiment's own, are then trained with the
-    experiment's seeds, which no trial has seen.
-
-    metric: of METRICS; several, for settings of which none is better in all. mode: 'max' or 'min', which each has
-    anyway. sampler: which settings are tried. scheduler: which trials are stopped early. grace_epochs: what is left to
-    each trial before that; None for a tenth of the student's epochs. reduction_factor: of ASHA; one trial in so many
-    goes on at each of its rungs. max_concurrent: trials side by side, None for as many as there is room
-    for; one at a time, each trial is drawn and judged by the same earlier trials whenever the search is run. name: of
-    the search's folder; two searches of one family need two names.
+    Every trial trains with `trial_seed`: the same initial weights, and the same views in the same order, so trials
+    differ in their settings alone. The best `confirm` settings and the experiment's default are then trained with the
+    experiment's seeds, which no trial has used.
     """
 
     kind: ClassVar[str] = "search"
-    space: Mapping[str, Space] = field(default_factory=dict)
+    space: Mapping[str, Space] = field(default_factory=dict)  # by dotted path: 'method.alpha', 'student.epochs'
     trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)
-    metric: str | tuple[str, ...] = "val_top1"
-    mode: str | tuple[str, ...] | None = None
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "median", "none"] = "asha"
-    grace_epochs: int | None = None
-    reduction_factor: int = 3
-    seed: Seed = 0
-    trial_seed: Seed = 1000
-    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)
+    metric: str | tuple[str, ...] = "val_top1"  # of METRICS; several of them: the search returns the Pareto front
+    mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
+    sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the settings to try
+    scheduler: Literal["asha", "median", "none"] = "asha"  # stops poor trials early
+    grace_epochs: int | None = None  # epochs before which no trial is stopped; None for a tenth of the student's
+    reduction_factor: int = 3  # ASHA continues one trial in so many at each rung; 2 or more
+    seed: Seed = 0  # of the sampler
+    trial_seed: Seed = 1000  # of the trainings; must not be one of the experiment's seeds
+    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)  # settings to train again with the experiment's seeds
+    # Trials side by side; None for as many as fit. With 1, each trial depends on the same earlier trials in every
+    # repetition of the search, so the search is reproducible.
     max_concurrent: Annotated[int | None, AtMost(MAX_TRIALS)] = not_fingerprinted(None)
-    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")
+    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")  # of its folder; unique within a family
 
     def check(self) -> None:
         for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():
@@ -176,15 +171,15 @@ class Search(Config):
         for name in ("grace_epochs", "max_concurrent"):
             value = getattr(self, name)
             self.require(value is None or value >= 1, name, "must be at least 1, or none")
-        plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
-        self.require(plain, "name", "wants a short name of a-z, 0-9, _ and -: it becomes a folder")
+        is_plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
+        self.require(is_plain, "name", "must be a short name of a-z, 0-9, _ and -: it becomes a folder")
         example = "name at least one field, such as 'method.alpha': uniform(0, 1)"
         self.require(len(self.space) >= 1, "space", example)
         self.require(len(self.space) <= MAX_FIELDS, "space", f"must name at most {MAX_FIELDS} fields")
         for path in self.space:
-            ours = path.split(".")[0] in ("method", "student")
+            is_searchable = path.split(".")[0] in ("method", "student")
             shared = f"names '{path}': trials share data and teacher, so only method.* and student.* can be searched"
-            self.require(ours, "space", shared)
+            self.require(is_searchable, "space", shared)
         self._check_metrics()
         self._check_grid()
 
@@ -192,13 +187,13 @@ class Search(Config):
         for metric in self.metrics:
             known = f"known are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
             self.require(metric in METRICS, "metric", known)
-        self.require(len(set(self.metrics)) == len(self.metrics), "metric", "names one twice")
+        self.require(len(set(self.metrics)) == len(self.metrics), "metric", "repeats a metric")
         modes = tuple(METRICS[metric] for metric in self.metrics)
-        asked = modes if self.mode is None else _parts(self.mode)
-        self.require(asked == modes, "mode", f"wants {', '.join(modes)} for {', '.join(self.metrics)}; leave it out")
-        one_of_validation = len(self.metrics) == 1 and self.metrics[0].startswith("val_")
-        early = "stops trials by one figure of validation; --set search.scheduler=none for these metrics"
-        self.require(one_of_validation or self.scheduler == "none", "scheduler", early)
+        is_known = self.mode is None or _parts(self.mode) == modes
+        self.require(is_known, "mode", f"must be {', '.join(modes)} for {', '.join(self.metrics)}; leave it out")
+        is_one_of_validation = len(self.metrics) == 1 and self.metrics[0].startswith("val_")
+        early = "stops trials by a single validation metric; --set search.scheduler=none for these metrics"
+        self.require(is_one_of_validation or self.scheduler == "none", "scheduler", early)
 
     def _check_grid(self) -> None:
         if self.sampler != "grid":
@@ -215,32 +210,32 @@ class Search(Config):
 
     @property
     def directions(self) -> tuple[Literal["max", "min"], ...]:
-        """Which way is better, for each of `metrics`."""
+        """The better direction of each of `metrics`."""
         return tuple(METRICS[metric] for metric in self.metrics)
 
     @property
     def grid(self) -> list[dict[str, str | int | float | bool]]:
-        """Every setting of a grid, the last field turning fastest."""
+        """Every setting of a grid; the last field varies fastest."""
         points = [space.points or () for space in self.space.values()]
         return [dict(zip(self.space, values, strict=True)) for values in product(*points)]
 
     @property
     def num_trials(self) -> int:
-        """Settings to try: a grid has no more than its points."""
+        """Number of settings to try, at most the size of a grid."""
         return min(self.trials, len(self.grid)) if self.sampler == "grid" else self.trials
 
     def grace_of(self, epochs: int) -> int:
-        """Epochs that are left to each trial of a student of `epochs`."""
+        """Return the epochs before which no trial is stopped, for a student of `epochs`."""
         return min(self.grace_epochs or max(1, epochs // 10), epochs)
 
     def rungs_of(self, epochs: int) -> tuple[int, ...]:
-        """After which epochs ASHA compares the trials of a student of `epochs`."""
+        """Return the epochs after which ASHA compares trials, for a student of `epochs`."""
         first = self.grace_of(epochs)
         count = int(log(epochs / first) / log(self.reduction_factor) + 1e-9) + 1
         rungs = (first * self.reduction_factor**step for step in range(count))
         return tuple(rung for rung in rungs if rung < epochs)
 
 
-def _parts(words: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Of 'val_top1,parameters', as the command line has it, or of a tuple."""
-    return tuple(part.strip() for part in words.split(",")) if isinstance(words, str) else words
+def _parts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Split 'val_top1,parameters', the form of the command line. A tuple is returned unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The stages of an experiment, and what each is called in files."""
+"""The stages of an experiment, and their names in files."""
 
 from typing import Literal
 

@@ -48,8 +48,8 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student=none": ("'none' cannot stand for Recipe", "which has the fields"),
     "teacher_source=disk": ("teacher_source=disk", "one of auto, live, cache"),
     ("teacher_source=cache", "method=at"): ("teacher_source = 'cache'", "use live or auto"),
-    ("teacher_seed=5", "teacher_seeds=0,1"): ("teacher_seed = 5", "leave one of both out"),
-    ("teacher_checkpoint=a.pth", "teacher_seeds=0,1"): ("teacher_checkpoint = 'a.pth'", "leave one of both out"),
+    ("teacher_seed=5", "teacher_seeds=0,1"): ("teacher_seed = 5", "remove one of them"),
+    ("teacher_checkpoint=a.pth", "teacher_seeds=0,1"): ("teacher_checkpoint = 'a.pth'", "remove one of them"),
     ("student.model.width=8", "student.model=vit6"): ("width = 8 in ViT", "multiple of heads = 3"),
     "student.model=timm:\ud800": ("unknown timm model '\\ud800'",),
     "compare=kd": ("compare = (KD(alpha=0.5, temperature=4.0),)", "twice"),
@@ -227,7 +227,7 @@ SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a choice that no model has, at --plan": (
         searched("{'student.model.width': choice(8, 60000)}"), ("cannot be 60000", "GB of memory")
     ),
-    "a space that is a list": (searched("['method.alpha']"), ("space = ['method.alpha']", "wants names")),
+    "a space that is a list": (searched("['method.alpha']"), ("space = ['method.alpha']", "must be a mapping")),
     "a space of a method without one of its fields": (
         searched("{'method.temperature': uniform(1, 2), 'method': choice('kd', 'hard_labels')}"),
         ("method hard_labels cannot be trained", "unknown config field 'method.temperature'"),
@@ -314,7 +314,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a rate of 10**400 in a file": ("from raykd import SGD\nSGD(lr=10**400)\n", ("lr = inf", "finite")),
     "a million seeds in a file": (
         f"{EXPERIMENT}\nfrom dataclasses import replace\nexperiment = replace(experiment, seeds=range(10**6))\n",
-        ("seeds = range(0, 1000000)", "wants values"),
+        ("seeds = range(0, 1000000)", "must be values separated"),
     ),
     "2,000 seeds in a file": (
         f"{EXPERIMENT}\nfrom dataclasses import replace\nexperiment = replace(experiment, seeds=tuple(range(2000)))\n",
