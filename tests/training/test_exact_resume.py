@@ -115,7 +115,7 @@ def test_of_two_processes_with_one_run_one_trains_and_the_other_names_it(whole: 
     processes = [children.start(train_or_record, CASES[0], tmp_path / "run", tmp_path / f"error{n}") for n in range(3)]
     assert [children.wait(process) for process in processes] == [0, 0, 0]
     errors = [path.read_text(encoding="utf-8") for path in tmp_path.glob("error*")]
-    assert len(errors) == 2 and all("run is being written by" in line for line in errors)
+    assert len(errors) == 2 and all("run is locked by" in line for line in errors)
     assert outcome(tmp_path / "run") == whole(CASES[0])
 
 
