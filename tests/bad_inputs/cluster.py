@@ -11,7 +11,7 @@ SEARCH = EXPERIMENT.replace(
 SHOWN = (
     "JobId=7 JobName=raykd JobState={state} {host}Command=/r/slurm/ray_cluster.slurm WorkDir=/r StdOut=/r/7.out Power= "
 )
-MACHINE = ("is this a machine of the cluster, and the job yours?",)
+MACHINE = ("run this on a machine of the cluster",)
 ADDRESS = ("must be HOST:PORT of a running Ray, such as 10.0.0.2:6379", "unset it to start a private Ray")
 
 
@@ -60,7 +60,7 @@ def start_timeout(name: str, value: str, *words: str) -> BadInput:
             return [*words, experiment_file(folder, SEARCH)]
         return ["train-student", "--experiment", experiment_file(folder)]
 
-    message_parts = f"RAYKD_START_TIMEOUT_S is '{value}'", "expected seconds above 0, such as 180"
+    message_parts = f"RAYKD_START_TIMEOUT_S = '{value}': must be a number of seconds greater than 0", "such as 180"
     return BadInput(name, make, message_parts, environ=lambda folder: {"RAYKD_START_TIMEOUT_S": value})
 
 
@@ -92,30 +92,30 @@ CASES = [
         "status",
         squeue="echo 'squeue: error: retrying' >&2; echo 'Unable to contact slurm controller' >&2; exit 1",
     ),
-    job("status without a job", ("no job of raykd's runs", "--job JOBID", "squeue --me"), "status", squeue="true"),
+    job("status without a job", ("no raykd job is running", "--job JOBID", "squeue --me"), "status", squeue="true"),
     job(
         "stop with two jobs",
-        ("several jobs of raykd's run (7, 8)", "name one with --job JOBID"),
+        ("several raykd jobs are running (7, 8)", "name one with --job JOBID"),
         "stop",
         squeue="echo 7; echo 8",
     ),
-    job("array tasks alone", ("no job of raykd's runs",), "status", squeue="echo 7_1; echo 7_2"),
+    job("array tasks alone", ("no raykd job is running",), "status", squeue="echo 7_1; echo 7_2"),
     job(
         "submit to a job that waits",
-        ("job 7 is pending: only a running one has a Ray",),
+        ("job 7 is pending: its Ray is up only while the job is running",),
         *("submit", "--job", "7", "x.py"),
         scontrol=shown("PENDING"),
     ),
     job(
         "logs of a job that has ended",
-        ("job 7 is timeout: only a running one has a Ray",),
+        ("job 7 is timeout: its Ray is up only while the job is running",),
         *("logs", "-f", "--job", "7"),
         scontrol=shown("TIMEOUT"),
     ),
     job("a state that is missing", ("job 7 is unknown",), "status", "--job", "7", scontrol="echo JobId=7"),
     job(
         "dashboard of a job by salloc",
-        ("job 7 has no BatchHost: it was not started by sbatch slurm/ray_cluster.slurm",),
+        ("job 7 has no BatchHost: it was not submitted with sbatch slurm/ray_cluster.slurm",),
         *("dashboard", "7"),
         scontrol=shown("RUNNING", host=""),
     ),

@@ -438,7 +438,7 @@ CASES = [
     BadInput(
         "a mean in values of pixels",
         plan("teacher_mean=125.3,123.0,113.9"),
-        ("teacher_mean = (125.3, 123.0, 113.9)", "divide values of pixels by 255"),
+        ("teacher_mean = (125.3, 123.0, 113.9)", "divide pixel values by 255"),
     ),
     BadInput(
         "a mean of two channels", plan("teacher_mean=0.5,0.5"), ("teacher_mean = (0.5, 0.5)", "must be three numbers")

@@ -4,18 +4,21 @@ from pathlib import Path
 
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment
+from written_records import record_of
 
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.plan import Run, make_plan
+from raykd.store.records import ComputeRecord, TeacherSource
 from raykd.store.run_store import RunStore
 
 
-def start(run: Run, store: RunStore, teacher_source: str) -> None:
+def start(run: Run, store: RunStore, teacher_source: TeacherSource) -> None:
     """Leave what an interrupted run leaves: a checkpoint, and its teacher source in run.json."""
     folder = store.folder(run)
     folder.checkpoint.parent.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"")
-    folder.update(status="running", compute={"teacher": teacher_source})
+    compute = ComputeRecord("cpu", "fp32", threads=1, teacher=teacher_source)
+    folder.write_record(record_of(run, status="running", best=None, compute=compute))
 
 
 def test_states_have_status_and_teacher_source_of_each_run(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_path_that_leads_nowhere_is_refused_when_the_search_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"method file 'gone\.py' does not exist; check the path, from"):
+    with pytest.raises(ConfigError, match=r"method file 'gone\.py' does not exist; check the path, relative to "):
         experiment(search=Search({"method": choice("kd", "gone.py:Mine")}))
 
 
