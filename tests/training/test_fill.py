@@ -54,7 +54,7 @@ class Filling:
 class Counting(ImageModel):
     def __init__(self) -> None:
         made = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(digits()), seed=5)
-        super().__init__(made.network, made._read, images_of(digits()))
+        super().__init__(made.network, made._run_network, images_of(digits()))
         self.seen = 0
 
     def forward(self, images: Tensor) -> Outputs:

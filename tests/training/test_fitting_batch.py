@@ -38,7 +38,7 @@ class Small(ImageModel):
 
     def __init__(self, room: int, seed: int = 5) -> None:
         made = models.build(ResNet(blocks=(1, 1, 1, 1), width=WIDTH), images_of(digits()), seed)
-        super().__init__(made.network, made._read, images_of(digits()))
+        super().__init__(made.network, made._run_network, images_of(digits()))
         self.room, self.sizes = room, list[int]()
 
     def forward(self, images: Tensor) -> Outputs:
