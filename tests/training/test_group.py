@@ -165,7 +165,7 @@ def test_run_resumes_with_another_number_of_workers_only_if_allowed(together: Pa
         train("vit", half, SINGLE_WORKER)
     train("vit", half, replace(SINGLE_WORKER, may_shrink=True))
     assert half.require_record().compute.workers == (2, 1)
-    assert half.require_record().compute.per_worker, "what two workers did stays in the result"
+    assert half.require_record().compute.per_worker is not None, "what two workers did stays in the result"
     for ours, theirs in zip(curve(half), curve(RunFolder(together / "vit")), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4), "the epoch's sums went with it"
 
