@@ -34,7 +34,7 @@ class Mixed(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the data set holds about the images of a batch."""
+    """The labels and indices of the images in a batch."""
 
     labels: Tensor  # int64 [B]; of a mixed image, the label of the larger share
     # int64 [B], positions in the training split; the same for every view of an image. Shadows tuple.index, unused here.

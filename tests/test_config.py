@@ -283,6 +283,6 @@ def test_every_value_that_a_field_accepts_has_a_fingerprint() -> None:
                 pytest.fail(f"{example.title()}.{field.name} = {bad} was taken: {changed}")
 
 
-def test_parse_describes_what_it_wants() -> None:
+def test_parse_describes_the_expected_type() -> None:
     with pytest.raises(ConfigError, match="'x' is not values separated by commas, each a number"):
         parse("x", tuple[float, ...])

@@ -42,7 +42,7 @@ def test_a_limit_in_an_annotation_holds_for_each_value_of_a_tuple_and_for_none()
     assert Annotated[int, AtMost(1)] == Annotated[int, AtMost(1)]
 
 
-def test_numbers_without_a_limit_of_their_own_are_held_to_the_general_one() -> None:
+def test_numbers_without_a_limit_have_the_general_limit() -> None:
     assert Data(val_images=MAX_INT).val_images == MAX_INT
     assert KD(temperature=MAX_FLOAT).temperature == MAX_FLOAT and KD(temperature=MIN_FLOAT).temperature == MIN_FLOAT
     for changes in ({"temperature": 2 * MAX_FLOAT}, {"temperature": MIN_FLOAT / 2}):
@@ -103,7 +103,7 @@ def test_another_network_is_no_typing_mistake(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"), [("renset8", "resnet8"), ("resnett18", "resnet18"), ("vit_tinny", "vit_tiny")]
 )
-def test_a_typing_mistake_in_a_models_name_is_told_with_the_name(name: str, meant: str) -> None:
+def test_a_typing_mistake_in_a_models_name_is_reported_with_the_nearest_name(name: str, meant: str) -> None:
     assert did_you_mean(name, models.MODELS, numbered=True) == f"; did you mean '{meant}'?"
 
 

@@ -82,7 +82,7 @@ def test_a_stage_brings_along_what_it_needs_and_no_more(stages: tuple[Stage, ...
     assert [run.stage for run in runs_of(experiment(), stages=iter(stages))] == expected
 
 
-def test_stages_asked_for_alone_are_the_runs_of_the_whole_plan() -> None:
+def test_selected_stages_have_the_same_runs_as_in_the_whole_plan() -> None:
     whole = {run.name for run in runs_of(experiment())}
     assert all(run.name in whole for stage in STAGES for run in runs_of(experiment(), stages=(stage,)))
 
@@ -117,7 +117,7 @@ def test_more_seeds_keep_the_runs_that_are_there() -> None:
     assert {run.name for run in runs_of(few)} < {run.name for run in runs_of(many)}
 
 
-def test_several_teachers_are_runs_of_their_own_and_each_distilled_run_has_them_all() -> None:
+def test_several_teachers_are_separate_runs_and_each_distilled_run_uses_all() -> None:
     runs = runs_of(experiment(seeds=(3, 5), teacher_seeds=(2, 0, 1)))
     teachers, (one, other) = runs[:3], runs[-2:]
     assert [(run.stage, run.seed) for run in teachers] == [("teacher", 0), ("teacher", 1), ("teacher", 2)]

@@ -135,7 +135,7 @@ def test_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path, requ
     assert cut.folder(run).best.read_bytes() == store.folder(run).best.read_bytes()
 
 
-def test_half_done_run_is_refused_under_another_of_its_teachers(
+def test_partly_trained_run_is_refused_with_another_of_its_teachers(
     from_cache: tuple[Plan, RunStore], tmp_path: Path
 ) -> None:
     plan, store = from_cache
@@ -149,7 +149,7 @@ def test_half_done_run_is_refused_under_another_of_its_teachers(
         train(run, cut.folder(run), teacher)
 
 
-def test_report_gives_the_mean_over_teachers_and_warns_of_nothing(from_cache: tuple[Plan, RunStore]) -> None:
+def test_report_has_the_mean_over_teachers_and_no_caution(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     for run in plan.runs:
         evaluate_on_test(run, store.folder(run), digits(), choose_compute(CPU, "fp32"))

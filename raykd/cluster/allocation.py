@@ -1,4 +1,4 @@
-"""What Slurm allocated to this job, read once from SLURM_* and scontrol into frozen data."""
+"""The nodes and resources that Slurm allocated to this job, read once from SLURM_* and scontrol into frozen data."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -48,6 +48,11 @@ def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
         )
 
 
+def make_token() -> str:
+    """Return a new secret for Ray's connections: 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def private_folder(path: Path, token: str = "") -> Iterator[None]:
     """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
@@ -62,7 +67,7 @@ def private_folder(path: Path, token: str = "") -> Iterator[None]:
             path.mkdir(mode=0o700)
             is_ours = stack.enter_context(claimed(path))
             with os.fdopen(os.open(token_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(token or secrets.token_hex(32))
+                file.write(token or make_token())
         except OSError as error:
             raise ConfigError(
                 f"cannot make the private folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"

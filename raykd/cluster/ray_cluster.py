@@ -26,7 +26,7 @@ AGENT_FAILED = "one Ray agent failed"  # in the raylet's log
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What a cluster is started from. environment: of Ray's processes."""
+    """The inputs of a cluster's start. environment: the variables of Ray's processes."""
 
     allocation: Allocation
     ports: Ports

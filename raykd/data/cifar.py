@@ -36,7 +36,7 @@ _REDOWNLOAD = "delete it and run: python -m raykd prefetch"
 
 @dataclass(frozen=True)
 class Cifar:
-    """What distinguishes CIFAR-10, CIFAR-100 and CIFAR-100 with coarse labels.
+    """The differences between CIFAR-10, CIFAR-100 and CIFAR-100 with coarse labels.
 
     folder: below the data folder. dataset_class: in torchvision.datasets. batches, archive: torchvision's file names.
     label_key: in the batches. label_column: in Parquet. label_hint: appended to the error for an unknown label.

@@ -27,8 +27,8 @@ FORMATS: dict[str, ExportFormat] = {
 CARD, CONFIG = "README.md", "config.json"
 FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}
 
-# As a fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong
-# graph changes far more.
+# A fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong graph
+# changes far more.
 MAX_DIFFERENCE = 1e-4
 _BATCH_SIZES = (1, 16)
 

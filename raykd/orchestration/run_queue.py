@@ -85,7 +85,7 @@ def plan_jobs(
     caches: Iterable[PlannedCache] = (),
     live: Collection[str] = (),
 ) -> list[Job]:
-    """Return the jobs left of `runs`. The sets name the runs that are trained, evaluated, and taught by a live teacher.
+    """Return the jobs left of `runs`. The sets name runs that are trained, evaluated, or started with a live teacher.
 
     Teachers come first, then their `caches`, because other runs wait for them. Nothing is trained before every imported
     teacher is evaluated, since one that does not fit ends the command. Each run is evaluated as soon as it is trained,

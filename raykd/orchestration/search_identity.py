@@ -19,7 +19,7 @@ from raykd.store.study import SearchFolder
 
 @dataclass(frozen=True)
 class SearchCommand:
-    """What every step of a search needs. The experiment must have a search."""
+    """The inputs of every step of a search. The experiment must have a search."""
 
     experiment: Experiment
     options: Options

@@ -19,7 +19,7 @@ from typing import Any
 
 from raykd.cluster import ray_variables
 from raykd.cluster.private_folders import remove_abandoned_below
-from raykd.cluster.private_ray import commands_folder, private_environment, private_folder
+from raykd.cluster.private_ray import commands_folder, make_token, private_environment, private_folder
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
 
@@ -132,4 +132,4 @@ def _private_ray() -> Iterator[dict[str, Any]]:
 @cache
 def _token() -> str:
     """Return this process's token. Ray caches the token that it read, so all sessions of a process share one."""
-    return secrets.token_hex(32)
+    return make_token()

@@ -67,7 +67,7 @@ MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What all trials of a search share.
+    """The configuration that all trials of a search share.
 
     folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
     for a live teacher. stop: handle of the command's StopFlag. started_in: the folder that relative paths of the

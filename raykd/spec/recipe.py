@@ -66,8 +66,8 @@ class MultiStep(Config):
     """Multiply the learning rate by `gamma` at each milestone."""
 
     kind: ClassVar[str] = "multistep"
-    # Rising. A number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. Fractions keep the shape
-    # of the recipe when it is trained for fewer epochs.
+    # Rising. A number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. With fractions, a recipe
+    # keeps its shape when it is trained for fewer epochs.
     milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
     gamma: float = 0.1  # in (0, 1)
 
@@ -115,7 +115,7 @@ class Recipe(Config):
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
     label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
     clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
-    # Of matrix products and convolutions. 'auto': bf16 if the hardware supports it, else fp32; run.json records which.
+    # For matrix products and convolutions. 'auto': bf16 if the hardware supports it, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True  # memory format of convolutions: faster on GPUs with tensor cores
     compile: bool = False  # torch.compile; takes 10 to 60 s before the first step

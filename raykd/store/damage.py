@@ -9,7 +9,7 @@ _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to s
 _EVALUATE_AGAIN = "remove it; 'raykd report' then evaluates the run again"
 _EVALUATE_ALL_AGAIN = "remove it and the test.json beside it; 'raykd report' then evaluates the run again"
 
-# By file name; the files usage/<rank>.json are under "usage".
+# The remedy for each file name; the files usage/<rank>.json are under "usage".
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,

@@ -128,7 +128,10 @@ class RunFolder:
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
-        if record is None or record.weights_sha256 is None:
+        return self._weights_damage(record) if record else ""
+
+    def _weights_damage(self, record: RunRecord) -> str:
+        if record.weights_sha256 is None:
             return ""
         if not self.best.is_file():
             return "it is missing"
@@ -142,19 +145,23 @@ class RunFolder:
             raise damaged(self.best, reason)
         return file_sha256(self.best)
 
-    def status(self) -> Status:
+    def status(self, fingerprint: str = "") -> Status:
         """Return the status of the run.
 
         It is 'interrupted' if the run has started and no process is training it, and 'damaged' if the run is finished
-        and its best weights are not those that it wrote.
+        and its best weights are not those that it wrote. Raises DamagedFile if run.json is damaged, or belongs to a
+        run with another fingerprint than the expected one, if that is given.
         """
         record = self.record()
         if record is None:
             return "not started"
+        if fingerprint and record.fingerprint != fingerprint:
+            reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
+            raise damaged(self.record_path, reason)
         if record.status == "done":
             if not self.best.is_file():
                 return "interrupted"
-            return "damaged" if self.weights_damage() else "done"
+            return "damaged" if self._weights_damage(record) else "done"
         if self.is_held():
             return "running"
         return "failed" if record.status == "failed" else "interrupted"

@@ -15,7 +15,6 @@ from raykd.errors import ConfigError
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.codec import write_record
-from raykd.store.damage import damaged
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status, lock_at
 
@@ -38,12 +37,7 @@ class RunStore:
 
     def status(self, run: Run) -> Status:
         """Return the status of `run`. Raises DamagedFile if its folder holds the run.json of another run."""
-        folder = self.folder(run)
-        record = folder.record()
-        if record is not None and record.fingerprint != run.fingerprint:
-            reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
-            raise damaged(folder.record_path, reason)
-        return folder.status()
+        return self.folder(run).status(run.fingerprint)
 
     def require_writable(self) -> None:
         """Raise ConfigError if the results folder cannot be written or made. Changes nothing."""

@@ -93,39 +93,41 @@ def pretrained_teacher(folder: Path) -> Arguments:
 
 
 CASES = [
-    BadInput("a data folder that is missing", plan_data("cifar10", no_files, "gone"), ("/gone", "prefetch")),
-    BadInput("a Parquet file that is truncated", plan_data("cifar10", truncated_parquet), ("/train.parquet",)),
+    BadInput("a data folder that is missing", plan_data("cifar10", no_files, "gone"), ("{folder}/gone", "prefetch")),
+    BadInput("a Parquet file that is truncated", plan_data("cifar10", truncated_parquet), ("{folder}/train.parquet",)),
     BadInput(
-        "a Parquet file of another schema", plan_data("cifar10", parquet_of_another_schema), ("/train.parquet", "label")
+        "a Parquet file of another schema",
+        plan_data("cifar10", parquet_of_another_schema),
+        ("{folder}/train.parquet", "label"),
     ),
     BadInput(
         "an image that cannot be decoded",
         plan_data("folder:pets", undecodable_image),
-        ("/pets/train/dog/1.jpg", "cannot be decoded", "copy or download it again"),
+        ("{folder}/pets/train/dog/1.jpg", "cannot be decoded", "copy or download it again"),
     ),
     BadInput("a results folder below a file", results_below_a_file, ("--results",)),
     BadInput(
         "a teacher checkpoint that is truncated",
         distill_from(truncated_weights),
-        ("/teacher.safetensors", "truncated or damaged"),
+        ("{folder}/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint without weights",
         distill_from(no_weights),
-        ("/teacher.safetensors", "truncated or damaged"),
+        ("{folder}/teacher.safetensors", "truncated or damaged"),
     ),
     BadInput(
         "a teacher checkpoint of another model",
         distill_from(weights_of_another_model),
-        ("/teacher.safetensors", "another architecture"),
+        ("{folder}/teacher.safetensors", "another architecture"),
     ),
     BadInput(
         "a teacher checkpoint of other classes",
         distill_from(weights_of_other_classes),
-        ("/teacher.safetensors", "number of classes"),
+        ("{folder}/teacher.safetensors", "number of classes"),
     ),
     BadInput("a pickled module", distill_from(pickled_module, "teacher.pth"), ("more than tensors",)),
     BadInput("pretrained weights that are missing", pretrained_teacher, ("python -m raykd prefetch",)),
     BadInput("a report without runs", lambda folder: ["report"], ("results",)),
-    BadInput("a models folder without models", lambda folder: ["report", "--models-dir", folder / "."], ("/",)),
+    BadInput("a models folder without models", lambda folder: ["report", "--models-dir", folder], ("{folder}",)),
 ]

@@ -76,7 +76,7 @@ def test_a_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> No
 
 
 def test_a_job_without_a_new_step_stops_after_two_restarts(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
-    """Such as a job whose time limit is shorter than the warning before it."""
+    """The time limit of such a job may be shorter than the warning before it."""
     words = [*small_experiment.words(tmp_path / "results"), "--stage", "teacher"]
     job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
     for number in range(3):

@@ -49,7 +49,7 @@ def _affine(a: float, b: float, c: float, d: float, e: float, f: float) -> Calla
     return lambda image: image.transform(image.size, Transform.AFFINE, (a, b, c, d, e, f), Resampling.NEAREST)
 
 
-# By name: a function from signed strength in [-1, 1] to Pillow's operation on an image.
+# Operation name -> a function from signed strength in [-1, 1] to Pillow's operation on an image.
 PILLOWS: dict[str, Callable[[float], Callable[[Image.Image], Image.Image]]] = {
     "identity": lambda s: lambda image: image,
     "shear_x": lambda s: _affine(1, 0.3 * s, 0, 0, 1, 0),

@@ -168,7 +168,7 @@ def test_an_output_that_is_not_a_folder_is_refused(refused, students, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_an_output_that_cannot_be_made_is_refused(number, refused, students, monkeypatch, tmp_path):
-    """As in the results of another user."""
+    """The folder is read-only, like the results of another user."""
 
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
@@ -219,7 +219,7 @@ def test_a_failing_exporter_is_one_line_and_leaves_no_files(refused, students, m
 
 
 def test_a_file_whose_logits_differ_from_the_runs_is_not_kept(refused, students, monkeypatch, tmp_path):
-    """As after a bug of an exporter."""
+    """The exported file is wrong, as after a bug in an exporter."""
     read = FORMATS["safetensors"].read
     monkeypatch.setattr(
         type(FORMATS["safetensors"]), "read", lambda self, *arguments: lambda images: 1.001 * read(*arguments)(images)

@@ -144,7 +144,7 @@ def test_an_export_is_three_files(kind: str, form: str, exported):
 
 
 def test_the_written_mean_and_std_are_bit_identical_to_the_models(custom_run):
-    """Those of custom images are computed from the images, and have all digits of float32."""
+    """The statistics of custom images are computed from the images, and have all digits of float32."""
     run = read_finished_run(custom_run)
     for written, used in ((run.mean, run.model.mean), (run.std, run.model.std)):
         assert torch.equal(torch.tensor(written).mul(255), used.flatten())

@@ -29,7 +29,7 @@ TIMINGS = ("seconds", "images_per_s")
 
 
 def chosen(name: str) -> Method:
-    """As `--set method=NAME` chooses it; CRD with fewer negatives, for a test's time."""
+    """Return the method that `--set method=NAME` selects; CRD with fewer negatives, to save time."""
     method = override(experiment(), "method", name).method
     return replace(method, negatives=64) if isinstance(method, CRD) else method
 

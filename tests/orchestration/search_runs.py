@@ -42,7 +42,7 @@ class Ended:
 
 
 def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
-    """As the command line would run it, in this process and its Ray."""
+    """Run the search as the command line does, in this process and its Ray."""
     log, error = io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA)
     with contextlib.redirect_stderr(error):

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 @pytest.fixture(scope="module")
 def disturbed(searched: tuple[Path, object], cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    """Of three commands: the first loses its trial's worker and is killed then, the second is warned of its limit."""
+    """Run three commands: the first loses its trial's worker and is then killed, the second is warned of its limit."""
     found = Disturbed(cluster, tmp_path_factory.mktemp("disturbed"))
     with_its_teacher(searched[0], found.results)
 
@@ -42,9 +42,7 @@ def undisturbed(searched: tuple[Path, object]) -> list[Trial]:
     return trials_in(searched[0])[:TRIALS]
 
 
-def test_trials_and_all_that_was_heard_of_them_are_the_same(
-    disturbed: Disturbed, searched: tuple[Path, object]
-) -> None:
+def test_trials_and_their_intermediate_values_are_the_same(disturbed: Disturbed, searched: tuple[Path, object]) -> None:
     assert trials_in(disturbed.results) == undisturbed(searched)
 
 

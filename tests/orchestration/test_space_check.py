@@ -101,8 +101,8 @@ def test_it_is_refused_with_field_value_and_remedy(what: str, tmp_path: Path, mo
         assert part in message
 
 
-def test_search_that_was_begun_goes_on_with_what_fails_as_a_failed_trial(tmp_path: Path) -> None:
-    """As older versions began it; its space is its own for ever."""
+def test_started_search_resumes_although_a_setting_of_its_space_fails(tmp_path: Path) -> None:
+    """The space is checked only before a search starts, and a failing setting is then a failed trial."""
     changes, space, _ = REFUSED["a token that not all students have"]
     made, options = replace(experiment(**changes), search=Search(space)), Options(tmp_path / "results", Path("none"))
     plan, dataset = run_experiments.plan_of(made, options)

@@ -334,7 +334,7 @@ def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, val
 
 
 def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
-    """Of the twelve trials one failed; the others came past the first epoch, and four to their end."""
+    """One of the twelve trials failed; the others finished the first epoch, and four all epochs."""
     summary = finished(tmp_path).summary()
     importances = importances_of(summary)
     assert (importances.num_trials, importances.after) == (11, 1)

@@ -55,7 +55,7 @@ CIFAR10 = Story(Data("cifar10"), "bf16", 146, piece_s=2.0)
 
 
 def fill_all(story: Story, folder: Path) -> None:
-    """What is missing, part after part."""
+    """Fill the missing rows, part after part."""
     torch.set_num_threads(1)
     fill.PIECE_S = story.piece_s
     dataset = story.dataset()

@@ -41,7 +41,7 @@ STOP_AT = 6  # steps, of 12: in the middle of the second epoch
 
 
 def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Of all workers at once; what the epochs were, in a file of each worker's."""
+    """Train in all workers; each worker writes its epochs into a file."""
     reports: list[EpochReport] = []
     run = RUNS[name]
     torch.set_num_threads(1)

@@ -82,7 +82,7 @@ class Watching:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_teacher_and_student_get_the_same_augmented_pixels(rank: int) -> None:
-    """Of each of two workers; together they see what one alone does."""
+    """Return the batches of each of two workers. Together they equal those of a single worker."""
     run = run_of("distilled", student=recipe(augmentation=EVERYTHING))
     watching = Watching(teacher_of(run))
     training = training_of(run, watching, Group(rank=rank, size=2))

@@ -85,7 +85,7 @@ def test_run_resumes_with_its_cache_to_the_same_bits_and_the_others_do_not_chang
     assert len(list(store.logit_caches.iterdir())) == 2
 
 
-def test_once_it_is_done_no_cache_with_embeddings_is_asked_for(results: Path) -> None:
+def test_no_cache_with_embeddings_is_planned_after_that_run_is_done(results: Path) -> None:
     plan = plan_of(COMPARED)
     go_on(named(plan, FeatureKD), plan, results)
     teaching, jobs = asked(plan, results)
@@ -115,7 +115,7 @@ def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> 
     assert go_on(named(plan, FeatureKD), plan, tmp_path) == "cache"
 
 
-def test_parts_of_both_caches_are_jobs_of_their_own(results: Path) -> None:
+def test_parts_of_both_caches_are_separate_jobs(results: Path) -> None:
     _, jobs = asked(plan_of(COMPARED), results)
     fills = [job for job in jobs if job.kind == "fill"]
     assert len({job.name for job in fills}) == len(fills) == 2
@@ -141,6 +141,6 @@ def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
         assert RunStore(results).folder(run).teacher_source_at_start == "cache"
 
 
-def test_cache_asked_for_in_words_is_refused_with_what_works(results: Path) -> None:
+def test_teacher_source_cache_is_refused_with_a_remedy(results: Path) -> None:
     with pytest.raises(ConfigError, match="a logit cache holds logits; use live or auto"):
         replace(COMPARED, teacher_source="cache")

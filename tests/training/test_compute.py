@@ -61,7 +61,7 @@ def test_bf16_changes_the_result_and_auto_records_the_precision(tmp_path, monkey
 
 
 def page_faults(settings: dict[int, int]) -> int:
-    """Of ten steps that make and drop tensors of 64 MB, as a convolution's activations."""
+    """Count the page faults of ten steps that allocate and free tensors of 64 MB, like a convolution's activations."""
     set_malloc(settings)
 
     def step() -> None:

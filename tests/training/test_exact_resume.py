@@ -86,7 +86,7 @@ def test_kill_between_the_last_step_and_its_validation_is_survived(whole: Any, t
 
 @pytest.mark.parametrize("case", FAST_CASES)
 def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tmp_path: Path) -> None:
-    """As a signal stops it, in one process and with no kill: in mid-epoch, at an epoch's end, twice in one."""
+    """Stop as after a signal, in one process: within an epoch, at the end of an epoch, twice in one epoch."""
     for steps in (2, 2, 1, 3):
         left = iter([False] * (steps - 1) + [True])
         with pytest.raises(Interrupted, match=r"stopped after epoch \d, step \d; rerun the same command to resume"):

@@ -64,7 +64,7 @@ class Counting(ImageModel):
 
 @pytest.fixture
 def filling(tmp_path: Path) -> Filling:
-    """Of all views, in 3 parts."""
+    """Return a cache of all views, in 3 parts, that is not filled yet."""
     plan = make_plan(experiment(student=recipe(epochs=100)), digits(), NO_WEIGHTS)
     found = choose_teacher(plan, digits(), (), tmp_path, [RunFolder(tmp_path)])
     assert found is not None and found.cache is not None and found.cache.holds_all_views
@@ -72,7 +72,7 @@ def filling(tmp_path: Path) -> Filling:
     return Filling(wanted, LogitCache(tmp_path, wanted.key(digits(), SHA)), Counting())
 
 
-def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> None:
+def test_filled_logits_equal_the_teachers_logits_of_each_view(filling: Filling) -> None:
     assert sum(filling.filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS == filling.teacher.seen
     assert torch.equal(filling.cache.filled(), filling.expected())
     renderer = ViewRenderer(digits().train.images, filling.wanted.data.views)
@@ -83,7 +83,7 @@ def test_filled_logits_are_the_teachers_own_of_each_view(filling: Filling) -> No
     torch.testing.assert_close(found, live, rtol=2**-11, atol=1e-6)  # half a unit in float16's last place
 
 
-def test_filled_embeddings_are_the_teachers_own_of_each_view(filling: Filling, tmp_path: Path) -> None:
+def test_filled_embeddings_equal_the_teachers_embeddings_of_each_view(filling: Filling, tmp_path: Path) -> None:
     wanted = replace(filling.wanted, embedding_width=64)
     cache = LogitCache(tmp_path, wanted.key(digits(), SHA))
     filler = Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32"))

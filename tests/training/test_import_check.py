@@ -25,7 +25,7 @@ def correct_at(accuracy: float, classes: int) -> Tensor:
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
 @pytest.mark.parametrize("imbalance", [1.0, 20.0])
-def test_guesses_pass_no_more_often_than_the_level_says(classes: int, imbalance: float) -> None:
+def test_random_guesses_pass_no_more_often_than_the_level(classes: int, imbalance: float) -> None:
     shares = torch.linspace(1, imbalance, classes)
     passed = sum(not is_near_chance(drawn(shares.expand(classes, -1), 1000, seed, shares)) for seed in range(400))
     assert passed <= 3, f"400 draws at level {LEVEL}"

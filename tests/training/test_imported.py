@@ -162,7 +162,7 @@ def test_the_user_can_say_how_a_bare_file_was_normalized(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "mean"), [("test_vit", 0.5), ("deit_tiny_distilled_patch16_224", 0.485)])
-def test_an_imported_timm_teacher_gets_its_own_normalization(name: str, mean: float, tmp_path: Path) -> None:
+def test_an_imported_timm_teacher_keeps_its_normalization(name: str, mean: float, tmp_path: Path) -> None:
     size = {"img_size": 32}
     file = bare(timm.create_model(name, num_classes=10, **size).state_dict(), tmp_path)
     run = teacher(importing(file, teacher=recipe(model=Timm(name, input_size=32))))
@@ -214,7 +214,7 @@ def test_names_of_classes_are_compared_but_for_their_spelling(theirs, is_refused
         assert load_imported(run, named).cautions == ()
 
 
-def test_classes_whose_names_differ_in_punctuation_alone_are_told_apart(good: Path) -> None:
+def test_classes_whose_names_differ_only_in_punctuation_are_distinguished(good: Path) -> None:
     ours, swapped = ("C", "C++", *ANIMALS[2:]), ("C++", "C", *ANIMALS[2:])
     named = replace(digits(), class_names=ours)
     run = teacher(importing(changed(good, classes=ours)), named)

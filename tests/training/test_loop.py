@@ -215,7 +215,7 @@ def test_record_describes_the_run(run_folder: RunFolder) -> None:
     assert record.ended is not None and record.started <= record.ended and record.seconds > 0
 
 
-def test_same_run_again_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+def test_repeated_run_has_the_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None:
     folders = [RunFolder(tmp_path / name) for name in "abc"]
     torch.manual_seed(5)
     train(run_of("distilled"), folders[0])

@@ -25,7 +25,7 @@ from raykd.training.tensorboard import TensorBoard
 @pytest.mark.parametrize(
     "model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 2, 2), Timm("test_vit", 32, weights="file")], ids=lambda m: m.label
 )
-def test_saved_model_gives_the_same_logits_when_it_is_loaded(model: Model, tmp_path: Path) -> None:
+def test_loaded_model_has_the_logits_of_the_saved_one(model: Model, tmp_path: Path) -> None:
     run = replace(run_of("baseline"), recipe=recipe(model=model))
     network = models.build(run.model, images_of(digits()), 3).eval()
     save_model(tmp_path / "a.safetensors", network.network.state_dict(), run, digits())

@@ -205,14 +205,14 @@ def test_cache_that_does_not_fit_on_the_disk_is_not_chosen(tmp_path: Path, monke
     assert found is not None and found.cache is None and "does not fit on the disk of the results" in found.reason
 
 
-def test_asked_for_is_asked_for(tmp_path: Path) -> None:
+def test_explicit_teacher_source_is_used(tmp_path: Path) -> None:
     live = decided(tmp_path, student=recipe(epochs=60), teacher_source="live")
     assert live == TeacherChoice(None, "live, 60 teacher passes per image: teacher_source = live")
     cache = decided(tmp_path, student=recipe(epochs=3), teacher_source="cache")
     assert cache is not None and cache.cache is not None
 
 
-def test_cache_that_cannot_be_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_impossible_cache_is_refused_if_it_is_requested(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="teacher_source = 'cache' in Experiment: the method needs the teacher's features"
     ):
@@ -233,7 +233,7 @@ def test_existing_cache_is_chosen_however_little_it_saves(tmp_path: Path) -> Non
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is not None
 
 
-def test_cifar10s_lab_saves_what_the_docs_say(tmp_path: Path) -> None:
+def test_cifar10_experiment_saves_as_many_passes_as_the_docs_state(tmp_path: Path) -> None:
     """3 seeds of 200 epochs: 600 passes become all 162; of 150 epochs, 450 become 152."""
     train = digits().train
     many = replace(digits(), train=replace(train, images=train.images[:1].expand(50_000, -1, -1, -1),

@@ -1,4 +1,4 @@
-"""What the report reads of a run: its record, its epochs, its metrics on validation and test images, its costs.
+"""A run as the report reads it: its record, its epochs, its metrics on validation and test images, its costs.
 
 top1 is in percent, epochs count from 0, times are in seconds.
 """

@@ -1,4 +1,4 @@
-"""What a search cost, and what early stopping and the logit cache saved.
+"""The cost of a search, and the savings of early stopping and the logit cache.
 
     device seconds   seconds of training x GPUs of a trial, or its CPUs without a GPU
     stopped early    (epochs - epochs trained) x seconds per epoch, over the pruned trials

@@ -1,4 +1,4 @@
-"""What the report reads of a search: its trials, its cost, and the records of raykd/store/records.py.
+"""A search as the report reads it: its trials, its cost, and the records of raykd/store/records.py.
 
 top1 is in percent, losses are in nats, times are seconds of training.
 """
@@ -73,7 +73,7 @@ class TeacherCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the trials cost. device_seconds: seconds of training times the trial's GPUs, or its CPUs without a GPU.
+    """The costs of the trials. device_seconds: seconds of training times the trial's GPUs, or its CPUs without a GPU.
 
     saved_epochs and saved_device_seconds: saved by stopping trials early. num_estimated: trials that recorded no time.
     None: not known yet.

@@ -24,7 +24,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a stage's model and its training cost: a value for each of COSTS, '-' where it is not known."""
+    """The costs of a stage's model and of its training: a value for each of COSTS, '-' where it is not known."""
 
     stage: Stage
     values: Mapping[str, str]

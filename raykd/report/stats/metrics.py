@@ -23,7 +23,7 @@ class Metric:
         return -1 if self.less_is_better else 1
 
 
-# Of a model on one split, as in test.json. The decimals are what some thousand images resolve.
+# The metrics of a model on one split, as in test.json. More decimals than these would need more than 10,000 images.
 METRICS = {
     "top1": Metric("top1", "%", 2),
     "top5": Metric("top5", "%", 2),

@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def gain(self) -> float:
-        """By how much `value` is better than `reference`, in the metric's unit (percentage points for top1)."""
+        """The improvement of `value` over `reference`, in the metric's unit (percentage points for top1)."""
         return self.reference - self.value if self.less_is_better else self.value - self.reference
 
 

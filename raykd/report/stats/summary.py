@@ -46,7 +46,7 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """What the report shows of one plan. gains: by metric, of those that both students have."""
+    """The report's numbers for one plan. gains: by metric, for the metrics that both students have."""
 
     family: Family
     stages: tuple[StageSummary, ...]

@@ -45,7 +45,7 @@ class Mine(Method):
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    """Of this test's own: classes stay known for as long as the process lives."""
+    """Return a class name that no other test uses: classes stay registered as long as the process lives."""
     return "searched_" + "".join(letter for letter in request.node.name if letter.isalnum())
 
 
@@ -74,7 +74,7 @@ def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
 def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
     searched: Experiment, tmp_path: Path, kind: str
 ) -> None:
-    """As Ray's cloudpickle does it, in a process that knows nothing of the file."""
+    """Unpickle as Ray's cloudpickle does, in a process that has not loaded the file."""
     from ray import cloudpickle
 
     content = cloudpickle.dumps(trial_config(searched, tmp_path))
@@ -109,7 +109,7 @@ def test_a_file_that_is_edited_meanwhile_changes_no_trial(searched: Experiment, 
     assert searched.needs == {"logits"} and copied.custom_methods == searched.custom_methods
 
 
-def test_an_edited_file_is_another_search_and_the_same_one_goes_on(
+def test_an_edited_file_is_another_search_and_an_unchanged_one_resumes(
     searched: Experiment, tmp_path: Path, kind: str
 ) -> None:
     def identity(made: Experiment) -> dict:
