@@ -1,6 +1,7 @@
 # make env    make the environment in .venv, by uv, which pip installs
 # make demo   run a whole experiment on handwritten digits, through Ray: a table, report.json, a page
-# make test   check lint, types and every test; installs Slurm's packages if it can (Debian, root)
+# make test   check lint, types and tests; installs Slurm's packages if it can (Debian, root)
+# make test-nightly   run the tests that need longer
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.made-from
 TORCH_FILE := $(VENV)/.torch
 TORCH ?= $(shell cat $(TORCH_FILE) 2>/dev/null || echo torch)
 
-.PHONY: always env env-dev demo test test-quick lint soak packages
+.PHONY: always env env-dev demo test test-quick test-nightly lint soak packages
 
 env: $(STAMP)
 
@@ -42,14 +43,16 @@ lint: env-dev
 packages:
 	bash tests/install_packages.sh
 
-# Fast tests first, in parallel; then those that share one Ray; real clusters last.
-test: env-dev lint packages
-	$(BIN)/python -m pytest -n 2 -m "not ray and not slurm and not soak"
-	$(BIN)/python -m pytest -m "ray and not slurm and not soak" tests/orchestration
-	$(BIN)/python -m pytest -m "slurm and not soak" tests/cluster
+# Lint, types and tests side by side; the seconds of each stage at the end. Ten minutes on two idle cores.
+test: env-dev packages
+	$(BIN)/python tests/run_stages.py
+
+# What needs longer: one more case of many claims, real searches, Prometheus, Chromium, preemption.
+test-nightly: env-dev packages
+	$(BIN)/python tests/run_stages.py nightly
 
 test-quick: env-dev
-	$(BIN)/python -m pytest -n auto -m "not ray and not slurm and not soak"
+	$(BIN)/python -m pytest -n auto -m "not ray and not slurm and not nightly and not soak"
 
 soak: env-dev packages
 	$(BIN)/python -m pytest -m soak --timeout 3600

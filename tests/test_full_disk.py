@@ -10,6 +10,7 @@ import pytest
 from raykd.errors import RESUME
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem, which only root may")
 def test_a_job_on_a_full_disk_fails_in_one_line_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "mount"

@@ -102,7 +102,9 @@ class Group:
             return tensor
         if not tensor.numel():
             return tensor.repeat(self.size, *[1] * (tensor.dim() - 1))
-        return _joined(tensor, self)  # pyright: ignore[reportCallIssue]  # a decorator of torch without types
+        # Messages between workers stay outside of compiled graphs. Not a decorator: it would load the compiler, which
+        # takes seconds, in every process that imports this module.
+        return torch.compiler.disable(_Join.apply)(tensor, self)
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Copy the first worker's buffers (batch norm's running statistics), which are checkpointed, to all workers."""
@@ -119,11 +121,6 @@ class Group:
 
 
 SINGLE_WORKER = Group()
-
-
-@torch.compiler.disable  # messages between workers stay outside of compiled graphs
-def _joined(tensor: Tensor, group: Group) -> Tensor:
-    return _Join.apply(tensor, group)  # type: ignore[no-any-return]
 
 
 class _Join(torch.autograd.Function):

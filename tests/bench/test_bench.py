@@ -105,11 +105,13 @@ def test_usual_way_trains_on_normalized_crops() -> None:
     assert losses[-1] < 0.7 * losses[0] and 0 <= usual.validate() <= 100
 
 
+@pytest.mark.nightly
 def test_small_experiment_is_timed_both_ways() -> None:
     found = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
     assert found["ratio"] == pytest.approx(found["usual_s"] / found["raykd_s"]) and found["raykd_s"] > 0
 
 
+@pytest.mark.nightly
 def test_command_prints_and_writes_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

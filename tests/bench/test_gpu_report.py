@@ -21,6 +21,7 @@ from gpu_parts.workers import Worker, WorkerFailed  # noqa: E402
 from torch.autograd import DeviceType  # noqa: E402
 
 
+@pytest.mark.nightly
 def test_toy_report_has_figures_of_every_part_and_imports_neither_ray_nor_optuna(tmp_path: Path) -> None:
     blocked, out = tmp_path / "blocked", tmp_path / "out"
     blocked.mkdir()

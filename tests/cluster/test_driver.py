@@ -15,8 +15,8 @@ from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
-WAITS = "import time; time.sleep(30)"
-SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({code})); time.sleep(30)"
+WAITS = "import time; time.sleep(300)"
+SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({code})); time.sleep(300)"
 
 
 def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
@@ -63,14 +63,14 @@ def test_a_driver_that_ignores_sigterm_is_killed_in_time(tmp_path: Path, monkeyp
         send_soon(signal.SIGTERM)
         program = f"import signal; signal.signal({int(signal.SIGTERM)}, signal.SIG_IGN); {WAITS}"
         assert run(program, tmp_path, signals) == Interrupted.exit_code
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_a_lost_head_ends_the_driver_with_the_reason(tmp_path: Path) -> None:
     started = time.monotonic()
     with Signals() as signals, pytest.raises(RaykdError, match="the head is gone"):
         run(WAITS, tmp_path, signals, head_failure="the head is gone")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_a_signal_while_ray_starts_interrupts_the_job() -> None:

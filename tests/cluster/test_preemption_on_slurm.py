@@ -11,7 +11,7 @@ from testbed import HERE, Testbed, missing
 
 from raykd.store.run_store import RunStore
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
 BOOT_TIMEOUT_S = 240

@@ -8,7 +8,7 @@ from testbed import Testbed
 
 pytestmark = pytest.mark.slurm
 
-TIMEOUT_S = 90
+TIMEOUT_S = 180
 SMALL = ("--cpus-per-task=1", "--mem=6G")
 
 
@@ -19,6 +19,7 @@ def experiment(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.nightly
 def test_gpus_that_the_scripts_gres_line_overrides_are_a_caution(
     slurm: Testbed, repository: Path, experiment: str
 ) -> None:

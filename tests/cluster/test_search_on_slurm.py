@@ -43,6 +43,7 @@ SEARCH = ["--set", "search.grace_epochs=1", "--set", "search.confirm=1"]
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.nightly,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         not (DATA / "cifar10" / "train.parquet").is_file(),

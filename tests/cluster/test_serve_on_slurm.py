@@ -31,7 +31,7 @@ LEFTOVERS = {
     "SLURM_GPUS": "7",
     "SLURM_MEM_PER_CPU": "77",
 }
-BOOT_TIMEOUT_S = 60
+BOOT_TIMEOUT_S = 180
 COMMAND_TIMEOUT_S = 60
 RUN = small_experiment.runs(("teacher",))[0]
 

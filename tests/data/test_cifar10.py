@@ -166,6 +166,7 @@ def test_error_for_a_full_temporary_folder_has_a_remedy(python_archive: Path, mo
         load_dataset("cifar10", python_archive)
 
 
+@pytest.mark.nightly
 def test_real_cifar10_has_its_sizes_and_equal_classes(real_folder: Path, tmp_path: Path) -> None:
     data = load_dataset("cifar10", real_folder, cache=tmp_path)
     assert data.train.images.shape == (50_000, 3, 32, 32)

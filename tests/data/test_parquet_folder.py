@@ -53,6 +53,7 @@ def test_another_size_resizes_and_changes_the_identity(place: Path) -> None:
     assert small.train.images.shape == (16, 3, 12, 12) and small.identity != whole.identity
 
 
+@pytest.mark.nightly
 def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> None:
     folder = Path(os.environ.get("RAYKD_DATA") or "nowhere") / "cifar10"
     if not (folder / "test.parquet").is_file():

@@ -228,6 +228,7 @@ def test_a_file_whose_logits_differ_from_the_runs_is_not_kept(refused, students,
     assert "differ from the run's by 0.001 of the largest logit" in line and "nothing was kept" in line
 
 
+@pytest.mark.nightly
 def test_a_killed_export_leaves_no_output_and_the_next_one_removes_its_files(export, students, tmp_path):
     output, started = tmp_path / "out", tmp_path / "started"
     code = (

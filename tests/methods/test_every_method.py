@@ -1,6 +1,6 @@
 """Tests of every method: it trains on the digits through the loop, resumes exactly, and declares its needs."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from raykd.outputs import Outputs, Targets
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
+from raykd.training.hooks import EpochReport
 from raykd.training.networks import Networks
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 
@@ -35,7 +36,7 @@ def chosen(name: str) -> Method:
 
 
 def run_with(name: str, **changes: Any) -> Run:
-    return run_of("distilled", method=chosen(name), student=recipe(epochs=2, **changes))
+    return run_of("distilled", method=chosen(name), student=recipe(**{"epochs": 2} | changes))
 
 
 def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -43,37 +44,51 @@ def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, An
     return load_file(folder.checkpoint), history
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_interrupted_method_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    run, straight, cut = run_with(name), RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "cut")
-    Networks(digits()).require_method_fits(run)
-    reports = train(run, straight)
-    assert set(reports[-1].terms) == {*run.method.weights(0), "loss"}
-    left = iter([False] * (STOP_AFTER - 1) + [True])
-    with pytest.raises(Interrupted):
-        train(run, cut, should_stop=lambda: next(left))
-    train(run, cut)
-    assert cut.require_record().resumes == 1
-    (ours, curve), (theirs, other_curve) = ended(cut), ended(straight)
-    assert curve == other_curve and ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs), "the resumed run has other bits"
+@dataclass(frozen=True)
+class Trained:
+    """A run that was trained without interruption by a live teacher, whose weights before it are `before`."""
+
+    run: Run
+    folder: RunFolder
+    reports: list[EpochReport]
+    teacher: LiveTeacher
+    before: dict[str, torch.Tensor]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_method_does_not_change_its_teacher(name: str, tmp_path: Path) -> None:
-    """Batch norm in training mode would follow the student's batches."""
-    run = run_with(name)
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train a student with each method once."""
+    run, folder = run_with(request.param), RunFolder(tmp_path_factory.mktemp("straight"))
     teacher = teacher_of(run)
     assert isinstance(teacher, LiveTeacher)
     before = {key: tensor.clone() for key, tensor in teacher.model.state_dict().items()}
-    train(run, RunFolder(tmp_path), teacher)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.model.state_dict().items())
-    assert not any(module.training for module in teacher.model.modules())
+    return Trained(run, folder, train(run, folder, teacher), teacher, before)
+
+
+def test_interrupted_method_ends_with_the_same_bits(trained: Trained, tmp_path: Path) -> None:
+    run, interrupted = trained.run, RunFolder(tmp_path)
+    Networks(digits()).require_method_fits(run)
+    assert set(trained.reports[-1].terms) == {*run.method.weights(0), "loss"}
+    left = iter([False] * (STOP_AFTER - 1) + [True])
+    with pytest.raises(Interrupted):
+        train(run, interrupted, should_stop=lambda: next(left))
+    train(run, interrupted)
+    assert interrupted.require_record().resumes == 1
+    (tensors, history), (expected_tensors, expected_history) = ended(interrupted), ended(trained.folder)
+    assert history == expected_history and tensors.keys() == expected_tensors.keys()
+    assert all(torch.equal(tensors[key], expected_tensors[key]) for key in tensors), "the resumed run has other bits"
+
+
+def test_method_does_not_change_its_teacher(trained: Trained) -> None:
+    """Batch norm in training mode would follow the student's batches."""
+    model = trained.teacher.model
+    assert all(torch.equal(tensor, trained.before[key]) for key, tensor in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_method_trains_in_bf16_with_terms_in_float32(name: str, tmp_path: Path) -> None:
-    train(run_with(name, precision="bf16"), RunFolder(tmp_path))
+    train(run_with(name, precision="bf16", epochs=1), RunFolder(tmp_path))
     tensors, _ = ended(RunFolder(tmp_path))
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
 
@@ -96,17 +111,15 @@ class Hiding:
         )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_method_reads_only_the_outputs_that_it_needs(name: str, tmp_path: Path) -> None:
-    run = run_with(name)
-    seen, hidden = train(run, RunFolder(tmp_path / "all")), train(run, RunFolder(tmp_path / "some"), Hiding(run))
-    assert [report.terms for report in seen] == [report.terms for report in hidden]
+def test_method_reads_only_the_outputs_that_it_needs(trained: Trained, tmp_path: Path) -> None:
+    hidden = train(trained.run, RunFolder(tmp_path), Hiding(trained.run))
+    assert [report.terms for report in trained.reports] == [report.terms for report in hidden]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_method_accepts_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
-    reports = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH)), RunFolder(tmp_path))
-    assert len(reports) == 2
+    reports = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH), epochs=1), RunFolder(tmp_path))
+    assert len(reports) == 1
 
 
 def test_methods_need_logits_and_at_most_one_more_output() -> None:

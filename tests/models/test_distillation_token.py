@@ -69,6 +69,7 @@ def test_label_includes_the_token() -> None:
     assert TOKEN.label == "vit2-w24-token" and ViT(distillation_token=True).label == "vit6-token"
 
 
+@pytest.mark.nightly
 def test_timm_models_with_a_token_are_recognized_by_name() -> None:
     """Other distilled networks of timm have two heads on one embedding, or tokens of another kind."""
     with torch.device("meta"):

@@ -11,7 +11,7 @@ from raykd.methods import KD, FeatureMethod
 from raykd.methods.method import Method
 from raykd.store.run_folder import RunFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 SMALL = {
     "seeds": "0,1",

@@ -16,7 +16,7 @@ from raykd.spec.plan import make_plan
 from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 METHOD = """
 from dataclasses import dataclass

@@ -60,6 +60,7 @@ def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(clu
     assert again.exit_code == 2 and again.errors == first.errors
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_the_accuracy_of_an_imported_teacher_is_logged_before_any_student_starts(cluster, tmp_path) -> None:
@@ -74,6 +75,7 @@ def test_the_accuracy_of_an_imported_teacher_is_logged_before_any_student_starts
     assert any(": imported, validation top-1 9" in line for line in again.lines)
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_search_ends_before_its_trials_where_its_teacher_does_not_fit(cluster, tmp_path) -> None:

@@ -90,6 +90,7 @@ def query(address: str, expression: str) -> list[dict[str, Any]]:
         return []
 
 
+@pytest.mark.nightly
 def test_prometheus_has_every_metric_of_a_run(prometheus: str) -> None:
     rows = wait_until(lambda: query(prometheus, f'ray_raykd_val_top1{{run="{RUN.name}"}}'), "the run's accuracy")
     assert {rows[0]["metric"][tag] for tag in ("family", "stage", "run")} == {"small", "distilled", RUN.name}

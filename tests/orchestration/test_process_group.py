@@ -126,12 +126,14 @@ def observed_with(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return of
 
 
+@pytest.mark.nightly
 def test_one_worker_opens_no_port_in_addition_to_rays(observed_with: Callable[[int], Observed]) -> None:
     observed = observed_with(1)
     (worker,) = observed.workers
     assert len(worker) == len(observed.other), f"{worker} and, of an actor without torch, {observed.other}"
 
 
+@pytest.mark.nightly
 def test_two_workers_on_one_node_open_no_port_that_another_machine_reaches(
     observed_with: Callable[[int], Observed],
 ) -> None:
@@ -141,6 +143,7 @@ def test_two_workers_on_one_node_open_no_port_that_another_machine_reaches(
     assert any(len(worker) > len(observed.other) for worker in observed.workers), "gloo does not listen"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_other_process_can_write_keys(observed_with: Callable[[int], Observed], workers: int) -> None:
     assert observed_with(workers).written == []
@@ -153,6 +156,7 @@ def test_another_process_can_write_to_a_tcp_store() -> None:
     assert ports_that_accept_a_key([store.port]) == [store.port]
 
 
+@pytest.mark.nightly
 def test_workers_share_a_folder_that_only_this_user_can_enter(observed_with: Callable[[int], Observed]) -> None:
     assert observed_with(2).folder_modes == [0o700]
 

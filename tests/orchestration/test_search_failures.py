@@ -51,6 +51,7 @@ def searched_twice(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Se
     return Searched(results, first, after_first, run_search(results, ASKED))
 
 
+@pytest.mark.nightly
 def test_a_failure_of_the_store_is_no_trials_result_and_ends_the_command_with_the_reason(
     searched_twice: Searched,
 ) -> None:
@@ -61,16 +62,19 @@ def test_a_failure_of_the_store_is_no_trials_result_and_ends_the_command_with_th
     assert line.endswith("remove the cause, and rerun the same command to resume")
 
 
+@pytest.mark.nightly
 def test_the_same_command_trains_that_trial_once_the_store_can_be_written(searched_twice: Searched) -> None:
     assert (searched_twice.second.exit_code, searched_twice.second.error) == (0, "")
     assert [trial.state for trial in trials_in(searched_twice.results)] == ["done", "done"]
 
 
+@pytest.mark.nightly
 def test_a_trial_whose_tensorboard_files_cannot_be_written_is_done(searched_twice: Searched) -> None:
     folder = folder_in(searched_twice.results).run(0)
     assert folder.tensorboard.is_file() and folder.status() == "done"
 
 
+@pytest.mark.nightly
 def test_both_students_of_the_report_have_the_winners_recipe(searched_twice: Searched) -> None:
     results = searched_twice.results
     confirmed = confirmed_in(results)
@@ -92,6 +96,7 @@ def baselines(results: Path) -> list[Path]:
     return sorted(results.glob("small/baseline-*/run.json"))
 
 
+@pytest.mark.nightly
 def test_the_search_names_the_logit_cache_that_its_trials_read(searched_twice: Searched) -> None:
     results = searched_twice.results
     name = folder_in(results).require_record().cache

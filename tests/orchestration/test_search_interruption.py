@@ -11,7 +11,7 @@ from search_runs import TRIALS, folder_in, trials_in, with_its_teacher
 
 from raykd.store.study import Trial
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from small_runs import recipe
 from raykd.spec.search import Search, choice
 from raykd.store.study import best_first
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 SEARCH = Search(
     space={"student.optimizer.lr": choice(0.05, 1e10), "student.model.width": choice(8, 16)},

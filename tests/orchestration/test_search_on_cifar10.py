@@ -37,6 +37,7 @@ DATA = find_folder(None, os.environ).absolute()
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.nightly,
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(
         not (DATA / "cifar10" / "train.parquet").is_file(),

@@ -15,7 +15,7 @@ from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 TWO = experiment(workers=Workers(count=2), teacher=recipe(epochs=60), student=recipe(epochs=10))
 

@@ -10,7 +10,7 @@ import pytest
 from raykd.report.stats.summary import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [pytest.mark.nightly, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
 
 # The page forbids scripts, so a page around it does the measuring.
 FRAME = """<!doctype html><iframe src="{page}" style="width:400px; height:900px; border:0"></iframe>

@@ -103,6 +103,7 @@ def test_augmented_run_is_not_trained_from_a_cache() -> None:
         training_of(run, CachedTeacher(logits, run.data.views.count, "ab" * 32))
 
 
+@pytest.mark.nightly
 def test_student_learns_its_teachers_function_without_labels(tmp_path: Path) -> None:
     """A teacher under cutout and mixup; then soft targets alone, one aggressive view, as the patient recipe has it."""
     whole = replace(experiment().data, train_images=None, flip=False)

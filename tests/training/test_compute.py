@@ -75,6 +75,7 @@ def page_faults(settings: dict[int, int]) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.mark.nightly
 def test_kept_memory_is_not_cleared_by_the_kernel_again() -> None:
     pages = 64 * 2**20 // resource.getpagesize()
     with children.context().Pool(1, maxtasksperchild=1) as pool:
@@ -99,6 +100,7 @@ def test_compiled_run_has_the_losses_of_an_eager_one(tmp_path: Path, monkeypatch
     assert_compiled_is_the_same(tmp_path)
 
 
+@pytest.mark.nightly
 def test_every_run_of_a_process_is_compiled_however_many_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

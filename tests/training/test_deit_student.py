@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def evaluation_outputs(folder: RunFolder, images: Tensor) -> Outputs:
         return load_model(folder.best).eval()(images)
 
 
-@pytest.fixture(scope="module", params=[DeiT(), DeiT(temperature=3.0)], ids=["hard", "soft"])
+@pytest.fixture(scope="module", params=nightly_except([DeiT()], [DeiT(), DeiT(temperature=3.0)]), ids=["hard", "soft"])
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """A teacher, a baseline and a distilled student, trained, the teacher in a logit cache."""
     made = experiment(**changes(method=request.param), teacher_source="cache")
@@ -122,6 +123,7 @@ def test_interrupted_run_ends_with_the_same_bits(method: DeiT, tmp_path: Path) -
     assert RunFolder(cut).best.read_bytes() == RunFolder(whole).best.read_bytes()
 
 
+@pytest.mark.nightly
 def test_cached_predictions_equal_a_live_teachers(tmp_path: Path) -> None:
     stores = {}
     for source in ("live", "cache"):

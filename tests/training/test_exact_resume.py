@@ -8,6 +8,7 @@ from typing import Any
 
 import children
 import pytest
+from nightly import nightly_except
 from resume_cases import CASES, FAST_CASES, PLACES, Kill, outcome, train, train_in_child
 
 from raykd.errors import Interrupted, RunFailed
@@ -48,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
-@pytest.mark.parametrize("case", FAST_CASES)
+@pytest.mark.parametrize("case", nightly_except([FAST_CASES[0], "everything augmented"], FAST_CASES))
 def test_killed_run_ends_with_the_same_bits(case: str, whole: Any, tmp_path: Path) -> None:
     """Four kills, saving after every step; the places are drawn with the case's name as seed."""
     drawn = random.Random(case)
@@ -57,6 +58,7 @@ def test_killed_run_ends_with_the_same_bits(case: str, whole: Any, tmp_path: Pat
     assert finish(case, tmp_path, every_s=0) == whole(case)
 
 
+@pytest.mark.nightly
 def test_run_killed_between_rare_checkpoints_ends_with_the_same_bits(whole: Any, tmp_path: Path) -> None:
     case = CASES[0]
     for kill in (Kill("after a step", 3), Kill("before validation", 2), Kill("after a step", 10)):
@@ -64,7 +66,9 @@ def test_run_killed_between_rare_checkpoints_ends_with_the_same_bits(whole: Any,
     assert finish(case, tmp_path) == whole(case)
 
 
-@pytest.mark.parametrize("place", ["half a file", "before a flush", "before a rename", "after a rename"])
+@pytest.mark.parametrize(
+    "place", nightly_except(["before a rename"], ["half a file", "before a flush", "before a rename", "after a rename"])
+)
 def test_kill_inside_every_file_that_is_written_is_survived(place: str, whole: Any, tmp_path: Path) -> None:
     """One child after another dies at the first file, the second, ...: record, checkpoint, history, weights."""
     case, kills = CASES[0], 0
@@ -96,6 +100,7 @@ def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tm
     assert outcome(tmp_path) == whole(case)
 
 
+@pytest.mark.nightly
 def test_resume_keeps_the_initial_number_of_threads(whole: Any, tmp_path: Path) -> None:
     case, straight = CASES[0], tmp_path / "straight"
     two = finish(case, straight, threads=2)

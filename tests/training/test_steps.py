@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from all_methods import all_methods
+from nightly import nightly_unless
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, recipe, run_of, train
 
@@ -20,6 +21,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import state, steps
 from raykd.training.compute import choose_compute, why_not_graph
 
+QUICK = ("kd", "rkd", "crd", "deit")  # of the methods: logits, embeddings, an adapter with banks, two heads
 GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))
 
 
@@ -46,7 +48,9 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
     return [outcome(folder / name) for name in ("python", "device")]
 
 
-@pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.kind)
+@pytest.mark.parametrize(
+    "method", nightly_unless(lambda method: method.kind in QUICK, all_methods()), ids=lambda method: method.kind
+)
 def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)
     assert python == device
