@@ -12,7 +12,7 @@
 The type of a field decides which values the file may hold: `int` is a whole number from 0, `float` a finite number,
 `tuple[X, ...]` a list, `Mapping[str, X]` an object, a dataclass an object with its fields. `X | None` may be null. A
 field with a default may be missing. A file with any other value raises DamagedFile, which names the file and the field.
-If values have to agree with each other, the dataclass has a method `problem()` that returns what is wrong, or ''.
+If values have to agree with each other, the dataclass has a method `problem()` that returns why they do not, or ''.
 
 Every file has a checksum over the values of all other fields: {"top1": 91.2, ..., "checksum": "sha256:..."}. A file
 without a checksum was written by hand and is accepted.
@@ -22,13 +22,13 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from functools import cache
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from raykd.atomic import write_json
+from raykd.config import type_hints
 from raykd.provenance import json_checksum
 from raykd.store.damage import damaged
 
@@ -142,7 +142,7 @@ def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, section: str = "") -> Record:
-    hints, decoded = _hints(kind), {}
+    hints, decoded = type_hints(kind, include_limits=True), {}
     for field in fields(kind):  # type: ignore[arg-type]
         name = f"{section}.{field.name}" if section else field.name
         if field.name in values:
@@ -153,11 +153,6 @@ def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, se
     if problem := getattr(record, "problem", str)():
         raise damaged(path, problem)
     return record
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
 
 
 def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
