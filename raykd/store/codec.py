@@ -86,17 +86,16 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
     text = _read_text(path)
     if text is None:
         return None
-    too_deep = f"lists or objects are nested more than {MAX_DEPTH} deep"
     try:
         values = json.loads(text)
+        if _depth(values) > MAX_DEPTH:
+            raise RecursionError
     except RecursionError:
-        raise damaged(path, too_deep) from None
+        raise damaged(path, f"lists or objects are nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
         raise damaged(path, str(error)) from None
     if not isinstance(values, dict):
         raise damaged(path, "it does not hold a JSON object")
-    if _is_too_deep(values):
-        raise damaged(path, too_deep)
     _require_checksum(path, values)
     return {name: value for name, value in values.items() if name != CHECKSUM}
 
@@ -116,14 +115,9 @@ def _read_text(path: Path) -> str | None:
         raise damaged(path, f"it cannot be read ({error.strerror})") from None
 
 
-def _is_too_deep(values: Any) -> bool:
-    level = [values]
-    for _ in range(MAX_DEPTH):
-        inner = [part.values() if isinstance(part, dict) else part for part in level]
-        level = [item for items in inner for item in items if isinstance(item, dict | list)]
-        if not level:
-            return False
-    return True
+def _depth(value: Any) -> int:
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, items), default=0) if isinstance(value, dict | list) else 0
 
 
 def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
