@@ -108,7 +108,9 @@ class Choice(Space):
     def probe_values(self) -> tuple[str | int | float | bool, ...]:
         return self.values
 
-    points = probe_values
+    @property
+    def points(self) -> tuple[str | int | float | bool, ...]:
+        return self.values
 
     def holds(self, value: object) -> bool:
         return value in self.values

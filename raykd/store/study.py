@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from raykd.atomic import make_folder
@@ -180,7 +181,8 @@ class Study:
         self._storage = open_storage(folder.journal)
         self._spaces = search.space
         sampler = SeededByTrial(search.sampler, search.seed)
-        directions = ["maximize" if direction == "max" else "minimize" for direction in search.directions]
+        optuna_direction = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        directions = [optuna_direction[direction] for direction in search.directions]
         self._study = optuna.create_study(
             study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
