@@ -132,12 +132,16 @@ class SearchFolder:
         """Return search.json, or None before the search has started. Raises DamagedFile."""
         return read_record(SearchRecord, self.record_path)
 
+    def require_record(self) -> SearchRecord:
+        """Return search.json. Raises DamagedFile if it is damaged or missing."""
+        return require_record(SearchRecord, self.record_path)
+
     def write_record(self, record: SearchRecord) -> None:
         write_record(self.record_path, record)
 
     def update(self, **changes: Any) -> None:
         """Replace fields of search.json. Raises DamagedFile if it is damaged or missing."""
-        self.write_record(replace(require_record(SearchRecord, self.record_path), **changes))
+        self.write_record(replace(self.require_record(), **changes))
 
     def lock(self) -> AcquireReturnProxy:
         """Acquire the lock that makes its holder the only writer. Raises RunFailed if another process holds it."""
