@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raykd.cluster.slurm_commands import SlurmError, slurm_output
+from raykd.cluster.slurm_commands import SlurmError, field_in, slurm_output
 from raykd.errors import plural
 
 NODES = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=(\d+) GRES=(\S*)")
@@ -55,11 +55,10 @@ def parse_details(text: str, expand: Callable[[str], Sequence[str]]) -> JobDetai
         shares |= dict.fromkeys(names, Share(sum(gpu_counts(gres)), int(memory_mib)))
     if not shares:
         return None
-    totals = gpu_counts(_field(text, "TresPerJob"))
-    restarts = _field(text, "Restarts")
+    totals, restarts = gpu_counts(field_in(text, "TresPerJob")), field_in(text, "Restarts")
     return JobDetails(
         shares=shares,
-        gpus_per_node=tuple(gpu_counts(_field(text, "TresPerNode"))),
+        gpus_per_node=tuple(gpu_counts(field_in(text, "TresPerNode"))),
         total_gpus=sum(totals) if totals else None,
         restarts=int(restarts) if restarts.isdecimal() else None,
     )
@@ -68,11 +67,6 @@ def parse_details(text: str, expand: Callable[[str], Sequence[str]]) -> JobDetai
 def gpu_counts(gres: str) -> list[int]:
     """Return each count of GPUs in 'gpu:a100:1(IDX:0),gpu:h100:2(IDX:1-2)'."""
     return [int(count) for count in GPUS.findall(gres)]
-
-
-def _field(text: str, name: str) -> str:
-    match = re.search(rf"\b{name}=(\S+)", text)
-    return match[1] if match else ""
 
 
 def differences(details: JobDetails, environ: Mapping[str, str], head: str, head_cpus: int) -> list[str]:

@@ -41,6 +41,16 @@ def find_ports(job_id: int) -> Ports:
     )
 
 
+def accepts_connections(address: str, timeout_s: float) -> bool:
+    """Return whether a process accepts TCP connections at `address`, HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
 def _is_free(port: int) -> bool:
     """Return whether the port can be bound on all interfaces, as Ray's control store binds it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -19,10 +19,6 @@ from raykd.atomic import write_json
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its own definition
 VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
-# Progress besides checkpoints: filled parts of a logit cache, confirmations, and runs that have ended.
-_HASHED = ("filled.bits",)
-_SIZED = ("confirmed.json",)
-_EXISTING = ("best.safetensors", "test.json")
 _TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # of Optuna's lines about an epoch or a trial's end
 
 
@@ -59,11 +55,11 @@ def fingerprint(results: Path | None) -> str:
                 lines.append(f"{path} {_step(path)}")
             elif path.name == "study.journal":
                 lines.append(f"{path} {_trial_progress(path)}")
-            elif path.name in _HASHED:
+            elif path.name == "filled.bits":  # which parts of a logit cache are filled
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-            elif path.name in _SIZED:
+            elif path.name == "confirmed.json":  # of a search
                 lines.append(f"{path} {path.stat().st_size}")
-            elif path.name in _EXISTING:
+            elif path.name in ("best.safetensors", "test.json"):  # of a run that has ended
                 lines.append(str(path))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 

@@ -32,6 +32,12 @@ def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
     return done.stdout
 
 
+def field_in(text: str, name: str) -> str:
+    """Return the value of a field, without spaces, in the output of one of Slurm's commands; '' if it is missing."""
+    match = re.search(rf"\b{name} *= *(\S+)", text)
+    return match[1] if match else ""
+
+
 def hostnames(nodelist: str) -> list[str]:
     """Expand a list such as 'cn[1-2,7]' into names, the batch script's node first. Raises: ConfigError."""
     try:
@@ -59,15 +65,11 @@ def running_job(job_id: int) -> RunningJob:
         raise ConfigError(f"job {job_id} is {state.lower()}: its Ray is up only while the job is running")
     if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
         raise ConfigError(f"job {job_id} has no {missing[0]}: it was not submitted with sbatch {SCRIPT}")
-    return RunningJob(job_id, fields["BatchHost"], _repository(fields), Path(fields["StdOut"]))
-
-
-def _repository(fields: dict[str, str]) -> Path:
-    """Return the batch script's repository, which is not the working directory if sbatch had another --chdir."""
-    working, of_script = Path(fields["WorkDir"]), fields.get("Command", "").partition(f"/{SCRIPT}")
-    if of_script[1] and not (working / SCRIPT).is_file():
-        return Path(of_script[0])
-    return working
+    folder = Path(fields["WorkDir"])  # if sbatch had another --chdir, the script is in another folder
+    root, is_script, _ = fields.get("Command", "").partition(f"/{SCRIPT}")
+    if is_script and not (folder / SCRIPT).is_file():
+        folder = Path(root)
+    return RunningJob(job_id, fields["BatchHost"], folder, Path(fields["StdOut"]))
 
 
 def only_job() -> int:

@@ -22,7 +22,7 @@ cpu1           |idle                |(null)              |gpu:0               |
 
 
 def test_only_usable_nodes_have_free_gpus() -> None:
-    found = {gpu.name: (gpu.num_free, gpu.num_total) for gpu in read_types(SINFO)}
+    found = {gpu.name: (sum(gpu.free), gpu.num_total) for gpu in read_types(SINFO)}
     assert found == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
