@@ -34,7 +34,7 @@ from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
 from raykd.cluster.ray_start import driver_environment, module_command, ray_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue
-from raykd.cluster.slurm_commands import hostnames, running_job
+from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import planned_staging
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
@@ -44,10 +44,7 @@ MODE_TIMEOUT_S = 60
 
 
 class JobLog:
-    """Status lines with the job's age, counted from the batch script's first line.
-
-    RAYKD_JOB_START has the time of that line in seconds since 1970.
-    """
+    """Status lines with the job's age since RAYKD_JOB_START, the start of the batch script in seconds since 1970."""
 
     def __init__(self, environ: Mapping[str, str]):
         self._start = float(environ.get("RAYKD_JOB_START") or time.time())
@@ -60,18 +57,17 @@ class JobLog:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
-    log = JobLog(environ)
+    experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
     try:
         with Signals() as signals:
-            experiment = list(arguments)
-            return _boot(experiment[1:] if experiment[:1] == ["--"] else experiment, environ, log, signals)
+            return _boot(experiment, environ, JobLog(environ), signals)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
-    details = read_details(environ.get("SLURM_JOB_ID", ""), hostnames)
+    details = read_details(environ.get("SLURM_JOB_ID", ""))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
     staging = planned_staging(allocation, environ, with_code=bool(experiment))
     driver = experiment_command(experiment, allocation.submit_dir) if experiment else []

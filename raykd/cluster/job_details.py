@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raykd.cluster.slurm_commands import SlurmError, field_in, slurm_output
+from raykd.cluster.slurm_commands import SlurmError, field_in, hostnames, slurm_output
 from raykd.errors import plural
 
 NODES = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=(\d+) GRES=(\S*)")
@@ -34,21 +34,18 @@ class JobDetails:
     restarts: int | None
 
 
-def read_details(job_id: str, expand: Callable[[str], Sequence[str]]) -> JobDetails | None:
-    """Return the details of a job, or None if scontrol fails or prints an unknown format.
-
-    expand: turns a list of nodes such as 'cn[1-2]' into names.
-    """
+def read_details(job_id: str) -> JobDetails | None:
+    """Return the details of a job, or None if scontrol fails or prints an unknown format."""
     if not job_id.isdecimal():  # scontrol would show all jobs
         return None
     try:
-        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", job_id]), expand)
+        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", job_id]))
     except SlurmError:
         return None
 
 
-def parse_details(text: str, expand: Callable[[str], Sequence[str]]) -> JobDetails | None:
-    """Parse the output of `scontrol show job --details`; see `read_details`."""
+def parse_details(text: str, expand: Callable[[str], Sequence[str]] = hostnames) -> JobDetails | None:
+    """Parse the output of `scontrol show job --details`. expand: turns a list such as 'cn[1-2]' into names."""
     shares = {}
     for nodes, memory_mib, gres in NODES.findall(text):
         names = expand(nodes) if re.search(r"[\[,]", nodes) else [nodes]

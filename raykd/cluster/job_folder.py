@@ -62,9 +62,7 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
     """Make RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token` or a new one; remove it at the end.
 
     node_number: 0 on the head's node; it distinguishes nodes that share a /tmp. Folders that killed jobs of this user
-    left are removed first.
-
-    Raises ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
+    left are removed first. Raises: ConfigError if RAYKD_TMP is too long for Ray's sockets or the folder cannot be made.
     """
     folder = JobFolder(folder_path(job_id, environ, node_number))
     require_short(folder.ray_path, environ)

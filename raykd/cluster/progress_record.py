@@ -12,7 +12,6 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from raykd.atomic import write_json
 
@@ -95,8 +94,11 @@ class ProgressRecord:
 
     def num_stalled(self, progress: str) -> int:
         """Return how many consecutive restarts, this one included, ended with the same `progress`."""
-        record = self._read()
-        return record.get("stalled", 0) + 1 if record.get("progress") == progress else 0
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            return record["stalled"] + 1 if record["progress"] == progress else 0
+        except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+            return 0
 
     def write(self, progress: str, num_stalled: int) -> None:
         with suppress(OSError):  # then only RAYKD_MAX_REQUEUES limits the restarts
@@ -105,11 +107,3 @@ class ProgressRecord:
     def remove(self) -> None:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        is_valid = isinstance(record, dict) and isinstance(record.get("stalled", 0), int)
-        return record if is_valid else {}

@@ -31,7 +31,7 @@ def stop(process: subprocess.Popen, timeout_s: float) -> None:
 
 
 def end(process: subprocess.Popen, timeout_s: float) -> None:
-    """Send END_SIGNAL to a process, and `stop` it if it still runs `timeout_s` later."""
+    """Send END_SIGNAL to a process, and stop it if it still runs `timeout_s` later."""
     if process.poll() is None:
         process.send_signal(END_SIGNAL)
     try:
@@ -56,11 +56,9 @@ class RayProcess:
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
             )
         assert self._process.stdin is not None
-        try:
-            with self._process.stdin as pipe:
-                pipe.write(secret)
-        except BrokenPipeError:  # the process has ended already; `failure` returns the reason
-            pass
+        # BrokenPipeError: the process has ended already, and `failure` returns the reason.
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            pipe.write(secret)
 
     @property
     def age_s(self) -> float:

@@ -18,10 +18,7 @@ class SlurmError(ConfigError):
 
 
 def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
-    """Return the standard output of one of Slurm's commands.
-
-    Raises: SlurmError with the last line of the command's errors.
-    """
+    """Return the output of one of Slurm's commands. Raises: SlurmError with the last line of its errors."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
