@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 
 from raykd.cluster.allocation import Node, without_step_requests
-from raykd.cluster.ray_process import end
+from raykd.cluster.ray_process import stop_gracefully
 from raykd.cluster.ray_start import srun
 from raykd.cluster.slurm_commands import field_in, show_job, slurm_output
 from raykd.errors import ConfigError
@@ -34,7 +34,7 @@ class StepWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end(self._step, TEARDOWN_S)
+        stop_gracefully(self._step, TEARDOWN_S)
 
     def is_terminated(self) -> bool:
         """Return whether SIGTERM ended the step. Any other end is ignored."""

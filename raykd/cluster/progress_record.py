@@ -22,12 +22,9 @@ _TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # of Optuna's li
 
 
 def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """Note the results folder for the batch script; outside a job, do nothing.
-
-    A write error is ignored, because it must not end the training.
-    """
+    """Note the results folder for the batch script; outside a job, do nothing."""
     if path := environ.get(VARIABLE):
-        with suppress(OSError):
+        with suppress(OSError):  # it must not end the training
             Path(path).write_text(str(results.absolute()), encoding="utf-8")
 
 
@@ -41,10 +38,7 @@ def noted_results(path: Path) -> Path | None:
 
 
 def fingerprint(results: Path | None) -> str:
-    """Return a digest of the training progress in `results`, or '' if there is none.
-
-    It changes with each saved training step. Weights, times and logs are excluded.
-    """
+    """Return a digest that changes with each saved training step, and with nothing else; '' if there is none."""
     if results is None or not results.is_dir():
         return ""
     lines = []

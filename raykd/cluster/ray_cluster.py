@@ -38,10 +38,7 @@ class ClusterConfig:
 
 
 class RayCluster:
-    """A context manager that ends Ray on every node when it is left.
-
-    log: prints a status line, in which '{after}' stands for the job's age.
-    """
+    """Ray on all nodes, until its block ends. log: prints a line, in which '{after}' stands for the job's age."""
 
     def __init__(self, config: ClusterConfig, log: Callable[[str], None]) -> None:
         self._config, self._log = config, log

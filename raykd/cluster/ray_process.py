@@ -30,7 +30,7 @@ def stop(process: subprocess.Popen, timeout_s: float) -> None:
         process.wait()
 
 
-def end(process: subprocess.Popen, timeout_s: float) -> None:
+def stop_gracefully(process: subprocess.Popen, timeout_s: float) -> None:
     """Send END_SIGNAL to a process, and stop it if it still runs `timeout_s` later."""
     if process.poll() is None:
         process.send_signal(END_SIGNAL)
@@ -114,7 +114,7 @@ class RayProcess:
 
     def stop(self) -> None:
         """End the process and everything that Ray started there. A detached step ends when the head does."""
-        end(self._process, STOP_TIMEOUT_S)
+        stop_gracefully(self._process, STOP_TIMEOUT_S)
 
 
 def likely_reason(lines: Sequence[str]) -> str:

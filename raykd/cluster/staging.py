@@ -147,10 +147,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:
-    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage.
-
-    The job has another folder after each requeue.
-    """
+    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage."""
     scratch = environ.get("RAYKD_SCRATCH")
     if not scratch:
         return None

@@ -31,10 +31,7 @@ ANSWER_S = 3.0  # time for a running head to accept a connection; one that is go
 def worker_command(
     node: Node, node_number: int, job_id: int, address: str, staging: Staging | None, timeout_s: float = 0.0
 ) -> list[str]:
-    """Return the command by which `node` joins the head at `address` within `timeout_s`.
-
-    node_number: from 1; it distinguishes the private folders of nodes that share a /tmp.
-    """
+    """Return the command by which `node`, number `node_number` from 1, joins the head at `address`, HOST:PORT."""
     staging_json = staging.to_json() if staging else ""
     arguments = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
     return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *arguments]

@@ -145,7 +145,7 @@ def test_a_slurm_that_does_not_answer_is_not_reported_as_a_missing_partition(pro
 def test_the_partition_is_read_from_a_real_slurm(slurm: Testbed, repository: Path) -> None:
     command = ["bash", "-c", "python -m raykd doctor || true"]
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin"
-    said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
-    assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in said
-    said = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
-    assert "partition 'elsewhere' does not exist" in said and "sinfo -s" in said
+    output = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
+    assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in output
+    output = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
+    assert "partition 'elsewhere' does not exist" in output and "sinfo -s" in output
