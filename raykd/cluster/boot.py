@@ -77,10 +77,10 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
     try:
         staged = staging.filled() if staging else nullcontext()
         with job_folder(allocation.job_id, environ) as folder, staged as megabytes:
+            root, data = allocation.submit_dir, None
             if staging:
                 log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
-            code, data = (staging.code_path, staging.data_path) if staging else (None, None)
-            root = code or allocation.submit_dir
+                root, data = staging.code_path or root, staging.data_path
             environment = ray_environment(environ, folder, root, bool(allocation.workers), data)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, staging)
@@ -135,7 +135,7 @@ def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
 
 
 def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
-    """Return why a job that Slurm interrupted must not be requeued, '' if it may be. Record its progress."""
+    """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress."""
     if cause == "preempted: CANCEL":
         return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"
     saves_by_itself = not end.was_killed and end.results is None  # the user's program, whose progress is unknown

@@ -42,6 +42,7 @@ class RayCluster:
 
     def __init__(self, config: ClusterConfig, log: Callable[[str], None]) -> None:
         self._config, self._log = config, log
+        self._timeout = f"{config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
         self._workers: dict[str, RayProcess] = {}
         self.lost: set[str] = set()  # names of nodes that had joined
         self._nodes_path = config.folder.path / "nodes.jsonl"
@@ -125,8 +126,7 @@ class RayCluster:
             if failure := self._head.failure("before it was up"):
                 raise RayNotStarted(failure)
             if self._head.age_s > self._config.start_timeout_s:
-                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RayNotStarted(f"Ray's head is not up after {timeout}{self._head.log_tail()}")
+                raise RayNotStarted(f"Ray's head is not up after {self._timeout}{self._head.log_tail()}")
             self._require_watcher()
             time.sleep(POLL_S)
         self._log(f"head up {{after}} on {self._config.allocation.head}")
@@ -145,9 +145,8 @@ class RayCluster:
                 if failure := self._workers[name].failure("before it had joined"):
                     raise RayNotStarted(failure)
             if time.monotonic() > deadline:
-                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
                 tail = self._workers[min(missing)].log_tail()
-                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {timeout}{tail}")
+                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {self._timeout}{tail}")
             if failure := self._head.failure("while nodes joined"):
                 raise RayNotStarted(failure)
             self._require_watcher()
