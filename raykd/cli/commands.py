@@ -145,9 +145,10 @@ def export(arguments: Namespace) -> None:
 
 def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import examine
+    from raykd.data.load import list_datasets
 
     options, num_bad = _options(arguments), 0
-    for finding in examine(options.results, options.data_folder, options.weights_folder):
+    for finding in examine(options.results, options.data_folder, options.weights_folder, list_datasets):
         print(finding, flush=True)
         num_bad += finding.verdict == "bad"
     if num_bad:

@@ -49,8 +49,10 @@ class Finding:
         return f"{self.verdict:<4} {self.subject:<11} {self.text}{remedy}"
 
 
-def examine(results: Path, data: Path, weights: Path) -> Iterator[Finding]:
-    """Yield the findings one by one, because some checks take seconds. The folders are those of the other commands."""
+def examine(
+    results: Path, data: Path, weights: Path, list_datasets: Callable[[Path], Sequence[str]]
+) -> Iterator[Finding]:
+    """Yield the findings one by one: some checks take seconds. list_datasets: raises a RaykdError if there are none."""
     # An older Python cannot import this module.
     yield Finding("ok", "python", f"{platform.python_version()} in {sys.prefix}")
     drivers = gpu_drivers()
@@ -61,7 +63,7 @@ def examine(results: Path, data: Path, weights: Path) -> Iterator[Finding]:
     yield _checked("tmp", _make_private_folder)
     yield _shared_memory()
     yield from _results(results)
-    yield _checked("data", lambda: _list_data(data))
+    yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
     yield _weights(weights)
 
 
@@ -218,12 +220,6 @@ def _results(results: Path) -> Iterator[Finding]:
         yield Finding("bad", "clock", f"differs from the file server's by {skew:.0f} s", remedy)
     else:
         yield Finding("ok", "clock", "agrees with the file server's")
-
-
-def _list_data(folder: Path) -> str:
-    from raykd.data.load import list_datasets
-
-    return f"{', '.join(list_datasets(folder))} in {folder}"
 
 
 def _weights(folder: Path) -> Finding:

@@ -11,6 +11,7 @@ from testbed import Testbed
 
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, examine, torch_finding
+from raykd.data.load import list_datasets
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
 NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
@@ -62,7 +63,7 @@ def test_an_unsupported_gpu_is_bad_although_torch_detects_it(unsupported, torch)
 def findings(folder: Path) -> dict[str, Finding]:
     """Return the findings by subject."""
     results, data = folder / "results", folder / "data"
-    return {finding.subject: finding for finding in examine(results, data, data / "weights")}
+    return {finding.subject: finding for finding in examine(results, data, data / "weights", list_datasets)}
 
 
 def test_every_bad_finding_has_a_remedy_and_no_file_is_left(tmp_path: Path, monkeypatch) -> None:
