@@ -34,9 +34,9 @@ class Round:
 
 
 class Contender(Protocol):
-    def round(self) -> Round:
-        """Run one round of training steps, the same number for all contenders."""
-        ...
+    """An implementation that runs one round of training steps, the same number for all contenders."""
+
+    def round(self) -> Round: ...
 
 
 class PrecomputedTeacher:
@@ -72,7 +72,7 @@ class BareSteps:
 class Loop:
     """The real loop, one epoch per round, in the main thread, since a second pool of CPU threads would slow it.
 
-    It saves no checkpoints. A run saves one per minute, in some tenths of a second.
+    It saves no checkpoints; a run saves one per minute, in some tenths of a second.
     """
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:

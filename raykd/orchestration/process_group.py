@@ -22,7 +22,6 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 
 from raykd.training.group import STUCK
 
-LOOPBACK = "lo"
 SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 20 of the answer
 
 
@@ -49,8 +48,7 @@ class _GroupBackend(_TorchBackend):
     def on_start(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the process group on all workers; for one worker, set only the variables that torchrun sets."""
         worker_group.execute(_set_torch_distributed_env_vars)
-        size = len(worker_group)
-        if size == 1:
+        if (size := len(worker_group)) == 1:
             return
         folder = Path(backend_config.folder).absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,8 +62,14 @@ class _GroupBackend(_TorchBackend):
 
 
 def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bool) -> None:
-    """Join the process group; this runs in each worker. store: path of the FileStore."""
-    _choose_interface(is_one_node)
+    """Join the process group; this runs in each worker. store: path of the FileStore.
+
+    gloo and NCCL use loopback on one node, else the interface of this node's address in Ray. By default gloo would use
+    the address to which the node resolves its own name, often 127.0.1.1. Variables that the user has set are kept.
+    """
+    if name := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, name)
     dist.init_process_group(
         config.backend,
         store=dist.FileStore(store, size),  # pyright: ignore[reportPrivateImportUsage]
@@ -73,18 +77,6 @@ def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bo
         world_size=size,
         timeout=timedelta(seconds=config.timeout_s),
     )
-
-
-def _choose_interface(is_one_node: bool) -> None:
-    """Make gloo and NCCL use loopback on one node, else the interface of this node's address in Ray.
-
-    By default gloo uses the address to which the node resolves its own name, often 127.0.1.1. Variables that the user
-    has set are kept.
-    """
-    name = LOOPBACK if is_one_node else interface_of(ray.util.get_node_ip_address())
-    if name:
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, name)
 
 
 def interface_of(address: str) -> str | None:

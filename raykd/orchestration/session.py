@@ -43,6 +43,7 @@ CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
 SLOW_START = "timed out during startup"  # a part of Ray's message
 
+_token = cache(make_token)  # Ray caches the token that it read, so all sessions of a process share one
 _open: list[str | None] = []  # the dashboard of the session that this process is in
 
 
@@ -127,9 +128,3 @@ def _private_ray() -> Iterator[dict[str, Any]]:
             yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
         finally:
             os.environ["TMPDIR"] = temporary
-
-
-@cache
-def _token() -> str:
-    """Return this process's token. Ray caches the token that it read, so all sessions of a process share one."""
-    return make_token()

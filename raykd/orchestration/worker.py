@@ -95,7 +95,8 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         if job.kind == "train":
             group = everyone.subgroup(job.run.recipe.batch_size)
             _train(job, worker, group, everyone.size, link)
-            reason = _import_result(job.run, worker)
+            if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
+                reason = describe_import(check)
         elif job.kind == "fill":
             _fill(job, worker, everyone, link)
         elif everyone.is_first:
@@ -188,12 +189,6 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     to_ray.flush()
 
 
-def _import_result(run: Run, worker: WorkerConfig) -> str:
-    """Return a line about the evaluation of an imported teacher; '' for a run that was trained."""
-    found = read_import_check(RunStore(worker.results).folder(run)) if run.imported is not None else None
-    return describe_import(found) if found is not None else ""
-
-
 class _RayReports:
     """Send metrics and the pointer to the run's checkpoint to Ray Train.
 
@@ -209,15 +204,12 @@ class _RayReports:
 
     def add(self, report: EpochReport) -> None:
         """Report the first epoch, the last, and one every RAY_REPORT_EVERY_S between."""
-        last = report.epoch + 1 == report.epochs
-        if self._reported is not None and not last and not self._is_due(self._reported):
-            return
+        if self._reported is not None and report.epoch + 1 < report.epochs:
+            is_due = time.monotonic() - self._reported >= RAY_REPORT_EVERY_S
+            if not self._group.broadcast_flags(is_due)[0]:  # the first worker decides for all: a report waits for all
+                return
         self._sent = self._thread.submit(self._send, report)
         self._reported = time.monotonic()
-
-    def _is_due(self, reported: float) -> bool:
-        """Return the first worker's decision, because a report waits for those of all workers."""
-        return self._group.broadcast_flags(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
         """Wait up to ANSWER_S until the last report is sent. A report that fails does not fail the run."""

@@ -5,7 +5,6 @@ Whether to stop is polled by a thread, so that a training step never waits for a
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -46,9 +45,7 @@ class StopPoller:
         threading.Thread(target=self._poll_until_stop, daemon=True, name="raykd-stop").start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._has_ended.set()
 
     @property
