@@ -34,7 +34,7 @@ class Round:
 
 
 class Contender(Protocol):
-    """An implementation that runs one round of training steps, the same number for all contenders."""
+    """An implementation of the training; a round has the same number of steps for all contenders."""
 
     def round(self) -> Round: ...
 

@@ -105,7 +105,11 @@ def run_experiments(
     states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
-    _write_plans(plans, store, options, console)
+    for plan, dataset in plans:
+        if replaced := store.write_plan(plan):
+            family = plan.experiment.family
+            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+        keep_decoded(dataset, options.decoded)  # for the workers
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
         log(console, line)
@@ -139,15 +143,6 @@ def _plan_caches(
 def as_filled(cache: PlannedCache) -> PlannedCache:
     """Return `cache` without parts, so that no job fills it."""
     return replace(cache, num_parts=0)
-
-
-def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
-    """Write each family's plan, and keep its decoded images for the workers."""
-    for plan, dataset in plans:
-        if replaced := store.write_plan(plan):
-            family = plan.experiment.family
-            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
-        keep_decoded(dataset, options.decoded)
 
 
 def _restore_damaged(
