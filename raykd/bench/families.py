@@ -23,7 +23,10 @@ VAL_SHARE = 9  # training images per validation image, as in CIFAR-10's 45,000 :
 
 @dataclass(frozen=True)
 class Family:
-    """steps: of a round. epochs, seeds: of the experiment that filling is counted over, on `num_images`."""
+    """The recipes of a teacher and a student.
+
+    steps: per round. epochs, seeds, num_images: of the experiment over which the cost of filling is spread.
+    """
 
     name: str
     teacher: Recipe
@@ -62,8 +65,8 @@ def noise(num_images: int, size: int = 32) -> Dataset:
     images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
     train = Split(images, torch.arange(num_images) % NUM_CLASSES)
-    test = Split(images[:0], train.labels[:0])
-    return Dataset("noise", train, test, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, "noise")
+    test, names = Split(images[:0], train.labels[:0]), tuple("0123456789")
+    return Dataset("noise", train, test, names, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "noise")
 
 
 def cnn() -> Family:

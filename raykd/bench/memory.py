@@ -21,7 +21,7 @@ from raykd.training.teacher.sources import CachedTeacher
 NUM_IMAGES = 50_000
 STEPS = 20  # a run reaches its peak memory within these
 ROWS_IN_HALF_A_PAGE = 100  # of 10 float16
-MOST_BYTES = 3 << 29  # 1.5 GiB beside images and logit cache
+MOST_BYTES = 3 << 29  # 1.5 GiB in addition to images and logit cache
 TIMEOUT_S = 600.0
 
 
@@ -53,7 +53,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
         hooks = Hooks(should_stop=lambda: next(steps, None) is None)
         with suppress(Interrupted):
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
-        # The renderer keeps each image padded and mirrored, beside the stored one.
+        # In addition to the stored images, the renderer has each one padded, and that also mirrored.
         rendered = 2 * (1 + 2 * family.data.crop_padding / dataset.image_size) ** 2
         images = dataset.train.images.numel() * (1 + rendered)
         limit = int(images + cache.key.size_bytes + MOST_BYTES)

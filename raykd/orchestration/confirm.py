@@ -116,7 +116,7 @@ def _baselines_to_train(
     states: RunStates,
     results: Callable[[], Sequence[CandidateRecord]],
 ) -> Sequence[Run]:
-    """Return baselines to train beside the candidates: of the recipe that all share, or of a winner already known.
+    """Return baselines to train with the candidates: those that all share, or those of a winner already known.
 
     Baselines of other recipes are never trained.
     """

@@ -27,13 +27,13 @@ SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 2
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """folder: for the FileStore. All nodes must see it, with file locks. It is made with mode 0700."""
+    """A TorchConfig with a folder for the FileStore. All nodes must see it, with file locks. It has mode 0700."""
 
     folder: str = ""
 
     @classmethod
     def of_workers(cls, gpus: float, storage: Path, timeout: timedelta = STUCK) -> Self:
-        """Have workers of `gpus` GPUs send gradients from GPU to GPU over NCCL, and everything else over gloo."""
+        """Return the configuration of workers with `gpus` GPUs: gradients between GPUs use NCCL, all else gloo."""
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         return cls(backend=backend, timeout_s=int(timeout.total_seconds()), folder=str(storage / "groups"))
 
@@ -43,7 +43,7 @@ class GroupConfig(TorchConfig):
 
 
 class _GroupBackend(_TorchBackend):
-    """Start the process group; this runs in the trainer's controller."""
+    """Ray Train's backend. It runs in the trainer's controller."""
 
     def on_start(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the process group on all workers; for one worker, set only the variables that torchrun sets."""

@@ -181,8 +181,8 @@ def run_to_completion(
     """Train the runs that are left, and evaluate each on the test set. Return how each job ended.
 
     caches: the logit caches that runs read; other distilled runs have a live teacher.
-    evaluate_only: return which runs to evaluate, given how the training ended. Those that are not trained yet are
-    trained first, and those that failed are left out. None evaluates all `runs`.
+    evaluate_only: return which runs to evaluate; its argument has the statuses of the training. Runs that are not
+    trained yet are trained first, and runs that failed are left out. None evaluates all `runs`.
     """
     store, trained = RunStore(options.results), states.trained
     evaluated = {run.name for run in runs if evaluate_only or (run.name in trained and is_tested(store.folder(run)))}

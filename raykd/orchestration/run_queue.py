@@ -1,4 +1,4 @@
-"""The queue of a command's jobs: which job a slot does next, and how often a job is retried whose worker died.
+"""The queue of a command's jobs: which job a slot does next, and how often a job is retried after its worker died.
 
 A slot is the workers of one trainer. It requests a job, does it, and requests the next. So a plan of many runs pays for
 a trainer's start once per slot, and a run starts as soon as its teacher is trained and a slot is free.
@@ -62,8 +62,9 @@ class Job:
 
 @dataclass
 class JobStatus:
-    """How far a job is. `report` is its last epoch's; `locked_at` is when another command last had it locked.
+    """The progress of a job.
 
+    report: of its last epoch. locked_at: when a slot last found its run locked by another command.
     times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and 'ended'.
     """
 

@@ -1,7 +1,7 @@
 """Run a search from start to end: train the teacher, run the trials, confirm the best settings, and report.
 
-The search's folder is <results>/<family>/<name>/, see study.py. Confirming runs lie beside the family's other runs, and
-those of the winner are the distilled runs of the report.
+The search's folder is <results>/<family>/<name>/, see study.py. The runs that confirm settings are in the family's
+folder, and those of the winner are the distilled runs of the report.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """Search, confirm and report; resume where an earlier command stopped.
 
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
-    signal, and RunFailed if every trial or a confirming run failed.
+    signal, and RunFailed if every trial or a run that confirms a setting failed.
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
@@ -100,7 +100,7 @@ def _run_all_trials(
 def _run_round(
     command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
-    """Run the trials that are left once, see `tuner.run_trials`."""
+    """Run the trials that are left once; see `run_trials`."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
@@ -152,8 +152,7 @@ def _write_record(
 ) -> None:
     """Write search.json for a new or resumed search.
 
-    teachers: how the teachers' jobs ended. cache: folder name of the logit cache that the trials read, None for a live
-    teacher.
+    teachers: how their jobs ended. cache: folder name of the logit cache that the trials read, None for a live teacher.
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]

@@ -30,7 +30,9 @@ def report_models(models_dir: Path, experiments: Sequence[Experiment], data_fold
     """
     accuracies: dict[str, dict[str, float | None]] = {}
     for experiment in experiments:
-        files = {stage: _file(models_dir, f"{experiment.family}_{ROLES[stage]}") for stage in STAGES}
+        files: dict[Stage, Path | None] = {
+            stage: _file(models_dir, f"{experiment.family}_{ROLES[stage]}") for stage in STAGES
+        }
         if any(files.values()):
             accuracies[experiment.family] = {
                 REPORT_KEYS[stage]: _accuracy(file, experiment, stage, data_folder, console) if file else None

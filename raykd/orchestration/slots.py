@@ -1,6 +1,6 @@
-"""How many runs train side by side, and which share of the cluster each gets. Plain arithmetic without Ray.
+"""Divide the cluster into slots, in which runs train side by side: plain arithmetic without Ray.
 
-A slot is the place of one run: its workers, with their CPUs and GPUs. Runs of a plan train side by side, one a slot.
+A slot is the workers of one run, with their CPUs and GPUs.
 """
 
 from collections.abc import Iterable, Mapping

@@ -56,11 +56,11 @@ def run_jobs(
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
 
-    final_jobs: return the jobs to do after all others, given how these ended.
+    final_jobs: return the jobs to do after all others; its argument has their statuses.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
-    # The queue runs beside the driver: if it were lost with another node, every run would stop.
+    # The queue runs on the driver's node: if it were lost with another node, every run would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, final_jobs is None)
     # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only

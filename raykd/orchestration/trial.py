@@ -50,7 +50,7 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
 
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
-# How long Tune waits for the worker of a pruned trial to close its files before it gives up the next trial there.
+# How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
@@ -120,7 +120,7 @@ def train_trial(
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
 ) -> dict[str, Any]:
-    """Train the setting in `config` from where its folder stands, and return the last result.
+    """Train the setting in `config`, from the last checkpoint if there is one, and return the last result.
 
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
     the weights are saved. All workers of `group` report equally often.

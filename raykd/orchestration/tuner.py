@@ -30,12 +30,12 @@ def run_trials(
 ) -> dict[int, str]:
     """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: return the function that Tune calls for each trial, given the StopFlag's actor.
+    make_trainable: return the function that Tune calls for each trial; its argument is the StopFlag's actor.
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
     settings = command.settings
-    # It runs beside the driver: if it were lost with another node, every trial would stop.
+    # The actor runs on the driver's node: if it were lost with another node, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()

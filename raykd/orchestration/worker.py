@@ -1,6 +1,6 @@
 """The workers of a trainer: they do one job after another from the queue, and report to Ray Train.
 
-Where a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
+If a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
 part of every batch.
 
 The run's folder holds everything that is needed to resume. `ray.train.report` carries only a pointer to the checkpoint
@@ -83,8 +83,8 @@ def work(config: dict[str, Any]) -> None:
 def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> None:
     """Do one job, and report to the queue how it ended.
 
-    An error fails the job and not the worker, with two exceptions: when other workers share the job, they wait for this
-    one, and when the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
+    An error fails the job and not the worker, with two exceptions: if other workers share the job, they wait for this
+    one, and if the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
@@ -156,7 +156,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
-    for piece in range(PIECES):  # only the first worker polls whether to stop; the others learn it between two pieces
+    for piece in range(PIECES):  # only the first worker polls whether to stop; it informs the others between two pieces
         if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
@@ -165,7 +165,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
-    """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
+    """Return the Filler of `cache`, and keep it for the parts that this worker fills one after another."""
     return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
