@@ -48,8 +48,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
         for line in worker_differences(plan, dataset):
             print(f"  {line}")
-        choice = teacher_choice_of(plan, dataset, states, options)
-        if choice is not None:
+        if choice := teacher_choice_of(plan, dataset, states, options):
             print(f"teacher of {plan.experiment.family}: {choice.reason}")
 
 
@@ -71,7 +70,7 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
-    """Print the file of an imported teacher, its accuracy if it was evaluated before, and what to be careful about."""
+    """Print the file of an imported teacher, its accuracy if it was evaluated before, and its cautions."""
     assert run.imported is not None
     evaluated = read_import_check(store.folder(run))
     accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)
