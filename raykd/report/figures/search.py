@@ -244,8 +244,8 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
         axes.axvline(rung, color=GRID, linewidth=1.0, dashes=(3, 2), zorder=0)
     for trial in trials:
         _add_curve(axes, summary, trial)
-    ends, everything = [trial.curve[-1][1] for trial in trials], [value for t in trials for _, value in t.curve]
-    window = window_of(metric, ends if len(ends) >= MIN_CURVES else everything, everything, CURVES_FAR_OUT)
+    ends, values = [trial.curve[-1][1] for trial in trials], [value for trial in trials for _, value in trial.curve]
+    window = window_of(metric, ends if len(ends) >= MIN_CURVES else values, values, CURVES_FAR_OUT)
     axes.set_ylim(window.low, window.high)
     axes.set_ylabel(SEARCH_METRICS[metric].name_with_unit)
     _add_states_to_legend(axes, {trial.state for trial in trials})
@@ -313,8 +313,8 @@ def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Dra
     """Draw the winner's gains: a dot per seed, the mean and its interval."""
     if confirmation is None:
         return None
-    both = winner_gains(confirmation)
-    named = {"default": both.over_default, "baseline": both.over_baseline}
+    of_winner = winner_gains(confirmation)
+    named = {"default": of_winner.over_default, "baseline": of_winner.over_baseline}
     gains = {f"winner \N{MINUS SIGN} {name}": gain for name, gain in named.items() if gain}
     if not gains:
         return None
@@ -358,6 +358,6 @@ def _add_gain(axes: Axes, gain: PairedGain, row: int) -> bool:
     low, high = gain.interval
     ends = max(low, left), min(high, right)
     axes.plot(ends, [row + 1] * 2, color=INK, linewidth=1.4)
-    for end, is_off, arrow in ((ends[0], low < left, "<"), (ends[1], high > right, ">")):
-        axes.plot([end], [row + 1], arrow if is_off else "|", color=INK, markersize=7 if is_off else 9, clip_on=False)
+    for end, is_cut, arrow in ((ends[0], low < left, "<"), (ends[1], high > right, ">")):
+        axes.plot([end], [row + 1], arrow if is_cut else "|", color=INK, markersize=7 if is_cut else 9, clip_on=False)
     return low < left or high > right
