@@ -73,7 +73,7 @@ def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
     if not any(height_of(trial) is not None for trial in shown):
         return None
     fields = [path for path, space in summary.search.space.items() if _is_numeric(space)]
-    draw = _draw_two if len(fields) >= 2 else _draw_one
+    draw = _draw_two_fields if len(fields) >= 2 else _draw_one_field
     axes_fields = fields[:2] or list(summary.search.space)[:1]
     figure, caption = draw(summary, shown, axes_fields)
     over = " and ".join(_label(summary, path) for path in axes_fields)
@@ -90,10 +90,12 @@ def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
     done = sorted((trial for trial in summary.trials if trial.values), key=lambda trial: sign * trial.values[0])
     values = [trial.values[0] for trial in done]
     steps = [len(STEP_COLORS) * values.index(value) // len(done) for value in values]
-    return [[trial for trial, of in zip(done, steps, strict=True) if of == step] for step in sorted(set(steps))]
+    return [[trial for trial, group in zip(done, steps, strict=True) if group == step] for step in sorted(set(steps))]
 
 
-def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+def _draw_two_fields(
+    summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]
+) -> tuple[Figure, str]:
     """Draw two fields against each other."""
     groups = rank_groups(summary)
     last, steps = len(STEP_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
@@ -118,7 +120,7 @@ def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
     return figure, " ".join(parts)
 
 
-def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+def _draw_one_field(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
     """Draw the metric over one field, whose values are evenly spaced if they are not numbers."""
     (path,) = fields
     space = summary.search.space[path]
@@ -143,7 +145,7 @@ def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
     space = summary.search.space[path]
     numbers = [float(value) for value in space.probe_values]
     low, high = min(numbers), max(numbers)
-    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled so.
+    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled on one.
     is_wide = isinstance(space, Choice) and low > 0 and high > LOG_RATIO * low
     if is_wide or getattr(space, "log", False):
         use_log(axes, axis)
