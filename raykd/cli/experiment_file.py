@@ -20,37 +20,37 @@ MAX_EXPERIMENTS = 1000
 
 def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     """Return the file's `experiments`, else its `experiment`. Raises ConfigError if it has neither, or fails."""
-    what = f"experiment file '{file}'"
+    subject = f"experiment file '{file}'"
     path = require_file("experiment file", file, f"examples are in {EXPERIMENTS}")
     if b"\0" in path.read_bytes():  # Python 3.11 would run what is before it
-        raise ConfigError(f"{what} has null bytes, so it is not Python source; copy it again")
+        raise ConfigError(f"{subject} has null bytes, so it is not Python source; copy it again")
     sys.path.insert(0, str(path.parent.absolute()))  # like `python FILE`: one experiment may import another
     try:
-        with reading(what, str(path)):
+        with reading(subject, str(path)):
             decode_source(path.read_bytes())  # because Python ignores invalid bytes in comments
             names = runpy.run_path(str(path))
-            return tuple(_experiments_among(names, what))
+            return tuple(_experiments_among(names, subject))
     finally:
         with suppress(ValueError):  # unless the file itself has removed it
             sys.path.remove(str(path.parent.absolute()))
 
 
-def _experiments_among(names: Mapping[str, Any], what: str) -> Iterator[Experiment]:
-    """Yield the experiments among the `names` that a file defines. what: the file, for messages."""
+def _experiments_among(names: Mapping[str, Any], subject: str) -> Iterator[Experiment]:
+    """Yield the experiments among the `names` that a file defines. subject: the file, for messages."""
     name = "experiments" if "experiments" in names else "experiment"
     defined: Any = names.get(name)
     is_sequence = name == "experiments" and isinstance(defined, Iterable) and not isinstance(defined, str | Mapping)
     items: list[Any] = list(islice(defined, MAX_EXPERIMENTS + 1)) if is_sequence else [defined]
     if not items or defined is None:
-        raise ConfigError(f"{what} defines no experiment; it requires a line experiment = Experiment(...)")
+        raise ConfigError(f"{subject} defines no experiment; it requires a line experiment = Experiment(...)")
     if len(items) > MAX_EXPERIMENTS:
-        raise ConfigError(f"{what}: experiments has more than {MAX_EXPERIMENTS:,} items; split the file")
+        raise ConfigError(f"{subject}: experiments has more than {MAX_EXPERIMENTS:,} items; split the file")
     for item in items:
         if not isinstance(item, Experiment):
             kind = f"the class {item.__name__}" if isinstance(item, type) else f"of type {type(item).__name__}"
             value = f"has an item that is {kind}" if is_sequence else f"is {kind}"
             expected = "an Experiment" if name == "experiment" else "a tuple of Experiment objects"
-            raise ConfigError(f"{what} defines no experiment: {name} {value}; it must be {expected}")
+            raise ConfigError(f"{subject} defines no experiment: {name} {value}; it must be {expected}")
         yield item
 
 
@@ -88,24 +88,21 @@ def apply_settings(
         for flag in flags:
             if flag.path == path:
                 raise ConfigError(f"{flag.text} and --set {setting} set the same field; leave one of them out")
-    flag_values = [(flag.path, flag.value) for flag in flags]
-    return tuple(_apply(experiment, flag_values, split, len(families)) for experiment in experiments)
-
-
-def _apply(
-    experiment: Experiment, flags: list[tuple[str, Any]], split: Sequence[tuple[str, str, str]], num_families: int
-) -> Experiment:
-    for_all = [(path, value) for family, path, value in split if not family]
-    for_its_family = [(path, value) for family, path, value in split if family == experiment.family]
-    try:
-        return override_all(experiment, flags + for_all + for_its_family)
-    except ConfigError as error:
-        if num_families == 1:
-            raise
-        raise ConfigError(
-            f"{error} (in the experiment '{experiment.family}'; "
-            f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
-        ) from None
+    for_all: list[tuple[str, Any]] = [(flag.path, flag.value) for flag in flags]
+    for_all += [(path, value) for family, path, value in split if not family]
+    changed = []
+    for experiment in experiments:
+        for_its_family = [(path, value) for family, path, value in split if family == experiment.family]
+        try:
+            changed.append(override_all(experiment, for_all + for_its_family))
+        except ConfigError as error:
+            if len(families) == 1:
+                raise
+            raise ConfigError(
+                f"{error} (in the experiment '{experiment.family}'; "
+                f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
+            ) from None
+    return tuple(changed)
 
 
 def _split(setting: str, families: Collection[str], left_out: Collection[str]) -> tuple[str, str, str]:

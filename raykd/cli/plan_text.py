@@ -21,10 +21,7 @@ from raykd.training.teacher.imported import header_cautions, read_import_check
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """Print the runs of each experiment and their progress. Nothing is started or written.
-
-    Raises ConfigError for everything that would end the experiments before Ray starts.
-    """
+    """Print the runs and their progress; start nothing. Raises ConfigError for what would end them before Ray runs."""
     store = RunStore(options.results)
     plans = plans_of(experiments, options)
     for plan, dataset in plans:
@@ -48,8 +45,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
         for line in worker_differences(plan, dataset):
             print(f"  {line}")
-        choice = teacher_choice_of(plan, dataset, states, options)
-        if choice is not None:
+        if choice := teacher_choice_of(plan, dataset, states, options):
             print(f"teacher of {plan.experiment.family}: {choice.reason}")
 
 
@@ -71,7 +67,7 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
-    """Print the file of an imported teacher, its accuracy if it was evaluated before, and what to be careful about."""
+    """Print the file of an imported teacher, its accuracy if it was evaluated before, and its cautions."""
     assert run.imported is not None
     evaluated = read_import_check(store.folder(run))
     accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)

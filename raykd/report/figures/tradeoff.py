@@ -32,7 +32,11 @@ class _Point:
 
 def draw_tradeoffs(summaries: Sequence[FamilySummary]) -> dict[str, Drawing]:
     """Return the figures by their headings, with all families in each; figures without data are left out."""
-    device = _most_common_device(summaries)
+    devices = Counter(
+        device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
+    )
+    # Latencies of different devices are not comparable, so the figure shows one: that of most stages.
+    device = max(sorted(devices), key=devices.__getitem__, default=None)
 
     def latency(stage: StageSummary) -> tuple[float, float, float] | None:
         measured = [cost for cost in stage.costs if wording.device(cost) == device]
@@ -58,14 +62,6 @@ def _parameters(stage: StageSummary) -> tuple[float, float, float] | None:
     return millions, millions, millions
 
 
-def _most_common_device(summaries: Sequence[FamilySummary]) -> str | None:
-    """Return the device on which most stages were measured: latencies of different devices are not comparable."""
-    devices = Counter(
-        device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
-    )
-    return max(sorted(devices), key=devices.__getitem__) if devices else None
-
-
 def _points(
     summaries: Sequence[FamilySummary], cost_of: Callable[[StageSummary], tuple[float, float, float] | None]
 ) -> list[_Point]:
@@ -87,8 +83,8 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
             [point for point in points if point.family == family], axes, flattened(family, 20) if families[1:] else ""
         )
     for stage in STAGES:
-        if of_stage := [point for point in points if point.stage == stage]:
-            _add_points(axes, of_stage, stage)
+        if stage_points := [point for point in points if point.stage == stage]:
+            _add_points(axes, stage_points, stage)
     costs = [point.cost for point in points]
     if max(costs) > LOG_RATIO * min(costs):
         use_log(axes, "x")
@@ -107,8 +103,8 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
 def _join(points: list[_Point], axes: Axes, name: str) -> None:
     """Draw thin lines from a family's first point to the others, and its name, if any, at the first point."""
     first = points[0]
-    for other in points[1:]:
-        axes.plot([first.cost, other.cost], [first.top1, other.top1], color=QUIET, linewidth=0.8, zorder=1)
+    for point in points[1:]:
+        axes.plot([first.cost, point.cost], [first.top1, point.top1], color=QUIET, linewidth=0.8, zorder=1)
     if name:
         place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
         axes.annotate(name, (first.cost, first.top1), color=INK, **place)
