@@ -1,4 +1,4 @@
-"""Checkpoints for exact resume, and the choice of the best epoch.
+"""Checkpoints for exact resume.
 
 A checkpoint is one safetensors file with everything that the next step depends on. It is written to a temporary file
 and renamed. Random numbers need no state: they are functions of seed, epoch and step (determinism.py).
@@ -42,11 +42,6 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     run: str = ""
     peak_memory_bytes: int = 0
-
-
-def is_best_epoch(progress: Progress, val_top1: float) -> bool:
-    """Return whether an epoch with `val_top1` percent is the best so far. Ties keep the earlier epoch."""
-    return val_top1 > progress.best_val_top1
 
 
 def save_checkpoint(
