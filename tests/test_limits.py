@@ -69,7 +69,7 @@ def test_a_network_that_memory_cannot_hold_is_refused_and_never_built(monkeypatc
         with pytest.raises(
             ConfigError, match=rf"{who}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
         ):
-            Networks(digits()).of(run)
+            Networks(digits()).outputs_of(run)
 
 
 def test_a_network_is_built_where_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
     networks = networks or Networks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in plan.runs:
-        networks.of(run)
+        networks.outputs_of(run)
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
         networks.require_method_fits(run)
     for run in {(run.recipe, run.method): run for run in plan.runs}.values():

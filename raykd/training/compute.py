@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, plural
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
 
@@ -42,7 +42,7 @@ class Compute:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def __str__(self) -> str:
-        where = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
+        where = "GPU" if self.device.type == "cuda" else plural(self.threads, "thread")
         return f"{self.precision}, {where}"
 
 
@@ -64,10 +64,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def configure_process(device: torch.device) -> None:
-    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
-
-    Calling it again has no effect.
-    """
+    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     else:
