@@ -108,7 +108,7 @@ def _of_another_run(path: Path) -> RunFailed:
 
 
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load optimizer state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
+    """Load the state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
     parameters = dict(objective.named_parameters())
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for name, tensor in tensors.items():

@@ -48,10 +48,7 @@ def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Return images per second in batches of 256, or as many as fit; p10 is the slow end.
-
-    Raises RunFailed if the device has no memory for a single image.
-    """
+    """Return images per second in batches of 256, or as many as fit; p10 is the slow end. Raises as `latency` does."""
 
     def attempt(size: int) -> Timing:
         passes = replace(THROUGHPUT, batch_size=size)

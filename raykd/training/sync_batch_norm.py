@@ -45,17 +45,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         mean: Tensor = _SumOverWorkers.apply(x.sum((0, 2, 3)), self.processes) / count
         centered = x - mean[:, None, None]
         variance: Tensor = _SumOverWorkers.apply(centered.square().sum((0, 2, 3)), self.processes) / count
-        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight / (variance + self.eps).sqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
-
-    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics as nn.BatchNorm2d does."""
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * count / (count - 1), self.momentum)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 class _SumOverWorkers(torch.autograd.Function):

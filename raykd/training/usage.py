@@ -31,7 +31,6 @@ from raykd.store.run_folder import now
 from raykd.training.compute import is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
-
 WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
 
 

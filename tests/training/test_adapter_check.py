@@ -1,4 +1,4 @@
-"""An adapter is made alike before anything is trained and then, so that what is refused is refused before."""
+"""The check before training builds an adapter from the same inputs as the run, so it refuses what would fail later."""
 
 from dataclasses import dataclass
 from pathlib import Path

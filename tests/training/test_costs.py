@@ -1,4 +1,4 @@
-"""What a model costs: its operations by hand, its times, measured once for each shape and device in a family."""
+"""Tests of a model's costs: FLOPs counted by hand, and times measured once per shape and device in a family."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""An imported teacher is read with all that its file says of it, evaluated, and refused where it does not fit."""
+"""Tests of imported teachers: read with their header, evaluated, and refused if they do not fit."""
 
 import json
 from collections.abc import Mapping

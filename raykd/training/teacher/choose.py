@@ -128,7 +128,8 @@ def choose_teacher(
     passes, by_seed = sum(count for _, count in epochs), _max_epochs_by_seed(epochs)
     num_views = num_visited(experiment.data.views.count, sum(by_seed.values()))
     cache = _plan_cache(plan, dataset, by_seed, experiment.cached_needs)
-    key = cache.key(dataset, _identity_if_trained(teachers))
+    are_trained = all(teacher.status() == "done" for teacher in teachers)
+    key = cache.key(dataset, teacher_identity(teachers) if are_trained else "")
     reason = _why_impossible(experiment)
     if not (reason or any(_reads_shared_cache(experiment, run) for run in in_progress)):
         reason = _why_not_worth_it(key, caches, num_views / passes)
@@ -257,7 +258,3 @@ def teacher_identity(teachers: Sequence[RunFolder]) -> str:
     Raises DamagedFile if weights are not those that the teacher's run saved.
     """
     return identity_of([teacher.weights_sha256() for teacher in teachers])
-
-
-def _identity_if_trained(teachers: Sequence[RunFolder]) -> str:
-    return teacher_identity(teachers) if all(teacher.status() == "done" for teacher in teachers) else ""
