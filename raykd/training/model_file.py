@@ -19,13 +19,13 @@ _KEY = "raykd"  # in the metadata of the safetensors file
 
 
 def images_of(dataset: Dataset) -> ImageSpec:
-    """Return what a network must know about the images of `dataset`."""
+    """Return the properties of the images of `dataset` that a network depends on."""
     return ImageSpec(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Which of the training split's `num_images` images trained the weights; the other fields are those of `Data`."""
+    """The part of a training split of `num_images` that trained the weights. The other fields are those of `Data`."""
 
     data_identity: str
     num_images: int

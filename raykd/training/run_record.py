@@ -46,9 +46,8 @@ def start_run(
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
-    compute = choose_compute(
-        device, before.precision if before else run.recipe.precision, before.threads if before else None
-    )
+    precision, threads = (before.precision, before.threads) if before else (run.recipe.precision, None)
+    compute = choose_compute(device, precision, threads)
     folder.write_record(
         RunRecord(
             name=run.name,

@@ -33,7 +33,7 @@ class RunLocked(RunFailed):
 
 @dataclass(frozen=True)
 class Logging:
-    """Which optional files to write.
+    """The optional files that a worker writes.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: {dotted path: value} for TensorBoard's HPARAMS.
     gpus: the GPUs of this worker, for its usage file; None writes no usage file.

@@ -17,12 +17,12 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """Digest of the teacher's weights (`provenance.identity_of`), with which alone a run resumes; '' for none."""
+        """Digest of the teacher's weights (`provenance.identity_of`) or ''. A run resumes only with the same weights."""
         ...
 
     @property
     def source(self) -> TeacherSource | Literal[""]:
-        """'live', 'cache' or, without a teacher, ''. A run keeps its source, because their rounding differs."""
+        """'live', 'cache', or '' without a teacher. A run keeps its source, because their rounding differs."""
         ...
 
     def __call__(self, batch: Batch) -> Outputs | None: ...
