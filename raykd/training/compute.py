@@ -31,7 +31,7 @@ EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # images; inference keeps no acti
 
 @dataclass(frozen=True)
 class Compute:
-    """How a run computes: `precision` of matrix products and convolutions ('fp32' or 'bf16'), CPU `threads`."""
+    """The device, `precision` ('fp32' or 'bf16' in matrix products and convolutions) and CPU `threads` of a run."""
 
     device: torch.device
     precision: Precision
