@@ -57,7 +57,9 @@ def run_trials(
     try:
         with TrialProgress(command.console, settings, before, forward_stop) as progress:
             failures = tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
-            run_config = tune.RunConfig("trials", str(folder), verbose=0, failure_config=failures, callbacks=[progress])
+            run_config = tune.RunConfig(
+                name="trials", storage_path=str(folder), verbose=0, failure_config=failures, callbacks=[progress]
+            )
             tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=run_config).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
