@@ -52,10 +52,8 @@ _validated: set[type] = set()
 def record_source(cls: type) -> None:
     """Record the source of a new class, unless it is part of raykd or defined in an experiment file."""
     module = sys.modules.get(cls.__module__)
-    if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or module is None:
-        return
     path = getattr(module, "__file__", None)
-    if path is None:
+    if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or path is None:
         return
     path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), Path(path).read_text(encoding="utf-8"))
     source = Source(path, text, cls.__qualname__, is_single_file=not getattr(module, "__package__", ""))

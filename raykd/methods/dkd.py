@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -39,16 +39,14 @@ class DKD(Method):
 
     def check(self) -> None:
         for name in ("alpha", "beta", "warmup_epochs", "ce_weight"):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "must be 0 or more")
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 8 are usual")
+            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         warm = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         return {"ce": self.ce_weight, "tckd": warm * self.alpha, "nckd": warm * self.beta}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         inputs = student.logits, teacher.logits, targets.labels, self.temperature
         return {"tckd": tckd_loss(*inputs), "nckd": nckd_loss(*inputs)}
 

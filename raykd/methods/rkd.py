@@ -17,10 +17,11 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
 from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -44,9 +45,7 @@ class RKD(FeatureMethod):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         pair = embeddings(student, teacher)
         relations = {"rkd_distance": rkd_distance_loss(*pair), "rkd_angle": rkd_angle_loss(*pair)}
         return super().terms(student, teacher, targets, adapter) | relations

@@ -63,8 +63,8 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     def distances(vectors: Tensor) -> Tensor:
         squares = (vectors[:, None] - vectors[None]).square().sum(2).clamp(min=1e-12)
-        found = squares.sqrt() * (1 - torch.eye(len(vectors), dtype=vectors.dtype))
-        return found / found[found > 0].mean()
+        lengths = squares.sqrt() * (1 - torch.eye(len(vectors), dtype=vectors.dtype))
+        return lengths / lengths[lengths > 0].mean()
 
     return F.smooth_l1_loss(distances(student), distances(teacher))
 

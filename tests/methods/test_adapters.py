@@ -9,10 +9,10 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
-from raykd.methods import CRD, NST, VID, AttentionTransfer, CorrelationCongruence, FitNets, StageMethod, vid_loss
+from raykd.methods import CRD, NST, VID, AttentionTransfer, CorrelationCongruence, FitNets, StageMethod
 from raykd.methods.crd import Contrast
 from raykd.methods.fitnets import regressor
-from raykd.methods.vid import Prediction
+from raykd.methods.vid import Prediction, vid_loss
 from raykd.outputs import Outputs, Targets
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
@@ -36,8 +36,8 @@ FOUR = ((4, 8, 8), (8, 4, 4), (16, 2, 2), (32, 1, 1))
 
 def steps(method: Any, number: int, **changes: Any) -> TrainState:
     """A training after some steps of plain SGD without decay, so that nothing but the loss moves a parameter."""
-    made = recipe(optimizer=SGD(lr=0.1, momentum=0.0, weight_decay=0.0), **changes)
-    run = run_of("distilled", method=method, student=made)
+    student_recipe = recipe(optimizer=SGD(lr=0.1, momentum=0.0, weight_decay=0.0), **changes)
+    run = run_of("distilled", method=method, student=student_recipe)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     training.objective.train()
     for batch, _ in zip(training.loader.epoch(0), range(number), strict=False):
@@ -76,13 +76,13 @@ def test_fitnets_is_the_mean_squared_error_of_the_regressed_map() -> None:
     method = FitNets(stages=(0,))
     adapter = method.adapter(student, teacher, IMAGES).double()
     ours, theirs = student.features[0].double(), teacher.features[0].double()
-    given = (student._replace(features=(ours,)), teacher._replace(features=(theirs,)), IMAGES, adapter)
-    found = method.terms(*given)["fitnets"].item()
+    inputs = (student._replace(features=(ours,)), teacher._replace(features=(theirs,)), IMAGES, adapter)
+    actual = method.terms(*inputs)["fitnets"].item()
     weight, bias = (p.detach().numpy() for p in (adapter[0][0].weight, adapter[0][0].bias))  # type: ignore[index]
     x = np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], ours.numpy()) + bias[:, None, None]
     mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
     expected = np.mean((np.maximum((x - mean) / np.sqrt(variance + 1e-5), 0) - theirs.numpy()) ** 2)
-    assert found == pytest.approx(expected, rel=1e-9)
+    assert actual == pytest.approx(expected, rel=1e-9)
 
 
 # VID
@@ -199,8 +199,8 @@ def test_crd_equals_the_authors_formula(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(adapter, "_negatives", lambda labels: torch.from_numpy(negatives))
     student, teacher = torch.randn(2, 4, 8, generator=GENERATOR)
     targets = Targets(IMAGES.labels[positions], IMAGES.index[positions])
-    found = adapter(student, teacher, targets).item()
-    assert found == pytest.approx(reference_crd(adapter, (student, teacher), positions, negatives), rel=1e-5)
+    actual = adapter(student, teacher, targets).item()
+    assert actual == pytest.approx(reference_crd(adapter, (student, teacher), positions, negatives), rel=1e-5)
 
 
 def test_crds_gradients_are_those_of_finite_differences() -> None:

@@ -47,9 +47,9 @@ class Listed(Named):
 
 @pytest.mark.parametrize("name", RESERVED_TERMS)
 def test_term_with_a_reserved_name_is_refused_in_one_line(name: str) -> None:
-    for made in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
+    for changes in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
         with pytest.raises(ConfigError) as caught:
-            experiment(**made)
+            experiment(**changes)
         message = str(caught.value)
         assert message.startswith(f"method = Named: weights(0) names a term '{name}', which is a column of ")
         assert message.endswith("; rename the term") and "\n" not in message

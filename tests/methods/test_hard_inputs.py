@@ -15,25 +15,19 @@ from torch import Tensor
 from weighted_losses import dist_loss, dkd_loss
 
 from raykd.config import kinds
-from raykd.methods import (
-    DIST,
-    KD,
-    Method,
-    attention_transfer_loss,
-    correlation_congruence_loss,
-    feature_cosine_loss,
-    feature_mse_loss,
-    hard_label_loss,
-    kd_loss,
-    nst_loss,
-    pkt_loss,
-    rkd_angle_loss,
-    rkd_distance_loss,
-    similarity_preserving_loss,
-    standardize,
-    vid_loss,
-)
+from raykd.methods import DIST, KD, Method
+from raykd.methods.at import attention_transfer_loss
+from raykd.methods.cc import correlation_congruence_loss
 from raykd.methods.crd import nce_loss
+from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
+from raykd.methods.hard_labels import hard_label_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.logit_standardization import standardize
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
+from raykd.methods.vid import vid_loss
 from raykd.outputs import Outputs, Targets
 
 FLOOR = {"equal": 2e-6}  # 16 epsilons of float32; of others 1e-9

@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from raykd.methods import CRD, nst_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
-from raykd.methods.rkd import CORNERS
+from raykd.methods import CRD
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import CORNERS, rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
 from raykd.outputs import Outputs, Targets
 
 
@@ -22,11 +25,11 @@ class Largest(TorchDispatchMode):
         self.numel = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.numel = max(self.numel, leaf.untyped_storage().nbytes() // leaf.element_size())
-        return found
+        return result
 
 
 def largest(loss: Callable[[Tensor], Tensor], student: Tensor) -> tuple[int, int]:

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from raykd.config import kinds
-from raykd.methods import KD, CrossEntropy, FeatureKD, Method, feature_cosine_loss, feature_mse_loss, kd_loss
+from raykd.methods import KD, CrossEntropy, FeatureKD, Method
+from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
+from raykd.methods.kd import kd_loss
 from raykd.outputs import Outputs, Targets
 
 

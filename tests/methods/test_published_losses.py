@@ -9,21 +9,17 @@ from drawn import GOLDEN, Drawn, draw
 from torch import Tensor
 from weighted_losses import dist_loss, dkd_loss, logit_standardization_kl
 
-from raykd.methods import (
-    attention_transfer_loss,
-    correlation_congruence_loss,
-    feature_mse_loss,
-    hard_label_loss,
-    kd_loss,
-    nckd_loss,
-    nst_loss,
-    pkt_loss,
-    rkd_angle_loss,
-    rkd_distance_loss,
-    similarity_preserving_loss,
-    tckd_loss,
-    vid_loss,
-)
+from raykd.methods.at import attention_transfer_loss
+from raykd.methods.cc import correlation_congruence_loss
+from raykd.methods.dkd import nckd_loss, tckd_loss
+from raykd.methods.feature_kd import feature_mse_loss
+from raykd.methods.hard_labels import hard_label_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
+from raykd.methods.vid import vid_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -142,10 +138,10 @@ def test_equal_outputs_give_zero_and_others_more(kind: Kind) -> None:
 def test_half_precision_is_computed_in_float32(kind: Kind, dtype: torch.dtype, autocast: bool) -> None:
     student, teacher = pair(kind, dtype, size=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        found = kind.loss(student, teacher)
+        actual = kind.loss(student, teacher)
         whole = kind.loss(student.float(), teacher.float())
-    assert found.dtype == torch.float32 and torch.equal(found, whole)
-    assert found.item() == pytest.approx(kind.loss(student.double(), teacher.double()).item(), rel=1e-4, abs=1e-6)
+    assert actual.dtype == torch.float32 and torch.equal(actual, whole)
+    assert actual.item() == pytest.approx(kind.loss(student.double(), teacher.double()).item(), rel=1e-4, abs=1e-6)
 
 
 def degenerate(kind: Kind) -> dict[str, tuple[Tensor, Tensor]]:
