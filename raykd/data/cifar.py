@@ -14,8 +14,6 @@ Only `download` uses the network.
 
 import hashlib
 import pickle
-import shutil
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -140,7 +138,7 @@ def find(name: str, folder: Path) -> CifarFiles:
             return CifarFiles(variant, published_identity(variant), batches_root=root)
     for root in roots:
         if (root / variant.archive).is_file():
-            _verify_archive(variant, root / variant.archive)
+            _verify(root / variant.archive, _dataset_class(variant).tgz_md5)
             return CifarFiles(variant, published_identity(variant), archive=root / variant.archive)
     for root in reversed(roots):  # Parquet in the data folder itself may belong to another data set
         if files := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
@@ -221,24 +219,19 @@ def _identity_with_labels(variant: Cifar, identity: str) -> str:
 
 def _verify_batches(variant: Cifar, batches: Path) -> None:
     """Raise DataError if a file is missing or does not match its checksum."""
-    from torchvision.datasets.utils import check_integrity
-
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
     for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
-        file = batches / name
-        if not file.is_file():
-            raise DataError(f"{file}: missing from the unpacked batches; {_REDOWNLOAD}")
-        if not check_integrity(file, md5):
-            raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
+        if not (batches / name).is_file():
+            raise DataError(f"{batches / name}: missing from the unpacked batches; {_REDOWNLOAD}")
+        _verify(batches / name, md5)
 
 
-def _verify_archive(variant: Cifar, archive: Path) -> None:
+def _verify(file: Path, md5: str) -> None:
     from torchvision.datasets.utils import check_integrity
 
-    md5 = _dataset_class(variant).tgz_md5
-    if not check_integrity(archive, md5):
-        raise DataError(f"{archive}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
+    if not check_integrity(file, md5):
+        raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
 
 
 def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> CifarFiles | None:
@@ -261,19 +254,11 @@ def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
 
     torchvision reads files, not streams; reading the tar directly would require unpickling it here.
     """
-    dataset_class = _dataset_class(variant)
-    names = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)] + [
-        dataset_class.meta["filename"]
-    ]
+    from torchvision.datasets.utils import extract_archive
+
     try:
         with tempfile.TemporaryDirectory(prefix=f"raykd-{variant.folder}-") as unpacked:
-            (Path(unpacked) / variant.batches).mkdir()
-            with tarfile.open(archive, "r:gz") as tar:
-                for member in (f"{variant.batches}/{name}" for name in names):
-                    stored = tar.extractfile(member)
-                    assert stored is not None  # a file, or the archive's checksum would not match
-                    with (Path(unpacked) / member).open("wb") as file:
-                        shutil.copyfileobj(stored, file)
+            extract_archive(archive, unpacked)
             return _read_batches(variant, Path(unpacked))
     except OSError as error:
         raise DataError(
@@ -289,14 +274,9 @@ def _read_batches(variant: Cifar, root: Path) -> tuple[Split, Split]:
         stored = dataset_class(root, train=train, download=False)
         labels = stored.targets
         if variant.label_key == "coarse_labels":  # torchvision reads fine labels only
-            names = [name for name, _ in (dataset_class.train_list if train else dataset_class.test_list)]
-            labels = [label for name in names for label in _read_coarse_labels(root / variant.batches / name)]
+            batch = root / variant.batches / ("train" if train else "test")
+            labels = pickle.loads(batch.read_bytes(), encoding="latin1")["coarse_labels"]  # noqa: S301 - verified
         images = torch.from_numpy(stored.data)  # [N, 32, 32, 3], made from planes: not contiguous
         images = images.contiguous().permute(0, 3, 1, 2)
         splits.append(Split(images, torch.tensor(labels, dtype=torch.int64)))
     return splits[0], splits[1]
-
-
-def _read_coarse_labels(batch: Path) -> list[int]:
-    with batch.open("rb") as file:
-        return pickle.load(file, encoding="latin1")["coarse_labels"]  # noqa: S301 - the checksum was verified

@@ -85,9 +85,9 @@ def test_features_of_a_vit_are_the_patch_tokens_after_blocks(model: ViT) -> None
     names = [f"blocks.{block - 1}" for block in (2, 3, 5, 6)]
     tokens, outputs = seen(network.network, names, lambda: network(pixels()))
     assert len(outputs.features) == 4
-    for found, of_block in zip(outputs.features, tokens, strict=True):
-        assert found.shape == (3, 24, 4, 4)
-        assert torch.equal(found, of_block[:, prefix:].mT.reshape(3, 24, 4, 4))
+    for features, block_tokens in zip(outputs.features, tokens, strict=True):
+        assert features.shape == (3, 24, 4, 4)
+        assert torch.equal(features, block_tokens[:, prefix:].mT.reshape(3, 24, 4, 4))
 
 
 @pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
