@@ -15,7 +15,9 @@ Only `download` uses the network.
 import hashlib
 import pickle
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 
 from raykd.data import parquet, parquet_folder
 from raykd.data.image_decoding import TargetSize
-from raykd.data.types import Channels, Split
+from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError
 
 IMAGE_SIZE = 32  # pixels per side
@@ -105,23 +107,12 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True)
-class CifarFiles:
-    """The files that `find` chose. identity: hex, equal for every copy of the same bytes; known without decoding."""
-
-    variant: Cifar
-    identity: str
-    batches_root: Path | None = None  # the folder that holds cifar-10-batches-py
-    archive: Path | None = None
-    train_files: tuple[Path, ...] = ()  # Parquet
-    test_files: tuple[Path, ...] = ()
-
-
-def find(name: str, folder: Path) -> CifarFiles:
+def find(name: str, folder: Path) -> StoredDataset:
     """Find the files of 'cifar10', for example, and verify published checksums (a second for the archive).
 
-    The identity is one constant for batches and archive, which hold the same images; for Parquet it is the sha256 of
-    the files. PNG decodes to the same pixels on every machine; JPEG depends on Pillow's library.
+    There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
+    and archive, which hold the same images; for Parquet it is the sha256 of the files. PNG decodes to the same pixels
+    on every machine; JPEG depends on Pillow's library.
 
     Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
@@ -135,14 +126,14 @@ def find(name: str, folder: Path) -> CifarFiles:
     for root in roots:
         if (root / variant.batches).is_dir():
             _verify_batches(variant, root / variant.batches)
-            return CifarFiles(variant, published_identity(variant), batches_root=root)
+            return _stored(variant, published_identity(variant), partial(_read_batches, variant, root))
     for root in roots:
-        if (root / variant.archive).is_file():
-            _verify(root / variant.archive, _dataset_class(variant).tgz_md5)
-            return CifarFiles(variant, published_identity(variant), archive=root / variant.archive)
+        if (archive := root / variant.archive).is_file():
+            _verify(archive, _dataset_class(variant).tgz_md5)
+            return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
     for root in reversed(roots):  # Parquet in the data folder itself may belong to another data set
-        if files := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
-            return files
+        if dataset := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
+            return dataset
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
     raise DataError(
         f"{folder}: no {variant.title} here or in {variant.folder}/ below; looked for {layouts} "
@@ -158,22 +149,6 @@ def exists(name: str, folder: Path) -> bool:
         or any((folder / entry).exists() for entry in (variant.batches, variant.archive))
         or (name == "cifar10" and "train" in parquet_folder.find_files(folder, _CONFIGURATIONS))
     )
-
-
-def decode(files: CifarFiles) -> tuple[Split, Split]:
-    """Return (train, test), uint8 [N, 3, 32, 32]: 50,000 and 10,000 images, or as many as the Parquet files hold.
-
-    Raises: DataError, with file, row and remedy, for unexpected content.
-    """
-    variant = files.variant
-    if files.batches_root:
-        return _read_batches(variant, files.batches_root)
-    if files.archive:
-        return _read_archive(variant, files.archive)
-    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
-    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
-    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
-    return parquet.read(files.train_files, rows), parquet.read(files.test_files, rows)
 
 
 def download(name: str, folder: Path) -> Path:
@@ -234,19 +209,30 @@ def _verify(file: Path, md5: str) -> None:
         raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
 
 
-def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> CifarFiles | None:
+def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Split]]) -> StoredDataset:
+    return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, (variant.mean, variant.std))
+
+
+def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> StoredDataset | None:
     files = parquet_folder.find_files(root, configurations)
     train, test = files.get("train", ()), files.get("test", ())
     if train and test:
         schemas = [parquet.read_schema(file) for file in (*train, *test)]
         parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
         parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
-        identity = parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
-        return CifarFiles(variant, _identity_with_labels(variant, identity), train_files=train, test_files=test)
+        identity = _identity_with_labels(variant, parquet.identity(*map(parquet.hash_files, (train, test))))
+        return _stored(variant, identity, partial(_read_parquet, variant, train, test))
     if train or test:
         present, missing = ("train", "test") if train else ("test", "train")
         raise DataError(f"{root}: has {present} as Parquet but not {missing}; put {missing}.parquet beside it")
     return None
+
+
+def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -> tuple[Split, Split]:
+    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
+    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
+    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
+    return parquet.read(train, rows), parquet.read(test, rows)
 
 
 def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:

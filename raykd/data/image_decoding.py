@@ -1,7 +1,7 @@
 """Decode PNG and JPEG files to RGB pixels of one size, in several threads.
 
 An image is rotated as its EXIF requires. Gray, palette and CMYK become RGB, an alpha channel is dropped, and of 16 bits
-the upper 8 are kept. If an image may be resized, its middle square is (bicubic, antialiased).
+the upper 8 are kept. Of an image of another size, the middle square is resized (bicubic, antialiased).
 """
 
 import io

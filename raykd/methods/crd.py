@@ -111,9 +111,9 @@ class Contrast(Memory):
     def _negatives(self, labels: Tensor) -> Tensor:
         """Draw images of other classes than `labels` with replacement: positions int64 [B, negatives]."""
         start, end = self.first[labels], self.first[labels + 1]
-        others = len(self.index) - (end - start)
-        drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * others[:, None]
-        place = drawn.long().minimum(others[:, None] - 1)
+        num_candidates = (len(self.index) - (end - start))[:, None]
+        drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * num_candidates
+        place = drawn.long().minimum(num_candidates - 1)
         return self.by_class[place + (place >= start[:, None]) * (end - start)[:, None]]
 
     @torch.no_grad()

@@ -139,10 +139,10 @@ def _require_no_local_imports(path: str, text: str) -> None:
                 )
 
 
-def require_valid_class(cls: Any, others: list[Any], needs: tuple[str, ...]) -> None:
+def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) -> None:
     """Raise ConfigError for a user-defined class that cannot name runs.
 
-    others: all other methods, whose kinds are taken. needs: the values that `needs` may contain.
+    methods: all methods, whose kinds are taken. needs: the values that `needs` may contain.
     """
     if cls.__module__.partition(".")[0] == "raykd" or cls in _validated:
         return
@@ -163,7 +163,7 @@ def require_valid_class(cls: Any, others: list[Any], needs: tuple[str, ...]) -> 
     if reserved := [item.name for item in fields(cls) if item.name in _RESERVED_FIELDS]:
         raise ConfigError(f"{where} has a field '{reserved[0]}', a name that run.json reserves; rename it")
     _require_known_needs(cls, where, needs)
-    for other in others:
+    for other in methods:
         other_source = source_of(other)
         is_earlier_version = other_source and (other_source.path, other_source.name) == (source.path, source.name)
         if other is not cls and vars(other).get("kind") == kind and not is_earlier_version:

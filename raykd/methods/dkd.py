@@ -64,19 +64,18 @@ def tckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, te
 @in_float32
 def nckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Return temperature^2 * KL over all classes except the label, [] in nats. Shapes as in `tckd_loss`."""
-    student, teacher = (
-        F.log_softmax(_others(logits / temperature, labels), dim=1) for logits in (student_logits, teacher_logits)
-    )
+    others = (_other_logits(logits / temperature, labels) for logits in (student_logits, teacher_logits))
+    student, teacher = (F.log_softmax(logits, dim=1) for logits in others)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _label_or_not(logits: Tensor, labels: Tensor) -> Tensor:
     """Return log of (p_label, 1 - p_label), [B, 2]. log(1 - p) itself would round to -inf."""
-    pair = torch.cat([logits.gather(1, labels[:, None]), _others(logits, labels).logsumexp(1, keepdim=True)], dim=1)
-    return F.log_softmax(pair, dim=1)
+    others = _other_logits(logits, labels).logsumexp(1, keepdim=True)
+    return F.log_softmax(torch.cat([logits.gather(1, labels[:, None]), others], dim=1), dim=1)
 
 
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
+def _other_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the logits without the label's, [B, C - 1]."""
     other = torch.arange(logits.shape[1] - 1, device=logits.device)
     return logits.gather(1, other + (other >= labels[:, None]))

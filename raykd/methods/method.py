@@ -60,7 +60,7 @@ class Method(Config):
             return super().from_text(text)
         method = custom_file.load_class(text, Method)
         if required := [item.name for item in fields(method) if item.default is MISSING is item.default_factory]:
-            raise ConfigError(f"{text} cannot be made: its field '{required[0]}' has no default; give it one")
+            raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
         source = custom_file.source_of(method)
         with errors_of(f"method {text}", source.path if source else ""):
             return method()

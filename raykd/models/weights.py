@@ -197,7 +197,7 @@ def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedSt
         )
     if missing or extra:
         lacks = [f"lacks {missing[0]}"] if missing else []
-        has = [f"has {extra[0]}, which the model has not"] if extra else []
+        has = [f"has {extra[0]}, which the model lacks"] if extra else []
         raise ConfigError(
             f"weights file '{path}' is of another architecture: it {' and '.join(lacks + has)}; "
             "name the model it was trained as"

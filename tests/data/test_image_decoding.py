@@ -154,7 +154,7 @@ def test_error_for_too_many_pixels_has_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "remedy"),
     [
         (b"RIFF\x24\0\0\0WEBPVP8 ", "it is a WEBP by its content; convert it to PNG or JPEG"),
         (b"GIF89a", "it is a GIF by its content"),
