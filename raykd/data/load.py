@@ -47,7 +47,7 @@ def find_dataset(name: str, folder: Path | None, image_size: int | None = None) 
 
 
 def list_datasets(folder: Path) -> tuple[str, ...]:
-    """Return the names of the data sets in a data folder, as `data.name` takes them.
+    """Return the names of the data sets in a data folder, as values of `data.name`.
 
     CIFAR is checked by its checksums. For other folders only the layout is looked at.
 

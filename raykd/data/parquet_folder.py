@@ -1,8 +1,8 @@
 """A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
 
-The files of a split ('train', 'test', 'validation' and its short forms) have the names that the Hugging Face hub gives
-them. They are in the folder itself, or in one folder below it, which the hub names after the configuration (default/,
-plain_text/, data/):
+The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face hub. They are
+in the folder itself, or in one folder below it, which the hub names after the configuration (default/, plain_text/,
+data/):
 
     train.parquet
     train-00000-of-00002.parquet ...     or with a hash: train-00000-of-00002-b42a6d1f21f14bd7.parquet

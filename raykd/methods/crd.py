@@ -94,7 +94,7 @@ class Contrast(Memory):
         self.register_buffer("by_class", images.labels.cpu().argsort(stable=True), persistent=False)  # [n], positions
         counts = images.labels.cpu().bincount()
         self.register_buffer("first", F.pad(counts.cumsum(0), (1, 0)), persistent=False)  # [C + 1], into by_class
-        self._seen: tuple[Tensor, ...] = ()
+        self._last_step: tuple[Tensor, ...] = ()
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
         """Return the loss []. The step's embeddings are stored in the banks by `remember`."""
@@ -105,7 +105,7 @@ class Contrast(Memory):
         pairs = zip(reversed(units), self.banks, strict=True)  # each model's anchors against the other's bank
         scores = torch.stack([score(unit, bank, chosen, self.temperature) for unit, bank in pairs])
         scales = self.scales.where(self.scales > 0, scores.detach().exp().mean((1, 2)) * len(self.index))
-        self._seen = position, scales, *(unit.detach() for unit in units)
+        self._last_step = position, scales, *(unit.detach() for unit in units)
         return nce_loss(scores - scales.log()[:, None, None], len(self.index))
 
     def _negatives(self, labels: Tensor) -> Tensor:
@@ -119,12 +119,12 @@ class Contrast(Memory):
     @torch.no_grad()
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Store the last step's embeddings of all workers in the banks."""
-        position, scales, *units = (gather(tensor) for tensor in self._seen)
+        position, scales, *units = (gather(tensor) for tensor in self._last_step)
         position = position.flatten()
         for bank, unit in zip(self.banks, units, strict=True):
             bank[position] = F.normalize(self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1))
         self.scales.copy_(scales.mean(0))
-        self._seen = ()
+        self._last_step = ()
 
 
 @in_float32

@@ -1,4 +1,4 @@
-"""A folder of images per class: what is read, and the error for each kind of bad file."""
+"""A folder of images per class: reading, and the error for each kind of bad file."""
 
 import contextlib
 import io

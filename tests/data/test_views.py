@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from raykd.data.types import Split
 from raykd.data.views import ViewRenderer, Views
-from raykd.errors import ConfigError, DataError
+from raykd.errors import ConfigError
 
 KINDS = [Views(4, True), Views(4, False), Views(1, True), Views(0, True), Views(0, False)]
 
@@ -113,14 +112,6 @@ def test_a_single_view_is_always_drawn() -> None:
 def test_negative_padding_is_refused() -> None:
     with pytest.raises(ConfigError, match="crop_padding is -1"):
         Views(-1, True)
-
-
-def test_images_and_labels_of_another_type_are_refused() -> None:
-    images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(DataError, match=r"images are torch.float32 \[2, 3, 8, 8\], not torch.uint8 \[N, 3, H, W\]"):
-        Split(images.float(), labels)
-    with pytest.raises(DataError, match=r"labels are torch.int32 \[2\], not torch.int64 \[2\]"):
-        Split(images, labels.int())
 
 
 @pytest.mark.gpu

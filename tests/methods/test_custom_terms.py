@@ -1,4 +1,4 @@
-"""A term is a column of the history beside others: one that is called like those is refused before anything starts."""
+"""A term becomes a column of the history. The name of another column is refused before anything starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Named(Method):
 
 @dataclass(frozen=True)
 class Listed(Named):
-    """Has weights for two epochs only."""
+    """A method with weights for two epochs only."""
 
     kind: ClassVar[str] = "own_listed"
 

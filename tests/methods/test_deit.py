@@ -1,4 +1,4 @@
-"""The distillation token: what each head learns, against formulas in NumPy."""
+"""The distillation token: the loss of each head, against formulas in NumPy."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TARGETS = Targets(torch.tensor([3, 1, 0, 2, 9, 4]), torch.arange(6))
 
 
 def some(seed: int, **named: Any) -> Tensor:
-    """float64 [6, 10]"""
+    """Return random logits, float64 [6, 10]."""
     return torch.randn(6, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, **named)
 
 

@@ -143,7 +143,7 @@ def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], FeatureMethod)])
 def test_kd_combines_with_every_method_on_features(name: str, tmp_path: Path) -> None:
-    """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at whichever temperature."""
+    """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at any temperature."""
     configured = experiment(student=recipe(epochs=1))
     for setting in (f"method={name}", "method.kd_weight=0.9", "method.ce_weight=0.1", "method.temperature=2"):
         configured = override(configured, *setting.split("=", 1))
@@ -159,7 +159,7 @@ def test_kd_combines_with_every_method_on_features(name: str, tmp_path: Path) ->
 
 
 def test_soft_targets_of_every_method_are_kds(tmp_path: Path) -> None:
-    """The temperature^2 included, at weight 0 too: the first step's term is that of KD alone."""
+    """In the first step the term equals that of KD alone, temperature^2 included, at weight 0 too."""
     firsts = {}
     for method in (
         KD(temperature=2.0),

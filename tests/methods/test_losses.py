@@ -16,7 +16,7 @@ TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 
 
 def reference_kl(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """KL(teacher || student) of softened outputs in nats, one class after the other, in extended precision."""
+    """Return KL(teacher || student) of softened outputs in nats, summed class by class in extended precision."""
     total = np.longdouble(0)
     for student_row, teacher_row in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
         s, t = (row.astype(np.longdouble) / temperature for row in (student_row, teacher_row))

@@ -1,4 +1,4 @@
-"""Methods as objects: which terms they give, what each weighs, and when there is an adapter."""
+"""Methods as objects: their terms, weights, needs and adapters."""
 
 import pytest
 import torch

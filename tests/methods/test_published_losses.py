@@ -26,7 +26,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 PUBLISHED: dict[str, Callable[[Drawn], Tensor]] = {
     "dkd(alpha=1.0,beta=8.0,temperature=4.0)": lambda d: dkd_loss(d.student, d.teacher, d.labels, 1.0, 8.0, 4.0),
     "dkd(alpha=1.0,beta=2.0,temperature=1.0)": lambda d: dkd_loss(d.student, d.teacher, d.labels, 1.0, 2.0, 1.0),
-    # torchdistill's values, which has no epsilon at these lengths; the authors' is held by test_hard_inputs.py.
+    # Values of torchdistill, which has no epsilon at these lengths; test_hard_inputs.py tests the authors' epsilon.
     "dist(beta=1.0,gamma=1.0,temperature=1.0)": lambda d: dist_loss(d.student, d.teacher, 1.0, 1.0, 1.0, epsilon=0.0),
     "dist(beta=2.0,gamma=2.0,temperature=4.0)": lambda d: dist_loss(d.student, d.teacher, 2.0, 2.0, 4.0, epsilon=0.0),
     "logit_standardization_kl(temperature=2.0, batch mean, before any temperature**2 factor)": (
@@ -67,7 +67,7 @@ def test_every_published_value_is_tested() -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A loss of (student, teacher), the shapes it is tried on, and whether it is 0, or `least`, where both agree."""
+    """A loss of (student, teacher), the shapes of its inputs, and whether it is 0 (up to `least`) for equal inputs."""
 
     loss: Loss
     student: tuple[int, ...]
@@ -145,7 +145,7 @@ def test_half_precision_is_computed_in_float32(kind: Kind, dtype: torch.dtype, a
 
 
 def degenerate(kind: Kind) -> dict[str, tuple[Tensor, Tensor]]:
-    """Batches that break public code: huge, all zero, all equal, a single class that both are sure of."""
+    """Return batches on which public code fails: huge, all zero, all equal, one class that both models are sure of."""
     student, teacher = (tensor.detach().float() for tensor in pair(kind))
     signs = student.sign() * 1e4, -teacher.sign() * 1e4
     equal = tuple(tensor[:1].expand_as(tensor).clone() for tensor in (student, teacher))

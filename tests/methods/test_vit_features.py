@@ -1,4 +1,4 @@
-"""Methods on maps where a model is a ViT or of timm: each pair trains and learns its term, or is refused in a line."""
+"""Methods on feature maps of ViTs and timm models: each pair trains and learns its term, or is refused in one line."""
 
 import re
 from dataclasses import replace
@@ -62,7 +62,7 @@ def training_of(run: Run) -> TrainState:
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", MAPS)
 def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
-    """From the method's own gradients alone; student and adapter all move but what comes after the maps."""
+    """Only the method's gradients train: they move the adapter and the student up to its last feature map."""
     method = replace(kinds(Method)[name](), ce_weight=0.0)
     training = training_of(run_with(method, PAIRS[pair]))
     before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
@@ -96,11 +96,11 @@ def test_graph_of_a_vit_pair_can_be_compiled(tmp_path: Path, monkeypatch: pytest
     assert histories[1] == [pytest.approx(terms, rel=1e-3) for terms in histories[0]]
 
 
-# The product's second recipe
+# experiments/distill_vit.py
 
 
 def of_distill_vit() -> tuple[Outputs, Outputs]:
-    """Student's and teacher's outputs for 2 images, at the sizes of experiments/distill_vit.py, weights not trained."""
+    """Return student's and teacher's outputs for 2 images, at the sizes of the experiment, with random weights."""
     real = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
     outputs = []
     views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -159,7 +159,7 @@ def test_feature_maps_are_computed_only_if_the_method_needs_them(method: Method)
     assert [outputs is not None and len(outputs.features) for outputs in pair] == [num_stages, num_stages]
 
 
-# Models that have other stages
+# Models with other stages
 
 
 def test_vit_of_fewer_than_four_blocks_is_paired_by_named_stages() -> None:
@@ -178,7 +178,7 @@ def test_model_without_feature_maps_is_refused_in_one_line(name: str, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-# FitNets under a larger map
+# FitNets with a larger teacher's map
 
 
 def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
