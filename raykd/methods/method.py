@@ -104,7 +104,7 @@ class Method(Config):
                 raise ConfigError(f"{subject} is {shown(weights)}; it must return the weight of each term and of 'ce'")
             for name, weight in weights.items():
                 is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-                if not (is_number and abs(weight) <= float_info.max):
+                if not (is_number and abs(weight) <= float_info.max):  # type: ignore[operator]
                     raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
                 if name in RESERVED_TERMS:
                     raise ConfigError(
