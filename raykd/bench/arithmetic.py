@@ -30,7 +30,7 @@ def matrix_product(compute: Compute) -> float:
     side, dtype = SIDE[compute.device.type], torch.bfloat16 if compute.precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
     times = []
-    for _ in range(REPEATS + 1):
+    for _ in range(REPEATS + 1):  # the first one warms up
         start = now(compute.device)
         torch.mm(a, b)
         times.append(now(compute.device) - start)

@@ -1,6 +1,6 @@
-"""The contenders of the benchmark: the bare step, the real loop and the usual way.
+"""The contenders of the benchmark: the bare step, raykd's loop and the usual way.
 
-They take turns in rounds. Each runs the same number of steps in a round and returns its seconds.
+They alternate in rounds. In a round each of them runs the same number of steps and returns the seconds.
 """
 
 import time
@@ -34,9 +34,9 @@ class Round:
 
 
 class Contender(Protocol):
-    def round(self) -> Round:
-        """Run one round of training steps, the same number for all contenders."""
-        ...
+    """An implementation of the training; a round has the same number of steps for all contenders."""
+
+    def round(self) -> Round: ...
 
 
 class PrecomputedTeacher:
@@ -53,7 +53,7 @@ class PrecomputedTeacher:
 
 
 class BareSteps:
-    """The same steps on prerendered views with a precomputed target, without the cost of the loop."""
+    """The loop's training steps alone, on prerendered views with a precomputed target."""
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
         self._training = make_train_state(run, dataset, compute, teacher)
@@ -70,9 +70,9 @@ class BareSteps:
 
 
 class Loop:
-    """The real loop, one epoch per round, in the main thread, since a second pool of CPU threads would slow it.
+    """raykd's loop, one epoch per round, in the main thread, since a second pool of CPU threads would slow it.
 
-    It saves no checkpoints. A run saves one per minute, in some tenths of a second.
+    It saves no checkpoints; a run saves one per minute, in some tenths of a second.
     """
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from raykd.training.teacher.sources import CachedTeacher
 NUM_IMAGES = 50_000
 STEPS = 20  # a run reaches its peak memory within these
 ROWS_IN_HALF_A_PAGE = 100  # of 10 float16
-MOST_BYTES = 3 << 29  # 1.5 GiB beside images and logit cache
+MOST_BYTES = 3 << 29  # 1.5 GiB in addition to images and logit cache
 TIMEOUT_S = 600.0
 
 
@@ -28,7 +29,7 @@ def peak_memory(family: str, device: torch.device) -> dict[str, int]:
     """Return bytes: the run's 'peak' (on a GPU, of its memory), its 'images' and 'cache', and the expected 'limit'."""
     context = multiprocessing.get_context("spawn")  # a forked child would inherit this process's memory
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure, args=(family, str(device), torch.get_num_threads(), sender), daemon=True)
+    child = context.Process(target=_send_peak, args=(family, str(device), torch.get_num_threads(), sender), daemon=True)
     child.start()
     sender.close()
     if not receiver.poll(TIMEOUT_S):
@@ -39,7 +40,7 @@ def peak_memory(family: str, device: torch.device) -> dict[str, int]:
     return sizes
 
 
-def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
+def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,17 +50,12 @@ def _measure(name: str, device_name: str, threads: int, sender: Any) -> None:
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # read every page, as a long run does
         steps = iter(range(STEPS))
         teacher = CachedTeacher(logits, cache.key.num_views, "")
-        try:
-            hooks = Hooks(should_stop=lambda: next(steps, None) is None)
+        hooks = Hooks(should_stop=lambda: next(steps, None) is None)
+        with suppress(Interrupted):
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
-        except Interrupted:
-            pass
-        images = dataset.train.images.numel() * (1 + _kept(family.data.crop_padding, dataset.image_size))
+        # In addition to the stored images, the renderer has each one padded, and that also mirrored.
+        rendered = 2 * (1 + 2 * family.data.crop_padding / dataset.image_size) ** 2
+        images = dataset.train.images.numel() * (1 + rendered)
         limit = int(images + cache.key.size_bytes + MOST_BYTES)
         peak = peak_bytes(device)
     sender.send({"peak": peak, "images": int(images), "cache": cache.key.size_bytes, "limit": limit})
-
-
-def _kept(padding: int, size: int) -> float:
-    """Return the memory that the renderer requires per image, padded and mirrored, relative to the stored image."""
-    return 2 * ((size + 2 * padding) / size) ** 2

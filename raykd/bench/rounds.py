@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from raykd.bench.contenders import BareSteps, Contender, Loop, PrecomputedTeacher, Round, Usual, now
+from raykd.bench.contenders import BareSteps, Contender, Loop, PrecomputedTeacher, Usual, now
 from raykd.bench.families import Family
 from raykd.bench.usual import NUM_WORKERS, UsualWay
 from raykd.data.types import Dataset
@@ -33,63 +33,62 @@ def run_rounds(family: Family, device: torch.device, num_rounds: int, log: Calla
     configure_process(device)
     if device.type == "cuda":  # a round of a few steps would take milliseconds
         family = replace(family, steps=STEPS_ON_A_GPU)
-    rounds: Rounds = {}
+    rounds, compute = Rounds(), choose_compute(device, family.student.precision)
     with tempfile.TemporaryDirectory() as folder:
-        contenders, fill = _contenders(family, device, Path(folder), num_rounds)
+        num_workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
+        makers = contender_makers(family, device, Path(folder), num_workers)
+        contenders = {name: make() for name, make in makers.items()}
+        fill = filling(family, family.dataset(), Path(folder), compute, num_rounds + 1)
         for number in range(num_rounds + 1):
             log(f"{family.name}: round {number} of {num_rounds}" + ("" if number else " (warm-up)"))
             taken = {name: contender.round() for name, contender in contenders.items()}
             rate = fill()
             if number:
-                for name, value in _flat(taken, rate).items():
+                steps = {f"{name}, steps": seconds.steps_s for name, seconds in taken.items()}
+                epochs = {f"{name}, epoch": taken[name].epoch_s for name in taken if not name.startswith("bare")}
+                for name, value in {**steps, **epochs, "fill, images/s": rate}.items():
                     rounds.setdefault(name, []).append(value)
-    return figures(family, rounds) | {"precision": choose_compute(device, family.student.precision).precision}
+    return summarize(family, rounds) | {"precision": compute.precision}
 
 
-def figures(family: Family, rounds: Rounds) -> dict[str, Any]:
-    """Return median ratios, step times and rates of raw `rounds` in seconds, with quartiles under 'spread'."""
+def summarize(family: Family, rounds: Rounds) -> dict[str, Any]:
+    """Return median ratios, step times and rates of raw `rounds` in seconds, with the ratios' quartiles in 'spread'."""
 
     def ratio(one: str, other: str) -> list[float]:
         return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
 
-    efficiency = {kind: ratio(f"bare {kind}, steps", f"loop {kind}, steps") for kind in KINDS}
-    over = ratio("loop cache, steps", "loop baseline, steps")
-    usual = {"full_cache": ratio("usual, epoch", "loop cache, epoch"), "with_fill": _with_fill(family, rounds)}
-    batch, steps = family.student.batch_size, family.steps
-    names = [name for name in rounds if name.endswith(", steps")]
-    step_s = {name.removesuffix(", steps"): [seconds / steps for seconds in rounds[name]] for name in names}
-    results: dict[str, Any] = {
-        "loop_efficiency": {kind: _median(values) for kind, values in efficiency.items()},
-        "cache_over_baseline": _median(over),
-        "usual_over_raykd": {name: _median(values) for name, values in usual.items()},
-        "ms_per_step": {name: _median(values) * 1e3 for name, values in step_s.items()},
-        "images_per_s": {name: batch / _median(values) for name, values in step_s.items()},
-        "fill_images_per_s": _median(rounds["fill, images/s"]),
+    ratios = {
+        "loop_efficiency": {kind: ratio(f"bare {kind}, steps", f"loop {kind}, steps") for kind in KINDS},
+        "cache_over_baseline": ratio("loop cache, steps", "loop baseline, steps"),
+        "usual_over_raykd": {
+            "full_cache": ratio("usual, epoch", "loop cache, epoch"),
+            "with_fill": _with_fill(family, rounds),
+        },
     }
-    results["spread"] = {
-        "loop_efficiency": {kind: _quartiles(values) for kind, values in efficiency.items()},
-        "cache_over_baseline": _quartiles(over),
-        "usual_over_raykd": {name: _quartiles(values) for name, values in usual.items()},
+    times = {name.removesuffix(", steps"): statistics.median(rounds[name]) for name in rounds if name.endswith("steps")}
+    return {
+        **_map_ratios(statistics.median, ratios),
+        "ms_per_step": {name: seconds / family.steps * 1e3 for name, seconds in times.items()},
+        "images_per_s": {name: family.student.batch_size * family.steps / seconds for name, seconds in times.items()},
+        "fill_images_per_s": statistics.median(rounds["fill, images/s"]),
+        "spread": _map_ratios(_quartiles, ratios),
+        "rounds": rounds,
     }
-    return results | {"rounds": rounds}
+
+
+def _map_ratios(of_rounds: Callable[[list[float]], Any], ratios: Any) -> Any:
+    """Return nested `ratios` with `of_rounds` of each list."""
+    if isinstance(ratios, list):
+        return of_rounds(ratios)
+    return {name: _map_ratios(of_rounds, values) for name, values in ratios.items()}
 
 
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
-    """The usual way's time over raykd's, the logit cache's filling counted: `seeds` distilled runs of `epochs`."""
+    """Return the usual way's time over raykd's, with the cache's filling, for `seeds` distilled runs of `epochs`."""
     epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
     passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
     columns = zip(rounds["usual, epoch"], rounds["loop cache, epoch"], rounds["fill, images/s"], strict=True)
     return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
-
-
-def _contenders(
-    family: Family, device: torch.device, folder: Path, num_rounds: int
-) -> tuple[dict[str, Contender], Callable[[], float]]:
-    """Return the contenders by name, and a function that fills a part of a cache and returns images per second."""
-    workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
-    contenders = {name: make() for name, make in contender_makers(family, device, folder, workers).items()}
-    compute = choose_compute(device, family.student.precision)
-    return contenders, filling(family, family.dataset(), folder, compute, num_rounds + 1)
 
 
 def contender_makers(
@@ -149,16 +148,6 @@ def _some_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
     shape = (cache.key.num_images, cache.key.num_views)
     cache.write(0, torch.randn(*shape, cache.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
     return cache
-
-
-def _flat(taken: dict[str, Round], rate: float) -> dict[str, float]:
-    steps = {f"{name}, steps": one.steps_s for name, one in taken.items()}
-    epochs = {f"{name}, epoch": one.epoch_s for name, one in taken.items() if not name.startswith("bare")}
-    return steps | epochs | {"fill, images/s": rate}
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median(values)
 
 
 def _quartiles(values: list[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The whole benchmark: both families, a small experiment, and on what it ran. No Ray, no download, nothing kept."""
+"""The whole benchmark: both families, a small experiment, and the hardware. It downloads and keeps nothing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from raykd.store.run_folder import now
 def benchmark(
     names: Sequence[str], device: torch.device, num_rounds: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return all results, ready for JSON. log: called with lines of progress."""
+    """Return all results, ready for JSON. log: receives lines about the progress."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     results: dict[str, Any] = {
         "date": now(),

@@ -9,13 +9,13 @@ from rich.table import Table
 from raykd.bench.rounds import KINDS
 
 
-def show(figures: Mapping[str, Any], console: Console) -> None:
+def show(results: Mapping[str, Any], console: Console) -> None:
     """Print what `raykd.bench.run.benchmark` returned."""
-    for name in (name for name in ("cnn", "vit") if name in figures):
-        _steps(name, figures[name], console)
-        _ratios(name, figures[name], console)
-    if "small_experiment" in figures:
-        total = figures["small_experiment"]
+    for name in (name for name in ("cnn", "vit") if name in results):
+        _print_steps(name, results[name], console)
+        _print_ratios(name, results[name], console)
+    if "small_experiment" in results:
+        total = results["small_experiment"]
         console.print(
             f"a whole small experiment, once: usual way {total['usual_s']:.0f} s, raykd {total['raykd_s']:.0f} s, "
             f"{total['ratio']:.1f} times",
@@ -23,20 +23,24 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
         )
 
 
-def _steps(name: str, results: Mapping[str, Any], console: Console) -> None:
-    table = Table(title=f"{name}: a training step, median", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "ms", "images/s"):
-        table.add_column(column, justify="left" if not column else "right")
-    for which, milliseconds in results["ms_per_step"].items():
-        table.add_row(which, f"{milliseconds:,.1f}", f"{results['images_per_s'][which]:,.0f}")
+def _table(title: str, *columns: str) -> Table:
+    """Return a table whose first column has no title and is aligned to the left."""
+    table = Table("", title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _print_steps(name: str, results: Mapping[str, Any], console: Console) -> None:
+    table = _table(f"{name}: a training step, median", "ms", "images/s")
+    for contender, milliseconds in results["ms_per_step"].items():
+        table.add_row(contender, f"{milliseconds:,.1f}", f"{results['images_per_s'][contender]:,.0f}")
     table.add_row("fill of the logit cache", "", f"{results['fill_images_per_s']:,.0f}")
     console.print(table)
 
 
-def _ratios(name: str, results: Mapping[str, Any], console: Console) -> None:
-    table = Table(title=f"{name}: ratios, each within its round", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "median", "quartiles"):
-        table.add_column(column, justify="left" if not column else "right")
+def _print_ratios(name: str, results: Mapping[str, Any], console: Console) -> None:
+    table = _table(f"{name}: ratios, each within its round", "median", "quartiles")
 
     def row(title: str, *path: str) -> None:
         value, spread = results, results["spread"]
@@ -50,15 +54,14 @@ def _ratios(name: str, results: Mapping[str, Any], console: Console) -> None:
     row(f"usual way, fp32 / raykd, {results['precision']}, cache full", "usual_over_raykd", "full_cache")
     row("usual way / raykd, filling counted over the experiment", "usual_over_raykd", "with_fill")
     console.print(table)
-    memory, arithmetic = results.get("memory"), results.get("flops_per_s")
-    if memory:
+    if memory := results.get("memory"):
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
         console.print(
             f"peak memory of a run: {mebibytes['peak']} MiB of {mebibytes['limit']} (images {mebibytes['images']}, "
             f"logit cache {mebibytes['cache']}, and 1.5 GiB)",
             soft_wrap=True,
         )
-    if arithmetic:
+    if arithmetic := results.get("flops_per_s"):
         console.print(
             f"arithmetic: {arithmetic['step'] / 1e12:.2f} TFLOP/s in a step, {arithmetic['share']:.0%} of a matrix "
             f"product's {arithmetic['matrix_product'] / 1e12:.2f}",

@@ -24,8 +24,6 @@ from raykd.training.compute import GLIBC_DEFAULT, set_malloc
 
 @dataclass(frozen=True)
 class SmallExperiment:
-    """The size of the experiment."""
-
     num_images: int = 768
     epochs: int = 16
     width: int = 16
@@ -45,7 +43,7 @@ def compare(size: SmallExperiment, device: torch.device) -> dict[str, float]:
     plan = size.plan(dataset)
     set_malloc(GLIBC_DEFAULT)
     start = time.perf_counter()
-    _usual(plan, dataset, device)
+    _train_usual_way(plan, dataset, device)
     usual_s = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -54,7 +52,7 @@ def compare(size: SmallExperiment, device: torch.device) -> dict[str, float]:
     return {"usual_s": usual_s, "raykd_s": raykd_s, "ratio": usual_s / raykd_s}
 
 
-def _usual(plan: Plan, dataset: Dataset, device: torch.device) -> None:
+def _train_usual_way(plan: Plan, dataset: Dataset, device: torch.device) -> None:
     teacher = None
     for run in plan.runs:
         way = UsualWay(run, dataset, teacher if run.stage == "distilled" else None, device)

@@ -26,11 +26,11 @@ NUM_WORKERS = 2  # default DataLoader processes; more were no faster on 2 cores
 
 
 class Pictures(data.Dataset):
-    """A split like torchvision's CIFAR-10: transformed PIL images and labels."""
+    """Images of a split like torchvision's CIFAR-10: transformed PIL images and labels."""
 
-    def __init__(self, split: Split, transform: transforms.Compose) -> None:
-        self._images = split.images.permute(0, 2, 3, 1).numpy()
-        self._labels = split.labels.tolist()
+    def __init__(self, split: Split, indices: Tensor, transform: transforms.Compose) -> None:
+        self._images = split.images[indices].permute(0, 2, 3, 1).numpy()
+        self._labels = split.labels[indices].tolist()
         self._transform = transform
 
     def __len__(self) -> int:
@@ -63,13 +63,12 @@ class UsualWay:
         tensors = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         size, padding = dataset.image_size, run.data.crop_padding
         views = [transforms.RandomCrop(size, padding=padding), transforms.RandomHorizontalFlip()]
-        train, val = (_select(dataset.train, indices) for indices in (train_indices, val_indices))
-        self._train = self._loader(train, transforms.Compose([*views, *tensors]), shuffle=True)
-        self._val = self._loader(val, transforms.Compose(tensors), shuffle=False)
+        self._train = self._loader(dataset.train, train_indices, [*views, *tensors], shuffle=True)
+        self._val = self._loader(dataset.train, val_indices, tensors, shuffle=False)
 
-    def _loader(self, split: Split, transform: transforms.Compose, shuffle: bool) -> data.DataLoader:
+    def _loader(self, split: Split, indices: Tensor, steps: list[Any], shuffle: bool) -> data.DataLoader:
         return data.DataLoader(
-            Pictures(split, transform),
+            Pictures(split, indices, transforms.Compose(steps)),
             batch_size=self._recipe.batch_size,
             shuffle=shuffle,
             drop_last=shuffle,
@@ -96,9 +95,10 @@ class UsualWay:
     def validate(self) -> float:
         """Return the validation top-1 in percent."""
         self.student.eval()
-        logits = ((self.student.forward_normalized(x).logits, y) for x, y in self._batches(self._val))
-        right = sum(int((scores.argmax(1) == y).sum()) for scores, y in logits)
-        return 100 * right / len(self._val.dataset)  # type: ignore[arg-type]
+        correct = 0
+        for images, labels in self._batches(self._val):
+            correct += int((self.student.forward_normalized(images).logits.argmax(1) == labels).sum())
+        return 100 * correct / len(self._val.dataset)  # type: ignore[arg-type]
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.student.forward_normalized(images).logits
@@ -111,7 +111,3 @@ class UsualWay:
     def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in loader:
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
-
-
-def _select(split: Split, indices: Tensor) -> Split:
-    return Split(split.images[indices], split.labels[indices])

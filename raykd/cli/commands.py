@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,11 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
         _search(experiment, arguments)
 
 
-def train_teacher(arguments: Namespace) -> None:
-    flags = _flags(arguments, {"--model": "teacher.model", "--epochs": "teacher.epochs"})
+def train(role: str, stage: Stage, arguments: Namespace) -> None:
+    """Train the runs of one stage. role: 'teacher' or 'student', whose recipe --model and --epochs change."""
+    flags = _flags(arguments, {"--model": f"{role}.model", "--epochs": f"{role}.epochs"})
     experiment = _experiment_of(arguments, arguments.model)
-    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher",))
-
-
-def train_student(arguments: Namespace) -> None:
-    flags = _flags(arguments, {"--model": "student.model", "--epochs": "student.epochs"})
-    experiment = _experiment_of(arguments, arguments.model)
-    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("baseline",))
+    _run(apply_settings([experiment], arguments.settings, flags), arguments, (stage,))
 
 
 def distill(arguments: Namespace) -> None:
@@ -80,7 +76,7 @@ def _feature_kd(experiment: Experiment) -> FeatureKD:
 
 def plan(arguments: Namespace) -> None:
     flags = _flags(arguments, {"--teacher": "teacher_source"})
-    _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments, STAGES)
+    _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments)
 
 
 def tune(arguments: Namespace) -> None:
@@ -100,7 +96,7 @@ def report(arguments: Namespace) -> None:
     from raykd.orchestration.reporting import report_results
     from raykd.orchestration.saved_models import report_models
 
-    options = _options(arguments, STAGES)
+    options = _options(arguments)
     if arguments.models_dir:
         recipes = [load_experiment(EXPERIMENTS / f"distill_{family}.py") for family in ("cnn", "vit")]
         report_models(Path(arguments.models_dir), recipes, options.data_folder, Console())
@@ -113,7 +109,7 @@ def prefetch(arguments: Namespace) -> None:
 
     files = arguments.file or [EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py"]
     experiments = [experiment for file in files for experiment in load_experiments(file)]
-    options = _options(arguments, STAGES)
+    options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
 
 
@@ -133,9 +129,8 @@ def bench(arguments: Namespace) -> None:
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    results = benchmark(
-        arguments.family or ("cnn", "vit"), device, arguments.rounds, Console(stderr=True, highlight=False).print
-    )
+    log = Console(stderr=True, highlight=False).print
+    results = benchmark(arguments.family or ("cnn", "vit"), device, arguments.rounds, log)
     show(results, Console(highlight=False))
     if arguments.json:
         write_json(Path(arguments.json), results)
@@ -149,12 +144,11 @@ def export(arguments: Namespace) -> None:
 
 
 def doctor(arguments: Namespace) -> None:
-    from raykd.cluster.doctor import Folders, examine
+    from raykd.cluster.doctor import examine
     from raykd.data.load import list_datasets
 
-    options, num_bad = _options(arguments, STAGES), 0
-    data = options.data_folder
-    for finding in examine(Folders(options.results, data, options.weights_folder, lambda: list_datasets(data))):
+    options, num_bad = _options(arguments), 0
+    for finding in examine(options.results, options.data_folder, options.weights_folder, list_datasets):
         print(finding, flush=True)
         num_bad += finding.verdict == "bad"
     if num_bad:
@@ -162,8 +156,8 @@ def doctor(arguments: Namespace) -> None:
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
-    "train-teacher": train_teacher,
-    "train-student": train_student,
+    "train-teacher": partial(train, "teacher", "teacher"),
+    "train-student": partial(train, "student", "baseline"),
     "distill": distill,
     "tune": tune,
     "plan": plan,
@@ -188,7 +182,7 @@ def _require_ray_variables() -> None:
     start_timeout_s(os.environ)
 
 
-def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
+def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage] = STAGES) -> None:
     from raykd.cli.plan_text import print_plan
 
     print_plan(experiments, _options(arguments, stages))
@@ -198,7 +192,7 @@ def _search(experiment: Experiment, arguments: Namespace) -> None:
     from raykd.orchestration.run_search import search
 
     _require_ray_variables()
-    search(experiment, _options(arguments, STAGES), Console())
+    search(experiment, _options(arguments), Console())
 
 
 def _show_searches(results: Path) -> None:
@@ -212,7 +206,7 @@ def _show_searches(results: Path) -> None:
     print("\n".join(render_search(summary) for summary in summaries), end="")
 
 
-def _options(arguments: Namespace, stages: Sequence[Stage]) -> Any:
+def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
     from raykd.data.load import find_folder
     from raykd.orchestration.options import Options
 

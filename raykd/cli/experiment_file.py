@@ -20,37 +20,37 @@ MAX_EXPERIMENTS = 1000
 
 def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     """Return the file's `experiments`, else its `experiment`. Raises ConfigError if it has neither, or fails."""
-    what = f"experiment file '{file}'"
+    subject = f"experiment file '{file}'"
     path = require_file("experiment file", file, f"examples are in {EXPERIMENTS}")
     if b"\0" in path.read_bytes():  # Python 3.11 would run what is before it
-        raise ConfigError(f"{what} has null bytes, so it is not Python source; copy it again")
+        raise ConfigError(f"{subject} has null bytes, so it is not Python source; copy it again")
     sys.path.insert(0, str(path.parent.absolute()))  # like `python FILE`: one experiment may import another
     try:
-        with reading(what, str(path)):
+        with reading(subject, str(path)):
             decode_source(path.read_bytes())  # because Python ignores invalid bytes in comments
             names = runpy.run_path(str(path))
-            return tuple(_experiments_among(names, what))
+            return tuple(_experiments_among(names, subject))
     finally:
         with suppress(ValueError):  # unless the file itself has removed it
             sys.path.remove(str(path.parent.absolute()))
 
 
-def _experiments_among(names: Mapping[str, Any], what: str) -> Iterator[Experiment]:
-    """Yield the experiments among the `names` that a file defines. what: the file, for messages."""
+def _experiments_among(names: Mapping[str, Any], subject: str) -> Iterator[Experiment]:
+    """Yield the experiments among the `names` that a file defines. subject: the file, for messages."""
     name = "experiments" if "experiments" in names else "experiment"
     defined: Any = names.get(name)
     is_sequence = name == "experiments" and isinstance(defined, Iterable) and not isinstance(defined, str | Mapping)
     items: list[Any] = list(islice(defined, MAX_EXPERIMENTS + 1)) if is_sequence else [defined]
     if not items or defined is None:
-        raise ConfigError(f"{what} defines no experiment; it requires a line experiment = Experiment(...)")
+        raise ConfigError(f"{subject} defines no experiment; it requires a line experiment = Experiment(...)")
     if len(items) > MAX_EXPERIMENTS:
-        raise ConfigError(f"{what}: experiments has more than {MAX_EXPERIMENTS:,} items; split the file")
+        raise ConfigError(f"{subject}: experiments has more than {MAX_EXPERIMENTS:,} items; split the file")
     for item in items:
         if not isinstance(item, Experiment):
             kind = f"the class {item.__name__}" if isinstance(item, type) else f"of type {type(item).__name__}"
             value = f"has an item that is {kind}" if is_sequence else f"is {kind}"
             expected = "an Experiment" if name == "experiment" else "a tuple of Experiment objects"
-            raise ConfigError(f"{what} defines no experiment: {name} {value}; it must be {expected}")
+            raise ConfigError(f"{subject} defines no experiment: {name} {value}; it must be {expected}")
         yield item
 
 

@@ -4,10 +4,10 @@ main(experiment)          the last line of an experiment file
 python -m raykd plan ...  the other commands: COMMANDS in commands.py, JOB_COMMANDS in job_commands.py
 """
 
-import argparse
 import os
 import signal
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
 from raykd.errors import RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
+from raykd.spec.stages import STAGES
 
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
@@ -97,19 +98,14 @@ def report_errors_in_one_line() -> None:
     sys.excepthook = hook
 
 
-def make_experiment_parser(families: Sequence[str]) -> argparse.ArgumentParser:
+def make_experiment_parser(families: Sequence[str]) -> ArgumentParser:
     """Return the parser of an experiment file with experiments of these families."""
-    parser = argparse.ArgumentParser(
-        description="Run this experiment. Runs that are done are not repeated.", epilog=EXIT_CODES
-    )
+    text = "Run this experiment. Runs that are done are not repeated."
+    parser = ArgumentParser(description=text, epilog=EXIT_CODES)
     _add_folders(parser)
     _add_settings(parser)
-    parser.add_argument(
-        "--stage",
-        action="append",
-        choices=("teacher", "baseline", "distilled"),
-        help="run only this stage (repeat for more); distilled includes its teacher",
-    )
+    text = "run only this stage (repeat for more); distilled includes its teacher"
+    parser.add_argument("--stage", action="append", choices=STAGES, help=text)
     if len(families) > 1:
         text = "run only this family (repeat for more)"
         parser.add_argument("--family", action="append", choices=families, help=text)
@@ -119,74 +115,63 @@ def make_experiment_parser(families: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Return the parser of `python -m raykd`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m raykd",
-        description="Knowledge-distillation experiments on Ray, inside Slurm.",
-        epilog=EXIT_CODES,
-    )
+    text = "Knowledge-distillation experiments on Ray, inside Slurm."
+    parser = ArgumentParser(prog="python -m raykd", description=text, epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_stages(commands)
     _add_tune_and_plan(commands)
     _add_report_and_prefetch(commands)
     _add_bench(commands)
     _add_export(commands)
-    _add_in_folders(commands, "doctor", "check this machine for what raykd requires, and print remedies")
+    _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", _add_folders)
     add_job_commands(partial(_add, commands))
     return parser
 
 
 def _add_stages(commands: Any) -> None:
     """Add one command for each stage of an experiment."""
-    teacher = _add_with_settings(commands, "train-teacher", "train only the teacher")
+    teacher = _add(commands, "train-teacher", "train only the teacher", _add_folders, _add_settings)
     teacher.add_argument("--model", help="default: the recipe's, resnet18")
-    student = _add_with_settings(commands, "train-student", "train student baselines, without a teacher")
+    text = "train student baselines, without a teacher"
+    student = _add(commands, "train-student", text, _add_folders, _add_settings)
     student.add_argument("--model", help="default: the recipe's, resnet8")
-    distill = _add_with_settings(
-        commands, "distill", "train distilled students, and their teacher if it is not trained yet"
-    )
+    text = "train distilled students, and their teacher if it is not trained yet"
+    distill = _add(commands, "distill", text, _add_folders, _add_settings)
     distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
     distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
     distill.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)
     distill.add_argument("--alpha", help="weight of the labels' cross-entropy, 0 to 1; the teacher's is 1 - alpha")
     distill.add_argument("--temperature", help="softens the outputs of student and teacher; above 0")
-    distill.add_argument(
-        "--feature-distill", choices=("mse", "cosine"), help="add the distance between embeddings to the loss"
-    )
+    text = "add the distance between embeddings to the loss"
+    distill.add_argument("--feature-distill", choices=("mse", "cosine"), help=text)
+    text = "experiment with the recipe; default: experiments/distill_cnn.py, or distill_vit.py for a ViT"
     for stage in (teacher, student, distill):
         stage.add_argument("--epochs", help="instead of the recipe's")
-        stage.add_argument(
-            "--experiment",
-            metavar="FILE",
-            help="experiment with the recipe; default: experiments/distill_cnn.py, or distill_vit.py for a ViT",
-        )
+        stage.add_argument("--experiment", metavar="FILE", help=text)
 
 
 def _add_tune_and_plan(commands: Any) -> None:
     text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches"
-    tune = _add_with_settings(commands, "tune", text)
+    tune = _add(commands, "tune", text, _add_folders, _add_settings)
     tune.add_argument("file", metavar="experiments/X.py|show")
     tune.add_argument("--trials", help="number of trials, instead of the file's")
-    plan = _add_with_settings(commands, "plan", "print an experiment's runs and their progress; start nothing")
+    text = "print an experiment's runs and their progress; start nothing"
+    plan = _add(commands, "plan", text, _add_folders, _add_settings)
     plan.add_argument("file", metavar="experiments/X.py")
     for command in (tune, plan):
         _add_teacher_source(command)
 
 
 def _add_report_and_prefetch(commands: Any) -> None:
-    report = _add_in_folders(commands, "report", "write report.json and the page from the runs that are done")
-    report.add_argument(
-        "--models-dir",
-        metavar="DIR",
-        help="evaluate {cnn,vit}_{teacher,student_baseline,student_kd}.{safetensors,pth} in DIR, "
-        "and write DIR/report.json",
-    )
+    report = _add(commands, "report", "write report.json and the page from the runs that are done", _add_folders)
+    models = "{cnn,vit}_{teacher,student_baseline,student_kd}.{safetensors,pth}"
+    report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
     text = "download data and pretrained weights; run this where there is a network"
-    prefetch = _add_with_settings(commands, "prefetch", text)
-    prefetch.add_argument(
-        "file", nargs="*", metavar="experiments/X.py", help="default: distill_cnn.py and distill_vit.py"
-    )
+    prefetch = _add(commands, "prefetch", text, _add_folders, _add_settings)
+    text = "default: distill_cnn.py and distill_vit.py"
+    prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
 
 
 def _add_bench(commands: Any) -> None:
@@ -209,46 +194,28 @@ def _add_export(commands: Any) -> None:
     _add_results(export)
 
 
-def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+def _add(commands: Any, name: str, text: str, *add_options: Callable[[ArgumentParser], None]) -> ArgumentParser:
+    """Return the parser of a new command. add_options: functions that add what several commands have."""
+    command: ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    for add in add_options:
+        add(command)
     return command
 
 
-def _add_in_folders(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    command = _add(commands, name, text)
-    _add_folders(command)
-    return command
+def _add_teacher_source(parser: ArgumentParser) -> None:
+    text = "run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper"
+    parser.add_argument("--teacher", choices=TEACHER_SOURCES, help=text)
 
 
-def _add_with_settings(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    command = _add_in_folders(commands, name, text)
-    _add_settings(command)
-    return command
-
-
-def _add_teacher_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--teacher",
-        choices=TEACHER_SOURCES,
-        help="run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper",
-    )
-
-
-def _add_folders(parser: argparse.ArgumentParser) -> None:
+def _add_folders(parser: ArgumentParser) -> None:
     _add_results(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
 
 
-def _add_results(parser: argparse.ArgumentParser) -> None:
+def _add_results(parser: ArgumentParser) -> None:
     parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        dest="settings",
-        help="change a field by its dotted path, such as method.temperature=2 (repeat for more)",
-    )
+def _add_settings(parser: ArgumentParser) -> None:
+    text = "change a field by its dotted path, such as method.temperature=2 (repeat for more)"
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="FIELD=VALUE", help=text)

@@ -71,7 +71,7 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
-    """Print the file of an imported teacher, its accuracy if it was evaluated before, and what to be careful about."""
+    """Print the file of an imported teacher, its accuracy if it was evaluated before, and its cautions."""
     assert run.imported is not None
     evaluated = read_import_check(store.folder(run))
     accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)

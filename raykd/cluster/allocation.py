@@ -59,16 +59,12 @@ def without_step_requests(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_allocation(
-    environ: Mapping[str, str],
-    expand: Callable[[str], list[str]] = hostnames,
-    details: JobDetails | None = None,
+    environ: Mapping[str, str], expand: Callable[[str], list[str]] = hostnames, details: JobDetails | None = None
 ) -> Allocation:
-    """Return the allocation of the job that `environ` describes.
+    """Return the allocation of the job that `environ` describes. Raises: ConfigError with the variable that is wrong.
 
-    expand: turns a list of nodes into names. details: the GPUs, memory and restarts that Slurm has on record. If None,
-    they are read from `environ`.
-
-    Raises: ConfigError with the variable that is missing, is not a number, or cannot be satisfied.
+    expand: turns a list of nodes into names. details: Slurm's record of the job. If it is None, GPUs, memory and
+    restarts are read from `environ`.
     """
     num_nodes = _number(environ, "SLURM_JOB_NUM_NODES")
     nodelist = _text(environ, "SLURM_JOB_NODELIST")

@@ -33,11 +33,6 @@ class GpuType:
     free: tuple[int, ...]
     num_total: int
 
-    @property
-    def num_free(self) -> int:
-        """The free GPUs on all nodes."""
-        return sum(self.free)
-
     def fits(self, num_gpus: int, num_nodes: int) -> bool:
         """Return whether `num_nodes` nodes have `num_gpus` free GPUs each."""
         return sum(count >= num_gpus for count in self.free) >= num_nodes
@@ -70,8 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _request(options: Sequence[Option], partition: str, rank: Sequence[str]) -> tuple[list[str], str]:
     """Return sbatch's options and the reason for the type of GPU. A type that the user requested is kept."""
-    kept = [option for option in options if option.name != "partition"]
-    translated = translate(kept, script_defaults())
+    translated = translate([option for option in options if option.name != "partition"], script_defaults())
     gres = next((word.removeprefix("--gres=") for word in translated if word.startswith("--gres=")), "gpu:1")
     rest = [word for word in translated if not word.startswith("--gres=")]
     if not (untyped := UNTYPED_GPUS.fullmatch(gres)):
@@ -117,11 +111,11 @@ def read_types(table: str) -> list[GpuType]:
     for line in dict.fromkeys(table.splitlines()):  # a node in several partitions has a line for each
         _, state, gres, used = (field.strip() for field in line.split("|")[: len(COLUMNS)])
         taken = _counts(used)
-        usable = state.rstrip("~#!%$@^-+").lower() in USABLE
+        is_usable = state.rstrip("~#!%$@^-+").lower() in USABLE
         for name, count in _counts(gres).items():
             total[name] = total.get(name, 0) + count
             left = count if NO_CONSUME in gres else max(0, count - taken.get(name, 0))
-            free.setdefault(name, []).append(left if usable else 0)
+            free.setdefault(name, []).append(left if is_usable else 0)
     return [GpuType(name, tuple(free[name]), count) for name, count in total.items()]
 
 
@@ -158,7 +152,7 @@ def choose(types: Iterable[GpuType], ranking: Sequence[str], num_gpus: int = 1, 
     known = sorted(types, key=lambda gpu: rank_of(gpu.name, ranking))
     if not known:
         raise ConfigError("the partition has no GPUs; set another in slurm/site.sh, or with SBATCH_PARTITION")
-    overview = ", ".join(f"{gpu.name or 'no type'} {gpu.num_free} of {gpu.num_total} free" for gpu in known)
+    overview = ", ".join(f"{gpu.name or 'no type'} {sum(gpu.free)} of {gpu.num_total} free" for gpu in known)
     best = next((gpu for gpu in known if gpu.fits(num_gpus, num_nodes)), None)
     if best is None:
         shortage = "no GPU is free" if num_gpus == num_nodes == 1 else f"{num_nodes} x {num_gpus} GPUs are not free"

@@ -16,8 +16,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from raykd.cluster import progress_record
 from raykd.cluster.allocation import Allocation, read_allocation
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
-from raykd.cluster.job_folder import JobFolder, job_folder
+from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, fingerprint
@@ -34,8 +34,8 @@ from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
 from raykd.cluster.ray_start import driver_environment, module_command, ray_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue
-from raykd.cluster.slurm_commands import hostnames, running_job
-from raykd.cluster.staging import Staging, planned_staging
+from raykd.cluster.slurm_commands import running_job
+from raykd.cluster.staging import planned_staging
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
@@ -44,10 +44,7 @@ MODE_TIMEOUT_S = 60
 
 
 class JobLog:
-    """Status lines with the job's age, counted from the batch script's first line.
-
-    RAYKD_JOB_START has the time of that line in seconds since 1970.
-    """
+    """Status lines with the job's age since RAYKD_JOB_START, the start of the batch script in seconds since 1970."""
 
     def __init__(self, environ: Mapping[str, str]):
         self._start = float(environ.get("RAYKD_JOB_START") or time.time())
@@ -60,18 +57,17 @@ class JobLog:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
-    log = JobLog(environ)
+    experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
     try:
         with Signals() as signals:
-            experiment = list(arguments)
-            return _boot(experiment[1:] if experiment[:1] == ["--"] else experiment, environ, log, signals)
+            return _boot(experiment, environ, JobLog(environ), signals)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
-    details = read_details(environ.get("SLURM_JOB_ID", ""), hostnames)
+    details = read_details(environ.get("SLURM_JOB_ID", ""))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
     staging = planned_staging(allocation, environ, with_code=bool(experiment))
     driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
@@ -79,8 +75,13 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
     _log_start(allocation, details, environ, log)
     end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
-        with job_folder(allocation.job_id, environ) as folder, _staged(staging, log):
-            environment = _shared_environment(environ, folder, allocation, staging)
+        staged = staging.filled() if staging else nullcontext()
+        with job_folder(allocation.job_id, environ) as folder, staged as megabytes:
+            root, data = allocation.submit_dir, None
+            if staging:
+                log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
+                root, data = staging.code_path or root, staging.data_path
+            environment = ray_environment(environ, folder, root, bool(allocation.workers), data)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, staging)
             with StepWatch(allocation.head, environ) as watch:
@@ -134,7 +135,7 @@ def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
 
 
 def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
-    """Return why a job that Slurm interrupted must not be requeued, '' if it may be. Record its progress."""
+    """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress."""
     if cause == "preempted: CANCEL":
         return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"
     saves_by_itself = not end.was_killed and end.results is None  # the user's program, whose progress is unknown
@@ -176,30 +177,10 @@ def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, s
 
 def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None:
     """Record the dashboard's port and the token's path for later commands, and print both."""
-    ports, folder, allocation = config.ports, config.folder, config.allocation
-    submit_dir = str(allocation.submit_dir)
-    folder.write_facts(dashboard=ports.dashboard, token=str(folder.token_path), submit_dir=submit_dir)
-    log.write(
-        f"dashboard at http://127.0.0.1:{ports.dashboard} on {allocation.head.name}, token in {folder.token_path}"
-    )
+    port, token_path, allocation = config.ports.dashboard, config.folder.token_path, config.allocation
+    config.folder.write_facts(dashboard=port, token=str(token_path), submit_dir=str(allocation.submit_dir))
+    log.write(f"dashboard at http://127.0.0.1:{port} on {allocation.head.name}, token in {token_path}")
     log.write(f"driver starts {{after}}: {shlex.join(driver)}")
-
-
-@contextmanager
-def _staged(staging: Staging | None, log: JobLog) -> Iterator[None]:
-    if staging is None:
-        yield
-        return
-    with staging.filled() as megabytes:
-        log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
-        yield
-
-
-def _shared_environment(
-    environ: Mapping[str, str], folder: JobFolder, allocation: Allocation, staging: Staging | None
-) -> dict[str, str]:
-    code, data = (staging.code_path, staging.data_path) if staging else (None, None)
-    return ray_environment(environ, folder, code or allocation.submit_dir, bool(allocation.workers), data)
 
 
 def _serve_command(allocation: Allocation) -> list[str]:

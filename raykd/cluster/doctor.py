@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -49,35 +49,22 @@ class Finding:
         return f"{self.verdict:<4} {self.subject:<11} {self.text}{remedy}"
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where commands read and write. list_data: the data sets in `data`; it raises a RaykdError if there are none."""
-
-    results: Path
-    data: Path
-    weights: Path
-    list_data: Callable[[], Sequence[str]]
-
-
-def examine(folders: Folders) -> Iterator[Finding]:
-    """Yield the findings one by one, because some checks take seconds."""
-    yield _python()
+def examine(
+    results: Path, data: Path, weights: Path, list_datasets: Callable[[Path], Sequence[str]]
+) -> Iterator[Finding]:
+    """Yield the findings one by one: some checks take seconds. list_datasets: raises a RaykdError if there are none."""
+    # An older Python cannot import this module.
+    yield Finding("ok", "python", f"{platform.python_version()} in {sys.prefix}")
     drivers = gpu_drivers()
     yield _gpus(drivers)
     yield from _packages(drivers)
     yield _slurm()
-    yield _checked("ports", "four free ports next to each other", lambda: find_ports(0))
-    yield _temporary()
+    yield _checked("ports", _find_ports)
+    yield _checked("tmp", _make_private_folder)
     yield _shared_memory()
-    yield from _results(folders.results)
-    yield _data(folders)
-    yield _weights(folders.weights)
-
-
-def _python() -> Finding:
-    return Finding(
-        "ok", "python", f"{platform.python_version()} in {sys.prefix}"
-    )  # an older one cannot import this module
+    yield from _results(results)
+    yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
+    yield _weights(weights)
 
 
 def gpu_drivers() -> list[str]:
@@ -183,31 +170,25 @@ def default_partition() -> str:
 
 
 def describe_nodes(partition: str) -> list[str]:
-    """Return '2 nodes with gpu:h100:2' for each kind of node; [] if the partition does not exist.
-
-    Raises: SlurmError if Slurm does not answer.
-    """
+    """Return '2 nodes with gpu:h100:2' for each kind of node; [] without this partition. Raises: SlurmError."""
     command = ["sinfo", "--noheader", f"--partition={partition}", "--format=%D|%G"]
-    lines = [line.strip() for line in slurm_output(command, TIMEOUT_S).splitlines() if line.strip()]
-    kinds = [line.partition("|")[::2] for line in lines]  # '2|gpu:h100:2(S:0-1)'
-    gpus = [re.sub(r"\(.*?\)", "", gres) for _, gres in kinds]
-    return [
-        f"{plural(int(count), 'node')} {f'with {gres}' if gres else 'without GPUs'}"
-        for (count, _), gres in zip(kinds, gpus, strict=True)
-    ]
+    table = re.sub(r"\(.*?\)", "", slurm_output(command, TIMEOUT_S))  # lines such as '2|gpu:h100:2(S:0-1)'
+    kinds = [line.strip().partition("|") for line in table.splitlines() if line.strip()]
+    return [f"{plural(int(count), 'node')} {f'with {gres}' if gres else 'without GPUs'}" for count, _, gres in kinds]
 
 
 def _has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def _temporary() -> Finding:
-    def make_folder() -> None:
-        with job_folder(LARGEST_JOB_ID, os.environ):
-            pass
+def _find_ports() -> str:
+    find_ports(0)
+    return "four free ports next to each other"
 
-    text = f"private folders can be made in {base_folder(os.environ)}, and its path is short enough"
-    return _checked("tmp", text, make_folder)
+
+def _make_private_folder() -> str:
+    with job_folder(LARGEST_JOB_ID, os.environ):
+        return f"private folders can be made in {base_folder(os.environ)}, and its path is short enough"
 
 
 def _shared_memory() -> Finding:
@@ -241,12 +222,6 @@ def _results(results: Path) -> Iterator[Finding]:
         yield Finding("ok", "clock", "agrees with the file server's")
 
 
-def _data(folders: Folders) -> Finding:
-    names: list[str] = []
-    finding = _checked("data", "", lambda: names.extend(folders.list_data()))
-    return replace(finding, text=f"{', '.join(names)} in {folders.data}") if finding.verdict == "ok" else finding
-
-
 def _weights(folder: Path) -> Finding:
     names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
     if not names:
@@ -254,14 +229,13 @@ def _weights(folder: Path) -> Finding:
     return Finding("ok", "weights", ", ".join(names))
 
 
-def _checked(subject: str, text: str, check: Callable[[], object]) -> Finding:
-    """Return 'ok' with `text`, or 'bad' with the error's message, which is 'problem; remedy'."""
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
+    """Return 'ok' with the text of `check`, or 'bad' with the message of its RaykdError, 'problem; remedy'."""
     try:
-        check()
+        return Finding("ok", subject, check())
     except RaykdError as error:
         problem, _, remedy = str(error).partition("; ")
         return Finding("bad", subject, problem, remedy)
-    return Finding("ok", subject, text)
 
 
 def _output(command: list[str]) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raykd.cluster.slurm_commands import SlurmError, slurm_output
+from raykd.cluster.slurm_commands import SlurmError, field_in, hostnames, slurm_output
 from raykd.errors import plural
 
 NODES = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=(\d+) GRES=(\S*)")
@@ -34,32 +34,28 @@ class JobDetails:
     restarts: int | None
 
 
-def read_details(job_id: str, expand: Callable[[str], Sequence[str]]) -> JobDetails | None:
-    """Return the details of a job, or None if scontrol fails or prints an unknown format.
-
-    expand: turns a list of nodes such as 'cn[1-2]' into names.
-    """
+def read_details(job_id: str) -> JobDetails | None:
+    """Return the details of a job, or None if scontrol fails or prints an unknown format."""
     if not job_id.isdecimal():  # scontrol would show all jobs
         return None
     try:
-        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", job_id]), expand)
+        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", job_id]))
     except SlurmError:
         return None
 
 
-def parse_details(text: str, expand: Callable[[str], Sequence[str]]) -> JobDetails | None:
-    """Parse the output of `scontrol show job --details`; see `read_details`."""
+def parse_details(text: str, expand: Callable[[str], Sequence[str]] = hostnames) -> JobDetails | None:
+    """Parse the output of `scontrol show job --details`. expand: turns a list such as 'cn[1-2]' into names."""
     shares = {}
     for nodes, memory_mib, gres in NODES.findall(text):
         names = expand(nodes) if re.search(r"[\[,]", nodes) else [nodes]
         shares |= dict.fromkeys(names, Share(sum(gpu_counts(gres)), int(memory_mib)))
     if not shares:
         return None
-    totals = gpu_counts(_field(text, "TresPerJob"))
-    restarts = _field(text, "Restarts")
+    totals, restarts = gpu_counts(field_in(text, "TresPerJob")), field_in(text, "Restarts")
     return JobDetails(
         shares=shares,
-        gpus_per_node=tuple(gpu_counts(_field(text, "TresPerNode"))),
+        gpus_per_node=tuple(gpu_counts(field_in(text, "TresPerNode"))),
         total_gpus=sum(totals) if totals else None,
         restarts=int(restarts) if restarts.isdecimal() else None,
     )
@@ -68,11 +64,6 @@ def parse_details(text: str, expand: Callable[[str], Sequence[str]]) -> JobDetai
 def gpu_counts(gres: str) -> list[int]:
     """Return each count of GPUs in 'gpu:a100:1(IDX:0),gpu:h100:2(IDX:1-2)'."""
     return [int(count) for count in GPUS.findall(gres)]
-
-
-def _field(text: str, name: str) -> str:
-    match = re.search(rf"\b{name}=(\S+)", text)
-    return match[1] if match else ""
 
 
 def differences(details: JobDetails, environ: Mapping[str, str], head: str, head_cpus: int) -> list[str]:

@@ -13,6 +13,8 @@ from raykd.cluster.private_folders import remove_abandoned_below
 from raykd.cluster.private_ray import base_folder, private_folder, require_short, token_path
 from raykd.errors import ConfigError
 
+FACTS = "cluster.json"
+
 
 @dataclass(frozen=True)
 class JobFolder:
@@ -36,21 +38,17 @@ class JobFolder:
 
     def write_facts(self, **facts: Any) -> None:
         """Record the dashboard's port and the paths that later commands need. It must contain no secrets."""
-        write_json(self._facts_path, facts)
+        write_json(self.path / FACTS, facts)
 
     def facts(self) -> dict[str, Any]:
         """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray is not up on this node."""
         try:
-            return json.loads(self._facts_path.read_text())
+            return json.loads((self.path / FACTS).read_text())
         except OSError:
             raise ConfigError(
                 f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to "
                 "its value at sbatch"
             ) from None
-
-    @property
-    def _facts_path(self) -> Path:
-        return self.path / "cluster.json"
 
     def token(self) -> str:
         """Return the secret for the Authorization header. Never print it, and never put it on a command line."""
@@ -62,9 +60,7 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
     """Make RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token` or a new one; remove it at the end.
 
     node_number: 0 on the head's node; it distinguishes nodes that share a /tmp. Folders that killed jobs of this user
-    left are removed first.
-
-    Raises ConfigError when RAYKD_TMP is too long for Ray's sockets or the folder cannot be made there.
+    left are removed first. Raises: ConfigError if RAYKD_TMP is too long for Ray's sockets or the folder cannot be made.
     """
     folder = JobFolder(folder_path(job_id, environ, node_number))
     require_short(folder.ray_path, environ)

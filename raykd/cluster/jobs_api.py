@@ -47,8 +47,9 @@ class JobsApi:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
-            if answer.status != 200:
-                raise _error(f"{answer.status} {answer.reason} {_last_line(text)}")
+            if answer.status != 200:  # the last line of an error page, the end of a traceback, has the reason
+                lines = [line for line in text.splitlines() if line.strip()] or [""]
+                raise _error(f"{answer.status} {answer.reason} {lines[-1][:MAX_REASON]}")
             return json.loads(text)
         except (OSError, HTTPException, ValueError) as error:
             raise _error(str(error) or type(error).__name__) from None
@@ -58,11 +59,6 @@ class JobsApi:
 
 def _error(reason: str) -> RaykdError:
     return RaykdError(f"the request to the job's Ray failed: {reason.strip()}")
-
-
-def _last_line(text: str) -> str:
-    """Return the line of an error page that has the reason, which is the end of a traceback."""
-    return next(reversed([line for line in text.splitlines() if line.strip()]), "")[:MAX_REASON]
 
 
 def _require_own_listener(port: int) -> None:

@@ -8,7 +8,6 @@ with the head's start, and because Ray's client ends its process when the head e
 """
 
 import json
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raykd.cluster.allocation import Node
+from raykd.cluster.ports import accepts_connections
 
 POLL_S = 0.05
 SETTLED_POLL_S = 1.0  # after SETTLED_S without a change
@@ -25,7 +25,7 @@ REQUEST_TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class RayNode:
-    """A node that is alive in Ray, with the resources that Ray has for it."""
+    """A node that is alive in Ray, with its resources there."""
 
     name: str  # in Slurm
     address: str  # IP
@@ -38,27 +38,22 @@ class RayNode:
 def mismatch(ray_nodes: Sequence[RayNode], nodes: Sequence[Node]) -> str:
     """Return how Ray differs from the job, such as 'cn1 has 2 CPUs in Ray and 4 in the job'; '' if it does not."""
     by_name = {node.name: node for node in ray_nodes}
-    unexpected = set(by_name) - {node.name for node in nodes}
-    lines = [f"{name} is in Ray and not in the job" for name in sorted(unexpected)]
+    unexpected = sorted(set(by_name) - {node.name for node in nodes})
+    differences = [f"{name} is in Ray and not in the job" for name in unexpected]
     for node in nodes:
         ray = by_name.get(node.name)
         if ray is None:
-            lines.append(f"{node.name} is in the job and not in Ray")
+            differences.append(f"{node.name} is in the job and not in Ray")
             continue
         resources = [("CPUs", ray.num_cpus, node.num_cpus), ("GPUs", ray.num_gpus, node.num_gpus)]
         if node.memory_bytes is not None:
             resources.append(("bytes of memory", ray.memory_bytes, node.memory_bytes))
-        lines += [
+        differences += [
             f"{node.name} has {in_ray:.0f} {resource} in Ray and {in_job:.0f} in the job"
             for resource, in_ray, in_job in resources
             if in_ray != in_job
         ]
-    return ", ".join(lines)
-
-
-def parse_nodes(line: str) -> list[RayNode]:
-    """Parse a line that `main` printed."""
-    return [RayNode(**fields) for fields in json.loads(line)]
+    return ", ".join(differences)
 
 
 def main(address: str) -> None:
@@ -66,8 +61,7 @@ def main(address: str) -> None:
     # The client of `ray status`, as there is no public one. pyright cannot read the compiled module.
     from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 
-    host, port = address.split(":")
-    while not _accepts(host, int(port)):  # the client would wait in steps of seconds
+    while not accepts_connections(address, REQUEST_TIMEOUT_S):  # the client would wait in steps of seconds
         time.sleep(POLL_S)
     client = GcsClient(address=address)
     printed, changed_at = None, time.monotonic()
@@ -77,14 +71,6 @@ def main(address: str) -> None:
             print(json.dumps([asdict(node) for node in nodes]), flush=True)
             printed, changed_at = nodes, time.monotonic()
         time.sleep(POLL_S if time.monotonic() - changed_at < SETTLED_S else SETTLED_POLL_S)
-
-
-def _accepts(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=REQUEST_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _alive_nodes(client: Any) -> list[RayNode] | None:

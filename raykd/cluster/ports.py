@@ -26,10 +26,7 @@ class Ports:
 
 
 def find_ports(job_id: int) -> Ports:
-    """Return the job's block of four ports, or the next block whose ports are all free on this node now.
-
-    Raises: RayNotStarted if none of 50 blocks is free.
-    """
+    """Return the job's block of ports, or the next one that is free on this node. Raises: RayNotStarted if none is."""
     for attempt in range(MAX_TRIES):
         first = FIRST_PORT + (job_id + attempt) % NUM_BLOCKS * PORTS_PER_JOB
         block = range(first, first + PORTS_PER_JOB)
@@ -39,6 +36,16 @@ def find_ports(job_id: int) -> Ports:
         f"no {PORTS_PER_JOB} free ports next to each other in {FIRST_PORT}-{LAST_PORT} on this node "
         f"({MAX_TRIES} blocks tried for job {job_id}); 'ss -ltnp' lists the processes that hold them"
     )
+
+
+def accepts_connections(address: str, timeout_s: float) -> bool:
+    """Return whether a process accepts TCP connections at `address`, HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -8,13 +8,11 @@ them. The batch script runs an idle step in order to notice the first of these s
 import re
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 
 from raykd.cluster.allocation import Node, without_step_requests
-from raykd.cluster.ray_process import STOP_TIMEOUT_S, stop
+from raykd.cluster.ray_process import stop_gracefully
 from raykd.cluster.ray_start import srun
-from raykd.cluster.slurm_commands import show_job, slurm_output
-from raykd.cluster.subreaper import END_SIGNAL
+from raykd.cluster.slurm_commands import field_in, show_job, slurm_output
 from raykd.errors import ConfigError
 
 TERMINATED = 128 + 15  # srun's exit code for a step that SIGTERM ended
@@ -36,11 +34,7 @@ class StepWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._step.poll() is None:
-            self._step.send_signal(END_SIGNAL)
-            with suppress(subprocess.TimeoutExpired):
-                self._step.wait(TEARDOWN_S)
-        stop(self._step, STOP_TIMEOUT_S)
+        stop_gracefully(self._step, TEARDOWN_S)
 
     def is_terminated(self) -> bool:
         """Return whether SIGTERM ended the step. Any other end is ignored."""
@@ -63,8 +57,9 @@ def _configured_mode(job: Mapping[str, str]) -> str:
     if "preempt/qos" in _configuration():
         command = ["sacctmgr", "--noheader", "--parsable2", "show", "qos", job.get("QOS", ""), "format=PreemptMode"]
         mode = slurm_output(command, ANSWER_S).strip().upper()
-        return mode if mode not in ("", "CLUSTER") else _field("PreemptMode", _configuration())
-    return _field("PreemptMode", slurm_output(["scontrol", "show", "partition", job.get("Partition", "")], ANSWER_S))
+        return mode if mode not in ("", "CLUSTER") else field_in(_configuration(), "PreemptMode").upper()
+    partition = slurm_output(["scontrol", "show", "partition", job.get("Partition", "")], ANSWER_S)
+    return field_in(partition, "PreemptMode").upper()
 
 
 def save_time_s(job_id: int) -> float:
@@ -72,7 +67,7 @@ def save_time_s(job_id: int) -> float:
     if preempt_mode(job_id):
         return float("inf")  # Slurm sends SIGTERM again at the end of the grace time
     try:
-        wait = re.match(r"\d+", _field("KillWait", _configuration()))
+        wait = re.match(r"\d+", field_in(_configuration(), "KillWait"))
     except ConfigError:
         wait = None
     return max((float(wait[0]) if wait else KILL_WAIT_S) - TEARDOWN_S, TEARDOWN_S)
@@ -80,8 +75,3 @@ def save_time_s(job_id: int) -> float:
 
 def _configuration() -> str:
     return slurm_output(["scontrol", "show", "config"], ANSWER_S)
-
-
-def _field(name: str, text: str) -> str:
-    match = re.search(rf"\b{name}\s*=\s*(\S+)", text)
-    return match[1].upper() if match else ""

@@ -40,7 +40,7 @@ def private_environment(folder: Path) -> dict[str, str]:
 
 
 def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
-    """Raise ConfigError when Ray cannot use `temp_dir`, because it is relative or too long for Ray's sockets."""
+    """Raise ConfigError if Ray cannot use `temp_dir`, because it is relative or too long for Ray's sockets."""
     if not temp_dir.is_absolute() or len(str(temp_dir)) > MAX_TEMP_DIR_CHARACTERS:
         raise ConfigError(
             f"RAYKD_TMP = '{environ.get('RAYKD_TMP')}': must be an absolute path so short that {temp_dir} has at most "
@@ -57,13 +57,13 @@ def make_token() -> str:
 def private_folder(path: Path, token: str = "") -> Iterator[None]:
     """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
 
-    A folder of that name that this user's earlier process left is replaced.
-
-    Raises ConfigError when the folder cannot be made.
+    A folder of that name that this user's earlier process left is replaced. Raises: ConfigError if it cannot be made.
     """
     with ExitStack() as stack:
         try:
-            _remove_own(path)
+            # A link or another user's folder stays, and mkdir then fails.
+            if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
+                shutil.rmtree(path)
             path.mkdir(mode=0o700)
             is_ours = stack.enter_context(claimed(path))
             with os.fdopen(os.open(token_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -79,16 +79,10 @@ def private_folder(path: Path, token: str = "") -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_own(path: Path) -> None:
-    """Remove a folder of this user. A link or another user's folder stays, and mkdir then fails."""
-    if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
-        shutil.rmtree(path)
-
-
 def commands_folder(environ: Mapping[str, str]) -> Path:
     """Make and return RAYKD_TMP/raykd-<uid> (0700), which holds the folders of this user's commands.
 
-    Raises ConfigError when it cannot be made, is too long for Ray's sockets, or is open to other users.
+    Raises: ConfigError if it cannot be made, is too long for Ray's sockets, or is open to other users.
     """
     folder = base_folder(environ) / f"raykd-{os.getuid()}"
     require_short(folder / "ray", environ)

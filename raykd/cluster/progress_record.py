@@ -12,27 +12,19 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from raykd.atomic import write_json
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its own definition
 VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
-# Progress besides checkpoints: filled parts of a logit cache, confirmations, and runs that have ended.
-_HASHED = ("filled.bits",)
-_SIZED = ("confirmed.json",)
-_EXISTING = ("best.safetensors", "test.json")
 _TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # of Optuna's lines about an epoch or a trial's end
 
 
 def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """Note the results folder for the batch script; outside a job, do nothing.
-
-    A write error is ignored, because it must not end the training.
-    """
+    """Note the results folder for the batch script; outside a job, do nothing."""
     if path := environ.get(VARIABLE):
-        with suppress(OSError):
+        with suppress(OSError):  # it must not end the training
             Path(path).write_text(str(results.absolute()), encoding="utf-8")
 
 
@@ -46,10 +38,7 @@ def noted_results(path: Path) -> Path | None:
 
 
 def fingerprint(results: Path | None) -> str:
-    """Return a digest of the training progress in `results`, or '' if there is none.
-
-    It changes with each saved training step. Weights, times and logs are excluded.
-    """
+    """Return a digest that changes with each saved training step, and with nothing else; '' if there is none."""
     if results is None or not results.is_dir():
         return ""
     lines = []
@@ -59,11 +48,11 @@ def fingerprint(results: Path | None) -> str:
                 lines.append(f"{path} {_step(path)}")
             elif path.name == "study.journal":
                 lines.append(f"{path} {_trial_progress(path)}")
-            elif path.name in _HASHED:
+            elif path.name == "filled.bits":  # which parts of a logit cache are filled
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-            elif path.name in _SIZED:
+            elif path.name == "confirmed.json":  # of a search
                 lines.append(f"{path} {path.stat().st_size}")
-            elif path.name in _EXISTING:
+            elif path.name in ("best.safetensors", "test.json"):  # of a run that has ended
                 lines.append(str(path))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
@@ -99,8 +88,11 @@ class ProgressRecord:
 
     def num_stalled(self, progress: str) -> int:
         """Return how many consecutive restarts, this one included, ended with the same `progress`."""
-        record = self._read()
-        return record.get("stalled", 0) + 1 if record.get("progress") == progress else 0
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            return record["stalled"] + 1 if record["progress"] == progress else 0
+        except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+            return 0
 
     def write(self, progress: str, num_stalled: int) -> None:
         with suppress(OSError):  # then only RAYKD_MAX_REQUEUES limits the restarts
@@ -109,11 +101,3 @@ class ProgressRecord:
     def remove(self) -> None:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        is_valid = isinstance(record, dict) and isinstance(record.get("stalled", 0), int)
-        return record if is_valid else {}

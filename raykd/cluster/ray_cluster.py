@@ -1,5 +1,6 @@
 """The job's Ray on all its nodes: start the head, then the workers, compare Ray with the allocation, end all of it."""
 
+import json
 import shutil
 import subprocess
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.job_folder import JobFolder
-from raykd.cluster.nodes import RayNode, mismatch, parse_nodes
+from raykd.cluster.nodes import RayNode, mismatch
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayProcess, stop
 from raykd.cluster.ray_start import module_command, start_head
@@ -37,13 +38,11 @@ class ClusterConfig:
 
 
 class RayCluster:
-    """A context manager that ends Ray on every node when it is left.
-
-    log: prints a status line, in which '{after}' stands for the job's age.
-    """
+    """Ray on all nodes, until its block ends. log: prints a line, in which '{after}' stands for the job's age."""
 
     def __init__(self, config: ClusterConfig, log: Callable[[str], None]) -> None:
         self._config, self._log = config, log
+        self._timeout = f"{config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
         self._workers: dict[str, RayProcess] = {}
         self.lost: set[str] = set()  # names of nodes that had joined
         self._nodes_path = config.folder.path / "nodes.jsonl"
@@ -75,17 +74,12 @@ class RayCluster:
         check: called repeatedly; it may raise to give up. Raises: RayNotStarted if Ray ends on a node or a node does
         not join in time, RaykdError if the cluster differs from the allocation.
         """
-        allocation = self._config.allocation
-        head = self._wait_for_head(check)
-        address = f"{head.address}:{self._config.ports.control_store}"
+        config, allocation = self._config, self._config.allocation
+        address = f"{self._wait_for_head(check).address}:{config.ports.control_store}"
         for number, node in enumerate(allocation.workers, 1):
-            command = worker_command(
-                node, number, allocation.job_id, address, self._config.staging, self._config.start_timeout_s
-            )
-            log_path, token = self._config.folder.log_path(node.name), self._config.folder.token()
-            self._workers[node.name] = RayProcess(
-                f"Ray on {node.name}", command, self._config.environment, log_path, token
-            )
+            command = worker_command(node, number, allocation.job_id, address, config.staging, config.start_timeout_s)
+            log_path, token = config.folder.log_path(node.name), config.folder.token()
+            self._workers[node.name] = RayProcess(f"Ray on {node.name}", command, config.environment, log_path, token)
         self._wait_for_workers(check)
         if difference := mismatch(self.nodes(), allocation.nodes):
             raise RaykdError(f"the Ray cluster differs from the job's allocation: {difference}; submit the job again")
@@ -95,8 +89,8 @@ class RayCluster:
 
     def nodes(self) -> list[RayNode]:
         """Return the nodes that were alive at the last change."""
-        lines = self._nodes_path.read_text().split("\n")
-        return parse_nodes(lines[-2]) if len(lines) > 1 else []  # the last line may be incomplete
+        lines = self._nodes_path.read_text().split("\n")[:-1]  # the last line may be incomplete
+        return [RayNode(**fields) for fields in json.loads(lines[-1])] if lines else []
 
     def failure(self) -> str:
         """Return why the head has ended, or ''. Log each lost node once; the job continues without it."""
@@ -132,8 +126,7 @@ class RayCluster:
             if failure := self._head.failure("before it was up"):
                 raise RayNotStarted(failure)
             if self._head.age_s > self._config.start_timeout_s:
-                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
-                raise RayNotStarted(f"Ray's head is not up after {timeout}{self._head.log_tail()}")
+                raise RayNotStarted(f"Ray's head is not up after {self._timeout}{self._head.log_tail()}")
             self._require_watcher()
             time.sleep(POLL_S)
         self._log(f"head up {{after}} on {self._config.allocation.head}")
@@ -152,9 +145,8 @@ class RayCluster:
                 if failure := self._workers[name].failure("before it had joined"):
                     raise RayNotStarted(failure)
             if time.monotonic() > deadline:
-                timeout = f"{self._config.start_timeout_s:g} s (RAYKD_START_TIMEOUT_S)"
                 tail = self._workers[min(missing)].log_tail()
-                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {timeout}{tail}")
+                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {self._timeout}{tail}")
             if failure := self._head.failure("while nodes joined"):
                 raise RayNotStarted(failure)
             self._require_watcher()
@@ -184,9 +176,8 @@ class RayCluster:
 
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
         """Start nodes.py, whose errors go to the head's log."""
-        command = [*module_command("nodes"), f"127.0.0.1:{self._config.ports.control_store}"]
-        log_path = self._config.folder.log_path(self._config.allocation.head.name)
+        config, null = self._config, subprocess.DEVNULL
+        command = [*module_command("nodes"), f"127.0.0.1:{config.ports.control_store}"]
+        log_path = config.folder.log_path(config.allocation.head.name)
         with self._nodes_path.open("wb") as lines, log_path.open("ab") as log:
-            return subprocess.Popen(
-                command, env=self._config.environment, stdin=subprocess.DEVNULL, stdout=lines, stderr=log
-            )
+            return subprocess.Popen(command, env=config.environment, stdin=null, stdout=lines, stderr=log)

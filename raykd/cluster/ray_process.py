@@ -30,6 +30,16 @@ def stop(process: subprocess.Popen, timeout_s: float) -> None:
         process.wait()
 
 
+def stop_gracefully(process: subprocess.Popen, timeout_s: float) -> None:
+    """Send END_SIGNAL to a process, and stop it if it still runs `timeout_s` later."""
+    if process.poll() is None:
+        process.send_signal(END_SIGNAL)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        stop(process, STOP_TIMEOUT_S)
+
+
 class RayProcess:
     """The process that runs Ray on a node. name: for messages, such as "Ray's head" or "Ray on cn2"."""
 
@@ -46,11 +56,9 @@ class RayProcess:
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
             )
         assert self._process.stdin is not None
-        try:
-            with self._process.stdin as pipe:
-                pipe.write(secret)
-        except BrokenPipeError:  # the process has ended already; `failure` returns the reason
-            pass
+        # BrokenPipeError: the process has ended already, and `failure` returns the reason.
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            pipe.write(secret)
 
     @property
     def age_s(self) -> float:
@@ -106,11 +114,7 @@ class RayProcess:
 
     def stop(self) -> None:
         """End the process and everything that Ray started there. A detached step ends when the head does."""
-        self.request_end()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            stop(self._process, STOP_TIMEOUT_S)
+        stop_gracefully(self._process, STOP_TIMEOUT_S)
 
 
 def likely_reason(lines: Sequence[str]) -> str:

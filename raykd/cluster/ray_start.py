@@ -37,10 +37,7 @@ WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
 
 def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
-    """Return the `srun` that starts a step on `node` with all of the job's resources there.
-
-    whole: False for a step that needs one CPU and no GPU.
-    """
+    """Return the `srun` of a step on `node` with all of the job's resources there, or with one CPU if not `whole`."""
     num_cpus, num_gpus = (node.num_cpus, node.num_gpus) if whole else (1, 0)
     no_gpu = [] if whole else ["--gres=none"]
     return [

@@ -52,10 +52,7 @@ def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clear(environ: MutableMapping[str, str]) -> None:
-    """Remove RAY_* variables from `environ` in place, except those needed to connect to the Ray at RAY_ADDRESS.
-
-    Raises: ConfigError as `address_in` does.
-    """
+    """Remove RAY_* variables in place, except those that connect to the Ray at RAY_ADDRESS. Raises: ConfigError."""
     kept = without_ray(environ)
     if address := address_in(environ):
         kept |= {

@@ -30,31 +30,21 @@ def requeue(
     experiment: its file and arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
     must not be requeued, or ''. Return whether the job is requeued.
     """
-    job_id = str(allocation.job_id)
-    reason = refusal
+    job_id, reason = str(allocation.job_id), refusal
     if not reason and allocation.restart_count >= limit:
         reason = f"it was requeued {allocation.restart_count} times (RAYKD_MAX_REQUEUES)"
-    if not reason:
-        reason = _scontrol_failure(["show", "job", "--oneliner", job_id], required="Requeue=1")
-    if not reason:
-        log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
-        reason = _scontrol_failure(["requeue", job_id])
+    try:
+        if not reason and "Requeue=1" not in slurm_output(["scontrol", "show", "job", "--oneliner", job_id]).split():
+            reason = "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"
         if not reason:
+            log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
+            slurm_output(["scontrol", "requeue", job_id])
             signal.sigtimedwait([signal.SIGTERM], END_S)
             time.sleep(LINGER_S)
             return True
+    except SlurmError as error:
+        reason = str(error)
     command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *experiment])}"
     log(f"interrupted and not requeued: {reason}; to resume: {command}")
     return False
-
-
-def _scontrol_failure(arguments: Sequence[str], required: str = "") -> str:
-    """Run a command of scontrol and return why it failed or did not print `required`; '' if all went well."""
-    try:
-        output = slurm_output(["scontrol", *arguments])
-    except SlurmError as error:
-        return str(error)
-    if required and required not in output.split():
-        return "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"
-    return ""

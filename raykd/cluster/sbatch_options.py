@@ -48,19 +48,17 @@ def split(arguments: Sequence[str], only_options: bool = False) -> tuple[list[Op
     """
     options, rest = [], list(arguments)
     while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            typed = (word,)
-            if only_options and not equals and rest and not rest[0].startswith("-"):
-                value = rest.pop(0)
-                typed = (word, value)
+        typed = [rest.pop(0)]
+        if typed[0].startswith("--"):
+            name, equals, value = typed[0][2:].partition("=")
+            value_follows = only_options and not equals and rest and not rest[0].startswith("-")
         else:
-            name, value, typed = SHORT.get(word[1:2], ""), word[2:], (word,)
-            if name and not value and rest:
-                value = rest.pop(0)
-                typed = (word, value)
-        options.append(Option(name, value, typed))
+            name, value = SHORT.get(typed[0][1:2], ""), typed[0][2:]
+            value_follows = name and not value and rest
+        if value_follows:
+            value = rest.pop(0)
+            typed.append(value)
+        options.append(Option(name, value, tuple(typed)))
     return options, rest
 
 
@@ -76,7 +74,9 @@ def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[st
     """
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
-    num_gpus = _gpus_in(gres if gres is not None else defaults.get("gres", "none"))
+    resources = (gres if gres is not None else defaults.get("gres", "none")).split(",")
+    parts = [resource.split(":") for resource in resources]  # gpu[:TYPE][:COUNT]
+    num_gpus = sum(int(part[-1]) if part[-1].isdecimal() else 1 for part in parts if part[0] == "gpu")
     for name in ("cpus-per-gpu", "mem-per-gpu"):  # 0 CPUs, or --mem=0, which requests all of a node's memory
         if not num_gpus and (size := value_of(options, name)):
             raise ConfigError(f"--{name}={size}: the job has no GPU; request --cpus-per-task=N and --mem=8G instead")
@@ -87,14 +87,16 @@ def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[st
         translated.append(f"--cpus-per-task={_number('--cpus-per-task', cpus)}")
     for name, count in (("mem-per-cpu", _number("--cpus-per-task", cpus)), ("mem-per-gpu", num_gpus)):
         if size := value_of(options, name):
-            translated.append(f"--mem={round(_mebibytes(f'--{name}', size) * count)}M")
+            if not (match := SIZE.fullmatch(size)):
+                raise ConfigError(f"--{name}={size}: must be a size, such as 4G")
+            translated.append(f"--mem={round(int(match[1]) * MEBIBYTES[match[2].upper()] * count)}M")
     if memory := value_of(options, "mem"):
         translated.append(f"--mem={memory}")
     return [word for option in options if option.name not in REPLACED for word in option.arguments] + translated
 
 
 def _gres(options: Sequence[Option]) -> str | None:
-    """Return the --gres that is equivalent to the last of GPU_OPTIONS; None if none was typed."""
+    """Return the --gres value that is equivalent to the last of GPU_OPTIONS; None if none was typed."""
     option = next((option for option in reversed(options) if option.name in GPU_OPTIONS), None)
     if option is None or option.name == "gres":
         return None if option is None else option.value
@@ -105,31 +107,18 @@ def _gres(options: Sequence[Option]) -> str | None:
         raise ConfigError(f"--nodes={value_of(options, 'nodes')}: must be at least 1")
     if option.name == "gpus":
         if count % nodes:
-            raise ConfigError(
-                f"--gpus={option.value}: {count} GPUs cannot be divided among {nodes} nodes; request "
-                "--gres=gpu:N, where N is the number per node"
-            )
+            reason = f"{count} GPUs cannot be divided among {nodes} nodes"
+            raise ConfigError(f"--gpus={option.value}: {reason}; request --gres=gpu:N, where N is the number per node")
         count //= nodes
     if option.name == "gpus-per-task":
         count *= _number("--ntasks-per-node", value_of(options, "ntasks-per-node") or "1")
     return f"gpu:{kind}:{count}" if kind and count else f"gpu:{count}" if count else "none"
 
 
-def _gpus_in(gres: str) -> int:
-    parts = [part.split(":") for part in gres.split(",")]
-    return sum(int(part[-1]) if part[-1].isdecimal() else 1 for part in parts if part[0] == "gpu")
-
-
 def _number(option: str, text: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"{option}={text}: must be a whole number")
     return int(text)
-
-
-def _mebibytes(option: str, text: str) -> float:
-    if not (match := SIZE.fullmatch(text)):
-        raise ConfigError(f"{option}={text}: must be a size, such as 4G")
-    return int(match[1]) * MEBIBYTES[match[2].upper()]
 
 
 def script_defaults() -> dict[str, str]:

@@ -30,21 +30,21 @@ class Server:
 
     def __init__(self, submissions: Submissions, logs: str) -> None:
         self._submissions, self._logs = submissions, logs
-        self._known: dict[str, Submission] = {}
+        self._reported: dict[str, Submission] = {}
         self._copied: dict[str, float] = {}
         self.stopped: set[str] = set()
 
     def report_changes(self) -> None:
         """Print what changed since the last call, and copy the logs. Raises: RaykdError if Ray does not answer."""
         for submission in self._submissions.all():
-            name, before = submission.name, self._known.get(submission.name)
+            name, before = submission.name, self._reported.get(submission.name)
             if before is None:
                 _print(f"{name} submitted: {submission.command}")
             if submission.is_over and not (before and before.is_over):
                 _print(f"{name} {submission.outcome}; {self._copy_log(name)}")
             elif not submission.is_over and time.monotonic() - self._copied.get(name, 0.0) > COPY_LOGS_EVERY_S:
                 self._copy_log(name)
-            self._known[name] = submission
+            self._reported[name] = submission
 
     def _copy_log(self, name: str) -> str:
         """Copy an experiment's output, and return where it is or why it is lost."""
@@ -58,10 +58,10 @@ class Server:
 
     @property
     def running(self) -> list[Submission]:
-        return [submission for submission in self._known.values() if not submission.is_over]
+        return [submission for submission in self._reported.values() if not submission.is_over]
 
     def stop_all(self) -> None:
-        """Ask every running experiment once to save and end. One that is still starting is asked at a later call."""
+        """Stop every running experiment once. One that is still starting is stopped at a later call."""
         for submission in self.running:
             if submission.name not in self.stopped and self._submissions.stop(submission.name):
                 self.stopped.add(submission.name)

@@ -18,10 +18,7 @@ class SlurmError(ConfigError):
 
 
 def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
-    """Return the standard output of one of Slurm's commands.
-
-    Raises: SlurmError with the last line of the command's errors.
-    """
+    """Return the output of one of Slurm's commands. Raises: SlurmError with the last line of its errors."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -30,6 +27,12 @@ def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise SlurmError(reason or f"{command[0]} ended with exit code {done.returncode}")
     return done.stdout
+
+
+def field_in(text: str, name: str) -> str:
+    """Return the value of a field, without spaces, in the output of one of Slurm's commands; '' if it is missing."""
+    match = re.search(rf"\b{name} *= *(\S+)", text)
+    return match[1] if match else ""
 
 
 def hostnames(nodelist: str) -> list[str]:
@@ -59,15 +62,11 @@ def running_job(job_id: int) -> RunningJob:
         raise ConfigError(f"job {job_id} is {state.lower()}: its Ray is up only while the job is running")
     if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
         raise ConfigError(f"job {job_id} has no {missing[0]}: it was not submitted with sbatch {SCRIPT}")
-    return RunningJob(job_id, fields["BatchHost"], _repository(fields), Path(fields["StdOut"]))
-
-
-def _repository(fields: dict[str, str]) -> Path:
-    """Return the batch script's repository, which is not the working directory if sbatch had another --chdir."""
-    working, of_script = Path(fields["WorkDir"]), fields.get("Command", "").partition(f"/{SCRIPT}")
-    if of_script[1] and not (working / SCRIPT).is_file():
-        return Path(of_script[0])
-    return working
+    folder = Path(fields["WorkDir"])  # if sbatch had another --chdir, the script is in another folder
+    root, is_script, _ = fields.get("Command", "").partition(f"/{SCRIPT}")
+    if is_script and not (folder / SCRIPT).is_file():
+        folder = Path(root)
+    return RunningJob(job_id, fields["BatchHost"], folder, Path(fields["StdOut"]))
 
 
 def only_job() -> int:

@@ -41,8 +41,8 @@ class Staging:
     """folder: the same path on every node. repository, data: the sources, or None if not staged."""
 
     folder: Path
-    repository: Path | None
-    data: Path | None
+    repository: Path | None = None
+    data: Path | None = None
 
     @property
     def code_path(self) -> Path | None:
@@ -62,8 +62,7 @@ class Staging:
 
     @classmethod
     def from_json(cls, text: str) -> "Staging":
-        paths = {name: Path(path) for name, path in json.loads(text).items()}
-        return cls(paths["folder"], paths.get("repository"), paths.get("data"))
+        return cls(**{name: Path(path) for name, path in json.loads(text).items()})
 
     @contextmanager
     def filled(self) -> Iterator[float]:
@@ -110,8 +109,8 @@ class Staging:
 
         claim: receives the lock that marks the folder as in use.
         """
-        code = [self.repository / name for name in CODE] if self.repository else []
-        sources = [("code", path) for path in code] + [("data", path) for path in _data_in(self.data)]
+        code, data = [self.repository / name for name in CODE] if self.repository else [], _data_in(self.data)
+        sources = [("code", path) for path in code] + [("data", path) for path in data]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
         if free < 1.1 * size:
@@ -122,16 +121,18 @@ class Staging:
             for kind, source in sources:
                 (aside / kind).mkdir(exist_ok=True)
                 _copy(source, aside / kind / source.name)
-            for other in _other_data_in(self.data):
-                (aside / "data" / other.name).symlink_to(other.resolve())
-            if self.repository:
-                _write_revision(self.repository / ".git", aside / "code" / ".git")
+            for path in sorted(self.data.iterdir()) if self.data else []:
+                if path not in data:
+                    (aside / "data" / path.name).symlink_to(path.resolve())
+            if self.repository and (revision := git_revision(self.repository / ".git")):  # recorded in every run
+                (aside / "code" / ".git").mkdir()
+                (aside / "code" / ".git" / "HEAD").write_text(revision + "\n")  # as in a checkout without a branch
             try:
                 aside.rename(self.folder)
             except OSError:
-                if self._is_filled():
-                    return False
-                raise
+                if not self._is_filled():
+                    raise
+                return False
             return True
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -146,10 +147,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:
-    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage.
-
-    The job has another folder after each requeue.
-    """
+    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage."""
     scratch = environ.get("RAYKD_SCRATCH")
     if not scratch:
         return None
@@ -166,19 +164,7 @@ def _data_in(folder: Path | None) -> list[Path]:
     return sorted(path for pattern in DATA for path in folder.glob(pattern)) if folder else []
 
 
-def _other_data_in(folder: Path | None) -> list[Path]:
-    copied = _data_in(folder)
-    return [path for path in sorted(folder.iterdir()) if path not in copied] if folder else []
-
-
 def _bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _write_revision(git: Path, target: Path) -> None:
-    """Write only the commit, as in a checkout without a branch, because it is recorded in every run."""
-    if revision := git_revision(git):
-        target.mkdir()
-        (target / "HEAD").write_text(revision + "\n")

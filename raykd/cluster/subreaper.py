@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,11 +148,9 @@ def _spawn(command: Sequence[str], environment: "os._Environ[str] | dict[str, st
 def _ended_children() -> list[tuple[int, int]]:
     """Return pid and wait status of every child that has ended."""
     ended = []
-    try:
+    with suppress(ChildProcessError):  # no child is left
         while (pair := os.waitpid(-1, os.WNOHANG))[0]:
             ended.append(pair)
-    except ChildProcessError:  # no child is left
-        pass
     return ended
 
 
@@ -184,13 +183,11 @@ def _children() -> list[int]:
 
 def _kill_descendants() -> None:
     """Kill all descendants, generation by generation: orphans become children of this process."""
-    try:
+    with suppress(ChildProcessError):  # no child is left
         while True:
             for process in _children():
                 os.kill(process, signal.SIGKILL)
             os.wait()
-    except ChildProcessError:  # no child is left
-        return
 
 
 def _notice(text: str) -> None:

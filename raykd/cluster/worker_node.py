@@ -11,7 +11,6 @@ the head is gone: until then a training may still be saved. Exit code: Ray's, or
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from dataclasses import asdict
 from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
-from raykd.cluster.ports import find_ports
+from raykd.cluster.ports import accepts_connections, find_ports
 from raykd.cluster.private_ray import private_environment
 from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
 from raykd.cluster.staging import Staging
@@ -32,10 +31,7 @@ ANSWER_S = 3.0  # time for a running head to accept a connection; one that is go
 def worker_command(
     node: Node, node_number: int, job_id: int, address: str, staging: Staging | None, timeout_s: float = 0.0
 ) -> list[str]:
-    """Return the command by which `node` joins the head at `address` within `timeout_s`.
-
-    node_number: from 1; it distinguishes the private folders of nodes that share a /tmp.
-    """
+    """Return the command by which `node`, number `node_number` from 1, joins the head at `address`, HOST:PORT."""
     staging_json = staging.to_json() if staging else ""
     arguments = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
     return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *arguments]
@@ -54,20 +50,10 @@ def main(arguments: Sequence[str]) -> int:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             free_shm_bytes = shutil.disk_usage("/dev/shm").free
             command = start_worker(address, node, find_ports(int(job_id)), folder, free_shm_bytes)
-            return subreaper.main(command, float(timeout_s), lambda: not _answers(address))
+            return subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-
-
-def _answers(address: str) -> bool:
-    """Return whether the head's control store, HOST:PORT, still accepts connections."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), ANSWER_S).close()
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

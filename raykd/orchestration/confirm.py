@@ -6,6 +6,7 @@ baseline has the winner's student recipe, since otherwise the gain of a searched
 like one of distillation. All of this uses validation data; the test set is read once, for the winner.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,16 +30,12 @@ from raykd.training.teacher.choose import PlannedCache
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting to confirm.
-
-    trial: number of the first trial with the setting, None for the experiment's default setting. runs: its distilled
-    runs, one per seed. baselines: runs of the same student recipe without a teacher, one per seed.
-    """
+    """A setting to confirm, and its runs, one per seed."""
 
     setting: dict[str, Any]
-    trial: int | None
-    runs: tuple[Run, ...]
-    baselines: tuple[Run, ...]
+    trial: int | None  # the number of the first one with the setting; None for the experiment's default setting
+    runs: tuple[Run, ...]  # distilled
+    baselines: tuple[Run, ...]  # of the same student recipe without a teacher
 
 
 def confirm(
@@ -56,25 +53,27 @@ def confirm(
         return dict(best[0].setting)
     experiment, options, store = command.experiment, command.options, RunStore(command.options.results)
     candidates = make_candidates(command, best)
-    distilled = [run for candidate in candidates for run in candidate.runs]
-    baselines = _baselines_to_train(candidates, command)
     seeds = plural(len(experiment.seeds), "seed")
     command.log(f"{plural(len(candidates) - 1, 'setting')} and the default setting are confirmed with {seeds}")
 
+    @functools.cache  # it is called only when the candidates' runs have ended, and hashes their weights
+    def results() -> list[CandidateRecord]:
+        return [_result(command, candidate.trial, candidate.setting, candidate.runs) for candidate in candidates]
+
     def runs_of_winner(statuses: Sequence[JobStatus]) -> Sequence[Run]:
         """Return the winner's runs with its baselines and teacher, () while an unfinished run can change the winner."""
-        if _unfinished(statuses, store):
-            return ()
-        winner = _winner(candidates, command)
-        return () if winner is None else plan_of(experiment.with_setting(winner.setting), options)[0].runs
+        index = None if _unfinished(statuses, store) else _best_index(command, results())
+        return () if index is None else plan_of(experiment.with_setting(candidates[index].setting), options)[0].runs
 
-    runs = list({run.name: run for run in (*baselines, *distilled)}.values())
-    states, caches = RunStates.read(runs, store), [cache] if cache else []
+    states = RunStates.read([run for each in candidates for run in (*each.baselines, *each.runs)], store)
+    baselines = _baselines_to_train(command, candidates, states, results)
+    runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
+    caches = [cache] if cache else []
     ended = run_to_completion(
         runs, states, caches, experiment.workers, options, command.console, should_stop, runs_of_winner
     )
     raise_for(_unfinished(ended, store))
-    winner = _write_confirmed(command, candidates)
+    winner = _write_confirmed(command, candidates, results())
     name = "the default setting" if winner.trial is None else f"trial {winner.trial}"
     command.log(f"confirmed: {name}, {setting_in_words(winner.setting)}")
     return winner.setting
@@ -101,31 +100,32 @@ def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candi
 
 def _candidate(command: SearchCommand, setting: dict[str, Any], trial: int | None) -> Candidate:
     options = replace(command.options, stages=("baseline", "distilled"))
-    plan, _ = plan_of(command.experiment.with_setting(setting), options)
-    distilled, baselines = (
-        tuple(run for run in plan.runs if run.stage == stage) for stage in ("distilled", "baseline")
-    )
+    runs = plan_of(command.experiment.with_setting(setting), options)[0].runs
+    distilled, baselines = (tuple(run for run in runs if run.stage == stage) for stage in ("distilled", "baseline"))
     return Candidate(setting, trial, distilled, baselines)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Return the runs' names. They contain the fingerprint, so equal names are the same run."""
-    return [run.name for run in runs]
+def _names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the runs' names, which contain the fingerprints: equal names are the same run."""
+    return tuple(run.name for run in runs)
 
 
-def _baselines_to_train(candidates: Sequence[Candidate], command: SearchCommand) -> Sequence[Run]:
-    """Return baselines to train beside the candidates: of the recipe that all share, or of a winner already known.
+def _baselines_to_train(
+    command: SearchCommand,
+    candidates: Sequence[Candidate],
+    states: RunStates,
+    results: Callable[[], Sequence[CandidateRecord]],
+) -> Sequence[Run]:
+    """Return baselines to train with the candidates: those that all share, or those of a winner already known.
 
     Baselines of other recipes are never trained.
     """
-    first, *others = candidates
-    if all(_names(other.baselines) == _names(first.baselines) for other in others):
-        return first.baselines
-    store = RunStore(command.options.results)
-    if any(store.status(run) != "done" for candidate in candidates for run in candidate.runs):
+    if len({_names(candidate.baselines) for candidate in candidates}) == 1:
+        return candidates[0].baselines
+    if not all(run.name in states.trained for candidate in candidates for run in candidate.runs):
         return ()
-    winner = _winner(candidates, command)
-    return () if winner is None else winner.baselines
+    index = _best_index(command, results())
+    return () if index is None else candidates[index].baselines
 
 
 def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
@@ -133,66 +133,56 @@ def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatu
 
     Failed evaluations are left out, since the experiment that follows evaluates again.
     """
+    left = [status for status in statuses if status.job.kind != "evaluate" and status.state is not State.DONE]
+    records = [store.folder(status.job.run).record() for status in left]
     return [
         status
-        for status in statuses
-        if status.job.kind != "evaluate" and status.state is not State.DONE
-        if status.state is not State.FAILED or not _fails_by_configuration(store.folder(status.job.run))
+        for status, record in zip(left, records, strict=True)
+        if not (status.state is State.FAILED and record is not None and record.fails_by_configuration)
     ]
 
 
-def _fails_by_configuration(folder: RunFolder) -> bool:
-    record = folder.record()
-    return record is not None and record.fails_by_configuration
-
-
-def _winner(candidates: Sequence[Candidate], command: SearchCommand) -> Candidate | None:
-    """Return the candidate with the best mean over the seeds, the first of equal ones; None if all failed."""
-    metric, store = metric_of(command.settings), RunStore(command.options.results)
-    complete = [candidate for candidate in candidates if not _failure(candidate.runs, store)]
-    sign = -1 if metric == "val_loss" else 1
-
-    def total(candidate: Candidate) -> float:
-        return sign * sum(value_of(store.folder(run), metric) for run in candidate.runs)
-
-    return max(complete, key=total, default=None)
-
-
-def _failure(runs: Sequence[Run], store: RunStore) -> str:
-    """Return why the first unfinished run of `runs` is not done, with its seed; '' if all are done."""
+def _result(command: SearchCommand, trial: int | None, setting: dict[str, Any], runs: Sequence[Run]) -> CandidateRecord:
+    """Return the metric of each run; if one is not done, why the first of these failed, and no values."""
+    metric, store, values = metric_of(command.settings), RunStore(command.options.results), []
     for run in runs:
         if (status := store.status(run)) != "done":
             record = store.folder(run).record()
-            return f"seed {run.seed}: {(record.reason if record else None) or status}"
-    return ""
+            failure = f"seed {run.seed}: {(record.reason if record else None) or status}"
+            return CandidateRecord(trial, setting, _names(runs), (), failure)
+        values.append(value_of(store.folder(run), metric))
+    return CandidateRecord(trial, setting, _names(runs), tuple(values), None)
 
 
-def _write_confirmed(command: SearchCommand, candidates: Sequence[Candidate]) -> Candidate:
-    """Write confirmed.json, and return the winner. Raises RunFailed where every candidate failed."""
-    metric, store = metric_of(command.settings), RunStore(command.options.results)
-    winner = _winner(candidates, command)
-    if winner is None:
-        reason = _failure(candidates[0].runs, store)
+def _best_index(command: SearchCommand, results: Sequence[CandidateRecord]) -> int | None:
+    """Return the index of the best mean over the seeds, the first of equal ones; None if all failed."""
+    sign = -1 if metric_of(command.settings) == "val_loss" else 1
+    complete = [index for index, result in enumerate(results) if not result.failed]
+    return max(complete, key=lambda index: sign * sum(results[index].values), default=None)
+
+
+def _write_confirmed(
+    command: SearchCommand, candidates: Sequence[Candidate], results: Sequence[CandidateRecord]
+) -> Candidate:
+    """Write confirmed.json, and return the winner. Raises RunFailed if every candidate failed."""
+    index = _best_index(command, results)
+    if index is None:
         raise RunFailed(
-            f"none of {plural(len(candidates), 'setting')} could be trained; the default setting failed with: {reason}"
+            f"none of {plural(len(candidates), 'setting')} could be trained; the default setting failed with: "
+            f"{results[0].failed}"
         )
+    winner, store = candidates[index], RunStore(command.options.results)
     if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
         raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
-
-    def row(trial: int | None, setting: dict[str, Any], runs: Sequence[Run]) -> CandidateRecord:
-        failed = _failure(runs, store)
-        values = () if failed else tuple(value_of(store.folder(run), metric) for run in runs)
-        return CandidateRecord(trial, setting, tuple(_names(runs)), values, failed or None)
-
     recipe = {path: value for path, value in winner.setting.items() if path.startswith("student.")}
     record = ConfirmationRecord(
-        metric=metric,
+        metric=metric_of(command.settings),
         num_requested=command.settings.confirm,
         num_trials=num_ended(command.folder.trials()),
         seeds=command.experiment.seeds,
-        candidates=tuple(row(candidate.trial, candidate.setting, candidate.runs) for candidate in candidates),
-        baseline=row(None, recipe, winner.baselines),
-        winner=candidates.index(winner),
+        candidates=tuple(results),
+        baseline=_result(command, None, recipe, winner.baselines),
+        winner=index,
     )
     write_record(command.folder.confirmed, record)
     return winner

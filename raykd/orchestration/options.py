@@ -1,6 +1,6 @@
-"""The folders of a command, and the data sets that a process loads from them, each once.
+"""The folders of a command, and the data sets in them, which a process loads once each.
 
-A module of its own: trials import it, and would wait for everything else that running experiments imports.
+Trials import this module. It is separate so that they need not wait for the imports of run_experiments.
 """
 
 from dataclasses import dataclass

@@ -22,19 +22,18 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 
 from raykd.training.group import STUCK
 
-LOOPBACK = "lo"
 SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 20 of the answer
 
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """folder: for the FileStore. All nodes must see it, with file locks. It is made with mode 0700."""
+    """A TorchConfig with a folder for the FileStore. All nodes must see it, with file locks. It has mode 0700."""
 
     folder: str = ""
 
     @classmethod
     def of_workers(cls, gpus: float, storage: Path, timeout: timedelta = STUCK) -> Self:
-        """Have workers of `gpus` GPUs send gradients from GPU to GPU over NCCL, and everything else over gloo."""
+        """Return the configuration of workers with `gpus` GPUs: gradients between GPUs use NCCL, all else gloo."""
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         return cls(backend=backend, timeout_s=int(timeout.total_seconds()), folder=str(storage / "groups"))
 
@@ -44,13 +43,12 @@ class GroupConfig(TorchConfig):
 
 
 class _GroupBackend(_TorchBackend):
-    """Start the process group; this runs in the trainer's controller."""
+    """Ray Train's backend. It runs in the trainer's controller."""
 
     def on_start(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the process group on all workers; for one worker, set only the variables that torchrun sets."""
         worker_group.execute(_set_torch_distributed_env_vars)
-        size = len(worker_group)
-        if size == 1:
+        if (size := len(worker_group)) == 1:
             return
         folder = Path(backend_config.folder).absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,8 +62,14 @@ class _GroupBackend(_TorchBackend):
 
 
 def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bool) -> None:
-    """Join the process group; this runs in each worker. store: path of the FileStore."""
-    _choose_interface(is_one_node)
+    """Join the process group; this runs in each worker. store: path of the FileStore.
+
+    gloo and NCCL use loopback on one node, else the interface of this node's address in Ray. By default gloo would use
+    the address to which the node resolves its own name, often 127.0.1.1. Variables that the user has set are kept.
+    """
+    if name := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, name)
     dist.init_process_group(
         config.backend,
         store=dist.FileStore(store, size),  # pyright: ignore[reportPrivateImportUsage]
@@ -73,18 +77,6 @@ def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bo
         world_size=size,
         timeout=timedelta(seconds=config.timeout_s),
     )
-
-
-def _choose_interface(is_one_node: bool) -> None:
-    """Make gloo and NCCL use loopback on one node, else the interface of this node's address in Ray.
-
-    By default gloo uses the address to which the node resolves its own name, often 127.0.1.1. Variables that the user
-    has set are kept.
-    """
-    name = LOOPBACK if is_one_node else interface_of(ray.util.get_node_ip_address())
-    if name:
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, name)
 
 
 def interface_of(address: str) -> str | None:

@@ -1,7 +1,6 @@
 """The end of a command: test metrics, the best weights of each role, report.json, the page and the table."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from raykd.orchestration.progress import log
 from raykd.spec.stages import ROLES
 from raykd.store.damage import damaged
 from raykd.store.records import read_plan
-from raykd.store.run_folder import RunFolder, Status
+from raykd.store.run_folder import RunFolder
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
 from raykd.training.run_record import device_type_of, recorded_run, require_same_data
@@ -24,8 +23,9 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
-    for folder in _runs(results, "done"):
-        if not is_tested(folder):
+    plans = sorted(results.glob("*/plan.json"))
+    for folder in (RunFolder(path.parent / name) for path in plans for name in sorted(read_plan(path).names)):
+        if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
             log(console, f"evaluating {name} on the test set")
             dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
@@ -64,11 +64,3 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
                 if role not in best or record.best.val_top1 > best[role][0]:
                     best[role] = (record.best.val_top1, folder)
     return {role: folder for role, (_, folder) in best.items()}
-
-
-def _runs(results: Path, status: Status) -> Iterator[RunFolder]:
-    """Yield the folders of all planned runs that have this status."""
-    for path in sorted(results.glob("*/plan.json")):
-        for folder in (RunFolder(path.parent / name) for name in sorted(read_plan(path).names)):
-            if folder.status() == status:
-                yield folder

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -39,8 +39,7 @@ SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 def require_together(experiments: Sequence[Experiment]) -> None:
     """Raise ConfigError for experiments that one command cannot run together.
 
-    Their families must differ, and all that share one Ray must have the same workers. Experiments with a search run one
-    after the other.
+    Their families must differ, and all that share one Ray must have the same workers, unlike experiments with a search.
     """
     families = [experiment.family for experiment in experiments]
     if repeated := [family for family in families if families.count(family) > 1]:
@@ -59,10 +58,10 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
-    dataset = dataset_of(experiment.data, options)
+    dataset, store = dataset_of(experiment.data, options), RunStore(options.results)
     plan = checked_plan(experiment, dataset, options)
-    store = RunStore(options.results)
-    require_imports_fit(plan.runs, store)
+    for run in plan.runs:
+        require_import_fits(run, store.folder(run))
     store.require_writable()
     return plan, dataset
 
@@ -70,7 +69,7 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
 def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, networks: Networks | None = None) -> Plan:
     """Return the plan on `dataset`. Raises ConfigError for models, weights or methods that do not fit.
 
-    networks: the networks of plans on `dataset` that were checked before.
+    networks: those of plans on `dataset` that were checked before.
     """
     networks = networks or Networks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
@@ -83,20 +82,13 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
     return plan
 
 
-def require_imports_fit(runs: Iterable[Run], store: RunStore) -> None:
-    """Raise ConfigError for an imported teacher that any command on these results evaluated, and that does not fit."""
-    for run in runs:
-        if run.imported is not None:
-            require_import_fits(run, store.folder(run))
-
-
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
     """Return how the distilled runs left of `plan` get their teacher's logits; None if there are none."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    settled = states.trained | states.started_live
     if not teachers:
         return None
+    settled = states.trained | states.started_live
     return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
 
 
@@ -113,12 +105,17 @@ def run_experiments(
     states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
-    _write_plans(plans, store, options, console)
-    num_done = sum(run.name in states.trained for run in runs)
-    log(console, f"{plural(len(runs), 'run')}, {num_done} of them done before; results in {options.results}")
+    for plan, dataset in plans:
+        if replaced := store.write_plan(plan):
+            family = plan.experiment.family
+            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+        keep_decoded(dataset, options.decoded)  # for the workers
+    log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
         log(console, line)
-    _log_imports(runs, store, console)
+    for run in runs:
+        if run.imported is not None and (check := read_import_check(store.folder(run))):
+            log(console, f"{run.name}: {describe_import(check)}")
     caches = _plan_caches(plans, states, options, console)
     with stop_signals() as stopped:
         statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
@@ -148,25 +145,14 @@ def as_filled(cache: PlannedCache) -> PlannedCache:
     return replace(cache, num_parts=0)
 
 
-def _write_plans(plans: Sequence[tuple[Plan, Dataset]], store: RunStore, options: Options, console: Console) -> None:
-    """Write each family's plan, and keep its decoded images for the workers."""
-    for plan, dataset in plans:
-        if replaced := store.write_plan(plan):
-            family = plan.experiment.family
-            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
-        keep_decoded(dataset, options.decoded)
-
-
 def _restore_damaged(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
 ) -> RunStates:
-    """Restore the best weights of finished runs whose file was damaged, before anything reads them.
+    """Restore the damaged best weights of finished runs, and return the states afterwards.
 
-    Imported weights are imported again instead. Returns the states afterwards.
-
-    Raises DamagedFile where the weights cannot be restored.
+    Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored.
     """
-    for run, dataset in [(run, dataset) for plan, dataset in plans for run in plan.runs]:
+    for run, dataset in ((run, dataset) for plan, dataset in plans for run in plan.runs):
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
@@ -174,13 +160,6 @@ def _restore_damaged(
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states
-
-
-def _log_imports(runs: Iterable[Run], store: RunStore, console: Console) -> None:
-    """Log the accuracy of imported teachers that an earlier command evaluated."""
-    for run in runs:
-        if run.imported is not None and (found := read_import_check(store.folder(run))) is not None:
-            log(console, f"{run.name}: {describe_import(found)}")
 
 
 def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
@@ -202,8 +181,8 @@ def run_to_completion(
     """Train the runs that are left, and evaluate each on the test set. Return how each job ended.
 
     caches: the logit caches that runs read; other distilled runs have a live teacher.
-    evaluate_only: return which runs to evaluate, given how the training ended. Those that are not trained yet are
-    trained first, and those that failed are left out. None evaluates all `runs`.
+    evaluate_only: return which runs to evaluate; its argument has the statuses of the training. Runs that are not
+    trained yet are trained first, and runs that failed are left out. None evaluates all `runs`.
     """
     store, trained = RunStore(options.results), states.trained
     evaluated = {run.name for run in runs if evaluate_only or (run.name in trained and is_tested(store.folder(run)))}
@@ -216,15 +195,15 @@ def run_to_completion(
     def final_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
         assert evaluate_only is not None
         failed = {status.job.run.name for status in statuses if status.state is not State.DONE}
-        final = [run for run in evaluate_only(statuses) if run.name not in failed]
-        tested = {run.name for run in final if is_tested(store.folder(run))}
-        return plan_jobs(final, RunStates.read(final, store).trained, tested)
+        chosen = [run for run in evaluate_only(statuses) if run.name not in failed]
+        tested = {run.name for run in chosen if is_tested(store.folder(run))}
+        return plan_jobs(chosen, RunStates.read(chosen, store).trained, tested)
 
-    statuses = []
-    if jobs_on(None):
-        statuses = _run(jobs_on, workers, options, console, should_stop, final_jobs if evaluate_only else None)
+    final = final_jobs if evaluate_only else None
+    statuses = _run(jobs_on, workers, options, console, should_stop, final) if jobs_on(None) else []
     _record_failures(statuses, store)
-    require_imports_fit(runs, store)
+    for run in runs:
+        require_import_fits(run, store.folder(run))
     return statuses
 
 
@@ -245,23 +224,23 @@ def _run(
         slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), max_concurrent(jobs))
         log(console, f"{slots}; dashboard {dashboard or 'off'}")
         log(console, "starting workers, which takes 10 to 20 seconds")
-        folders = options.results, options.data_folder
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs_on(slots), slots, *folders, progress.show, should_stop, final_jobs)
+            return run_jobs(jobs_on(slots), slots, options, progress.show, should_stop, final_jobs)
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
     """Record in run.json that a run's workers died repeatedly, which the workers themselves could not record."""
     for status in statuses:
         folder = store.folder(status.job.run)
-        if status.job.kind == "train" and status.state is State.FAILED:
-            recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
-            if recorded in ("interrupted", "failed"):
-                with folder.writer():
-                    record = folder.require_record()
-                    is_known = recorded == "failed" and record.reason == reason
-                    failure = record.failure if is_known else "outside"
-                    folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
+        if status.job.kind != "train" or status.state is not State.FAILED:
+            continue
+        recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
+        if recorded in ("interrupted", "failed"):
+            with folder.writer():
+                record = folder.require_record()
+                is_known = recorded == "failed" and record.reason == reason
+                failure = record.failure if is_known else "outside"
+                folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
 
 
 @contextmanager
@@ -287,8 +266,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 def raise_for(statuses: list[JobStatus]) -> None:
     """Raise RunFailed for jobs that failed, or Interrupted for jobs that are left."""
-    failed = [status for status in statuses if status.state is State.FAILED]
-    if failed:
+    if failed := [status for status in statuses if status.state is State.FAILED]:
         lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
         raise RunFailed(f"{len(failed)} of {plural(len(statuses), 'job')} failed; the others are kept:\n{lines}")
     if any(status.state in (State.STOPPED, State.WAITING, State.RUNNING) for status in statuses):

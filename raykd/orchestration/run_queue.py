@@ -1,4 +1,4 @@
-"""The queue of a command's jobs: which job a slot does next, and how often a job is retried whose worker died.
+"""The queue of a command's jobs: which job a slot does next, and how often a job is retried after its worker died.
 
 A slot is the workers of one trainer. It requests a job, does it, and requests the next. So a plan of many runs pays for
 a trainer's start once per slot, and a run starts as soon as its teacher is trained and a slot is free.
@@ -10,7 +10,7 @@ would wait for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -62,8 +62,9 @@ class Job:
 
 @dataclass
 class JobStatus:
-    """How far a job is. `report` is its last epoch's; `locked_at` is when another command last had it locked.
+    """The progress of a job.
 
+    report: of its last epoch. locked_at: when a slot last found its run locked by another command.
     times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and 'ended'.
     """
 
@@ -79,10 +80,10 @@ class JobStatus:
 
 
 def plan_jobs(
-    runs: Iterable[Run],
+    runs: Sequence[Run],
     trained: Collection[str],
     evaluated: Collection[str],
-    caches: Iterable[PlannedCache] = (),
+    caches: Sequence[PlannedCache] = (),
     live: Collection[str] = (),
 ) -> list[Job]:
     """Return the jobs left of `runs`. The sets name runs that are trained, evaluated, or started with a live teacher.
@@ -91,7 +92,6 @@ def plan_jobs(
     teacher is evaluated, since one that does not fit ends the command. Each run is evaluated as soon as it is trained,
     which takes seconds, so that an interrupted command has the metrics of every run that it finished.
     """
-    caches_by_teachers = [(_names(cache.teachers), cache) for cache in caches]
     untrained = {run.name for run in runs if run.name not in trained}
     imports = [run for run in runs if run.imported is not None and run.name in untrained]
 
@@ -100,13 +100,12 @@ def plan_jobs(
 
     fills = [
         Job("fill", cache.teachers[0], training_of(*cache.teachers), cache, part)
-        for _, cache in caches_by_teachers
+        for cache in caches
         for part in range(cache.num_parts)
     ]
     jobs = []
     for run in runs:
-        teachers = _names(run.teachers)
-        readable = (cache for names, cache in caches_by_teachers if names == teachers and cache.serves(run))
+        readable = (c for c in caches if _names(c.teachers) == _names(run.teachers) and c.serves(run))
         cache = next(readable, None) if run.name not in live else None
         if run.name in untrained:
             needs = tuple(job.name for job in fills if job.cache == cache) if cache else training_of(*run.teachers)
@@ -148,7 +147,8 @@ class RunQueue:
         MAX_ATTEMPTS times.
         """
         self._last_heartbeat[slot] = time.monotonic()
-        current = next((s for s in self._statuses.values() if s.slot == slot and s.state is State.RUNNING), None)
+        running = [s for s in self._statuses.values() if s.state is State.RUNNING]
+        current = next((s for s in running if s.slot == slot), None)
         if current is not None and self._is_stopping:
             self.finish(slot, current.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif current is not None and current.attempts >= MAX_ATTEMPTS:
@@ -158,7 +158,8 @@ class RunQueue:
             current = None
         if self._is_stopping:
             return None
-        chosen = current or self._first_ready() or self._first_lost()
+        lost = self.lost_slots()  # they cannot restart while others use the nodes that are left
+        chosen = current or self._first_ready() or next((s for s in running if s.slot in lost), None)
         if chosen is None:
             return None
         chosen.state, chosen.slot, chosen.reason = State.RUNNING, slot, ""
@@ -169,17 +170,10 @@ class RunQueue:
     def _first_ready(self) -> JobStatus | None:
         """Return the first job that can start. Runs that another command has locked come last, after a pause."""
         due = time.monotonic() - LOCKED_RETRY_S
-        waiting = (s for s in self._statuses.values() if s.state is State.WAITING and self._has_needs(s))
+        done = {name for name, s in self._statuses.items() if s.state is State.DONE}
+        waiting = (s for s in self._statuses.values() if s.state is State.WAITING and done.issuperset(s.job.needs))
         ready = (s for s in waiting if s.locked_at is None or s.locked_at <= due)
         return min(ready, key=lambda s: s.locked_at or 0.0, default=None)
-
-    def _has_needs(self, status: JobStatus) -> bool:
-        return all(self._statuses[name].state is State.DONE for name in status.job.needs)
-
-    def _first_lost(self) -> JobStatus | None:
-        """Return the first job whose slot is lost. The slot cannot restart while others use the nodes that are left."""
-        lost = self.lost_slots()
-        return next((s for s in self._statuses.values() if s.state is State.RUNNING and s.slot in lost), None)
 
     def lost_slots(self) -> set[int]:
         """Return the slots whose last heartbeat is more than LOST_AFTER_S old."""
@@ -217,11 +211,10 @@ class RunQueue:
 
     def report(self, report: EpochReport) -> None:
         """Record the last epoch of a run in training."""
-        status = self._statuses[f"train {report.run}"]
-        status.report = report
-        status.first_report = status.first_report or report
-        status.times.setdefault("first epoch", time.monotonic() - self._started)
-        status.times["last epoch"] = time.monotonic() - self._started
+        status, now = self._statuses[f"train {report.run}"], time.monotonic() - self._started
+        status.report, status.first_report = report, status.first_report or report
+        status.times["last epoch"] = now
+        status.times.setdefault("first epoch", now)
 
     def stop(self) -> None:
         """Assign no more jobs. Workers see this through `is_stopping`, and save their runs."""

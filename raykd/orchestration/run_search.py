@@ -1,7 +1,7 @@
 """Run a search from start to end: train the teacher, run the trials, confirm the best settings, and report.
 
-The search's folder is <results>/<family>/<name>/, see study.py. Confirming runs lie beside the family's other runs, and
-those of the winner are the distilled runs of the report.
+The search's folder is <results>/<family>/<name>/, see study.py. The runs that confirm settings are in the family's
+folder, and those of the winner are the distilled runs of the report.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,29 +38,35 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """Search, confirm and report; resume where an earlier command stopped.
 
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
-    signal, and RunFailed if every trial or a confirming run failed.
+    signal, and RunFailed if every trial or a run that confirms a setting failed.
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
-    with ray_session() if _is_work_left(command) else nullcontext():
-        winner = _find_winner(command, plan, dataset, identity)
+    is_done = num_ended(command.folder.trials()) >= command.settings.num_trials and is_confirmed(command)
+    with nullcontext() if is_done else ray_session():
+        winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity)
         run_experiments([experiment.with_setting(winner)], options, console)
+
+
+def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
+    """Return the winning setting of a search that an earlier command finished."""
+    settings, folder = command.settings, command.folder
+    command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
+    return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
 
 
 def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
     """Finish the search and its confirmation, and return the winning setting."""
     settings, folder, options = command.settings, command.folder, command.options
-    if not _is_work_left(command):
-        command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
-        return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
-    only_teacher = replace(options, stages=("teacher",))
-    teachers = run_experiments([command.experiment], only_teacher, command.console, reports=False)
-    states = RunStates.read(plan.runs, RunStore(options.results))
-    choice = teacher_choice_of(plan, dataset, states, options)
+    only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
+    ended = run_experiments([command.experiment], only_teacher, command.console, reports=False)
+    choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
+    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
+    cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
     with folder.lock(), stop_signals() as stopped:
-        _write_record(command, identity, teachers, cache and _cache_name(cache, plan, dataset, options))
+        _write_record(command, identity, ended, cache_name)
         study = Study(folder, settings, command.default_setting)
         _run_all_trials(command, study, cache, stopped.is_set)
         best = _best(study.trials(), settings)
@@ -94,7 +100,7 @@ def _run_all_trials(
 def _run_round(
     command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
-    """Run the trials that are left once, see `tuner.run_trials`."""
+    """Run the trials that are left once; see `run_trials`."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
@@ -141,46 +147,32 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
     return best_first(done, settings)
 
 
-def _cache_name(cache: PlannedCache, plan: Plan, dataset: Dataset, options: Options) -> str:
-    """Return the folder name of the logit cache that the trials read. The teachers must be trained."""
-    store = RunStore(options.results)
-    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    return cache.key(dataset, teacher_identity(teachers)).name
-
-
 def _write_record(
     command: SearchCommand, identity: dict[str, Any], teachers: Sequence[JobStatus], cache: str | None
 ) -> None:
     """Write search.json for a new or resumed search.
 
-    teachers: how the teachers' jobs ended. cache: folder name of the logit cache that the trials read, None for a live
-    teacher.
+    teachers: how their jobs ended. cache: folder name of the logit cache that the trials read, None for a live teacher.
     """
     experiment, earlier = command.experiment, command.folder.record()
     filled = [status.times for status in teachers if status.job.kind == "fill" and "ended" in status.times]
-    fill_s = sum(times["ended"] - times["started"] for times in filled)
-    command.folder.write_record(
-        SearchRecord(
-            family=experiment.family,
-            name=command.settings.name,
-            identity=identity,
-            search=to_dict(command.settings),
-            default_setting=command.default_setting,
-            epochs=experiment.most_epochs,
-            seeds=experiment.seeds,
-            started=earlier.started if earlier else now(),
-            versions=versions(),
-            hardware=hardware(None),
-            git=source(),
-            resumes=earlier.resumes + 1 if earlier else 0,
-            fill_seconds=(earlier.fill_seconds if earlier else 0.0) + fill_s,
-            cache=cache or (earlier.cache if earlier else None),
-            cpus=earlier.cpus if earlier else None,
-            gpus=earlier.gpus if earlier else None,
-        )
+    fill_s = sum((times["ended"] - times["started"] for times in filled), earlier.fill_seconds if earlier else 0.0)
+    record = SearchRecord(
+        family=experiment.family,
+        name=command.settings.name,
+        identity=identity,
+        search=to_dict(command.settings),
+        default_setting=command.default_setting,
+        epochs=experiment.most_epochs,
+        seeds=experiment.seeds,
+        started=now(),
+        versions=versions(),
+        hardware=hardware(None),
+        git=source(),
+        fill_seconds=fill_s,
+        cache=cache,
     )
-
-
-def _is_work_left(command: SearchCommand) -> bool:
-    """Return whether trials or confirming runs are left to train."""
-    return num_ended(command.folder.trials()) < command.settings.num_trials or not is_confirmed(command)
+    if earlier is not None:
+        kept = {name: getattr(earlier, name) for name in ("started", "cpus", "gpus")}
+        record = replace(record, **kept, resumes=earlier.resumes + 1, cache=cache or earlier.cache)
+    command.folder.write_record(record)

@@ -1,7 +1,7 @@
 """Early stopping of trials by Tune's schedulers (ASHA, median), across the commands of a resumed search."""
 
+from collections import namedtuple
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
@@ -11,6 +11,8 @@ from raykd.spec.search import Search
 from raykd.store.study import Trial
 
 MEDIAN_OF = 3  # trials that must have reached an epoch before another trial is compared with their median
+_PastTrial = namedtuple("_PastTrial", ["trial_id"])  # the only attribute that schedulers read
+_NO_CONTROLLER: Any = None  # of Tune; schedulers that pause no trial do not use it
 
 
 def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialScheduler:
@@ -42,24 +44,25 @@ class DeduplicatingScheduler(TrialScheduler):
         self._unfinished: dict[int, Mapping[int, float]] = {}
         for trial in past:
             if trial.state in ("done", "pruned"):
-                self._report(_PastTrial(f"past-{trial.number}"), trial.intermediate_values, ended=True)
+                ended: Any = _PastTrial(f"past-{trial.number}")
+                inner.on_trial_add(_NO_CONTROLLER, ended)
+                if last := self._report(ended, trial.intermediate_values):
+                    inner.on_trial_complete(_NO_CONTROLLER, ended, last)
             elif trial.state == "running":
                 self._unfinished[trial.number] = acted_on(trial.intermediate_values)
 
-    def _report(self, trial: Any, intermediate_values: Mapping[int, float], ended: bool) -> None:
-        results = [{EPOCHS_DONE: epochs, self._metric_name: value} for epochs, value in intermediate_values.items()]
-        no_controller: Any = None
-        if ended:
-            self._inner.on_trial_add(no_controller, trial)
-        for result in results:
-            self._inner.on_trial_result(no_controller, trial, result)
-        if ended and results:
-            self._inner.on_trial_complete(no_controller, trial, results[-1])
+    def _report(self, trial: Any, intermediate_values: Mapping[int, float]) -> dict[str, Any]:
+        """Pass values of an earlier command to `inner`, and return the last result, {} without values."""
+        result: dict[str, Any] = {}
+        for epochs, value in intermediate_values.items():
+            result = {EPOCHS_DONE: epochs, self._metric_name: value}
+            self._inner.on_trial_result(_NO_CONTROLLER, trial, result)
+        return result
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._inner.on_trial_add(tune_controller, trial)
         intermediate_values = self._unfinished.pop(trial.config[NUMBER], {})
-        self._report(trial, intermediate_values, ended=False)
+        self._report(trial, intermediate_values)
         self._last_epochs[trial.config[NUMBER]] = max(intermediate_values, default=0)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -86,10 +89,3 @@ class DeduplicatingScheduler(TrialScheduler):
 
     def debug_string(self) -> str:
         return self._inner.debug_string()
-
-
-@dataclass(frozen=True)
-class _PastTrial:
-    """A trial of an earlier command, with the only attribute that schedulers read."""
-
-    trial_id: str

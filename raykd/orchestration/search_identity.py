@@ -62,7 +62,7 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
 
 
 def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
-    """Raise ConfigError, with the difference, where the folder holds another search, or its search.json is damaged."""
+    """Raise ConfigError, with the differences, if the folder holds another search, or if its search.json is damaged."""
     before = folder.record()
     if before is not None and (changed := differences(before.identity, identity)):
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])

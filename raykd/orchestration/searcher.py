@@ -12,7 +12,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raykd.spec.search import Search
-from raykd.store.study import Study
+from raykd.store.study import Study, num_ended
 
 NUMBER, SETTING, REPORTED = "number", "setting", "reported"  # keys of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
@@ -33,14 +33,9 @@ class StudySearcher(Searcher):
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()
         self._unfinished = [trial for trial in trials if trial.state == "running"]
-        self._left = search.num_trials - sum(trial.is_ended for trial in trials)
+        self.num_left = max(0, search.num_trials - num_ended(trials))  # trials to resume or to start
         self._numbers: dict[str, int] = {}  # by Tune's trial id
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
-
-    @property
-    def num_left(self) -> int:
-        """The number of trials to resume or to start."""
-        return max(0, self._left)
 
     def suggest(self, trial_id: str) -> Any:
         """Return a trial's config, or FINISHED when no trials are left."""
@@ -48,12 +43,11 @@ class StudySearcher(Searcher):
         if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
         if self._unfinished:
-            intermediate_values = self._unfinished[0].intermediate_values
             trial = self._study.resume_trial(self._unfinished.pop(0).number)
         else:
-            intermediate_values, trial = {}, self._study.start_trial()
+            trial = self._study.start_trial()
         self._numbers[trial_id] = trial.number
-        return {NUMBER: trial.number, SETTING: dict(trial.setting), REPORTED: len(acted_on(intermediate_values))}
+        return {NUMBER: trial.number, SETTING: dict(trial.setting), REPORTED: len(acted_on(trial.intermediate_values))}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if len(self._metrics) == 1 and self._metrics[0] in result:
@@ -76,8 +70,7 @@ class StudySearcher(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the study's journal is always newer than what Tune would save."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing; see `save`."""
+    restore = save
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing; see `save`. Tune pickles the searcher for its own restore, which is not used."""

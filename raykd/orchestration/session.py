@@ -26,7 +26,7 @@ from raykd.errors import ConfigError, RayNotStarted
 _SETTINGS = {
     # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # The wait for resources, not for processes. They are free at once, unless a node is lost; then fewer workers start.
+    # The wait for resources, not for processes. They are free already, unless a node is lost; then fewer workers start.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
     # It would start one more process per trainer. Runs learn from the queue that they must stop.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -43,6 +43,7 @@ CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
 SLOW_START = "timed out during startup"  # a part of Ray's message
 
+_token = cache(make_token)  # Ray caches the token that it read, so all sessions of a process share one
 _open: list[str | None] = []  # the dashboard of the session that this process is in
 
 
@@ -69,7 +70,7 @@ def ray_session() -> Iterator[str | None]:
             with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
                 context = _connect(address or "local", settings, timeout_s)
             signal.signal(signal.SIGTERM, handler)  # Ray's own handler would end without saving
-        except Exception as error:  # of any type; the message may hold pages of Ray's log
+        except Exception as error:  # of any type; the message may contain pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
@@ -84,14 +85,14 @@ def ray_session() -> Iterator[str | None]:
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
-    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself gives up after 30 s, too soon when busy."""
+    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself tries for 30 s, too short if busy."""
     import ray
 
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-        except Exception as error:  # Ray has no type of its own for this error
+        except Exception as error:  # Ray has no specific type for this error
             if SLOW_START not in str(error) or time.monotonic() > deadline:
                 raise
             ray.shutdown()
@@ -127,9 +128,3 @@ def _private_ray() -> Iterator[dict[str, Any]]:
             yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
         finally:
             os.environ["TMPDIR"] = temporary
-
-
-@cache
-def _token() -> str:
-    """Return this process's token. Ray caches the token that it read, so all sessions of a process share one."""
-    return make_token()

@@ -1,6 +1,6 @@
-"""How many runs train side by side, and which share of the cluster each gets. Plain arithmetic without Ray.
+"""Divide the cluster into slots, in which runs train side by side: plain arithmetic without Ray.
 
-A slot is the place of one run: its workers, with their CPUs and GPUs. Runs of a plan train side by side, one a slot.
+A slot is the workers of one run, with their CPUs and GPUs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,7 +53,11 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs:
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     usable = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
     workers_per_node = -(-max_concurrent * workers.count // max(1, len(usable)))
-    cpus = workers.cpus or max(1, min((_default_cpus(node, gpus, workers_per_node) for node in usable), default=1))
+    defaults = [
+        int(int(node["CPU"]) * gpus / node["GPU"]) if gpus else min(MAX_THREADS, int(node["CPU"]) // workers_per_node)
+        for node in usable
+    ]
+    cpus = workers.cpus or max(1, min(defaults, default=1))
     num_fitting = num_workers_that_fit(nodes, cpus, gpus)
     min_workers = workers.min_count or workers.count
     if num_fitting < min_workers:
@@ -71,12 +75,6 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs:
 def num_workers_that_fit(nodes: Iterable[Mapping[str, float]], cpus: int, gpus: float) -> int:
     """Return how many workers with `cpus` CPUs and `gpus` GPUs each fit on the nodes side by side."""
     return sum(_num_on(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
-
-
-def _default_cpus(node: Mapping[str, float], gpus: float, workers_per_node: int) -> int:
-    """Return the CPUs of a worker: in proportion to its GPUs, or an equal share if it has none."""
-    cpus = int(node.get("CPU", 1))
-    return int(cpus * gpus / node["GPU"]) if gpus else min(MAX_THREADS, max(1, cpus // workers_per_node))
 
 
 def _num_on(node: Mapping[str, float], cpus: int, gpus: float) -> int:

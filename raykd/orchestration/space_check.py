@@ -42,17 +42,15 @@ def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: 
     identity = identity_of(experiment, plan, dataset)
     require_same(folder, identity)
     if folder.record() is None:
-        check_space(experiment, plan, dataset, options)
+        check_space(plan, dataset, options)
     return identity
 
 
-def check_space(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> None:
-    """Raise ConfigError if the experiment's search can draw a setting that cannot be trained on these images.
-
-    plan: of the experiment, with its teachers.
-    """
+def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
+    """Raise ConfigError if the search of `plan.experiment` can draw a setting that cannot be trained on `dataset`."""
+    experiment, networks = plan.experiment, Networks(dataset)
     assert experiment.search is not None
-    space, networks = experiment.search.space, Networks(dataset)
+    space = experiment.search.space
     students = replace(options, stages=("baseline",))  # the teachers are the same for all settings
     for part in ("method", "student"):
         _values_to_try(experiment, space, part)  # refuses a space that is too large before any network is built

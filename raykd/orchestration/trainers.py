@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 
 from raykd.errors import Interrupted, RunFailed, plural
+from raykd.orchestration.options import Options
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.run_queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
 from raykd.orchestration.slots import Slots, num_workers_that_fit, plan_slots
@@ -41,35 +42,41 @@ def slots_of(workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """Return the resources of the nodes that are alive."""
+    """Return the resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def run_jobs(
     jobs: list[Job],
     slots: Slots,
-    results: Path,
-    data_folder: Path,
+    options: Options,
     show: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
     final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None = None,
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
 
-    final_jobs: return the jobs to do after all others, given how these ended.
+    final_jobs: return the jobs to do after all others; its argument has their statuses.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
-    # The queue runs beside the driver: if it were lost with another node, every run would stop.
+    # The queue runs on the driver's node: if it were lost with another node, every run would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, final_jobs is None)
     # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
     # the queue and the runs' folders decide what is resumed.
-    storage = results.absolute() / ".ray" / uuid.uuid4().hex[:12]
-    trainers = [_trainer(queue, slot, slots, results, data_folder, storage, len(jobs)) for slot in range(slots.count)]
+    storage = options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     errors: dict[int, BaseException] = {}
+
+    def fit(trainer: TorchTrainer, slot: int) -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001 - reported by _fail_unserved, with the jobs that it affects
+            errors[slot] = error
+
+    trainers = [_trainer(queue, slot, slots, options, storage, len(jobs)) for slot in range(slots.count)]
     threads = [
-        threading.Thread(target=_fit, args=(trainer, slot, errors), daemon=True, name=f"raykd-slot-{slot}")
+        threading.Thread(target=fit, args=(trainer, slot), daemon=True, name=f"raykd-slot-{slot}")
         for slot, trainer in enumerate(trainers)
     ]
     for thread in threads:
@@ -109,8 +116,7 @@ def _wait(
             final_jobs = None
         if ray.get(queue.is_over.remote()):
             break
-        lost = ray.get(queue.lost_slots.remote())
-        if len(lost) == slots.count:
+        if len(ray.get(queue.lost_slots.remote())) == slots.count:
             _require_nodes_for_one_run(slots)
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())
@@ -146,16 +152,13 @@ def _kill_controllers() -> None:
                 os.kill(actor.pid, signal.SIGKILL)
 
 
-def _trainer(
-    queue: Any, slot: int, slots: Slots, results: Path, data_folder: Path, storage: Path, num_jobs: int
-) -> TorchTrainer:
+def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Path, num_jobs: int) -> TorchTrainer:
     """Return a trainer whose workers do the queue's jobs. When one worker dies, Ray replaces all workers of the slot.
 
     The first replacement requests a job, and the queue returns the job that the slot had.
     """
-    worker = WorkerConfig(
-        queue, slot, results.absolute(), data_folder.absolute(), slots.cpus, slots.gpus, slots.may_shrink
-    )
+    results, data_folder = options.results.absolute(), options.data_folder.absolute()
+    worker = WorkerConfig(queue, slot, results, data_folder, slots.cpus, slots.gpus, slots.may_shrink)
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values, for which the controller need not import torch
@@ -173,13 +176,6 @@ def _trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-
-
-def _fit(trainer: TorchTrainer, slot: int, errors: dict[int, BaseException]) -> None:
-    try:
-        trainer.fit()
-    except Exception as error:  # noqa: BLE001 - reported by _fail_unserved, with the jobs that it affects
-        errors[slot] = error
 
 
 def _fail_unserved(statuses: list[JobStatus], errors: dict[int, BaseException]) -> None:

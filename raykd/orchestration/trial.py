@@ -12,7 +12,7 @@ held half of their workers would wait for each other forever.
 import os
 import traceback
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,7 @@ from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.run_queue import MAX_ATTEMPTS
-from raykd.orchestration.searcher import (
-    EPOCHS,
-    EPOCHS_DONE,
-    FAILED,
-    INTERRUPTED,
-    NUMBER,
-    OUTSIDE,
-    REPORTED,
-    SETTING,
-)
+from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE, REPORTED, SETTING
 from raykd.orchestration.worker_link import StopPoller
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
@@ -59,7 +50,7 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
 
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
-# How long Tune waits for the worker of a pruned trial to close its files before it gives up the next trial there.
+# How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
@@ -129,7 +120,7 @@ def train_trial(
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
 ) -> dict[str, Any]:
-    """Train the setting in `config` from where its folder stands, and return the last result.
+    """Train the setting in `config`, from the last checkpoint if there is one, and return the last result.
 
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
     the weights are saved. All workers of `group` report equally often.
@@ -138,10 +129,11 @@ def train_trial(
     run, dataset = run_of(config, shared)
     folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
-    results = Results(run.recipe.epochs, fixed)
+    rows: list[Mapping[str, float]] = []
 
     def report_row(row: Mapping[str, float]) -> None:
-        result = results.after(row)
+        rows.append(row)
+        result = result_of(rows, run.recipe.epochs, fixed)
         if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
             report(result)
 
@@ -158,7 +150,7 @@ def train_trial(
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # for the process that reports the result
-    return results.last
+    return result_of(rows, run.recipe.epochs, fixed)
 
 
 def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
@@ -206,29 +198,21 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
     return values
 
 
-class Results:
-    """The results of a trial for Tune: epochs so far, and the search's metrics at its best epoch so far."""
+def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[str, float]) -> dict[str, Any]:
+    """Return the result for Tune after the epochs in `rows`, with the validation metrics of the best one.
 
-    def __init__(self, epochs: int, fixed: Mapping[str, float]) -> None:
-        """epochs: of the whole run. fixed: its `model_metrics`."""
-        self._epochs, self._fixed = epochs, fixed
-        self._best: Mapping[str, float] | None = None
-        self.last: dict[str, Any] = {}
-
-    def after(self, row: Mapping[str, float]) -> dict[str, Any]:
-        """Return the result after an epoch, given its row of the history. Repeating an epoch changes nothing."""
-        if self._best is None or row["val_top1"] > self._best["val_top1"]:
-            self._best = row
-        self.last = {
-            EPOCHS_DONE: int(row["epoch"]) + 1,
-            EPOCHS: self._epochs,
-            "val_top1": self._best["val_top1"],
-            "val_loss": self._best["val_loss"],
-            "seconds": row["seconds"],
-            "images_per_s": row["images_per_s"],
-            **self._fixed,
-        }
-        return self.last
+    rows: of the history; a repeated epoch changes nothing. epochs: of the whole run. fixed: its `model_metrics`.
+    """
+    best, last = max(rows, key=lambda row: row["val_top1"]), rows[-1]
+    return {
+        EPOCHS_DONE: int(last["epoch"]) + 1,
+        EPOCHS: epochs,
+        "val_top1": best["val_top1"],
+        "val_loss": best["val_loss"],
+        "seconds": last["seconds"],
+        "images_per_s": last["images_per_s"],
+        **fixed,
+    }
 
 
 def train_with_workers(
@@ -238,10 +222,9 @@ def train_with_workers(
 
     Raises Interrupted, or RunFailed with the reason that the workers left in run.json.
     """
-    trainer = _trainer(config, shared)
     folder = SearchFolder(shared.folder).run(config[NUMBER])
     try:
-        trainer.fit()
+        _trainer(config, shared).fit()
     except Exception as error:
         if (failure := _workers_failure(folder, error)) is not None:
             raise failure from error
@@ -250,11 +233,9 @@ def train_with_workers(
         raise Interrupted("stopped; rerun the same command to resume")
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
-    results = Results(run.recipe.epochs, folder.require_record().model_metrics)
-    for row in folder.history():
-        results.after(row)
-    assert results.last[EPOCHS_DONE] == results.last[EPOCHS]
-    return results.last
+    last = result_of(folder.history(), run.recipe.epochs, folder.require_record().model_metrics)
+    assert last[EPOCHS_DONE] == last[EPOCHS]
+    return last
 
 
 def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:

@@ -16,8 +16,6 @@ from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.study import Trial
 
-LOST = {FAILED: "its workers died repeatedly"}
-
 
 @dataclass
 class _ShownTrial:
@@ -58,7 +56,7 @@ class TrialProgress(LiveTable, Callback):
         if trial.trial_id in self._running:
             self.log(f"trial {shown.number} resumes in another worker")
         self._running[trial.trial_id] = shown
-        self.redraw(self._table)
+        self.live.update(self._table())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -68,7 +66,7 @@ class TrialProgress(LiveTable, Callback):
         if not result.get("done") and self.is_due(shown.logged_at):
             shown.logged_at = time.monotonic()
             self.log(self._line(shown))
-        self.redraw(self._table)
+        self.live.update(self._table())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(self._running.pop(trial.trial_id))
@@ -76,7 +74,7 @@ class TrialProgress(LiveTable, Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # A worker can die before the trial has started.
         shown = self._running.pop(trial.trial_id, _ShownTrial(trial.config[NUMBER], trial.config[SETTING]))
-        shown.result = LOST
+        shown.result = {FAILED: "its workers died repeatedly"}
         self._end(shown)
 
     def _end(self, shown: _ShownTrial) -> None:
@@ -87,20 +85,20 @@ class TrialProgress(LiveTable, Callback):
         if INTERRUPTED in result:
             self.log(f"{name}  interrupted; its state is saved")
             return
-        state = "failed" if FAILED in result else "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
-        self._num_ended[state] += 1
         self._ended_here += 1
-        if state == "failed":
+        if FAILED in result:
+            self._num_ended["failed"] += 1
             self.log(f"{name}  failed: {result[FAILED]}{self._summary()}")
             return
         values = tuple(result[metric] for metric in self._search.metrics)
-        figures = ", ".join(values_in_units(self._search, values))
-        if state == "pruned":
-            self.log(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {figures}{self._summary()}")
+        metrics = ", ".join(values_in_units(self._search, values))
+        if result[EPOCHS_DONE] < result[EPOCHS]:
+            self._num_ended["pruned"] += 1
+            self.log(f"{name}  stopped after epoch {result[EPOCHS_DONE]}/{result[EPOCHS]}: {metrics}{self._summary()}")
             return
-        is_best = self._note_best(shown.number, values)
-        best = ", the best so far" if is_best and len(values) == 1 else ""
-        self.log(f"{name}  done in {duration(result['seconds'])}: {figures}{best}{self._summary()}")
+        self._num_ended["done"] += 1
+        best = ", the best so far" if self._note_best(shown.number, values) and len(values) == 1 else ""
+        self.log(f"{name}  done in {duration(result['seconds'])}: {metrics}{best}{self._summary()}")
 
     def _note_best(self, number: int, values: tuple[float, ...]) -> bool:
         """Keep the trial if it is the best one by the first metric; return whether it is."""
@@ -117,12 +115,9 @@ class TrialProgress(LiveTable, Callback):
 
     def _line(self, shown: _ShownTrial) -> str:
         result, metric = shown.result, self._search.metrics[0]
-        value = value_in_units(metric, result[metric])
-        return (
-            f"trial {shown.number}  {setting_in_words(shown.setting)}  "
-            f"epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  "
-            f"{metric} {value}  {result['images_per_s']:,.0f} images/s"
-        )
+        progress = f"epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  {metric} {value_in_units(metric, result[metric])}"
+        speed = f"{result['images_per_s']:,.0f} images/s"
+        return f"trial {shown.number}  {setting_in_words(shown.setting)}  {progress}  {speed}"
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -130,13 +125,11 @@ class TrialProgress(LiveTable, Callback):
         for column in ("trial", *(field_name(path) for path in paths), "epoch", metric, "images/s"):
             table.add_column(column, justify="right", no_wrap=True)
         for shown in self._running.values():
-            setting = [format_value(shown.setting[path]) for path in paths]
-            result = shown.result
+            progress, result = ["starting"], shown.result
             if EPOCHS_DONE in result:
                 progress = [f"{result[EPOCHS_DONE]}/{result[EPOCHS]}", value_in_units(metric, result[metric])]
-                table.add_row(str(shown.number), *setting, *progress, f"{result['images_per_s']:,.0f}")
-            else:
-                table.add_row(str(shown.number), *setting, "starting")
+                progress.append(f"{result['images_per_s']:,.0f}")
+            table.add_row(str(shown.number), *(format_value(shown.setting[path]) for path in paths), *progress)
         counts = ", ".join(f"{count} {state}" for state, count in self._num_ended.items() if count)
         best = f"; best {value_in_units(metric, self._best[1][0])}, trial {self._best[0]}" if self._best else ""
         table.caption = f"{counts or 'none ended'}, of {self._search.num_trials}{best}"

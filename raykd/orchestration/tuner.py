@@ -3,7 +3,6 @@
 import shutil
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,12 +30,12 @@ def run_trials(
 ) -> dict[int, str]:
     """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: return the function that Tune calls for each trial, given the StopFlag's actor.
+    make_trainable: return the function that Tune calls for each trial; its argument is the StopFlag's actor.
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
-    settings, epochs = command.settings, command.experiment.most_epochs
-    # It runs beside the driver: if it were lost with another node, every trial would stop.
+    settings = command.settings
+    # The actor runs on the driver's node: if it were lost with another node, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()
@@ -51,26 +50,18 @@ def run_trials(
         max_concurrent_trials=slots.count,
         reuse_actors=slots.workers == 1,  # a trial that waits for its own workers cannot be interrupted
         search_alg=searcher,
-        scheduler=make_scheduler(settings, epochs, before),
+        scheduler=make_scheduler(settings, command.experiment.most_epochs, before),
     )
     # Tune's own files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, settings, before, forward_stop) as progress:
-            tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=_run_config(folder, progress)).fit()
+            failures = tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
+            run_config = tune.RunConfig("trials", str(folder), verbose=0, failure_config=failures, callbacks=[progress])
+            tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=run_config).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise RunFailed(f"the search is interrupted ({reason[0]}); rerun the same command to resume") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the study has everything that is in it
     return searcher.outside
-
-
-def _run_config(folder: Path, progress: TrialProgress) -> tune.RunConfig:
-    return tune.RunConfig(
-        name="trials",
-        storage_path=str(folder),
-        verbose=0,
-        failure_config=tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1),
-        callbacks=[progress],
-    )

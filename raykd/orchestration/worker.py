@@ -1,6 +1,6 @@
 """The workers of a trainer: they do one job after another from the queue, and report to Ray Train.
 
-Where a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
+If a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
 part of every batch.
 
 The run's folder holds everything that is needed to resume. `ray.train.report` carries only a pointer to the checkpoint
@@ -83,8 +83,8 @@ def work(config: dict[str, Any]) -> None:
 def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> None:
     """Do one job, and report to the queue how it ended.
 
-    An error fails the job and not the worker, with two exceptions: when other workers share the job, they wait for this
-    one, and when the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
+    An error fails the job and not the worker, with two exceptions: if other workers share the job, they wait for this
+    one, and if the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
@@ -95,7 +95,8 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         if job.kind == "train":
             group = everyone.subgroup(job.run.recipe.batch_size)
             _train(job, worker, group, everyone.size, link)
-            reason = _import_result(job.run, worker)
+            if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
+                reason = describe_import(check)
         elif job.kind == "fill":
             _fill(job, worker, everyone, link)
         elif everyone.is_first:
@@ -155,7 +156,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
-    for piece in range(PIECES):  # only the first worker polls whether to stop; the others learn it between two pieces
+    for piece in range(PIECES):  # only the first worker polls whether to stop; it informs the others between two pieces
         if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
@@ -164,7 +165,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
 
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
-    """Return what fills `cache`. It is kept for the parts that this worker fills one after another."""
+    """Return the Filler of `cache`, and keep it for the parts that this worker fills one after another."""
     return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
@@ -188,12 +189,6 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     to_ray.flush()
 
 
-def _import_result(run: Run, worker: WorkerConfig) -> str:
-    """Return a line about the evaluation of an imported teacher; '' for a run that was trained."""
-    found = read_import_check(RunStore(worker.results).folder(run)) if run.imported is not None else None
-    return describe_import(found) if found is not None else ""
-
-
 class _RayReports:
     """Send metrics and the pointer to the run's checkpoint to Ray Train.
 
@@ -209,15 +204,12 @@ class _RayReports:
 
     def add(self, report: EpochReport) -> None:
         """Report the first epoch, the last, and one every RAY_REPORT_EVERY_S between."""
-        last = report.epoch + 1 == report.epochs
-        if self._reported is not None and not last and not self._is_due(self._reported):
-            return
+        if self._reported is not None and report.epoch + 1 < report.epochs:
+            is_due = time.monotonic() - self._reported >= RAY_REPORT_EVERY_S
+            if not self._group.broadcast_flags(is_due)[0]:  # the first worker decides for all: a report waits for all
+                return
         self._sent = self._thread.submit(self._send, report)
         self._reported = time.monotonic()
-
-    def _is_due(self, reported: float) -> bool:
-        """Return the first worker's decision, because a report waits for those of all workers."""
-        return self._group.broadcast_flags(time.monotonic() - reported >= RAY_REPORT_EVERY_S)[0]
 
     def flush(self) -> None:
         """Wait up to ANSWER_S until the last report is sent. A report that fails does not fail the run."""

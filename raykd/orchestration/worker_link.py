@@ -5,7 +5,6 @@ Whether to stop is polled by a thread, so that a training step never waits for a
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -18,7 +17,7 @@ ANSWER_S = 20.0  # without an answer for this long, the command counts as unreac
 
 
 class StopFlag:
-    """The actor that the trials of a search poll. It runs beside the driver and needs no CPU."""
+    """The actor that the trials of a search poll. It runs on the driver's node and reserves no CPU."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -38,7 +37,7 @@ class StopPoller:
     """
 
     def __init__(self, poll: Callable[[], Any]) -> None:
-        """poll: return Ray's reference to the answer of an actor, true for stop."""
+        """poll: return Ray's reference to an actor's answer, which is true to stop."""
         self._poll = poll
         self._has_ended, self._stop, self._unreachable = threading.Event(), threading.Event(), threading.Event()
 
@@ -46,18 +45,16 @@ class StopPoller:
         threading.Thread(target=self._poll_until_stop, daemon=True, name="raykd-stop").start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._has_ended.set()
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the command has asked to stop."""
+        """Whether the command has requested a stop."""
         return self._stop.is_set()
 
     def should_stop(self) -> bool:
-        """Return whether to save and stop: the command has asked for it, or is unreachable at present."""
+        """Return whether to save and stop: the command has requested it, or is unreachable at present."""
         return self.is_stopping or self._unreachable.is_set()
 
     def _poll_until_stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The entry of the report: reads run folders, writes report.json and the folder report/."""
+"""Writes report.json and the folder report/ from the run folders of an experiment."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -48,11 +48,8 @@ def labels(paths: Sequence[str]) -> dict[str, str]:
 
 def flags(setting: Mapping[str, Any]) -> str:
     """Return '--set method.alpha=0.5 --set method.temperature=4.0', with every digit, quoted for a shell."""
-    return " ".join(f"--set {shlex.quote(f'{path}={_as_typed(value)}')}" for path, value in setting.items())
-
-
-def _as_typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    texts = {path: str(value).lower() if isinstance(value, bool) else value for path, value in setting.items()}
+    return " ".join(f"--set {shlex.quote(f'{path}={text}')}" for path, text in texts.items())
 
 
 def progress(summary: SearchSummary) -> str:
@@ -97,40 +94,38 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
         if not summary.search.confirm:
             return ("Not confirmed with other seeds: the search has confirm = 0.",)
         return ("Not confirmed with other seeds yet.",)
-    lines = [_against_baseline(confirmation), _against_default(confirmation)]
-    failed = [candidate for candidate in confirmation.candidates if candidate.failed]
-    lines += [f"{_setting_of(one)} failed, and so cannot win ({flattened(one.failed or '')})." for one in failed]
+    lines = [_against_baseline(confirmation)]
+    if gain := winner_gains(confirmation).over_default:
+        lines.append(f"Winner against the default setting: {_gain_and_verdict(gain, confirmation)}")
+    for candidate in confirmation.candidates:
+        name = "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
+        if candidate.failed:
+            lines.append(f"{name} failed, and so cannot win ({flattened(candidate.failed)}).")
     if not summary.is_confirmed:
         lines.append("It is being confirmed again, because the seeds or the number of settings to confirm changed.")
-    return (*filter(None, lines), *selection(confirmation), *_reported_baseline(confirmation))
-
-
-def _setting_of(candidate: CandidateRecord) -> str:
-    return "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
+    lines += selection(confirmation)
+    if _searches_student(confirmation):
+        lines.append(
+            "Both students in report.json have the winner's student recipe: student_accuracy_without_kd is the "
+            "baseline with it, student_accuracy_with_kd the winner."
+        )
+    return tuple(lines)
 
 
 def _against_baseline(confirmation: ConfirmationRecord) -> str:
     """Return the winner's gain over the baseline, and how their student recipes differ."""
     gain, baseline = winner_gains(confirmation).over_baseline, confirmation.baseline
     if gain is None:
-        return (
-            f"No gain over {baseline_name(confirmation)} is known: {flattened(baseline.failed or 'it has no values')}."
-        )
-    differences = recipe_differences(confirmation)
+        reason = flattened(baseline.failed or "it has no values")
+        return f"No gain over {baseline_name(confirmation)} is known: {reason}."
     caution = ""
-    if differences:
+    if differences := recipe_differences(confirmation):
         fields = "; ".join(
-            f"{path} is {format_value(was)} there and {format_value(now)} here"
-            for path, (was, now) in differences.items()
+            f"{path} is {format_value(there)} there and {format_value(here)} here"
+            for path, (there, here) in differences.items()
         )
         caution = f", in which the gain of the recipe is included ({fields})"
     return f"Winner against {baseline_name(confirmation)}{caution}: {_gain_and_verdict(gain, confirmation)}"
-
-
-def _against_default(confirmation: ConfirmationRecord) -> str:
-    """Return the winner's gain over the default setting; '' where there is none."""
-    gain = winner_gains(confirmation).over_default
-    return f"Winner against the default setting: {_gain_and_verdict(gain, confirmation)}" if gain else ""
 
 
 def _gain_and_verdict(gain: PairedGain, confirmation: ConfirmationRecord) -> str:
@@ -153,16 +148,6 @@ def baseline_name(confirmation: ConfirmationRecord) -> str:
 
 def _searches_student(confirmation: ConfirmationRecord) -> bool:
     return any(path.startswith("student.") for path in confirmation.best_candidate.setting)
-
-
-def _reported_baseline(confirmation: ConfirmationRecord) -> tuple[str, ...]:
-    """Return which baseline report.json has, where there could be several."""
-    if not _searches_student(confirmation):
-        return ()
-    return (
-        "Both students in report.json have the winner's student recipe: student_accuracy_without_kd is the baseline "
-        "with it, student_accuracy_with_kd the winner.",
-    )
 
 
 def selection(confirmation: ConfirmationRecord) -> tuple[str, ...]:
@@ -210,15 +195,15 @@ def cost_lines(cost: Cost) -> tuple[str, ...]:
     """Return what the trials cost, and what early stopping and the logit cache saved, as far as it is known."""
     lines = [f"The trials trained {plural(cost.epochs_trained, 'epoch')} in all."]
     if cost.device_seconds is not None:
-        each = plural(cost.devices_of_trial, str(cost.device))
-        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {each} per trial."
+        devices = plural(cost.devices_of_trial, str(cost.device))
+        lines[0] = f"{lines[0][:-1]}, which took {_device_seconds(cost.device_seconds, cost)} with {devices} per trial."
     if cost.num_estimated:
-        some = f"{cost.num_estimated} of {plural(cost.num_timed, 'trial')}"
-        lines.append(f"The time of {some} is estimated as epochs times a measured pace: they recorded no end.")
+        trials = f"{cost.num_estimated} of {plural(cost.num_timed, 'trial')}"
+        lines.append(f"The time of {trials} is estimated as epochs times a measured pace: they recorded no end.")
     if cost.saved_epochs:
         seconds = cost.saved_device_seconds
-        about = "" if seconds is None else f", about {_device_seconds(seconds, cost)}"
-        lines.append(f"Stopping trials early saved {plural(cost.saved_epochs, 'epoch')}{about}.")
+        time = "" if seconds is None else f", about {_device_seconds(seconds, cost)}"
+        lines.append(f"Stopping trials early saved {plural(cost.saved_epochs, 'epoch')}{time}.")
     return (*lines, *_teacher_lines(cost))
 
 
@@ -229,24 +214,21 @@ def _teacher_lines(cost: Cost) -> list[str]:
         return []
     if teacher.source == "live":
         return [f"The teacher was live: {passes}, without a logit cache."]
-    if teacher.views is None:
-        return [f"The teacher's logits were cached; live, the trials would have made {passes}."]
-    cached = f"The teacher's logits were cached, for {plural(teacher.views, 'view')} of each image"
-    line = f"{cached}; live, the trials would have made {passes}."
-    if teacher.live_seconds is None:
-        return [line]
-    filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
-    return [
-        line,
-        f"Filling the cache took {filled} of a slot; at that speed, the passes would have taken at least {live}.",
-    ]
+    views = "" if teacher.views is None else f", for {plural(teacher.views, 'view')} of each image"
+    lines = [f"The teacher's logits were cached{views}; live, the trials would have made {passes}."]
+    if teacher.live_seconds is not None:
+        filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
+        lines.append(
+            f"Filling the cache took {filled} of a slot; at that speed, the passes would have taken at least {live}."
+        )
+    return lines
 
 
 def _device_seconds(seconds: float, cost: Cost) -> str:
     """Return '0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
     amount = f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
-    more = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
-    return f"{amount} {cost.device} seconds{more}"
+    duration = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
+    return f"{amount} {cost.device} seconds{duration}"
 
 
 def state(trial: TrialSummary, is_locked: bool) -> str:
@@ -260,7 +242,6 @@ def metric_values(trial: TrialSummary, search: Search) -> list[str]:
     """Return ['45.10 %'], one per metric; '(12.00 %)' is the last reported value of a trial that did not finish."""
     if trial.values:
         return values_in_units(search, trial.values)
-    is_reported = len(search.metrics) == 1 and search.metrics[0].startswith("val_") and bool(trial.curve)
-    return (
-        [f"({value_in_units(search.metrics[0], trial.curve[-1][1])})"] if is_reported else ["-"] * len(search.metrics)
-    )
+    if len(search.metrics) == 1 and search.metrics[0].startswith("val_") and trial.curve:
+        return [f"({value_in_units(search.metrics[0], trial.curve[-1][1])})"]
+    return ["-"] * len(search.metrics)

@@ -11,7 +11,7 @@ _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
 def mean_std(spread: Spread | None, digits: int = 2) -> str:
-    """Return '87.42 ± 0.21': mean and standard deviation; of a percentage, 10,000 images resolve two decimals."""
+    """Return '87.42 ± 0.21': mean and standard deviation. 10,000 images resolve two decimals of a percentage."""
     if spread is None:
         return "-"
     return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")

@@ -62,7 +62,7 @@ def _with_checkpoint(damage: Damage) -> Damage:
 
 def _in_search(file: str, damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
     def make(folder: Path) -> Sequence[str | Path]:
-        from search_folders import finished as search
+        from search_folders import finished_search as search
 
         path = search(folder / "results").path
         (path / ".lock").touch()  # a search that ran has left one

@@ -12,7 +12,7 @@ from small_runs import CPU
 
 from raykd.bench import memory, run
 from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
-from raykd.bench.rounds import KINDS, figures, run_rounds
+from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
 from raykd.cli import parser
@@ -39,7 +39,7 @@ def tiny(family: Family) -> Family:
 
 
 def test_results_are_medians_of_ratios_within_a_round() -> None:
-    found = figures(cnn(), ROUNDS)
+    found = summarize(cnn(), ROUNDS)
     assert found["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
     assert found["cache_over_baseline"] == 1.0
     assert found["usual_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
@@ -55,7 +55,7 @@ def test_filling_is_counted_over_all_runs_of_the_experiment() -> None:
     epochs = 600 * 45_000 / (9 * 128)
     passes = 45_000 * 162 * (1 - (161 / 162) ** 600)
     expected = 6.0 * epochs / (1.5 * epochs + passes / 700)
-    assert figures(cnn(), one)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
+    assert summarize(cnn(), one)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
 
 
 def test_a_family_is_benchmarked_from_end_to_end() -> None:

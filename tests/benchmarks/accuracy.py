@@ -1,9 +1,9 @@
-"""Whether what is fast is as accurate: the usual way, raykd in float32, and raykd as it is by default, by seed.
+"""Compare accuracies: the usual way, raykd in float32, and raykd with its default precision, paired by seed.
 
     RAYKD_DATA=DIR python tests/benchmarks/accuracy.py [--seeds 5]
 
-CIFAR-10 averaged to 16x16, 8,000 images, crops and flips; a ResNet-18 of width 32 teaches a ResNet-8 of width 16, 10
-epochs. Test top-1 of the best epoch by validation; differences are paired by seed.
+The data are 8,000 images of CIFAR-10 averaged to 16x16, with crops and flips. A ResNet-18 of width 32 is the teacher of
+a ResNet-8 of width 16, for 10 epochs. Accuracy is test top-1 at the best epoch by validation.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def main() -> None:
         print(f"{name:<10}", " ".join(f"{value:.2f}" for value in values), _mean(values))
     for name in ("fp32", *(name for name in found if name == "bf16")):
         pairs = zip(found[name], found["usual way"], strict=True)
-        print(f"{name} less usual way", _mean([one - other for one, other in pairs]))
+        print(f"{name} minus usual way", _mean([one - other for one, other in pairs]))
     if "bf16" in found:
-        print("bf16 less fp32", _mean([one - other for one, other in zip(found["bf16"], found["fp32"], strict=True)]))
+        print("bf16 minus fp32", _mean([one - other for one, other in zip(found["bf16"], found["fp32"], strict=True)]))
 
 
 def _experiment(precision: str, seeds: tuple[int, ...]) -> Experiment:

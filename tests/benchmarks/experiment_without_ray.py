@@ -3,8 +3,8 @@
     python tests/benchmarks/experiment_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR
         --json FILE [--set FIELD=VALUE ...] [--minutes M]
 
-Interrupted by --minutes or a kill, it resumes with the same command. Writes for each run its test and validation
-accuracy, seconds and images/s, and the hardware and versions; prints a line an epoch.
+After --minutes or a kill, rerun the same command to resume. It writes the test and validation accuracy, seconds and
+images/s of each run with hardware and versions, and prints a line per epoch.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Everything about raykd on one GPU machine in a bounded time, with torch alone: no Ray, no Slurm, no network.
+"""Measure raykd on one GPU machine in a limited time, with torch alone: no Ray, no Slurm, no network.
 
     python tests/benchmarks/gpu_report.py --out DIR [--data-dir DIR] [--minutes 9] [--parts a,b,c]
                                           [--device cuda|cpu] [--toy]
 
-Writes DIR/report.json and DIR/report.txt, rewritten after every figure. The parts share --minutes; the experiment
-gets the rest. This process only watches: the parts run in a child. A child that hangs or loses the GPU is replaced by
-another, which continues with the next figure; the figure itself counts as failed.
+DIR/report.json and DIR/report.txt are rewritten after every figure. The parts share --minutes, and the experiment has
+the rest. This process only monitors a child that runs the parts. A child that hangs or loses the GPU is replaced by
+another, which continues with the next figure; the figure in progress counts as failed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from gpu_parts.report import GpuLost, Part, Report
 
-# Seconds of each part where all share 540.
+# Seconds of each part if all share 540.
 BUDGETS = {
     "environment": 10,
     "cuda_tests": 45,
@@ -39,7 +39,7 @@ BUDGETS = {
 }
 LOST_GPU = 7  # exit status of a child whose CUDA context is unusable
 GRACE_S = 8.0  # for the part in progress, after the end of --minutes
-FEWEST_S = 10.0  # in which another child could still measure something
+FEWEST_S = 10.0  # the least time for another child
 DUMP_S = 1.5  # for the stacks of a child that hangs
 MOST_PROCESSES = 20
 
@@ -85,9 +85,9 @@ def parse() -> argparse.Namespace:
 
 
 def watch(command: list[str], out: Path, until: float) -> int:
-    """Run the child until it ends, hangs in a figure, or the time is over; returns its exit status.
+    """Run the child until it ends, hangs in a figure, or the time is over, and return its exit status.
 
-    The child leads a process group of its own, with all that it starts; no process of it outlives this call.
+    The child and its processes form a process group, and none of them outlives this call.
     """
     child = subprocess.Popen(command, start_new_session=True)
     why = ""
@@ -100,7 +100,7 @@ def watch(command: list[str], out: Path, until: float) -> int:
             elif figure and time.time() > figure["began"] + figure["limit_s"]:
                 why = f"took longer than {figure['limit_s']:.0f} s"
             if why:
-                child.send_signal(signal.SIGUSR1)  # it prints its stacks
+                child.send_signal(signal.SIGUSR1)  # the child prints its stacks
                 time.sleep(DUMP_S)
                 break
     finally:
@@ -117,7 +117,7 @@ def watch(command: list[str], out: Path, until: float) -> int:
 
 
 def in_progress(out: Path) -> dict | None:
-    """Return the figure that the child measures now."""
+    """Return the figure that the child is measuring, or None."""
     try:
         return json.loads((out / "report.json").read_text())["in_progress"]
     except (OSError, ValueError):
@@ -148,35 +148,35 @@ def run_parts(arguments: argparse.Namespace) -> int:
             importlib.import_module(f"gpu_parts.{name}").measure(part, setting)
         except GpuLost:
             print(f"== {name}: the GPU cannot be used by this process any longer", flush=True)
-            os._exit(LOST_GPU)  # at once: what holds the GPU's memory would raise in its turn
-        except Exception as error:  # noqa: BLE001  # the other parts are measured all the same
+            os._exit(LOST_GPU)  # immediately, because freeing GPU memory would raise again
+        except Exception as error:  # noqa: BLE001  # the other parts are still measured
             part.fail("part", error)
         part.end()
     return 0
 
 
 def is_usable() -> bool:
-    """Whether this process can still use the GPU: an illegal access, or a broken capture, ends that."""
+    """Return whether this process can still use the GPU. An illegal access or a broken capture ends that."""
     import torch
 
     try:
         torch.cuda.synchronize()
         torch.ones(8, device="cuda").sum().item()
-    except Exception:  # noqa: BLE001  # whatever it is
+    except Exception:  # noqa: BLE001  # of any type
         return False
     return True
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that watches it is gone."""
+    """End this process when its parent has ended."""
     parent = os.getppid()
 
-    def look() -> None:
+    def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=look, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

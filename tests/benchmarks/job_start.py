@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _first_step(slurm: Testbed) -> float:
-    """Until the checkpoint of the first step is there; the job is cancelled then."""
+    """Return the seconds until the checkpoint of the first step exists, and cancel the job then."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*small_experiment.words(Path(folder)), "--stage", "teacher"]
         options = ["--cpus-per-task=1", "--mem=6G", "slurm/ray_cluster.slurm"]

@@ -1,9 +1,10 @@
-"""What each method adds to a training step, there and back, beside a step of the student: CPU ms, one thread.
+"""CPU milliseconds that each method adds to a training step, forward and backward, with one thread.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/methods_cost.py
 
-Shapes are those of CIFAR-10 at batch 128 for ResNet-18 -> ResNet-8, with 45,000 training images for CRD. A teacher's
-own pass is not in it. Processor time, so that others on the machine disturb it little.
+The student's step alone comes first, for comparison. Shapes are those of CIFAR-10 at batch 128 for ResNet-18 ->
+ResNet-8, with 45,000 training images for CRD. The teacher's pass is excluded. Processor time is measured, which other
+processes disturb little.
 """
 
 import time
@@ -36,7 +37,7 @@ def milliseconds(act: Callable[[], None]) -> float:
     return min(found)
 
 
-def of_method(method: Method) -> float:
+def method_milliseconds(method: Method) -> float:
     student, teacher = outputs(True), outputs(False)
     images = Targets(torch.arange(45_000) % 10, torch.arange(45_000))
     targets = Targets(images.labels[:BATCH], images.index[:BATCH])
@@ -58,7 +59,7 @@ def main() -> None:
     print(f"{'student':24} {milliseconds(lambda: student(views).logits.sum().backward()):8.1f} ms")
     for name, method in kinds(Method).items():
         if method is not CrossEntropy:
-            print(f"{name:24} {of_method(method()):8.1f} ms")
+            print(f"{name:24} {method_milliseconds(method()):8.1f} ms")
 
 
 if __name__ == "__main__":

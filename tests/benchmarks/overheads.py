@@ -1,9 +1,9 @@
-"""What the experiment adds around training, on this machine: seconds to the first training step, and per extra run.
+"""Overheads of an experiment on this machine: seconds to the first training step, and per additional run.
 
     python tests/benchmarks/overheads.py [--rounds 3]
 
-Each round runs the demo twice in folders of its own, with 5 seeds and with 15, as a user would. An extra run's seconds
-are the time by which the longer one is longer, over its 20 more runs on the slots there were, less their own training.
+Each round runs the demo twice in new folders, with 5 seeds and with 15. The overhead of a run is the difference of
+their durations times the slots, minus the training time of the 20 additional runs, divided by 20.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SLOTS = 2
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one command: to the first step (its checkpoint is there), to the end, and those of training."""
+    """Seconds of one command: to the first step (its checkpoint exists), to the end, and of the training alone."""
 
     first_step: float
     whole: float

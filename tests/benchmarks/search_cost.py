@@ -1,11 +1,11 @@
-"""The cost of a search with early stopping and a logit cache, against trials in full with a live teacher.
+"""The cost of a search with early stopping and a logit cache, compared with full trials with a live teacher.
 
     python tests/benchmarks/search_cost.py --data-dir DIR [--trials 16] [--epochs 12]
 
-Two searches of the same seeds over alpha and temperature, for distill_cnn.py's student made small (CIFAR-10 at 16x16,
-10,000 images, a narrow ResNet-18 teaching a narrow ResNet-8): trials of 20 s and more, as many at once as there are
-cores. Cost is CPU seconds of the trials' training, and of filling the logit cache. Both best settings are then trained
-with three fresh seeds and compared on validation, paired by seed.
+Two searches with the same seeds over alpha and temperature, for a small version of distill_cnn.py's student (CIFAR-10
+at 16x16, 10,000 images, narrow ResNet-18 -> narrow ResNet-8): trials of at least 20 s, one per core side by side. Cost
+is CPU seconds of the trials' training and of filling the logit cache. Both best settings are then trained with three
+new seeds and compared on validation, paired by seed.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
     assert spread is not None
     cost = found["cache"]["training_s"] + found["cache"]["filling_s"]
     print(json.dumps({"cost ratio": round(cost / found["live"]["training_s"], 3)}))
-    print(json.dumps({"val top1, logit cache + ASHA less live": round(spread.mean, 2), "std": spread.std}))
+    print(json.dumps({"val top1, logit cache + ASHA minus live": round(spread.mean, 2), "std": spread.std}))
 
 
 def _search(experiment: Experiment, options: Options) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Seconds of a trial that are not training, in steady state: as raykd sets Tune up, and as Tune is without that.
+"""Seconds of a trial that are not training, in steady state: with raykd's settings of Tune, and with Tune's defaults.
 
     python tests/benchmarks/search_overhead.py [--trials 12] [--rounds 3]
 
-Each round runs two searches on the digits, trials of about a second, one at a time on one core, in turn: raykd's, and
-one with a new worker for each trial and with Tune's own loggers and snapshots. Counted from the end of the first trial
-to the end of the last, less what run.json says was training, over the trials between.
+Each round runs two searches on the digits with trials of about a second, one at a time on one core: raykd's, and one
+with a new worker for each trial and with Tune's loggers and snapshots. The overhead is the time from the end of the
+first trial to the end of the last, minus the training time in run.json, divided by the trials between.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def _in_a_process(name: str, trials: int) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def _measure(trials: int, plain: bool) -> float:
+def _measure(trials: int, is_plain: bool) -> float:
     import optuna
     from rich.console import Console
 
@@ -65,7 +65,7 @@ def _measure(trials: int, plain: bool) -> float:
     digits = load_experiment(EXPERIMENTS / "digits.py")
     experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=asked)
     with tempfile.TemporaryDirectory() as folder, ray_session():
-        if plain:
+        if is_plain:
             from ray import tune
 
             tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]

@@ -1,9 +1,9 @@
-"""A search of many trials that do nothing: what Tune, Optuna and the study cost by themselves, and how it grows.
+"""The cost of Tune, Optuna and the study in a search of many trials that do nothing, and how it grows.
 
     python tests/benchmarks/search_scale.py [--trials 100 300 1000] [--rounds 1]
 
-A trial reports three epochs and ends. Each size runs in a process and a Ray of its own, one trial at a time; seconds
-count from the second trial's start, when the worker is there. Memory is the most that the driver ever held.
+A trial reports three epochs and ends. Each size runs in a new process with a new Ray, one trial at a time. Seconds
+count from the second trial's start, when the worker exists. Memory is the driver's peak.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def _in_a_process(trials: int) -> dict[str, float]:
 
 
 def nothing(config: Mapping[str, Any]) -> None:
-    """A trial whose accuracy is a function of its setting."""
+    """Report an accuracy that is a function of the setting. This is the trial."""
     from ray import tune
 
     setting = config["setting"]

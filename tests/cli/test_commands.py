@@ -45,7 +45,7 @@ def test_a_setting_changes_the_names_of_only_the_runs_that_it_affects(tmp_path, 
 
 @pytest.fixture
 def started(monkeypatch):
-    """The (experiments, options) of each call that would start Ray."""
+    """Record the (experiments, options) of each call that would start Ray."""
     calls = []
     monkeypatch.setattr(
         "raykd.orchestration.run_experiments.run_experiments",

@@ -16,7 +16,7 @@ LOADS = "LOADEDMODULES=${LOADEDMODULES:-}:$2; export LOADEDMODULES"
 
 @pytest.fixture
 def copy(repository: Path, tmp_path: Path) -> Path:
-    """A repository with the real scripts, a boot.py that prints, and a virtual environment."""
+    """Make a repository with the real scripts, a boot.py that prints, and a virtual environment."""
     shutil.copytree(repository / "slurm", tmp_path / "slurm")
     (tmp_path / "raykd/cluster").mkdir(parents=True)
     (tmp_path / "raykd/cluster/boot.py").write_text(BOOT)
@@ -33,7 +33,7 @@ def make_venv(path: Path) -> Path:
 
 
 def run(
-    copy: Path, *words: str, before: str = "", chdir: Path | None = None, **env: str
+    copy: Path, *arguments: str, before: str = "", chdir: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script as Slurm does: with SLURM_SUBMIT_DIR in an almost empty environment.
 
@@ -41,16 +41,16 @@ def run(
     """
     script = 'exec bash "$0" "$@"'
     environ = {"PATH": os.environ["PATH"], "HOME": str(copy / "home"), "SLURM_SUBMIT_DIR": str(copy)} | env
-    command = ["bash", "-c", before + script, str(copy / "slurm/ray_cluster.slurm"), *words]
+    command = ["bash", "-c", before + script, str(copy / "slurm/ray_cluster.slurm"), *arguments]
     folder = chdir or environ["SLURM_SUBMIT_DIR"] or copy
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_arguments_reach_boot_as_they_are(copy: Path) -> None:
-    words = ["it's $(touch pwned).py", "a  b", "", ";", '"', "--"]
-    done = run(copy, *words)
+    arguments = ["it's $(touch pwned).py", "a  b", "", ";", '"', "--"]
+    done = run(copy, *arguments)
     assert done.returncode == 0, done.stderr
-    assert str(["--", *words]) in done.stdout
+    assert str(["--", *arguments]) in done.stdout
 
 
 def test_bash_without_epochrealtime_starts_the_job(copy: Path) -> None:
@@ -71,8 +71,8 @@ def test_the_repositorys_environment_is_the_fallback_and_is_reported(copy: Path)
 
 
 def test_the_users_environment_has_priority(copy: Path) -> None:
-    own = make_venv(copy / "home/.venvs/edl")
-    assert run(copy).stdout == f"['--'] {own} /tmp\n"
+    user_venv = make_venv(copy / "home/.venvs/edl")
+    assert run(copy).stdout == f"['--'] {user_venv} /tmp\n"
 
 
 def test_an_environment_set_by_the_user_must_exist(copy: Path) -> None:
@@ -122,30 +122,34 @@ def test_scratch_is_the_tmpdir_of_the_job_and_never_that_of_the_login_node(repos
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
-    """A repository whose submit scripts print sbatch's words with --dry-run."""
+    """Make a repository whose submit scripts print the sbatch commands with --dry-run."""
     shutil.copytree(repository / "slurm", tmp_path / "slurm")
     (tmp_path / "raykd").symlink_to(repository / "raykd")
     make_venv(tmp_path / ".venv")
     return tmp_path
 
 
-def dry_run(checkout: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """The experiments' jobs, a line of words each, on stderr."""
-    command = ["bash", str(checkout / "slurm/submit_experiments.sh"), "--dry-run", *words]
+def dry_run(checkout: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Print the sbatch commands of all jobs on stderr, one per line."""
+    command = ["bash", str(checkout / "slurm/submit_experiments.sh"), "--dry-run", *arguments]
     environ = {"PATH": os.environ["PATH"], "HOME": str(checkout / "home")} | env
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
 
 
 def jobs_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
-    """sbatch's words by the job's name."""
+    """Return the arguments of sbatch by the job's name."""
     assert done.returncode == 0, done.stderr
-    lines = [shlex.split(line) for line in done.stderr.splitlines()]
-    return {next(word for word in words if word.startswith("--job-name=")).split("=")[1]: words for words in lines}
+    jobs = {}
+    for line in done.stderr.splitlines():
+        arguments = shlex.split(line)
+        (name,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--job-name=")]
+        jobs[name] = arguments
+    return jobs
 
 
-@pytest.mark.parametrize("words", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
-def test_the_report_job_reads_where_the_other_jobs_write(checkout: Path, words: list[str]) -> None:
-    done = dry_run(checkout, "--", *words)
+@pytest.mark.parametrize("arguments", [["--results", "/far away"], ["--results=x", "--results=/far away"]])
+def test_the_report_job_reads_where_the_other_jobs_write(checkout: Path, arguments: list[str]) -> None:
+    done = dry_run(checkout, "--", *arguments)
     wrapped = jobs_of(done)["raykd-report"][-1]
     assert wrapped.rstrip().endswith("--results=/far\\ away")
     assert "it writes /far away/report/index.html" in done.stdout
@@ -154,8 +158,8 @@ def test_the_report_job_reads_where_the_other_jobs_write(checkout: Path, words: 
 def test_the_report_job_gets_no_gpu_option(checkout: Path) -> None:
     options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
     jobs = jobs_of(dry_run(checkout, *options, "-A", "me"))
-    wanted = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
-    assert sorted(jobs["cnn-teacher"][3:-7]) == sorted(wanted)
+    expected = ["--exclusive", "-N2", "-p", "big", "-A", "me", "--gres=gpu:h100:2", "--cpus-per-task=8", "--mem=16384M"]
+    assert sorted(jobs["cnn-teacher"][3:-7]) == sorted(expected)
     report = jobs["raykd-report"]
     assert report[3:7] == ["-p", "big", "-A", "me"]
     assert not [word for word in report if "gpu" in word or "gres" in word or word == "--exclusive"]

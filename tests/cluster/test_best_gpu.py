@@ -22,14 +22,14 @@ cpu1           |idle                |(null)              |gpu:0               |
 
 
 def test_only_usable_nodes_have_free_gpus() -> None:
-    found = {gpu.name: (gpu.num_free, gpu.num_total) for gpu in read_types(SINFO)}
-    assert found == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
+    counts = {gpu.name: (sum(gpu.free), gpu.num_total) for gpu in read_types(SINFO)}
+    assert counts == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
 def test_the_best_free_type_is_chosen_with_a_reason() -> None:
-    gres, why = choose(read_types(SINFO), RANK)
+    gres, reason = choose(read_types(SINFO), RANK)
     assert gres == "gpu:h100:1"
-    assert why == "h100 is the best free type (h100 1 of 8 free, a100 8 of 16 free, v100 2 of 2 free)"
+    assert reason == "h100 is the best free type (h100 1 of 8 free, a100 8 of 16 free, v100 2 of 2 free)"
 
 
 def test_a_better_type_without_free_gpus_is_skipped() -> None:
@@ -44,8 +44,8 @@ def test_a_type_without_a_rank_comes_last() -> None:
 
 
 def test_any_type_is_requested_if_none_is_free() -> None:
-    gres, why = choose([GpuType("h100", (0,), 8), GpuType("a100", (0,), 8)], RANK)
-    assert gres == "gpu:1" and why.startswith("no GPU is free (h100 0 of 8 free")
+    gres, reason = choose([GpuType("h100", (0,), 8), GpuType("a100", (0,), 8)], RANK)
+    assert gres == "gpu:1" and reason.startswith("no GPU is free (h100 0 of 8 free")
 
 
 def test_gpus_without_a_type_are_requested_without_one() -> None:
@@ -80,8 +80,8 @@ def test_a_detected_type_is_requested_by_its_full_name() -> None:
 
 @pytest.mark.parametrize("gres", ["gpu:h100:no_consume:2", "gpu:no_consume:h100:2"])
 def test_gpus_that_jobs_share_are_always_free(gres: str) -> None:
-    (found,) = read_types(f"n1|mixed|{gres}|gpu:h100:2(IDX:0-1)|\n")
-    assert found == GpuType("h100", (2,), 2)
+    (gpu_type,) = read_types(f"n1|mixed|{gres}|gpu:h100:2(IDX:0-1)|\n")
+    assert gpu_type == GpuType("h100", (2,), 2)
     assert read_types("n1|mixed|gpu:no_consume:2|gpu:2|\n") == [GpuType("", (2,), 2)]
 
 
@@ -89,23 +89,23 @@ def test_a_type_must_have_all_requested_gpus_on_one_node() -> None:
     spread = [GpuType("h100", (1, 1, 1), 6), GpuType("a100", (2, 0), 4)]
     assert choose(spread, RANK, num_gpus=2)[0] == "gpu:a100:2"
     assert choose(spread, RANK, num_nodes=3)[0] == "gpu:h100:1"
-    gres, why = choose(spread, RANK, num_gpus=2, num_nodes=2)
-    assert gres == "gpu:2" and why.startswith("2 x 2 GPUs are not free (h100 3 of 6 free")
+    gres, reason = choose(spread, RANK, num_gpus=2, num_nodes=2)
+    assert gres == "gpu:2" and reason.startswith("2 x 2 GPUs are not free (h100 3 of 6 free")
 
 
 @pytest.fixture
 def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
     """Replace sinfo by a script that writes its arguments to the returned file."""
-    words = tmp_path / "words"
-    (tmp_path / "sinfo").write_text(f'#!/bin/sh\necho "$@" >{words}\ncat <<END\n{SINFO}END\n')
+    arguments_file = tmp_path / "arguments_file"
+    (tmp_path / "sinfo").write_text(f'#!/bin/sh\necho "$@" >{arguments_file}\ncat <<END\n{SINFO}END\n')
     (tmp_path / "sinfo").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(repository)
-    return words
+    return arguments_file
 
 
 @pytest.mark.parametrize(
-    ("typed", "wanted"),
+    ("typed", "expected"),
     [
         ([], ["--partition=gpu", "--gres=gpu:h100:1"]),
         (["-p", "big"], ["--partition=big", "--gres=gpu:h100:1"]),
@@ -117,12 +117,12 @@ def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> 
         (["--gres=none"], ["--partition=gpu", "--gres=none"]),
     ],
 )
-def test_options_of_the_user_are_kept(sinfo: Path, typed: list[str], wanted: list[str], capsys) -> None:
+def test_options_of_the_user_are_kept(sinfo: Path, typed: list[str], expected: list[str], capsys) -> None:
     assert main(["--partition", "gpu", "--rank", " ".join(RANK), "--", "--dry-run", *typed, __file__]) == 0
-    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert words == ["sbatch", *wanted, "slurm/ray_cluster.slurm", __file__]
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command == ["sbatch", *expected, "slurm/ray_cluster.slurm", __file__]
     if sinfo.exists():
-        assert wanted[0] in sinfo.read_text().split(), "sinfo must read the partition of the job"
+        assert expected[0] in sinfo.read_text().split(), "sinfo must read the partition of the job"
 
 
 def test_a_partition_without_gpus_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_a_partition_without_gpus_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["--dry-run"], "no experiment file; usage: "),
         (["no/such.py"], "experiment file 'no/such.py' does not exist"),
@@ -141,10 +141,10 @@ def test_a_partition_without_gpus_is_refused() -> None:
         ),
     ],
 )
-def test_a_mistake_is_reported_in_one_line_without_calling_slurm(words: list[str], part: str, capsys) -> None:
-    assert main(["--partition", "p", "--rank", "h100", "--", *words]) == 2
-    said = capsys.readouterr().err
-    assert part in said and said.count("\n") == 1
+def test_a_mistake_is_reported_in_one_line_without_calling_slurm(arguments: list[str], part: str, capsys) -> None:
+    assert main(["--partition", "p", "--rank", "h100", "--", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
 
 
 @pytest.mark.slurm
@@ -156,14 +156,14 @@ def test_a_job_goes_to_the_best_free_gpu_of_a_real_partition(slurm: Testbed, rep
     while slurm.job(holder)["JobState"] != "RUNNING":
         time.sleep(0.1)
     try:
-        said = slurm.run([script, "--dry-run", "--time=5:00", str(experiment), "a b"], tmp_path)
+        output = slurm.run([script, "--dry-run", "--time=5:00", str(experiment), "a b"], tmp_path)
     finally:
         slurm.run(["scancel", str(holder)])
         slurm.wait(holder, timeout_s=20)
-    why, command = said.splitlines()[-2:]
-    assert why == "raykd: a100 is the best free type (h100 0 of 4 free, a100 2 of 2 free)"
-    words = shlex.split(command)
-    assert words[:4] == ["sbatch", "--partition=markov_gpu", "--gres=gpu:a100:1", "--time=5:00"]
-    assert words[4:] == ["slurm/ray_cluster.slurm", str(experiment), "a b"]
-    said = slurm.run([script, "--dry-run", str(experiment)], tmp_path)
-    assert "--gres=gpu:h100:1" in said
+    reason, command = output.splitlines()[-2:]
+    assert reason == "raykd: a100 is the best free type (h100 0 of 4 free, a100 2 of 2 free)"
+    arguments = shlex.split(command)
+    assert arguments[:4] == ["sbatch", "--partition=markov_gpu", "--gres=gpu:a100:1", "--time=5:00"]
+    assert arguments[4:] == ["slurm/ray_cluster.slurm", str(experiment), "a b"]
+    output = slurm.run([script, "--dry-run", str(experiment)], tmp_path)
+    assert "--gres=gpu:h100:1" in output

@@ -10,7 +10,7 @@ import pytest
 from testbed import Testbed
 
 from raykd.cluster import doctor
-from raykd.cluster.doctor import Finding, Folders, examine, torch_finding
+from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
 
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
@@ -60,43 +60,39 @@ def test_an_unsupported_gpu_is_bad_although_torch_detects_it(unsupported, torch)
     assert finding.verdict == "bad" and finding.remedy.endswith(f"'TORCH={torch}'")
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> Folders:
-    data = tmp_path / "data"
-    return Folders(tmp_path / "results", data, data / "weights", lambda: list_datasets(data))
+def findings(folder: Path) -> dict[str, Finding]:
+    """Return the findings by subject."""
+    results, data = folder / "results", folder / "data"
+    return {finding.subject: finding for finding in examine(results, data, data / "weights", list_datasets)}
 
 
-def bad(folders: Folders) -> dict[str, Finding]:
-    """Return the bad findings by subject."""
-    return {finding.subject: finding for finding in examine(folders) if finding.verdict == "bad"}
-
-
-def test_every_bad_finding_has_a_remedy_and_no_file_is_left(folders: Folders, tmp_path: Path, monkeypatch) -> None:
+def test_every_bad_finding_has_a_remedy_and_no_file_is_left(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAYKD_TMP", "/tmp/" + "long/" * 12)
-    found = bad(folders)
-    assert {"data", "tmp"} <= set(found) and all(finding.remedy for finding in found.values())
-    assert "prefetch" in found["data"].remedy
+    bad = {subject: finding for subject, finding in findings(tmp_path).items() if finding.verdict == "bad"}
+    assert {"data", "tmp"} <= set(bad) and all(finding.remedy for finding in bad.values())
+    assert "prefetch" in bad["data"].remedy
     assert list(tmp_path.iterdir()) == []
 
 
-def test_custom_data_sets_are_listed(folders: Folders) -> None:
+def test_custom_data_sets_are_listed(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (folders.data / "flowers" / part / "rose").mkdir(parents=True)
-    found = next(finding for finding in examine(folders) if finding.subject == "data")
-    assert (found.verdict, found.text) == ("ok", f"folder:flowers in {folders.data}")
+        (tmp_path / "data" / "flowers" / part / "rose").mkdir(parents=True)
+    assert findings(tmp_path)["data"] == Finding("ok", "data", f"folder:flowers in {tmp_path / 'data'}")
 
 
-def test_a_results_folder_without_locks_is_bad(folders: Folders, monkeypatch) -> None:
+def test_a_results_folder_without_locks_is_bad(tmp_path: Path, monkeypatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert "-o flock" in bad(folders)["results"].remedy
+    finding = findings(tmp_path)["results"]
+    assert finding.verdict == "bad" and "-o flock" in finding.remedy
 
 
-def test_a_full_disk_is_bad(folders: Folders, monkeypatch) -> None:
+def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
-    assert "free at least" in bad(folders)["results"].remedy
+    finding = findings(tmp_path)["results"]
+    assert finding.verdict == "bad" and "free at least" in finding.remedy
 
 
 @pytest.fixture
@@ -122,9 +118,8 @@ VERSION = "echo slurm 22.05.8"
 def test_every_kind_of_node_is_listed_from_any_working_directory(programs) -> None:
     kinds = "2|gpu:h100:4(S:0-1)\\n1|gpu:a100:8\\n12|(null)\\n"
     programs(sbatch=VERSION, sinfo=f'[ "$2" = --partition=markov_gpu ] && printf "{kinds}"')
-    found = doctor._slurm()
     kinds = "2 nodes with gpu:h100:4; 1 node with gpu:a100:8; 12 nodes without GPUs"
-    assert str(found) == f"ok   slurm       slurm 22.05.8; partition markov_gpu: {kinds}"
+    assert str(doctor._slurm()) == f"ok   slurm       slurm 22.05.8; partition markov_gpu: {kinds}"
 
 
 def test_a_machine_without_slurm_is_not_bad(programs) -> None:
@@ -136,22 +131,22 @@ def test_a_machine_without_slurm_is_not_bad(programs) -> None:
 def test_a_machine_with_slurms_commands_outside_a_cluster_is_not_bad(programs) -> None:
     error = "sinfo: fatal: Could not establish a configuration source"
     programs(sbatch=VERSION, sinfo=f"echo '{error}' >&2; exit 1")
-    found = doctor._slurm()
-    assert found.verdict == "-" and "slurm 22.05.8 is installed, but this machine is in no cluster" in found.text
+    finding = doctor._slurm()
+    assert finding.verdict == "-" and "slurm 22.05.8 is installed, but this machine is in no cluster" in finding.text
 
 
 def test_a_slurm_that_does_not_answer_is_not_reported_as_a_missing_partition(programs) -> None:
     programs(sbatch=VERSION, sinfo="echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1")
-    found = doctor._slurm()
-    assert found.verdict == "bad" and "does not answer: slurm_load_partitions: Unable to contact" in found.text
-    assert "partition '" not in str(found) and found.remedy == "run this on a login node of the cluster"
+    finding = doctor._slurm()
+    assert finding.verdict == "bad" and "does not answer: slurm_load_partitions: Unable to contact" in finding.text
+    assert "partition '" not in str(finding) and finding.remedy == "run this on a login node of the cluster"
 
 
 @pytest.mark.slurm
 def test_the_partition_is_read_from_a_real_slurm(slurm: Testbed, repository: Path) -> None:
     command = ["bash", "-c", "python -m raykd doctor || true"]
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/bin"
-    said = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
-    assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in said
-    said = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
-    assert "partition 'elsewhere' does not exist" in said and "sinfo -s" in said
+    output = slurm.run(command, repository, {"PATH": path}, timeout_s=60)
+    assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in output
+    output = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
+    assert "partition 'elsewhere' does not exist" in output and "sinfo -s" in output

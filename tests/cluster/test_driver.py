@@ -116,8 +116,8 @@ def test_the_driver_has_the_save_time_that_slurm_grants(tmp_path: Path) -> None:
 def test_arguments_are_not_read_by_a_shell(tmp_path: Path) -> None:
     experiment = tmp_path / "it's $(touch x); `y`.py"
     experiment.touch()
-    words = [str(experiment), "a b", "'", "$(id)", "--"]
-    assert experiment_command(words, tmp_path) == [sys.executable, *words]
+    arguments = [str(experiment), "a b", "'", "$(id)", "--"]
+    assert experiment_command(arguments, tmp_path) == [sys.executable, *arguments]
 
 
 def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ def test_the_requested_memory_is_used_if_slurm_does_not_manage_memory() -> None:
     ],
 )
 def test_a_difference_is_one_sentence_with_a_remedy(requests: str, environ: dict[str, str], part: str) -> None:
-    found = differences(shown(requests), environ, "cn1", 8)
-    assert len(found) == bool(part)
+    sentences = differences(shown(requests), environ, "cn1", 8)
+    assert len(sentences) == bool(part)
     if part:
-        assert re.search(part, found[0]) and "\n" not in found[0], found
+        assert re.search(part, sentences[0]) and "\n" not in sentences[0], sentences
 
 
 def test_a_whole_node_may_have_more_gpus_than_requested() -> None:

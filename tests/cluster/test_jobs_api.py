@@ -19,11 +19,11 @@ VERSION = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_
 @contextmanager
 def server(status: int, content: object) -> Iterator[tuple[int, list[str]]]:
     """Start a dashboard with a valid version and this answer about jobs. Yield its port and the requested paths."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             is_version = self.path.endswith("/version")
             self.send_response(200 if is_version else status)
             self.end_headers()
@@ -32,13 +32,13 @@ def server(status: int, content: object) -> Iterator[tuple[int, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    made = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    dashboard = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=dashboard.serve_forever, daemon=True).start()
     try:
-        yield made.server_port, asked
+        yield dashboard.server_port, requested
     finally:
-        made.shutdown()
-        made.server_close()
+        dashboard.shutdown()
+        dashboard.server_close()
 
 
 def test_an_error_of_the_dashboard_is_one_line(tmp_path: Path) -> None:

@@ -30,17 +30,17 @@ def command(tmp_path: Path, repository: Path):
     """Start `python -m raykd WORDS` in a new process group, as a shell does; srun runs the shell lines `srun`."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(srun: str, *words: str) -> subprocess.Popen[str]:
+    def start(srun: str, *arguments: str) -> subprocess.Popen[str]:
         for name, lines in {"scontrol": f"echo '{SHOWN}'", "srun": srun}.items():
             (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
             (tmp_path / name).chmod(0o755)
         environ = dict(os.environ) | LEFTOVERS | {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CONF": "/etc/s.conf"}
-        line = [sys.executable, "-m", "raykd", *words]
-        made = subprocess.Popen(
+        line = [sys.executable, "-m", "raykd", *arguments]
+        process = subprocess.Popen(
             line, cwd=repository, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        started.append(made)
-        return made
+        started.append(process)
+        return process
 
     yield start
     for process in started:
@@ -52,26 +52,29 @@ def test_the_step_inherits_nothing_of_another_ray_or_job(command, tmp_path: Path
     process = command(f"env >{tmp_path}/environment", "status", "--job", "7")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    found = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines() if "=" in line)
-    assert not set(LEFTOVERS) & set(found)
-    assert found["SLURM_CONF"] == "/etc/s.conf"
+    lines = (tmp_path / "environment").read_text().splitlines()
+    environment = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert not set(LEFTOVERS) & set(environment)
+    assert environment["SLURM_CONF"] == "/etc/s.conf"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["submit", "--job", "7", "-f", "x.py"], FOLLOWING),
         (["logs", "--job", "7", "-f"], FOLLOWING),
         (["status", "--job", "7"], "raykd: status was interrupted; job 7 keeps running\n"),
     ],
 )
-def test_ctrl_c_ends_the_command_and_not_the_experiment(command, tmp_path: Path, words: list[str], said: str) -> None:
+def test_ctrl_c_ends_the_command_and_not_the_experiment(
+    command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     traps = f"trap 'touch {tmp_path}/interrupted' INT; trap 'touch {tmp_path}/ended; exit 143' TERM"
-    process = command(f"{traps}; touch {tmp_path}/began; while :; do sleep 0.1; done", *words)
+    process = command(f"{traps}; touch {tmp_path}/began; while :; do sleep 0.1; done", *arguments)
     until = time.monotonic() + 60
     while not (tmp_path / "began").exists() and time.monotonic() < until:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (128 + signal.SIGINT, said)
+    assert (process.returncode, errors) == (128 + signal.SIGINT, message)
     assert (tmp_path / "ended").exists() and not (tmp_path / "interrupted").exists(), "srun would print further lines"

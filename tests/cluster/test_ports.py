@@ -9,8 +9,8 @@ from raykd.cluster.ports import FIRST_PORT, LAST_PORT, NUM_BLOCKS, PORTS_PER_JOB
 from raykd.errors import RaykdError
 
 
-def numbers(found: ports.Ports) -> list[int]:
-    return [found.control_store, found.dashboard, found.client_server, found.agent]
+def numbers(block: ports.Ports) -> list[int]:
+    return [block.control_store, block.dashboard, block.client_server, block.agent]
 
 
 def test_consecutive_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,12 +22,12 @@ def test_consecutive_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_block_with_a_used_port_is_skipped() -> None:
-    own = find_ports(job_id=77)
+    first = find_ports(job_id=77)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", own.client_server))
+        taken.bind(("127.0.0.1", first.client_server))
         taken.listen()
-        other = find_ports(job_id=77)
-    assert not set(numbers(other)) & set(numbers(own))
+        second = find_ports(job_id=77)
+    assert not set(numbers(second)) & set(numbers(first))
 
 
 def test_an_error_reports_that_no_block_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ REQUESTS = {
 
 @pytest.fixture
 def srun(tmp_path: Path) -> Path:
-    """A script that writes its environment to the file `seen` and then runs `then.sh`."""
+    """Make a script that writes its environment to the file `seen` and then runs `then.sh`."""
     program = tmp_path / "srun"
     program.write_text('#!/bin/sh\nenv >"$0.part"; mv "$0.part" "${0%/*}/seen"; . "${0%/*}/then.sh"\n')
     program.chmod(0o755)

@@ -20,7 +20,7 @@ HOLDER = (
 
 
 def held(folder: Path) -> subprocess.Popen[str]:
-    """A process that has claimed `folder`."""
+    """Start a process that claims `folder`."""
     folder.mkdir(parents=True)
     (folder / "token").write_text("secret")
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -29,7 +29,7 @@ def held(folder: Path) -> subprocess.Popen[str]:
 
 
 def abandoned(folder: Path) -> Path:
-    """A folder whose process was killed."""
+    """Make a folder whose process was killed."""
     process = held(folder)
     process.kill()
     process.wait()

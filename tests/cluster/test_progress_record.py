@@ -20,11 +20,11 @@ def save(results: Path, epoch: int, step: int, seconds: float = 0.0) -> None:
 
 
 def test_each_new_step_changes_the_fingerprint(tmp_path: Path) -> None:
-    found = [fingerprint(tmp_path)]
+    fingerprints = [fingerprint(tmp_path)]
     for epoch, step in ((0, 1), (0, 2), (1, 0)):
         save(tmp_path, epoch, step)
-        found.append(fingerprint(tmp_path))
-    assert len(set(found)) == 4
+        fingerprints.append(fingerprint(tmp_path))
+    assert len(set(fingerprints)) == 4
 
 
 def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_other_saved_work_is_progress(tmp_path: Path, name: str) -> None:
 
 
 def test_restarts_without_progress_are_counted_until_there_is_progress(tmp_path: Path) -> None:
-    record, found = ProgressRecord(tmp_path, 7), []
+    record, counts = ProgressRecord(tmp_path, 7), []
     for progress in ("", "", "", "a", "a", "b"):
-        found.append(record.num_stalled(progress))
-        record.write(progress, found[-1])
-    assert found == [0, 1, 2, 0, 1, 0]
+        counts.append(record.num_stalled(progress))
+        record.write(progress, counts[-1])
+    assert counts == [0, 1, 2, 0, 1, 0]
     record.remove()
     assert list(tmp_path.iterdir()) == [] and record.num_stalled("b") == 0
 

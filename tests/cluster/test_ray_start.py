@@ -19,60 +19,60 @@ def command(memory_bytes: int | None = 10 * GIBIBYTE, free_shm_bytes: int = 100 
     return start_head(Node("cn1", 8, 2, memory_bytes), PORTS, FOLDER, free_shm_bytes)
 
 
-def option(words: list[str], name: str) -> str:
+def option(arguments: list[str], name: str) -> str:
     """Return the value of --name=value, which must be there exactly once."""
-    (value,) = [word.split("=", 1)[1] for word in words if word.startswith(f"--{name}=")]
+    (value,) = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"--{name}=")]
     return value
 
 
 def test_the_head_gets_the_resources_of_the_job() -> None:
-    words = command()
-    assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("8", "2", "cn1")
+    arguments = command()
+    assert [option(arguments, name) for name in ("num-cpus", "num-gpus", "node-name")] == ["8", "2", "cn1"]
 
 
 def test_a_step_has_all_resources_of_the_job_on_its_node() -> None:
-    words = srun(Node("cn2", 8, 2, None), "ray-cn2")
-    assert words[:2] == ["srun", "--overlap"]
-    assert (option(words, "nodelist"), option(words, "cpus-per-task"), option(words, "gres")) == ("cn2", "8", "gpu:2")
-    assert not [word for word in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in word]
+    arguments = srun(Node("cn2", 8, 2, None), "ray-cn2")
+    assert arguments[:2] == ["srun", "--overlap"]
+    assert [option(arguments, name) for name in ("nodelist", "cpus-per-task", "gres")] == ["cn2", "8", "gpu:2"]
+    assert not [argument for argument in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in argument]
 
 
 def test_a_worker_joins_the_head_with_the_resources_of_the_job_on_its_node() -> None:
-    words = start_worker("10.0.0.2:20000", Node("cn2", 4, 1, 10 * GIBIBYTE), PORTS, FOLDER, 100 * GIBIBYTE)
-    assert option(words, "address") == "10.0.0.2:20000"
-    assert (option(words, "num-cpus"), option(words, "num-gpus"), option(words, "node-name")) == ("4", "1", "cn2")
-    assert int(option(words, "memory")) + int(option(words, "object-store-memory")) == 10 * GIBIBYTE
-    assert "--head" not in words and not [word for word in words if word.startswith("--port")]
+    arguments = start_worker("10.0.0.2:20000", Node("cn2", 4, 1, 10 * GIBIBYTE), PORTS, FOLDER, 100 * GIBIBYTE)
+    assert option(arguments, "address") == "10.0.0.2:20000"
+    assert [option(arguments, name) for name in ("num-cpus", "num-gpus", "node-name")] == ["4", "1", "cn2"]
+    assert int(option(arguments, "memory")) + int(option(arguments, "object-store-memory")) == 10 * GIBIBYTE
+    assert "--head" not in arguments and not [argument for argument in arguments if argument.startswith("--port")]
 
 
 def test_no_command_line_holds_the_token() -> None:
-    words = worker_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000", None)
-    assert words[0] == "srun" and not [word for word in words if "token" in word]
+    arguments = worker_command(Node("cn2", 4, 1, None), 1, 4711, "10.0.0.2:20000", None)
+    assert arguments[0] == "srun" and not [argument for argument in arguments if "token" in argument]
 
 
 def test_the_head_has_the_jobs_ports_and_folder_and_a_local_dashboard() -> None:
-    words = command()
+    arguments = command()
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    assert [option(words, name) for name in names] == ["20000", "20001", "20002", "20003"]
-    assert option(words, "temp-dir") == "/tmp/rk-1000-4711/r"
-    assert option(words, "dashboard-host") == "127.0.0.1"
+    assert [option(arguments, name) for name in names] == ["20000", "20001", "20002", "20003"]
+    assert option(arguments, "temp-dir") == "/tmp/rk-1000-4711/r"
+    assert option(arguments, "dashboard-host") == "127.0.0.1"
 
 
 def test_memory_and_object_store_together_are_the_jobs_memory() -> None:
-    words = command(memory_bytes=10 * GIBIBYTE)
-    object_store_bytes = int(option(words, "object-store-memory"))
+    arguments = command(memory_bytes=10 * GIBIBYTE)
+    object_store_bytes = int(option(arguments, "object-store-memory"))
     assert object_store_bytes == 3 * GIBIBYTE
-    assert int(option(words, "memory")) + object_store_bytes == 10 * GIBIBYTE
+    assert int(option(arguments, "memory")) + object_store_bytes == 10 * GIBIBYTE
 
 
 def test_the_object_store_fits_into_shared_memory() -> None:
-    words = command(memory_bytes=10 * GIBIBYTE, free_shm_bytes=GIBIBYTE)
-    assert int(option(words, "object-store-memory")) == int(0.9 * GIBIBYTE)
-    assert int(option(words, "memory")) == 10 * GIBIBYTE - int(0.9 * GIBIBYTE)
+    arguments = command(memory_bytes=10 * GIBIBYTE, free_shm_bytes=GIBIBYTE)
+    assert int(option(arguments, "object-store-memory")) == int(0.9 * GIBIBYTE)
+    assert int(option(arguments, "memory")) == 10 * GIBIBYTE - int(0.9 * GIBIBYTE)
 
 
 def test_ray_reads_the_memory_of_a_whole_node() -> None:
-    assert not [word for word in command(memory_bytes=None) if "memory" in word]
+    assert not [argument for argument in command(memory_bytes=None) if "memory" in argument]
 
 
 def test_largest_user_and_job_ids_leave_room_for_rays_sockets() -> None:

@@ -13,7 +13,7 @@ def translated(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("typed", "wanted"),
+    ("typed", "expected"),
     [
         ("", ""),
         ("--time=1:00:00 --gres=gpu:2 -A me", "--time=1:00:00 -A me --gres=gpu:2"),
@@ -37,12 +37,12 @@ def translated(line: str) -> str:
         ("--mem=0", "--mem=0"),
     ],
 )
-def test_a_request_is_translated_into_one_that_the_script_allows(typed: str, wanted: str) -> None:
-    assert translated(typed) == wanted
+def test_a_request_is_translated_into_one_that_the_script_allows(typed: str, expected: str) -> None:
+    assert translated(typed) == expected
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("--gpus=3 -N2", r"^--gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N"),
         ("--gpus=many", r"^--gpus=many: must be a whole number$"),
@@ -54,8 +54,8 @@ def test_a_request_is_translated_into_one_that_the_script_allows(typed: str, wan
         ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be a whole number$"),
     ],
 )
-def test_an_invalid_request_is_named(typed: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_invalid_request_is_named(typed: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         translated(typed)
 
 
@@ -77,5 +77,5 @@ def test_the_last_value_of_an_option_wins() -> None:
 
 def test_defaults_are_read_from_the_scripts_sbatch_lines(repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
-    found = script_defaults()
-    assert found["gres"] == "gpu:1" and found["cpus-per-task"].isdecimal() and found["mem"].endswith("G")
+    defaults = script_defaults()
+    assert defaults["gres"] == "gpu:1" and defaults["cpus-per-task"].isdecimal() and defaults["mem"].endswith("G")

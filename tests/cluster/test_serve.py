@@ -17,7 +17,7 @@ class Ray:
 
     def __init__(self) -> None:
         self.submissions: dict[str, Submission] = {}
-        self.asked: list[str] = []
+        self.stop_requests: list[str] = []
         self.not_started: set[str] = set()
         self.num_calls = 0
         self.at_call: dict[int, Callable[[], None]] = {}
@@ -34,7 +34,7 @@ class Ray:
         return list(self.submissions.values())
 
     def stop(self, name: str) -> bool:
-        self.asked.append(name)
+        self.stop_requests.append(name)
         if name in self.not_started:
             return False
         self.set(name, "STOPPED")
@@ -84,7 +84,7 @@ def test_experiments_that_are_submitted_or_start_during_the_stop_are_stopped_too
     ray.not_started = {"a-1"}
     ray.at_call = {3: lambda: ray.set("b-1", "RUNNING"), 5: ray.not_started.clear}
     assert served(ray, tmp_path).stopped == {"a-1", "b-1"}
-    assert ray.asked.count("b-1") == 1
+    assert ray.stop_requests.count("b-1") == 1
 
 
 def test_an_experiment_that_ended_by_itself_was_not_stopped(ray: Ray, tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_a_dashboard_that_is_silent_for_a_while_ends_nothing(ray: Ray, tmp_path:
 
 
 def test_experiments_are_stopped_despite_a_failed_request_at_the_warning(ray: Ray, tmp_path: Path) -> None:
-    def speak() -> None:
+    def answer() -> None:
         ray.silent = False
 
     ray.silent = True
     ray.set("a-1", "RUNNING")
-    ray.at_call = {3: speak}
+    ray.at_call = {3: answer}
     assert served(ray, tmp_path).stopped == {"a-1"}
 
 

@@ -1,4 +1,4 @@
-"""Reading Slurm's answers about a job. Scripts replace Slurm's commands; test_serve_on_slurm.py has a real Slurm."""
+"""Parsing of Slurm's output about a job. Scripts replace Slurm's commands; test_serve_on_slurm.py has a real Slurm."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ SHOWN = (
 def slurm_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Replace a program by one that prints a text, or errors and fails."""
 
-    def say(program: str, text: str = "", errors: str = "") -> None:
-        answer = tmp_path / f"{program}.txt"
-        answer.write_text(errors or text)
+    def replace(program: str, text: str = "", errors: str = "") -> None:
+        output = tmp_path / f"{program}.txt"
+        output.write_text(errors or text)
         ending = " >&2; exit 1" if errors else ""
-        (tmp_path / program).write_text(f"#!/bin/sh\ncat '{answer}'{ending}\n")
+        (tmp_path / program).write_text(f"#!/bin/sh\ncat '{output}'{ending}\n")
         (tmp_path / program).chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
-    return say
+    return replace
 
 
 def test_paths_with_spaces_stay_whole(slurm_prints) -> None:
@@ -35,13 +35,13 @@ def test_paths_with_spaces_stay_whole(slurm_prints) -> None:
     assert running_job(7) == RunningJob(7, "cn1", folder, folder / "slurm-7.out")
 
 
-@pytest.mark.parametrize("words", ["", " experiments/cnn_and_vit.py --results /tmp/x"])
+@pytest.mark.parametrize("arguments", ["", " experiments/cnn_and_vit.py --results /tmp/x"])
 def test_the_repository_is_that_of_the_script_if_the_job_has_another_working_directory(
-    slurm_prints, tmp_path, words: str
+    slurm_prints, tmp_path, arguments: str
 ) -> None:
     """sbatch --chdir sets the working directory. Some versions of Slurm also show the script's arguments."""
     (tmp_path / "slurm").mkdir()
-    shown = SHOWN.format(state="RUNNING").replace("/slurm/ray_cluster.slurm", f"/slurm/ray_cluster.slurm{words}")
+    shown = SHOWN.format(state="RUNNING").replace("/slurm/ray_cluster.slurm", f"/slurm/ray_cluster.slurm{arguments}")
     slurm_prints("scontrol", shown.replace("WorkDir=/home/ann/my raykd", f"WorkDir={tmp_path}"))
     assert running_job(7).folder == Path("/home/ann/my raykd")
     (tmp_path / "slurm/ray_cluster.slurm").write_text("")

@@ -18,22 +18,22 @@ def allocation(repository: Path, restarts: int = 0) -> Allocation:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with code, a commit, data and other files."""
-    made = tmp_path / "repository"
+    """Make a repository with code, a commit, data and other files."""
+    folder = tmp_path / "repository"
     for name in (
         "raykd/cli/parser.py",
         "raykd/__pycache__/cli.pyc",
         "experiments/digits.py",
         "ray_results/cnn/run.json",
     ):
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
     for name in ("cifar10/train.parquet", "weights/vit.safetensors", "imagenet/much.tar"):
-        (made / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / "data" / name).write_text("x" * 1000)
-    (made / ".git").mkdir()
-    (made / ".git" / "HEAD").write_text("0123abcd\n")
-    return made
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).write_text("x" * 1000)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("0123abcd\n")
+    return folder
 
 
 def files(folder: Path) -> list[str]:
@@ -42,9 +42,9 @@ def files(folder: Path) -> list[str]:
 
 
 def staging_of(repository: Path, scratch: Path, with_code: bool = True, **environ: str) -> Staging:
-    made = planned_staging(allocation(repository), {"RAYKD_SCRATCH": str(scratch), **environ}, with_code)
-    assert made is not None
-    return made
+    staging = planned_staging(allocation(repository), {"RAYKD_SCRATCH": str(scratch), **environ}, with_code)
+    assert staging is not None
+    return staging
 
 
 def test_only_code_and_data_are_staged_and_all_of_it_is_removed(repository: Path, tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_a_folder_open_to_other_users_is_refused_and_kept(repository: Path, tmp_
 
 
 def test_leftovers_of_earlier_runs_of_the_job_are_removed(repository: Path, tmp_path: Path) -> None:
-    made = planned_staging(allocation(repository, restarts=2), {"RAYKD_SCRATCH": str(tmp_path / "scratch")}, True)
-    assert made is not None
+    staging = planned_staging(allocation(repository, restarts=2), {"RAYKD_SCRATCH": str(tmp_path / "scratch")}, True)
+    assert staging is not None
     for number in (0, 1):
-        (made.folder.with_name(made.folder.name[:-1] + str(number)) / "data").mkdir(parents=True)
-    with made.filled():
-        assert [path.name for path in (tmp_path / "scratch").iterdir()] == [made.folder.name]
+        (staging.folder.with_name(staging.folder.name[:-1] + str(number)) / "data").mkdir(parents=True)
+    with staging.filled():
+        assert [path.name for path in (tmp_path / "scratch").iterdir()] == [staging.folder.name]
 
 
 def test_locks_of_editors_are_not_copied(repository: Path, tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_nothing_is_left_if_the_job_ends_while_it_copies(
 
 def test_each_requeue_has_another_folder(repository: Path, tmp_path: Path) -> None:
     environ = {"RAYKD_SCRATCH": str(tmp_path)}
-    made = [planned_staging(allocation(repository, restarts), environ, True) for restarts in (0, 1)]
-    assert len({staging.folder for staging in made if staging}) == 2
+    stagings = [planned_staging(allocation(repository, restarts), environ, True) for restarts in (0, 1)]
+    assert len({staging.folder for staging in stagings if staging}) == 2
 
 
 def test_code_is_not_staged_for_a_job_that_accepts_experiments(repository: Path, tmp_path: Path) -> None:

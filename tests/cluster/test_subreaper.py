@@ -52,9 +52,9 @@ def ray(folder: Path) -> list[str]:
     )
     dashboard.write_text(dashboard.read_text() + "time.sleep(60)\n")
     raylet = f"bash -c 'echo $$ >>{folder}/raylet.pids; exec -a /ray/raylet sleep 60'"
-    words = [f"setsid {raylet} &", f"setsid {sys.executable} -u {dashboard} &"]
-    words += [f"until [ -s {folder}/{name}.pids ]; do :; done;" for name in ("raylet", "dashboard.py")]
-    return [*STEP, "bash", "-c", " ".join([*words, f"touch {folder}/up"])]
+    commands = [f"setsid {raylet} &", f"setsid {sys.executable} -u {dashboard} &"]
+    commands += [f"until [ -s {folder}/{name}.pids ]; do :; done;" for name in ("raylet", "dashboard.py")]
+    return [*STEP, "bash", "-c", " ".join([*commands, f"touch {folder}/up"])]
 
 
 def pids(folder: Path, name: str) -> list[int]:

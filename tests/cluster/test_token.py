@@ -52,7 +52,7 @@ def listener(status: int = 200, body: object = JOBS, location: str = "") -> Iter
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.requests.append(f"{self.requestline}\n{self.headers}")
+            recorder.requests.append(f"{self.requestline}\n{self.headers}")
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -67,10 +67,10 @@ def listener(status: int = 200, body: object = JOBS, location: str = "") -> Iter
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    found = Listener(server.server_port)
+    recorder = Listener(server.server_port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield found
+        yield recorder
     finally:
         server.shutdown()
         server.server_close()
@@ -150,11 +150,11 @@ def test_the_server_contacts_only_its_job(job, tmp_path: Path) -> None:
         folder = job(dashboard)
         command = [sys.executable, "-m", "raykd.cluster.serve", str(JOB_ID), str(tmp_path / "log")]
         environ = dict(os.environ) | {"RAYKD_TMP": str(tmp_path)} | leftovers(stranger, tmp_path)
-        keeper = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
-        assert keeper.stdout is not None
-        assert "ready for experiments" in keeper.stdout.readline()
-        keeper.terminate()
-        assert keeper.wait(30) == 0
+        server = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        assert "ready for experiments" in server.stdout.readline()
+        server.terminate()
+        assert server.wait(30) == 0
     assert folder.token() == TOKEN
     assert dashboard.requests and stranger.requests == []
 
@@ -187,16 +187,16 @@ def test_rays_environment_has_no_leftovers_and_the_passed_on_settings() -> None:
         "RAYKD_RAY_ADDRESS": "y:1",
         "no_proxy": "a,localhost",
     }
-    found = without_ray(shell)
-    assert {name: value for name, value in found.items() if name.startswith("RAY_")} == {
+    environment = without_ray(shell)
+    assert {name: value for name, value in environment.items() if name.startswith("RAY_")} == {
         "RAY_memory_usage_threshold": "0.9"
     }
-    assert found["HOME"] == "/h" and found["no_proxy"] == "a,localhost,127.0.0.1"
+    assert environment["HOME"] == "/h" and environment["no_proxy"] == "a,localhost,127.0.0.1"
 
 
 def test_proxy_exceptions_of_either_variable_are_in_both() -> None:
-    found = without_ray({"NO_PROXY": "a.org, b.org", "no_proxy": "c.org"})
-    assert found["no_proxy"] == found["NO_PROXY"] == "c.org,a.org,b.org,127.0.0.1,localhost"
+    environment = without_ray({"NO_PROXY": "a.org, b.org", "no_proxy": "c.org"})
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "c.org,a.org,b.org,127.0.0.1,localhost"
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])

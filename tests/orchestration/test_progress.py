@@ -137,7 +137,7 @@ def test_terminal_shows_a_table_of_running_jobs_and_keeps_the_lines_of_finished_
     other = JobStatus(Job("train", run_of("baseline")))
     with Progress(terminal.console) as progress:
         progress.show([running(49), other])
-        progress._live.refresh()  # type: ignore[union-attr]  # four times a second by itself
+        progress.live.refresh()  # four times a second by itself
         drawn = terminal.file.getvalue()
         progress.show([replace(running(EPOCHS - 1), state=State.DONE), other])
     for part in (

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluated_folders import evaluated
-from search_folders import finished
+from evaluated_folders import write_evaluated_run
+from search_folders import finished_search
 
 from raykd.report.build import build
 from raykd.report.stats.summary import Report
@@ -93,9 +93,11 @@ def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = ResultsFolder(tmp_path_factory.mktemp("two_families") / "ray_results")
     folder.plan(
         "cnn",
-        teacher=[evaluated(folder, "cnn", "teacher", 0, 95.0)],
-        baseline=[evaluated(folder, "cnn", "baseline", seed, 87.0 + seed) for seed in range(3)],
-        distilled=[evaluated(folder, "cnn", "distilled", seed, top1) for seed, top1 in enumerate((88.5, 89.0, 90.0))],
+        teacher=[write_evaluated_run(folder, "cnn", "teacher", 0, 95.0)],
+        baseline=[write_evaluated_run(folder, "cnn", "baseline", seed, 87.0 + seed) for seed in range(3)],
+        distilled=[
+            write_evaluated_run(folder, "cnn", "distilled", seed, top1) for seed, top1 in enumerate((88.5, 89.0, 90.0))
+        ],
     )
     hostile = "<script>alert(1)</script> & \x1b[31mred\nsecond line"
     folder.plan(
@@ -119,5 +121,5 @@ def two_families(tmp_path_factory: pytest.TempPathFactory) -> Report:
 def one_search(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """Return the report of a family with a finished, confirmed search and a planned teacher. Read only."""
     root = tmp_path_factory.mktemp("one_search") / "ray_results"
-    finished(root)
+    finished_search(root)
     return build(root)

@@ -36,7 +36,7 @@ def metrics(top1: float, **changes: Any) -> dict[str, Any]:
     }
 
 
-def evaluated(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
+def write_evaluated_run(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
     """Write a run with all files, and return its name."""
     name = results.run(family, stage, seed, top1, metrics=metrics(top1, **changes))
     results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **metrics(top1)})

@@ -42,8 +42,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A search below the results folder `root`."""
+class ExampleSearch:
+    """A search in `path` below the results folder `root`, to be read, changed and confirmed by tests."""
 
     root: Path
     path: Path
@@ -88,8 +88,8 @@ class Made:
             for trial, values in candidates.items()
         ]
         sign = -1 if metric == "val_loss" else 1
-        whole = [index for index, row in enumerate(rows) if not row["failed"]]
-        winner = max(whole, key=lambda index: sign * sum(rows[index]["values"]))
+        eligible = [index for index, row in enumerate(rows) if not row["failed"]]
+        winner = max(eligible, key=lambda index: sign * sum(rows[index]["values"]))
         recipe = rows[winner]["setting"] if recipe_of == "winner" else settings[recipe_of]
         confirmed = {
             "metric": metric,
@@ -117,7 +117,7 @@ def make_search(
     num_trials: int | None = None,
     epochs: int = 9,
     **record: Any,
-) -> Made:
+) -> ExampleSearch:
     """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
     folder = SearchFolder(root / "cnn" / search.name)
     fields = {
@@ -139,7 +139,7 @@ def make_search(
         if outcome.state != "running":
             values = outcome.values or list(outcome.curve[-1:])
             study.finish_trial(trial.number, outcome.state, values, outcome.reason)
-    return Made(root, folder.path)
+    return ExampleSearch(root, folder.path)
 
 
 def write_plan(root: Path) -> None:
@@ -148,7 +148,7 @@ def write_plan(root: Path) -> None:
 
 
 def write_cache(root: Path, name: str, views: Sequence[int], **key: Any) -> None:
-    """A logit cache called `name` in which image i has `views[i]` views filled, of up to 8."""
+    """Write a logit cache in the folder `name` whose image i has `views[i]` of at most 8 views."""
     folder = root / ".logit_caches" / name
     folder.mkdir(parents=True)
     record = CacheRecord("aa", "bb", 1, True, "fp32", len(views), 10, embedding_width=0, computed_in="fp32")
@@ -179,33 +179,33 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
         pq.write_table(pa.table(rows), run.path / "history.parquet")
 
 
-def hill(trial: Trial) -> float:
+def top1_of(trial: Trial) -> float:
     """Return a top1 that has its maximum of 90 at alpha = 0.3."""
     return 90 - 40 * (trial.setting["method.alpha"] - 0.3) ** 2
 
 
-def climb(top: float, epochs: int) -> list[float]:
+def learning_curve(top: float, epochs: int) -> list[float]:
     """Return the first `epochs` values of a learning curve that reaches `top` after nine epochs."""
     return [top - 30 * (1 - epoch / 9) ** 2 for epoch in range(1, epochs + 1)]
 
 
-def asha(trial: Trial) -> Outcome:
+def outcome_with_asha(trial: Trial) -> Outcome:
     """Finish every third trial in 9 s, fail trial 5, and stop the others after epoch 1 or 3."""
     if trial.number == 5:
-        return Outcome("failed", climb(20, 2), reason="NaN in <b>kd</b>\n at \x1b[31mepoch 2", rows=0)
+        return Outcome("failed", learning_curve(20, 2), reason="NaN in <b>kd</b>\n at \x1b[31mepoch 2", rows=0)
     if trial.number % 3 == 0:
-        return Outcome("done", climb(hill(trial), 9), seconds=9.0, rows=9)
+        return Outcome("done", learning_curve(top1_of(trial), 9), seconds=9.0, rows=9)
     epochs = 1 if trial.number % 3 == 1 else 3
-    return Outcome("pruned", climb(hill(trial), epochs))
+    return Outcome("pruned", learning_curve(top1_of(trial), epochs))
 
 
-def finished(root: Path, **changes: Any) -> Made:
+def finished_search(root: Path, **changes: Any) -> ExampleSearch:
     """Write twelve trials over alpha and temperature, and a winner that is better than the default."""
     search = Search(**{"space": SPACE, "trials": 12, "grace_epochs": 1, "confirm": 2, **changes})
-    made = make_search(root, search, asha)
-    made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
+    example = make_search(root, search, outcome_with_asha)
+    example.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     write_plan(root)
-    return made
+    return example
 
 
 GRID = {"method.alpha": choice(0.1, 0.5, 0.9)}

@@ -15,8 +15,8 @@ from raykd.report.stats.significance import holm
 from raykd.report.wording import p_value
 
 
-def compared(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
-    """A family with baselines of 80, 81, 82 and a method for each of `scores`."""
+def write_comparison(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
+    """Write a family with baselines of 80, 81 and 82, and a method for each of `scores`."""
     baseline = [results.run("cnn", "baseline", seed, 80.0 + seed, seconds=100.0) for seed in range(3)]
     named = {
         method: [
@@ -33,12 +33,12 @@ def compared(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
 
 def rows_by_method(results: Any) -> dict[str, Any]:
     build(results.root)
-    found = json.loads((results.root / "report" / "summary.json").read_text())["cnn"]["comparison"]
-    return {row["method"]: row for row in found["methods"]}
+    comparison = json.loads((results.root / "report" / "summary.json").read_text())["cnn"]["comparison"]
+    return {row["method"]: row for row in comparison["methods"]}
 
 
 def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
-    compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (90.0, 91.2, 92.0)})
+    write_comparison(results, {"kd": (81.0, 82.1, 83.0), "dkd": (90.0, 91.2, 92.0)})
     rows = rows_by_method(results)
     assert list(rows) == ["dkd", "kd"]
     assert [row["rank"] for row in rows.values()] == ["1", "2"]
@@ -48,13 +48,13 @@ def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
 
 
 def test_indistinguishable_methods_share_ranks(results):
-    compared(results, {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.05)})
+    write_comparison(results, {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.05)})
     assert [row["rank"] for row in rows_by_method(results).values()] == ["1-2", "1-2"]
     assert "no method is distinguishable from another at n = 3" in render_text(build(results.root))
 
 
 def test_method_without_a_result_is_last_and_its_runs_are_missing(results):
-    compared(results, {"kd": (81.0, 82.1, 83.0), "crd": (None, None, None)})
+    write_comparison(results, {"kd": (81.0, 82.1, 83.0), "crd": (None, None, None)})
     rows = rows_by_method(results)
     assert list(rows) == ["kd", "crd"] and rows["crd"]["rank"] is None and rows["crd"]["gain"] is None
     assert build(results.root).summaries[0].missing
@@ -73,15 +73,15 @@ def lines_of(results: Any) -> list[str]:
 
 
 def row_of(text: str, method: str) -> list[str]:
-    """Cells of the terminal's table."""
+    """Return the cells of a method in the terminal's table."""
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {method} "))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_p_and_holm_p_agree_in_json_terminal_and_page(results):
-    """Three gains whose t-tests are scipy's; Holm by hand: the least p times 3, the next times 2, the last as it is."""
+    """The t-tests are scipy's. Holm by hand: the smallest p times 3, the next times 2, the largest unchanged."""
     tops = {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.5), "sp": (80.0, 82.5, 81.0)}
-    compared(results, tops)
+    write_comparison(results, tops)
     rows = rows_by_method(results)
     raw = {name: ttest_rel(values, (80.0, 81.0, 82.0)).pvalue for name, values in tops.items()}
     assert {name: row["p"] for name, row in rows.items()} == pytest.approx(raw, rel=1e-6)
@@ -98,9 +98,9 @@ def test_p_and_holm_p_agree_in_json_terminal_and_page(results):
 def test_a_gain_significant_alone_may_not_be_significant_among_fifteen(results):
     good = {"kd": (81.0, 82.3, 83.0)}
     noise = {f"m{number:02}": (80.0 + 0.1 * number, 81.3, 81.5 - 0.2 * number) for number in range(14)}
-    compared(results, good | {"m00": noise["m00"]})
+    write_comparison(results, good | {"m00": noise["m00"]})
     assert "Holm p: paired t-test, corrected for all 2 methods; below 0.05 are, better: kd" in lines_of(results)
-    compared(results, good | noise)
+    write_comparison(results, good | noise)
     row = rows_by_method(results)["kd"]
     assert row["gain"]["is_distinguishable"] and row["p"] < 0.05 < row["p_holm"]
     assert row["p_holm"] == pytest.approx(15 * row["p"])
@@ -108,14 +108,14 @@ def test_a_gain_significant_alone_may_not_be_significant_among_fifteen(results):
 
 
 def test_text_names_methods_that_are_worse_than_the_baseline(results):
-    compared(results, {"kd": (85.0, 86.1, 87.0), "sp": (80.0, 81.4, 81.9), "at": (70.0, 71.1, 72.0)})
+    write_comparison(results, {"kd": (85.0, 86.1, 87.0), "sp": (80.0, 81.4, 81.9), "at": (70.0, 71.1, 72.0)})
     line = "Holm p: paired t-test, corrected for all 3 methods; below 0.05 are, better: kd; worse: at"
     assert line in lines_of(results)
 
 
 def test_text_states_chance_findings_and_what_three_seeds_can_show(results):
     """0.025 x 15; t(1 - 0.05 / 30, 2) / sqrt(3) = 9.97, t(0.975, 2) / sqrt(3) = 2.48; 2^-9 is below 0.05 / 15."""
-    compared(results, {f"m{number:02}": (80.5, 80.5 + 0.1 * number, 83.0) for number in range(15)})
+    write_comparison(results, {f"m{number:02}": (80.5, 80.5 + 0.1 * number, 83.0) for number in range(15)})
     lines = lines_of(results)
     assert (
         "each interval is for one method alone: of 15 methods without any effect, 0.38 would look better than the "
@@ -159,8 +159,8 @@ def test_one_seed_has_gains_without_intervals(results):
 
 
 def test_a_missing_seed_makes_no_pair_and_is_named(results):
-    """dkd has no seed 1, its best mean is of others, and no baseline has seed 3."""
-    compared(results, {"kd": (81.0, 82.1, 83.0, 84.0), "dkd": (81.0, None, 83.6, 84.6)})
+    """dkd has no seed 1, and the baseline has no seed 3."""
+    write_comparison(results, {"kd": (81.0, 82.1, 83.0, 84.0), "dkd": (81.0, None, 83.6, 84.6)})
     rows = rows_by_method(results)
     assert {pair["seed"] for pair in rows["kd"]["gain"]["pairs"]} == {0, 1, 2}
     assert {pair["seed"] for pair in rows["dkd"]["gain"]["pairs"]} == {0, 2}
@@ -170,26 +170,26 @@ def test_a_missing_seed_makes_no_pair_and_is_named(results):
 
 
 def test_methods_are_ordered_by_rank_if_seeds_are_missing(results):
-    """kd's mean is the best, as it lacks the seed that is hard for all; of the seeds that both have dkd's is."""
-    compared(results, {"kd": (None, 85.0, 86.0), "dkd": (70.0, 86.1, 87.0)})
+    """kd has the best mean because it lacks the hardest seed. Over the common seeds dkd is better."""
+    write_comparison(results, {"kd": (None, 85.0, 86.0), "dkd": (70.0, 86.1, 87.0)})
     assert list(rows_by_method(results)) == ["dkd", "kd"]
 
 
 def test_methods_without_a_common_seed_are_not_ranked(results):
-    compared(results, {"kd": (81.0, None, None), "dkd": (None, 82.0, 83.0)})
+    write_comparison(results, {"kd": (81.0, None, None), "dkd": (None, 82.0, 83.0)})
     assert [row["rank"] for row in rows_by_method(results).values()] == [None, None]
     assert "no ranks: no seed has a result of each of these methods yet" in lines_of(results)
 
 
 def test_all_ties_with_the_best_method_are_named(results):
-    compared(results, {"kd": (95.0, 85.0, 90.5), "dkd": (90.0, 90.1, 90.05), "sp": (89.0, 89.1, 89.04)})
+    write_comparison(results, {"kd": (95.0, 85.0, 90.5), "dkd": (90.0, 90.1, 90.05), "sp": (89.0, 89.1, 89.04)})
     assert [row["rank"] for row in rows_by_method(results).values()] == ["1-3", "1-2", "2-3"]
     assert lines_of(results)[-1] == "not distinguishable from kd at n = 3: dkd, sp"
 
 
 def test_the_widest_comparison_table_fits_100_columns(results):
     tops = {"logit_standardization": (99.1, 31.25, 100.0), "kd (alpha 0.9, temperature 2.0)": (91.2, 92.1, 93.4)}
-    compared(results, tops)
+    write_comparison(results, tops)
     text = render_text(build(results.root))
     table = [line for line in text.split("methods on the test set")[1].splitlines() if line.startswith(("|", "+"))]
     assert table and all(len(line) <= WIDTH and line[-1] in "|+" for line in table)

@@ -1,7 +1,7 @@
 """Figures of calibration, classes, confusion and costs: their data, read from their descriptions."""
 
 import pytest
-from evaluated_folders import COSTS, evaluated
+from evaluated_folders import COSTS, write_evaluated_run
 
 from raykd.report.figures.metrics import MAX_CLASSES, draw_metrics
 from raykd.report.figures.tradeoff import draw_tradeoffs
@@ -24,7 +24,9 @@ def test_a_family_without_metrics_has_no_metric_figures(results):
 
 def test_the_reliability_diagram_leaves_out_bins_with_few_images(results):
     bins = {"count": [9, 60, 31], "confidence": [0.111, 0.6, 0.9], "accuracy": [0.222, 0.5, 0.8]}
-    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 88.0, reliability=bins, ece=0.0613)])
+    results.plan(
+        "cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 88.0, reliability=bins, ece=0.0613)]
+    )
     drawing = draw(results)["Reliability diagram"]
     assert "Calibration error: distilled 0.0613." in drawing.svg
     assert drawing.svg.count("<use") == 2 + 1 + ticks(drawing.svg), "two bins, the legend's marker, the axes' ticks"
@@ -32,7 +34,7 @@ def test_the_reliability_diagram_leaves_out_bins_with_few_images(results):
 
 
 def ticks(svg: str) -> int:
-    """Ticks of both axes are drawn as markers too: one for each number beside an axis."""
+    """Return the number of ticks, which are markers too: one for each number beside an axis."""
     return sum(svg.count(f">{number}<") for number in (0, 20, 40, 60, 80, 100))
 
 
@@ -42,10 +44,10 @@ def test_classes_are_sorted_by_top1_of_the_last_stage(results):
         "confusion": [[40, 10, 0], [5, 20, 0], [0, 0, 25]],
         "class_top1": [80.0, 70.0, 100.0],
     }
-    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 85.0, **changes)])
+    results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 85.0, **changes)])
     drawings = draw(results)
-    words = drawings["Top1 of each class"].svg
-    assert "dog distilled 70.00; cat distilled 80.00; &lt;i&gt; distilled 100.00." in words
+    classes = drawings["Top1 of each class"].svg
+    assert "dog distilled 70.00; cat distilled 80.00; &lt;i&gt; distilled 100.00." in classes
     confusion = drawings["Confusion"]
     assert "Most common: cat as dog 20.0 %; dog as cat 20.0 %." in confusion.svg
     assert [confusion.svg.count(f">{percent}<") for percent in (20, 80, 100)] == [2, 2, 1]
@@ -58,7 +60,7 @@ def test_only_the_hardest_of_many_classes_are_shown(results):
     table[3][4], table[3][3] = 6, 4
     top1 = [100.0] * 3 + [40.0] + [100.0] * (count - 4)
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
-    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 97.0, **changes)])
+    results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 97.0, **changes)])
     for heading in ("Top1 of each class", "Confusion"):
         drawing = draw(results)[heading]
         assert f"{MAX_CLASSES} of {count} classes" in drawing.caption
@@ -66,26 +68,28 @@ def test_only_the_hardest_of_many_classes_are_shown(results):
 
 
 def test_mistakes_count_even_if_their_classes_are_not_shown(results):
-    """The last 8 of 20 classes are never wrong, and so not shown; what is taken for one of them is named."""
+    """The last 8 of 20 classes have no mistakes and are left out, but mistaking another class for one is named."""
     count = MAX_CLASSES + 8
     table = [[10 if row == column else 0 for column in range(count)] for row in range(count)]
     for row in range(MAX_CLASSES):
         table[row][row], table[row][count - 1], table[row][(row + 1) % MAX_CLASSES] = 6, 3, 1
     top1 = [60.0] * MAX_CLASSES + [100.0] * 8
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
-    results.plan("cnn", distilled=[evaluated(results, "cnn", "distilled", 0, 76.0, **changes)])
+    results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 76.0, **changes)])
     assert f"Most common mistakes: c0 as c{count - 1} 30.0 %;" in draw(results)["Confusion"].caption
 
 
 def test_the_confusion_matrix_is_that_of_the_last_stage(results):
-    results.plan("cnn", teacher=[evaluated(results, "cnn", "teacher", 0, 90.0)], distilled=["distilled-net-s0-ab12"])
+    results.plan(
+        "cnn", teacher=[write_evaluated_run(results, "cnn", "teacher", 0, 90.0)], distilled=["distilled-net-s0-ab12"]
+    )
     assert draw(results)["Confusion"].caption.startswith("Teacher, all seeds")
 
 
 def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
     for name in ("cnn", "vit"):
-        students = [evaluated(results, name, "distilled", seed, 90.0 + seed) for seed in range(2)]
-        results.plan(name, teacher=[evaluated(results, name, "teacher", 0, 95.0)], distilled=students)
+        students = [write_evaluated_run(results, name, "distilled", seed, 90.0 + seed) for seed in range(2)]
+        results.plan(name, teacher=[write_evaluated_run(results, name, "teacher", 0, 95.0)], distilled=students)
     drawings = draw_tradeoffs(summaries_of(results))
     assert (
         "cnn teacher 95.00 % at 11.17; cnn distilled 90.50 % at 0.07804; vit" in drawings["Accuracy and parameters"].svg
@@ -96,9 +100,8 @@ def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
 
 
 def test_latencies_of_two_devices_never_share_a_figure(results):
-    names = [evaluated(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
-    elsewhere = COSTS | {"shape": "cd", "device": "a slow processor"}
-    results.write(f"cnn/{names[0]}/costs.json", elsewhere)
+    names = [write_evaluated_run(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
+    results.write(f"cnn/{names[0]}/costs.json", COSTS | {"shape": "cd", "device": "a slow processor"})
     results.plan("cnn", teacher=names[:1], baseline=names[1:2], distilled=names[2:])
     drawing = draw_tradeoffs(summaries_of(results))["Accuracy and latency"]
     assert "teacher" not in drawing.svg and "cnn baseline 90.00 % at 2" in drawing.svg

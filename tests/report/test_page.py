@@ -9,7 +9,7 @@ from raykd.report.build import build
 
 
 class Tags(HTMLParser):
-    """Every tag and attribute of a page, and the text of everything."""
+    """All tags of a page with their attributes, and its text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def test_every_link_has_a_target(page, two_families):
 
 def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
     text = " ".join(Tags(page).text.split())
-    for words in (
+    for passage in (
         "88.00 ± 1.00",
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
@@ -74,7 +74,7 @@ def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
         "distilled-net-s2-<img src=x>: not started",
         "10 of 14 planned runs evaluated",
     ):
-        assert words in text
+        assert passage in text
 
 
 def test_the_same_folders_make_the_same_bytes(results):

@@ -12,7 +12,7 @@ from raykd.report.stats.summary import Report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-# The page forbids scripts, so a page around it does the measuring.
+# The page forbids scripts, so a page with the page in a frame measures it.
 FRAME = """<!doctype html><iframe src="{page}" style="width:400px; height:900px; border:0"></iframe>
 <p id="measured"></p><script>
 document.querySelector("iframe").onload = event => {{
@@ -30,13 +30,13 @@ document.querySelector("iframe").onload = event => {{
 
 
 CURVES = ("Test top1", "Gain of each seed", "Validation top1", "Loss terms")
-MEASURED = ("Reliability diagram", "Top1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
-SEARCHED = ("Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
-FIGURES = {"report": (*CURVES, *CURVES, *MEASURED), "cnn-search": SEARCHED}  # two families, one of them measured
+METRICS = ("Reliability diagram", "Top1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
+SEARCH = ("Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
+FIGURES = {"report": (*CURVES, *CURVES, *METRICS), "cnn-search": SEARCH}  # two families, one of them with metrics
 
 
 def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The page's DOM after loading, in stdout; its console in stderr."""
+    """Load a page. The DOM is in stdout, the console in stderr."""
     command = [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
         *("--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}"),
@@ -47,30 +47,30 @@ def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProces
 
 
 def measure(page: Path, tmp_path: Path, *flags: str) -> tuple[int, str, str, list[str]]:
-    """Scroll width in a frame of 400 px, background and text colour, and each figure's heading, whole or broken."""
+    """Return the scroll width in a frame of 400 px, background, text color, and each figure, whole or broken."""
     frame = tmp_path / "frame.html"
     frame.write_text(FRAME.format(page=page.as_uri()))
     dom = browse(frame, tmp_path / "profile", *flags).stdout
-    found = re.search(r'id="measured">(\d+)\|([^|]*)\|([^|]*)\|([^<]*)<', dom)
-    assert found
-    return int(found[1]), found[2], found[3], found[4].split(";")
+    match = re.search(r'id="measured">(\d+)\|([^|]*)\|([^|]*)\|([^<]*)<', dom)
+    assert match
+    return int(match[1]), match[2], match[3], match[4].split(";")
 
 
 @pytest.fixture(params=["two_families", "one_search"])
 def page(request: pytest.FixtureRequest) -> Path:
-    """The page of families, and that of a search."""
+    """Return the page of two families, then the page of a search."""
     report: Report = request.getfixturevalue(request.param)
     return report.searches[0].page if report.searches else report.page
 
 
 def test_the_page_renders_without_a_console_message(page, tmp_path):
-    seen = browse(page, tmp_path / "profile")
-    assert seen.stdout.count("<svg") == len(FIGURES[page.parent.name])
-    assert "CONSOLE" not in seen.stderr
+    loaded = browse(page, tmp_path / "profile")
+    assert loaded.stdout.count("<svg") == len(FIGURES[page.parent.name])
+    assert "CONSOLE" not in loaded.stderr
 
 
 def test_a_forbidden_script_would_have_shown_in_the_console(two_families, tmp_path):
-    """Without this, an empty console might only mean that nobody listens."""
+    """Otherwise an empty console might only mean that the console is not read."""
     page = two_families.page.read_text(encoding="utf-8").replace("</body>", "<script>1</script></body>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     assert "CONSOLE" in browse(tmp_path / "page.html", tmp_path / "profile").stderr

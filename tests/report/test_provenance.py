@@ -26,8 +26,8 @@ def test_runs_that_differ_only_by_design_raise_no_caution(results):
     assert cautions_of(family_of(results, {"config": plain}, {"config": method})) == ()
 
 
-def compared_of(results, **by_method):
-    """A family of baselines and of kd, its own method, with runs of each method of `by_method` as they are given."""
+def comparison_family(results, **by_method):
+    """Return a family with the default method kd and others. by_method: {method: fields of its run.json}."""
     by_method = {"kd": {}} | by_method
     baseline = [results.run("cnn", "baseline", seed) for seed in (0, 1)]
     named = {
@@ -43,21 +43,21 @@ def compared_of(results, **by_method):
 
 def test_methods_compared_differ_by_design(results):
     methods = {name: {"config": {"method": {name: 1}, "recipe": {"epochs": 3}}} for name in ("dkd", "crd")}
-    family = compared_of(results, kd={"config": {"method": {"alpha": 0.5}, "recipe": {"epochs": 3}}}, **methods)
+    family = comparison_family(results, kd={"config": {"method": {"alpha": 0.5}, "recipe": {"epochs": 3}}}, **methods)
     assert not [line for line in cautions_of(family) if "method." in line]
 
 
 def test_different_machines_and_code_of_compared_runs_are_a_caution(results):
-    family = compared_of(results, dkd={"hardware": {"cpu": "another"}}, crd={"versions": {"torch": "2.14.0"}})
+    family = comparison_family(results, dkd={"hardware": {"cpu": "another"}}, crd={"versions": {"torch": "2.14.0"}})
     cautions = cautions_of(family)
     assert "the students' runs differ in hardware.cpu: a processor (6 of 8 runs); another (2 of 8 runs)" in cautions
     assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in cautions
 
 
 def test_compared_students_with_other_settings_than_the_baseline_are_a_caution(results):
-    """Once for all that differ alike, and each by its name."""
+    """Methods with the same difference share one caution, which names each."""
     epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
-    family = compared_of(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
+    family = comparison_family(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
     about_epochs = [line for line in cautions_of(family) if "recipe.epochs" in line]
     assert about_epochs == [
         "baseline and 'dkd', 'crd' students differ in recipe.epochs: 3 against 4",
@@ -66,13 +66,13 @@ def test_compared_students_with_other_settings_than_the_baseline_are_a_caution(r
 
 
 def test_different_runs_of_one_compared_method_are_a_caution(results):
-    compared_of(results, dkd={"config": {"method": {"beta": 8}}})
+    comparison_family(results, dkd={"config": {"method": {"beta": 8}}})
     results.run("cnn", "distilled", 1, method="dkd", name="distilled-net-dkd-s1-ab12", config={"method": {"beta": 2}})
     assert "the 'dkd' runs differ in method.beta: 8, 2" in cautions_of(collect(results.root)[0])
 
 
 def test_compared_students_of_a_retrained_teacher_are_a_caution(results):
-    family = compared_of(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
+    family = comparison_family(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
@@ -130,7 +130,7 @@ def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     (caution,) = cautions_of(family)
     assert caution.startswith(f"{students[1]}: distilled from other weights")
     (results.root / "cnn" / teachers[1] / "test.json").unlink()
-    assert cautions_of(collect(results.root)[0]) == (), "one that was not evaluated is not known"
+    assert cautions_of(collect(results.root)[0]) == (), "the weights of a teacher that is not evaluated are not known"
 
 
 def test_another_host_or_an_imported_teacher_is_no_caution(results):
@@ -142,18 +142,17 @@ def test_another_host_or_an_imported_teacher_is_no_caution(results):
 
 
 def test_settings_are_side_by_side_with_the_seeds_in_one_cell(results):
-    rows = {row.path: row for row in settings_of(family_of(results))}
-    assert rows["recipe.seed"].values == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
-    assert not rows["recipe.seed"].students_differ
+    settings = settings_of(family_of(results))
+    assert settings["recipe.seed"] == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
 
 
 def test_a_run_without_git_is_shown_as_not_recorded(results):
     family_of(results)
     results.run("cnn", "baseline", 0, git={})
     (family,) = collect(results.root)
-    revision = next(row for row in origins_of(family) if row.path == "git.revision")
-    assert dict(revision.values) == {"not recorded": 1, "0123456789": 3}
-    assert "git" not in [row.path for row in origins_of(family)]
+    origins = origins_of(family)
+    assert origins["git.revision"] == {"not recorded": 1, "0123456789": 3}
+    assert "git" not in origins
 
 
 def test_nested_values_become_dotted_text():
@@ -162,9 +161,9 @@ def test_nested_values_become_dotted_text():
 
 
 def test_cautions_of_an_imported_teacher_are_in_the_report(results):
-    found = {"val_top1": 60.0, "num_images": 200, "refused": "", "cautions": ["trained on images that validate now"]}
+    check = {"val_top1": 60.0, "num_images": 200, "refused": "", "cautions": ["trained on images that validate now"]}
     config = {"imported": {"sha256": "ab"}, "recipe": {"epochs": 3}}
-    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported=found, config=config)])
+    results.plan("cnn", teacher=[results.run("cnn", "teacher", imported=check, config=config)])
     assert "trained on images that validate now" in cautions_of(collect(results.root)[0])
 
 
@@ -191,7 +190,7 @@ def test_a_damaged_list_of_cautions_names_its_file(results):
 def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
     per_worker = "batch norm statistics, negatives for CRD"
     shared = {"device": "cpu", "precision": "fp32", "threads": 2, "workers": [2], "per_worker": per_worker}
-    cautions = cautions_of(compared_of(results, crd={"compute": shared}))
+    cautions = cautions_of(comparison_family(results, crd={"compute": shared}))
     (line,) = [line for line in cautions if "negatives for CRD" in line]
     assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line
     assert not [line for line in cautions if "compute.per_worker" in line]

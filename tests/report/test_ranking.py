@@ -26,30 +26,30 @@ def test_distinguishable_methods_have_distinct_ranks():
 def test_indistinguishable_methods_share_a_range_of_ranks():
     ranking = rank({"a": by_seed(88.0, 88.4, 88.1), "b": by_seed(88.3, 88.0, 88.1), "c": by_seed(80.0, 80.2, 80.05)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
-    tie = next(one for one in ranking.compared if {one.better, one.worse} == {"a", "b"})
+    tie = next(pair for pair in ranking.compared if {pair.better, pair.worse} == {"a", "b"})
     assert tie.is_tie and tie.verdict == "not distinguishable at n = 3"
 
 
 def test_ties_are_not_transitive():
-    """b lies between a and c, with seeds that go their own way: it ties with both, and a is better than c."""
+    """b lies between a and c with noise of its own: it ties with both, and a is better than c."""
     ranking = rank({"a": by_seed(90.0, 91.0, 92.0), "b": by_seed(90.9, 89.0, 91.9), "c": by_seed(89.0, 90.0, 91.01)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-3", "c": "2-3"}
 
 
 def test_best_mean_may_tie_with_a_method_that_is_not_the_best():
-    """The best mean is one lucky seed's: it ties with all, and b is better than c all the same."""
+    """One lucky seed makes the best mean, which ties with all. Still, b is better than c."""
     ranking = rank({"a": by_seed(95.0, 85.0, 90.5), "b": by_seed(90.0, 90.1, 90.05), "c": by_seed(89.0, 89.1, 89.04)})
     assert ranks(ranking) == {"a": "1-3", "b": "1-2", "c": "2-3"}
 
 
 def test_better_is_transitive():
-    """In 2,000 experiments of three seeds, methods whose noise is shared, opposed, or their own."""
+    """Simulate 2,000 experiments of three seeds with methods whose noise is shared, opposed or independent."""
     generator, chains = np.random.default_rng(5), 0
     for _ in range(2000):
         noise = generator.normal(0, 0.2, (3, 3)) @ generator.normal(0, 1.0, (3, 3))
         values = noise + np.array([10.0, 5.0, 0.0]) * generator.uniform(0.2, 1.0)
         ranking = rank({name: by_seed(*values[:, column].tolist()) for column, name in enumerate("abc")})
-        apart = {(one.better, one.worse) for one in ranking.compared if not one.is_tie}
+        apart = {(pair.better, pair.worse) for pair in ranking.compared if not pair.is_tie}
         first, second, third = (method.name for method in ranking.methods)
         if {(first, second), (second, third)} <= apart:
             chains += 1
@@ -58,21 +58,21 @@ def test_better_is_transitive():
 
 
 def test_methods_with_equal_differences_tie_and_do_not_affect_others():
-    """a - b is 0.5 at each seed, by chance; that both are better than c is found all the same."""
+    """a - b is 0.5 at each seed by chance. Still, both are better than c."""
     ranking = rank({"a": by_seed(90.5, 90.6, 90.8), "b": by_seed(90.0, 90.1, 90.3), "c": by_seed(80.0, 80.2, 80.1)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
     assert ranking.compared[0].verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
 
 
 def test_holms_correction_turns_a_single_significant_pair_into_a_tie():
-    """p = 0.03 of a - b alone; of three comparisons it is 0.06 or more."""
+    """p of a - b is 0.03 alone, and at least 0.06 among three comparisons."""
     two = {"a": by_seed(88.0, 88.6, 88.9, 88.1), "b": by_seed(87.5, 87.9, 88.6, 87.9)}
     alone = rank(two)
     assert 0.02 < alone.compared[0].p == alone.compared[0].p_holm < 0.05
     assert ranks(alone) == {"a": "1", "b": "2"}
     three = rank(two | {"c": by_seed(88.9, 87.2, 88.8, 87.9)})
     assert three.methods[0].first == 1 and three.methods[-1].last == 3
-    assert all(one.is_tie for one in three.compared)
+    assert all(pair.is_tie for pair in three.compared)
 
 
 def test_only_seeds_that_all_methods_have_are_compared():
@@ -111,8 +111,8 @@ def test_all_true_ranks_are_covered_together_in_95_of_100_experiments(means):
         values = np.asarray(means) + generator.normal(0, 0.5, (5, 1)) + generator.normal(0, 0.3, (5, 4))
         ranking = rank({str(method): by_seed(*values[:, method].tolist()) for method in range(4)})
         for method in ranking.methods:
-            mine = means[int(method.name)]
-            first, last = 1 + sum(mean > mine for mean in means), 4 - sum(mean < mine for mean in means)
+            own = means[int(method.name)]
+            first, last = 1 + sum(mean > own for mean in means), 4 - sum(mean < own for mean in means)
             if not method.first <= first or not last <= method.last:
                 break
         else:

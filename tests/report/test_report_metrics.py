@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from evaluated_folders import evaluated
+from evaluated_folders import write_evaluated_run
 
 from raykd.errors import RaykdError
 from raykd.report.build import build
@@ -17,16 +17,18 @@ from raykd.report.render.terminal import render_text
 
 @pytest.fixture(autouse=True)
 def without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its figures take two seconds, and nothing here is about them."""
+    """Leave out the page: its figures take two seconds, and no test here reads them."""
     monkeypatch.setattr("raykd.report.build.render_page", lambda *_: b"")
 
 
-def family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
+def write_family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.0, 91.0, 92.5), **changes: Any) -> None:
     results.plan(
         name,
-        baseline=[evaluated(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
+        baseline=[write_evaluated_run(results, name, "baseline", seed, 88.0 + seed) for seed in range(3)],
         distilled=[
-            evaluated(results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes)
+            write_evaluated_run(
+                results, name, "distilled", seed, top1, agreement=80.0 + seed, teacher_kl=0.5, **changes
+            )
             for seed, top1 in enumerate(distilled)
         ],
     )
@@ -37,9 +39,9 @@ def summary_json(results) -> dict[str, Any]:
 
 
 def test_a_runs_files_are_read_as_they_were_written(results):
-    family(results)
-    (found,) = collect(results.root)
-    run = found.stage("distilled")[1]
+    write_family(results)
+    (family,) = collect(results.root)
+    run = family.stage("distilled")[1]
     assert run.test.numbers == pytest.approx(
         {"top1": 91.0, "nll": 0.09, "ece": 0.09, "brier": 0.18, "agreement": 81.0, "teacher_kl": 0.5}
     )
@@ -70,7 +72,9 @@ def test_missing_metrics_are_blank(results):
 
 def test_a_spread_covers_the_runs_that_have_the_metric(results):
     old = results.run("cnn", "baseline", 0, 80.0)
-    results.plan("cnn", baseline=[old, *(evaluated(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))])
+    results.plan(
+        "cnn", baseline=[old, *(write_evaluated_run(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))]
+    )
     stage = build(results.root).summaries[0].stage("baseline")
     assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
     assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
@@ -101,7 +105,7 @@ def test_a_spread_covers_the_runs_that_have_the_metric(results):
     ],
 )
 def test_an_invalid_number_is_named_with_its_file(results, file, field, value, complaint):
-    results.plan("cnn", baseline=[evaluated(results, "cnn", "baseline", 0, 88.0)])
+    results.plan("cnn", baseline=[write_evaluated_run(results, "cnn", "baseline", 0, 88.0)])
     path = results.root / "cnn" / "baseline-net-s0-ab12" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(RaykdError, match=complaint) as caught:
@@ -110,7 +114,7 @@ def test_an_invalid_number_is_named_with_its_file(results, file, field, value, c
 
 
 def test_joules_of_workers_add_up_and_are_none_if_a_part_is_unknown(results):
-    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
     piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "no_joules_because": "0.5 of the GPU"}
     results.write(f"cnn/{name}/usage/1.json", {"run": name, "pieces": [piece]})
     results.plan("cnn", distilled=[name])
@@ -119,7 +123,7 @@ def test_joules_of_workers_add_up_and_are_none_if_a_part_is_unknown(results):
 
 
 def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
-    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
     path = results.root / "cnn" / name / "usage" / "0.json"
     results.plan("cnn", distilled=[name])
     assert build(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
@@ -131,7 +135,7 @@ def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
 
 
 def test_usage_with_seconds_lost_to_kills_is_counted(results):
-    name = evaluated(results, "cnn", "distilled", 0, 90.0)
+    name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
     record = results.root / "cnn" / name / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 175.0}))
     results.plan("cnn", distilled=[name])
@@ -139,7 +143,7 @@ def test_usage_with_seconds_lost_to_kills_is_counted(results):
 
 
 def test_summary_json_has_every_metric_with_its_interval(results):
-    family(results)
+    write_family(results)
     build(results.root)
     stages = summary_json(results)["cnn"]["stages"]
     distilled = stages["distilled"]
@@ -157,20 +161,20 @@ def test_summary_json_has_every_metric_with_its_interval(results):
 
 
 def test_gains_are_positive_where_distillation_is_better(results):
-    family(results)
+    write_family(results)
     build(results.root)
-    found = summary_json(results)["cnn"]
-    assert found["gain"] == found["gains"]["top1"]
-    assert set(found["gains"]) == {"top1", "nll", "ece", "brier"}, "a baseline agrees with no teacher"
-    assert found["gains"]["top1"]["spread"]["mean"] == pytest.approx(6.5 / 3)
-    assert found["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
-    for gain in found["gains"].values():
+    summary = summary_json(results)["cnn"]
+    assert summary["gain"] == summary["gains"]["top1"]
+    assert set(summary["gains"]) == {"top1", "nll", "ece", "brier"}, "a baseline agrees with no teacher"
+    assert summary["gains"]["top1"]["spread"]["mean"] == pytest.approx(6.5 / 3)
+    assert summary["gains"]["ece"]["spread"]["mean"] == pytest.approx(0.065 / 3)
+    for gain in summary["gains"].values():
         assert (gain["sign_test_p"], gain["permutation_p"], gain["smallest_p"]) == (0.25, 0.25, 0.25)
         assert gain["num_in_favor"] == 3 and gain["t_test_p"] < 0.05
 
 
 def test_tables_have_metric_columns_and_confusion_rows(results):
-    family(results)
+    write_family(results)
     build(results.root)
     folder = results.root / "report"
     rows = pq.ParquetFile(folder / "runs.parquet").read().to_pylist()
@@ -205,7 +209,7 @@ def test_tables_have_metric_columns_and_confusion_rows(results):
 
 
 def test_the_full_text_has_metrics_tests_and_costs(results):
-    family(results)
+    write_family(results)
     text = render_text(build(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
     assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
@@ -218,7 +222,7 @@ def test_the_full_text_has_metrics_tests_and_costs(results):
 
 
 def test_the_page_has_all_metrics(results):
-    family(results)
+    write_family(results)
     page = render_page(build(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
     assert "Exact tests, two-sided: sign p = 0.25" in page

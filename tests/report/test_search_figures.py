@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, climb, finished, make_search
+from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 
 from raykd.report.figures.search import draw_search, rank_groups
 from raykd.report.figures.trial_marks import window_of
@@ -17,19 +17,19 @@ def drawn(summary):
     return draw_search(summary, importances_of(summary))
 
 
-def words_of(drawing) -> str:
-    """The title and the description of a figure."""
+def description_of(drawing) -> str:
+    """Return the title and the description of a figure."""
     title, description = re.findall(r"<(?:title|desc)[^>]*>([^<]*)</", drawing.svg)[:2]
     return f"{title}: {description}"
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    return drawn(finished(tmp_path_factory.mktemp("figures")).summary())
+    return drawn(finished_search(tmp_path_factory.mktemp("figures")).summary())
 
 
 def grid_search(tmp_path, outcomes, space=GRID, default_setting=DEFAULT_SETTING, **changes):
-    """A search over a grid, its trials by number."""
+    """Return a search over a grid. outcomes: by trial number."""
     settings = {"sampler": "grid", "scheduler": "none", "confirm": 0, **changes}
     search = Search(space=space, **settings)
     return make_search(
@@ -42,21 +42,22 @@ def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
     for drawing in figures.values():
         assert "<style" not in drawing.svg
         assert "http" not in drawing.svg
-        assert "#0102" not in drawing.svg  # a stand-in colour that no rule replaced
+        assert "#0102" not in drawing.svg  # a placeholder color that was not replaced
         assert len(drawing.svg) < 40_000
     ids = [name for drawing in figures.values() for name in re.findall(r'\bid="([^"]*)"', drawing.svg)]
     assert len(ids) == len(set(ids))
 
 
 def test_the_settings_figure_names_the_best_trials(tmp_path, figures):
-    summary = finished(tmp_path).summary()
+    summary = finished_search(tmp_path).summary()
     best = summary.best_trial
-    words = words_of(figures["Settings tried"])
-    assert "Validation top1 over alpha and temperature" in words
+    description = description_of(figures["Settings tried"])
+    assert "Validation top1 over alpha and temperature" in description
     assert (
-        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}" in words
+        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}"
+        in description
     )
-    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in words
+    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in description
     for entry in ("winner", "default setting", "done", "stopped early", "failed"):
         assert f">{entry}<" in figures["Settings tried"].svg
 
@@ -64,25 +65,27 @@ def test_the_settings_figure_names_the_best_trials(tmp_path, figures):
 def test_the_history_describes_each_new_best_trial(tmp_path):
     outcomes = [Outcome("done", [80.0]), Outcome("done", [79.0]), Outcome("done", [82.5])]
     drawing = drawn(grid_search(tmp_path, outcomes))["Trial by trial"]
-    assert "Best so far: trial 0 80.00 %; trial 2 82.50 %." in words_of(drawing)
+    assert "Best so far: trial 0 80.00 %; trial 2 82.50 %." in description_of(drawing)
 
 
 def test_learning_curves_describe_where_each_trial_ended(figures):
-    words = words_of(figures["Learning curves"])
-    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", words)
-    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", words)
+    description = description_of(figures["Learning curves"])
+    assert re.search(r"trial 1 \d\d\.\d\d % after epoch 1;", description)
+    assert re.search(r"trial 3 \d\d\.\d\d % after epoch 9;", description)
     assert "rungs" in figures["Learning curves"].caption
 
 
 def test_the_confirmation_describes_each_gain_and_the_selection(figures):
-    words = words_of(figures["Confirmation with other seeds"])
-    assert "default: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in words
-    assert "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in words
+    description = description_of(figures["Confirmation with other seeds"])
+    assert "default: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in description
+    assert (
+        "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in description
+    )
     assert "selected from 3 settings with these seeds" in figures["Confirmation with other seeds"].caption
 
 
 def test_importances_state_the_number_of_trials_and_the_epoch(figures):
-    assert re.search(r"alpha \d+ %", words_of(figures["What matters"]))
+    assert re.search(r"alpha \d+ %", description_of(figures["What matters"]))
     assert "after 1 epoch, of 11 trials" in figures["What matters"].caption
 
 
@@ -91,9 +94,9 @@ def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
     outcomes = [Outcome("done", values=pair) for pair in values]
     figures = drawn(grid_search(tmp_path, outcomes, metric=("val_top1", "latency_ms")))
     assert "Learning curves" not in figures
-    words = words_of(figures["Trade-off"])
-    assert "validation top1 (%) against latency (ms)" in words
-    assert "Pareto-optimal: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in words
+    description = description_of(figures["Trade-off"])
+    assert "validation top1 (%) against latency (ms)" in description
+    assert "Pareto-optimal: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in description
 
 
 def test_one_field_is_drawn_against_the_metric(tmp_path):
@@ -104,7 +107,7 @@ def test_one_field_is_drawn_against_the_metric(tmp_path):
             tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting
         ).summary()
     )
-    assert "Validation top1 over temperature" in words_of(figures["Settings tried"])
+    assert "Validation top1 over temperature" in description_of(figures["Settings tried"])
     assert "What matters" not in figures
 
 
@@ -113,7 +116,7 @@ def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     default_setting = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
     figures = drawn(grid_search(tmp_path, outcomes, space, default_setting, trials=4))
-    assert "Validation top1 over model" in words_of(figures["Settings tried"])
+    assert "Validation top1 over model" in description_of(figures["Settings tried"])
     assert "&lt;i&gt;vit" in figures["Settings tried"].svg
     assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
 
@@ -122,7 +125,7 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
     space = {"student.epochs": integer(2, 3), "method.temperature": choice(0.1, 1, 10)}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(6)]
     figures = drawn(grid_search(tmp_path, outcomes, space, {"student.epochs": 2, "method.temperature": 1}, trials=6))
-    assert "Validation top1 over epochs and temperature" in words_of(figures["Settings tried"])
+    assert "Validation top1 over epochs and temperature" in description_of(figures["Settings tried"])
 
 
 OUTCOMES = {
@@ -154,13 +157,13 @@ def test_a_search_without_trials_has_no_figures(tmp_path):
 
 def test_a_confirmation_with_one_seed_has_no_interval(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1, confirm=1)
-    made = make_search(
-        tmp_path, search, lambda t: Outcome("done", climb(80 + t.number, 9)), default_setting=DEFAULT_SETTING
+    example = make_search(
+        tmp_path, search, lambda t: Outcome("done", learning_curve(80 + t.number, 9)), default_setting=DEFAULT_SETTING
     )
-    made.update(seeds=[4])
-    made.confirm({None: [80.0], 1: [81.0]}, [79.0])
-    drawing = drawn(made.summary())["Confirmation with other seeds"]
-    assert "default: +1.00, mean +1.00 points, one seed: no interval" in words_of(drawing)
+    example.update(seeds=[4])
+    example.confirm({None: [80.0], 1: [81.0]}, [79.0])
+    drawing = drawn(example.summary())["Confirmation with other seeds"]
+    assert "default: +1.00, mean +1.00 points, one seed: no interval" in description_of(drawing)
 
 
 def test_color_groups_have_about_the_same_size_and_equal_values_share_one(tmp_path):

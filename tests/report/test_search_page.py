@@ -7,7 +7,7 @@ import shlex
 
 import pyarrow.parquet as pq
 import pytest
-from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, climb, finished, make_search
+from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 from test_page import Tags
 
 from raykd.report.build import build
@@ -24,8 +24,8 @@ def text_of(page: str) -> str:
     return " ".join(Tags(page).text.split())
 
 
-def page_of(made) -> str:
-    summary = made.summary()
+def page_of(example) -> str:
+    summary = example.summary()
     return search_files(summary)[summary.page].decode()
 
 
@@ -44,7 +44,7 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
     (search,) = one_search.searches
     winner = search.trial(3).setting
     text = text_of(page)
-    for words in (
+    for passage in (
         "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
         f"The best setting is that of trial 3: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
@@ -61,17 +61,17 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
         "asha, no trial is stopped before 1 epoch, rungs after 1, 3, one trial in 3 continues",
         "versions.optuna",
     ):
-        assert words in text, words
+        assert passage in text, passage
 
 
 def test_the_winners_flags_have_every_digit_of_its_setting(page, one_search):
     (search,) = one_search.searches
     (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
-    words = shlex.split(command.replace("&#39;", "'"))
-    assert words[:2] == ["python", "experiments/X.py"]
-    settings = dict(word.split("=") for word in words if "=" in word)
+    arguments = shlex.split(command.replace("&#39;", "'"))
+    assert arguments[:2] == ["python", "experiments/X.py"]
+    settings = dict(argument.split("=") for argument in arguments if "=" in argument)
     assert {path: float(value) for path, value in settings.items()} == dict(search.winner.setting)
-    assert words.count("--set") == 2
+    assert arguments.count("--set") == 2
 
 
 def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
@@ -81,11 +81,11 @@ def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     hostile = page_of(
         make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
     )
-    for one in (page, hostile):
-        tags = Tags(one)
-        assert {tag for tag, _ in tags.tags}.isdisjoint({"script", "img", "b" if one is hostile else "iframe"})
+    for text in (page, hostile):
+        tags = Tags(text)
+        assert {tag for tag, _ in tags.tags}.isdisjoint({"script", "img", "b" if text is hostile else "iframe"})
         assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
-        assert "\x1b" not in one
+        assert "\x1b" not in text
     assert "NaN in <b>kd</b> at [31mepoch 2" in text_of(page)
     assert "<img src=x onerror=alert(1)>" in text_of(hostile)
 
@@ -95,32 +95,32 @@ def test_the_search_page_loads_nothing_and_every_link_has_a_target(page, one_sea
     assert "http:" not in page
     assert "https:" not in page
     assert "default-src 'none'" in page
-    assert all("src" not in found for found in attributes)
-    ids = [found["id"] for found in attributes if "id" in found]
+    assert all("src" not in names for names in attributes)
+    ids = [names["id"] for names in attributes if "id" in names]
     assert len(ids) == len(set(ids))
     folder = one_search.searches[0].page.parent
-    for href in (found["href"] for found in attributes if "href" in found):
+    for href in (names["href"] for names in attributes if "href" in names):
         assert href[1:] in ids if href.startswith("#") else (folder / href).resolve().exists()
-    for labels in (found["aria-labelledby"] for found in attributes if "aria-labelledby" in found):
+    for labels in (names["aria-labelledby"] for names in attributes if "aria-labelledby" in names):
         assert set(labels.split()) <= set(ids)
 
 
 def test_the_page_states_that_no_setting_is_better_than_the_default(tmp_path):
-    made = finished(tmp_path)
-    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
-    text = text_of(page_of(made))
+    example = finished_search(tmp_path)
+    example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    text = text_of(page_of(example))
     assert "No setting that the search found is better than the default: alpha 0.5, temperature 4" in text
     assert "Winner against the default" not in text
     assert "over the baseline is widened for 2 (Bonferroni)." in text
 
 
 def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reasons(tmp_path):
-    made = finished(tmp_path)
+    example = finished_search(tmp_path)
     failed = {None: "seed 0: <b>out of memory</b>", 6: "seed 2: NaN", "baseline": "seed 1: loss became NaN"}
-    made.confirm({None: [], 3: [86.0, 87.5, 87.5], 6: []}, [], failed=failed)
-    text = text_of(page_of(made))
-    for words in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
-        assert words in text
+    example.confirm({None: [], 3: [86.0, 87.5, 87.5], 6: []}, [], failed=failed)
+    text = text_of(page_of(example))
+    for passage in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
+        assert passage in text
     assert "87.00 ± 0.87 % validation top1 of the winner; the default setting failed." in text
     assert "None" not in text
 
@@ -160,8 +160,8 @@ def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
 
 
 def test_the_same_folder_makes_the_same_bytes(tmp_path):
-    made = finished(tmp_path)
-    assert search_files(made.summary()) == search_files(made.summary())
+    example = finished_search(tmp_path)
+    assert search_files(example.summary()) == search_files(example.summary())
 
 
 def test_the_trial_tables_have_one_row_per_trial(one_search):
@@ -216,9 +216,9 @@ def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
 
 
 def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
-    """The winner's run is distilled-3; before it was planned, the family's run was another."""
+    """The winner's run is distilled-3. At first, the family plans another run."""
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
-    finished(results.root)
+    finished_search(results.root)
     results.plan("cnn", distilled=[other])
     assert build(results.root).summaries[0].cautions == ()
     results.plan("cnn", distilled=[winner])
@@ -231,20 +231,20 @@ def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
 
 def test_a_gain_of_a_default_setting_that_was_selected_is_a_caution_too(results):
     distilled = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
-    made = finished(results.root)
+    example = finished_search(results.root)
     results.plan("cnn", distilled=[distilled])
-    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     (caution,) = build(results.root).summaries[0].cautions
     assert "the distilled setting was selected from 2 by validation with these same seeds" in caution
-    made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
+    example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert build(results.root).summaries[0].cautions == ()
 
 
 def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
-    made = finished(tmp_path)
+    example = finished_search(tmp_path)
     report = build(tmp_path)
     before = {path: path.read_bytes() for path in report.files}
-    (made.path / "confirmed.json").write_text("{")
+    (example.path / "confirmed.json").write_text("{")
     with pytest.raises(Exception, match=r"confirmed\.json' is damaged: "):
         build(tmp_path)
     assert {path: path.read_bytes() for path in report.files} == before
@@ -253,7 +253,10 @@ def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
 def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
     default_setting = {"method.alpha": 0.5}
-    made = make_search(
-        tmp_path, search, lambda t: Outcome("done", climb(80 + t.number / 100, 9)), default_setting=default_setting
+    example = make_search(
+        tmp_path,
+        search,
+        lambda t: Outcome("done", learning_curve(80 + t.number / 100, 9)),
+        default_setting=default_setting,
     )
-    assert len(page_of(made)) < 200_000
+    assert len(page_of(example)) < 200_000

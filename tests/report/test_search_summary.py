@@ -8,7 +8,17 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from search_folders import DEFAULT_SETTING, GRID, SPACE, Made, Outcome, climb, finished, make_search, write_cache
+from search_folders import (
+    DEFAULT_SETTING,
+    GRID,
+    SPACE,
+    ExampleSearch,
+    Outcome,
+    finished_search,
+    learning_curve,
+    make_search,
+    write_cache,
+)
 
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summarize_searches
@@ -21,20 +31,20 @@ from raykd.store.records import ComputeRecord
 from raykd.store.study import SearchFolder
 
 
-def all_done(root, **changes) -> Made:
-    """Four trials over two fields, of which the metric follows `value_of` the setting."""
+def search_of_done_trials(root, **changes) -> ExampleSearch:
+    """Write a random search over two fields. The metric of a trial is `value_of` its setting."""
     value_of = changes.pop("value_of")
     search = Search(**{"space": SPACE, "trials": 24, "sampler": "random", "scheduler": "none"} | changes)
     return make_search(root, search, lambda trial: Outcome("done", [value_of(trial.setting)]))
 
 
 def quantile_of_two_degrees(level: float) -> float:
-    """Student's t with two degrees of freedom, in closed form: the half width in standard errors."""
+    """Return the half width of a t-interval with two degrees of freedom, in standard errors, in closed form."""
     return level * sqrt(2 / (1 - level**2))
 
 
 def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
-    summary = finished(tmp_path).summary()
+    summary = finished_search(tmp_path).summary()
     assert (summary.family, summary.name, summary.state) == ("cnn", "search", "done")
     assert [summary.count(state) for state in ("done", "pruned", "failed", "running")] == [4, 7, 1, 0]
     assert summary.num_ended == 12
@@ -45,8 +55,8 @@ def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
 
 
 def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
-    """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two were found, so the level is 0.975, and t(2) there 6.205."""
-    gain = finished(tmp_path).gains().over_default
+    """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two settings were found, so the level is 0.975, where t(2) is 6.205."""
+    gain = finished_search(tmp_path).gains().over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
     half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
@@ -55,25 +65,25 @@ def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
 
 
 def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_path):
-    made = finished(tmp_path)
-    default, found = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
-    made.confirm({None: default, 3: found}, [80.0, 82.0, 81.0])
-    assert made.gains().over_default.verdict == "the winner is better at n = 3"
-    made.confirm({None: default, 3: found, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
-    assert made.gains().over_default.verdict == "not distinguishable at n = 3"
+    example = finished_search(tmp_path)
+    default, winner = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
+    example.confirm({None: default, 3: winner}, [80.0, 82.0, 81.0])
+    assert example.gains().over_default.verdict == "the winner is better at n = 3"
+    example.confirm({None: default, 3: winner, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
+    assert example.gains().over_default.verdict == "not distinguishable at n = 3"
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
     """The default setting could have been selected too: three candidates, two of them found by the search."""
-    gains = finished(tmp_path).gains()
+    gains = finished_search(tmp_path).gains()
     assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
 
 
 def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_path):
-    made = finished(tmp_path)
-    made.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
-    summary = made.summary()
+    example = finished_search(tmp_path)
+    example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
+    summary = example.summary()
     assert summary.winner.trial is None
     assert winner_gains(summary.confirmation).over_default is None
     assert winner_gains(summary.confirmation).over_baseline.comparisons == 3
@@ -81,31 +91,31 @@ def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_
 
 
 def test_a_default_setting_confirmed_alone_was_not_selected(tmp_path):
-    made = finished(tmp_path)
-    made.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert made.gains().over_baseline.comparisons == 1
+    example = finished_search(tmp_path)
+    example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
+    assert example.gains().over_baseline.comparisons == 1
 
 
 def is_better(gains, comparisons):
-    """Whether the interval of each row of gains is above 0, for so many comparisons."""
+    """Return whether the interval of each row of gains is above 0 after a correction for `comparisons`."""
     least = {int(count): least_gain(gains.shape[1], int(count)) for count in np.unique(comparisons)}
     return gains.mean(1) > np.vectorize(least.get)(comparisons) * gains.std(1, ddof=1)
 
 
 @pytest.mark.parametrize("num_found", [1, 3, 8])
 def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
-    """Simulated searches whose settings all equal the baseline: 'better' in at most 2.5 % of them, for 2, 3, 5 seeds.
+    """In simulated searches all settings equal the baseline. At most 2.5 % of the winners may be called better.
 
-    It holds overall, over the default setting, and among the searches that the default setting won: there by symmetry,
-    since candidates are alike. The comparisons are those of the report, for either kind of winner.
+    This holds for 2, 3 and 5 seeds: over the baseline, over the default setting, and over the baseline where the
+    default setting won. The numbers of comparisons are those of the report.
     """
     search = Search(space=SPACE, trials=num_found + 1, scheduler="none", sampler="random", confirm=num_found)
-    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
+    example = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
 
     def confirmation_won_by(winner: int | None):
         candidates = {trial: [80.0, 80.5, 81.0 + (trial == winner)] for trial in (None, *range(1, num_found + 1))}
-        made.confirm(candidates, [79.0, 80.0, 79.5])
-        return made.gains()
+        example.confirm(candidates, [79.0, 80.0, 79.5])
+        return example.gains()
 
     default_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
     draw = np.random.default_rng(0).standard_normal
@@ -121,43 +131,43 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
         over_default = ~is_default & is_better(
             winning - values[:, 0], np.full(num_searches, other_won.over_default.comparisons)
         )
-        for found in (over_baseline, over_default, over_baseline[is_default]):
-            error = sqrt(0.025 * 0.975 / len(found))
-            assert 0.001 < found.mean() <= 0.025 + 3 * error, (num_seeds, found.mean())
+        for is_called_better in (over_baseline, over_default, over_baseline[is_default]):
+            error = sqrt(0.025 * 0.975 / len(is_called_better))
+            assert 0.001 < is_called_better.mean() <= 0.025 + 3 * error, (num_seeds, is_called_better.mean())
 
 
 LR, WIDTH = "student.optimizer.lr", "student.model.width"
 STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: choice(32, 64)}
 
 
-def of_student_recipes(root) -> Made:
+def search_over_student_recipes(root) -> ExampleSearch:
     """Write two trials: the default recipe (learning rate 0.001, width 32), and another rate and width."""
     search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
     default_setting = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
     return make_search(root, search, lambda trial: Outcome("done", [80.0]), default_setting=default_setting)
 
 
-def trial_with(made: Made, **wanted) -> int:
-    """The first trial with these values, by the last part of their path."""
-    trials = SearchFolder(made.path).trials()
+def trial_with(example: ExampleSearch, **values) -> int:
+    """Return the first trial with these values. values: by the last part of the path."""
+    trials = SearchFolder(example.path).trials()
     return next(
-        t.number for t in trials if wanted.items() <= {p.split(".")[-1]: v for p, v in t.setting.items()}.items()
+        t.number for t in trials if values.items() <= {p.split(".")[-1]: v for p, v in t.setting.items()}.items()
     )
 
 
 def test_a_baseline_with_the_winners_recipe_is_named_as_the_one_in_report_json(tmp_path):
-    made = of_student_recipes(tmp_path)
-    made.confirm({None: [60.0, 61.0, 62.0], trial_with(made, lr=0.1): [84.0, 85.0, 86.0]}, [82.0, 83.2, 84.1])
-    first, *_, last = certainty(made.summary())
+    example = search_over_student_recipes(tmp_path)
+    example.confirm({None: [60.0, 61.0, 62.0], trial_with(example, lr=0.1): [84.0, 85.0, 86.0]}, [82.0, 83.2, 84.1])
+    first, *_, last = certainty(example.summary())
     assert first.startswith("Winner against the baseline with the winner's student recipe: +1.90 points [")
     assert last.startswith("Both students in report.json have the winner's student recipe: student_accuracy_without_kd")
 
 
 def test_a_baseline_with_another_recipe_is_named_in_the_sentence_of_its_gain(tmp_path):
-    made = of_student_recipes(tmp_path)
-    found = trial_with(made, lr=0.1, width=64)
-    made.confirm({None: [60.0, 61.0, 62.0], found: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
-    line = certainty(made.summary())[0]
+    example = search_over_student_recipes(tmp_path)
+    winner = trial_with(example, lr=0.1, width=64)
+    example.confirm({None: [60.0, 61.0, 62.0], winner: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
+    line = certainty(example.summary())[0]
     assert line.startswith(
         "Winner against a baseline of another student recipe, in which the gain of the recipe is included "
         f"({LR} is 0.001 there and 0.1 here; {WIDTH} is 32 there and 64 here): +21.00 points"
@@ -165,10 +175,10 @@ def test_a_baseline_with_another_recipe_is_named_in_the_sentence_of_its_gain(tmp
 
 
 def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp_path):
-    made = finished(tmp_path)
+    example = finished_search(tmp_path)
     failed = {6: "seed 2: validation loss became NaN"}
-    made.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
-    summary = made.summary()
+    example.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
+    summary = example.summary()
     gains = winner_gains(summary.confirmation)
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
     assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
@@ -177,21 +187,21 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
 
 
 def test_a_failed_default_setting_or_baseline_has_no_gain_over_it(tmp_path):
-    made = finished(tmp_path)
+    example = finished_search(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
-    made.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
-    gains = made.gains()
-    assert (gains.over_default, gains.over_baseline, made.summary().winner.trial) == (None, None, 3)
-    lines = certainty(made.summary())
+    example.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
+    gains = example.gains()
+    assert (gains.over_default, gains.over_baseline, example.summary().winner.trial) == (None, None, 3)
+    lines = certainty(example.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
     assert "The default setting failed, and so cannot win (seed 0: out of memory)." in lines
 
 
 def test_a_lower_loss_is_a_positive_gain(tmp_path):
     search = Search(space=SPACE, trials=3, metric="val_loss", grace_epochs=1, confirm=1)
-    made = make_search(tmp_path, search, lambda trial: Outcome("done", [0.5 - 0.1 * trial.number]))
-    made.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
-    summary = made.summary()
+    example = make_search(tmp_path, search, lambda trial: Outcome("done", [0.5 - 0.1 * trial.number]))
+    example.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
+    summary = example.summary()
     assert summary.best == (2, 1, 0)
     assert [pair.gain for pair in winner_gains(summary.confirmation).over_default.pairs] == pytest.approx(
         [0.1, 0.1, 0.2]
@@ -200,27 +210,29 @@ def test_a_lower_loss_is_a_positive_gain(tmp_path):
 
 def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
-    made = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]), default_setting={"method.alpha": 0.5})
-    assert len(SearchFolder(made.path).trials()) == 3
-    assert [trial.number for trial in made.summary().trials] == [0, 1]
-    assert made.summary().state == "done"
+    example = make_search(
+        tmp_path, search, lambda trial: Outcome("done", [80.0]), default_setting={"method.alpha": 0.5}
+    )
+    assert len(SearchFolder(example.path).trials()) == 3
+    assert [trial.number for trial in example.summary().trials] == [0, 1]
+    assert example.summary().state == "done"
 
 
 def test_a_locked_search_is_running_and_an_unlocked_one_interrupted(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
-    made = make_search(tmp_path, search, lambda trial: Outcome("running", [10.0, 20.0]), num_trials=2)
-    with SearchFolder(made.path).lock():
-        assert made.summary().state == "running"
-    assert made.summary().state == "interrupted"
+    example = make_search(tmp_path, search, lambda trial: Outcome("running", [10.0, 20.0]), num_trials=2)
+    with SearchFolder(example.path).lock():
+        assert example.summary().state == "running"
+    assert example.summary().state == "interrupted"
 
 
 def test_a_search_is_done_once_it_is_confirmed_as_required(tmp_path):
-    made = finished(tmp_path)
-    assert made.summary().state == "done"
-    made.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], num_requested=1)
-    assert made.summary().state == "interrupted"
-    (made.path / "confirmed.json").unlink()
-    assert made.summary().state == "interrupted"
+    example = finished_search(tmp_path)
+    assert example.summary().state == "done"
+    example.confirm({None: [1.0, 2.0, 3.0]}, [1.0, 2.0, 3.0], num_requested=1)
+    assert example.summary().state == "interrupted"
+    (example.path / "confirmed.json").unlink()
+    assert example.summary().state == "interrupted"
 
 
 def test_a_search_whose_trials_all_failed_is_failed(tmp_path):
@@ -239,8 +251,8 @@ def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
 
 
 def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):
-    """Four done of 9 s each; by their pace of 1 s, 4 x 1 + 3 x 3 epochs of the pruned and 2 of the failed."""
-    cost = finished(tmp_path).summary().cost
+    """Four done trials take 9 s each. At 1 s per epoch, the others take 4 x 1 + 3 x 3 (pruned) and 2 s (failed)."""
+    cost = finished_search(tmp_path).summary().cost
     assert (cost.device, cost.devices_of_trial) == ("CPU", 2)
     assert cost.epochs_trained == 36 + 4 + 9 + 2
     assert cost.device_seconds == pytest.approx(2 * (36 + 4 + 9 + 2))
@@ -250,20 +262,20 @@ def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):
 
 
 def test_the_cost_with_gpus_is_in_gpu_seconds(tmp_path):
-    made = finished(tmp_path)
-    made.update(gpus=0.25)
-    cost = made.summary().cost
+    example = finished_search(tmp_path)
+    example.update(gpus=0.25)
+    cost = example.summary().cost
     assert cost.device == "GPU"
     assert cost.device_seconds == pytest.approx(0.25 * 51)
 
 
 def test_unrecorded_epochs_are_estimated_at_the_trials_own_pace(tmp_path):
-    """A done trial takes 2 s an epoch; one that was pruned recorded 2 of its 3 epochs, a second each."""
+    """The done trial takes 2 s per epoch. One pruned trial recorded 2 of its 3 epochs, 1 s each."""
     search = Search(space=SPACE, trials=3, grace_epochs=1)
     outcomes = [
-        Outcome("done", climb(80, 9), seconds=18.0),
-        Outcome("pruned", climb(70, 3), rows=2),
-        Outcome("pruned", climb(70, 3), rows=3),
+        Outcome("done", learning_curve(80, 9), seconds=18.0),
+        Outcome("pruned", learning_curve(70, 3), rows=2),
+        Outcome("pruned", learning_curve(70, 3), rows=3),
     ]
     trials = make_search(tmp_path, search, lambda trial: outcomes[trial.number]).summary().trials
     assert [(trial.seconds, trial.is_estimated) for trial in trials] == [(18.0, False), (3.0, True), (3.0, False)]
@@ -278,43 +290,43 @@ def test_no_time_is_estimated_if_no_trial_recorded_one(tmp_path):
 
 
 def test_a_shared_cache_is_compared_with_the_passes_it_saved(tmp_path):
-    """51 epochs; images of 6, 6, 3 and no views: 5 on average, filled in 10 s, so 2 s a pass."""
-    made = finished(tmp_path)
+    """The trials train 51 epochs. Images have 6, 6, 3 and 0 views, 5 on average, filled in 10 s: 2 s per pass."""
+    example = finished_search(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
-    made.update(fill_seconds=10.0, cache="logits")
-    teaching = made.summary().cost.teacher
-    assert (teaching.source, teaching.passes, teaching.views) == ("cache", 51, 5.0)
-    assert teaching.live_seconds == pytest.approx(51 * 2.0)
+    example.update(fill_seconds=10.0, cache="logits")
+    teacher = example.summary().cost.teacher
+    assert (teacher.source, teacher.passes, teacher.views) == ("cache", 51, 5.0)
+    assert teacher.live_seconds == pytest.approx(51 * 2.0)
 
 
 @pytest.mark.parametrize(("read", "views"), [("a-logits", 6.0), ("b-embeddings", 2.0)])
 def test_the_views_are_those_of_the_cache_that_the_trials_read(tmp_path, read, views):
-    """Caches of one teacher and data, with embeddings and without: only their names tell them apart here."""
-    made = finished(tmp_path)
+    """Both caches are of one teacher and data set, with and without embeddings: only their names differ."""
+    example = finished_search(tmp_path)
     write_cache(tmp_path, "a-logits", [6, 6])
     write_cache(tmp_path, "b-embeddings", [2, 2], embedding_width=64)
-    made.update(fill_seconds=10.0, cache=read)
-    teaching = made.summary().cost.teacher
-    assert teaching.views == views
-    assert teaching.live_seconds == pytest.approx(51 * 10.0 / views)
+    example.update(fill_seconds=10.0, cache=read)
+    teacher = example.summary().cost.teacher
+    assert teacher.views == views
+    assert teacher.live_seconds == pytest.approx(51 * 10.0 / views)
 
 
 def test_a_cache_filled_earlier_or_deleted_has_no_live_seconds(tmp_path):
-    made = finished(tmp_path)
+    example = finished_search(tmp_path)
     write_cache(tmp_path, "logits", [6, 6, 3, 0])
-    made.update(cache="logits")
-    assert made.summary().cost.teacher.views == 5.0
-    assert made.summary().cost.teacher.live_seconds is None, "this search filled nothing"
-    made.update(fill_seconds=10.0, cache="gone")
-    assert made.summary().cost.teacher.views is None
-    made.update(cache="../elsewhere")
+    example.update(cache="logits")
+    assert example.summary().cost.teacher.views == 5.0
+    assert example.summary().cost.teacher.live_seconds is None, "this search filled nothing"
+    example.update(fill_seconds=10.0, cache="gone")
+    assert example.summary().cost.teacher.views is None
+    example.update(cache="../elsewhere")
     with pytest.raises(RaykdError, match=r"cache is '\.\./elsewhere', which is not the name of a folder"):
-        made.summary()
+        example.summary()
 
 
 def test_a_live_teacher_is_reported_as_live(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
-    live = Outcome("done", climb(80, 9), run={"compute": ComputeRecord("cpu", "fp32", 2, teacher="live")})
+    live = Outcome("done", learning_curve(80, 9), run={"compute": ComputeRecord("cpu", "fp32", 2, teacher="live")})
     assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
 
 
@@ -326,7 +338,7 @@ def test_a_live_teacher_is_reported_as_live(tmp_path):
     ],
 )
 def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, value_of, field):
-    importances = importances_of(all_done(tmp_path, value_of=value_of).summary())
+    importances = importances_of(search_of_done_trials(tmp_path, value_of=value_of).summary())
     assert next(iter(importances.shares)) == field
     assert importances.shares[field] > 0.9
     assert sum(importances.shares.values()) == pytest.approx(1)
@@ -334,8 +346,8 @@ def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, val
 
 
 def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
-    """One of the twelve trials failed; the others finished the first epoch, and four all epochs."""
-    summary = finished(tmp_path).summary()
+    """One of twelve trials failed, the others finished the first epoch, and four finished all epochs."""
+    summary = finished_search(tmp_path).summary()
     importances = importances_of(summary)
     assert (importances.num_trials, importances.after) == (11, 1)
     assert importances_of(summary) == importances
@@ -347,8 +359,8 @@ def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
     ids=["three trials", "one field", "one value"],
 )
 def test_importances_require_trials_fields_and_different_values(tmp_path, changes):
-    made = all_done(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
-    assert importances_of(made.summary()) is None
+    example = search_of_done_trials(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
+    assert importances_of(example.summary()) is None
 
 
 @pytest.mark.parametrize(
@@ -362,11 +374,11 @@ def test_importances_require_trials_fields_and_different_values(tmp_path, change
     ],
 )
 def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, complaint):
-    made = finished(tmp_path)
-    made.update(**changes)
+    example = finished_search(tmp_path)
+    example.update(**changes)
     with pytest.raises(RaykdError, match=complaint) as caught:
         summarize_searches(tmp_path)
-    assert f"'{made.path / 'search.json'}' is damaged: " in str(caught.value)
+    assert f"'{example.path / 'search.json'}' is damaged: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -385,7 +397,7 @@ def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, compla
     ],
 )
 def test_an_invalid_confirmation_is_named_in_one_line(tmp_path, changes, complaint):
-    path = finished(tmp_path).path / "confirmed.json"
+    path = finished_search(tmp_path).path / "confirmed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(RaykdError, match=complaint) as caught:
         summarize_searches(tmp_path)
@@ -393,30 +405,30 @@ def test_an_invalid_confirmation_is_named_in_one_line(tmp_path, changes, complai
 
 
 def test_a_partly_written_journal_is_read_and_a_damaged_one_refused(tmp_path):
-    made = finished(tmp_path)
-    journal = made.path / "study.journal"
+    example = finished_search(tmp_path)
+    journal = example.path / "study.journal"
     content = journal.read_bytes()
     journal.write_bytes(content + b'{"op_code": 4, "trial')
-    assert made.summary().num_ended == 12
+    assert example.summary().num_ended == 12
     journal.write_bytes(b"")
-    assert made.summary().trials == ()
+    assert example.summary().trials == ()
     journal.write_bytes(content[:300] + b"\x00\n" + content[300:])
     with pytest.raises(RaykdError, match=r"study\.journal' is damaged: "):
-        made.summary()
+        example.summary()
 
 
 def test_a_damaged_history_of_a_trial_is_named_in_one_line(tmp_path):
-    made = finished(tmp_path)
-    path = made.path / "trials/0003/history.parquet"
+    example = finished_search(tmp_path)
+    path = example.path / "trials/0003/history.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RaykdError, match=r"0003/history\.parquet' is damaged: "):
-        made.summary()
+        example.summary()
 
 
 def test_searches_are_sorted_and_hidden_folders_ignored(tmp_path):
     assert summarize_searches(tmp_path) == ()
-    finished(tmp_path, name="second")
-    finished(tmp_path, name="first")
+    finished_search(tmp_path, name="second")
+    finished_search(tmp_path, name="first")
     (tmp_path / ".ray" / "x").mkdir(parents=True)
     (tmp_path / ".ray" / "x" / "search.json").write_text("{}")
     assert [summary.name for summary in summarize_searches(tmp_path)] == ["first", "second"]
@@ -425,7 +437,7 @@ def test_searches_are_sorted_and_hidden_folders_ignored(tmp_path):
 def test_a_trial_with_fewer_epochs_is_done_after_its_own_epochs(tmp_path):
     space = {"student.epochs": choice(4, 9), "method.temperature": loguniform(1, 20)}
     search = Search(space=space, trials=1, grace_epochs=1)
-    short = Outcome("done", climb(80, 4), run={"config": {"recipe": {"epochs": 4}}})
+    short = Outcome("done", learning_curve(80, 4), run={"config": {"recipe": {"epochs": 4}}})
     (trial,) = (
         make_search(tmp_path, search, lambda _: short, default_setting=DEFAULT_SETTING | {"student.epochs": 4})
         .summary()
@@ -440,10 +452,10 @@ def test_a_report_without_a_search_loads_no_optuna(tmp_path):
         "from raykd.report.read.search_summary import summarize_searches; "
         f"assert summarize_searches(Path({str(tmp_path)!r})) == (); print('optuna' in sys.modules)"
     )
-    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert seen.stdout == "False\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "False\n"
 
 
 def test_the_winner_of_an_unconfirmed_search_is_the_best_so_far(tmp_path):
-    summary = replace(finished(tmp_path).summary(), confirmation=None)
+    summary = replace(finished_search(tmp_path).summary(), confirmation=None)
     assert summary.winner.trial == summary.best[0]

@@ -1,7 +1,7 @@
 """The text of a search for a Slurm log: no colors, at most 100 columns."""
 
 import pytest
-from search_folders import SPACE, Outcome, climb, finished, make_search
+from search_folders import SPACE, Outcome, finished_search, learning_curve, make_search
 
 from raykd.report.build import build
 from raykd.report.render.terminal import render_search, render_text
@@ -13,14 +13,14 @@ def test_the_whole_text_of_a_small_search(tmp_path):
     space = {"method.alpha": choice(0.1, 0.5, 0.9), "method.temperature": choice(2, 4)}
     search = Search(space=space, sampler="grid", trials=4, grace_epochs=3, confirm=1)
     outcomes = [
-        Outcome("done", climb(85.0, 9), seconds=90.0),
-        Outcome("pruned", climb(80.0, 3)),
+        Outcome("done", learning_curve(85.0, 9), seconds=90.0),
+        Outcome("pruned", learning_curve(80.0, 3)),
         Outcome("failed", reason="loss kd is NaN at epoch 3"),
-        Outcome("done", climb(85.5, 9), seconds=90.0),
+        Outcome("done", learning_curve(85.5, 9), seconds=90.0),
     ]
-    made = make_search(tmp_path, search, lambda trial: outcomes[trial.number], gpus=1.0)
-    made.confirm({None: [86.0, 86.0, 86.0], 0: [86.5, 87.0, 87.5]}, [84.0, 85.0, 86.0])
-    summary = made.summary()
+    example = make_search(tmp_path, search, lambda trial: outcomes[trial.number], gpus=1.0)
+    example.confirm({None: [86.0, 86.0, 86.0], 0: [86.5, 87.0, 87.5]}, [84.0, 85.0, 86.0])
+    summary = example.summary()
     assert (
         render_search(summary)
         == f"""\
@@ -79,10 +79,10 @@ def test_no_more_than_twenty_trials_are_shown_best_first_and_reasons_once(tmp_pa
 
 def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
     search = Search(space=SPACE, trials=8, grace_epochs=1)
-    made = make_search(tmp_path, search, lambda _: Outcome("running", [10.0, 20.0]), num_trials=1)
-    with SearchFolder(made.path).lock():
-        running = render_search(made.summary())
-    interrupted = render_search(made.summary())
+    example = make_search(tmp_path, search, lambda _: Outcome("running", [10.0, 20.0]), num_trials=1)
+    with SearchFolder(example.path).lock():
+        running = render_search(example.summary())
+    interrupted = render_search(example.summary())
     assert "search cnn/search: running; 0 of 8 trials ended" in running
     assert "| in training | 2 of 9 | (20.00 %) |" in running
     assert "search cnn/search: interrupted; 0 of 8 trials ended" in interrupted
@@ -94,15 +94,17 @@ def test_no_line_is_wider_than_a_hundred_columns_and_latin_1_holds_it(tmp_path, 
     more = {f"student.optimizer.a_rather_long_name_{field}": choice(0.123456, 1) for field in range(num_fields - 2)}
     search = Search(space=SPACE | more, trials=3, sampler="random", scheduler="none", confirm=1)
     default_setting = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
-    made = make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
-    made.confirm({None: [85.0, 86.0, 87.0], 2: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
-    text = render_search(made.summary())
+    example = make_search(
+        tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting
+    )
+    example.confirm({None: [85.0, 86.0, 87.0], 2: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
+    text = render_search(example.summary())
     assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith(("page:", "to train it:")))
     text.encode("latin-1")
 
 
 def test_the_report_prints_searches_after_the_families(tmp_path):
-    finished(tmp_path)
+    finished_search(tmp_path)
     report = build(tmp_path)
     text = render_text(report)
     assert text.index("missing: teacher-s0: not started") < text.index("search cnn/search: done;")

@@ -36,7 +36,7 @@ def test_sign_test_equals_scipys_binomial_test(num_pairs, seed):
 
 @pytest.mark.parametrize("signs", list(product((-1, 1), repeat=5))[::3])
 def test_permutation_test_of_ranks_equals_wilcoxons(signs):
-    """The ranks are then the numbers themselves."""
+    """The differences are 1 to 5, so they equal their ranks."""
     from scipy.stats import wilcoxon
 
     differences = [sign * size for sign, size in zip(signs, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True)]
@@ -52,7 +52,7 @@ def test_pairs_of_one_sign_reach_the_smallest_p_value(num_pairs):
 def test_three_seeds_cannot_reach_5_percent_in_an_exact_test():
     gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 89.0), Pair(2, 89.0, 90.0)])
     assert (gain.sign_test_p, gain.permutation_p, gain.smallest_p) == (0.25, 0.25, 0.25)
-    assert gain.is_distinguishable, "the t-test, which takes the differences for normal, can"
+    assert gain.is_distinguishable, "the t-test can, because it assumes normal differences"
 
 
 def test_the_sign_test_leaves_out_zeros_and_the_permutation_test_does_not():
@@ -62,7 +62,7 @@ def test_the_sign_test_leaves_out_zeros_and_the_permutation_test_does_not():
 
 
 def test_rounding_does_not_break_a_tie_of_sums():
-    """0.1 + 0.2 and 0.3 are one sum; flips that give it count as large as the observed one."""
+    """0.1 + 0.2 and 0.3 are the same sum, so sign flips with either sum count as equal."""
     assert permutation_test([0.1, 0.2, -0.3]) == 1.0
     assert permutation_test([0.3, 0.1, 0.2]) == 0.25
 
@@ -96,7 +96,7 @@ def test_fewest_pairs_is_the_first_number_that_can_reach_the_level(level, count)
 
 
 def test_holm_by_hand():
-    """0.01 x 4, 0.02 x 3, 0.03 x 2, and 0.04, which is not let below the one before."""
+    """The products are 0.01 x 4, 0.02 x 3, 0.03 x 2 and 0.04 x 1, which is raised to the one before it."""
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx((0.06, 0.04, 0.06, 0.06))
     assert holm([0.6, 0.9]) == (1.0, 1.0)
     assert holm([]) == ()
@@ -119,7 +119,7 @@ def test_holm_is_between_no_correction_and_bonferronis():
 
 
 def test_exact_tests_reject_a_true_null_at_most_at_their_level():
-    """2,000 experiments of 6 seeds; differences are skewed in size, symmetric in sign: at most 5 % below 0.05."""
+    """In 2,000 experiments of 6 seeds, differences are skewed in size and symmetric in sign."""
     generator = np.random.default_rng(1)
     experiments = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
     tolerance = 3 * math.sqrt(0.05 * 0.95 / 2000)
@@ -129,7 +129,7 @@ def test_exact_tests_reject_a_true_null_at_most_at_their_level():
 
 @pytest.mark.parametrize("num_runs", [2, 3, 5])
 def test_interval_of_a_mean_covers_it_in_95_of_100_experiments(num_runs):
-    """4,000 experiments of normal runs around 80: the share that covers lies within three standard errors of 0.95."""
+    """4,000 experiments with normal runs around 80: the coverage is within three standard errors of 0.95."""
     generator = np.random.default_rng(num_runs)
     covered = 0
     for values in generator.normal(80.0, 0.3, (4000, num_runs)).tolist():

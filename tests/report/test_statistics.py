@@ -61,7 +61,7 @@ def test_equal_students_are_not_distinguishable():
 
 @pytest.mark.parametrize("pairs", [[(87.0, 88.0), (88.0, 89.0)], [(87.1, 88.1), (88.3, 89.3), (88.7, 89.7)]])
 def test_equal_gains_have_no_interval_and_no_test(pairs):
-    """Also where they differ by rounding, 1e-14 here, which would be t values of 1e14."""
+    """A difference of 1e-14 by rounding would otherwise have a t value of 1e14."""
     gain = paired_gain([Pair(seed, *values) for seed, values in enumerate(pairs)])
     assert (gain.interval, gain.t_test_p, gain.is_distinguishable) == (None, None, False)
     assert gain.spread.mean == pytest.approx(1.0)
@@ -69,15 +69,15 @@ def test_equal_gains_have_no_interval_and_no_test(pairs):
 
 
 def test_agreement_by_chance_on_few_test_images_makes_no_gain():
-    """5,000 experiments of two seeds and 597 test images, without a gain: no more than 5 % may say better or worse."""
+    """5,000 experiments of two seeds and 597 test images without a gain: at most 5 % may be distinguishable."""
     generator = np.random.default_rng(3)
     step = 100 / 597
     gains = np.round(generator.normal(0.0, 0.7, (5000, 2)) / step) * step
-    found = [
+    measured = [
         paired_gain([Pair(seed, 90.0, 90.0 + gain) for seed, gain in enumerate(experiment)])
         for experiment in gains.tolist()
     ]
-    assert np.mean([gain.is_distinguishable for gain in found]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 5000)
+    assert np.mean([gain.is_distinguishable for gain in measured]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 5000)
 
 
 def test_only_common_seeds_make_pairs():
@@ -88,7 +88,7 @@ def test_only_common_seeds_make_pairs():
 
 @pytest.mark.parametrize(("comparisons", "expected"), [(1, 4.30265), (15, 17.27718)])
 def test_the_least_gain_that_three_seeds_can_show_by_hand(comparisons, expected):
-    """t(2) in closed form, over sqrt(3)."""
+    """The expected value is t(2) in closed form, divided by sqrt(3)."""
     level = 1 - 0.05 / comparisons
     assert level * math.sqrt(2 / (1 - level**2)) == pytest.approx(expected, abs=1e-5)
     assert least_gain(3, comparisons) == pytest.approx(expected / math.sqrt(3), abs=1e-5)
@@ -102,7 +102,7 @@ def test_the_verdict_of_one_seed_is_that_it_has_no_interval():
 
 
 def test_a_selected_gain_has_the_interval_of_bonferroni():
-    """Gains 1, 1.5, 0.5, picked among 3: t(1 - 0.025 / 3, 2) = 7.64880, std 0.5, half width 2.20802."""
+    """Gains 1, 1.5, 0.5, selected from 3: t(1 - 0.025 / 3, 2) = 7.64880, std 0.5, half width 2.20802."""
     gain = paired_gain([Pair(0, 85.0, 86.0), Pair(1, 86.0, 87.5), Pair(2, 87.0, 87.5)], "the winner", comparisons=3)
     level = 1 - 0.05 / 3
     assert level * math.sqrt(2 / (1 - level**2)) == pytest.approx(7.64880, abs=1e-5)  # t(2) in closed form

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 WIDTH, HEIGHT = 4.6, 3.0  # inches; 331 x 216 SVG units keep text legible on a page 400 px wide
@@ -52,9 +53,9 @@ def add_dots(axes: Axes, values: Sequence[float], rows: Sequence[float], color: 
     axes.plot(values, rows, color=color, marker=marker, markersize=6.5, markeredgewidth=0, linestyle="none", alpha=0.85)
 
 
-def add_legend(figure: Figure, num_columns: int) -> None:
-    """Add a legend above the axes."""
-    figure.legend(loc="outside upper left", ncols=num_columns, borderpad=0, columnspacing=1.2)
+def add_legend(figure: Figure, num_columns: int, entries: Sequence[Line2D] | None = None) -> None:
+    """Add a legend above the axes, of `entries` or else of everything that has a label."""
+    figure.legend(handles=entries, loc="outside upper left", ncols=num_columns, borderpad=0, columnspacing=1.2)
 
 
 def use_log(axes: Axes, axis: str) -> None:

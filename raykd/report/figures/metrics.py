@@ -106,8 +106,8 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
         return None
     stage = stages[-1]
     classes = sorted(_hardest(stage))
-    every = _class_names(stage)
-    names = [every[label] for label in classes]
+    all_names = _class_names(stage)
+    names = [all_names[label] for label in classes]
     figure, axes = plain_axes()
     figure.set_figheight(1.1 + 0.85 * ROW_HEIGHT * max(len(classes), 3))
     for row, label in enumerate(classes):
@@ -116,7 +116,7 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
             share = stage.confusion[label][predicted] / total if total else 0.0
             _add_cell(axes, column, row, share, is_right=label == predicted)
     mistakes = [
-        (count / sum(row), f"{every[label]} as {every[predicted]} {100 * count / sum(row):.1f} %")
+        (count / sum(row), f"{all_names[label]} as {all_names[predicted]} {100 * count / sum(row):.1f} %")
         for label, row in enumerate(stage.confusion)
         for predicted, count in enumerate(row)
         if count and predicted != label

@@ -78,7 +78,10 @@ def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
     figure, caption = draw(summary, shown, axes_fields)
     over = " and ".join(_label(summary, path) for path in axes_fields)
     title = f"{SEARCH_METRICS[summary.search.metrics[0]].label.capitalize()} over {over}"
-    return Drawing(inline_svg(figure, key, title, _description(summary)), caption)
+    best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
+    named = "; ".join(f"{_trial_and_values(summary, trial)} at {setting_in_words(trial.setting)}" for trial in best)
+    description = f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
+    return Drawing(inline_svg(figure, key, title, description), caption)
 
 
 def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
@@ -93,7 +96,8 @@ def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
 def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
     """Draw two fields against each other."""
     groups = rank_groups(summary)
-    colors = _colors(len(groups))
+    last, steps = len(STEP_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
+    colors = [STEP_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
     marks = legend_of(summary, shown, QUIET)
     num_rows = max(len(groups), len(marks))
     blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # so that marks start column two
@@ -105,7 +109,7 @@ def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
     for trial in shown:
         x, y = (trial.setting[path] for path in fields)
         add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
-    figure.legend(handles=entries, loc="outside upper left", ncols=2, borderpad=0, columnspacing=1.2)
+    add_legend(figure, 2, entries)
     parts = ["Colors are groups of about the same size, from worst to best."] if len(groups) > 1 else []
     if any(trial.state == "pruned" for trial in shown):
         parts.append("A trial that was stopped early is hollow; its size shows how many epochs it trained.")
@@ -130,7 +134,7 @@ def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
         axes.set_xlabel(_label(summary, path))
         places = {trial.number: values.index(trial.setting[path]) for trial in shown}
     window = add_trials(axes, summary, places)
-    figure.legend(handles=entries, loc="outside upper left", ncols=3, borderpad=0, columnspacing=1.2)
+    add_legend(figure, 3, entries)
     return figure, caption_of(shown, window)
 
 
@@ -139,7 +143,9 @@ def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
     space = summary.search.space[path]
     numbers = [float(value) for value in space.probe_values]
     low, high = min(numbers), max(numbers)
-    if _is_log(space):
+    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled so.
+    is_wide = isinstance(space, Choice) and low > 0 and high > LOG_RATIO * low
+    if is_wide or getattr(space, "log", False):
         use_log(axes, axis)
         margin = (high / low) ** 0.04
         ends = low / margin, high * margin
@@ -162,22 +168,6 @@ def _is_numeric(space: Space) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.probe_values)
 
 
-def _is_log(space: Space) -> bool:
-    """Return whether the field is sampled on a log scale, or is a list of numbers that spans LOG_RATIO."""
-    if isinstance(space, Choice):
-        numbers = [float(value) for value in space.probe_values]
-        return min(numbers) > 0 and max(numbers) > LOG_RATIO * min(numbers)
-    return bool(getattr(space, "log", False))
-
-
-def _colors(num_groups: int) -> list[str]:
-    """Return evenly spread step colors, worst first; the best color for a single group."""
-    last = len(STEP_COLORS) - 1
-    return [
-        STEP_COLORS[last - last * (num_groups - 1 - group) // max(1, num_groups - 1)] for group in range(num_groups)
-    ]
-
-
 def _legend_of_groups(
     summary: SearchSummary, groups: Sequence[Sequence[TrialSummary]], colors: Sequence[str]
 ) -> list[Line2D]:
@@ -188,12 +178,6 @@ def _legend_of_groups(
         texts = dict.fromkeys(value_in_units(summary.search.metrics[0], end) for end in ends)
         entries.append(swatch(" to ".join(texts), color))
     return entries
-
-
-def _description(summary: SearchSummary) -> str:
-    best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
-    named = "; ".join(f"{_trial_and_values(summary, trial)} at {setting_in_words(trial.setting)}" for trial in best)
-    return f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
 
 
 def _trial_and_values(summary: SearchSummary, trial: TrialSummary) -> str:
@@ -241,7 +225,7 @@ def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     axes.margins(x=0.04)
-    figure.legend(handles=entries, loc="outside upper left", ncols=3, borderpad=0, columnspacing=1.2)
+    add_legend(figure, 3, entries)
     reached = "; ".join(f"trial {number} {value_in_units(metric, value)}" for number, value in best)
     svg = inline_svg(figure, key, "Trials in their order", f"Best so far: {reached or 'none done'}.")
     return Drawing(svg, caption_of(shown, window))
@@ -256,7 +240,7 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
     metric = chosen if chosen.startswith("val_") else "val_top1"
     label = SEARCH_METRICS[metric].label.capitalize()
     figure, axes = curves_axes(num_legend_rows=2)
-    for rung in summary.search.rungs_of(summary.epochs) if summary.search.scheduler == "asha" else ():
+    for rung in summary.search.rungs_of(summary.record.epochs) if summary.search.scheduler == "asha" else ():
         axes.axvline(rung, color=GRID, linewidth=1.0, dashes=(3, 2), zorder=0)
     for trial in trials:
         _add_curve(axes, summary, trial)
@@ -276,20 +260,22 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
 
 
 def _add_states_to_legend(axes: Axes, states: set[str]) -> None:
-    looks = {"done": (INK, ""), "running": (INK, ""), "pruned": (QUIET, "o"), "failed": (BAD, "x")}
+    styles = {"done": (INK, ""), "running": (INK, ""), "pruned": (QUIET, "o"), "failed": (BAD, "x")}
     names = {"pruned": "stopped early", "running": "unfinished"}
-    for state, (color, marker) in looks.items():
+    for state, (color, marker) in styles.items():
         if state in states:
-            look = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "running" else (1, 0)}
-            axes.plot([], [], marker=marker, markersize=5, mfc=PAPER, label=names.get(state, state), **look)
+            style = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "running" else (1, 0)}
+            axes.plot([], [], marker=marker, markersize=5, mfc=PAPER, label=names.get(state, state), **style)
 
 
 def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
-    epochs, values = zip(*_corners(trial.curve), strict=True)
-    winner, default = summary.trial_of_winner, summary.default_trial
-    if winner is not None and trial.number == winner.number:
+    curve, inner = trial.curve, range(1, len(trial.curve) - 1)
+    # Leave out points inside horizontal segments: most epochs do not improve on the best so far.
+    corners = [i for i in inner if not curve[i - 1][1] == curve[i][1] == curve[i + 1][1]]
+    epochs, values = zip(*(curve[i] for i in dict.fromkeys([0, *corners, len(curve) - 1])), strict=True)
+    if trial is summary.trial_of_winner:
         axes.plot(epochs, values, color=WINNER, linewidth=2.2, zorder=4, label=name_of_winner(summary))
-    elif default is not None and trial.number == default.number:
+    elif trial is summary.default_trial:
         axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default setting")
     elif trial.state in ("pruned", "failed"):
         axes.plot(epochs, values, color=QUIET if trial.state == "pruned" else BAD, linewidth=0.8, zorder=2)
@@ -298,13 +284,6 @@ def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
         axes.plot(epochs, values, color=INK, linewidth=0.8, alpha=0.6, zorder=2, dashes=dashes)
     if trial.state in ("pruned", "failed"):
         add_trial(axes, summary, trial, epochs[-1], values[-1], "")
-
-
-def _corners(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Drop the points inside horizontal segments: most epochs do not improve on the best so far."""
-    inner = range(1, len(curve) - 1)
-    kept = [i for i in inner if not curve[i - 1][1] == curve[i][1] == curve[i + 1][1]]
-    return [curve[i] for i in dict.fromkeys([0, *kept, len(curve) - 1])]
 
 
 def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
@@ -324,7 +303,7 @@ def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
         axes.step(*ends, where="post", color=INK, linewidth=1.0, zorder=1)
     axes.set_xlabel(second)
     axes.set_ylabel(first)
-    figure.legend(handles=legend_of(summary, done), loc="outside upper left", ncols=3, borderpad=0)
+    add_legend(figure, 3, legend_of(summary, done))
     named = "; ".join(_trial_and_values(summary, trial) for trial in front)
     svg = inline_svg(figure, key, f"{first} against {second}", f"Pareto-optimal: {named}.")
     return Drawing(svg, f"{'On the line' if is_plane else 'Dark'}: the Pareto-optimal trials.")

@@ -1,4 +1,4 @@
-"""Four figures of a family: test top1, gain of each seed, validation curves, loss terms.
+"""Figures of a family: test top1, gain of each seed and of each method, validation curves, loss terms.
 
 A stage has the same color and marker everywhere, and a loss term the same dash pattern, so that color alone carries no
 information. A figure without data is None.
@@ -14,10 +14,12 @@ from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
 from raykd.report.figures.svg import INK, STAGE_COLORS, inline_svg, page_style
 from raykd.report.read.records import ENDED
+from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.curves import Curve, comparable_histories, curve_of
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES, Stage
 
+GAIN = "distilled \N{MINUS SIGN} baseline (percentage points)"
 MARKERS: dict[Stage, str] = {"teacher": "s", "baseline": "o", "distilled": "D"}
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2.5), (2.5, 2.5))
 
@@ -31,6 +33,36 @@ def draw_stages(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
             "Validation top1": _draw_validation(summary, f"{key}-val"),
             "Loss terms": _draw_loss_terms(summary, f"{key}-loss"),
         }
+
+
+def draw_comparison(comparison: Comparison, key: str) -> Drawing | None:
+    """Draw the gain of each method over the baseline, the best method on top; None while no method has a gain.
+
+    key: start of the figure's ids.
+    """
+    gains = {method.name: method.gain for method in comparison.methods if method.gain is not None}
+    if not gains:
+        return None
+    with page_style():
+        figure, axes = rows_axes(list(gains))
+        axes.axvline(0, color=INK, linewidth=1.0)
+        seeds = [pair.gain for gain in gains.values() for pair in gain.pairs]
+        margin = 0.25 * (max(*seeds, 0) - min(*seeds, 0)) or 1.0
+        axes.set_xlim(min(*seeds, 0) - margin, max(*seeds, 0) + margin)
+        left, right = axes.get_xlim()
+        is_cut = False
+        for row, gain in enumerate(gains.values()):
+            if gain.interval is not None:  # with few seeds it may be many times as wide as all gains
+                low, high = max(gain.interval[0], left), min(gain.interval[1], right)
+                axes.plot([low, high], [row, row], color=INK, linewidth=1.2, zorder=1)
+                is_cut = is_cut or (low, high) != gain.interval
+            _dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), "distilled")
+            axes.plot([gain.spread.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
+        axes.set_xlabel(GAIN)
+        described = "; ".join(f"{name} {wording.gain(gain)}" for name, gain in gains.items())
+        svg = inline_svg(figure, key, "Gain of each method over the baseline", f"{described}.")
+    cut = " Bars that reach an edge extend beyond it." if is_cut else ""
+    return Drawing(svg, f"A dot is a seed, the stroke their mean, the bar its 95 % interval.{cut}")
 
 
 def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
@@ -62,10 +94,9 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
     if gain.interval:
         axes.plot(gain.interval, [row, row], color=INK, linewidth=1.4, marker="|", markersize=9)
     axes.plot([gain.spread.mean], [row], "D", color=INK, markersize=6)
-    axes.set_xlabel("distilled - baseline (percentage points)".replace("-", "\N{MINUS SIGN}"))
+    axes.set_xlabel(GAIN)
     seeds = "; ".join(f"seed {pair.seed} {wording.signed(pair.gain)}" for pair in gain.pairs)
-    mean = f"{wording.signed(gain.spread.mean)} {wording.interval(gain)}".rstrip()
-    description = f"{seeds}; mean {mean}; {gain.verdict}."
+    description = f"{seeds}; mean {wording.gain(gain)}; {gain.verdict}."
     caption = "Right of 0 the distilled student is better. The bar is the 95 % interval of the mean."
     if gain.interval is None:
         caption = f"Right of 0 the distilled student is better. {wording.capital(gain.verdict)}."
@@ -83,7 +114,10 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
     for stage, curve in shown:
         _draw_curve(axes, curve, stage, stage, ())
     axes.set_ylabel("validation top1 (%)")
-    axes.set_ylim(bottom=_floor_of([curve for _, curve in shown]))
+    # The first fifth of the epochs starts at chance and would flatten the rest.
+    lowest = min(min(curve.low[len(curve.low) // 5 :]) for _, curve in shown)
+    highest = max(max(curve.high) for _, curve in shown)
+    axes.set_ylim(bottom=lowest - 0.03 * (highest - lowest + 1))
     add_legend(figure, num_columns=3)
     ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
     svg = inline_svg(figure, key, "Validation top1 by epoch, in percent", f"Last epoch: {ends}.")
@@ -135,13 +169,6 @@ def _draw_curve(axes: Axes, curve: Curve, stage: Stage, label: str, dashes: tupl
     if dashes:
         line.set_dashes(dashes)
     axes.fill_between(curve.epochs, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
-
-
-def _floor_of(curves: Sequence[Curve]) -> float | None:
-    """Return the lower end of the axis: the first fifth of the epochs starts at chance and would flatten the rest."""
-    settled = [min(curve.low[len(curve.low) // 5 :]) for curve in curves]
-    highest = max(max(curve.high) for curve in curves)
-    return min(settled) - 0.03 * (highest - min(settled) + 1)
 
 
 def _curve_caption(summary: FamilySummary) -> str:

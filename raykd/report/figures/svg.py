@@ -77,11 +77,12 @@ def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
     root = ElementTree.fromstring(buffer.getvalue())
     for parent in list(root.iter()):  # a <style> would affect the whole page
         for child in list(parent):
-            if _bare(child.tag) in ("metadata", "style"):
+            if _without_namespace(child.tag) in ("metadata", "style"):
                 parent.remove(child)
-    referenced = {name for element in root.iter() for name in _references(element)}
+    attributes = [item for element in root.iter() for item in element.attrib.items()]
+    referenced = {name for item in attributes if _is_reference(*item) for name in _REFERENCE.findall(item[1])}
     for element in root.iter():
-        element.tag = _bare(element.tag)
+        element.tag = _without_namespace(element.tag)
         _rewrite_attributes(element, key, referenced)
         element.text = element.text if element.text and element.text.strip() else None
         element.tail = None
@@ -89,17 +90,16 @@ def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _bare(tag: str) -> str:
+def _without_namespace(tag: str) -> str:
     return _NAMESPACE.sub("", tag)
 
 
-def _references(element: ElementTree.Element) -> list[str]:
-    values = (value for name, value in element.attrib.items() if _bare(name) == "href" or "url(#" in value)
-    return [name for value in values for name in _REFERENCE.findall(value)]
+def _is_reference(name: str, value: str) -> bool:
+    return _without_namespace(name) == "href" or "url(#" in value
 
 
 def _rewrite_attributes(element: ElementTree.Element, key: str, referenced: set[str]) -> None:
-    attributes = {_bare(name): value for name, value in element.attrib.items()}
+    attributes = {_without_namespace(name): value for name, value in element.attrib.items()}
     if attributes.get("id") not in referenced:
         attributes.pop("id", None)  # figure_1, axes_1, ... occur in every figure of the page
     for name, value in attributes.items():
@@ -113,7 +113,7 @@ def _rewrite(name: str, value: str, key: str) -> str:
         value = value.replace(color, css)
     if name == "d":  # coordinates in points: finer than 0.01 is invisible
         return _TOO_FINE.sub(r"\1", value)
-    return _REFERENCE.sub(rf"#{key}-\1", value) if name == "href" or "url(#" in value else value
+    return _REFERENCE.sub(rf"#{key}-\1", value) if _is_reference(name, value) else value
 
 
 def _describe(root: ElementTree.Element, key: str, title: str, description: str) -> None:

@@ -32,7 +32,11 @@ class _Point:
 
 def draw_tradeoffs(summaries: Sequence[FamilySummary]) -> dict[str, Drawing]:
     """Return the figures by their headings, with all families in each; figures without data are left out."""
-    device = _most_common_device(summaries)
+    devices = Counter(
+        device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
+    )
+    # Latencies of different devices are not comparable, so the figure shows one: that of most stages.
+    device = max(sorted(devices), key=devices.__getitem__, default=None)
 
     def latency(stage: StageSummary) -> tuple[float, float, float] | None:
         measured = [cost for cost in stage.costs if wording.device(cost) == device]
@@ -56,14 +60,6 @@ def _parameters(stage: StageSummary) -> tuple[float, float, float] | None:
         return None
     millions = stage.parameters / 1e6
     return millions, millions, millions
-
-
-def _most_common_device(summaries: Sequence[FamilySummary]) -> str | None:
-    """Return the device on which most stages were measured: latencies of different devices are not comparable."""
-    devices = Counter(
-        device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
-    )
-    return max(sorted(devices), key=devices.__getitem__) if devices else None
 
 
 def _points(

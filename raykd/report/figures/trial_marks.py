@@ -46,9 +46,10 @@ class Window:
 
 
 def window_of(metric: str, settled: Sequence[float], shown: Sequence[float], far_out: float = FAR_OUT) -> Window:
-    """Return the window from the best of `shown` to its worst, or to `far_out` quartile distances below `settled`.
+    """Return the window from the best of the values `shown` to the worst, at most `far_out` quartile distances away.
 
-    Without a limit, one trial at chance level would press all others into a line.
+    settled: the values whose quartiles count. Without a limit, one trial at chance level would press all others into
+    a line.
     """
     sign = SEARCH_METRICS[metric].sign
     ranked, everything = sorted(sign * value for value in settled or shown), [sign * value for value in shown]
@@ -65,16 +66,16 @@ def window_of(metric: str, settled: Sequence[float], shown: Sequence[float], far
 
 def add_trial(axes: Axes, summary: SearchSummary, trial: TrialSummary, x: float, y: float, color: str) -> None:
     """Draw a trial that ended. `color` fills a done one, whose outline keeps it legible on any background."""
-    look: dict[str, Any]
+    style: dict[str, Any]
     if trial.state == "done":
         shape = _shape_of(summary, trial)
-        look, order = _done(shape, color), 4 if shape != "o" else 3
+        style, order = _done(shape, color), 4 if shape != "o" else 3
     elif trial.state == "pruned":
         share = trial.epochs_trained / max(1, trial.epochs)
-        look, order = _PRUNED | {"markersize": SMALLEST + (LARGEST - SMALLEST) * share}, 2
+        style, order = _PRUNED | {"markersize": SMALLEST + (LARGEST - SMALLEST) * share}, 2
     else:
-        look, order = _FAILED, 2
-    axes.plot([x], [y], linestyle="none", zorder=order, **look)
+        style, order = _FAILED, 2
+    axes.plot([x], [y], linestyle="none", zorder=order, **style)
 
 
 def add_trials(axes: Axes, summary: SearchSummary, x: Mapping[int, float]) -> Window:
@@ -117,7 +118,7 @@ def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str
     entries = [_entry(name, _done(shape, color)) for shape, name in names.items() if shape in shapes]
     others = {"pruned": ("stopped early", _PRUNED), "failed": ("failed", _FAILED)}
     states = {trial.state for trial in trials}
-    return entries + [_entry(*look) for state, look in others.items() if state in states]
+    return entries + [_entry(*style) for state, style in others.items() if state in states]
 
 
 def name_of_winner(summary: SearchSummary) -> str:
@@ -134,14 +135,13 @@ def swatch(label: str, color: str) -> Line2D:
 
 def _shape_of(summary: SearchSummary, trial: TrialSummary) -> str:
     """Return the marker of a done trial."""
-    winner, default = summary.trial_of_winner, summary.default_trial
-    if winner is not None and trial.number == winner.number:
+    if trial is summary.trial_of_winner:
         return "*"
-    return "s" if default is not None and trial.number == default.number else "o"
+    return "s" if trial is summary.default_trial else "o"
 
 
-def _entry(label: str, look: dict[str, Any]) -> Line2D:
-    return Line2D([], [], linestyle="none", label=label, **look)
+def _entry(label: str, style: dict[str, Any]) -> Line2D:
+    return Line2D([], [], linestyle="none", label=label, **style)
 
 
 def _done(shape: str, color: str) -> dict[str, Any]:

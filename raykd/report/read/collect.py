@@ -44,8 +44,8 @@ def _read_family(path: Path) -> Family:
     }
     for stage in STAGES:
         _refuse_mixed(path, f"stage '{stage}'", [run for run in runs if run.stage == stage])
-    for method, of_method in compared.items():
-        _refuse_mixed(path, f"comparison of '{method}'", of_method)
+    for method, method_runs in compared.items():
+        _refuse_mixed(path, f"comparison of '{method}'", method_runs)
     return Family(folder.name, runs, compared)
 
 
@@ -62,8 +62,8 @@ def _read_run(path: Path, stage: Stage) -> RunResult:
         is_running = record.status == "running" and folder.is_held()
         return RunResult(path.name, stage, record, history, usage=usage, is_running=is_running)
     cautions: list[str] = []
-    if why := folder.weights_damage():
-        cautions.append(str(damaged(path / "best.safetensors", why)))
+    if damage := folder.weights_damage():
+        cautions.append(str(damaged(path / "best.safetensors", damage)))
     test, val = (_read_metrics(path / name, record, cautions) for name in ("test.json", "val.json"))
     costs = _read_costs(path / "costs.json", record, cautions)
     return RunResult(path.name, stage, record, history, test, val, costs, usage, tuple(cautions))

@@ -61,13 +61,8 @@ class RunResult:
     is_running: bool = False
 
     @property
-    def is_imported(self) -> bool:
-        """Whether the weights were imported."""
-        return self.record is not None and self.record.config.get("imported") is not None
-
-    @property
     def state(self) -> State:
-        """How far the run is. Only a run that is done can be evaluated."""
+        """The progress of the run. Only a done run can be evaluated."""
         if self.record is None:
             return "not started"
         if self.record.status == "running":

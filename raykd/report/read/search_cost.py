@@ -29,7 +29,11 @@ def cost_of(
     is_timed = cpus is not None and bool(timed)
     per_trial = gpus or cpus or 0.0
     pruned = [trial for trial in trials if trial.state == "pruned"]
-    saved = [pace * (trial.epochs - trial.epochs_trained) for trial in pruned if (pace := _pace(trial)) is not None]
+    saved = [
+        trial.seconds / trial.epochs_trained * (trial.epochs - trial.epochs_trained)
+        for trial in pruned
+        if trial.seconds is not None and trial.epochs_trained
+    ]
     epochs_trained = sum(trial.epochs_trained for trial in trials)
     return Cost(
         device=None if cpus is None else "GPU" if gpus else "CPU",
@@ -44,35 +48,22 @@ def cost_of(
     )
 
 
-def _pace(trial: TrialSummary) -> float | None:
-    """Return seconds per epoch."""
-    return trial.seconds / trial.epochs_trained if trial.seconds is not None and trial.epochs_trained else None
-
-
 def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> TeacherCost:
     sources = {run.compute.teacher for run in runs if run}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
-    views = _mean_views(record.cache, results) if source == "cache" else None
+    views = _mean_views(results / CACHES / record.cache) if source == "cache" and record.cache else None
     return TeacherCost(source, passes, views, record.fill_seconds)
 
 
-def _mean_views(name: str | None, results: Path) -> float | None:
-    """Return the mean number of cached views per image, over images with any; None without the cache.
-
-    name: of the cache's folder. search.json has it, because only the search that reads the cache can build its key.
-    """
-    folder = results / CACHES / name if name else None
-    cache = read_record(CacheRecord, folder / "cache.json") if folder else None
-    return _mean_of_bits(folder / "filled.bits", cache.num_images) if folder and cache else None
-
-
-def _mean_of_bits(path: Path, num_images: int) -> float | None:
-    """Return the mean number of set bits per row, over rows with any; each row of the file ends with a checksum."""
+def _mean_views(folder: Path) -> float | None:
+    """Return the mean number of cached views per image, over images with any; None without a cache in `folder`."""
+    cache = read_record(CacheRecord, folder / "cache.json")
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.fromfile(folder / "filled.bits", np.uint8)
     except FileNotFoundError:
         return None
-    if not num_images or content.size % num_images:
+    if cache is None or not cache.num_images or content.size % cache.num_images:
         return None
-    counts = np.unpackbits(content.reshape(num_images, -1)[:, :-CHECKSUM_BYTES], axis=1).sum(axis=1)
+    bits = content.reshape(cache.num_images, -1)[:, :-CHECKSUM_BYTES]  # a row per image, a bit per view
+    counts = np.unpackbits(bits, axis=1).sum(axis=1)
     return float(counts[counts > 0].mean()) if counts.any() else None

@@ -49,7 +49,7 @@ class TrialSummary:
 
 @dataclass(frozen=True)
 class TeacherCost:
-    """How the trials used their teacher. passes: teacher passes over each image, had it been live: one per epoch.
+    """How the trials used their teacher. passes: of a live teacher over each image, one per epoch.
 
     source: None while no trial has recorded it. views: mean number of cached views of an image; None without the
     cache. fill_seconds: seconds of one slot that this search spent on filling the cache.
@@ -96,7 +96,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """Everything that the report reads of one search. path: its folder. page: the HTML file to write.
+    """Everything that the report reads about one search. path: its folder. page: the HTML file to write.
 
     is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
     metrics, the Pareto-optimal ones.
@@ -139,16 +139,6 @@ class SearchSummary:
         done = self.confirmation
         return done is not None and done.num_requested == self.search.confirm and done.seeds == self.record.seeds
 
-    @property
-    def default_setting(self) -> Mapping[str, Any]:
-        """The experiment's default value of each searched field, by dotted path."""
-        return self.record.default_setting
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the longest trial."""
-        return self.record.epochs
-
     def count(self, state: TrialState) -> int:
         """Return the number of trials in `state`."""
         return sum(trial.state == state for trial in self.trials)
@@ -174,7 +164,7 @@ class SearchSummary:
     @property
     def default_trial(self) -> TrialSummary | None:
         """The trial of the default setting; None if the search space does not contain it."""
-        return next((trial for trial in self.trials if dict(trial.setting) == dict(self.default_setting)), None)
+        return next((trial for trial in self.trials if trial.setting == self.record.default_setting), None)
 
     @property
     def trial_of_winner(self) -> TrialSummary | None:

@@ -11,11 +11,11 @@ from raykd.config import from_dict
 from raykd.errors import ConfigError
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
-from raykd.report.read.search_trials import runs_of, studied_trials, summarize_trials
+from raykd.report.read.search_trials import summarize_trials
 from raykd.spec.search import Search
-from raykd.store.codec import read_record, require_record
+from raykd.store.codec import read_record
 from raykd.store.damage import damaged
-from raykd.store.records import ConfirmationRecord, SearchRecord
+from raykd.store.records import ConfirmationRecord
 
 
 def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
@@ -28,8 +28,8 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
     """Return the search in `folder`; its page will be below `results`/report."""
     from raykd.store.study import SearchFolder, best_first  # here: a report without a search does not need optuna
 
-    path = folder / "search.json"
-    record = require_record(SearchRecord, path)
+    search_folder = SearchFolder(folder)
+    record, path = search_folder.require_record(), search_folder.record_path
     for name, expected in {"family": folder.parent.name, "name": folder.name}.items():
         if (recorded := getattr(record, name)) != expected:
             raise damaged(path, f"{name} is '{recorded}', the folder has '{expected}'")
@@ -37,11 +37,10 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         search = from_dict(Search, record.search)
     except ConfigError as error:
         raise damaged(path, str(error)) from error
-    search_folder = SearchFolder(folder)
-    studied = studied_trials(search_folder)
-    runs = runs_of(search_folder, studied)
-    trials = summarize_trials(search_folder, studied, runs, search, record.epochs)
-    done = [trial for trial in studied if trial.state == "done"]
+    started = [trial for trial in search_folder.trials() if trial.state != "waiting"]  # as a grid's points do
+    runs = [search_folder.run(trial.number).record() for trial in started]
+    trials = summarize_trials(search_folder, started, runs, search, record.epochs)
+    done = [trial for trial in started if trial.state == "done"]
     return SearchSummary(
         folder,
         results / "report" / f"{folder.parent.name}-{folder.name}" / "index.html",

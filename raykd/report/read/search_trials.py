@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from raykd.store.study import SearchFolder, Trial
 
 
-def studied_trials(folder: "SearchFolder") -> list["Trial"]:
-    """Return the trials that were started; the points of a grid that are waiting are left out."""
-    return [trial for trial in folder.trials() if trial.state != "waiting"]
-
-
-def runs_of(folder: "SearchFolder", trials: Sequence["Trial"]) -> list[RunRecord | None]:
-    """Return run.json of each trial; None if its training has not started."""
-    return [folder.run(trial.number).record() for trial in trials]
-
-
 def summarize_trials(
     folder: "SearchFolder",
     trials: Sequence["Trial"],
@@ -33,7 +23,10 @@ def summarize_trials(
     search: Search,
     max_epochs: int,
 ) -> tuple[TrialSummary, ...]:
-    """Return all trials by number. max_epochs: of the longest trial."""
+    """Return the trials that were started. runs: run.json of each, None if its training has not started.
+
+    max_epochs: of the longest trial.
+    """
     pairs = zip(trials, runs, strict=True)
     return _with_estimates([_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs])
 
@@ -41,8 +34,11 @@ def summarize_trials(
 def _summarize(
     folder: "SearchFolder", trial: "Trial", run: RunRecord | None, search: Search, max_epochs: int
 ) -> TrialSummary:
-    history = _history(folder, trial.number) if run else []
-    epochs = _epochs_of(run, max_epochs)
+    rows = folder.run(trial.number).history() if run else []
+    history = [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
+    recipe = run.config.get("recipe") if run else None
+    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None  # may be a searched field
+    epochs = epochs if isinstance(epochs, int) else max_epochs
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
         curve = tuple(trial.intermediate_values.items())
     else:
@@ -62,19 +58,6 @@ def _summarize(
         is_estimated,
         trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is not UTF-8
     )
-
-
-def _history(folder: "SearchFolder", number: int) -> list[dict[str, Any]]:
-    """Return the rows that have epoch, top1 and seconds."""
-    rows = folder.run(number).history()
-    return [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
-
-
-def _epochs_of(run: RunRecord | None, max_epochs: int) -> int:
-    """Return the epochs of this trial's student, which may be a searched field."""
-    recipe = run.config.get("recipe") if run else None
-    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
-    return epochs if isinstance(epochs, int) else max_epochs
 
 
 def _seconds(

@@ -22,8 +22,8 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     num_seeds = max((len(method.gain.pairs) for method in comparison.methods if method.gain), default=0)
     if num_seeds == 0:
         return
-    if alone := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
-        yield f"gains leave out seeds without a baseline: {_listed(sorted(alone))}"
+    if unpaired := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
+        yield f"gains leave out seeds without a baseline: {_listed(sorted(unpaired))}"
     if num_seeds == 1:
         yield "one seed: no interval and no test, so a gain may be chance"
         return
@@ -71,13 +71,13 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
 
 
 def _about_the_best(ranking: Ranking) -> str:
-    best, at = flattened(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
-    tied = [one.worse for one in ranking.compared if one.better == ranking.methods[0].name and one.is_tie]
-    if all(one.is_tie for one in ranking.compared):
-        return f"no method is distinguishable from another {at}"
+    best, at_seeds = flattened(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
+    tied = [pair.worse for pair in ranking.compared if pair.better == ranking.methods[0].name and pair.is_tie]
+    if all(pair.is_tie for pair in ranking.compared):
+        return f"no method is distinguishable from another {at_seeds}"
     if tied:
-        return f"not distinguishable from {best} {at}: {_listed(tied)}"
-    return f"{best} is better than every other {at}"
+        return f"not distinguishable from {best} {at_seeds}: {_listed(tied)}"
+    return f"{best} is better than every other {at_seeds}"
 
 
 def _listed(names: Iterable[object]) -> str:

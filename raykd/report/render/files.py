@@ -14,58 +14,45 @@ from raykd.report.read.provenance import flatten
 from raykd.report.read.records import RunResult
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.statistics import PairedGain, Spread
-from raykd.report.stats.summary import FamilySummary, StageSummary, headline
+from raykd.report.stats.summary import FamilySummary
+from raykd.spec.stages import REPORT_KEYS
 
 # top1 is in percent, seconds are of training over all resumes, epochs count from 0; null: not known yet. Costs are of
 # the model on `device`: flops of one image's forward pass, a multiply-add counts 2; latency at batch 1, images_per_s
 # at 256.
 RUN_COLUMNS: dict[str, pa.DataType] = {
-    "family": pa.string(),
-    "stage": pa.string(),
-    "name": pa.string(),
-    "model": pa.string(),
-    "method": pa.string(),
+    **dict.fromkeys(("family", "stage", "name", "model", "method"), pa.string()),
     "seed": pa.int64(),
-    "fingerprint": pa.string(),
-    "state": pa.string(),
-    "reason": pa.string(),
-    "num_epochs": pa.int64(),
-    "best_epoch": pa.int64(),
-    "best_val_top1": pa.float64(),
-    "test_top1": pa.float64(),
-    "test_nll": pa.float64(),
-    "test_num_images": pa.int64(),
-    "parameters": pa.int64(),
-    "flops": pa.int64(),
+    **dict.fromkeys(("fingerprint", "state", "reason"), pa.string()),
+    **dict.fromkeys(("num_epochs", "best_epoch"), pa.int64()),
+    **dict.fromkeys(("best_val_top1", "test_top1", "test_nll"), pa.float64()),
+    **dict.fromkeys(("test_num_images", "parameters", "flops"), pa.int64()),
     "device": pa.string(),
-    "latency_ms": pa.float64(),
-    "latency_ms_p10": pa.float64(),
-    "latency_ms_p90": pa.float64(),
-    "images_per_s": pa.float64(),
-    "images_per_s_p10": pa.float64(),
-    "images_per_s_p90": pa.float64(),
-    "seconds": pa.float64(),
-    "gpu_seconds": pa.float64(),
-    "joules": pa.float64(),
-    "started": pa.string(),
-    "ended": pa.string(),
-    "git_revision": pa.string(),
+    **dict.fromkeys(("latency_ms", "latency_ms_p10", "latency_ms_p90"), pa.float64()),
+    **dict.fromkeys(("images_per_s", "images_per_s_p10", "images_per_s_p90"), pa.float64()),
+    **dict.fromkeys(("seconds", "gpu_seconds", "joules"), pa.float64()),
+    **dict.fromkeys(("started", "ended", "git_revision"), pa.string()),
 }
 CONFUSION_COLUMNS: dict[str, pa.DataType] = {
-    "family": pa.string(),
-    "stage": pa.string(),
-    "label": pa.int64(),
-    "predicted": pa.int64(),
-    "label_name": pa.string(),
-    "predicted_name": pa.string(),
+    **dict.fromkeys(("family", "stage"), pa.string()),
+    **dict.fromkeys(("label", "predicted"), pa.int64()),
+    **dict.fromkeys(("label_name", "predicted_name"), pa.string()),
     "images": pa.int64(),
 }
-COPIED = ("model", "method", "seed", "fingerprint", "reason", "parameters", "seconds", "started", "ended")
+RUN_FIELDS = ("model", "method", "seed", "fingerprint", "reason", "parameters", "seconds", "started", "ended")
+TESTS = ("t_test_p", "sign_test_p", "permutation_p", "smallest_p")  # two-sided
 
 
 def report_json(summaries: tuple[FamilySummary, ...]) -> bytes:
-    """Return report.json."""
-    return json_bytes(headline(summaries))
+    """Return report.json: mean accuracies over the evaluated seeds as fractions, null without one."""
+    accuracies = {
+        summary.name: {
+            REPORT_KEYS[stage.stage]: None if stage.top1 is None else round(stage.top1.mean / 100, 8)
+            for stage in summary.stages
+        }
+        for summary in summaries
+    }
+    return json_bytes(accuracies)
 
 
 def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
@@ -124,7 +111,7 @@ def csv_bytes(table: pa.Table) -> bytes:
 def _row(family: str, run: RunResult) -> dict[str, Any]:
     row: dict[str, Any] = {"family": family, "stage": run.stage, "name": run.name, "state": run.state}
     if run.record:
-        row |= {name: getattr(run.record, name) for name in COPIED}
+        row |= {name: getattr(run.record, name) for name in RUN_FIELDS}
         row["git_revision"] = flatten(run.record.git).get("revision")
         if run.record.best:
             row |= {"best_epoch": run.record.best.epoch, "best_val_top1": run.record.best.val_top1}
@@ -147,7 +134,7 @@ def _row(family: str, run: RunResult) -> dict[str, Any]:
 
 def _summary_of(summary: FamilySummary) -> dict[str, Any]:
     return {
-        "stages": {stage.stage: _stage_of(stage) for stage in summary.stages},
+        "stages": {stage.stage: _as_json(stage) for stage in summary.stages},
         "gain": None if summary.gain is None else _gain_of(summary.gain),
         "gains": {name: _gain_of(gain) for name, gain in summary.gains.items()},
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
@@ -167,10 +154,7 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             "rank": method.rank,
             "top1": _as_json(method.top1),
             "gain": None if method.gain is None else _gain_of(method.gain),
-            "p": method.p,
-            "p_holm": method.p_holm,
-            "time": method.time,
-            "memory": method.memory,
+            **{name: getattr(method, name) for name in ("p", "p_holm", "time", "memory")},
         }
         for method in comparison.methods
     ]
@@ -192,14 +176,11 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _stage_of(stage: StageSummary) -> dict[str, Any]:
-    return {name: value for name, value in _as_json(stage).items() if name != "confusion"}
-
-
 def _as_json(value: Any) -> Any:
     """Return dataclasses, mappings and tuples as JSON objects and lists; a spread gets its interval."""
     if is_dataclass(value):
-        values = {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
+        names = [field.name for field in fields(value) if field.name != "confusion"]  # see confusion_table
+        values = {name: _as_json(getattr(value, name)) for name in names}
         return values | {"interval": value.interval} if isinstance(value, Spread) else values
     if isinstance(value, Mapping):
         return {name: _as_json(item) for name, item in value.items()}
@@ -207,18 +188,11 @@ def _as_json(value: Any) -> Any:
 
 
 def _gain_of(gain: PairedGain) -> dict[str, Any]:
-    """Return a gain for summary.json. p-values are two-sided; exact tests cannot reach below smallest_p."""
     return {
         "pairs": [{"seed": pair.seed, "baseline": pair.reference, "distilled": pair.value} for pair in gain.pairs],
         "spread": _as_json(gain.spread),
         "interval": gain.interval,
-        "t_test_p": gain.t_test_p,
-        "sign_test_p": gain.sign_test_p,
-        "permutation_p": gain.permutation_p,
-        "smallest_p": gain.smallest_p,
-        "num_in_favor": gain.num_in_favor,
-        "is_distinguishable": gain.is_distinguishable,
-        "verdict": gain.verdict,
+        **{name: getattr(gain, name) for name in (*TESTS, "num_in_favor", "is_distinguishable", "verdict")},
     }
 
 

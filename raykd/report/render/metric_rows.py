@@ -1,62 +1,39 @@
-"""The rows of two tables, for the terminal and the page: all metrics of a family, and what its models cost."""
+"""The cells of two tables, for the terminal and the page: all metrics of a family, and what its models cost.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Both are {row: {column: text}}; '-' stands for a number that is not known.
+"""
 
 from raykd.report import wording
 from raykd.report.stats.metrics import METRICS
-from raykd.report.stats.statistics import Spread
 from raykd.report.stats.summary import FamilySummary, StageSummary
-from raykd.spec.stages import Stage
 
 COSTS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COSTS_EXPLAINED = "latency: of one image, median [p10, p90]; images/s: in batches of 256; a multiply-add is 2 FLOPs"
 
-
-@dataclass(frozen=True)
-class MetricRow:
-    """A metric on the test set: its name with the unit, mean ± standard deviation of each stage, the paired gain."""
-
-    label: str
-    stages: Mapping[Stage, str]
-    gain: str
+Cells = dict[str, dict[str, str]]
 
 
-@dataclass(frozen=True)
-class CostRow:
-    """The costs of a stage's model and of its training: a value for each of COSTS, '-' where it is not known."""
-
-    stage: Stage
-    values: Mapping[str, str]
-
-
-def metric_rows(summary: FamilySummary) -> tuple[MetricRow, ...]:
-    """Return a row for each metric that a stage has; () without any result."""
-    if not any(stage.top1 for stage in summary.stages):
-        return ()
-    rows = [_metric_row(summary, name) for name in METRICS]
-    return tuple(row for row in rows if set(row.stages.values()) != {"-"})
+def metric_cells(summary: FamilySummary) -> Cells:
+    """Return mean ± standard deviation of each stage and the paired gain, for each test metric that a stage has."""
+    cells: Cells = {}
+    for name, metric in METRICS.items():
+        spreads = {stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages}
+        if any(spreads.values()):
+            row = {stage: wording.mean_std(spread, metric.digits) for stage, spread in spreads.items()}
+            cells[metric.name_with_unit] = {**row, "gain": wording.gain(summary.gains.get(name), metric.digits)}
+    return cells
 
 
-def cost_rows(summary: FamilySummary) -> tuple[CostRow, ...]:
-    """Return a row for each stage; () where nothing was measured."""
+def cost_cells(summary: FamilySummary) -> Cells:
+    """Return the COSTS of each stage's model and of its training; {} where nothing was measured."""
     if not any(stage.costs or stage.gpu_seconds for stage in summary.stages):
-        return ()
-    return tuple(CostRow(stage.stage, dict(zip(COSTS, _costs(stage), strict=True))) for stage in summary.stages)
+        return {}
+    return {stage.stage: dict(zip(COSTS, _costs(stage), strict=True)) for stage in summary.stages}
 
 
 def devices_of(summary: FamilySummary) -> tuple[str, ...]:
     """Return the devices on which the family's models were measured."""
     return tuple(dict.fromkeys(wording.device(cost) for stage in summary.stages for cost in stage.costs))
-
-
-def _metric_row(summary: FamilySummary, name: str) -> MetricRow:
-    digits = METRICS[name].digits
-    spreads: dict[Stage, Spread | None] = {
-        stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages
-    }
-    cells: dict[Stage, str] = {stage: wording.mean_std(spread, digits) for stage, spread in spreads.items()}
-    return MetricRow(METRICS[name].name_with_unit, cells, wording.gain(summary.gains.get(name), digits))
 
 
 def _costs(stage: StageSummary) -> tuple[str, ...]:

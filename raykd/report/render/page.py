@@ -3,53 +3,26 @@
 A search has one line here and its own page, see search_page.py.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 from raykd.report import search_wording, wording
-from raykd.report.figures.axes import Drawing
-from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
-from raykd.report.figures.stages import draw_stages
+from raykd.report.figures.stages import draw_comparison, draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
-from raykd.report.read.provenance import OriginRow, SettingRow, origins_of, settings_of
+from raykd.report.read.provenance import origins_of, settings_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import (
-    COSTS,
-    COSTS_EXPLAINED,
-    CostRow,
-    MetricRow,
-    cost_rows,
-    devices_of,
-    metric_rows,
-)
+from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
 from raykd.report.render.templates import template
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
 
 
-@dataclass(frozen=True)
-class Section:
-    """A family's part of the page. key: start of its ids, since a family's name may contain any characters."""
-
-    key: str
-    summary: FamilySummary
-    stage_figures: dict[str, Drawing | None]
-    settings: tuple[SettingRow, ...]
-    origins: tuple[OriginRow, ...]
-    metrics: tuple[MetricRow, ...]
-    metric_figures: dict[str, Drawing]
-    costs: tuple[CostRow, ...]
-    devices: tuple[str, ...]
-    comparison_figure: Drawing | None
-
-
 def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
     """Return index.html in UTF-8: the same bytes for the same run folders."""
-    sections = [_section(f"family-{number}", summary) for number, summary in enumerate(summaries)]
     page = template("page.html.j2").render(
-        sections=sections,
+        sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
         stages=STAGES,
         wording=wording,
@@ -63,16 +36,17 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
     return page.encode()
 
 
-def _section(key: str, summary: FamilySummary) -> Section:
-    return Section(
-        key,
-        summary,
-        draw_stages(summary, key),
-        settings_of(summary.family),
-        origins_of(summary.family),
-        metric_rows(summary),
-        draw_metrics(summary, key),
-        cost_rows(summary),
-        devices_of(summary),
-        draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
-    )
+def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
+    """Return a family's part of the page. key: start of its ids, since a family's name may contain any characters."""
+    return {
+        "key": key,
+        "summary": summary,
+        "stage_figures": draw_stages(summary, key),
+        "settings": settings_of(summary.family),
+        "origins": origins_of(summary.family),
+        "metrics": metric_cells(summary),
+        "metric_figures": draw_metrics(summary, key),
+        "costs": cost_cells(summary),
+        "devices": devices_of(summary),
+        "comparison_figure": draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
+    }

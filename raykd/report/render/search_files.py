@@ -1,5 +1,6 @@
 """A search's numbers for other programs: its trials (Parquet, CSV) and a summary (JSON)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,37 +23,28 @@ def trials_table(summary: SearchSummary) -> pa.Table:
     seconds: of training, estimated where the trial recorded none. device_seconds: times its GPUs, or its CPUs without
     a GPU. top1 is in percent.
     """
-    search = summary.search
-    schema = pa.schema(
-        {
-            "number": pa.int64(),
-            "state": pa.string(),
-            **{path: _type_of(space) for path, space in search.space.items()},
-            **dict.fromkeys(search.metrics, pa.float64()),
-            "epochs_trained": pa.int64(),
-            "epochs": pa.int64(),
-            "seconds": pa.float64(),
-            "is_estimated": pa.bool_(),
-            "device_seconds": pa.float64(),
-            "reason": pa.string(),
-        }
-    )
-    rows = [
-        {
-            "number": trial.number,
-            "state": trial.state,
-            **{path: _cell(schema.field(path).type, trial.setting.get(path)) for path in search.space},
-            **dict(zip(search.metrics, trial.values, strict=False)),
-            "epochs_trained": trial.epochs_trained,
-            "epochs": trial.epochs,
-            "seconds": trial.seconds,
-            "is_estimated": trial.is_estimated,
-            "device_seconds": summary.cost.seconds_of(trial),
-            "reason": trial.reason or None,
-        }
-        for trial in summary.trials
-    ]
-    return pa.Table.from_pylist(rows, schema=schema)
+    trials = summary.trials
+    fields = {
+        path: _field_column(space, [trial.setting.get(path) for trial in trials])
+        for path, space in summary.search.space.items()
+    }
+    metrics = {
+        metric: pa.array([trial.values[place] if trial.values else None for trial in trials], pa.float64())
+        for place, metric in enumerate(summary.search.metrics)
+    }
+    columns = {
+        "number": pa.array([trial.number for trial in trials], pa.int64()),
+        "state": pa.array([trial.state for trial in trials], pa.string()),
+        **fields,
+        **metrics,
+        "epochs_trained": pa.array([trial.epochs_trained for trial in trials], pa.int64()),
+        "epochs": pa.array([trial.epochs for trial in trials], pa.int64()),
+        "seconds": pa.array([trial.seconds for trial in trials], pa.float64()),
+        "is_estimated": pa.array([trial.is_estimated for trial in trials], pa.bool_()),
+        "device_seconds": pa.array([summary.cost.seconds_of(trial) for trial in trials], pa.float64()),
+        "reason": pa.array([trial.reason or None for trial in trials], pa.string()),
+    }
+    return pa.table(columns)
 
 
 def summary_json(summary: SearchSummary, importances: Importances | None) -> bytes:
@@ -66,7 +58,7 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
             "state": summary.state,
             "search": to_dict(summary.search),
             "trials": {state: summary.count(state) for state in ("done", "pruned", "failed", "running")},
-            "default_setting": dict(summary.default_setting),
+            "default_setting": dict(summary.record.default_setting),
             "winner": None if winner is None else {"trial": winner.trial, "setting": dict(winner.setting)},
             "flags": None if winner is None else search_wording.flags(winner.setting),
             "best_trials": list(summary.best),
@@ -103,21 +95,13 @@ def _gain_of(gain: PairedGain | None) -> dict[str, Any] | None:
     }
 
 
-def _type_of(space: Space) -> pa.DataType:
-    """Return the column type of a field; values of several types become text."""
+def _field_column(space: Space, values: Sequence[Any]) -> pa.Array:
+    """Return the column of a searched field; values of several types become text."""
     if isinstance(space, Uniform):
-        return pa.float64()
-    if isinstance(space, Integer):
-        return pa.int64()
-    kinds = {type(value) for value in space.points or ()}
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        return pa.int64()
-    return pa.float64() if kinds <= {int, float} else pa.string()
-
-
-def _cell(kind: pa.DataType, value: Any) -> Any:
-    if value is None:
-        return None
-    return str(value) if pa.types.is_string(kind) else value
+        return pa.array(values, pa.float64())
+    kinds = {int} if isinstance(space, Integer) else {type(value) for value in space.points or ()}
+    if kinds in ({bool}, {int}):
+        return pa.array(values, pa.bool_() if kinds == {bool} else pa.int64())
+    if kinds <= {int, float}:
+        return pa.array(values, pa.float64())
+    return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -52,15 +52,20 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
 def _settings(summary: SearchSummary) -> Mapping[str, str]:
     """Return the search's configuration by name."""
     search = summary.search
-    fields = {path: f"{space}; the default is {_default(summary, path)}" for path, space in search.space.items()}
+    defaults = {
+        path: format_value(value) for path, value in summary.record.default_setting.items() if value is not None
+    }
+    fields = {
+        path: f"{space}; the default is {defaults.get(path, 'not recorded')}" for path, space in search.space.items()
+    }
     metrics = zip(search.metrics, search.directions, strict=True)
     scheduler = search.scheduler
     if scheduler != "none":
-        scheduler += f", no trial is stopped before {plural(search.grace_of(summary.epochs), 'epoch')}"
+        scheduler += f", no trial is stopped before {plural(search.grace_of(summary.record.epochs), 'epoch')}"
     if search.scheduler == "asha":
-        rungs = ", ".join(map(str, search.rungs_of(summary.epochs)))
+        rungs = ", ".join(map(str, search.rungs_of(summary.record.epochs)))
         scheduler += f", rungs after {rungs}, one trial in {search.reduction_factor} continues"
-    trials = f"{search.num_trials} of up to {plural(summary.epochs, 'epoch')}, seed {search.trial_seed}"
+    trials = f"{search.num_trials} of up to {plural(summary.record.epochs, 'epoch')}, seed {search.trial_seed}"
     if search.max_concurrent:
         trials += f", at most {search.max_concurrent} side by side"
     seeds = ", ".join(map(str, summary.record.seeds))
@@ -74,8 +79,3 @@ def _settings(summary: SearchSummary) -> Mapping[str, str]:
         "started": summary.record.started,
         "folder": str(summary.path),
     }
-
-
-def _default(summary: SearchSummary, path: str) -> str:
-    value = summary.default_setting.get(path)
-    return "not recorded" if value is None else format_value(value)

@@ -13,7 +13,7 @@ from raykd.errors import flattened
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_rows, devices_of, metric_rows
+from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
 from raykd.report.search_wording import format_value, setting_in_words
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -71,16 +71,19 @@ def _plain_text(parts: Iterable[Table | str]) -> str:
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
 
-def _plain_table(title: str = "") -> Table:
-    return Table(title=Text(title) if title else None, title_justify="left", title_style="", box=box.ASCII2)
+def _plain_table(title: str = "", names: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
+    """Return a table with left-aligned columns `names`, folded where they are too wide, and right-aligned `numbers`."""
+    table = Table(title=Text(title) if title else None, title_justify="left", title_style="", box=box.ASCII2)
+    for heading in names:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _stage_table(summary: FamilySummary) -> Table:
-    table = _plain_table(flattened(summary.name))
-    for heading in ("stage", "model", "method"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("test top1 (%)", "n", "parameters", "time per run"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ("test top1 (%)", "n", "parameters", "time per run")
+    table = _plain_table(flattened(summary.name), ("stage", "model", "method"), numbers)
     for stage in summary.stages:
         table.add_row(
             stage.stage,
@@ -106,37 +109,23 @@ def _lines_under(summary: FamilySummary) -> list[str]:
 
 
 def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
-    if metric_rows(summary):
-        yield _metrics_table(summary)
+    if metrics := metric_cells(summary):
+        table = _plain_table("on the test set", ("metric",), (*STAGES, "gain [95 % interval]"))
+        for metric, cells in metrics.items():
+            table.add_row(metric, *cells.values())
+        yield table
         if summary.gain is not None:
-            yield "a gain above 0 is in favor of distillation, also for metrics of which less is better"
+            yield "a gain above 0 is in favor of distillation, also for metrics where lower is better"
             yield wording.exact_tests(summary.gain)
-    if cost_rows(summary):
-        yield _costs_table(summary)
+    if costs := cost_cells(summary):
+        table = _plain_table("cost of a model, and of training it", ("stage",), COSTS)
+        for stage, cells in costs.items():
+            table.add_row(stage, *cells.values())
+        yield table
         devices = devices_of(summary)
         yield from (f"measured on {device}" for device in devices)
         if devices:
             yield COSTS_EXPLAINED
-
-
-def _metrics_table(summary: FamilySummary) -> Table:
-    table = _plain_table("on the test set")
-    table.add_column("metric", overflow="fold")
-    for stage in STAGES:
-        table.add_column(stage, justify="right", no_wrap=True)
-    table.add_column("gain [95 % interval]", justify="right", no_wrap=True)
-    for row in metric_rows(summary):
-        table.add_row(flattened(row.label, 40), *(row.stages[stage] for stage in STAGES), row.gain)
-    return table
-
-
-def _costs_table(summary: FamilySummary) -> Table:
-    table = _plain_table("cost of a model, and of training it")
-    for heading in ("stage", *COSTS):
-        table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=True)
-    for row in cost_rows(summary):
-        table.add_row(row.stage, *row.values.values())
-    return table
 
 
 def _comparison_table(family: str, comparison: Comparison) -> Table:
@@ -191,8 +180,7 @@ def _ranked_trials(summary: SearchSummary) -> list[TrialSummary]:
 
 
 def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Table:
-    table = _plain_table()
-    table.add_column("trial", justify="right", no_wrap=True)
+    table = _plain_table(numbers=("trial",))
     paths = list(summary.search.space) if len(summary.search.space) <= MAX_FIELDS else []
     for label in search_wording.labels(paths).values():
         table.add_column(Text(flattened(label)), justify="right", overflow="fold")
@@ -202,20 +190,16 @@ def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Tab
     for heading in ("epochs", *summary.search.metrics, "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in trials:
+        setting = [format_value(trial.setting.get(path, "-")) for path in paths] or [setting_in_words(trial.setting)]
         table.add_row(
             str(trial.number),
-            *(Text(flattened(text)) for text in _setting(trial, paths)),
+            *(Text(flattened(text)) for text in setting),
             search_wording.state(trial, summary.is_locked),
             f"{trial.epochs_trained} of {trial.epochs}",
             *search_wording.metric_values(trial, summary.search),
             ("~" if trial.is_estimated else "") + wording.duration(trial.seconds),
         )
     return table
-
-
-def _setting(trial: TrialSummary, paths: Sequence[str]) -> list[str]:
-    """Return the value of each of `paths`, '-' where none is sampled yet; without paths, the whole setting."""
-    return [format_value(trial.setting.get(path, "-")) for path in paths] or [setting_in_words(trial.setting)]
 
 
 def _reasons(trials: Sequence[TrialSummary]) -> list[str]:

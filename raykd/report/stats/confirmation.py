@@ -43,5 +43,5 @@ def _gain(confirmation: ConfirmationRecord, reference: Sequence[float], comparis
     if not reference:
         return None
     less_is_better = SEARCH_METRICS[confirmation.metric].less_is_better
-    values = zip(confirmation.seeds, reference, confirmation.best_candidate.values, strict=True)
-    return paired_gain([Pair(seed, was, now, less_is_better) for seed, was, now in values], WINNER, comparisons)
+    triples = zip(confirmation.seeds, reference, confirmation.best_candidate.values, strict=True)
+    return paired_gain([Pair(*triple, less_is_better) for triple in triples], WINNER, comparisons)

@@ -34,9 +34,9 @@ def curve_of(histories: Sequence[History], column: str) -> Curve | None:
 
     Each epoch covers the runs with a finite value there.
     """
-    having = [history for history in histories if column in history.columns]
+    recorded = [history for history in histories if column in history.columns]
     by_epoch: dict[int, list[float]] = {}
-    for history in having:
+    for history in recorded:
         for epoch, value in zip(history.epochs, history.columns[column], strict=True):
             if math.isfinite(value):
                 by_epoch.setdefault(epoch, []).append(value)
@@ -49,5 +49,5 @@ def curve_of(histories: Sequence[History], column: str) -> Curve | None:
         tuple(spread.mean for spread in spreads if spread),
         tuple(min(by_epoch[epoch]) for epoch in epochs),
         tuple(max(by_epoch[epoch]) for epoch in epochs),
-        num_runs=len(having),
+        num_runs=len(recorded),
     )

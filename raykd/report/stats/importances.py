@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Any
 
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_records import SearchSummary
 from raykd.spec.search import Choice, Integer, Space, Uniform
 
 if TYPE_CHECKING:
@@ -49,13 +49,9 @@ def _values_of(summary: SearchSummary) -> tuple[int | None, list[tuple[Mapping[s
     is_most = len(done) >= MIN_DONE * summary.num_ended
     if (is_most and len(done) >= MIN_TRIALS) or not summary.search.metrics[0].startswith("val_"):
         return None, [(trial.setting, trial.values[0]) for trial in done]
-    grace = summary.search.grace_of(summary.epochs)
-    at_grace = [(trial.setting, dict(trial.curve)[grace]) for trial in summary.trials if _reached(trial, grace)]
-    return grace, at_grace
-
-
-def _reached(trial: TrialSummary, epochs: int) -> bool:
-    return trial.state != "failed" and epochs in dict(trial.curve)
+    grace = summary.search.grace_of(summary.record.epochs)
+    curves = [(trial.setting, dict(trial.curve)) for trial in summary.trials if trial.state != "failed"]
+    return grace, [(setting, curve[grace]) for setting, curve in curves if grace in curve]
 
 
 def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], float]]) -> dict[str, float]:

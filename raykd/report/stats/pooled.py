@@ -19,41 +19,41 @@ def on_test(metric: str) -> Callable[[RunResult], float | None]:
     return lambda run: run.test.numbers.get(metric) if run.test else None
 
 
-def classes_of(measured: Sequence[Metrics]) -> tuple[str, ...]:
+def classes_of(results: Sequence[Metrics]) -> tuple[str, ...]:
     """Return the classes' names on one printable line each, if all runs that record them agree; else ()."""
-    names = {metrics.classes for metrics in measured if metrics.classes}
+    names = {result.classes for result in results if result.classes}
     return tuple(map(flattened, names.pop())) if len(names) == 1 else ()
 
 
-def class_top1(measured: Sequence[Metrics]) -> tuple[Spread | None, ...]:
+def class_top1(results: Sequence[Metrics]) -> tuple[Spread | None, ...]:
     """Return the spread of each class's top1; () without any, or if the runs have different numbers of classes."""
-    having = [metrics.class_top1 for metrics in measured if metrics.class_top1]
-    if len({len(by_class) for by_class in having}) != 1:
+    by_run = [result.class_top1 for result in results if result.class_top1]
+    if len({len(by_class) for by_class in by_run}) != 1:
         return ()
-    return tuple(spread_of([top1 for top1 in values if top1 is not None]) for values in zip(*having, strict=True))
+    return tuple(spread_of([top1 for top1 in values if top1 is not None]) for values in zip(*by_run, strict=True))
 
 
-def confusion(measured: Sequence[Metrics]) -> tuple[tuple[int, ...], ...]:
+def confusion(results: Sequence[Metrics]) -> tuple[tuple[int, ...], ...]:
     """Return the sum of the confusion matrices, [label][predicted] in images; () as for `class_top1`."""
-    having = [metrics.confusion for metrics in measured if metrics.confusion]
-    if len({len(matrix) for matrix in having}) != 1:
+    matrices = [result.confusion for result in results if result.confusion]
+    if len({len(matrix) for matrix in matrices}) != 1:
         return ()
     return tuple(
         tuple(sum(cells) for cells in zip(*rows, strict=True))  # of one label, from every matrix
-        for rows in zip(*having, strict=True)
+        for rows in zip(*matrices, strict=True)
     )
 
 
-def reliability(measured: Sequence[Metrics]) -> Reliability | None:
+def reliability(results: Sequence[Metrics]) -> Reliability | None:
     """Return one diagram of all images; None without any, or if the runs have different numbers of bins."""
-    having = [metrics.reliability for metrics in measured if metrics.reliability]
-    if len({len(bins.count) for bins in having}) != 1:
+    diagrams = [result.reliability for result in results if result.reliability]
+    if len({len(bins.count) for bins in diagrams}) != 1:
         return None
-    counts = tuple(sum(counts) for counts in zip(*(bins.count for bins in having), strict=True))
+    counts = tuple(sum(counts) for counts in zip(*(bins.count for bins in diagrams), strict=True))
 
     def mean(name: str) -> tuple[float | None, ...]:
         sums = [0.0] * len(counts)
-        for bins in having:
+        for bins in diagrams:
             for number, (count, value) in enumerate(zip(bins.count, getattr(bins, name), strict=True)):
                 sums[number] += count * (value or 0.0)
         return tuple(total / count if count else None for total, count in zip(sums, counts, strict=True))

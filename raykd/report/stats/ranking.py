@@ -85,8 +85,8 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
         Ranked(
             name,
             spreads[name],
-            first=1 + sum(one.worse == name and not one.is_tie for one in compared),
-            last=len(order) - sum(one.better == name and not one.is_tie for one in compared),
+            first=1 + sum(pair.worse == name and not pair.is_tie for pair in compared),
+            last=len(order) - sum(pair.better == name and not pair.is_tie for pair in compared),
         )
         for name in order
     )

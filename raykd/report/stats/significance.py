@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from math import comb
 
 LEVEL = 0.05  # a difference requires a p-value below it; intervals are of 95 %
-MAX_PAIRS = 20  # all their sign flips are a million
+MAX_PAIRS = 20  # 2^20 sign flips, about a million
 SAME = 1e-12  # relative: sums of the same terms in another order differ by rounding
 
 
@@ -51,9 +51,9 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Return adjusted p-values: all those below 0.05 hold together in 95 % of cases, for any dependence of the tests.
 
     The i-th smallest of m, from 0, is multiplied by m - i; the results never decrease and never exceed 1. None, a test
-    that does not exist yet, counts as 1 and stays None, so that its later value cannot raise the others. The promise
-    is about "they differ". For independent tests it also covers which one is better (Shaffer 1980, Annals of
-    Statistics 8, 1342-1347), and the tests' simulations show no exception.
+    that does not exist yet, counts as 1 and stays None, so that its later value cannot raise the others. "Hold" means
+    that the two sides differ; for independent tests it also covers which one is better (Shaffer 1980, Annals of
+    Statistics 8, 1342-1347).
     """
     known = [1.0 if p is None else p for p in p_values]
     adjusted, highest = [0.0] * len(known), 0.0

@@ -1,6 +1,6 @@
 """A family in numbers: each stage's spread over seeds, the paired gains, missing results, cautions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +12,8 @@ from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.metrics import METRICS, PAIRED
 from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
-from raykd.spec.stages import REPORT_KEYS, STAGES, Stage
-from raykd.store.records import Costs, Metrics, Reliability, RunRecord
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.records import Costs, Metrics, Reliability
 
 Value = TypeVar("Value")
 
@@ -110,23 +110,12 @@ def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySumm
     )
 
 
-def headline(summaries: tuple[FamilySummary, ...]) -> dict[str, dict[str, float | None]]:
-    """Return the content of report.json: mean accuracies over the evaluated seeds as fractions, None without one."""
-    return {
-        summary.name: {
-            REPORT_KEYS[stage.stage]: None if stage.top1 is None else round(stage.top1.mean / 100, 8)
-            for stage in summary.stages
-        }
-        for summary in summaries
-    }
-
-
 def _caution_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -> list[str]:
     teacher, baseline, _ = (stage.top1 for stage in stages)
     if teacher is None or baseline is None or teacher.mean >= baseline.mean:
         return []
     remedy = "train it longer, or choose a larger one"
-    if any(run.is_imported for run in family.stage("teacher")):
+    if any(run.record and run.record.config.get("imported") is not None for run in family.stage("teacher")):
         remedy = (
             "it was imported, so check that its network, its normalization and the order of its classes are those of "
             "its training, or import a better one"
@@ -141,9 +130,9 @@ def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
     costs = {run.costs.shape: run.costs for run in runs if run.costs}
     return StageSummary(
         stage,
-        _common(records, lambda record: record.model),
-        _common(records, lambda record: record.method),
-        _common(records, lambda record: record.parameters),
+        _common(record.model for record in records),
+        _common(record.method for record in records),
+        _common(record.parameters for record in records),
         num_planned=len(runs),
         top1=spread_of([metrics.top1 for metrics in tested]),
         seconds=spread_of([run.record.seconds for run in evaluated if run.record]),
@@ -159,15 +148,15 @@ def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
     )
 
 
-def _spreads(measured: list[Metrics]) -> dict[str, Spread]:
+def _spreads(results: list[Metrics]) -> dict[str, Spread]:
     """Return the spread of each metric over the runs that have it."""
-    values = {name: [metrics.numbers[name] for metrics in measured if name in metrics.numbers] for name in METRICS}
+    values = {name: [result.numbers[name] for result in results if name in result.numbers] for name in METRICS}
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 
-def _common(records: list[RunRecord], of: Callable[[RunRecord], Value]) -> Value | None:
-    values = {of(record) for record in records}
-    return values.pop() if len(values) == 1 else None
+def _common(values: Iterable[Value]) -> Value | None:
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _gain(family: Family, metric: str) -> PairedGain | None:

@@ -1,6 +1,6 @@
-"""The parts of gpu_report.py: one module a part, each with a function `measure(part, setting)`.
+"""The parts of gpu_report.py: one module per part, with a function `measure(part, setting)`.
 
-Importing this package makes raykd importable from its checkout, where it is not installed.
+Importing this package makes raykd importable from its checkout if it is not installed.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the device does at best: matrix products, copies, and the launch of an empty kernel."""
+"""Upper limits of the device: matrix products, copies, and the launch of a trivial kernel."""
 
 import statistics
 import time
@@ -34,7 +34,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def seconds_of(act: Callable[[], Any], device: torch.device) -> list[float]:
-    """REPEATS times, after WARM_UPS; by CUDA events on a GPU."""
+    """Return the seconds of REPEATS calls after WARM_UPS, measured by CUDA events on a GPU."""
     for _ in range(WARM_UPS):
         act()
     found = []
@@ -54,7 +54,7 @@ def seconds_of(act: Callable[[], Any], device: torch.device) -> list[float]:
 
 
 def product(device: torch.device, dtype: torch.dtype, tf32: bool, side: int) -> dict[str, float]:
-    """TFLOP/s of a square product of random matrices."""
+    """Return the TFLOP/s of a product of two square random matrices."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
@@ -67,7 +67,7 @@ def product(device: torch.device, dtype: torch.dtype, tf32: bool, side: int) -> 
 
 
 def copied(source: torch.device | str, target: torch.device | str, size: int, is_pinned: bool) -> dict[str, float]:
-    """GB/s of a copy; on one device the bytes read and written, else those copied."""
+    """Return the GB/s of a copy. Within one device, bytes read and bytes written both count."""
     places = [torch.device(source), torch.device(target)]
     one, other = (
         torch.empty(size, dtype=torch.uint8, device=place, pin_memory=is_pinned and place.type == "cpu")
@@ -81,7 +81,7 @@ def copied(source: torch.device | str, target: torch.device | str, size: int, is
 
 
 def launched(device: torch.device) -> dict[str, float]:
-    """Microseconds a kernel on one number takes: of the host to launch it, and of both together."""
+    """Return the microseconds of a kernel on one number: of the launch by the host, and of host and device together."""
     number = torch.zeros(1, device=device)
     for _ in range(LAUNCHES):
         number.add_(1)
@@ -99,7 +99,7 @@ def launched(device: torch.device) -> dict[str, float]:
 
 
 def replayed(device: torch.device) -> dict[str, float]:
-    """The same of a CUDA graph of LAUNCHES kernels, and the host's time for one replay."""
+    """Return the microseconds per kernel in a CUDA graph of LAUNCHES kernels, and the host's for one replay."""
     number = torch.zeros(1, device=device)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

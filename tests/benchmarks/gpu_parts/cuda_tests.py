@@ -1,6 +1,6 @@
-"""Whether raykd computes on the device what it computes on the CPU, resumes there exactly, and never waits for it.
+"""Check that raykd computes the same on the device as on the CPU, resumes there exactly, and never waits for it.
 
-Each check is a figure with 'passed' and what it was decided on. In a toy on a CPU both sides are the CPU.
+Each check is a figure with 'passed' and the values behind it. In a toy on a CPU both sides are the CPU.
 """
 
 import tempfile
@@ -46,9 +46,9 @@ AUGMENTATIONS = {
     "cutmix": Augmentation(cutmix=1.0),
     "all": Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0),
 }
-WARM_EPOCH = 30  # where methods that warm up weigh all their terms
-MOST_LOSS_DIFFERENCE, MOST_UPDATE_DIFFERENCE = 1e-4, 1e-2  # relative, of float32 without TF32
-HALF_ROUNDING = 2.0**-10  # relative, of float16, twice half a unit
+WARM_EPOCH = 30  # at which methods with a warm-up weigh all their terms
+MOST_LOSS_DIFFERENCE, MOST_UPDATE_DIFFERENCE = 1e-4, 1e-2  # relative, float32 without TF32
+HALF_ROUNDING = 2.0**-10  # relative, float16: two roundings
 RESUME_EPOCHS, RESUME_STEP = 2, 8  # of 12 steps: within the second epoch
 
 
@@ -83,7 +83,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def method_sources() -> Iterator[tuple[Method, str]]:
-    """Every method by every source that can teach it."""
+    """Yield every method with each source of teacher outputs that it can use."""
     yield CrossEntropy(), "none"
     for cls in kinds(Method).values():
         if cls in (CrossEntropy, Method):
@@ -95,7 +95,7 @@ def method_sources() -> Iterator[tuple[Method, str]]:
 
 
 def random_numbers(device: torch.device) -> dict[str, Any]:
-    """Bits of the hash, and of what is made from it."""
+    """Compare the bits of the hash, and of the numbers derived from it."""
 
     def of(place: torch.device) -> list[Tensor]:
         counters = torch.arange(100_000, device=place)
@@ -107,7 +107,7 @@ def random_numbers(device: torch.device) -> dict[str, Any]:
 
 
 def views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
-    """Which views are drawn, and their pixels."""
+    """Compare the drawn views and their pixels."""
     kind = Views(crop_padding=4, flip=True)
 
     def of(place: torch.device) -> list[Tensor]:
@@ -121,7 +121,7 @@ def views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
 
 
 def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation) -> dict[str, Any]:
-    """An epoch's batches, pixels and what is mixed."""
+    """Compare the batches of an epoch: pixels, labels and mixed partners."""
 
     def of(place: torch.device) -> list[Tensor]:
         rows, kind = torch.arange(len(dataset.train.labels)), Views(crop_padding=4, flip=True)
@@ -145,7 +145,7 @@ def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation
 
 
 def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
-    """top1 and loss of the same weights, float32 without TF32."""
+    """Compare top-1 and loss of the same weights, in float32 without TF32."""
     network = teacher_network(Small(KD(), "live").run(), dataset)
     with exact_float32():
         found = [evaluate(network.to(place), dataset.train, choose_compute(place, "fp32")) for place in (CPU, device)]
@@ -155,7 +155,7 @@ def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
 
 
 def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """A small logit cache filled on the device, beside the same on the CPU; float32 without TF32."""
+    """Compare a small logit cache filled on the device with one filled on the CPU, in float32 without TF32."""
     run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=0))
     assert run.teacher is not None
     wanted = PlannedCache((run.teacher,), run.data, "fp32", (), True, 1)
@@ -174,9 +174,9 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
 
 
 def one_step(device: torch.device, dataset: Dataset, method: Method, source: str) -> dict[str, Any]:
-    """Loss terms and update of one step in float32, TF32 off, beside the CPU's.
+    """Compare loss terms and update of one step with the CPU's, in float32 without TF32.
 
-    What a method draws at random on its device (CRD's negatives) is drawn on the CPU for both.
+    Random numbers of a method (CRD's negatives) are drawn on the CPU for both.
     """
     small, found = Small(method, source), []
     for place in (CPU, device):
@@ -203,9 +203,9 @@ def one_step(device: torch.device, dataset: Dataset, method: Method, source: str
 
 
 def resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
-    """Two uninterrupted runs and an interrupted one that resumes: whether all end with the same bits.
+    """Compare two uninterrupted runs and one that resumes: all must end with the same bits.
 
-    First as raykd trains; where two uninterrupted runs differ, again with cuDNN's deterministic kernels.
+    If the two uninterrupted runs differ, the comparison is repeated with cuDNN's deterministic kernels.
     """
     as_is = _resumed(device, dataset, precision, step)
     if as_is["deterministic"]:
@@ -258,7 +258,7 @@ def _weights(module: torch.nn.Module) -> Tensor:
 
 
 def _equal(ones: list[Tensor], others: list[Tensor]) -> dict[str, Any]:
-    """Whether tensors are equal in every byte; else how many numbers differ, and by how much at most."""
+    """Return whether tensors are bit-identical; if not, with the count and the size of the differences."""
     assert len(ones) == len(others) > 0
     differing, largest, numbers = 0, 0.0, 0
     for one, on_device in zip(ones, others, strict=True):
@@ -272,7 +272,7 @@ def _equal(ones: list[Tensor], others: list[Tensor]) -> dict[str, Any]:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Without TF32, which rounds float32 to 11 bits in products and convolutions."""
+    """Disable TF32, which rounds float32 to 11 bits in products and convolutions."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False
@@ -284,7 +284,7 @@ def exact_float32() -> Iterator[None]:
 
 @contextmanager
 def cpu_randomness() -> Iterator[None]:
-    """torch.rand draws on the CPU from one seed, wherever its result lies."""
+    """Make torch.rand draw on the CPU from one seed, whatever the device of its result."""
     generator, drawn = torch.Generator().manual_seed(11), torch.rand
 
     def rand(*shape: int, device: Any = None, **options: Any) -> Tensor:

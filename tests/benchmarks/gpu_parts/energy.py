@@ -1,4 +1,4 @@
-"""Joules per 1,000 images by NVML's counter of the whole GPU, over epochs of several seconds together."""
+"""Joules per 1,000 images by NVML's counter of the whole GPU, over several seconds of epochs."""
 
 import tempfile
 import time
@@ -24,7 +24,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _idle(setting: Setting) -> dict[str, float]:
-    """Watts while this process does nothing."""
+    """Return the watts while this process is idle."""
     counter = energy_counter(setting.device, 1.0)
     began, joules = now(setting.device), counter()
     time.sleep(IDLE_S)
@@ -32,7 +32,7 @@ def _idle(setting: Setting) -> dict[str, float]:
 
 
 def _joules(setting: Setting, name: str, way: str) -> dict[str, Any]:
-    """Whole epochs, their validation included, until FEWEST_S are over."""
+    """Train whole epochs with validation for at least FEWEST_S, and return their energy and speed."""
     device, subject = setting.device, subject_named(setting, name)
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         loop = TimedLoop(subject, way, subject.family.dataset(), device, Path(folder))

@@ -1,4 +1,4 @@
-"""Which machine, driver and torch, and how torch is set by default."""
+"""The machine, its driver, its versions, and torch's default flags."""
 
 import os
 import platform
@@ -53,7 +53,7 @@ def _torch() -> dict[str, Any]:
 
 
 def precision_flags() -> dict[str, Any]:
-    """Return torch's precision flags. Each is read alone: torch refuses some where old and new names are mixed."""
+    """Return torch's precision flags. Each is read separately: torch refuses to mix old and new names."""
     readers: dict[str, Callable[[], Any]] = {
         "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
         "cudnn.allow_tf32": lambda: torch.backends.cudnn.allow_tf32,

@@ -1,7 +1,7 @@
-"""A whole experiment on CIFAR-10: experiments/distill_cnn.py with fewer epochs, as many as the time allows.
+"""A whole experiment on CIFAR-10: experiments/distill_cnn.py with as many epochs as the time allows.
 
-Teacher, baselines and students distilled from the logit cache, two seeds; test accuracies, seconds, images/s, and the
-seconds that the whole recipe would take at the same pace.
+It trains a teacher, baselines and students distilled from the logit cache, with two seeds. It reports test accuracies,
+seconds, images/s, and the seconds that the whole recipe would take at the same pace.
 """
 
 import json
@@ -33,9 +33,9 @@ from raykd.training.teacher.choose import num_visited
 
 TEACHER_EPOCHS, STUDENT_EPOCHS, SEEDS = 30, 20, (0, 1)
 SCALES = (10.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
-USED_SHARE = 0.75  # of the time that is left, by the estimate: starts, checkpoints and tests come on top
-END_S = 4.0  # kept for evaluation after an interruption
-FILL_IMAGES_PER_S = 30_000.0  # where the part 'fill' has no figure
+USED_SHARE = 0.75  # of the time left is planned; starts, checkpoints and tests need the rest
+END_S = 4.0  # reserved for evaluation after an interruption
+FILL_IMAGES_PER_S = 30_000.0  # if the part 'fill' has no figure
 
 
 def measure(part: Part, setting: Setting) -> None:
@@ -54,7 +54,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _loaded(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, Any]:
-    """Decode the data set, then read it from the cache of decoded images."""
+    """Decode the data set, then read it from the cache of decoded images, and return the seconds of both."""
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
@@ -65,7 +65,7 @@ def _loaded(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, Any]:
 
 
 def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
-    """Seconds of an epoch's step of teacher and student, and images/s of filling, measured before or now."""
+    """Return seconds per step of teacher and student, and images/s of filling, from earlier parts or measured now."""
     found = {}
     for key, name in (("teacher", "resnet18 training"), ("student", "resnet8 cache")):
         ways = [part.report.figure("steps", f"{name}, {way}") for way in ("eager", "graph")]
@@ -121,7 +121,7 @@ def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, 
 
 
 def _shortened(whole: Experiment, scale: float, toy: bool) -> Experiment:
-    """The experiment with fewer epochs and seeds; milestones are shares of the epochs."""
+    """Return the experiment with fewer epochs and seeds. Its milestones are fractions of the epochs."""
     teacher, student = (
         replace(recipe, epochs=epochs)
         for recipe, epochs in zip((whole.teacher, whole.student), _epochs(scale), strict=True)
@@ -138,7 +138,7 @@ def _epochs(scale: float) -> tuple[int, int]:
 
 
 def _scale(whole: Experiment, paces: dict[str, float], seconds: float) -> tuple[float, float]:
-    """The largest of SCALES whose expected seconds are no more than `seconds`, and these."""
+    """Return the largest of SCALES whose expected time is at most `seconds`, and that time."""
     found = SCALES[-1], 0.0
     for scale in SCALES:
         found = scale, _expected(whole, paces, *_epochs(scale), len(SEEDS))
@@ -158,7 +158,7 @@ def _expected(
 
 
 def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """Return the figures of a run so far, and its test accuracy where it is done."""
+    """Return the figures of a run so far, with its test accuracy if it is done."""
     folder, found = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
     if found["status"] == "not started":
         return found
@@ -181,7 +181,7 @@ def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.devi
 
 
 def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean test top-1 of each stage."""
+    """Return the mean test top-1 of each stage."""
     found: dict[str, list[float]] = {}
     for run in runs:
         if "test_top1" in run:
@@ -190,7 +190,7 @@ def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _projected(whole: Experiment, runs: list[dict[str, Any]], fills: list[tuple[int, float]]) -> dict[str, float]:
-    """Seconds of the whole experiment at the measured pace of each stage; stages that were not reached are missing."""
+    """Return the seconds of the whole experiment at the measured pace of each stage that was reached."""
     epochs: dict[str, Recipe] = {"teacher": whole.teacher, "baseline": whole.student, "distilled": whole.student}
     found: dict[str, float] = {}
     for stage, recipe in epochs.items():

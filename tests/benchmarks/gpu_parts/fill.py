@@ -1,4 +1,4 @@
-"""Images a second of filling a logit cache and of evaluation, in the sizes of the real recipes."""
+"""Images per second of filling a logit cache and of evaluation, for the recipes' sizes."""
 
 import statistics
 import tempfile
@@ -35,7 +35,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
-    """Parts of a cache, one after another; the first warms up. Writing to disk is in it."""
+    """Fill parts of a cache one after another, and return images per second without the first. Includes writing."""
     compute = choose_compute(setting.device, family.student.precision)
     began, rates = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
@@ -56,7 +56,7 @@ def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
 
 
 def _evaluated(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
-    """10,000 images, as many as CIFAR-10 has for tests, from the CPU's memory and from the device's."""
+    """Evaluate 10,000 images, like CIFAR-10's test set, from the CPU's memory and from the device's."""
     device = setting.device
     configure_process(device)
     compute = choose_compute(device, family.student.precision)

@@ -1,4 +1,4 @@
-"""The loop over its bare steps, and the usual way over raykd's, within rounds in which all take turns."""
+"""Ratios of the loop to its bare steps and of the usual way to raykd's, within rounds in which all alternate."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from raykd.bench.rounds import KINDS, contender_makers
 from raykd.training.compute import configure_process
 
 ROUNDS = 5
-SHARED_BYTES = 256 << 20  # of /dev/shm, below which the usual way's workers are few
+SHARED_BYTES = 256 << 20  # of /dev/shm, below which the usual way has FEW_WORKERS
 FEW_WORKERS = 4
 
 
@@ -29,14 +29,14 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def num_workers() -> int:
-    """DataLoader workers of the usual way: one for each CPU, fewer where their shared memory is small."""
+    """Return the DataLoader workers of the usual way: one per CPU, fewer if their shared memory is small."""
     cpus = len(os.sched_getaffinity(0))
     is_small = Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free < SHARED_BYTES
     return min(cpus, FEW_WORKERS) if is_small else cpus
 
 
 def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
-    """Medians over rounds; a contender that fails is left out of all, and its error recorded."""
+    """Return medians over rounds. A contender that fails is left out, and its error recorded."""
     configure_process(setting.device)
     until, workers = time.perf_counter() + most_s, 1 if setting.toy else num_workers()
     errors: dict[str, str] = {}
@@ -59,7 +59,7 @@ def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
 
 
 def _figures(family: Family, taken: dict[str, list[Round]]) -> dict[str, Any]:
-    """Ratios within each round, then their medians; milliseconds of steps and seconds of epochs."""
+    """Return medians: ratios within each round, milliseconds of steps and seconds of epochs."""
     found: dict[str, Any] = {"rounds": min((len(rounds) for rounds in taken.values()), default=0)}
     found["ms_per_step"] = {
         name: 1e3 * statistics.median(one.steps_s for one in rounds) / family.steps for name, rounds in taken.items()

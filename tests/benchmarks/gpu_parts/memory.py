@@ -1,4 +1,4 @@
-"""Peak memory of some steps of runs on all of CIFAR-10's images, in this process, less what it held before."""
+"""Peak memory of some steps of runs on all images of CIFAR-10, less what this process had allocated before."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from raykd.training.loop import fit
 from raykd.training.memory import peak_bytes, reset_peak
 
 NUM_IMAGES = 50_000
-STEPS = 20  # after so many a run has all that it takes
+STEPS = 20  # a run reaches its peak memory within these
 NAMES = ("resnet8 cache", "resnet18 training", "vit_tiny training", "resnet8 live")
 
 
@@ -28,7 +28,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _peak(subject: Subject, way: str, setting: Setting) -> dict[str, Any]:
-    """MiB; images and cache are in it. On a CPU the peak of the whole process."""
+    """Return MiB, images and cache included; on a CPU the peak of the whole process."""
     device = setting.device
     dataset = noise(64 if setting.toy else NUM_IMAGES)
     before = reset_memory(device)

@@ -45,7 +45,7 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _started(workers: list[Worker], count: int, setting: Setting) -> dict[str, float]:
-    """Start `count` processes side by side; seconds until all can use the device."""
+    """Start `count` processes, and return the seconds until all can use the device."""
     began = time.perf_counter()
     new = [Worker() for _ in range(count)]
     workers += new
@@ -57,7 +57,7 @@ def _started(workers: list[Worker], count: int, setting: Setting) -> dict[str, f
 
 
 def _side_by_side(workers: list[Worker], setting: Setting, way: str, window_s: float) -> dict[str, Any]:
-    """Images/s of all, counted in a window in which all train."""
+    """Return images/s of all workers, counted in a window in which all train."""
     for worker in workers:
         worker.send(prepare, setting, way)
     for worker in workers:
@@ -73,12 +73,12 @@ def _side_by_side(workers: list[Worker], setting: Setting, way: str, window_s: f
 
 
 def start_device(setting: Setting) -> None:
-    """In a worker: import torch, and start CUDA."""
+    """Import torch and start CUDA. This runs in a worker."""
     torch.zeros(1, device=setting.device)
 
 
 def prepare(setting: Setting, way: str) -> None:
-    """In a worker: build the loop and train its first epoch, unless it was done before."""
+    """Build the loop and train its first epoch, unless that was done before. This runs in a worker."""
     if way not in _loops:
         subject = subject_named(setting, SUBJECT)
         folder = Path(tempfile.mkdtemp(dir=setting.folder))
@@ -87,9 +87,10 @@ def prepare(setting: Setting, way: str) -> None:
 
 
 def train(way: str, start: float, end: float) -> tuple[list[float], int]:
-    """In a worker: train whole epochs from `start` until `end` is over; time.time() of each step, and its images.
+    """Train whole epochs from `start` until after `end`; this runs in a worker.
 
-    The host's clock at a queued step: ahead of the GPU by no more than its launch queue holds.
+    Returns time.time() when the host queued each step, and the batch size. The host is ahead of the GPU by no more than
+    the launch queue.
     """
     loop, stamps = _loops[way], []
     shift = time.time() - time.perf_counter()

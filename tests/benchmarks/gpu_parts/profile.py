@@ -1,4 +1,4 @@
-"""What the GPU does in a step: number of kernels, their time, the most expensive ones. Runs in a worker process."""
+"""The GPU's work in a step: number of kernels, their time, the most expensive ones. Runs in a worker process."""
 
 import os
 import tempfile
@@ -27,7 +27,7 @@ NAME_CHARACTERS = 90
 
 def warm_up(setting: Setting) -> None:
     """Start CUDA and the profiler."""
-    # torch sets this too where its compiler uses CUDA graphs. The profiler's library then starts only once.
+    # torch sets this too if its compiler uses CUDA graphs. The profiler's library then starts only once.
     os.environ["DISABLE_CUPTI_LAZY_REINIT"], os.environ["TEARDOWN_CUPTI"] = "1", "0"
     profiler = _profiler(setting.device)
     profiler.start()
@@ -36,7 +36,7 @@ def warm_up(setting: Setting) -> None:
 
 
 def profiled(setting: Setting, name: str, way: str) -> dict[str, Any]:
-    """Figures of PROFILED steps of the subject called `name`, through the loop; the profiler itself slows them."""
+    """Return figures of PROFILED steps of the loop for the subject `name`. The profiler itself slows them."""
     device = setting.device
     subject = subject_named(setting, name, STEPS)
     warm, steps = (1, 1) if setting.toy else (WARM_UP, PROFILED)
@@ -71,13 +71,13 @@ def profiled(setting: Setting, name: str, way: str) -> dict[str, Any]:
 
 
 def kernels(events: Iterable[Any], steps: int, kind: DeviceType) -> dict[str, Any]:
-    """Kernels and copies of `steps` steps, by the profiler's events on devices of `kind`.
+    """Return kernels and copies of `steps` steps, from the profiler's events on devices of `kind`.
 
-    busy: the time in which at least one of them runs; kernel_ms sums them, so kernels side by side count twice.
+    busy_ms is the time in which at least one of them runs; kernel_ms is their sum, so concurrent kernels count twice.
     """
     found = [event for event in events if event.device_type == kind and not getattr(event, "is_user_annotation", False)]
     if not found:
-        raise RuntimeError("the profiler saw no kernel; may this process read the GPU's counters?")
+        raise RuntimeError("the profiler recorded no kernel; check that this process may read the GPU's counters")
     micros, counts = defaultdict[str, float](float), defaultdict[str, int](int)
     for event in found:
         micros[event.name] += event.time_range.elapsed_us()
@@ -103,7 +103,7 @@ def kernels(events: Iterable[Any], steps: int, kind: DeviceType) -> dict[str, An
 
 
 def _union(spans: list[tuple[float, float]]) -> float:
-    """Microseconds that the spans cover together."""
+    """Return the microseconds that at least one span covers."""
     covered, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         covered += max(0.0, end - max(start, reached))

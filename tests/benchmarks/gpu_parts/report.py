@@ -1,4 +1,4 @@
-"""The report of one machine: parts, their figures, and what failed or was left out. Imports no torch.
+"""The report of one machine: parts, their figures, failures and omissions. Imports no torch.
 
 report.json   {"parts": {part: {"seconds", "figures", "failed", "left_out"}}, "in_progress": {...} or null}
 report.txt    the same as text
@@ -37,11 +37,11 @@ class Report:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The record of each part that has begun, by its name."""
+        """The record of each part that has started, by name."""
         return self.values["parts"]
 
     def figure(self, part: str, name: str) -> Any:
-        """Return a figure measured before; None where there is none."""
+        """Return a figure measured before, or None."""
         return self.parts.get(part, {}).get("figures", {}).get(name)
 
     @property
@@ -51,7 +51,7 @@ class Report:
         return sum(len(part[kind]) for part in self.parts.values() for kind in kinds)
 
     def part(self, name: str) -> dict[str, Any]:
-        """Return the record of a part, begun now where it is new."""
+        """Return the record of a part. A new one starts now."""
         empty = {"began": time.time(), "seconds": None, "figures": {}, "failed": {}, "left_out": {}, "took_s": {}}
         return self.parts.setdefault(name, empty)
 
@@ -69,7 +69,7 @@ class Report:
 
 
 class Part:
-    """One part in progress: measures figure after figure until its time is over."""
+    """One part in progress: it measures figures until its time is over."""
 
     def __init__(
         self,
@@ -80,21 +80,21 @@ class Part:
         has_cuda: bool,
         is_usable: Callable[[], bool] = lambda: True,
     ) -> None:
-        """until: time.time() at which the whole report must be complete. is_usable: whether the GPU still answers."""
+        """until: time.time() at which the whole report must be complete. is_usable: whether the GPU still works."""
         self.report, self.name, self._has_cuda, self._is_usable = report, name, has_cuda, is_usable
         self._record = report.part(name)
         self.until = min(self._record["began"] + budget_s, until)
 
     def left(self) -> float:
-        """Seconds left in this part."""
+        """Return the seconds left in this part."""
         return self.until - time.time()
 
     def figure(
         self, name: str, measure: Callable[[], Any], needs_s: float = 0.5, limit_s: float = LIMIT_S, cuda: bool = False
     ) -> Any:
-        """Measure one figure, JSON-ready, and record it; return it, or None where it failed or was left out.
+        """Measure one figure, ready for JSON, and record it; return it, or None if it failed or was left out.
 
-        needs_s: leave the figure out where less time is left. limit_s: the process is killed when it takes longer.
+        needs_s: leave the figure out if less time is left. limit_s: the process is killed when it takes longer.
         cuda: whether it requires CUDA. An exception is recorded with the last lines of its traceback.
         """
         if name in self._record["figures"]:
@@ -116,7 +116,7 @@ class Part:
         try:
             found = measure()
             self._record["figures"][name] = found
-            self._say(name, "; ".join(lines_of(found)) if isinstance(found, dict) else found)
+            self._print(name, "; ".join(lines_of(found)) if isinstance(found, dict) else found)
         except Exception as error:  # noqa: BLE001  # one figure must not lose the others
             self.fail(name, error)
         self._record["took_s"][name] = round(time.perf_counter() - began, 3)
@@ -127,28 +127,28 @@ class Part:
         return self._record["figures"].get(name)
 
     def fail(self, name: str, error: Exception) -> None:
-        """Record what a figure raised, with the last lines of its traceback."""
+        """Record the error of a figure, with the last lines of its traceback."""
         lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
         self._record["failed"][name] = {"error": f"{type(error).__name__}: {error}"[:2000], "traceback": lines}
-        self._say(name, "FAILED\n" + "\n".join(lines))
+        self._print(name, "FAILED\n" + "\n".join(lines))
 
     def leave_out(self, name: str, why: str) -> None:
         """Record why a figure is not measured."""
         self._record["left_out"][name] = why
-        self._say(name, f"left out: {why}")
+        self._print(name, f"left out: {why}")
 
     def end(self) -> None:
         """Record the seconds of the whole part."""
         self._record["seconds"] = time.time() - self._record["began"]
         self.report.save()
-        self._say("seconds", self._record["seconds"])
+        self._print("seconds", self._record["seconds"])
 
-    def _say(self, name: str, value: Any) -> None:
+    def _print(self, name: str, value: Any) -> None:
         print(f"[{self.name}] {name}: {shown(value)}"[:3000], flush=True)
 
 
 def text_of(values: Mapping[str, Any]) -> str:
-    """Return the report as text: a line for each figure."""
+    """Return the report as text, with a line for each figure."""
     lines = []
     for name, part in values["parts"].items():
         seconds = part["seconds"]
@@ -167,7 +167,7 @@ def text_of(values: Mapping[str, Any]) -> str:
 
 
 def lines_of(values: Mapping[str, Any]) -> list[str]:
-    """Return one line for all plain values, and one for each value that has values itself."""
+    """Return one line for all plain values, and one for each nested dict or list."""
     plain = {name: value for name, value in values.items() if not isinstance(value, dict | list)}
     lines = ["  ".join(f"{name} {shown(value)}" for name, value in plain.items())] if plain else []
     for name, value in values.items():
@@ -182,7 +182,7 @@ def lines_of(values: Mapping[str, Any]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Return a figure as text; numbers with 4 digits."""
+    """Return a figure as text, numbers with 4 digits."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""What is measured: the recipes of raykd.bench.families, in their sizes or tiny ones, and the ways to launch a step."""
+"""The subjects of the measurement: recipes of raykd.bench.families, full-sized or tiny, and ways to launch a step."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +32,10 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """device_name: 'cuda' or 'cpu'. toy: tiny models and few steps. folder: for files that are not kept.
+    """The arguments of all parts.
 
-    data_dir: folder of CIFAR-10; None for none.
+    device_name: 'cuda' or 'cpu'. toy: tiny models and few steps. data_dir: folder of CIFAR-10, or None. folder: for
+    temporary files.
     """
 
     device_name: str
@@ -51,11 +52,11 @@ class Setting:
         return self.device.type == "cuda"
 
     def cnn(self, steps: int = 200) -> Family:
-        """ResNet-18 -> ResNet-8, epochs of `steps` steps; tiny ones in a toy."""
+        """Return ResNet-18 -> ResNet-8 with epochs of `steps` steps, tiny in a toy."""
         return self._sized(cnn(), NARROW, NARROW, steps)
 
     def vit(self, steps: int = 200) -> Family:
-        """ViT-Tiny at 224 -> 6 layers at 32."""
+        """Return ViT-Tiny at 224 -> 6 layers at 32, tiny in a toy."""
         return self._sized(vit(), NARROW_VIT, NARROW_VIT, steps)
 
     def _sized(self, family: Family, teacher: models.Model, student: models.Model, steps: int) -> Family:
@@ -70,7 +71,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Subject:
-    """A training to measure. source: 'none', 'cache' (logit cache) or 'live', where the teacher's outputs come from."""
+    """A training to measure. source of the teacher's outputs: 'none', 'cache' (logit cache) or 'live'."""
 
     name: str
     family: Family
@@ -78,11 +79,11 @@ class Subject:
     source: str
 
     def launched(self, way: str) -> Run:
-        """The run with its steps launched in one of WAYS; 'auto' leaves the recipe as it is."""
+        """Return the run with its steps launched in one of WAYS; 'auto' leaves the recipe unchanged."""
         return with_recipe(self.run, **WAYS[way]) if way in WAYS else self.run
 
     def teacher(self, dataset: Dataset, device: torch.device) -> Teacher:
-        """Fresh weights, or random cached logits: what they are changes no time."""
+        """Return a teacher with fresh weights or random cached logits, whose values do not affect the time."""
         if self.source == "none":
             return no_teacher
         if self.source == "live":
@@ -114,12 +115,12 @@ def subject_named(setting: Setting, name: str, steps: int = 200) -> Subject:
 
 
 def with_recipe(run: Run, **changes: object) -> Run:
-    """`run` with some fields of its recipe changed."""
+    """Return `run` with some fields of its recipe changed."""
     return replace(run, recipe=replace(run.recipe, **changes))
 
 
 def random_cache(run: Run, dataset: Dataset, device: torch.device, embedding_width: int = 0) -> CachedTeacher:
-    """A logit cache of random rows, whole."""
+    """Return a full logit cache of random rows."""
     num_views = run.data.views.count
     shape = (len(dataset.train.labels) * num_views, dataset.num_classes + embedding_width)
     return CachedTeacher(torch.randn(shape, device=device, dtype=torch.float16), num_views, "", embedding_width)
@@ -127,7 +128,7 @@ def random_cache(run: Run, dataset: Dataset, device: torch.device, embedding_wid
 
 @dataclass(frozen=True)
 class Small:
-    """A narrow training for checks, in float32 where not said otherwise: 6 batches of BATCH_SIZE images an epoch."""
+    """A narrow training for checks, by default in float32: 6 batches of BATCH_SIZE images per epoch."""
 
     method: Method
     source: str
@@ -155,7 +156,7 @@ class Small:
         return NARROW
 
     def teacher(self, run: Run, dataset: Dataset, device: torch.device) -> Teacher:
-        """Equal on every device."""
+        """Return a teacher whose outputs are equal on every device."""
         if self.source == "none" or run.teacher is None:
             return no_teacher
         model = teacher_network(run, dataset).to(device)
@@ -168,14 +169,14 @@ class Small:
 
 
 def teacher_network(run: Run, dataset: Dataset) -> ImageModel:
-    """The teacher of `run` with the weights of its seed, on the CPU."""
+    """Return the teacher of `run` with the weights of its seed, on the CPU."""
     assert run.teacher is not None
     model = models.build(run.teacher.model, images_of(dataset), run.teacher.seed)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def small_dataset(num_images: int = 7 * BATCH_SIZE) -> Dataset:
-    """Noise, equal in every process."""
+    """Return images of noise, equal in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return noise(num_images)

@@ -1,6 +1,6 @@
 """Milliseconds of a training step of each subject, launched in each of the WAYS; profiles; arithmetic.
 
-In the order of what a decision hangs on, since time may be over at any of them.
+The most important figures come first, since the time may end before the last.
 """
 
 import tempfile
@@ -15,9 +15,9 @@ from gpu_parts.workers import Worker, WorkerFailed
 from raykd.bench.arithmetic import step_flops
 from raykd.training.compute import choose_compute
 
-ROUNDS, ROUNDS_S = 5, 2.5  # fewer where so many would take longer
-FIRST = 5  # subjects of which the most is measured
-COMPILE_S = 12.0  # at least, and with the steps
+ROUNDS, ROUNDS_S = 5, 2.5  # fewer if these take longer
+FIRST = 5  # subjects with the most figures
+COMPILE_S = 12.0  # the least time for compilation and steps
 COMPILE_LIMIT_S = 150.0
 WORKER_START_S, PROFILE_S, PROFILE_LIMIT_S = 60.0, 30.0, 120.0
 FEWEST_S = 0.5
@@ -58,7 +58,7 @@ def _timed(part: Part, setting: Setting, subject: Subject, way: str) -> Any:
 
 
 def _profiles(part: Part, setting: Setting, chosen: list[Subject], way: str) -> None:
-    """In a process of its own: a profiler that was once switched on slows the launches that follow."""
+    """Profile in a separate process: a profiler that was once active slows all later launches."""
     worker: Worker | None = None
     try:
         for subject in chosen:
@@ -82,7 +82,7 @@ def _profiles(part: Part, setting: Setting, chosen: list[Subject], way: str) -> 
 
 
 def _arithmetic(part: Part, setting: Setting, chosen: list[Subject]) -> None:
-    """Operations of one step, and their rate beside that of a large matrix product in the same precision."""
+    """Report the FLOPs of one step, and FLOP/s compared with a large matrix product in the same precision."""
     for subject in chosen:
 
         def figures(subject: Subject = subject) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _arithmetic(part: Part, setting: Setting, chosen: list[Subject]) -> None:
 
 
 def _busy(part: Part, chosen: list[Subject]) -> None:
-    """Time of kernels over the time of a step that is not profiled: the share of time that the GPU computes."""
+    """Report the kernels' time divided by the time of an unprofiled step: how much of the time the GPU computes."""
 
     def figures() -> dict[str, Any]:
         found = {}

@@ -1,7 +1,7 @@
-"""Whether the host waits for the GPU inside a training step, by torch's own check of synchronising calls.
+"""Check with torch's sync debug mode that the host never waits for the GPU inside a training step.
 
-The loop trains; after WARM_UP steps the check raises at the first call that waits, for CHECKED steps. Between epochs
-the loop may wait.
+After WARM_UP steps of the loop, the first call that waits raises an error, for CHECKED steps. Between epochs the loop
+may wait.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ FRAMES = 6
 
 
 def step(device: torch.device, small: Small, augmentation: Augmentation = NO_AUGMENTATION) -> dict[str, Any]:
-    """Whether CHECKED steps ran without a wait; else the innermost lines of the call that waits."""
+    """Return whether CHECKED steps ran without a wait; if not, with the innermost lines of the call that waits."""
     dataset = small_dataset(STEPS * BATCH_SIZE + 40)
     run = with_recipe(small.run(), augmentation=augmentation)
     run = replace(run, data=replace(run.data, val_images=30))
@@ -47,7 +47,7 @@ def step(device: torch.device, small: Small, augmentation: Augmentation = NO_AUG
 
 
 def _train(run: Run, small: Small, dataset: Dataset, device: torch.device, folder: Path) -> int:
-    """Train until the check is over; returns the steps that were checked."""
+    """Train until the check is over, and return the number of checked steps."""
     configure_process(device)
     training = make_train_state(
         run, dataset, choose_compute(device, run.recipe.precision), small.teacher(run, dataset, device)

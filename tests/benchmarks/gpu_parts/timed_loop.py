@@ -1,4 +1,4 @@
-"""The training loop, measured from outside: through `train_epochs` and its hooks alone, whatever launches its steps."""
+"""Time the training loop from outside, through `train_epochs` and its hooks alone, however its steps are launched."""
 
 import gc
 import statistics
@@ -19,12 +19,12 @@ from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
 from raykd.training.state import make_train_state
 
-FIRST_STEPS = 5  # of an epoch: so few launches fit into the GPU's queue (1,024), so the host does not wait in them
+FIRST_STEPS = 5  # of an epoch; their launches fit into the GPU's queue (1,024), so the host does not wait
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Seconds of one epoch: its steps, all of it (validation included), and what the host took to queue one step.
+    """Seconds of one epoch: of its steps, of the whole epoch with validation, and of the host to queue one step.
 
     host_step_s: median interval between the first steps of the epoch. queued_step_s: mean over all of them.
     """
@@ -36,7 +36,7 @@ class Epoch:
 
 
 class TimedLoop:
-    """The loop of one subject, an epoch at a time; building it and its first epoch are the warm-up."""
+    """The loop of one subject, one epoch at a time. Building it and its first epoch are the warm-up."""
 
     def __init__(self, subject: Subject, way: str, dataset: Dataset, device: torch.device, folder: Path) -> None:
         configure_process(device)
@@ -74,9 +74,9 @@ class TimedLoop:
 def step_figures(
     subject: Subject, way: str, device: torch.device, folder: Path, rounds: int, limit_s: float
 ) -> dict[str, Any]:
-    """Milliseconds a step, images/s, warm-up, host time and peak memory of a subject under a way.
+    """Return milliseconds per step, images/s, warm-up, host time and peak memory of a subject launched in one way.
 
-    rounds: epochs after the first; fewer where they would take more than `limit_s` seconds, but one at least.
+    rounds: epochs after the first; fewer if they would take more than `limit_s` seconds, but at least one.
     """
     dataset = subject.family.dataset()
     before = reset_memory(device)
@@ -105,7 +105,7 @@ def step_figures(
 
 
 def reset_memory(device: torch.device) -> int:
-    """Free what no longer is used, count peaks from here; returns the bytes still allocated on a GPU."""
+    """Free unused memory and reset the peaks. Return the bytes that are still allocated on a GPU."""
     gc.collect()
     if device.type != "cuda":
         return 0
@@ -116,7 +116,7 @@ def reset_memory(device: torch.device) -> int:
 
 
 def memory_since(device: torch.device, before: int) -> dict[str, Any]:
-    """Peaks since `reset_memory`, MiB, less what was allocated then."""
+    """Return the peaks since `reset_memory` in MiB, less what was allocated then."""
     if device.type != "cuda":
         return {}
     allocated = torch.cuda.max_memory_allocated(device) - before
@@ -127,7 +127,7 @@ def memory_since(device: torch.device, before: int) -> dict[str, Any]:
 
 
 def free(was_compiled: bool = False) -> None:
-    """Free the memory of a subject that is no longer used, and what torch.compile keeps of it."""
+    """Free the memory of a subject that is no longer used, and torch.compile's state if it was compiled."""
     if was_compiled:
         torch.compiler.reset()
     gc.collect()

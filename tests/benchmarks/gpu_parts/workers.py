@@ -1,6 +1,6 @@
-"""Processes of their own for what one process cannot measure: several runs side by side, and profiles.
+"""Separate processes for measurements that one process cannot do: several runs side by side, and profiles.
 
-A worker that hangs or whose CUDA context is lost is ended, and costs its caller an exception.
+A worker that hangs or loses its CUDA context is killed, and its caller gets an exception.
 """
 
 import multiprocessing
@@ -14,7 +14,7 @@ END_S = 5.0
 
 
 class WorkerFailed(Exception):
-    """What a call raised in the worker, with the end of its traceback; or that no answer came in time."""
+    """A call raised an exception in the worker, or returned no answer in time."""
 
 
 class Worker:
@@ -28,14 +28,14 @@ class Worker:
         other.close()
 
     def send(self, function: Callable[..., Any], *values: Any) -> None:
-        """Start a call; `result` returns what it returned."""
+        """Start a call, whose value `result` returns."""
         try:
             self._connection.send((function, values))
         except OSError as error:
             raise WorkerFailed(f"the worker process has ended: {error}") from None
 
     def result(self, timeout_s: float) -> Any:
-        """Raises WorkerFailed where the call raised, or did not return within `timeout_s` seconds."""
+        """Return the value of the call. Raises WorkerFailed if it raised, or took longer than `timeout_s` seconds."""
         try:
             if not self._connection.poll(max(0.0, timeout_s)):
                 raise WorkerFailed(f"no answer within {timeout_s:.0f} s")
@@ -51,7 +51,7 @@ class Worker:
         return self.result(timeout_s)
 
     def end(self) -> None:
-        """Kill the process: nothing that it holds has to be kept."""
+        """Kill the process. Nothing in it needs to be saved."""
         self._process.kill()
         self._process.join(END_S)
         self._connection.close()
@@ -65,7 +65,7 @@ def _serve(connection: Connection) -> None:
             return
         try:
             answer = True, function(*values)
-        except BaseException:  # noqa: BLE001  # the caller gets it
+        except BaseException:  # noqa: BLE001  # sent to the caller
             answer = False, traceback.format_exc()[-TRACEBACK_CHARACTERS:]
         try:
             connection.send(answer)

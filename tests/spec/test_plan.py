@@ -37,7 +37,7 @@ GOLDEN = {
     "distilled": "distilled-resnet8-w8-kd-s0-370fa7790375",
 }
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def runs_of(made: Experiment, dataset: Dataset | None = None, **options: Any) -> tuple[Run, ...]:
@@ -306,7 +306,7 @@ def test_fingerprints_are_equal_between_processes() -> None:
     script = "import small_runs; print(small_runs.run_of('distilled').fingerprint)"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == run_of("distilled").fingerprint
 
 
