@@ -23,14 +23,14 @@ for_stages=$(translated)
 for_report=$(translated --without-gpus)
 eval "options=($for_stages)"
 
-submit() { # NAME DEPENDENCY WORDS...: submit a job and print its id
-    local words=(sbatch --parsable --job-name="$1" ${options[@]+"${options[@]}"} ${2:+"--dependency=$2"} "${@:3}")
+submit() { # NAME DEPENDENCY ARGUMENTS...: submit a job and print its id
+    local command=(sbatch --parsable --job-name="$1" ${options[@]+"${options[@]}"} ${2:+"--dependency=$2"} "${@:3}")
     if [[ $dry_run ]]; then
-        printf '%q ' "${words[@]}" >&2
+        printf '%q ' "${command[@]}" >&2
         echo >&2
         echo "<$1>"
     else
-        "${words[@]}" | cut -d';' -f1
+        "${command[@]}" | cut -d';' -f1
     fi
 }
 

@@ -24,15 +24,13 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 a mistake in the request; 75 interrupted, rerun the same command to resume"
 )
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
-TEACHER_SOURCES = ("auto", "live", "cache")
-_MAIN_GUARD = "if __name__ == '__main__':"
 _TEACHER_CHECKPOINT = "import this teacher instead of training one"
 
 
 def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray, with the flags of the command line. Ends the process."""
     if is_being_read():
-        raise ConfigError(f"main() is called while the file is read; put {_MAIN_GUARD} above that line")
+        raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
     arguments = make_experiment_parser([experiment.family for experiment in experiments]).parse_args()
 
     def run() -> None:
@@ -204,7 +202,7 @@ def _add(commands: Any, name: str, text: str, *add_options: Callable[[ArgumentPa
 
 def _add_teacher_source(parser: ArgumentParser) -> None:
     text = "run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper"
-    parser.add_argument("--teacher", choices=TEACHER_SOURCES, help=text)
+    parser.add_argument("--teacher", choices=("auto", "live", "cache"), help=text)
 
 
 def _add_folders(parser: ArgumentParser) -> None:

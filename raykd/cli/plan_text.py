@@ -48,8 +48,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
         for line in worker_differences(plan, dataset):
             print(f"  {line}")
-        choice = teacher_choice_of(plan, dataset, states, options)
-        if choice is not None:
+        if choice := teacher_choice_of(plan, dataset, states, options):
             print(f"teacher of {plan.experiment.family}: {choice.reason}")
 
 

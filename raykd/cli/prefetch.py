@@ -1,6 +1,6 @@
 """Download data and pretrained weights, where there is a network. Nothing else in raykd downloads anything."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,9 +15,8 @@ from raykd.models.weights import save_weights
 from raykd.spec.experiment import Experiment
 
 
-def fetch(experiments: Iterable[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
+def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
     """Download the data and weights that `experiments` read. Files that exist already stay as they are."""
-    experiments = list(experiments)
     for name in dict.fromkeys(experiment.data.name for experiment in experiments):
         _fetch_data(name, data_folder, console)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]

@@ -1,8 +1,8 @@
-"""How Slurm preempts a job, and how the batch script notices it.
+"""How Slurm preempts a job, and how the batch script detects it.
 
 With a grace time Slurm sends SIGCONT and SIGTERM to the job's steps, but not to its batch script. At the end of the
 grace time, and for `scancel` and `scontrol requeue`, it sends them to every process of the job; KillWait later it kills
-them. The batch script runs an idle step in order to notice the first of these signals.
+them. The batch script runs an idle step in order to detect the first of these signals.
 """
 
 import re

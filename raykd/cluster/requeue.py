@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, plural
 
 MAX_REQUEUES = "100"  # of jobs of about a day; a job without progress must end eventually
 END_S = 60
@@ -32,7 +32,7 @@ def requeue(
     """
     job_id, reason = str(allocation.job_id), refusal
     if not reason and allocation.restart_count >= limit:
-        reason = f"it was requeued {allocation.restart_count} times (RAYKD_MAX_REQUEUES)"
+        reason = f"it was requeued {plural(allocation.restart_count, 'time')} (RAYKD_MAX_REQUEUES)"
     try:
         if not reason and "Requeue=1" not in slurm_output(["scontrol", "show", "job", "--oneliner", job_id]).split():
             reason = "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"

@@ -74,8 +74,7 @@ class Staging:
             try:
                 self._remove_leftovers()
                 remove_abandoned_below(self.folder.parent)
-                if is_ours := not self._is_filled():
-                    is_ours = self._fill(claim)
+                is_ours = not self._is_filled() and self._fill(claim)
                 size = _bytes(self.folder)
             except OSError as error:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""The step that notices Slurm's SIGTERM to a job's steps. A script replaces srun; no Slurm."""
+"""The step that detects Slurm's SIGTERM to a job's steps. A script replaces srun; no Slurm."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def test_the_step_gets_the_job_id_and_no_request_of_the_job(srun: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "is_terminated"), [(143, True), (1, False), (0, False)])
-def test_only_a_step_ended_by_sigterm_is_a_notice(srun: Path, code: int, is_terminated: bool) -> None:
+def test_only_a_step_ended_by_sigterm_is_a_preemption(srun: Path, code: int, is_terminated: bool) -> None:
     (srun.parent / "then.sh").write_text(f"exit {code}")
     with StepWatch(NODE, environment(srun)) as watch:
         watch._step.wait(20)

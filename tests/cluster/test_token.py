@@ -145,7 +145,7 @@ def test_a_submission_contacts_only_the_job(job, tmp_path: Path) -> None:
 
 
 def test_the_server_contacts_only_its_job(job, tmp_path: Path) -> None:
-    """It polls every two seconds, until it gets SIGTERM and no experiment runs."""
+    """The server polls every two seconds, until it receives SIGTERM and no experiment runs."""
     with listener(body=[]) as dashboard, listener() as stranger:
         folder = job(dashboard)
         command = [sys.executable, "-m", "raykd.cluster.serve", str(JOB_ID), str(tmp_path / "log")]
