@@ -88,24 +88,21 @@ def apply_settings(
         for flag in flags:
             if flag.path == path:
                 raise ConfigError(f"{flag.text} and --set {setting} set the same field; leave one of them out")
-    flag_values = [(flag.path, flag.value) for flag in flags]
-    return tuple(_apply(experiment, flag_values, split, len(families)) for experiment in experiments)
-
-
-def _apply(
-    experiment: Experiment, flags: list[tuple[str, Any]], split: Sequence[tuple[str, str, str]], num_families: int
-) -> Experiment:
-    for_all = [(path, value) for family, path, value in split if not family]
-    for_its_family = [(path, value) for family, path, value in split if family == experiment.family]
-    try:
-        return override_all(experiment, flags + for_all + for_its_family)
-    except ConfigError as error:
-        if num_families == 1:
-            raise
-        raise ConfigError(
-            f"{error} (in the experiment '{experiment.family}'; "
-            f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
-        ) from None
+    for_all: list[tuple[str, Any]] = [(flag.path, flag.value) for flag in flags]
+    for_all += [(path, value) for family, path, value in split if not family]
+    changed = []
+    for experiment in experiments:
+        for_its_family = [(path, value) for family, path, value in split if family == experiment.family]
+        try:
+            changed.append(override_all(experiment, for_all + for_its_family))
+        except ConfigError as error:
+            if len(families) == 1:
+                raise
+            raise ConfigError(
+                f"{error} (in the experiment '{experiment.family}'; "
+                f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
+            ) from None
+    return tuple(changed)
 
 
 def _split(setting: str, families: Collection[str], left_out: Collection[str]) -> tuple[str, str, str]:

@@ -57,10 +57,7 @@ def entry(argv: Sequence[str] | None = None) -> int:
 
 
 def run_reporting_errors(run: Callable[[], None]) -> int:
-    """Call `run` and return the exit code. Errors that are no mistake in the code become one line on stderr.
-
-    All others, a FileNotFoundError for example, keep their traceback.
-    """
+    """Call `run` and return the exit code. Errors that are no mistake in the code are printed as one line."""
     try:
         run()
     except RaykdError as error:

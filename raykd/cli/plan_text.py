@@ -21,10 +21,7 @@ from raykd.training.teacher.imported import header_cautions, read_import_check
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """Print the runs of each experiment and their progress. Nothing is started or written.
-
-    Raises ConfigError for everything that would end the experiments before Ray starts.
-    """
+    """Print the runs and their progress; start nothing. Raises ConfigError for what would end them before Ray runs."""
     store = RunStore(options.results)
     plans = plans_of(experiments, options)
     for plan, dataset in plans:

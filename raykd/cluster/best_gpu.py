@@ -33,10 +33,6 @@ class GpuType:
     free: tuple[int, ...]
     num_total: int
 
-    def fits(self, num_gpus: int, num_nodes: int) -> bool:
-        """Return whether `num_nodes` nodes have `num_gpus` free GPUs each."""
-        return sum(count >= num_gpus for count in self.free) >= num_nodes
-
 
 def main(arguments: Sequence[str]) -> int:
     """Choose a type of GPU, print the reason in one line, and submit. Return the exit code."""
@@ -153,7 +149,8 @@ def choose(types: Iterable[GpuType], ranking: Sequence[str], num_gpus: int = 1, 
     if not known:
         raise ConfigError("the partition has no GPUs; set another in slurm/site.sh, or with SBATCH_PARTITION")
     overview = ", ".join(f"{gpu.name or 'no type'} {sum(gpu.free)} of {gpu.num_total} free" for gpu in known)
-    best = next((gpu for gpu in known if gpu.fits(num_gpus, num_nodes)), None)
+    # The best type of which `num_nodes` nodes have `num_gpus` free GPUs each.
+    best = next((gpu for gpu in known if sum(count >= num_gpus for count in gpu.free) >= num_nodes), None)
     if best is None:
         shortage = "no GPU is free" if num_gpus == num_nodes == 1 else f"{num_nodes} x {num_gpus} GPUs are not free"
         return f"gpu:{num_gpus}", f"{shortage} ({overview}): requesting any type, to get the first that is free"

@@ -115,10 +115,7 @@ def unsupported_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> st
 def torch_finding(
     version: str, cuda: str | None, has_gpu: bool, drivers: list[str], unsupported: str | None = None
 ) -> Finding:
-    """Check whether torch can use the GPUs in `drivers` (see `gpu_drivers`).
-
-    cuda: the CUDA version that torch was built for. unsupported: see `unsupported_gpu`.
-    """
+    """Check whether torch, built for the version `cuda`, can use the GPUs. unsupported: see `unsupported_gpu`."""
     built = f"{version}, built for {'CUDA ' + cuda if cuda else 'CPUs'}"
     if not drivers:
         return Finding("ok", "torch", f"{built}; there is no GPU to test")

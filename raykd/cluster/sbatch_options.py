@@ -68,10 +68,7 @@ def value_of(options: Sequence[Option], name: str) -> str:
 
 
 def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[str]:
-    """Return the options for sbatch. defaults: the options of the script's #SBATCH lines.
-
-    Raises: ConfigError for an invalid count or size, and for GPUs that cannot be divided among the nodes.
-    """
+    """Return the options for sbatch. defaults: those of the script's #SBATCH lines. Raises: ConfigError."""
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
     resources = (gres if gres is not None else defaults.get("gres", "none")).split(",")
