@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raykd.cli.parser import main as main
+    from raykd.cli.parser import main
     from raykd.data.augmentation import Augmentation
     from raykd.methods import (
         CRD,
@@ -41,68 +41,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# The methods, which are most names, are in raykd.methods.
-_MODULES = {
-    "raykd.cli.parser": ("main",),
-    "raykd.data.augmentation": ("Augmentation",),
-    "raykd.models.resnet_cifar": ("ResNet",),
-    "raykd.models.timm_model": ("Timm",),
-    "raykd.models.vit_cifar": ("ViT",),
-    "raykd.outputs": ("Outputs", "Targets"),
-    "raykd.spec.experiment": ("Data", "Experiment", "Workers"),
-    "raykd.spec.recipe": ("SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"),
-    "raykd.spec.search": ("Search", "choice", "integer", "loguniform", "uniform"),
+_NAMES = {
+    "raykd.cli.parser": "main",
+    "raykd.data.augmentation": "Augmentation",
+    "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD FeatureKD FitNets "
+    "HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
+    "raykd.models.resnet_cifar": "ResNet",
+    "raykd.models.timm_model": "Timm",
+    "raykd.models.vit_cifar": "ViT",
+    "raykd.outputs": "Outputs Targets",
+    "raykd.spec.experiment": "Data Experiment Workers",
+    "raykd.spec.recipe": "SGD AdamW Constant Cosine MultiStep Recipe",
+    "raykd.spec.search": "Search choice integer loguniform uniform",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "CRD",
-    "DIST",
-    "DKD",
-    "KD",
-    "NST",
-    "PKT",
-    "RKD",
-    "SGD",
-    "VID",
-    "AdamW",
-    "AttentionTransfer",
-    "Augmentation",
-    "Constant",
-    "CorrelationCongruence",
-    "Cosine",
-    "CrossEntropy",
-    "Data",
-    "DeiT",
-    "Experiment",
-    "FeatureKD",
-    "FitNets",
-    "HardLabels",
-    "LogitStandardization",
-    "Method",
-    "MultiStep",
-    "Outputs",
-    "Recipe",
-    "ResNet",
-    "Search",
-    "SimilarityPreserving",
-    "StandardizedDKD",
-    "Targets",
-    "Timm",
-    "ViT",
-    "Workers",
-    "choice",
-    "integer",
-    "loguniform",
-    "main",
-    "uniform",
-]
+__all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
-    module = import_module(_MODULE_OF.get(name, "raykd.methods"))
+    module = import_module(_MODULE_OF[name])
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
         module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
     return getattr(module, name)

@@ -74,7 +74,7 @@ def by_name(default: Any, look_up: Callable[[Any], Any]) -> Any:
 
 @cache
 def type_hints(cls: type, include_limits: bool = False) -> dict[str, Any]:
-    """Return the type of each field of a Config; include_limits: with the Annotated parts."""
+    """Return the type of each field of a dataclass; include_limits: with the Annotated parts."""
     return get_type_hints(cls, include_extras=include_limits)
 
 
@@ -89,8 +89,8 @@ else:
             known = [item.name for item in fields(cls)]
             for name in named:
                 if name not in known:
-                    has = f"{cls.title()} has {', '.join(known)}"
-                    raise ConfigError(f"unknown field '{name}': {has}{did_you_mean(name, known)}")
+                    fields_text = f"{cls.title()} has {', '.join(known)}"
+                    raise ConfigError(f"unknown field '{name}': {fields_text}{did_you_mean(name, known)}")
             return super().__call__(*values, **named)
 
 
@@ -231,15 +231,11 @@ def converted(value: Any, hint: Any) -> Any:
         if get_origin(option) is tuple and isinstance(value, tuple | list):
             return tuple(converted(item, get_args(option)[0]) for item in value)
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
-        return _as_float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return inf if value > 0 else -inf
     return value + 0.0 if isinstance(value, float) and float in options else value  # -0.0 becomes 0.0
-
-
-def _as_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return inf if value > 0 else -inf
 
 
 def has_type(value: Any, hint: Any) -> bool:
@@ -264,8 +260,8 @@ def _is_finite_number(value: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Return a type in words: 'a whole number', 'one of mse, cosine', 'a number or none'."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    """Return the text of a type in messages: 'a whole number', 'one of mse, cosine', 'a number or none'."""
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
 
     def describe_option(option: Any) -> str:
         if get_origin(option) is Literal:
@@ -274,7 +270,7 @@ def describe(hint: Any) -> str:
             return f"values separated by commas, each {describe(get_args(option)[0])}"
         if get_origin(option) is Mapping:
             return f"a mapping of names to {get_args(option)[1].title()}"
-        return words.get(option) or getattr(option, "__name__", str(option))
+        return names.get(option) or getattr(option, "__name__", str(option))
 
     return " or ".join(describe_option(option) for option in options_of(hint))
 

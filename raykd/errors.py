@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (reru
 """
 
 import errno
+import re
 import stat
 import traceback
 from collections.abc import Iterable, Iterator
@@ -76,8 +77,6 @@ def plural(count: float, noun: str, nouns: str = "") -> str:
 
 def one_line(text: str) -> str:
     """Return `text` with each unprintable character, such as a line break, as its escape sequence."""
-    if text.isprintable():
-        return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -118,25 +117,20 @@ def did_you_mean(name: str, known: Iterable[str], numbered: bool = False) -> str
     A typing mistake changes at most one character in four. numbered: the known names differ in their numbers
     ('resnet8', 'resnet18'), so a name with other digits is not a typing mistake.
     """
-    candidates = [other for other in known if not numbered or _digits(other) == _digits(name)]
-    near = get_close_matches(name, candidates, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near and _is_typing_mistake(name, near[0]) else ""
-
-
-def _is_typing_mistake(name: str, other: str) -> bool:
-    same = sum(block.size for block in SequenceMatcher(None, name, other).get_matching_blocks())
-    longest = max(len(name), len(other))
-    return longest - same <= max(1, longest // 4)
-
-
-def _digits(name: str) -> str:
-    return "".join(letter for letter in name if letter.isdigit())
+    digits = re.findall(r"\d", name)
+    candidates = [candidate for candidate in known if not numbered or re.findall(r"\d", candidate) == digits]
+    for near in get_close_matches(name, candidates, n=1, cutoff=0.6):
+        num_same = sum(block.size for block in SequenceMatcher(None, name, near).get_matching_blocks())
+        length = max(len(name), len(near))
+        if length - num_same <= max(1, length // 4):
+            return f"; did you mean '{near}'?"
+    return ""
 
 
 # ---- Errors of the environment ----
 
-# What the machine, a disk, a quota or a network does to a correct program. All other OSErrors, such as a missing file
-# that the code expected, are mistakes in the code, and keep their traceback.
+# Errors that the machine, a disk, a quota or a network causes in a correct program. All other OSErrors, such as a
+# missing file that the code expected, are mistakes in the code, and keep their traceback.
 _ENVIRONMENT_NAMES = """
     ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ESTALE ENOMEM EMFILE ENFILE ENOLCK EBUSY ENODEV ENXIO EREMOTEIO
     ENAMETOOLONG ELOOP ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN

@@ -38,7 +38,12 @@ def identity_of(teachers: Sequence[str]) -> str:
 
 def hardware(gpu: str | None) -> dict[str, str | None]:
     """Return the model names of the CPU and the GPU."""
-    return {"cpu": _cpu(), "gpu": gpu}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {"cpu": platform.processor() or platform.machine(), "gpu": gpu}
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return {"cpu": next(names, platform.machine()), "gpu": gpu}
 
 
 @cache
@@ -67,14 +72,6 @@ def git_revision(git: Path) -> str | None:
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
     except OSError:  # not a checkout, or a worktree, whose .git is a file
         return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def file_sha256(path: Path) -> str:

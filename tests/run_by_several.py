@@ -1,4 +1,4 @@
-"""One run of the small experiment by several workers, without Slurm and Ray: what a job's must come to.
+"""One run of the small experiment by several workers without Slurm and Ray: the expected result of a job's run.
 
 python run_by_several.py RANK SIZE FOLDER EVERY_S SETTING...
 """
@@ -21,12 +21,12 @@ from raykd.training.loop import fit
 def start_two(
     folder: Path, settings: Sequence[str], every_s: float = CHECKPOINT_EVERY_S
 ) -> list[subprocess.Popen[bytes]]:
-    """Two processes at the teacher of the small experiment with `settings`, in folder/run."""
+    """Start two processes that train the teacher of the small experiment with `settings` in folder/run."""
     return several_processes.start(Path(__file__), folder, [str(every_s), *settings])
 
 
 def train_by_two(folder: Path, settings: Sequence[str], every_s: float = CHECKPOINT_EVERY_S) -> RunFolder:
-    """To its end, from where it stands in folder/run."""
+    """Train or resume the run in folder/run with two processes until it is done."""
     several_processes.end(start_two(folder, settings, every_s))
     return RunFolder(folder / "run")
 

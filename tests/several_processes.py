@@ -1,6 +1,6 @@
-"""Several workers without Slurm and Ray: processes of one program, that meet over gloo in a folder.
+"""Several workers without Slurm and Ray: processes of one program, which form a gloo process group through a folder.
 
-python PROGRAM RANK SIZE FOLDER WORD...        PROGRAM does its part within `together(RANK, SIZE, FOLDER)`
+python PROGRAM RANK SIZE FOLDER ARGUMENT...        PROGRAM trains within `together(RANK, SIZE, FOLDER)`
 """
 
 import os
@@ -16,8 +16,8 @@ import torch.distributed as dist
 TIMEOUT_S = 150
 
 
-def start(program: Path, folder: Path, words: Sequence[str] = (), size: int = 2) -> list[subprocess.Popen[bytes]]:
-    """The processes, one thread each. A `folder` in which others met before will do."""
+def start(program: Path, folder: Path, arguments: Sequence[str] = (), size: int = 2) -> list[subprocess.Popen[bytes]]:
+    """Start `size` processes with one thread each. `folder` may be that of an earlier process group."""
     folder.mkdir(exist_ok=True)
     (folder / "meet").unlink(missing_ok=True)
     environment = os.environ | {
@@ -27,7 +27,7 @@ def start(program: Path, folder: Path, words: Sequence[str] = (), size: int = 2)
     }
     return [
         subprocess.Popen(
-            [sys.executable, str(program), str(rank), str(size), str(folder), *words],
+            [sys.executable, str(program), str(rank), str(size), str(folder), *arguments],
             env=environment,
             stderr=subprocess.PIPE,
         )
@@ -36,7 +36,7 @@ def start(program: Path, folder: Path, words: Sequence[str] = (), size: int = 2)
 
 
 def end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all have ended, none with an error; none is left in any case."""
+    """Wait until all workers have ended, and require that none failed. Kill the remaining ones in any case."""
     try:
         for worker in workers:
             _, errors = worker.communicate(timeout=TIMEOUT_S)
@@ -49,9 +49,9 @@ def end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def together(rank: int, size: int, folder: Path) -> Iterator[None]:
-    """What a program does beside the others; the process ends with it."""
+    """Run the block as one worker of the process group, and end the process after it."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=size)
     yield
     dist.barrier()
-    os._exit(0)  # torch 2.15 aborts in one exit of ten, in gloo's threads; Ray's workers do not end that way
+    os._exit(0)  # torch 2.15 aborts in one exit of ten, in gloo's threads; Ray's workers end in another way

@@ -1,4 +1,4 @@
-"""An experiment on the digits with runs of some seconds, for jobs; and the check that its weights are right."""
+"""An experiment on the digits with runs of some seconds, for jobs, and the check of their weights."""
 
 from pathlib import Path
 

@@ -18,13 +18,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "file.json"
 
 
-def test_write_replaces_and_leaves_nothing_else(path: Path) -> None:
+def test_writing_replaces_the_file_and_leaves_no_other(path: Path) -> None:
     write_bytes(path, b"old")
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new" and [*path.parent.iterdir()] == [path]
 
 
-def test_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a" / "b" / "file", b"x")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"x"
 
@@ -37,29 +37,29 @@ def test_an_error_while_writing_keeps_the_old_file_and_removes_the_new(path: Pat
     assert path.read_bytes() == b"old" and [*path.parent.iterdir()] == [path]
 
 
-def test_a_writer_that_wrote_nothing_is_an_error(path: Path) -> None:
+def test_a_block_that_writes_nothing_is_an_error(path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(path):
         pass
 
 
-def test_the_suffix_stays_last_while_written(path: Path) -> None:
+def test_the_temporary_file_has_the_same_suffix(path: Path) -> None:
     with replacing(path) as aside:
         assert aside.suffix == ".json" and aside.parent == path.parent and aside != path
         aside.write_bytes(b"{}")
 
 
-def test_bytes_are_on_disk_before_the_name_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_flushed_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine crash after the rename must not leave an empty file."""
-    done = []
+    calls = []
     real_fsync, real_replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (done.append(("fsync", path.exists())), real_fsync(number)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(("replace", path.exists())), real_replace(a, b)))
+    monkeypatch.setattr(os, "fsync", lambda number: (calls.append(("fsync", path.exists())), real_fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", path.exists())), real_replace(a, b)))
     write_bytes(path, b"x")
-    assert done == [("fsync", False), ("replace", False), ("fsync", True)]  # the file, its name, the folder
+    assert calls == [("fsync", False), ("replace", False), ("fsync", True)]  # the file, its name, the folder
 
 
 @pytest.mark.parametrize(("number", "raises"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
-def test_a_filesystem_may_refuse_to_flush_folders_but_not_fail(path: Path, monkeypatch, number, raises) -> None:
+def test_refusals_to_flush_a_folder_are_ignored_but_not_io_errors(path: Path, monkeypatch, number, raises) -> None:
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -74,7 +74,7 @@ def test_a_filesystem_may_refuse_to_flush_folders_but_not_fail(path: Path, monke
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])
-def test_others_may_read_as_the_umask_allows(path: Path, umask: int) -> None:
+def test_permissions_follow_the_umask(path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         write_bytes(path, b"x")
@@ -84,10 +84,10 @@ def test_others_may_read_as_the_umask_allows(path: Path, umask: int) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "half", "fsync", "replace", "after"])
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new(path: Path, moment: str) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_bytes(path: Path, moment: str) -> None:
     write_bytes(path, b"old" * 1000)
     child = os.fork()
-    if child == 0:  # nothing but system calls happens here before the kill
+    if child == 0:  # only system calls happen here before the kill
         _write_until(path, moment)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -120,7 +120,7 @@ def test_json_is_read_back_and_has_no_nan(path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, 2.5, None, "ü"]}
 
 
-def test_a_folder_is_replaced_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole_and_leaves_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     for names in (("a", "b"), ("c",)):
         with replacing_folder(folder) as aside:

@@ -136,16 +136,16 @@ class Knobs(Config):
 )
 def test_override_reads_text_by_the_fields_type(path: str, text: str, value: Any) -> None:
     changed = override(Knobs(), path, text)
-    got = getattr(changed, path.split(".")[0])
-    assert got == value and type(got) is type(value)
+    parsed = getattr(changed, path.split(".")[0])
+    assert parsed == value and type(parsed) is type(value)
 
 
-def test_nested_values_are_known_by_dotted_paths() -> None:
+def test_nested_values_have_dotted_paths() -> None:
     nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None, "f": {}}
     assert dict(dotted(nested)) == {"a.b": 1, "a.c.d": [1, 2], "e": None, "f": {}}
 
 
-def test_override_leaves_everything_else_as_it_was() -> None:
+def test_override_changes_no_other_field() -> None:
     before = experiment()
     after = override(before, "student.optimizer.lr", "0.2")
     assert after == replace(before, student=replace(before.student, optimizer=SGD(lr=0.2)))
@@ -153,7 +153,7 @@ def test_override_leaves_everything_else_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "words"),
+    ("path", "text", "message"),
     [
         ("whole", "1.5", "'1.5' is not a whole number"),
         ("number", "fast", "'fast' is not a number"),
@@ -168,10 +168,10 @@ def test_override_leaves_everything_else_as_it_was() -> None:
         ("nmber", "1", "did you mean 'number'?"),
     ],
 )
-def test_override_refuses_in_one_line_what_does_not_fit(path: str, text: str, words: str) -> None:
+def test_override_refuses_invalid_text_in_one_line(path: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         override(Knobs(), path, text)
-    assert words in str(caught.value) and path in str(caught.value)
+    assert message in str(caught.value) and path in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -183,7 +183,7 @@ def test_unknown_field_of_a_method_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("text", ["feature_kd", "FeatureKD", "featurekd", "Feature_KD"])
-def test_method_is_found_by_its_kind_or_its_name(text: str) -> None:
+def test_method_can_be_named_by_its_kind_or_its_class(text: str) -> None:
     assert override(experiment(), "method", text).method == FeatureKD()
 
 
@@ -193,7 +193,7 @@ def test_unknown_method_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"whole": 1.0}, "whole = 1.0 in Knobs: must be a whole number"),
         ({"whole": True}, "whole = True in Knobs: must be a whole number"),
@@ -207,23 +207,23 @@ def test_unknown_method_names_the_nearest() -> None:
         ({"inner": KD()}, "must be SGD or AdamW"),
     ],
 )
-def test_wrong_types_are_refused_when_the_object_is_made(changes: dict[str, Any], words: str) -> None:
+def test_wrong_types_are_refused_when_the_object_is_made(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Knobs(**changes)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_lists_become_tuples_and_whole_numbers_floats() -> None:
-    made = Knobs(wholes=[1, 2], numbers=[1, 2.5], number=3)  # pyright: ignore[reportArgumentType]
-    assert made.wholes == (1, 2) and made.numbers == (1.0, 2.5) and type(made.number) is float
-    assert type(made.numbers[0]) is float
-    assert hash(made) == hash(Knobs(wholes=(1, 2), numbers=(1.0, 2.5), number=3.0))
+    knobs = Knobs(wholes=[1, 2], numbers=[1, 2.5], number=3)  # pyright: ignore[reportArgumentType]
+    assert knobs.wholes == (1, 2) and knobs.numbers == (1.0, 2.5) and type(knobs.number) is float
+    assert type(knobs.numbers[0]) is float
+    assert hash(knobs) == hash(Knobs(wholes=(1, 2), numbers=(1.0, 2.5), number=3.0))
 
 
 def test_examples_show_every_kind_with_no_field_at_its_default() -> None:
-    shown = {type(example) for example in EXAMPLES} | {Experiment, Run}
+    example_types = {type(example) for example in EXAMPLES} | {Experiment, Run}
     known = {cls for cls in kinds(Config).values() if cls.__module__.startswith("raykd.")}
-    assert shown == known
+    assert example_types == known
     for example in EXAMPLES:
         at_default = [f.name for f in fields(example) if getattr(example, f.name) == f.default]
         assert not at_default, f"{example.title()}: {at_default}"
@@ -231,7 +231,7 @@ def test_examples_show_every_kind_with_no_field_at_its_default() -> None:
 
 def test_no_two_kinds_share_a_name() -> None:
     def below(cls: type[Config]) -> list[type[Config]]:
-        return [cls, *(found for child in cls.__subclasses__() for found in below(child))]
+        return [cls, *(descendant for child in cls.__subclasses__() for descendant in below(child))]
 
     abstract = (Config, Method, *(cls for cls in below(Config) if cls.kind == "config"))
     ours = [cls for cls in below(Config) if cls.__module__.startswith("raykd.")]
@@ -249,18 +249,18 @@ def test_to_dict_and_from_dict_are_inverse_through_json(example: Config) -> None
     assert from_dict(Config, json.loads(text)) == example
 
 
-def test_from_dict_refuses_what_another_version_wrote() -> None:
+def test_from_dict_refuses_fields_and_kinds_of_another_version() -> None:
     with pytest.raises(ConfigError, match="KD has no field flavour: written by another version"):
         from_dict(Method, to_dict(KD()) | {"flavour": "mint"})
     with pytest.raises(ConfigError, match=r"kind 'telepathy' is not one of .*kd.*: written by another version"):
         from_dict(Method, {"kind": "telepathy"})
 
 
-def test_from_dict_fills_fields_that_came_later_with_their_defaults() -> None:
+def test_from_dict_fills_missing_fields_with_their_defaults() -> None:
     assert from_dict(Method, {"kind": "kd", "alpha": 0.1}) == KD(alpha=0.1)
 
 
-def test_results_only_leaves_places_out() -> None:
+def test_results_only_excludes_fields_that_are_not_fingerprinted() -> None:
     assert "cpus" in to_dict(Knobs()) and "cpus" not in to_dict(Knobs(), results_only=True)
     assert to_dict(WeightsFile("ab", "/x"), results_only=True) == {"kind": "weights_file", "sha256": "ab", "key": ""}
 
@@ -280,7 +280,7 @@ def test_every_value_that_a_field_accepts_has_a_fingerprint() -> None:
                     changed = replace(example, **{field.name: bad})
                 except ConfigError:
                     continue
-                pytest.fail(f"{example.title()}.{field.name} = {bad} was taken: {changed}")
+                pytest.fail(f"{example.title()}.{field.name} = {bad} was accepted: {changed}")
 
 
 def test_parse_describes_the_expected_type() -> None:

@@ -87,11 +87,11 @@ def test_the_data_example_is_planned_trained_and_tested(tmp_path: Path) -> None:
     file.write_text(block("custom_data.md", "experiment = Experiment("))
     command = [sys.executable, str(file), "--plan", "--results", str(tmp_path / "r")]
     arguments = ["--data-dir", str(tmp_path / "data")]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("not started") == 5 and not (tmp_path / "r").exists()
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.count("not started") == 5 and not (tmp_path / "r").exists()
     (experiment,) = load_experiments(file)
     dataset = load_dataset(experiment.data.name, tmp_path / "data", experiment.data.image_size)
     assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (tuple(COLORS), 120, 30)
@@ -102,17 +102,19 @@ def test_the_data_example_is_planned_trained_and_tested(tmp_path: Path) -> None:
     )
 
 
-def test_moved_images_lead_to_the_same_runs(tmp_path: Path) -> None:
+def test_moved_images_have_the_same_runs(tmp_path: Path) -> None:
     write_flowers(tmp_path / "data" / "flowers")
     file = tmp_path / "flowers.py"
     text = block("custom_data.md", "experiment = Experiment(")
     file.write_text(text)
-    (here,) = load_experiments(file)
+    (original,) = load_experiments(file)
     (tmp_path / "data" / "flowers").rename(tmp_path / "garden")
     file.write_text(text.replace("folder:flowers", f"folder:{tmp_path / 'garden'}"))
-    (there,) = load_experiments(file)
-    dataset = load_dataset(there.data.name, None, 16)
-    names = [[run.name for run in make_plan(experiment, dataset, Path("none")).runs] for experiment in (here, there)]
+    (moved,) = load_experiments(file)
+    dataset = load_dataset(moved.data.name, None, 16)
+    names = [
+        [run.name for run in make_plan(experiment, dataset, Path("none")).runs] for experiment in (original, moved)
+    ]
     assert names[0] == names[1]
 
 
@@ -127,19 +129,19 @@ def method_folder(tmp_path: Path) -> Path:
 
 def test_a_method_named_by_its_path_is_planned(method_folder: Path) -> None:
     arguments = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "digits.py", *arguments],
         cwd=method_folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("-soft-l1-s") == 5
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.count("-soft-l1-s") == 5
 
 
 def test_an_imported_method_equals_the_method_named_by_its_path(method_folder: Path) -> None:
-    (mine,) = load_experiments(method_folder / "mine.py")
+    (imported,) = load_experiments(method_folder / "mine.py")
     settings = [f"method={method_folder / 'my_method.py'}:SoftL1", "method.weight=3"]
     (by_path,) = apply_settings(load_experiments(method_folder / "digits.py"), settings)
-    assert mine.method == by_path.method and mine.method.title() == "SoftL1"
+    assert imported.method == by_path.method and imported.method.title() == "SoftL1"
     for name in ("my_method", "digits"):
         sys.modules.pop(name)
 

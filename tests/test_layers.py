@@ -27,7 +27,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 
-# The packages and modules of raykd.report by level, likewise.
+# The packages and modules of raykd.report by level.
 REPORT_LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"read"}),
     frozenset({"stats"}),
@@ -39,7 +39,7 @@ REPORT_LEVELS: tuple[frozenset[str], ...] = (
 REPORT_LEVEL = {name: level for level, names in enumerate(REPORT_LEVELS) for name in names}
 ENTRIES = {"raykd", "raykd.__main__"}  # the public names, imported lazily, and the entry point
 
-# Loaded without torch and Ray: the report and the batch script run where neither is installed or quick to load.
+# Modules that load neither torch nor Ray: the report and the batch script run where these are missing or slow to load.
 LEAN = (
     "raykd.config",
     "raykd.errors",
@@ -73,7 +73,7 @@ PROGRAMS = ("FunctionDef", "ClassDef", "For", "While", "Try", "Lambda")
 
 @dataclass(frozen=True)
 class Import:
-    """`name` is the module that is meant ('raykd.data.loader'); `inside` a function; `at` file and line."""
+    """One import: the imported module ('raykd.data.loader'), whether it is inside a function, and its file and line."""
 
     name: str
     inside: bool
@@ -82,12 +82,12 @@ class Import:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of raykd by its dotted name."""
-    found = {}
+    """Return every module of raykd by its dotted name."""
+    paths = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 @cache
@@ -96,14 +96,14 @@ def tree(path: Path) -> ast.Module:
 
 
 def package(module: str) -> str:
-    """'data' for raykd.data.loader, 'config' for raykd.config; '' for raykd itself and raykd.__main__."""
+    """Return 'data' for raykd.data.loader, 'config' for raykd.config, and '' for raykd itself and raykd.__main__."""
     name = module.split(".")[1] if "." in module else ""
     return "" if name == "__main__" else name
 
 
 @cache
 def imports(path: Path) -> tuple[Import, ...]:
-    """All imports of a file, those for type checkers alone left out; a submodule is named in full."""
+    """Return all imports of a file except those for type checkers. A submodule is named in full."""
     return tuple(_imports(tree(path), path, inside=False))
 
 
@@ -128,7 +128,7 @@ def functions(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctio
 
 
 def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]) -> int:
-    """Lines of a function that hold code: neither empty, nor comment, nor docstring."""
+    """Return the number of a function's lines without empty lines, comments and docstring."""
     first = node.body[0]
     docstring = range(0)
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
@@ -141,18 +141,18 @@ def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]) ->
 
 
 def loaded_with(name: str) -> list[str]:
-    """The module and the packages that are loaded with it."""
+    """Return the module and the packages that are loaded with it."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def edges(module: str) -> list[Import]:
-    """The imports of raykd's own modules, those inside functions too."""
+    """Return the imports of raykd's own modules, including those inside functions."""
     return [item for item in imports(modules()[module]) if item.name.split(".")[0] == "raykd"]
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    """Whether the design lets a module of package `importer` import one of `imported`."""
+    """Return whether a module of package `importer` may import one of `imported`."""
     if importer == imported or LEVEL[importer] == LEVEL.get(imported) == 0:
         return True
     return imported in LEVEL and LEVEL[imported] < LEVEL[importer]
@@ -186,9 +186,9 @@ def test_report_imports_go_down_from_build_to_read() -> None:
 
 
 def test_no_import_cycle_exists_even_through_functions() -> None:
-    """A module whose imports are all removed is removed too; what is left over forms cycles."""
+    """A module whose imports are all removed is removed too. The remaining modules form cycles."""
     left = {module: {item.name for item in edges(module)} & modules().keys() - {module} for module in modules()}
-    while leaves := [module for module, found in left.items() if not found & left.keys()]:
+    while leaves := [module for module, names in left.items() if not names & left.keys()]:
         for module in leaves:
             del left[module]
     assert not left, f"import cycles among {sorted(left)}"
@@ -206,7 +206,7 @@ def test_only_orchestration_imports_ray_and_cluster_within_functions() -> None:
 
 
 def test_lean_modules_load_neither_torch_nor_ray() -> None:
-    """Not even through what they import: the report is written on machines without either."""
+    """This includes the modules that they import: the report is written on machines without torch and Ray."""
     heavy = []
     for start in (name for name in modules() if name.startswith(LEAN)):
         waiting, seen = [start], {start}
@@ -215,9 +215,9 @@ def test_lean_modules_load_neither_torch_nor_ray() -> None:
             for item in imports(modules()[current]):
                 if item.name.split(".")[0] in ("torch", "torchvision", "timm", "ray") and not item.inside:
                     heavy.append(f"{start} loads {item.name} through {item.at}")
-                found = {name for name in loaded_with(item.name) if name in modules()} - seen
-                seen |= found
-                waiting += found
+                new = {name for name in loaded_with(item.name) if name in modules()} - seen
+                seen |= new
+                waiting += new
     assert not heavy, "\n".join(heavy)
 
 
@@ -226,7 +226,7 @@ def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
     assert not [item.at for item in imported if item.name.split(".")[0] in ("torch", "ray")]
 
 
-OWN_PROCESS = {"raykd.bench.memory"}  # it measures the memory of one
+OWN_PROCESS = {"raykd.bench.memory"}  # measures the memory of a process
 
 
 def test_only_cluster_starts_processes_or_reads_slurms_variables() -> None:
@@ -283,7 +283,7 @@ def test_experiment_files_are_short_data_of_public_names(path: Path) -> None:
             assert is_guard, f"{path.name} decides something: line {node.lineno}"
 
 
-def test_public_names_are_all_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert all(getattr(raykd, name) is not None for name in raykd.__all__)
     with pytest.raises(AttributeError, match="no name 'nothing'"):
         _ = raykd.nothing

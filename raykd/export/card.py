@@ -1,13 +1,14 @@
 """The model card: README.md beside the weights. It is Markdown below YAML that model hubs read."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raykd.config import to_dict
 from raykd.export import facts
 from raykd.export.data_sources import source_of
 from raykd.export.finished_run import FinishedRun
@@ -32,6 +33,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
     """Return the card. checksums: SHA-256 of each exported file; difference: of its logits from the run's."""
     model = run.header.model
     timm_name, timm_arguments = architecture_of(run) if isinstance(model, Timm | ViT) else ("", {})
+    distillation = ["knowledge-distillation", run.record.method] if run.spec.teacher else []
     card = _environment().get_template("card.md.j2")
     return card.render(
         run=run,
@@ -47,20 +49,15 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         network=_NETWORKS.get(type(model)),
         use=f"use_{form.name.replace('-', '_')}.md.j2",
         source=source_of(run.header.data),
-        tags=_tags(run),
-        settings=facts.setting_rows(run),
+        tags=["image-classification", *distillation, model.label, "raykd"],
+        settings=facts.setting_rows({name: value for name, value in run.settings.items() if name != "teacher"}),
         teacher=facts.teacher_text(run),
-        teacher_settings=facts.teacher_setting_rows(run),
+        teacher_settings=facts.setting_rows(to_dict(run.spec.teacher, results_only=True) or {}),
         validation=facts.validation_rows(run),
-        test=facts.test_rows(run),
+        test=facts.metric_rows(run.test_metrics),
         provenance=facts.provenance_rows(run, checksums),
         difference=difference,
     )
-
-
-def _tags(run: FinishedRun) -> list[str]:
-    distilled = ["knowledge-distillation", run.record.method] if run.spec.teacher else []
-    return ["image-classification", *distilled, run.header.model.label, "raykd"]
 
 
 @cache
@@ -73,15 +70,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(cell=_cell, quoted=_quoted)
+    environment.filters.update(cell=_cell, quoted=partial(json.dumps, ensure_ascii=False))  # YAML and Python read JSON
     return environment
 
 
 def _cell(text: Any) -> str:
     """Escape text for a table cell or a line: it cannot end the cell or the line, or begin a tag."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _quoted(value: Any) -> str:
-    """Return the value as JSON, which YAML and Python can read too."""
-    return json.dumps(value, ensure_ascii=False)

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataSource:
-    """hub: the data set's name on the Hugging Face hub, or ''. origin and license: sentences."""
-
     title: str
-    hub: str
-    origin: str
-    license: str
+    hub: str  # the data set's name on the Hugging Face hub, or ''
+    origin: str  # a sentence
+    license: str  # a sentence
 
 
 _KRIZHEVSKY = (
@@ -35,7 +33,7 @@ _SOURCES = {
 
 
 def source_of(data: str) -> DataSource:
-    """Return the source of the data set called `data`. For custom data it states that nothing is known."""
+    """Return the source of the data set `data`. For custom data it states that nothing is known."""
     title = data.partition(":")[2] or data
     unknown = "raykd does not know the origin of these images; state it here before you publish the model."
     return _SOURCES.get(data, DataSource(title, "", unknown, "Their license is not known to raykd either."))

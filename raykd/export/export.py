@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from raykd.errors import RaykdError
+from raykd.errors import RaykdError, reason_of
 from raykd.export.card import model_card
 from raykd.export.facts import config_json
 from raykd.export.finished_run import FinishedRun, find_run, read_finished_run
@@ -30,7 +30,6 @@ FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}
 # A fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong graph
 # changes far more.
 MAX_DIFFERENCE = 1e-4
-_BATCH_SIZES = (1, 16)
 
 
 def export_run(results: Path, run_name: str, format_name: str, output: Path | None, overwrite: bool) -> str:
@@ -62,7 +61,7 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     except (RaykdError, OSError):
         raise
     except Exception as error:  # exporters of other libraries raise any type
-        raise RaykdError(f"{name} as {form.name}: {_line(error)}; nothing was kept, try another format") from error
+        raise RaykdError(f"{name} as {form.name}: {reason_of(error)}; nothing was kept, try another format") from error
     if not difference <= MAX_DIFFERENCE:
         raise RaykdError(
             f"{name} as {form.name}: its logits differ from the run's by {difference:.2g} of the largest logit; "
@@ -78,7 +77,7 @@ def _difference(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     """Return the largest difference of the logits over several batch sizes, as a fraction of the largest logit."""
     exported, original = form.read(run, folder), DeployedModel(run.model)
     differences = []
-    for batch_size in _BATCH_SIZES:
+    for batch_size in (1, 16):
         images = example_images(run, batch_size, seed=batch_size)
         expected = original(images)
         differences.append(((exported(images) - expected).abs().max() / expected.abs().max()).item())
@@ -87,7 +86,3 @@ def _difference(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name in FILES)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"

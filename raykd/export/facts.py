@@ -1,15 +1,13 @@
 """Facts about an exported model: the content of config.json, and the rows of the model card's tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from raykd.config import dotted, to_dict
 from raykd.export.finished_run import FinishedRun
 from raykd.export.format import ExportFormat
 from raykd.provenance import source, versions
-from raykd.spec.plan import Run
 from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
@@ -53,15 +51,6 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
     }
 
 
-def setting_rows(run: FinishedRun) -> Rows:
-    """Return every field that determines the run's result, by its dotted path. The teacher's are separate."""
-    return _rows({name: value for name, value in run.settings.items() if name != "teacher"})
-
-
-def teacher_setting_rows(run: FinishedRun) -> Rows:
-    return _rows(to_dict(run.spec.teacher, results_only=True)) if run.spec.teacher else []
-
-
 def validation_rows(run: FinishedRun) -> Rows:
     """Return the metrics of the best epoch on the validation split, which picked it."""
     best = run.record.best
@@ -69,27 +58,28 @@ def validation_rows(run: FinishedRun) -> Rows:
     epochs = run.folder.history() if best.epoch is not None else []
     epoch: Mapping[str, Any] = next((row for row in epochs if row.get("epoch") == best.epoch), {})
     metrics = {name: value for name, value in epoch.items() if name.startswith("val_")}
-    return [*_metric_rows(metrics | {"val_top1": best.val_top1})]
+    return metric_rows(metrics | {"val_top1": best.val_top1})
 
 
-def test_rows(run: FinishedRun) -> Rows:
-    """Return the numbers in test.json; none if these weights were not evaluated."""
-    return [*_metric_rows({name: value for name, value in run.test_metrics.items() if name != "weights_sha256"})]
+def metric_rows(values: Mapping[str, Any]) -> Rows:
+    """Return the single numbers among `values`. The lists and texts of test.json are in config.json only."""
+    numbers = {path: value for path, value in dotted(values) if isinstance(value, int | float)}
+    return [(_NAMES.get(name, name), _number_text(name, number)) for name, number in numbers.items()]
 
 
 def teacher_text(run: FinishedRun) -> str:
     """Return the name of each teacher's run, with its accuracy if that run is in the same family; '' if none."""
-    return "; ".join(_one_teacher_text(run.folder.path.parent, teacher) for teacher in run.spec.teachers)
-
-
-def _one_teacher_text(family: Path, teacher: Run) -> str:
-    text, folder = f"`{teacher.name}` ({teacher.model.label})", RunFolder(family / teacher.name)
-    metrics = read_record(Metrics, folder.test) if is_tested(folder) else None
-    return f"{text}, test top-1 {_number_text('top1', metrics.top1)}" if metrics else text
+    texts = []
+    for teacher in run.spec.teachers:
+        folder = RunFolder(run.folder.path.with_name(teacher.name))
+        metrics = read_record(Metrics, folder.test) if is_tested(folder) else None
+        accuracy = f", test top-1 {_number_text('top1', metrics.top1)}" if metrics else ""
+        texts.append(f"`{teacher.name}` ({teacher.model.label}){accuracy}")
+    return "; ".join(texts)
 
 
 def provenance_rows(run: FinishedRun, checksums: Mapping[str, str]) -> Rows:
-    """Return where the weights come from. checksums: SHA-256 of each file beside the card, by its name."""
+    """Return the origin of the weights. checksums: SHA-256 of each file beside the card, by its name."""
     record = run.record
     hardware = [value for value in record.hardware.values() if value]
     return [
@@ -111,25 +101,16 @@ def _version_list(packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def _rows(nested: Mapping[str, Any]) -> Rows:
-    """Return (dotted path, value) of each field. An object's kind is the value of its path, unless it repeats it."""
+def setting_rows(settings: Mapping[str, Any]) -> Rows:
+    """Return (dotted path, value) of each field. An object has a row with its kind, unless that is the path's end."""
     rows = []
-    for path, value in dotted(nested):
+    for path, value in dotted(settings):
         section, _, name = path.rpartition(".")
         if name != "kind":
             rows.append((path, _text(value)))
         elif section and value != section.rpartition(".")[2]:
             rows.append((section, _text(value)))
     return rows
-
-
-def _metric_rows(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the numbers. Lists and texts of test.json are in config.json only."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _metric_rows(value, f"{path}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield path + _NAMES.get(name, name), _number_text(name, value)
 
 
 def _number_text(name: str, value: float) -> str:

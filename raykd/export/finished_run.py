@@ -1,17 +1,16 @@
 """A finished run as an export reads it: how it was trained, and the weights of the epoch that validation picked."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from raykd.config import to_dict
 from raykd.data import dataset_names
-from raykd.errors import ConfigError, did_you_mean
+from raykd.errors import ConfigError, did_you_mean, plural
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
@@ -27,23 +26,17 @@ _RECORD = "run.json"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose status is 'done'.
-
-    spec: as the plan has it.
-    record: run.json.
-    header: of the file with the best weights. Its data set has a name without the path of a folder.
-    weights_sha256: of that file.
-    """
+    """A run whose status is 'done'."""
 
     folder: RunFolder
     spec: Run
     record: RunRecord
-    header: Header
-    weights_sha256: str
+    header: Header  # of the file with the best weights; its data set has a name without the path of a folder
+    weights_sha256: str  # of that file
 
     @cached_property
     def model(self) -> ImageModel:
-        """The network with its best weights, in float32, on the CPU, in inference mode."""
+        """The network with its best weights, in float32, on the CPU, in eval mode."""
         return load_model(self.folder.best).eval()
 
     @property
@@ -54,12 +47,12 @@ class FinishedRun:
     @property
     def mean(self) -> list[float]:
         """Mean of each channel for the normalization, as a fraction of 255."""
-        return _fractions(self.model.mean)
+        return [_fraction(value) for value in self.model.mean.flatten().tolist()]
 
     @property
     def std(self) -> list[float]:
         """Standard deviation of each channel for the normalization, as a fraction of 255."""
-        return _fractions(self.model.std)
+        return [_fraction(value) for value in self.model.std.flatten().tolist()]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,24 +74,18 @@ def find_run(results: Path, name: str) -> RunFolder:
     if name and (Path(name) / _RECORD).is_file():
         return RunFolder(Path(name).resolve())  # so that '.' has a name, and its family beside it
     folders = sorted(path.parent for path in results.glob(f"*/*/{_RECORD}"))
-    matches = [folder for folder in folders if name in _names(folder)]
+    if not folders:
+        hint = "(looked for <family>/<run>/run.json); train one first, or name another folder with --results"
+        raise ConfigError(f"no run '{name}' under '{results}' {hint}")
+    names = {folder: (folder.name, f"{folder.parent.name}/{folder.name}") for folder in folders}
+    matches = [folder for folder in folders if name in names[folder]]
     if len(matches) > 1:
-        choices = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in matches)
+        choices = ", ".join(names[folder][1] for folder in matches)
         raise ConfigError(f"run '{name}' is in several families; name one of {choices}")
     if not matches:
-        raise ConfigError(f"no run '{name}' under '{results}'{_suggestion(name, folders)}")
+        nearest = did_you_mean(name, chain(*names.values())) or f", such as {folders[0].name}"
+        raise ConfigError(f"no run '{name}' under '{results}': it has {plural(len(folders), 'run')}{nearest}")
     return RunFolder(matches[0])
-
-
-def _names(folder: Path) -> tuple[str, str]:
-    return folder.name, f"{folder.parent.name}/{folder.name}"
-
-
-def _suggestion(name: str, folders: Sequence[Path]) -> str:
-    if not folders:
-        return " (looked for <family>/<run>/run.json); train one first, or name another folder with --results"
-    nearest = did_you_mean(name, [known for folder in folders for known in _names(folder)])
-    return f": it has {len(folders)} runs{nearest or f', such as {folders[0].name}'}"
 
 
 def read_finished_run(folder: RunFolder) -> FinishedRun:
@@ -115,10 +102,6 @@ def read_finished_run(folder: RunFolder) -> FinishedRun:
         raise ConfigError(f"weights file '{folder.best}' does not name its model; train the run again")
     header = replace(header, data=dataset_names.without_path(header.data))
     return FinishedRun(folder, spec, folder.require_record(), header, file_sha256(folder.best))
-
-
-def _fractions(pixels: Tensor) -> list[float]:
-    return [_fraction(value) for value in pixels.flatten().tolist()]
 
 
 def _fraction(pixels: float) -> float:

@@ -16,20 +16,13 @@ Logits = Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] at the data's image si
 
 
 class ExportFormat:
-    """A format that writes a run's best weights into a folder, and reads them back as a user would.
+    """A format that writes a run's best weights into a folder, and reads them back as a user would."""
 
-    name: the value of --format.
-    file: name of the weights' file in the folder.
-    library: the hub's name of the library that loads it.
-    packages: must be installed.
-    preprocesses: whether normalization and resizing are inside the file.
-    """
-
-    name: ClassVar[str]
-    file: ClassVar[str]
-    library: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ()
-    preprocesses: ClassVar[bool]
+    name: ClassVar[str]  # the value of --format
+    file: ClassVar[str]  # name of the weights' file in the folder
+    library: ClassVar[str]  # the hub's name of the library that loads it
+    packages: ClassVar[tuple[str, ...]] = ()  # required packages
+    preprocesses: ClassVar[bool]  # whether normalization and resizing are inside the file
 
     def require(self, run: FinishedRun) -> None:
         """Raise ConfigError, before anything is written, if this format cannot hold the run's model."""

@@ -13,7 +13,6 @@ from raykd.errors import ConfigError
 from raykd.store.run_folder import is_locked, lock_at
 
 _LOCK = ".lock"
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def require_replaceable(output: Path, overwrite: bool, export_files: set[str]) -> None:
@@ -49,7 +48,7 @@ def writing_folder(output: Path) -> Iterator[Path]:
                 yield temporary
             (temporary / _LOCK).unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise ConfigError(f"--output '{output}' cannot be made ({error.strerror}); name another") from None
     _remove_leftovers(output)

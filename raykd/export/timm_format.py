@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.errors import ConfigError
 from raykd.export.finished_run import FinishedRun
@@ -48,7 +48,15 @@ class TimmFormat(ExportFormat):
         import timm
 
         network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        return _preprocessed(network, run)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (run.mean, run.std))
+
+        def logits(images: Tensor) -> Tensor:
+            pixels = (images / 255 - mean) / std
+            if run.model.input_size is not None:
+                pixels = F.interpolate(pixels, size=(run.network_size, run.network_size), mode=run.model.mode)
+            return network(pixels)
+
+        return logits
 
 
 def timm_config(run: FinishedRun) -> dict[str, Any]:
@@ -57,18 +65,17 @@ def timm_config(run: FinishedRun) -> dict[str, Any]:
 
     name, arguments = architecture_of(run)
     known = timm.get_pretrained_cfg(name)
-    fields = {name: getattr(known, name, None) for name in _ARCHITECTURE_FIELDS}
-    size = run.network_size
+    fields = {name: value for name in _ARCHITECTURE_FIELDS if (value := getattr(known, name, None)) is not None}
     return {
         "architecture": name,
         "num_classes": len(run.header.classes),
         "num_features": getattr(run.model.network, "num_features", None),
         "label_names": list(run.header.classes),
         "model_args": arguments,
-        "pretrained_cfg": {name: value for name, value in fields.items() if value is not None}
-        | {
+        "pretrained_cfg": {
+            **fields,
             "num_classes": len(run.header.classes),
-            "input_size": [3, size, size],
+            "input_size": [3, run.network_size, run.network_size],
             "interpolation": run.model.mode,
             "crop_pct": 1.0,
             "mean": run.mean,
@@ -90,16 +97,3 @@ def architecture_of(run: FinishedRun) -> tuple[str, dict[str, Any]]:
     known = timm.get_pretrained_cfg(model.name)
     has_fixed_size = known is not None and known.fixed_input_size
     return model.name.split(".")[0], {"img_size": run.network_size} if has_fixed_size else {}
-
-
-def _preprocessed(network: nn.Module, run: FinishedRun) -> Logits:
-    """Scale to [0, 1], normalize and resize, like the code in the model card, and call the network."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (run.mean, run.std))
-
-    def logits(images: Tensor) -> Tensor:
-        pixels = (images / 255 - mean) / std
-        if run.model.input_size is not None:
-            pixels = F.interpolate(pixels, size=(run.network_size, run.network_size), mode=run.model.mode)
-        return network(pixels)
-
-    return logits

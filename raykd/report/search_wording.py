@@ -121,8 +121,8 @@ def _against_baseline(confirmation: ConfirmationRecord) -> str:
     caution = ""
     if differences := recipe_differences(confirmation):
         fields = "; ".join(
-            f"{path} is {format_value(there)} there and {format_value(here)} here"
-            for path, (there, here) in differences.items()
+            f"{path} is {format_value(of_baseline)} there and {format_value(of_winner)} here"
+            for path, (of_baseline, of_winner) in differences.items()
         )
         caution = f", in which the gain of the recipe is included ({fields})"
     return f"Winner against {baseline_name(confirmation)}{caution}: {_gain_and_verdict(gain, confirmation)}"

@@ -68,10 +68,9 @@ class Workers(Config):
     kind: ClassVar[str] = "workers"
     count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)
     min_count: int | None = not_fingerprinted(None)  # workers that suffice to continue without a lost node; None: all
-    cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(
-        None
-    )  # per worker; None: proportional to its GPUs, or up to 2 without
-    # Per worker, whole or a fraction below 1. None for one GPU if there are GPUs, else 0.
+    # CPUs per worker. None: proportional to its GPUs, or up to 2 without GPUs.
+    cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
+    # GPUs per worker, whole or a fraction below 1. None: one if there are GPUs, else 0.
     gpus: Annotated[float | None, AtMost(10_000)] = not_fingerprinted(None)
 
     def check(self) -> None:
@@ -116,8 +115,8 @@ class Experiment(Config):
     def check(self) -> None:
         is_plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)
         reason = "it becomes a folder, and the beginning of paths for --set"
-        requirement = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
-        self.require(bool(is_plain), "family", requirement)
+        allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
+        self.require(bool(is_plain), "family", allowed)
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         self._check_seeds("seeds")
         self._check_methods()

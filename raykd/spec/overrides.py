@@ -50,7 +50,9 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
         deeper = {path[len(name) + 1 :]: value for path, value in settings.items() if path.startswith(f"{name}.")}
         if name not in known:
             path = f"{above}{name}" + (f".{next(iter(deeper))}" if name not in settings else "")
-            raise _Unreadable(f"unknown config field '{path}': {_has(config, known)}{did_you_mean(name, known)}")
+            kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
+            fields_text = f"{kind} has {', '.join(known) or 'no fields'}"
+            raise _Unreadable(f"unknown config field '{path}': {fields_text}{did_you_mean(name, known)}")
         value = getattr(config, name)
         if name in settings:
             value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
@@ -59,11 +61,6 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
             value = _changed(look_up(value), deeper, f"{above}{name}.")
         changes[name] = value
     return replace(config, **changes)  # pyright: ignore[reportArgumentType]
-
-
-def _has(config: Any, known: Iterable[str]) -> str:
-    kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
-    return f"{kind} has {', '.join(known) or 'no fields'}"
 
 
 def _read(value: Any, hint: Any, path: str) -> Any:

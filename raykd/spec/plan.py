@@ -92,7 +92,7 @@ class Plan:
     runs: tuple[Run, ...]
 
     @property
-    def stages(self) -> dict[str, list[str]]:
+    def stages(self) -> dict[Stage, list[str]]:
         """Names of the runs by stage. Distilled runs with methods of `compare` are in `comparison` only."""
         runs = [run for run in self.runs if run.stage != "distilled" or run.method == self.experiment.method]
         return {stage: [run.name for run in runs if run.stage == stage] for stage in STAGES}
@@ -102,24 +102,17 @@ class Plan:
         """Names of the distilled runs by method, `experiment.method` first; {} if no methods are compared."""
         if not self.experiment.compare:
             return {}
-        distilled = [run for run in self.runs if run.stage == "distilled"]
         methods = self.experiment.methods
-        labels = zip(labels_of(methods), methods, strict=True)
-        return {label: [run.name for run in distilled if run.method == method] for label, method in labels}
+        distilled = [run for run in self.runs if run.stage == "distilled"]
+        return {_label(method, methods): [run.name for run in distilled if run.method == method] for method in methods}
 
 
-def labels_of(methods: Sequence[Method]) -> list[str]:
-    """Return a label for each method: its kind, and its changed fields if several methods share the kind."""
-    kinds = [method.kind for method in methods]
-
-    def label(method: Method) -> str:
-        if kinds.count(method.kind) == 1:
-            return method.kind
-        values = [(item.name, getattr(method, item.name), item.default) for item in fields(method)]
-        changed = [f"{name} {value}" for name, value, default in values if value != default]
-        return f"{method.kind} ({', '.join(changed)})" if changed else method.kind
-
-    return [label(method) for method in methods]
+def _label(method: Method, methods: Sequence[Method]) -> str:
+    """Return the method's kind, with its changed fields if several of `methods` share the kind."""
+    values = [(item.name, getattr(method, item.name), item.default) for item in fields(method)]
+    changed = ", ".join(f"{name} {value}" for name, value, default in values if value != default)
+    is_unique = [other.kind for other in methods].count(method.kind) == 1
+    return method.kind if is_unique or not changed else f"{method.kind} ({changed})"
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, stages: Iterable[Stage] = STAGES) -> Plan:

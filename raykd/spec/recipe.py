@@ -25,9 +25,9 @@ class SGD(Config):
     nesterov: bool = False  # Nesterov momentum; requires momentum above 0
 
     def check(self) -> None:
-        self.require(0 < self.lr < float("inf"), "lr", "must be greater than 0")
+        self.require(self.lr > 0, "lr", "must be greater than 0")
         self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
-        self.require(0 <= self.weight_decay < float("inf"), "weight_decay", "must be 0 or more")
+        self.require(self.weight_decay >= 0, "weight_decay", "must be 0 or more")
         self.require(not self.nesterov or self.momentum > 0, "nesterov", "requires momentum above 0")
 
 
@@ -42,8 +42,8 @@ class AdamW(Config):
     beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
 
     def check(self) -> None:
-        self.require(0 < self.lr < float("inf"), "lr", "must be greater than 0")
-        self.require(0 <= self.weight_decay < float("inf"), "weight_decay", "must be 0 or more")
+        self.require(self.lr > 0, "lr", "must be greater than 0")
+        self.require(self.weight_decay >= 0, "weight_decay", "must be 0 or more")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
 
@@ -93,7 +93,7 @@ class Cosine(Config):
     floor: float = 0.0  # the last learning rate as a fraction of the first, in [0, 1)
 
     def check(self) -> None:
-        self.require(0 <= self.warmup_epochs < float("inf"), "warmup_epochs", "must be 0 or more")
+        self.require(self.warmup_epochs >= 0, "warmup_epochs", "must be 0 or more")
         self.require(0 <= self.floor < 1, "floor", "must lie in [0, 1)")
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:

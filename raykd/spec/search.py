@@ -188,9 +188,9 @@ class Search(Config):
             known = f"known are {', '.join(METRICS)}{did_you_mean(metric, METRICS)}"
             self.require(metric in METRICS, "metric", known)
         self.require(len(set(self.metrics)) == len(self.metrics), "metric", "repeats a metric")
-        modes = tuple(METRICS[metric] for metric in self.metrics)
-        is_known = self.mode is None or _parts(self.mode) == modes
-        self.require(is_known, "mode", f"must be {', '.join(modes)} for {', '.join(self.metrics)}; leave it out")
+        is_known = self.mode is None or _parts(self.mode) == self.directions
+        modes = ", ".join(self.directions)
+        self.require(is_known, "mode", f"must be {modes} for {', '.join(self.metrics)}; leave it out")
         is_one_of_validation = len(self.metrics) == 1 and self.metrics[0].startswith("val_")
         early = "stops trials by a single validation metric; --set search.scheduler=none for these metrics"
         self.require(is_one_of_validation or self.scheduler == "none", "scheduler", early)
@@ -210,7 +210,7 @@ class Search(Config):
 
     @property
     def directions(self) -> tuple[Literal["max", "min"], ...]:
-        """The better direction of each of `metrics`."""
+        """The better direction of each metric."""
         return tuple(METRICS[metric] for metric in self.metrics)
 
     @property

@@ -12,7 +12,7 @@
 The type of a field decides which values the file may hold: `int` is a whole number from 0, `float` a finite number,
 `tuple[X, ...]` a list, `Mapping[str, X]` an object, a dataclass an object with its fields. `X | None` may be null. A
 field with a default may be missing. A file with any other value raises DamagedFile, which names the file and the field.
-If values have to agree with each other, the dataclass has a method `problem()` that returns what is wrong, or ''.
+If values have to agree with each other, the dataclass has a method `problem()` that returns why they do not, or ''.
 
 Every file has a checksum over the values of all other fields: {"top1": 91.2, ..., "checksum": "sha256:..."}. A file
 without a checksum was written by hand and is accepted.
@@ -22,13 +22,13 @@ import json
 import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from functools import cache
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from raykd.atomic import write_json
+from raykd.config import type_hints
 from raykd.provenance import json_checksum
 from raykd.store.damage import damaged
 
@@ -86,17 +86,16 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
     text = _read_text(path)
     if text is None:
         return None
-    too_deep = f"lists or objects are nested more than {MAX_DEPTH} deep"
     try:
         values = json.loads(text)
+        if _depth(values) > MAX_DEPTH:
+            raise RecursionError
     except RecursionError:
-        raise damaged(path, too_deep) from None
+        raise damaged(path, f"lists or objects are nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
         raise damaged(path, str(error)) from None
     if not isinstance(values, dict):
         raise damaged(path, "it does not hold a JSON object")
-    if _is_too_deep(values):
-        raise damaged(path, too_deep)
     _require_checksum(path, values)
     return {name: value for name, value in values.items() if name != CHECKSUM}
 
@@ -116,14 +115,9 @@ def _read_text(path: Path) -> str | None:
         raise damaged(path, f"it cannot be read ({error.strerror})") from None
 
 
-def _is_too_deep(values: Any) -> bool:
-    level = [values]
-    for _ in range(MAX_DEPTH):
-        inner = [part.values() if isinstance(part, dict) else part for part in level]
-        level = [item for items in inner for item in items if isinstance(item, dict | list)]
-        if not level:
-            return False
-    return True
+def _depth(value: Any) -> int:
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, items), default=0) if isinstance(value, dict | list) else 0
 
 
 def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
@@ -142,7 +136,7 @@ def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, section: str = "") -> Record:
-    hints, decoded = _hints(kind), {}
+    hints, decoded = type_hints(kind, include_limits=True), {}
     for field in fields(kind):  # type: ignore[arg-type]
         name = f"{section}.{field.name}" if section else field.name
         if field.name in values:
@@ -153,11 +147,6 @@ def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, se
     if problem := getattr(record, "problem", str)():
         raise damaged(path, problem)
     return record
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
 
 
 def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:

@@ -40,16 +40,11 @@ class CheckedJournal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations and flush them to disk."""
-        first = self._count()
-        numbered = [{**json.loads(json.dumps(log)), LINE: first + offset} for offset, log in enumerate(logs)]
-        super().append_logs([{**log, CHECKSUM: json_checksum(log)} for log in numbered])
-
-    def _count(self) -> int:
-        """Return the number of lines in the file."""
-        number = len(self._offsets) - 1
         with self._path.open("rb") as file:
             file.seek(self._offsets[-1])
-            return number + sum(line.endswith(b"\n") for line in file)
+            num_lines = len(self._offsets) - 1 + sum(line.endswith(b"\n") for line in file)
+        numbered = [{**json.loads(json.dumps(log)), LINE: number} for number, log in enumerate(logs, num_lines)]
+        super().append_logs([{**log, CHECKSUM: json_checksum(log)} for log in numbered])
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:

@@ -6,8 +6,8 @@
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile
 
-Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why
-the values of a file are inconsistent, or ''. Imports no torch.
+Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
+inconsistent, or ''. Imports no torch.
 """
 
 from collections.abc import Mapping
@@ -104,13 +104,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram with confidence bins of equal width from 0 to 1.
+    """A reliability diagram with confidence bins of equal width from 0 to 1."""
 
-    Each bin has its number of images, their mean confidence and their accuracy. Both are None in an empty bin.
-    """
-
-    count: tuple[int, ...]
-    confidence: tuple[Fraction | None, ...]
+    count: tuple[int, ...]  # images in each bin
+    confidence: tuple[Fraction | None, ...]  # mean of the bin; None in an empty bin
     accuracy: tuple[Fraction | None, ...]
 
     def problem(self) -> str:
@@ -120,28 +117,22 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Metrics:
-    """val.json and test.json: the metrics of the best weights on one split, defined in training/metrics.py.
-
-    top1, top5, agreement and class_top1 are in percent, nll and teacher_kl in nats per image, ece and brier in [0, 1]
-    and [0, 2]. top5 is None for at most 5 classes; agreement and teacher_kl are None without a teacher; class_top1 is
-    None for a class without images. confusion[label][predicted] counts images. teacher_sha256 is of the teacher's
-    weights.
-    """
+    """val.json and test.json: the metrics of the best weights on one split, defined in training/metrics.py."""
 
     top1: Percent
-    nll: NonNegative
+    nll: NonNegative  # nats per image
     num_images: int
-    top5: Percent | None = None
-    ece: NonNegative | None = None
-    brier: NonNegative | None = None
-    agreement: Percent | None = None
-    teacher_kl: float | None = None
-    class_top1: tuple[Percent | None, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
+    top5: Percent | None = None  # None for at most 5 classes
+    ece: NonNegative | None = None  # at most 1
+    brier: NonNegative | None = None  # at most 2
+    agreement: Percent | None = None  # None without a teacher
+    teacher_kl: float | None = None  # nats per image; None without a teacher
+    class_top1: tuple[Percent | None, ...] = ()  # None for a class without images
+    confusion: tuple[tuple[int, ...], ...] = ()  # number of images by [label][predicted]
     reliability: Reliability | None = None
     classes: tuple[str, ...] = ()
     weights_sha256: str | None = None
-    teacher_sha256: str | None = None
+    teacher_sha256: str | None = None  # of the teacher's weights
 
     def problem(self) -> str:
         sizes = {len(part) for part in (self.confusion, self.classes, self.class_top1, *self.confusion) if part}
@@ -172,47 +163,38 @@ class Timing:
 
 @dataclass(frozen=True)
 class Costs:
-    """costs.json: the inference costs of a model, on `device` in `precision` with `threads` CPU threads.
+    """costs.json: the inference costs of a model."""
 
-    shape: equal for models of equal cost. flops: of the forward pass of one image, where a multiply-add counts as 2.
-    """
-
-    shape: str
+    shape: str  # equal for models of equal cost
     device: str
     precision: str
-    threads: int | None
+    threads: int | None  # of the CPU
     image_size: int
     torch: str
     parameters: int
-    flops: int
+    flops: int  # of the forward pass of one image; a multiply-add counts as 2
     latency_ms: Timing
     images_per_s: Timing
 
 
 @dataclass(frozen=True)
 class UsagePiece:
-    """The resources that one worker used between a start and the next end of a run.
-
-    gpus: may be a fraction. gpu: its name. joules: None if unknown, for the reason in `no_joules_because`.
-    """
+    """The resources that one worker used between a start and the next end of a run."""
 
     seconds: NonNegative
-    gpus: NonNegative
-    gpu: str | None
-    joules: NonNegative | None
+    gpus: NonNegative  # may be a fraction
+    gpu: str | None  # its name
+    joules: NonNegative | None  # None if unknown
     no_joules_because: str | None
 
 
 @dataclass(frozen=True)
 class UsageFile:
-    """usage/<rank>.json: the usage of one worker, oldest piece first.
-
-    since: time of the first piece, if the run was partly trained before it. Usage before that time is unknown.
-    """
+    """usage/<rank>.json: the usage of one worker."""
 
     run: str
-    pieces: tuple[UsagePiece, ...] = ()
-    since: str | None = None
+    pieces: tuple[UsagePiece, ...] = ()  # oldest first
+    since: str | None = None  # time before which the run was partly trained with unknown usage
 
 
 @dataclass(frozen=True)
@@ -226,7 +208,6 @@ class PlanRecord:
 
     @property
     def names(self) -> set[str]:
-        """The names of all runs."""
         return {name for names in (*self.stages.values(), *self.comparison.values()) for name in names}
 
     def problem(self) -> str:
@@ -283,7 +264,7 @@ class SearchRecord:
 class CandidateRecord:
     """One setting of confirmed.json, trained with several seeds."""
 
-    trial: int | None  # that found it; None for the default setting and for the baseline
+    trial: int | None  # with this setting; None for the default setting and for the baseline
     setting: Mapping[str, Any]  # of the baseline only the student's fields
     runs: tuple[str, ...]  # names of the run folders
     values: tuple[float, ...]  # the metric of each seed; () if the candidate failed
@@ -304,7 +285,6 @@ class ConfirmationRecord:
 
     @property
     def best_candidate(self) -> CandidateRecord:
-        """The winning candidate."""
         return self.candidates[self.winner]
 
     @property
@@ -314,7 +294,7 @@ class ConfirmationRecord:
 
     @property
     def num_found(self) -> int:
-        """The number of candidates that the search found."""
+        """The number of candidates from trials, not the default setting."""
         return sum(candidate.trial is not None for candidate in self.candidates)
 
     def problem(self) -> str:

@@ -1,8 +1,4 @@
-"""The folder of one run: its files, their writers and the status of the run. Imports no torch.
-
-run.json  history.parquet  checkpoint/last.safetensors  best.safetensors  val.json  test.json  costs.json  usage/
-tensorboard/  .lock
-"""
+"""The folder of one run: its files, their writers and the status of the run. Imports no torch."""
 
 import errno
 from collections.abc import Mapping, Sequence
@@ -26,6 +22,16 @@ from raykd.store.records import RunRecord
 Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
 
 
+class FileIn:
+    """A file or folder by its name below `folder.path`, as an attribute of a folder's class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: Any, owner: type) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
@@ -37,44 +43,24 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def best(self) -> Path:
-        """The weights with the best validation top-1, safetensors."""
-        return self.path / "best.safetensors"
+    record_path = FileIn("run.json")
+    best = FileIn("best.safetensors")  # the weights with the best validation top-1
+    checkpoint = FileIn("checkpoint/last.safetensors")  # the complete training state, for an exact resume
+    val = FileIn("val.json")  # Metrics of the best weights on the validation split
+    test = FileIn("test.json")  # Metrics of the best weights on the test set
+    costs = FileIn("costs.json")  # inference Costs of the model
+    history_path = FileIn("history.parquet")  # one row per epoch
+    tensorboard = FileIn("tensorboard")
 
-    @property
-    def checkpoint(self) -> Path:
-        """The complete training state for an exact resume, safetensors."""
-        return self.path / "checkpoint" / "last.safetensors"
+    def usage(self, rank: int) -> Path:
+        """Return the path of the UsageFile of worker `rank`."""
+        return self.path / "usage" / f"{rank}.json"
 
     @property
     def teacher_source_at_start(self) -> str:
         """'live' or 'cache' if the run is partly trained with such a teacher, else ''."""
         record = self.record() if self.checkpoint.is_file() else None
         return (record.compute.teacher or "") if record else ""
-
-    @property
-    def test(self) -> Path:
-        """The Metrics of the best weights on the test set, JSON."""
-        return self.path / "test.json"
-
-    @property
-    def val(self) -> Path:
-        """The Metrics of the best weights on the validation split, JSON."""
-        return self.path / "val.json"
-
-    @property
-    def costs(self) -> Path:
-        """The inference Costs of the model, JSON."""
-        return self.path / "costs.json"
-
-    def usage(self, rank: int) -> Path:
-        """Return the path of the UsageFile of worker `rank`, JSON."""
-        return self.path / "usage" / f"{rank}.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
 
     @cached_property
     def _lock(self) -> FileLock:
@@ -100,10 +86,6 @@ class RunFolder:
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
 
-    @property
-    def record_path(self) -> Path:
-        return self.path / "run.json"
-
     def record(self) -> RunRecord | None:
         """Return run.json, or None before the run has started. Raises DamagedFile."""
         return read_record(RunRecord, self.record_path)
@@ -128,10 +110,7 @@ class RunFolder:
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
-        return self._weights_damage(record) if record else ""
-
-    def _weights_damage(self, record: RunRecord) -> str:
-        if record.weights_sha256 is None:
+        if record is None or record.weights_sha256 is None:
             return ""
         if not self.best.is_file():
             return "it is missing"
@@ -161,7 +140,7 @@ class RunFolder:
         if record.status == "done":
             if not self.best.is_file():
                 return "interrupted"
-            return "damaged" if self._weights_damage(record) else "done"
+            return "damaged" if self.weights_damage() else "done"
         if self.is_held():
             return "running"
         return "failed" if record.status == "failed" else "interrupted"
@@ -173,7 +152,7 @@ class RunFolder:
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
         """Write one row per epoch. A column is null in rows without it, e.g. a loss term that starts later."""
         names = dict.fromkeys(name for row in rows for name in row)
-        with replacing(self.path / "history.parquet") as aside:
+        with replacing(self.history_path) as aside:
             table = pa.table({name: [row.get(name) for row in rows] for name in names})
             pq.write_table(table, aside, write_page_checksum=True)
 
@@ -185,9 +164,9 @@ class RunFolder:
     def history_table(self) -> pa.Table | None:
         """Return history.parquet, or None if it does not exist yet.
 
-        Raises DamagedFile if a page does not match its checksum, or the file of a finished run its SHA-256 in run.json.
+        Raises DamagedFile if a page does not match its checksum, or a finished run's file its SHA-256 in run.json.
         """
-        path, record = self.path / "history.parquet", self.record()
+        path, record = self.history_path, self.record()
         recorded = record.history_sha256 if record else None
         try:
             is_intact = recorded is None or file_sha256(path) == recorded

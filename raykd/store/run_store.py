@@ -13,7 +13,7 @@ from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.errors import ConfigError
 from raykd.spec.plan import Plan, Run
-from raykd.spec.stages import STAGES, Stage
+from raykd.spec.stages import Stage
 from raykd.store.codec import write_record
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status, lock_at
@@ -75,9 +75,7 @@ class RunStore:
         Returns the names of the runs that this removes from the report.
         """
         path = self.results / plan.experiment.family / "plan.json"
-        planned: dict[Stage, tuple[str, ...]] = {
-            stage: tuple(plan.stages[stage]) for stage in STAGES if plan.stages.get(stage)
-        }
+        planned: dict[Stage, tuple[str, ...]] = {stage: tuple(names) for stage, names in plan.stages.items() if names}
         make_folder(path.parent)
         # Stages may be submitted concurrently.
         with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):

@@ -30,7 +30,7 @@ from raykd.store.codec import read_record, require_record, write_record
 from raykd.store.damage import damaged
 from raykd.store.journal import CheckedJournal
 from raykd.store.records import SearchRecord
-from raykd.store.run_folder import RunFolder, is_locked, lock_at
+from raykd.store.run_folder import FileIn, RunFolder, is_locked, lock_at
 
 
 class SeededByTrial(BaseSampler):
@@ -99,20 +99,15 @@ STATES: dict[TrialState, Literal["waiting", "running"] | EndState] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of the searched fields and its results so far.
-
-    state: waiting, running, done, pruned (stopped early) or failed; `reason` explains a failure.
-    intermediate_values: the search's first metric by the number of epochs trained.
-    values: the final value of each metric of a done trial. seconds: training time of an ended trial.
-    """
+    """One setting of the searched fields and its results so far."""
 
     number: int
-    state: str
+    state: str  # waiting, running, done, pruned (stopped early) or failed
     setting: Mapping[str, Any]
-    values: tuple[float, ...]
-    intermediate_values: Mapping[int, float]
-    reason: str
-    seconds: float | None = field(default=None, compare=False)
+    values: tuple[float, ...]  # final value of each metric, if the trial is done
+    intermediate_values: Mapping[int, float]  # the search's first metric by the number of epochs trained
+    reason: str  # of a failure
+    seconds: float | None = field(default=None, compare=False)  # training time, once the trial has ended
 
     @property
     def is_ended(self) -> bool:
@@ -125,22 +120,13 @@ class SearchFolder:
 
     path: Path
 
-    @property
-    def journal(self) -> Path:
-        return self.path / "study.journal"
-
-    @property
-    def confirmed(self) -> Path:
-        """The ConfirmationRecord: the best settings, trained with several seeds."""
-        return self.path / "confirmed.json"
+    record_path = FileIn("search.json")
+    journal = FileIn("study.journal")
+    confirmed = FileIn("confirmed.json")  # ConfirmationRecord: the best settings, trained with several seeds
 
     def run(self, number: int) -> RunFolder:
         """Return the run folder of trial `number`."""
         return RunFolder(self.path / "trials" / f"{number:04d}")
-
-    @property
-    def record_path(self) -> Path:
-        return self.path / "search.json"
 
     def record(self) -> SearchRecord | None:
         """Return search.json, or None before the search has started. Raises DamagedFile."""
@@ -161,7 +147,7 @@ class SearchFolder:
         """Acquire the lock that makes its holder the only writer. Raises RunFailed if another process holds it."""
         make_folder(self.path)
         try:
-            return self._lock.acquire(timeout=1)  # a process in `is_held` has it only briefly
+            return self._lock.acquire(timeout=1)  # `is_held` holds it only briefly
         except Timeout:
             raise RunFailed(
                 f"the search in {self.path} is locked by another process; wait for it to end, or stop it"
@@ -189,25 +175,28 @@ class SearchFolder:
 
 
 class Study:
-    """The search's Optuna study for the holder of the folder's lock: samples settings and records results."""
+    """The search's Optuna study for the holder of the folder's lock: samples settings and records results.
+
+    default_setting: the experiment's value of each searched field, tried first if the space holds it.
+    """
 
     def __init__(self, folder: SearchFolder, search: Search, default_setting: Mapping[str, Any]) -> None:
-        """default_setting: the experiment's value of each searched field, tried first if the space holds it."""
         _remove_incomplete_line(folder.journal)
         self._storage = open_storage(folder.journal)
         self._spaces = search.space
         sampler = SeededByTrial(search.sampler, search.seed)
-        largest, smallest = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-        directions = [largest if direction == "max" else smallest for direction in search.directions]
+        optuna_direction = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        directions = [optuna_direction[direction] for direction in search.directions]
         self._study = optuna.create_study(
             study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
         if not self._study.get_trials(deepcopy=False):
-            for setting in search.grid if search.sampler == "grid" else _first_settings(search, default_setting):
+            is_in_space = all(space.holds(default_setting[path]) for path, space in search.space.items())
+            default = [dict(default_setting)] if is_in_space else []
+            for setting in search.grid if search.sampler == "grid" else default:
                 self._study.enqueue_trial(setting)
 
     def trials(self) -> list[Trial]:
-        """Return all trials, by number."""
         return [_trial_of(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
     def start_trial(self) -> Trial:
@@ -248,7 +237,6 @@ class Study:
 
 
 def num_ended(trials: Sequence[Trial]) -> int:
-    """Return the number of trials that are done, pruned or failed."""
     return sum(trial.is_ended for trial in trials)
 
 
@@ -262,11 +250,6 @@ def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
 
     front = [trial for trial in trials if len(signs) == 1 or not any(dominates(other, trial) for other in trials)]
     return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
-
-
-def _first_settings(search: Search, default_setting: Mapping[str, Any]) -> list[dict[str, Any]]:
-    is_in_space = all(space.holds(default_setting[path]) for path, space in search.space.items())
-    return [dict(default_setting)] if is_in_space else []
 
 
 def _trial_of(frozen: FrozenTrial) -> Trial:

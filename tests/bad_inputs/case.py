@@ -1,4 +1,4 @@
-"""One bad input: how to make it, and the message and exit code that it must lead to."""
+"""One bad input: a function that writes it, and the expected message and exit code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ experiment = Experiment(
 class BadInput:
     """An input that raykd refuses.
 
-    name: what is wrong, unique among all cases.
+    name: the mistake, unique among all cases.
     make: writes the input into an empty folder and returns the arguments of `raykd`.
     message_parts: texts in the line on stderr: the field or file, its value, the remedy. "{folder}" stands for the
         folder of `make`.

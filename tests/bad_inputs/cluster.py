@@ -1,4 +1,4 @@
-"""Commands for a job that runs, and the shell's variables: what can be wrong with them before a cluster is reached."""
+"""Invalid commands for a running job, and invalid environment variables, refused before a cluster is reached."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,49 +15,49 @@ MACHINE = ("run this on a machine of the cluster",)
 ADDRESS = ("must be HOST:PORT of a running Ray, such as 10.0.0.2:6379", "unset it to start a private Ray")
 
 
-def typed(*words: str, **programs: str) -> Callable[[Path], Sequence[str]]:
-    """`raykd WORDS` where Slurm's programs, by name, run these shell lines; see `with_programs`."""
+def with_slurm(*arguments: str, **programs: str) -> Callable[[Path], Sequence[str]]:
+    """Return `raykd ARGUMENTS` with scripts for Slurm's programs, each a line of shell by name."""
 
     def make(folder: Path) -> Sequence[str]:
         (folder / "programs").mkdir()
         for name, line in programs.items():
             (folder / "programs" / name).write_text(f"#!/bin/sh\n{line}\n")
             (folder / "programs" / name).chmod(0o755)
-        return words
+        return arguments
 
     return make
 
 
 def with_programs(folder: Path) -> dict[str, str]:
-    """Slurm's programs are those of `typed` and no others."""
+    """Return a PATH with only the scripts of `with_slurm`."""
     return {"PATH": str(folder / "programs")}
 
 
-def job(name: str, message_parts: tuple[str, ...], *words: str, exit_code: int = 2, **programs: str) -> BadInput:
-    """A command for a running job."""
-    return BadInput(name, typed(*words, **programs), message_parts, exit_code, with_programs)
+def job(name: str, message_parts: tuple[str, ...], *arguments: str, exit_code: int = 2, **programs: str) -> BadInput:
+    """Return the case of a command for a running job."""
+    return BadInput(name, with_slurm(*arguments, **programs), message_parts, exit_code, with_programs)
 
 
 def shown(state: str, host: str = "BatchHost=cn1 ") -> str:
     return f"echo '{SHOWN.format(state=state, host=host)}'"
 
 
-def address(name: str, value: str, text: str = EXPERIMENT, *words: str) -> BadInput:
-    """An experiment where RAY_ADDRESS has this value."""
+def address(name: str, value: str, text: str = EXPERIMENT, *command: str) -> BadInput:
+    """Return the case of an experiment with the environment variable RAY_ADDRESS."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         file = experiment_file(folder, text)
-        return [*words, file] if words else ["train-student", "--experiment", file]
+        return [*command, file] if command else ["train-student", "--experiment", file]
 
     return BadInput(name, make, (f"RAY_ADDRESS = {value!r}", *ADDRESS), environ=lambda folder: {"RAY_ADDRESS": value})
 
 
-def start_timeout(name: str, value: str, *words: str) -> BadInput:
-    """An experiment where RAYKD_START_TIMEOUT_S has this value."""
+def start_timeout(name: str, value: str, *command: str) -> BadInput:
+    """Return the case of an experiment with the environment variable RAYKD_START_TIMEOUT_S."""
 
     def make(folder: Path) -> Sequence[str | Path]:
-        if words:
-            return [*words, experiment_file(folder, SEARCH)]
+        if command:
+            return [*command, experiment_file(folder, SEARCH)]
         return ["train-student", "--experiment", experiment_file(folder)]
 
     message_parts = f"RAYKD_START_TIMEOUT_S = '{value}': must be a number of seconds greater than 0", "such as 180"

@@ -1,4 +1,4 @@
-"""Files of weights that cannot be a teacher of the small experiment, or what its students start from."""
+"""Invalid files of weights for the teacher of the small experiment, or for the initial weights of its students."""
 
 import gzip
 import io
@@ -26,12 +26,12 @@ from raykd.models.vit_cifar import ViT
 from raykd.store.records import ImportCheck
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
-Words = Callable[[Path], Sequence[str | Path]]
+Make = Callable[[Path], Sequence[str | Path]]
 
 
 @cache
 def fitting() -> dict[str, Tensor]:
-    """Untrained weights of the small experiment's teacher."""
+    """Return untrained weights of the small experiment's teacher."""
     return models.build(ResNet(width=8), IMAGES, 0).network.state_dict()
 
 
@@ -43,11 +43,11 @@ def with_classes(count: int) -> dict[str, Tensor]:
     return fitting() | {"fc.weight": torch.ones(count, 64), "fc.bias": torch.ones(count)}
 
 
-def but(name: str, spoil: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    return fitting() | {name: spoil(fitting()[name])}
+def with_changed(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return fitting() | {name: change(fitting()[name])}
 
 
-def pre(prefix: str) -> dict[str, Tensor]:
+def with_prefix(prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in fitting().items()}
 
 
@@ -58,7 +58,7 @@ def torch_bytes(content: Any) -> bytes:
 
 
 def header(**changes: Any) -> dict[str, str]:
-    """Metadata as raykd writes it, with other fields."""
+    """Return the metadata of raykd's header with `changes`."""
     fields = {
         "model": to_dict(ResNet(width=8)),
         "images": {"num_classes": 10, "size": 16, "mean": [0.3] * 3, "std": [0.4] * 3},
@@ -70,8 +70,8 @@ def header(**changes: Any) -> dict[str, str]:
     return {"raykd": json.dumps(fields | changes)}
 
 
-def written(content: Callable[[], bytes], name: str = "teacher.pth", key: str = "", *settings: str) -> Words:
-    """The plan of the small experiment under a teacher from a file with `content`."""
+def written(content: Callable[[], bytes], name: str = "teacher.pth", key: str = "", *settings: str) -> Make:
+    """Return `raykd plan` on the small experiment with a teacher from a file with `content`."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         (folder / name).write_bytes(content())
@@ -80,16 +80,16 @@ def written(content: Callable[[], bytes], name: str = "teacher.pth", key: str = 
     return make
 
 
-def file(content: Callable[[], Any], key: str = "") -> Words:
+def file(content: Callable[[], Any], key: str = "") -> Make:
     return written(lambda: torch_bytes(content()), "teacher.pth", key)
 
 
-def with_header(state: Callable[[], Mapping[str, Tensor]], metadata: Callable[[], dict[str, str]]) -> Words:
+def with_header(state: Callable[[], Mapping[str, Tensor]], metadata: Callable[[], dict[str, str]]) -> Make:
     return written(lambda: save(dict(state()), metadata()), "teacher.safetensors")
 
 
-def start(state: Callable[[], Any]) -> Words:
-    """The plan with a student that starts from a file."""
+def start(state: Callable[[], Any]) -> Make:
+    """Return `raykd plan` with initial weights of the students from a file."""
 
     def make(folder: Path) -> Sequence[str | Path]:
         (folder / "start.pth").write_bytes(torch_bytes(state()))
@@ -98,7 +98,7 @@ def start(state: Callable[[], Any]) -> Words:
     return make
 
 
-def in_a_folder(*names: str) -> Words:
+def in_a_folder(*names: str) -> Make:
     def make(folder: Path) -> Sequence[str | Path]:
         (folder / "weights").mkdir()
         for name in names:
@@ -108,8 +108,8 @@ def in_a_folder(*names: str) -> Words:
     return make
 
 
-def evaluated(folder: Path) -> Sequence[str | Path]:
-    """A teacher that an earlier command has found to guess."""
+def refused_before(folder: Path) -> Sequence[str | Path]:
+    """Return `raykd distill` with a teacher that an earlier command refused because it guesses."""
     from raykd.cli.experiment_file import load_experiment
     from raykd.data.load import load_dataset
     from raykd.spec.plan import make_plan
@@ -120,9 +120,9 @@ def evaluated(folder: Path) -> Sequence[str | Path]:
     text = experiment_file(folder).read_text().replace("seeds=(0,)", f"seeds=(0,), teacher_checkpoint={str(path)!r}")
     experiment = load_experiment(experiment_file(folder, text))
     run = make_plan(experiment, load_dataset("digits", None), folder, ("teacher",)).runs[0]
-    found = RunStore(folder / "results").folder(run)
-    refused = ImportCheck(9.0, 200, "it guesses: 9.0 %")
-    found.write_record(record_of(run, status="failed", imported=refused))
+    run_folder = RunStore(folder / "results").folder(run)
+    check = ImportCheck(9.0, 200, "it guesses: 9.0 %")
+    run_folder.write_record(record_of(run, status="failed", imported=check))
     return [
         "distill",
         "--experiment",
@@ -177,7 +177,7 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """A state dict inside so many mappings."""
+    """Return a state dict inside `depth` mappings."""
     return {"a": nested(depth - 1)} if depth else dict(fitting())
 
 
@@ -190,7 +190,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def arrays() -> bytes:
-    """The teacher's weights as NumPy saves them."""
+    """Return the teacher's weights in NumPy's format."""
     buffer = io.BytesIO()
     np.savez(buffer, **{name: tensor.numpy() for name, tensor in fitting().items()})
     return buffer.getvalue()
@@ -259,7 +259,7 @@ CASES = [
     BadInput(
         "a teacher that is deeper",
         file(lambda: of(ResNet((3, 2, 2, 2), 8))),
-        ("it has layer1.2.conv1.weight, which the model has not",),
+        ("it has layer1.2.conv1.weight, which the model lacks",),
     ),
     BadInput(
         "a teacher that is flatter",
@@ -283,12 +283,12 @@ CASES = [
     ),
     BadInput(
         "a prefix and no head",
-        file(lambda: {n: x for n, x in pre("model.").items() if "fc" not in n}),
+        file(lambda: {n: x for n, x in with_prefix("model.").items() if "fc" not in n}),
         ("it lacks fc.weight",),
     ),
     BadInput(
         "student and teacher in one file",
-        file(lambda: {"student": fitting(), "teacher": but("fc.bias", lambda x: x + 1)}),
+        file(lambda: {"student": fitting(), "teacher": with_changed("fc.bias", lambda x: x + 1)}),
         ("several state dicts that fit: student, teacher", "teacher.pth#teacher'"),
     ),
     BadInput(
@@ -301,46 +301,50 @@ CASES = [
     ),
     BadInput(
         "NaN in a teacher",
-        file(lambda: but("conv1.weight", lambda x: x * float("nan"))),
+        file(lambda: with_changed("conv1.weight", lambda x: x * float("nan"))),
         ("conv1.weight has 216 of 216", *NOT_FINITE),
     ),
     BadInput(
         "one infinite weight in a wrapped teacher",
-        file(lambda: {"net": but("fc.bias", lambda x: x.index_fill(0, torch.tensor([3]), float("inf")))}),
+        file(lambda: {"net": with_changed("fc.bias", lambda x: x.index_fill(0, torch.tensor([3]), float("inf")))}),
         ("fc.bias has 1 of 10", *NOT_FINITE),
     ),
     BadInput(
         "NaN in a running mean",
-        written(lambda: save(but("layer3.0.bn2.running_mean", lambda x: x / 0)), "teacher.safetensors"),
+        written(lambda: save(with_changed("layer3.0.bn2.running_mean", lambda x: x / 0)), "teacher.safetensors"),
         ("layer3.0.bn2.running_mean has 32 of 32", *NOT_FINITE),
     ),
     BadInput(
         "float64 too large for float32",
-        file(lambda: but("fc.weight", lambda x: x.double() + 1e200)),
+        file(lambda: with_changed("fc.weight", lambda x: x.double() + 1e200)),
         ("fc.weight has 640 of 640", *NOT_FINITE),
     ),
     BadInput(
-        "int8 weights", file(lambda: but("conv1.weight", lambda x: x.to(torch.int8))), ("conv1.weight is int8", *DENSE)
+        "int8 weights",
+        file(lambda: with_changed("conv1.weight", lambda x: x.to(torch.int8))),
+        ("conv1.weight is int8", *DENSE),
     ),
-    BadInput("boolean weights", file(lambda: but("fc.weight", lambda x: x > 0)), ("fc.weight is bool", *DENSE)),
+    BadInput(
+        "boolean weights", file(lambda: with_changed("fc.weight", lambda x: x > 0)), ("fc.weight is bool", *DENSE)
+    ),
     BadInput(
         "complex weights",
-        file(lambda: but("fc.weight", lambda x: x.to(torch.complex64))),
+        file(lambda: with_changed("fc.weight", lambda x: x.to(torch.complex64))),
         ("fc.weight is complex64", *DENSE),
     ),
     BadInput(
         "sparse weights",
-        file(lambda: but("layer1.0.conv1.weight", lambda x: x.to_sparse())),
+        file(lambda: with_changed("layer1.0.conv1.weight", lambda x: x.to_sparse())),
         ("layer1.0.conv1.weight is sparse (sparse_coo)", *DENSE),
     ),
     BadInput(
         "weights without data",
-        file(lambda: but("fc.weight", lambda x: x.to("meta"))),
+        file(lambda: with_changed("fc.weight", lambda x: x.to("meta"))),
         ("fc.weight is without data", *DENSE),
     ),
     BadInput(
         "a negative variance",
-        file(lambda: but("bn1.running_var", lambda x: -x)),
+        file(lambda: with_changed("bn1.running_var", lambda x: -x)),
         ("bn1.running_var has negative values",),
     ),
     BadInput(
@@ -381,7 +385,7 @@ CASES = [
     BadInput("a header that is a list", with_header(fitting, lambda: {"raykd": "[1]"}), HEADER),
     BadInput(
         "a head of another width",
-        file(lambda: but("fc.weight", lambda x: x.t().contiguous())),
+        file(lambda: with_changed("fc.weight", lambda x: x.t().contiguous())),
         ("another architecture, width or stem: fc.weight is (64, 10), the model requires (10, 64)",),
     ),
     BadInput(
@@ -393,7 +397,7 @@ CASES = [
     BadInput("a state dict in a tuple", file(lambda: (fitting(), 3)), NO_STATE),
     BadInput(
         "a quantized weight",
-        file(lambda: but("fc.weight", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8))),
+        file(lambda: with_changed("fc.weight", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8))),
         ("fc.weight is qint8", *DENSE),
     ),
     BadInput("an archive of NumPy arrays", written(arrays), ("is an archive of NumPy arrays; make tensors of them",)),
@@ -459,6 +463,8 @@ CASES = [
         ("start.pth' is of another architecture: it has layer1.1.conv1.weight",),
     ),
     BadInput(
-        "a teacher that an earlier command found to guess", evaluated, ("teacher_checkpoint = ", "it guesses: 9.0 %")
+        "a teacher that an earlier command refused because it guesses",
+        refused_before,
+        ("teacher_checkpoint = ", "it guesses: 9.0 %"),
     ),
 ]

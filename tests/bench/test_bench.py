@@ -16,7 +16,7 @@ from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
 from raykd.cli import parser
-from raykd.methods import kd_loss
+from raykd.methods.kd import kd_loss
 from raykd.models.resnet_cifar import ResNet
 from raykd.spec.plan import Run
 

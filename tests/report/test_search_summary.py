@@ -104,7 +104,7 @@ def is_better(gains, comparisons):
 
 @pytest.mark.parametrize("num_found", [1, 3, 8])
 def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
-    """In simulated searches all settings equal the baseline. At most 2.5 % of the winners may be called better.
+    """Simulate searches whose settings all equal the baseline: at most 2.5 % of the winners may be called better.
 
     This holds for 2, 3 and 5 seeds: over the baseline, over the default setting, and over the baseline where the
     default setting won. The numbers of comparisons are those of the report.

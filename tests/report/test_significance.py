@@ -119,7 +119,7 @@ def test_holm_is_between_no_correction_and_bonferronis():
 
 
 def test_exact_tests_reject_a_true_null_at_most_at_their_level():
-    """In 2,000 experiments of 6 seeds, differences are skewed in size and symmetric in sign."""
+    """The differences of 2,000 experiments with 6 seeds are skewed in size and symmetric in sign."""
     generator = np.random.default_rng(1)
     experiments = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
     tolerance = 3 * math.sqrt(0.05 * 0.95 / 2000)

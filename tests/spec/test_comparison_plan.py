@@ -20,12 +20,12 @@ from raykd.store.run_store import RunStore
 OTHERS = (FeatureKD(), KD(alpha=0.1))
 
 
-def plan_of(made: Experiment, stages: tuple[Stage, ...] = STAGES) -> Plan:
-    return make_plan(made, digits(), NO_WEIGHTS, stages)
+def plan_of(experiment: Experiment, stages: tuple[Stage, ...] = STAGES) -> Plan:
+    return make_plan(experiment, digits(), NO_WEIGHTS, stages)
 
 
-def test_each_method_has_a_student_a_seed_and_all_share_teacher_and_baselines() -> None:
-    alone, compared = (plan_of(experiment(seeds=(0, 1), compare=others)) for others in ((), OTHERS))
+def test_each_method_has_a_student_per_seed_and_all_share_teacher_and_baselines() -> None:
+    alone, compared = (plan_of(experiment(seeds=(0, 1), compare=methods)) for methods in ((), OTHERS))
     assert compared.runs[: len(alone.runs)] == alone.runs
     assert compared.stages == alone.stages
     comparison = compared.comparison
@@ -35,10 +35,10 @@ def test_each_method_has_a_student_a_seed_and_all_share_teacher_and_baselines() 
     assert not alone.comparison
 
 
-def test_methods_that_are_compared_are_named_on_the_command_line() -> None:
-    made = override(experiment(), "compare", "feature_kd")
-    assert made.compare == (FeatureKD(),)
-    assert from_dict(Experiment, json.loads(json.dumps(to_dict(made)))) == made
+def test_compared_methods_can_be_set_on_the_command_line() -> None:
+    compared = override(experiment(), "compare", "feature_kd")
+    assert compared.compare == (FeatureKD(),)
+    assert from_dict(Experiment, json.loads(json.dumps(to_dict(compared)))) == compared
     with pytest.raises(ConfigError, match="unknown method 'feature'"):
         override(experiment(), "compare", "feature")
 
@@ -52,20 +52,20 @@ def test_invalid_comparisons_are_refused() -> None:
         experiment(compare=OTHERS, search=Search(space={"method.alpha": uniform(0, 1)}))
 
 
-def test_compared_methods_are_refused_with_several_teachers_that_cannot_be_averaged() -> None:
+def test_comparison_with_a_method_of_embeddings_is_refused_with_several_teachers() -> None:
     with pytest.raises(ConfigError, match="which cannot be averaged"):
         experiment(teacher_seeds=(0, 1), compare=(FeatureKD(),))
 
 
 def test_plan_file_lists_the_comparison_until_a_plan_without_one_is_written(tmp_path: Path) -> None:
-    store, made = RunStore(tmp_path), experiment(compare=OTHERS)
+    store, compared = RunStore(tmp_path), experiment(compare=OTHERS)
 
     def written() -> dict[str, list[str]]:
         return json.loads((tmp_path / "small" / "plan.json").read_text())["comparison"]
 
-    store.write_plan(plan_of(made))
-    assert written() == plan_of(made).comparison
-    assert store.write_plan(plan_of(made, ("baseline",))) == set()
-    assert written() == plan_of(made).comparison, "a stage by itself changes nothing"
-    dropped = store.write_plan(plan_of(replace(made, compare=())))
-    assert written() == {} and len(dropped) == len(OTHERS)
+    store.write_plan(plan_of(compared))
+    assert written() == plan_of(compared).comparison
+    assert store.write_plan(plan_of(compared, ("baseline",))) == set()
+    assert written() == plan_of(compared).comparison, "a stage by itself changes nothing"
+    removed = store.write_plan(plan_of(replace(compared, compare=())))
+    assert written() == {} and len(removed) == len(OTHERS)

@@ -22,7 +22,7 @@ from raykd.spec.search import Search, uniform
 
 
 @pytest.mark.parametrize(
-    ("good", "changes"),
+    ("config", "changes"),
     [
         (SGD(), {"lr": 0}),
         (SGD(), {"momentum": 1}),
@@ -75,10 +75,10 @@ from raykd.spec.search import Search, uniform
         (experiment(), {"teacher_seeds": (-1, 0)}),
     ],
 )
-def test_impossible_field_is_refused_by_name_and_value(good: Config, changes: dict[str, Any]) -> None:
+def test_invalid_value_is_refused_with_the_name_of_its_field(config: Config, changes: dict[str, Any]) -> None:
     (name, value), *_ = changes.items()
     with pytest.raises(ConfigError) as caught:
-        replace(good, **changes)
+        replace(config, **changes)
     message = str(caught.value)
     assert ("width" if name == "heads" else name) in message
     assert name == "method" or name == "heads" or repr(value).strip("()") in message, message
@@ -92,7 +92,7 @@ def test_unknown_model_is_refused_with_the_most_similar_name() -> None:
         Recipe("timm:vit_tinny_patch16_224")
 
 
-def test_models_name_is_looked_up_when_the_recipe_is_made() -> None:
+def test_recipe_replaces_a_models_name_by_the_model() -> None:
     assert Recipe("resnet8") == Recipe(ResNet(blocks=(1, 1, 1, 1)))
     assert override(experiment(), "student.model", "vit6").student.model == ViT()
     assert override(experiment(), "student.model.width", "12").student.model == ResNet((1, 1, 1, 1), width=12)
@@ -109,7 +109,7 @@ def test_warmup_as_long_as_the_recipe_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "milestones"), [(300, [150, 225, 275]), (200, [100, 150, 183]), (1, [1, 1, 1])])
-def test_milestones_are_shares_of_the_epochs(epochs: int, milestones: list[int]) -> None:
+def test_milestones_are_fractions_of_the_epochs(epochs: int, milestones: list[int]) -> None:
     assert MultiStep((1 / 2, 3 / 4, 11 / 12)).epochs_of(epochs) == milestones
 
 
@@ -150,7 +150,7 @@ def test_settings_without_effect_beside_several_teachers_are_refused() -> None:
         experiment(teacher_checkpoint="a.pth", teacher_seeds=(0, 1))
 
 
-def test_several_teachers_are_refused_whose_outputs_cannot_be_averaged() -> None:
+def test_several_teachers_are_refused_if_the_method_needs_outputs_without_a_mean() -> None:
     with pytest.raises(ConfigError, match=r"teacher_seeds = \(0, 1\) in Experiment: the method needs their embedding"):
         experiment(method=FeatureKD(), teacher_seeds=(0, 1))
     assert experiment(method=FeatureKD(), teacher_seeds=(1,)).teacher_seeds == (1,)
@@ -174,8 +174,8 @@ def test_a_student_without_a_distillation_token_is_refused_with_the_setting_that
 @pytest.mark.parametrize("order", [1, -1])
 def test_method_and_its_token_may_be_set_in_any_order(order: int) -> None:
     settings = ["method=deit", "student.model=vit6", "student.model.distillation_token=true"][::order]
-    (made,) = apply_settings([experiment()], settings)
-    assert made.student.model == ViT(distillation_token=True) and made.method == DeiT()
+    (changed,) = apply_settings([experiment()], settings)
+    assert changed.student.model == ViT(distillation_token=True) and changed.method == DeiT()
 
 
 def test_the_name_vit_tiny_is_the_pretrained_model() -> None:

@@ -1,4 +1,4 @@
-"""Absurd numbers are refused before they cost time or memory, and imports change nothing outside raykd."""
+"""Numbers that are too large are refused before they cost time or memory; imports change nothing outside raykd."""
 
 import subprocess
 import sys
@@ -23,17 +23,17 @@ from raykd.training.networks import Networks, require_memory
 
 
 def test_every_number_of_every_kind_has_an_upper_limit() -> None:
-    tried = 0
+    num_values = 0
     for cls in {cls for cls in kinds(Config).values() if cls.__module__.startswith("raykd.")}:
         for item in fields(cls):
             for huge in (10**26, -(10**26), 1e300, -1e300, (10**26,), (1e300,)):
-                tried += 1
+                num_values += 1
                 with pytest.raises(ConfigError):
                     cls(**{item.name: huge})
-    assert tried > 500
+    assert num_values > 500
 
 
-def test_a_limit_in_an_annotation_holds_for_each_value_of_a_tuple_and_for_none() -> None:
+def test_a_limit_in_an_annotation_applies_to_each_value_of_a_tuple_and_not_to_none() -> None:
     assert AtMost(200) in get_args(get_type_hints(ResNet, include_extras=True)["blocks"])
     with pytest.raises(ConfigError, match=r"blocks = \(1, 1, 1, 201\) in ResNet: must be at most 200"):
         ResNet(blocks=(1, 1, 1, 201))
@@ -51,28 +51,28 @@ def test_numbers_without_a_limit_have_the_general_limit() -> None:
 
 
 @pytest.mark.parametrize("model", [ResNet(), ResNet((1, 1, 1, 1), 16), ViT(), ViT(distillation_token=True)])
-def test_weights_are_counted_as_they_would_be_made_and_without_a_draw(model) -> None:
+def test_weights_are_counted_without_drawing_random_numbers(model) -> None:
     images = images_of(digits())
     before = torch.random.get_rng_state()
-    counted = models.num_parameters(model, images)
+    num_parameters = models.num_parameters(model, images)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert counted == sum(weight.numel() for weight in models.build(model, images, 0).network.parameters())
+    assert num_parameters == sum(weight.numel() for weight in models.build(model, images, 0).network.parameters())
 
 
-def test_a_network_that_memory_cannot_hold_is_refused_and_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(*given: object) -> None:
+def test_a_network_larger_than_memory_is_refused_and_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*arguments: object) -> None:
         raise AssertionError("the network was built")
 
     monkeypatch.setattr(networks, "make_model", make)
-    for stage, who in (("teacher", "teacher"), ("distilled", "student")):
-        run = run_of(stage, **{who: recipe(model=ResNet(width=60_000))})  # type: ignore[arg-type]
+    for stage, role in (("teacher", "teacher"), ("distilled", "student")):
+        run = run_of(stage, **{role: recipe(model=ResNet(width=60_000))})  # type: ignore[arg-type]
         with pytest.raises(
-            ConfigError, match=rf"{who}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
+            ConfigError, match=rf"{role}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
         ):
             Networks(digits()).of(run)
 
 
-def test_a_network_is_built_where_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_built_if_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("baseline")
     size = 4 * (models.num_parameters(run.model, images_of(digits())) or 0)
     for free in (size, None):
@@ -94,17 +94,17 @@ def test_a_range_of_whole_numbers_is_never_listed() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet8x4", "resnet80", "resnet", "wresnet_8_4", "preact_resnet18", "vit12", "vit"])
-def test_another_network_is_no_typing_mistake(name: str) -> None:
+def test_the_name_of_another_network_is_not_a_typing_mistake(name: str) -> None:
     assert did_you_mean(name, models.MODELS, numbered=True) == ""
     with pytest.raises(ConfigError, match=f"unknown model '{name}': known are resnet18, resnet8, vit_tiny, vit6"):
         models.find(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("renset8", "resnet8"), ("resnett18", "resnet18"), ("vit_tinny", "vit_tiny")]
+    ("name", "nearest"), [("renset8", "resnet8"), ("resnett18", "resnet18"), ("vit_tinny", "vit_tiny")]
 )
-def test_a_typing_mistake_in_a_models_name_is_reported_with_the_nearest_name(name: str, meant: str) -> None:
-    assert did_you_mean(name, models.MODELS, numbered=True) == f"; did you mean '{meant}'?"
+def test_a_typing_mistake_in_a_models_name_is_reported_with_the_nearest_name(name: str, nearest: str) -> None:
+    assert did_you_mean(name, models.MODELS, numbered=True) == f"; did you mean '{nearest}'?"
 
 
 def test_plurals() -> None:
@@ -113,8 +113,8 @@ def test_plurals() -> None:
     assert [plural(n, "GPU") for n in (0.5, 1.0, 2.0)] == ["0.5 GPUs", "1 GPU", "2 GPUs"]
 
 
-def test_many_trials_are_counted_in_no_time_of_their_square() -> None:
-    """100,000 trials and 1,000 seeds: quadratic work would not end."""
+def test_time_to_count_trials_is_linear_in_their_number() -> None:
+    """With 200,000 trials of 1,000 seeds, a quadratic algorithm would not end."""
     from raykd.training.teacher.choose import _max_epochs_by_seed
 
     assert _max_epochs_by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
@@ -130,7 +130,7 @@ def test_importing_changes_neither_the_excepthook_nor_optunas_logging() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
-def test_a_family_may_not_be_called_like_a_field() -> None:
+def test_a_family_with_the_name_of_a_field_is_refused() -> None:
     for name in ("data", "method", "teacher_seed"):
         with pytest.raises(ConfigError, match=f"family = '{name}'"):
             replace(experiment(), family=name)

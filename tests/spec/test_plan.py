@@ -40,12 +40,12 @@ GOLDEN = {
 TESTS = Path(__file__).parents[1]
 
 
-def runs_of(made: Experiment, dataset: Dataset | None = None, **options: Any) -> tuple[Run, ...]:
-    return make_plan(made, dataset or digits(), NO_WEIGHTS, **options).runs
+def runs_of(experiment: Experiment, dataset: Dataset | None = None, **options: Any) -> tuple[Run, ...]:
+    return make_plan(experiment, dataset or digits(), NO_WEIGHTS, **options).runs
 
 
-def names(made: Experiment, stage: Stage) -> list[str]:
-    return [run.name for run in runs_of(made) if run.stage == stage]
+def names(experiment: Experiment, stage: Stage) -> list[str]:
+    return [run.name for run in runs_of(experiment) if run.stage == stage]
 
 
 def test_plan_is_a_teacher_then_a_baseline_and_a_distilled_student_per_seed() -> None:
@@ -64,8 +64,8 @@ def test_plan_is_a_teacher_then_a_baseline_and_a_distilled_student_per_seed() ->
 def test_plan_names_its_runs_by_stage() -> None:
     plan = make_plan(experiment(seeds=(1, 2)), digits(), NO_WEIGHTS)
     assert list(plan.stages) == list(STAGES)
-    assert [len(found) for found in plan.stages.values()] == [1, 2, 2]
-    assert [name for found in plan.stages.values() for name in found] == [run.name for run in plan.runs]
+    assert [len(names) for names in plan.stages.values()] == [1, 2, 2]
+    assert [name for names in plan.stages.values() for name in names] == [run.name for run in plan.runs]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_plan_names_its_runs_by_stage() -> None:
         (("baseline", "teacher"), ["teacher", "baseline"]),
     ],
 )
-def test_a_stage_brings_along_what_it_needs_and_no_more(stages: tuple[Stage, ...], expected: list[str]) -> None:
+def test_a_plan_of_one_stage_includes_its_teachers(stages: tuple[Stage, ...], expected: list[str]) -> None:
     assert [run.stage for run in runs_of(experiment(), stages=stages)] == expected
     assert [run.stage for run in runs_of(experiment(), stages=iter(stages))] == expected
 
@@ -94,13 +94,13 @@ def test_another_method_shares_teacher_and_baselines() -> None:
     assert not set(names(kd, "distilled")) & set(names(features, "distilled"))
 
 
-def test_another_teacher_shares_baselines_alone() -> None:
+def test_another_teacher_shares_only_the_baselines() -> None:
     one, other = experiment(), experiment(teacher=recipe(epochs=5))
     assert names(one, "baseline") == names(other, "baseline")
     assert not set(names(one, "distilled")) & set(names(other, "distilled"))
 
 
-def test_students_under_another_augmentation_share_the_teacher() -> None:
+def test_students_with_another_augmentation_share_the_teacher() -> None:
     plain, mixed = experiment(), experiment(student=recipe(augmentation=Augmentation(mixup=1.0)))
     assert names(plain, "teacher") == names(mixed, "teacher")
     assert not set(names(plain, "baseline")) & set(names(mixed, "baseline"))
@@ -112,7 +112,7 @@ def test_students_on_fewer_images_share_the_teacher() -> None:
     assert names(few, "baseline") != names(experiment(), "baseline")
 
 
-def test_more_seeds_keep_the_runs_that_are_there() -> None:
+def test_more_seeds_keep_the_existing_runs() -> None:
     few, many = experiment(seeds=(0, 1)), experiment(seeds=(1, 0, 2))
     assert {run.name for run in runs_of(few)} < {run.name for run in runs_of(many)}
 
@@ -123,18 +123,18 @@ def test_several_teachers_are_separate_runs_and_each_distilled_run_uses_all() ->
     assert [(run.stage, run.seed) for run in teachers] == [("teacher", 0), ("teacher", 1), ("teacher", 2)]
     assert one.teachers == other.teachers == teachers and one.teacher == teachers[0]
     assert [run.teachers for run in runs[:5]] == 5 * [()]
-    assert teachers[0].name == GOLDEN["teacher"], "what is trained is not trained again"
+    assert teachers[0].name == GOLDEN["teacher"], "a trained teacher is reused"
 
 
-def test_order_of_the_teachers_seeds_changes_nothing() -> None:
+def test_order_of_the_teachers_seeds_does_not_matter() -> None:
     assert runs_of(experiment(teacher_seeds=(1, 0))) == runs_of(experiment(teacher_seeds=(0, 1)))
 
 
-def test_one_teacher_by_either_name_is_the_same_run() -> None:
+def test_teacher_seeds_with_one_seed_is_the_run_of_teacher_seed() -> None:
     assert runs_of(experiment(teacher_seeds=(4,))) == runs_of(experiment(teacher_seed=4))
 
 
-DECIDING: dict[str, Callable[[Run], Run]] = {
+CHANGES: dict[str, Callable[[Run], Run]] = {
     "epochs": lambda run: replace(run, recipe=replace(run.recipe, epochs=4)),
     "batch_size": lambda run: replace(run, recipe=replace(run.recipe, batch_size=40)),
     "label_smoothing": lambda run: replace(run, recipe=replace(run.recipe, label_smoothing=0.1)),
@@ -182,14 +182,14 @@ DECIDING: dict[str, Callable[[Run], Run]] = {
 }
 
 
-@pytest.mark.parametrize("what", DECIDING)
-def test_fingerprint_changes_with_each_deciding_field(what: str) -> None:
-    assert DECIDING[what](run_of("distilled")).fingerprint != run_of("distilled").fingerprint
+@pytest.mark.parametrize("name", CHANGES)
+def test_fingerprint_changes_with_each_field_that_determines_the_result(name: str) -> None:
+    assert CHANGES[name](run_of("distilled")).fingerprint != run_of("distilled").fingerprint
 
 
-def test_no_two_deciding_fields_give_the_same_fingerprint() -> None:
-    found = [change(run_of("distilled")).fingerprint for change in DECIDING.values()]
-    assert len(set(found)) == len(found)
+def test_no_two_changes_have_the_same_fingerprint() -> None:
+    fingerprints = [change(run_of("distilled")).fingerprint for change in CHANGES.values()]
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_no_two_deciding_fields_give_the_same_fingerprint() -> None:
         {"student": recipe(augmentation=Augmentation(crop_area=1.0, randaugment=(), mixup=0))},
     ],
 )
-def test_fingerprint_stays_where_the_result_stays(changes: dict[str, Any]) -> None:
-    whole = {run.fingerprint for run in runs_of(experiment())}
-    assert whole <= {run.fingerprint for run in runs_of(experiment(**changes))}
+def test_changes_without_effect_on_the_result_keep_the_fingerprints(changes: dict[str, Any]) -> None:
+    expected = {run.fingerprint for run in runs_of(experiment())}
+    assert expected <= {run.fingerprint for run in runs_of(experiment(**changes))}
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:
@@ -214,8 +214,8 @@ def write_weights(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def test_weights_file_is_known_by_its_bytes_and_not_by_where_it_lies(tmp_path: Path) -> None:
-    here, there = write_weights(tmp_path / "a.safetensors"), write_weights(tmp_path / "b.safetensors")
+def test_weights_file_is_identified_by_its_bytes_and_not_by_its_path(tmp_path: Path) -> None:
+    file, copy = write_weights(tmp_path / "a.safetensors"), write_weights(tmp_path / "b.safetensors")
     other = write_weights(tmp_path / "c.safetensors", seed=1)
 
     def fingerprints(**changes: Any) -> list[str]:
@@ -224,14 +224,14 @@ def test_weights_file_is_known_by_its_bytes_and_not_by_where_it_lies(tmp_path: P
     def starting_at(path: Path) -> dict[str, Any]:
         return {"student": recipe(model=ResNet((1, 1, 1, 1), 8, weights=str(path)))}
 
-    assert fingerprints(**starting_at(here)) == fingerprints(**starting_at(there))
-    assert fingerprints(**starting_at(here))[1:] != fingerprints(**starting_at(other))[1:]
-    assert fingerprints(**starting_at(here))[1:] != fingerprints()[1:]
-    taken_over = [fingerprints(teacher_checkpoint=str(path)) for path in (here, there, other)]
-    assert taken_over[0] == taken_over[1] != taken_over[2]
+    assert fingerprints(**starting_at(file)) == fingerprints(**starting_at(copy))
+    assert fingerprints(**starting_at(file))[1:] != fingerprints(**starting_at(other))[1:]
+    assert fingerprints(**starting_at(file))[1:] != fingerprints()[1:]
+    imported = [fingerprints(teacher_checkpoint=str(path)) for path in (file, copy, other)]
+    assert imported[0] == imported[1] != imported[2]
 
 
-def test_imported_teacher_starts_from_no_seed_and_from_no_other_weights(tmp_path: Path) -> None:
+def test_imported_teacher_has_no_initial_weights_and_no_seed_in_its_name(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "a.safetensors")
     teacher, *_ = runs_of(experiment(teacher_checkpoint=str(path), teacher=recipe()))
     assert teacher.imported is not None and teacher.initial is None
@@ -239,13 +239,13 @@ def test_imported_teacher_starts_from_no_seed_and_from_no_other_weights(tmp_path
 
 
 @pytest.mark.parametrize("field", ["teacher_checkpoint", "weights"])
-def test_weights_file_that_is_not_there_stops_the_plan(field: str) -> None:
+def test_missing_weights_file_is_refused(field: str) -> None:
     missing = {"weights": {"student": recipe(model=ResNet((1, 1, 1, 1), 8, weights="none.pth"))}}
     with pytest.raises(ConfigError, match=r"weights file 'none\.pth' does not exist"):
         runs_of(experiment(**missing.get(field, {field: "none.pth"})))
 
 
-def test_pretrained_weights_that_were_not_fetched_name_the_remedy() -> None:
+def test_missing_pretrained_weights_are_refused_with_the_remedy() -> None:
     tiny = Timm("vit_tiny_patch16_224", input_size=16, weights="pretrained")
     with pytest.raises(ConfigError, match="raykd prefetch") as caught:
         runs_of(experiment(teacher=recipe(model=tiny)))
@@ -256,12 +256,12 @@ def test_pretrained_weights_that_were_not_fetched_name_the_remedy() -> None:
 
 
 def test_baselines_need_no_weights_of_the_teacher() -> None:
-    made = experiment(teacher=recipe(model="vit_tiny"))
-    assert [run.stage for run in runs_of(made, stages=("baseline",))] == ["baseline"]
+    pretrained = experiment(teacher=recipe(model="vit_tiny"))
+    assert [run.stage for run in runs_of(pretrained, stages=("baseline",))] == ["baseline"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"data": Data("digits", val_images=1_200)}, "data.val_images = 1200: digits has 1,200 training images"),
         (
@@ -281,23 +281,23 @@ def test_baselines_need_no_weights_of_the_teacher() -> None:
         ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300 is larger than the 200 images"),
     ],
 )
-def test_what_the_dataset_cannot_give_stops_the_plan(changes: dict[str, Any], words: str) -> None:
+def test_more_images_or_pixels_than_the_data_set_has_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         runs_of(experiment(**changes))
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_names_are_folders_that_say_what_they_hold() -> None:
-    found = [run.name for run in runs_of(experiment(method=FeatureKD(), seeds=(4,)))]
-    assert [name.rsplit("-", 1)[0] for name in found] == [
+def test_names_of_runs_are_folders_of_stage_model_method_and_seed() -> None:
+    run_names = [run.name for run in runs_of(experiment(method=FeatureKD(), seeds=(4,)))]
+    assert [name.rsplit("-", 1)[0] for name in run_names] == [
         "teacher-resnet8-w16-s0",
         "baseline-resnet8-w8-s4",
         "distilled-resnet8-w8-feature-kd-s4",
     ]
-    assert all(len(name.rsplit("-", 1)[1]) == 12 for name in found)
+    assert all(len(name.rsplit("-", 1)[1]) == 12 for name in run_names)
 
 
-def test_fingerprints_are_the_golden_ones() -> None:
+def test_fingerprints_equal_the_golden_ones() -> None:
     assert {run.stage: run.name for run in runs_of(experiment())} == GOLDEN
 
 
@@ -306,18 +306,18 @@ def test_fingerprints_are_equal_between_processes() -> None:
     script = "import small_runs; print(small_runs.run_of('distilled').fingerprint)"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == run_of("distilled").fingerprint
+    completed = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == run_of("distilled").fingerprint
 
 
-def test_class_whose_images_would_all_be_held_out_is_named() -> None:
+def test_holding_out_all_images_of_a_class_is_refused() -> None:
     """With one image per class, each held-out image would remove a class from training."""
     few = digits().train
     rows = torch.stack([(few.labels == label).nonzero()[0, 0] for label in range(10)])
     rows = torch.cat([rows, (few.labels == 9).nonzero()[1:92, 0]])  # 101 in all
     small = replace(digits(), train=Split(few.images[rows], few.labels[rows]))
     data = replace(experiment().data, val_images=60, train_images=None)
-    made = experiment(data=data, teacher=recipe(batch_size=10), student=recipe(batch_size=10))
+    small_batches = experiment(data=data, teacher=recipe(batch_size=10), student=recipe(batch_size=10))
     with pytest.raises(ConfigError, match=r"data\.val_images = 60: all .* of the class '\d' .*data\.val_images=10"):
-        runs_of(made, small)
-    assert runs_of(replace(made, data=replace(data, val_images=10)), small)
+        runs_of(small_batches, small)
+    assert runs_of(replace(small_batches, data=replace(data, val_images=10)), small)

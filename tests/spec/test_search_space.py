@@ -20,7 +20,7 @@ def searched(**changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("space", "wrong"),
+    ("space", "message"),
     [
         ({"method.alpha": uniform(0, 2)}, r"method.alpha=2.0: alpha = 2.0 in KD"),
         ({"method.alph": uniform(0, 1)}, r"unknown config field 'method.alph'.*did you mean 'alpha'"),
@@ -34,13 +34,13 @@ def searched(**changes: Any) -> Experiment:
         ({}, r"name at least one field"),
     ],
 )
-def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(ConfigError, match=wrong):
+def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         searched(space=space)
 
 
 @pytest.mark.parametrize(
-    ("settings", "wrong"),
+    ("settings", "message"),
     [
         ({"trials": 0}, r"trials = 0 in Search: must be at least 1"),
         ({"grace_epochs": 0}, r"grace_epochs = 0 in Search"),
@@ -55,12 +55,12 @@ def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], wrong: 
         ({"trial_seed": 0}, r"must not be one of seeds = \(0,\)"),
     ],
 )
-def test_search_that_cannot_work_is_refused(settings: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(ConfigError, match=wrong):
+def test_search_that_cannot_work_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         searched(**settings)
 
 
-def test_ranges_are_refused_upside_down_and_logarithms_of_zero() -> None:
+def test_reversed_ranges_logarithms_of_zero_and_repeated_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="must exceed low"):
         uniform(1, 1)
     with pytest.raises(ConfigError, match="above 0 on a log scale"):
@@ -79,22 +79,22 @@ def test_fields_of_every_kind_can_be_searched() -> None:
         "student.model.width": integer(8, 16),
         "student.schedule": choice("cosine", "constant"),
     }
-    made = searched(space=space).with_setting(
+    changed = searched(space=space).with_setting(
         {"student.model.width": 12, "student.schedule": "constant", "student.optimizer.lr": 0.0125}
     )
-    assert made.search is None
-    assert (made.student.model.width, made.student.optimizer.lr) == (12, 0.0125)  # type: ignore[union-attr]
-    assert made.student.schedule.kind == "constant"
+    assert changed.search is None
+    assert (changed.student.model.width, changed.student.optimizer.lr) == (12, 0.0125)  # type: ignore[union-attr]
+    assert changed.student.schedule.kind == "constant"
 
 
-def test_several_metrics_want_no_early_stopping_and_keep_their_directions() -> None:
+def test_several_metrics_require_no_early_stopping_and_keep_their_directions() -> None:
     search = Search(SPACE, metric=("val_top1", "latency_ms"), mode=("max", "min"), scheduler="none")
     assert search.metrics == ("val_top1", "latency_ms") and search.directions == ("max", "min")
     from_the_command_line = override(replace(search, metric="val_loss", mode=None), "metric", "val_top1,parameters")
     assert from_the_command_line.metrics == ("val_top1", "parameters")
 
 
-def test_grid_is_every_combination_and_no_more_trials_than_that() -> None:
+def test_grid_has_every_combination_and_limits_the_number_of_trials() -> None:
     search = Search({"method.alpha": choice(0.1, 0.9), "method.temperature": choice(1, 2, 4)}, sampler="grid")
     assert [tuple(setting.values()) for setting in search.grid] == [
         (0.1, 1),
@@ -115,12 +115,12 @@ def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rung
     assert Search(SPACE, grace_epochs=grace).rungs_of(epochs) == rungs
 
 
-def test_setting_in_words() -> None:
+def test_setting_is_worded_without_the_paths_of_its_fields() -> None:
     assert setting_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
 
 
 def test_default_of_a_searched_method_is_its_name() -> None:
-    plain = searched(space={"method": choice("dkd", "kd")})
-    assert plain.search is not None and plain.default_setting(plain.search) == {"method": "kd"}
+    of_methods = searched(space={"method": choice("dkd", "kd")})
+    assert of_methods.search is not None and of_methods.default_setting(of_methods.search) == {"method": "kd"}
     with pytest.raises(ConfigError, match="lacks for 'method' the experiment's default"):
         searched(space={"method": choice("dkd", "dist")})

@@ -35,12 +35,12 @@ EPOCHS = 6
 
 
 def plan_of(**changes: Any) -> Plan:
-    made = experiment(teacher=recipe(epochs=2), student=recipe(epochs=EPOCHS), teacher_seeds=SEEDS, **changes)
-    return make_plan(made, digits(), NO_WEIGHTS)
+    several = experiment(teacher=recipe(epochs=2), student=recipe(epochs=EPOCHS), teacher_seeds=SEEDS, **changes)
+    return make_plan(several, digits(), NO_WEIGHTS)
 
 
 def trained(folder: Path, **changes: Any) -> tuple[Plan, RunStore]:
-    """The whole plan, brought to its end."""
+    """Train all runs of the plan."""
     plan, store = plan_of(**changes), RunStore(folder)
     train_plan(plan, digits(), CPU, store)
     return plan, store
@@ -60,14 +60,14 @@ def sha256s(run: Run, store: RunStore) -> list[str]:
     return [file_sha256(store.folder(teacher).best) for teacher in run.teachers]
 
 
-def mean_of_each(run: Run, store: RunStore, images: Tensor) -> Tensor:
-    """float64 [B, C], of the teachers one by one."""
+def mean_logits(run: Run, store: RunStore, images: Tensor) -> Tensor:
+    """Return the mean of the logits of each teacher by itself, float64 [B, C]."""
     networks = [load_model(store.folder(teacher).best).eval() for teacher in run.teachers]
     with torch.no_grad():
         return torch.stack([network(images).logits.double() for network in networks]).mean(0)
 
 
-def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cache: tuple[Plan, RunStore]) -> None:
+def test_three_teachers_differ_and_the_student_records_the_identity_of_all(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     distilled = plan.runs[-1]
     weights = sha256s(distilled, store)
@@ -79,13 +79,13 @@ def test_three_teachers_differ_and_the_student_is_known_by_all_of_them(from_cach
 
 def teacher_in(plan: Plan, store: RunStore) -> Teacher:
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    found = choose_teacher(plan, digits(), (), store.logit_caches, teachers)
-    assert found is not None
-    return load_teacher(plan.runs[-1], "", found.cache, store, digits(), CPU)
+    choice = choose_teacher(plan, digits(), (), store.logit_caches, teachers)
+    assert choice is not None
+    return load_teacher(plan.runs[-1], "", choice.cache, store, digits(), CPU)
 
 
 @pytest.mark.parametrize(("kind", "rounding"), [("live", 1e-5), ("from_cache", 2**-11)])
-def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, request: pytest.FixtureRequest) -> None:
+def test_targets_are_the_teachers_mean_logits(kind: str, rounding: float, request: pytest.FixtureRequest) -> None:
     plan, store = request.getfixturevalue(kind)
     images, labels = digits().train.images, digits().train.labels
     loader = TrainLoader(images, labels, torch.arange(200), plan.runs[-1].data.views, 50, seed=0, device=CPU)
@@ -97,16 +97,16 @@ def test_what_teaches_is_the_mean_of_their_logits(kind: str, rounding: float, re
         filled = torch.ones(50, dtype=torch.bool)
     outputs = teacher(batch)
     assert outputs is not None and outputs.embedding is None and filled.any()
-    expected = mean_of_each(plan.runs[-1], store, batch.images)
+    expected = mean_logits(plan.runs[-1], store, batch.images)
     torch.testing.assert_close(outputs.logits.double()[filled], expected[filled], rtol=rounding, atol=1e-6)
 
 
 def _key(plan: Plan, store: RunStore) -> Any:
-    found = choose_teacher(
+    choice = choose_teacher(
         plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers]
     )
-    assert found is not None and found.cache is not None
-    return found.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
+    assert choice is not None and choice.cache is not None
+    return choice.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
 
 
 def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
@@ -119,9 +119,9 @@ def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
 
 
 @pytest.mark.parametrize("kind", ["live", "from_cache"])
-def test_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_interrupted_run_ends_with_the_same_weights(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     plan, store = request.getfixturevalue(kind)
-    run, cut = plan.runs[-1], replace(store, results=tmp_path)
+    run, interrupted = plan.runs[-1], replace(store, results=tmp_path)
     reports = 0
 
     def should_stop() -> bool:
@@ -130,26 +130,26 @@ def test_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path, requ
         return reports == 9
 
     with pytest.raises(Interrupted):
-        train(run, cut.folder(run), teacher_in(plan, store), should_stop=should_stop)
-    train(run, cut.folder(run), teacher_in(plan, store))
-    assert cut.folder(run).best.read_bytes() == store.folder(run).best.read_bytes()
+        train(run, interrupted.folder(run), teacher_in(plan, store), should_stop=should_stop)
+    train(run, interrupted.folder(run), teacher_in(plan, store))
+    assert interrupted.folder(run).best.read_bytes() == store.folder(run).best.read_bytes()
 
 
-def test_partly_trained_run_is_refused_with_another_of_its_teachers(
+def test_partly_trained_run_is_not_resumed_with_teachers_in_another_order(
     from_cache: tuple[Plan, RunStore], tmp_path: Path
 ) -> None:
     plan, store = from_cache
-    run, cut = plan.runs[-1], RunStore(tmp_path)
+    run, interrupted = plan.runs[-1], RunStore(tmp_path)
     teacher = teacher_in(plan, store)
     with pytest.raises(Interrupted):
-        train(run, cut.folder(run), teacher, should_stop=lambda: True)
-    first, *others = sha256s(run, store)
-    teacher.identity = identity_of([*others, first])  # type: ignore[misc]
+        train(run, interrupted.folder(run), teacher, should_stop=lambda: True)
+    first, *rest = sha256s(run, store)
+    teacher.identity = identity_of([*rest, first])  # type: ignore[misc]
     with pytest.raises(RunFailed, match="partly trained with a teacher whose weights have changed since"):
-        train(run, cut.folder(run), teacher)
+        train(run, interrupted.folder(run), teacher)
 
 
-def test_report_has_the_mean_over_teachers_and_no_caution(from_cache: tuple[Plan, RunStore]) -> None:
+def test_report_has_the_mean_accuracy_of_the_teachers_and_no_caution(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     for run in plan.runs:
         evaluate_on_test(run, store.folder(run), digits(), choose_compute(CPU, "fp32"))
@@ -165,19 +165,19 @@ def test_report_has_the_mean_over_teachers_and_no_caution(from_cache: tuple[Plan
     assert "3" in next(line for line in render_text(report).splitlines() if "teacher" in line)
 
 
-def test_plan_names_every_teacher_that_a_student_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_plan_names_every_teacher_of_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of()
     print_plan([plan.experiment], Options(tmp_path, tmp_path))
-    shown = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     teachers = [run.name for run in plan.runs[:3]]
-    assert [line.split()[0] for line in shown[2:5]] == teachers
-    assert shown[6].endswith(f", after {', '.join(teachers)}")
-    assert "for each of 3 teachers" in shown[-1]
+    assert [line.split()[0] for line in lines[2:5]] == teachers
+    assert lines[6].endswith(f", after {', '.join(teachers)}")
+    assert "for each of 3 teachers" in lines[-1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_softened_mean_is_the_geometric_mean_of_the_softened_outputs(temperature: float) -> None:
-    """Whatever the temperature; so one logit cache serves all."""
+    """This holds at every temperature, so one logit cache serves all."""
     networks = [models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), seed).eval() for seed in SEEDS]
     images = digits().train.images[:5]
     with torch.no_grad():

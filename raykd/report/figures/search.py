@@ -73,7 +73,7 @@ def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
     if not any(height_of(trial) is not None for trial in shown):
         return None
     fields = [path for path, space in summary.search.space.items() if _is_numeric(space)]
-    draw = _draw_two if len(fields) >= 2 else _draw_one
+    draw = _draw_two_fields if len(fields) >= 2 else _draw_one_field
     axes_fields = fields[:2] or list(summary.search.space)[:1]
     figure, caption = draw(summary, shown, axes_fields)
     over = " and ".join(_label(summary, path) for path in axes_fields)
@@ -90,10 +90,12 @@ def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
     done = sorted((trial for trial in summary.trials if trial.values), key=lambda trial: sign * trial.values[0])
     values = [trial.values[0] for trial in done]
     steps = [len(STEP_COLORS) * values.index(value) // len(done) for value in values]
-    return [[trial for trial, of in zip(done, steps, strict=True) if of == step] for step in sorted(set(steps))]
+    return [[trial for trial, group in zip(done, steps, strict=True) if group == step] for step in sorted(set(steps))]
 
 
-def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+def _draw_two_fields(
+    summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]
+) -> tuple[Figure, str]:
     """Draw two fields against each other."""
     groups = rank_groups(summary)
     last, steps = len(STEP_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
@@ -118,7 +120,7 @@ def _draw_two(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Seq
     return figure, " ".join(parts)
 
 
-def _draw_one(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
+def _draw_one_field(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
     """Draw the metric over one field, whose values are evenly spaced if they are not numbers."""
     (path,) = fields
     space = summary.search.space[path]
@@ -143,7 +145,7 @@ def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
     space = summary.search.space[path]
     numbers = [float(value) for value in space.probe_values]
     low, high = min(numbers), max(numbers)
-    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled so.
+    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled on one.
     is_wide = isinstance(space, Choice) and low > 0 and high > LOG_RATIO * low
     if is_wide or getattr(space, "log", False):
         use_log(axes, axis)
@@ -244,8 +246,8 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
         axes.axvline(rung, color=GRID, linewidth=1.0, dashes=(3, 2), zorder=0)
     for trial in trials:
         _add_curve(axes, summary, trial)
-    ends, everything = [trial.curve[-1][1] for trial in trials], [value for t in trials for _, value in t.curve]
-    window = window_of(metric, ends if len(ends) >= MIN_CURVES else everything, everything, CURVES_FAR_OUT)
+    ends, values = [trial.curve[-1][1] for trial in trials], [value for trial in trials for _, value in trial.curve]
+    window = window_of(metric, ends if len(ends) >= MIN_CURVES else values, values, CURVES_FAR_OUT)
     axes.set_ylim(window.low, window.high)
     axes.set_ylabel(SEARCH_METRICS[metric].name_with_unit)
     _add_states_to_legend(axes, {trial.state for trial in trials})
@@ -313,8 +315,8 @@ def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Dra
     """Draw the winner's gains: a dot per seed, the mean and its interval."""
     if confirmation is None:
         return None
-    both = winner_gains(confirmation)
-    named = {"default": both.over_default, "baseline": both.over_baseline}
+    of_winner = winner_gains(confirmation)
+    named = {"default": of_winner.over_default, "baseline": of_winner.over_baseline}
     gains = {f"winner \N{MINUS SIGN} {name}": gain for name, gain in named.items() if gain}
     if not gains:
         return None
@@ -358,6 +360,6 @@ def _add_gain(axes: Axes, gain: PairedGain, row: int) -> bool:
     low, high = gain.interval
     ends = max(low, left), min(high, right)
     axes.plot(ends, [row + 1] * 2, color=INK, linewidth=1.4)
-    for end, is_off, arrow in ((ends[0], low < left, "<"), (ends[1], high > right, ">")):
-        axes.plot([end], [row + 1], arrow if is_off else "|", color=INK, markersize=7 if is_off else 9, clip_on=False)
+    for end, is_cut, arrow in ((ends[0], low < left, "<"), (ends[1], high > right, ">")):
+        axes.plot([end], [row + 1], arrow if is_cut else "|", color=INK, markersize=7 if is_cut else 9, clip_on=False)
     return low < left or high > right

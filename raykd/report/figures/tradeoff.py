@@ -83,8 +83,8 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
             [point for point in points if point.family == family], axes, flattened(family, 20) if families[1:] else ""
         )
     for stage in STAGES:
-        if of_stage := [point for point in points if point.stage == stage]:
-            _add_points(axes, of_stage, stage)
+        if stage_points := [point for point in points if point.stage == stage]:
+            _add_points(axes, stage_points, stage)
     costs = [point.cost for point in points]
     if max(costs) > LOG_RATIO * min(costs):
         use_log(axes, "x")
@@ -103,8 +103,8 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
 def _join(points: list[_Point], axes: Axes, name: str) -> None:
     """Draw thin lines from a family's first point to the others, and its name, if any, at the first point."""
     first = points[0]
-    for other in points[1:]:
-        axes.plot([first.cost, other.cost], [first.top1, other.top1], color=QUIET, linewidth=0.8, zorder=1)
+    for point in points[1:]:
+        axes.plot([first.cost, point.cost], [first.top1, point.top1], color=QUIET, linewidth=0.8, zorder=1)
     if name:
         place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
         axes.annotate(name, (first.cost, first.top1), color=INK, **place)

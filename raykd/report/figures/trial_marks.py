@@ -52,10 +52,10 @@ def window_of(metric: str, settled: Sequence[float], shown: Sequence[float], far
     a line.
     """
     sign = SEARCH_METRICS[metric].sign
-    ranked, everything = sorted(sign * value for value in settled or shown), [sign * value for value in shown]
-    quartile, upper = ranked[len(ranked) // 4], ranked[(3 * len(ranked)) // 4]
-    best, worst = max(everything), min(everything)
-    low = max(worst, quartile - far_out * max(upper - quartile, 0.02 * abs(quartile)))
+    ranked, scores = sorted(sign * value for value in settled or shown), [sign * value for value in shown]
+    lower, upper = ranked[len(ranked) // 4], ranked[(3 * len(ranked)) // 4]
+    best, worst = max(scores), min(scores)
+    low = max(worst, lower - far_out * max(upper - lower, 0.02 * abs(lower)))
     margin = 0.06 * (best - low) or 0.02 * abs(best) or 1.0
     is_cut = low > worst
     bottom = low - (2 if is_cut else 1) * margin
@@ -116,9 +116,9 @@ def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str
     names = {"*": name_of_winner(summary), "s": "default setting", "o": "done"}
     shapes = {_shape_of(summary, trial) for trial in trials if trial.state == "done"}
     entries = [_entry(name, _done(shape, color)) for shape, name in names.items() if shape in shapes]
-    others = {"pruned": ("stopped early", _PRUNED), "failed": ("failed", _FAILED)}
     states = {trial.state for trial in trials}
-    return entries + [_entry(*style) for state, style in others.items() if state in states]
+    entries += [_entry("stopped early", _PRUNED)] if "pruned" in states else []
+    return entries + ([_entry("failed", _FAILED)] if "failed" in states else [])
 
 
 def name_of_winner(summary: SearchSummary) -> str:

@@ -1,7 +1,7 @@
 """The provenance of the numbers: each stage's configuration side by side, versions and machines of all runs.
 
-Also the cautions about comparing baseline and distilled students, for each method that is compared: different recipes,
-different machines or versions, a teacher that was trained again.
+Also cautions about comparing baseline and distilled students: different recipes, different machines or versions, a
+teacher that was trained again.
 """
 
 import json
@@ -58,8 +58,8 @@ def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
     """Return the distilled runs by their name in a caution: 'distilled' for the default method, else the method."""
     default = family.stage("distilled")
     names = {run.name for run in default}
-    others = {method: tuple(run for run in runs if run.name not in names) for method, runs in family.compared.items()}
-    return {"distilled": default} | {f"'{flattened(method)}'": runs for method, runs in others.items() if runs}
+    compared = {method: tuple(run for run in runs if run.name not in names) for method, runs in family.compared.items()}
+    return {"distilled": default} | {f"'{flattened(method)}'": runs for method, runs in compared.items() if runs}
 
 
 def _cautions_of_setting(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:

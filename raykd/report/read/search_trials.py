@@ -25,10 +25,17 @@ def summarize_trials(
 ) -> tuple[TrialSummary, ...]:
     """Return the trials that were started. runs: run.json of each, None if its training has not started.
 
-    max_epochs: of the longest trial.
+    max_epochs: of the longest trial. Missing seconds are estimated at the median pace of the other trials.
     """
     pairs = zip(trials, runs, strict=True)
-    return _with_estimates([_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs])
+    summaries = [_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs]
+    paces = [t.seconds / t.epochs_trained for t in summaries if t.seconds is not None and t.epochs_trained]
+    return tuple(
+        replace(trial, seconds=median(paces) * trial.epochs_trained, is_estimated=True)
+        if paces and trial.seconds is None and trial.epochs_trained
+        else trial
+        for trial in summaries
+    )
 
 
 def _summarize(
@@ -77,17 +84,3 @@ def _seconds(
     last = history[-1]
     rows = int(last["epoch"]) + 1
     return last["seconds"] * max(trained, rows) / rows, trained > rows
-
-
-def _with_estimates(trials: Sequence[TrialSummary]) -> tuple[TrialSummary, ...]:
-    """Estimate missing seconds at the median pace of the other trials."""
-    paces = [t.seconds / t.epochs_trained for t in trials if t.seconds is not None and t.epochs_trained]
-    if not paces:
-        return tuple(trials)
-    pace = median(paces)
-    return tuple(
-        replace(trial, seconds=pace * trial.epochs_trained, is_estimated=True)
-        if trial.seconds is None and trial.epochs_trained
-        else trial
-        for trial in trials
-    )
