@@ -39,7 +39,7 @@ SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 def require_together(experiments: Sequence[Experiment]) -> None:
     """Raise ConfigError for experiments that one command cannot run together.
 
-    Their families must differ, and all that share one Ray must have the same workers, unlike experiments with a search.
+    Their families must differ. Experiments without a search share one Ray, so their workers must be the same.
     """
     families = [experiment.family for experiment in experiments]
     if repeated := [family for family in families if families.count(family) > 1]:

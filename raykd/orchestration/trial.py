@@ -61,7 +61,7 @@ class TrialConfig:
     """The configuration that all trials of a search share.
 
     folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
-    for a live teacher. stop: handle of the command's StopFlag. started_in: the folder that relative paths of the
+    for a live teacher. stop: the actor that requests a stop. started_in: the folder that relative paths of the
     experiment start from; Tune runs a trial in another working directory.
     """
 

@@ -1,4 +1,4 @@
-"""`report --models-dir`: the test accuracies of a folder of model files, of raykd and of others, named by role."""
+"""`report --models-dir`: test accuracies of model files named by role, of raykd's and of other files."""
 
 import io
 import json
