@@ -24,7 +24,7 @@ experiment = replace(
         "resnet8",
         epochs=1_000,
         batch_size=512,
-        optimizer=AdamW(lr=3e-3, weight_decay=0.1),  # 3e-4 of a weight a step
+        optimizer=AdamW(lr=3e-3, weight_decay=0.1),  # a step decays a weight by 3e-4 of it
         schedule=Cosine(warmup_epochs=17),  # 1,500 steps
         clip_gradient_norm=1.0,
         augmentation=Augmentation(crop_area=0.05, mixup=1.0),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 # The columns of history.parquet, one row per epoch. Every other column is an unweighted loss term of the method.
@@ -24,6 +26,15 @@ class Outputs(NamedTuple):
     embedding: Tensor | None = None  # [B, D], pooled, before the head
     features: tuple[Tensor, ...] = ()  # one feature map [B, K, H, W] per stage
     heads: tuple[Tensor, ...] = ()  # class head and distillation head, each [B, C]; `logits` is their mean
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
+        """Return these outputs with `function` applied to each tensor."""
+        return Outputs(
+            function(self.logits),
+            None if self.embedding is None else function(self.embedding),
+            tuple(function(tensor) for tensor in self.features),
+            tuple(function(tensor) for tensor in self.heads),
+        )
 
 
 class Mixed(NamedTuple):

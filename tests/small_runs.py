@@ -24,7 +24,7 @@ from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import cache_key
+from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.load import load_cached_teacher, load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher
 
@@ -77,7 +77,7 @@ def trained_teacher_of(run: Run, trained: RunFolder, caches: Path) -> Teacher:
     if run.teacher is None:
         return no_teacher
     live = load_live_teacher([trained], CPU)
-    key = cache_key(run.data, run.recipe.precision, digits(), live.identity)
+    key = PlannedCache(run.teachers, run.data, run.recipe.precision, (), True, 1).key(digits(), live.identity)
     return load_cached_teacher(run, digits(), LogitCache(caches, key), CPU) if LogitCache.exists(caches, key) else live
 
 

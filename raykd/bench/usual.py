@@ -16,7 +16,7 @@ from torch.utils import data
 from torchvision import transforms
 
 from raykd.data.types import Dataset, Split
-from raykd.methods import kd_loss
+from raykd.methods.kd import kd_loss
 from raykd.models import ImageModel
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate

@@ -14,10 +14,10 @@ Only `download` uses the network.
 
 import hashlib
 import pickle
-import shutil
-import tarfile
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import torch
 
 from raykd.data import parquet, parquet_folder
 from raykd.data.image_decoding import TargetSize
-from raykd.data.types import Channels, Split
+from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError
 
 IMAGE_SIZE = 32  # pixels per side
@@ -107,23 +107,12 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True)
-class CifarFiles:
-    """The files that `find` chose. identity: hex, equal for every copy of the same bytes; known without decoding."""
-
-    variant: Cifar
-    identity: str
-    batches_root: Path | None = None  # the folder that holds cifar-10-batches-py
-    archive: Path | None = None
-    train_files: tuple[Path, ...] = ()  # Parquet
-    test_files: tuple[Path, ...] = ()
-
-
-def find(name: str, folder: Path) -> CifarFiles:
+def find(name: str, folder: Path) -> StoredDataset:
     """Find the files of 'cifar10', for example, and verify published checksums (a second for the archive).
 
-    The identity is one constant for batches and archive, which hold the same images; for Parquet it is the sha256 of
-    the files. PNG decodes to the same pixels on every machine; JPEG depends on Pillow's library.
+    There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
+    and archive, which hold the same images; for Parquet it is the sha256 of the files. PNG decodes to the same pixels
+    on every machine; JPEG depends on Pillow's library.
 
     Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
@@ -137,14 +126,14 @@ def find(name: str, folder: Path) -> CifarFiles:
     for root in roots:
         if (root / variant.batches).is_dir():
             _verify_batches(variant, root / variant.batches)
-            return CifarFiles(variant, published_identity(variant), batches_root=root)
+            return _stored(variant, published_identity(variant), partial(_read_batches, variant, root))
     for root in roots:
-        if (root / variant.archive).is_file():
-            _verify_archive(variant, root / variant.archive)
-            return CifarFiles(variant, published_identity(variant), archive=root / variant.archive)
+        if (archive := root / variant.archive).is_file():
+            _verify(archive, _dataset_class(variant).tgz_md5)
+            return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
     for root in reversed(roots):  # Parquet in the data folder itself may belong to another data set
-        if files := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
-            return files
+        if dataset := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
+            return dataset
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
     raise DataError(
         f"{folder}: no {variant.title} here or in {variant.folder}/ below; looked for {layouts} "
@@ -160,22 +149,6 @@ def exists(name: str, folder: Path) -> bool:
         or any((folder / entry).exists() for entry in (variant.batches, variant.archive))
         or (name == "cifar10" and "train" in parquet_folder.find_files(folder, _CONFIGURATIONS))
     )
-
-
-def decode(files: CifarFiles) -> tuple[Split, Split]:
-    """Return (train, test), uint8 [N, 3, 32, 32]: 50,000 and 10,000 images, or as many as the Parquet files hold.
-
-    Raises: DataError, with file, row and remedy, for unexpected content.
-    """
-    variant = files.variant
-    if files.batches_root:
-        return _read_batches(variant, files.batches_root)
-    if files.archive:
-        return _read_archive(variant, files.archive)
-    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
-    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
-    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
-    return parquet.read(files.train_files, rows), parquet.read(files.test_files, rows)
 
 
 def download(name: str, folder: Path) -> Path:
@@ -221,39 +194,45 @@ def _identity_with_labels(variant: Cifar, identity: str) -> str:
 
 def _verify_batches(variant: Cifar, batches: Path) -> None:
     """Raise DataError if a file is missing or does not match its checksum."""
-    from torchvision.datasets.utils import check_integrity
-
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
     for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
-        file = batches / name
-        if not file.is_file():
-            raise DataError(f"{file}: missing from the unpacked batches; {_REDOWNLOAD}")
-        if not check_integrity(file, md5):
-            raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
+        if not (batches / name).is_file():
+            raise DataError(f"{batches / name}: missing from the unpacked batches; {_REDOWNLOAD}")
+        _verify(batches / name, md5)
 
 
-def _verify_archive(variant: Cifar, archive: Path) -> None:
+def _verify(file: Path, md5: str) -> None:
     from torchvision.datasets.utils import check_integrity
 
-    md5 = _dataset_class(variant).tgz_md5
-    if not check_integrity(archive, md5):
-        raise DataError(f"{archive}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
+    if not check_integrity(file, md5):
+        raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
 
 
-def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> CifarFiles | None:
+def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Split]]) -> StoredDataset:
+    return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, (variant.mean, variant.std))
+
+
+def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> StoredDataset | None:
     files = parquet_folder.find_files(root, configurations)
     train, test = files.get("train", ()), files.get("test", ())
     if train and test:
         schemas = [parquet.read_schema(file) for file in (*train, *test)]
         parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
         parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
-        identity = parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
-        return CifarFiles(variant, _identity_with_labels(variant, identity), train_files=train, test_files=test)
+        identity = _identity_with_labels(variant, parquet.identity(*map(parquet.hash_files, (train, test))))
+        return _stored(variant, identity, partial(_read_parquet, variant, train, test))
     if train or test:
         present, missing = ("train", "test") if train else ("test", "train")
         raise DataError(f"{root}: has {present} as Parquet but not {missing}; put {missing}.parquet beside it")
     return None
+
+
+def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -> tuple[Split, Split]:
+    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
+    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
+    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
+    return parquet.read(train, rows), parquet.read(test, rows)
 
 
 def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
@@ -261,19 +240,11 @@ def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
 
     torchvision reads files, not streams; reading the tar directly would require unpickling it here.
     """
-    dataset_class = _dataset_class(variant)
-    names = [name for name, _ in (*dataset_class.train_list, *dataset_class.test_list)] + [
-        dataset_class.meta["filename"]
-    ]
+    from torchvision.datasets.utils import extract_archive
+
     try:
         with tempfile.TemporaryDirectory(prefix=f"raykd-{variant.folder}-") as unpacked:
-            (Path(unpacked) / variant.batches).mkdir()
-            with tarfile.open(archive, "r:gz") as tar:
-                for member in (f"{variant.batches}/{name}" for name in names):
-                    stored = tar.extractfile(member)
-                    assert stored is not None  # a file, or the archive's checksum would not match
-                    with (Path(unpacked) / member).open("wb") as file:
-                        shutil.copyfileobj(stored, file)
+            extract_archive(archive, unpacked)
             return _read_batches(variant, Path(unpacked))
     except OSError as error:
         raise DataError(
@@ -289,14 +260,9 @@ def _read_batches(variant: Cifar, root: Path) -> tuple[Split, Split]:
         stored = dataset_class(root, train=train, download=False)
         labels = stored.targets
         if variant.label_key == "coarse_labels":  # torchvision reads fine labels only
-            names = [name for name, _ in (dataset_class.train_list if train else dataset_class.test_list)]
-            labels = [label for name in names for label in _read_coarse_labels(root / variant.batches / name)]
+            batch = root / variant.batches / ("train" if train else "test")
+            labels = pickle.loads(batch.read_bytes(), encoding="latin1")["coarse_labels"]  # noqa: S301 - verified
         images = torch.from_numpy(stored.data)  # [N, 32, 32, 3], made from planes: not contiguous
         images = images.contiguous().permute(0, 3, 1, 2)
         splits.append(Split(images, torch.tensor(labels, dtype=torch.int64)))
     return splits[0], splits[1]
-
-
-def _read_coarse_labels(batch: Path) -> list[int]:
-    with batch.open("rb") as file:
-        return pickle.load(file, encoding="latin1")["coarse_labels"]  # noqa: S301 - the checksum was verified

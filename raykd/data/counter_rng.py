@@ -39,7 +39,10 @@ def hash64(*counters: int | Tensor) -> Tensor:
     state = torch.zeros((), dtype=torch.int64)
     for counter in counters:
         added = counter.to(torch.int64) if isinstance(counter, Tensor) else _signed(counter)
-        state = _mix(state + added + _signed(_WEYL))
+        state = state + added + _signed(_WEYL)
+        for places, multiplier in _MULTIPLIERS:
+            state = (state ^ _shift_right(state, places)) * _signed(multiplier)  # int64 wraps: modulo 2^64
+        state = state ^ _shift_right(state, _LAST_SHIFT)
     return state
 
 
@@ -60,12 +63,6 @@ def uniform(bits: Tensor) -> Tensor:
 def permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Tensor:
     """Return a permutation of 0 .. n - 1, int64 [n]: the order of n images in an epoch."""
     return hash64(ORDER, seed, epoch, torch.arange(n, device=device)).argsort(stable=True)
-
-
-def _mix(word: Tensor) -> Tensor:
-    for places, multiplier in _MULTIPLIERS:
-        word = (word ^ _shift_right(word, places)) * _signed(multiplier)  # int64 wraps: modulo 2^64
-    return word ^ _shift_right(word, _LAST_SHIFT)
 
 
 def _shift_right(word: Tensor, places: int) -> Tensor:

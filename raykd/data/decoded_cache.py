@@ -20,11 +20,7 @@ from raykd.data.types import Split
 _log = logging.getLogger(__name__)
 _MAX_NAME = 60  # letters of the data set's name in the file's name
 _KEYS = ("train.images", "train.labels", "test.images", "test.labels")
-_UNREADABLE = (
-    OSError,
-    SafetensorError,
-    RuntimeError,
-)  # the last if the file disappears while torch maps it
+_UNREADABLE = (OSError, SafetensorError, RuntimeError)  # the last if the file disappears while torch maps it
 
 
 def cache_path(cache: Path, name: str, image_size: int, identity: str) -> Path:

@@ -1,7 +1,7 @@
 """Decode PNG and JPEG files to RGB pixels of one size, in several threads.
 
 An image is rotated as its EXIF requires. Gray, palette and CMYK become RGB, an alpha channel is dropped, and of 16 bits
-the upper 8 are kept. If an image may be resized, its middle square is (bicubic, antialiased).
+the upper 8 are kept. Of an image of another size, the middle square is resized (bicubic, antialiased).
 """
 
 import io
@@ -80,9 +80,11 @@ def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
     with _opened(where, stripped) as image:
         width, height = image.size  # known before the pixels are decoded: refusing a huge image costs nothing
         if (width, height) == size or target.refusal is None:
-            rotated = _rotated(_as_rgb(image), stripped.orientation)
-            maximum = _maximum_16_bit(image, rotated) if stripped.bits == 16 else None
-            fitted = rotated if rotated.size == size else ImageOps.fit(rotated, size, Image.Resampling.BICUBIC)
+            rgb = _as_rgb(image)
+            maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
+            if stripped.orientation in ORIENTATIONS:
+                rgb = rgb.transpose(ORIENTATIONS[stripped.orientation])
+            fitted = rgb if rgb.size == size else ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)
             return DecodedImage(np.asarray(fitted), maximum)
     raise DataError(f"{where} is {width}x{height} pixels; {target.refusal}")
 
@@ -184,10 +186,6 @@ def _undecodable(where: str, reason: str) -> DataError:
     return DataError(
         f"{where} is a PNG or JPEG that cannot be decoded ({reason}); {REDOWNLOAD}, or save it again as PNG"
     )
-
-
-def _rotated(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
 
 
 def _maximum_16_bit(image: Image.Image, rgb: Image.Image) -> int:

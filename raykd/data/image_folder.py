@@ -58,7 +58,10 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
 
     hashes = [image_decoding.map_in_threads(_hash, split.files) for split in (train, test)]
     identity = _identity(names, (train, test), hashes, target.image_size)
-    notes = (*notes, *_note_shared_images(test, *hashes))
+    train_hashes = set(hashes[0])
+    if shared := [file for file, digest in zip(test.files, hashes[1], strict=True) if digest in train_hashes]:
+        note = f"{len(shared)} of {len(test.files)} test images are also training images, such as {shared[0]}"
+        notes = (*notes, note)
     return StoredDataset(identity, target.image_size, names, decode, notes=notes)
 
 
@@ -123,17 +126,6 @@ def _list_class(folder: Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder}: a class without images; add some, or remove the folder")
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _note_shared_images(
-    test: _LabeledFiles, train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]
-) -> tuple[str, ...]:
-    """Return a note if test images are also training images."""
-    known = set(train_hashes)
-    shared = [file for file, file_hash in zip(test.files, test_hashes, strict=True) if file_hash in known]
-    if not shared:
-        return ()
-    return (f"{len(shared)} of {len(test.files)} test images are also training images, such as {shared[0]}",)
 
 
 def _identity(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def find_dataset(name: str, folder: Path | None, image_size: int | None = None) 
 
 
 def list_datasets(folder: Path) -> tuple[str, ...]:
-    """Return the names of the data sets in a data folder, as `data.name` takes them.
+    """Return the names of the data sets in a data folder, as values of `data.name`.
 
     CIFAR is checked by its checksums. For other folders only the layout is looked at.
 
@@ -94,15 +95,14 @@ def _load_digits(image_size: int | None) -> Dataset:
 
 def _find_cifar(name: str, folder: Path, image_size: int | None) -> StoredDataset:
     size = _checked_size(name, image_size, cifar.IMAGE_SIZE)
-    files = cifar.find(name, folder)
+    stored = cifar.find(name, folder)
 
     def decode() -> tuple[Split, Split]:
-        train, test = cifar.decode(files)
+        train, test = stored.decode()
         return _averaged(train, size), _averaged(test, size)
 
-    identity = _identity_at_size(files.identity, size, cifar.IMAGE_SIZE)
-    variant = files.variant
-    return StoredDataset(identity, size, variant.class_names, decode, (variant.mean, variant.std))
+    identity = _identity_at_size(stored.identity, size, cifar.IMAGE_SIZE)
+    return replace(stored, identity=identity, image_size=size, decode=decode)
 
 
 def _list_custom_datasets(folder: Path) -> tuple[str, ...]:

@@ -114,14 +114,10 @@ class TrainLoader:
         """Iterate over the batches of an epoch from first_step, 0 <= first_step <= steps_per_epoch."""
         if not 0 <= first_step <= self.steps_per_epoch:
             raise ConfigError(f"first_step is {first_step}; an epoch has {self.steps_per_epoch} steps")
-        return self._steps(epoch, first_step)
-
-    def _steps(self, epoch: int, first_step: int) -> Iterator[Batch]:
         order = self.order(epoch)
         share = self.batch_size // self.world_size
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size + self.rank * share
-            yield self.batch(order, slice(start, start + share))
+        starts = (step * self.batch_size + self.rank * share for step in range(first_step, self.steps_per_epoch))
+        return (self.batch(order, slice(start, start + share)) for start in starts)
 
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of `epoch`, computed for all steps together: a step is then some slices and one gather."""

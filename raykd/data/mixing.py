@@ -40,14 +40,11 @@ class Mixing:
         around it. The box is int64, rows top to bottom - 1 and columns left to right - 1; for mixup it is empty.
         """
         quantile = uniform_int(hash64(MIX, keys, 0), QUANTILES)
-        if self._cutmix is None:
-            assert self._mixup is not None
-            return _without_box(1 - self._mixup[quantile])
-        cutmix = self._with_box(keys, self._cutmix[quantile])
-        if self._mixup is None:
-            return cutmix
+        mixup = _without_box(1 - self._mixup[quantile]) if self._mixup is not None else ()
+        cutmix = self._with_box(keys, self._cutmix[quantile]) if self._cutmix is not None else ()
+        if not (mixup and cutmix):
+            return mixup or cutmix
         is_mixup = uniform_int(hash64(MIX, keys, 1), 2) == 1
-        mixup = _without_box(1 - self._mixup[quantile])
         return tuple(torch.where(is_mixup, one, other) for one, other in zip(mixup, cutmix, strict=True))
 
     def apply(self, images: Tensor, partners: Tensor, draws: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -167,8 +166,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     """Return the names of a ClassLabel from the hub's metadata; None without one."""
-    feature = _hub_features(schema).get(column, {})
-    names = feature.get("names") if isinstance(feature, dict) else None
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
     return tuple(str(name) for name in names) if isinstance(names, list) else None
 
 
@@ -198,14 +199,6 @@ def require_published_labels(file: Path, schema: pa.Schema, column: str, publish
                 f"{file}: label {label} is '{name}', which is number {published.index(name)} of this data set; "
                 "number the labels as published, or read the files as parquet:PLACE"
             )
-
-
-def _hub_features(schema: pa.Schema) -> dict[str, Any]:
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return {}
-    return features if isinstance(features, dict) else {}
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
 
-The files of a split ('train', 'test', 'validation' and its short forms) have the names that the Hugging Face hub gives
-them. They are in the folder itself, or in one folder below it, which the hub names after the configuration (default/,
-plain_text/, data/):
+The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face hub. They are
+in the folder itself, or in one folder below it, which the hub names after the configuration (default/, plain_text/,
+data/):
 
     train.parquet
     train-00000-of-00002.parquet ...     or with a hash: train-00000-of-00002-b42a6d1f21f14bd7.parquet
@@ -22,7 +22,6 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from raykd.data import image_decoding, memory, parquet
 from raykd.data.regular_files import list_folder, require_regular_file
@@ -72,7 +71,8 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
 
     hashes = [parquet.hash_files(split) for split in (train, test)]
     identity = hashlib.sha256(f"{parquet.identity(*hashes)} at {target.image_size}".encode()).hexdigest()
-    notes = (*notes, *_note_shared_files(test, *hashes))
+    shared = [file.name for file, file_hash in zip(test, hashes[1], strict=True) if file_hash in hashes[0]]
+    notes += tuple(f"{name} of the test set is also trained on: a train file has the same content" for name in shared)
     return StoredDataset(identity, target.image_size, names, decode, notes=notes)
 
 
@@ -186,7 +186,7 @@ def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple
         names = tuple(sorted({text for labels in stored for text in labels.unique().to_pylist()}))
         present = set(range(len(names)))
     else:
-        labels = np.unique(np.concatenate([_to_int64(labels) for labels in stored]))
+        labels = np.unique(np.concatenate([labels.to_numpy().astype(np.int64) for labels in stored]))
         present = {label for label in labels.tolist() if label >= 0}  # `read` refuses negative labels with their row
     num_classes = len(names) if names else max(present, default=-1) + 1
     if len(present) < num_classes:
@@ -206,19 +206,7 @@ def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple
     return names or tuple(str(label) for label in range(num_classes))
 
 
-def _to_int64(labels: pa.ChunkedArray) -> np.ndarray:
-    return labels.to_numpy().astype(np.int64)
-
-
 def _list_entries(place: Path) -> list[str]:
     """Return the Parquet files at and below `place`, or all its entries if there are none."""
     files = [str(file.relative_to(place)) for file in sorted(place.rglob("*.parquet"))]
     return files or [entry.name for entry in list_folder(place)]
-
-
-def _note_shared_files(test: Files, train_hashes: list[bytes], test_hashes: list[bytes]) -> tuple[str, ...]:
-    """Return a note for each test file that is also a training file."""
-    shared = [file for file, file_hash in zip(test, test_hashes, strict=True) if file_hash in train_hashes]
-    return tuple(
-        f"{file.name} of the test set is also trained on: a file of train has the same content" for file in shared
-    )

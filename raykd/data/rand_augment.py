@@ -9,6 +9,7 @@ Shapes: k images [k, H, W, 3].
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import cos, radians, sin
 
 import torch
@@ -18,24 +19,15 @@ from raykd.data import image_operations
 from raykd.data.augmentation import MAX_MAGNITUDE
 from raykd.data.counter_rng import OPERATION, hash64, uniform_int
 
+_GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+_DEGENERATES = {
+    "brightness": image_operations.black,
+    "color": image_operations.gray,
+    "contrast": image_operations.mean_gray,
+    "sharpness": image_operations.smooth,
+}
 # The code of an operation is 2 * its index, + 1 for its negative.
-OPERATIONS = (
-    "identity",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "rotate",
-    "brightness",
-    "color",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "autocontrast",
-    "equalize",
-)
-_GEOMETRY = range(1, 6)
+OPERATIONS = ("identity", *_GEOMETRIC, *_DEGENERATES, "posterize", "solarize", "autocontrast", "equalize")
 _ROUNDING = 1e-9  # pixels: above the rounding error of any processor's sine, so that all select the same pixel
 
 
@@ -45,18 +37,14 @@ class RandAugment:
     def __init__(self, count: int, magnitude: int, height: int, width: int, device: torch.device | str) -> None:
         self._count, self._strength = count, magnitude / MAX_MAGNITUDE
         self._sources = _sources(self._strength, height, width).to(device)
-        self._bits, self._threshold = 8 - round(4 * self._strength), 255 * (1 - self._strength)
-        self._blends: dict[int, Callable[[Tensor], Tensor]] = {
-            OPERATIONS.index("brightness"): image_operations.black,
-            OPERATIONS.index("color"): image_operations.gray,
-            OPERATIONS.index("contrast"): image_operations.mean_gray,
-            OPERATIONS.index("sharpness"): image_operations.smooth,
-        }
-        self._tables: dict[int, Callable[[Tensor], Tensor]] = {
-            OPERATIONS.index("posterize"): lambda images: image_operations.posterize(images, self._bits),
-            OPERATIONS.index("solarize"): lambda images: image_operations.solarize(images, self._threshold),
-            OPERATIONS.index("autocontrast"): image_operations.autocontrast,
-            OPERATIONS.index("equalize"): image_operations.equalize,
+        bits, threshold = 8 - round(4 * self._strength), 255 * (1 - self._strength)
+        blends = {name: partial(self._blend, degenerate) for name, degenerate in _DEGENERATES.items()}
+        self._functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            **blends,
+            "posterize": lambda images, _: image_operations.posterize(images, bits),
+            "solarize": lambda images, _: image_operations.solarize(images, threshold),
+            "autocontrast": lambda images, _: image_operations.autocontrast(images),
+            "equalize": lambda images, _: image_operations.equalize(images),
         }
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
@@ -72,24 +60,18 @@ class RandAugment:
         """Apply the operations with codes [count, k], in order, to uint8 [k, H, W, 3], which are overwritten."""
         for codes, codes_on_cpu in zip(*draws, strict=True):
             operation = codes_on_cpu // 2
-            is_geometric = (operation >= _GEOMETRY.start) & (operation < _GEOMETRY.stop)
+            is_geometric = (operation >= 1) & (operation <= len(_GEOMETRIC))
             _change(pixels, is_geometric, codes, self._transform)
-            for number in (*self._blends, *self._tables):
-                _change(pixels, operation == number, codes, self._function(number))
+            for name, function in self._functions.items():
+                _change(pixels, operation == OPERATIONS.index(name), codes, function)
         return pixels
 
     def _transform(self, images: Tensor, codes: Tensor) -> Tensor:
         return image_operations.transform(images, self._sources[codes])
 
-    def _function(self, number: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the operation as a function of (images, codes)."""
-        if number in self._tables:
-            return lambda images, code: self._tables[number](images)
-        degenerate = self._blends[number]
-        return lambda images, code: image_operations.blend(images, degenerate(images), self._factor(code))
-
-    def _factor(self, code: Tensor) -> Tensor:
-        return torch.where(code % 2 == 1, 1 - 0.9 * self._strength, 1 + 0.9 * self._strength).float()
+    def _blend(self, degenerate: Callable[[Tensor], Tensor], images: Tensor, codes: Tensor) -> Tensor:
+        factor = torch.where(codes % 2 == 1, 1 - 0.9 * self._strength, 1 + 0.9 * self._strength).float()
+        return image_operations.blend(images, degenerate(images), factor)
 
 
 def _change(pixels: Tensor, is_chosen: Tensor, codes: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -106,9 +88,9 @@ def _sources(strength: float, height: int, width: int) -> Tensor:
     """
     row, column = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     row, column, sources = row.double(), column.double(), [torch.arange(height * width)] * 2
-    for number in _GEOMETRY:
+    for name in _GEOMETRIC:
         for sign in (1, -1):
-            x, y = _source(OPERATIONS[number], sign * strength, column, row, width, height)
+            x, y = _source(name, sign * strength, column, row, width, height)
             x, y = (x + _ROUNDING).floor().long(), (y + _ROUNDING).floor().long()
             is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             sources.append(torch.where(is_inside, y * width + x, -1).flatten())

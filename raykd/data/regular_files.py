@@ -52,13 +52,10 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
 def list_folder(folder: Path) -> list[Path]:
     """Return the entries of `folder`, sorted by name, without hidden ones and leftovers of file managers."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return sorted(entry for entry in visible if entry.name.lower() not in _LEFTOVERS)
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
 def _status(path: Path) -> os.stat_result:

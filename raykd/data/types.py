@@ -31,12 +31,11 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[1] != 3:
-            shape = list(self.images.shape)
-            raise DataError(f"images are {self.images.dtype} {shape}, not torch.uint8 [N, 3, H, W]")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            shape = list(self.labels.shape)
-            raise DataError(f"labels are {self.labels.dtype} {shape}, not torch.int64 [{len(self.images)}]")
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise DataError(f"images are {images.dtype} {list(images.shape)}, not torch.uint8 [N, 3, H, W]")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(f"labels are {labels.dtype} {list(labels.shape)}, not torch.int64 [{len(images)}]")
 
     def __len__(self) -> int:
         return len(self.labels)

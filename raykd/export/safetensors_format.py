@@ -10,7 +10,7 @@ from typing import Any
 from raykd.export.finished_run import FinishedRun
 from raykd.export.format import DeployedModel, ExportFormat, Logits
 from raykd.models.weights import read_state
-from raykd.training.model_file import load_model, read_header, save_with_header
+from raykd.training.model_file import load_model, read_header, save_model
 
 
 class SafetensorsFormat(ExportFormat):
@@ -25,7 +25,7 @@ class SafetensorsFormat(ExportFormat):
         if read_header(run.folder.best) == run.header:
             shutil.copyfile(run.folder.best, folder / self.file)
         else:
-            save_with_header(folder / self.file, read_state(run.folder.best), run.header)
+            save_model(folder / self.file, read_state(run.folder.best), run.header)
         return config
 
     def read(self, run: FinishedRun, folder: Path) -> Logits:

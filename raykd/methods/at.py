@@ -13,9 +13,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -31,14 +32,12 @@ class AttentionTransfer(StageMethod):
 
     def check(self) -> None:
         super().check()
-        self.require(1 <= self.p < float("inf"), "p", "must be 1 or more; 2 and 4 are usual")
+        self.require(self.p >= 1, "p", "must be 1 or more; 2 and 4 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"at": self.weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         stages = [attention_transfer_loss(*maps, self.p) for maps in self.pairs(student, teacher)]
         return super().terms(student, teacher, targets, adapter) | {"at": torch.stack(stages).sum()}
 
@@ -46,9 +45,6 @@ class AttentionTransfer(StageMethod):
 @in_float32
 def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor, p: float = 2) -> Tensor:
     """Return the mean squared difference of both attention maps, []. Shapes: [B, K, H, W] both."""
-    student, teacher = (F.normalize(_attention(features, p)) for features in pool_to_smaller(student_map, teacher_map))
+    maps = pool_to_smaller(student_map, teacher_map)
+    student, teacher = (F.normalize(features.abs().pow(p).mean(1).flatten(1)) for features in maps)
     return F.mse_loss(student, teacher)
-
-
-def _attention(features: Tensor, p: float) -> Tensor:
-    return features.abs().pow(p).mean(1).flatten(1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raykd.config import AtMost
 from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -40,9 +41,7 @@ class CorrelationCongruence(FeatureMethod):
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
         return nn.ModuleList([nn.Linear(x.shape[1], self.dimensions) for x in embeddings(student, teacher)])
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         projected = (project(x) for project, x in zip(adapter, embeddings(student, teacher), strict=True))
         return super().terms(student, teacher, targets, adapter) | {"cc": correlation_congruence_loss(*projected)}

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from raykd.config import AtMost
 from raykd.errors import ConfigError
 from raykd.methods.feature_method import FeatureMethod, embeddings
-from raykd.methods.method import Memory
+from raykd.methods.method import Adapter, Memory
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -67,9 +67,7 @@ class CRD(FeatureMethod):
         student_width, teacher_width = (embedding.shape[1] for embedding in embeddings(student, teacher))
         return Contrast(self, student_width, teacher_width, images)
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         assert isinstance(adapter, Contrast)
         loss = adapter(*embeddings(student, teacher), targets)
         return super().terms(student, teacher, targets, adapter) | {"crd": loss}
@@ -96,44 +94,37 @@ class Contrast(Memory):
         self.register_buffer("by_class", images.labels.cpu().argsort(stable=True), persistent=False)  # [n], positions
         counts = images.labels.cpu().bincount()
         self.register_buffer("first", F.pad(counts.cumsum(0), (1, 0)), persistent=False)  # [C + 1], into by_class
-        self._seen: tuple[Tensor, ...] = ()
+        self._last_step: tuple[Tensor, ...] = ()
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
         """Return the loss []. The step's embeddings are stored in the banks by `remember`."""
-        units = [self._unit(layer(vectors)) for layer, vectors in zip(self.layers, (student, teacher), strict=True)]
+        projected = (layer(vectors) for layer, vectors in zip(self.layers, (student, teacher), strict=True))
+        units = [F.normalize(vectors.to(self.banks.dtype)) for vectors in projected]
         position = torch.searchsorted(self.index, targets.index)
         chosen = torch.cat([position[:, None], self._negatives(targets.labels)], dim=1)
-        # Each model's anchors against the other's bank.
-        scores = torch.stack(
-            [
-                score(unit, bank, chosen, self.temperature)
-                for unit, bank in zip(reversed(units), self.banks, strict=True)
-            ]
-        )
+        pairs = zip(reversed(units), self.banks, strict=True)  # each model's anchors against the other's bank
+        scores = torch.stack([score(unit, bank, chosen, self.temperature) for unit, bank in pairs])
         scales = self.scales.where(self.scales > 0, scores.detach().exp().mean((1, 2)) * len(self.index))
-        self._seen = position, scales, *(unit.detach() for unit in units)
+        self._last_step = position, scales, *(unit.detach() for unit in units)
         return nce_loss(scores - scales.log()[:, None, None], len(self.index))
-
-    def _unit(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors.to(self.banks.dtype))
 
     def _negatives(self, labels: Tensor) -> Tensor:
         """Draw images of other classes than `labels` with replacement: positions int64 [B, negatives]."""
         start, end = self.first[labels], self.first[labels + 1]
-        others = len(self.index) - (end - start)
-        drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * others[:, None]
-        place = drawn.long().minimum(others[:, None] - 1)
+        num_candidates = (len(self.index) - (end - start))[:, None]
+        drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * num_candidates
+        place = drawn.long().minimum(num_candidates - 1)
         return self.by_class[place + (place >= start[:, None]) * (end - start)[:, None]]
 
     @torch.no_grad()
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Store the last step's embeddings of all workers in the banks."""
-        position, scales, *units = (gather(tensor) for tensor in self._seen)
+        position, scales, *units = (gather(tensor) for tensor in self._last_step)
         position = position.flatten()
         for bank, unit in zip(self.banks, units, strict=True):
             bank[position] = F.normalize(self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1))
         self.scales.copy_(scales.mean(0))
-        self._seen = ()
+        self._last_step = ()
 
 
 @in_float32

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from raykd.methods.method import Method
+from raykd.methods.method import Adapter, Method
 from raykd.outputs import Outputs, Targets
 
 
@@ -18,7 +18,5 @@ class CrossEntropy(Method):
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": 1.0}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {}

@@ -52,10 +52,8 @@ _validated: set[type] = set()
 def record_source(cls: type) -> None:
     """Record the source of a new class, unless it is part of raykd or defined in an experiment file."""
     module = sys.modules.get(cls.__module__)
-    if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or module is None:
-        return
     path = getattr(module, "__file__", None)
-    if path is None:
+    if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or path is None:
         return
     path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), Path(path).read_text(encoding="utf-8"))
     source = Source(path, text, cls.__qualname__, is_single_file=not getattr(module, "__package__", ""))
@@ -141,10 +139,10 @@ def _require_no_local_imports(path: str, text: str) -> None:
                 )
 
 
-def require_valid_class(cls: Any, others: list[Any], needs: tuple[str, ...]) -> None:
+def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) -> None:
     """Raise ConfigError for a user-defined class that cannot name runs.
 
-    others: all other methods, whose kinds are taken. needs: the values that `needs` may contain.
+    methods: all methods, whose kinds are taken. needs: the values that `needs` may contain.
     """
     if cls.__module__.partition(".")[0] == "raykd" or cls in _validated:
         return
@@ -165,7 +163,7 @@ def require_valid_class(cls: Any, others: list[Any], needs: tuple[str, ...]) -> 
     if reserved := [item.name for item in fields(cls) if item.name in _RESERVED_FIELDS]:
         raise ConfigError(f"{where} has a field '{reserved[0]}', a name that run.json reserves; rename it")
     _require_known_needs(cls, where, needs)
-    for other in others:
+    for other in methods:
         other_source = source_of(other)
         is_earlier_version = other_source and (other_source.path, other_source.name) == (source.path, source.name)
         if other is not cls and vars(other).get("kind") == kind and not is_earlier_version:

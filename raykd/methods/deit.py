@@ -15,11 +15,11 @@ alpha 0.9 and temperature 3.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.methods.hard_labels import hard_label_loss
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.outputs import Outputs, Targets
 
 
@@ -38,10 +38,8 @@ class DeiT(Method):
     temperature: float | None = None
 
     def check(self) -> None:
-        self.require(
-            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
-        )
-        is_soft = self.temperature is None or 0 < self.temperature < float("inf")
+        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+        is_soft = self.temperature is None or self.temperature > 0
         self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
 
     def weights(self, epoch: int) -> dict[str, float]:
@@ -51,9 +49,7 @@ class DeiT(Method):
         class_head, _ = student.heads
         return class_head
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         _, distillation_head = student.heads
         if self.temperature is None:
             return {"token": hard_label_loss(distillation_head, teacher.logits)}

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -43,15 +43,13 @@ class DIST(Method):
 
     def check(self) -> None:
         for name in ("beta", "gamma", "ce_weight"):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "must be 0 or more")
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 4 are usual")
+            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 4 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "inter": self.beta, "intra": self.gamma}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         inputs = student.logits, teacher.logits, self.temperature
         return {"inter": dist_inter_loss(*inputs), "intra": dist_intra_loss(*inputs)}
 

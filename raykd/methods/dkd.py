@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -39,16 +39,14 @@ class DKD(Method):
 
     def check(self) -> None:
         for name in ("alpha", "beta", "warmup_epochs", "ce_weight"):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "must be 0 or more")
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 8 are usual")
+            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         warm = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         return {"ce": self.ce_weight, "tckd": warm * self.alpha, "nckd": warm * self.beta}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         inputs = student.logits, teacher.logits, targets.labels, self.temperature
         return {"tckd": tckd_loss(*inputs), "nckd": nckd_loss(*inputs)}
 
@@ -66,19 +64,18 @@ def tckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, te
 @in_float32
 def nckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Return temperature^2 * KL over all classes except the label, [] in nats. Shapes as in `tckd_loss`."""
-    student, teacher = (
-        F.log_softmax(_others(logits / temperature, labels), dim=1) for logits in (student_logits, teacher_logits)
-    )
+    others = (_other_logits(logits / temperature, labels) for logits in (student_logits, teacher_logits))
+    student, teacher = (F.log_softmax(logits, dim=1) for logits in others)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _label_or_not(logits: Tensor, labels: Tensor) -> Tensor:
     """Return log of (p_label, 1 - p_label), [B, 2]. log(1 - p) itself would round to -inf."""
-    pair = torch.cat([logits.gather(1, labels[:, None]), _others(logits, labels).logsumexp(1, keepdim=True)], dim=1)
-    return F.log_softmax(pair, dim=1)
+    others = _other_logits(logits, labels).logsumexp(1, keepdim=True)
+    return F.log_softmax(torch.cat([logits.gather(1, labels[:, None]), others], dim=1), dim=1)
 
 
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
+def _other_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the logits without the label's, [B, C - 1]."""
     other = torch.arange(logits.shape[1] - 1, device=logits.device)
     return logits.gather(1, other + (other >= labels[:, None]))

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raykd.methods.feature_method import embeddings
 from raykd.methods.kd import KD
-from raykd.methods.method import Need
+from raykd.methods.method import Adapter, Need
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
@@ -32,23 +33,20 @@ class FeatureKD(KD):
 
     def check(self) -> None:
         super().check()
-        self.require(0 <= self.feature_weight < float("inf"), "feature_weight", "must be 0 or more")
+        self.require(self.feature_weight >= 0, "feature_weight", "must be 0 or more")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"feature": self.feature_weight}
 
-    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
-        assert student.embedding is not None and teacher.embedding is not None
-        student_width, teacher_width = student.embedding.shape[1], teacher.embedding.shape[1]
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> Adapter:
+        student_width, teacher_width = (vectors.shape[1] for vectors in embeddings(student, teacher))
         return nn.Linear(student_width, teacher_width) if student_width != teacher_width else None
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
-        assert student.embedding is not None and teacher.embedding is not None
-        embedding = student.embedding if adapter is None else adapter(student.embedding)
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
+        student_embedding, teacher_embedding = embeddings(student, teacher)
+        adapted = student_embedding if adapter is None else adapter(student_embedding)
         distance = feature_mse_loss if self.distance == "mse" else feature_cosine_loss
-        return super().terms(student, teacher, targets, adapter) | {"feature": distance(embedding, teacher.embedding)}
+        return super().terms(student, teacher, targets, adapter) | {"feature": distance(adapted, teacher_embedding)}
 
 
 def feature_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.errors import ConfigError, plural
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.outputs import Outputs, Targets
 
 
@@ -29,15 +29,13 @@ class FeatureMethod(Method):
 
     def check(self) -> None:
         for name in (item.name for item in fields(self) if item.name.endswith("weight")):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "must be 0 or more")
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 8 are usual")
+            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "kd": self.kd_weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}
 
 
@@ -67,7 +65,7 @@ class StageMethod(FeatureMethod):
         features = (x if stage in chosen else x[:, :0] for stage, x in enumerate(outputs.features))
         return outputs._replace(features=tuple(features))
 
-    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> Adapter:
         """Return None. Raises ConfigError if the stages cannot be paired."""
         self.pairs(student, teacher)
         return None

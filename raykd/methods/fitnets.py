@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from raykd.methods.feature_kd import feature_mse_loss
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
+from raykd.methods.method import Adapter
 from raykd.outputs import Outputs, Targets
 
 
@@ -39,18 +40,11 @@ class FitNets(StageMethod):
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module:
         return nn.ModuleList([regressor(*pair) for pair in self.pairs(student, teacher)])
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         pairs = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [hint_loss(regress(student_map), teacher_map) for regress, (student_map, teacher_map) in pairs]
+        stages = [feature_mse_loss(*pool_to_smaller(regress(hint), target)) for regress, (hint, target) in pairs]
         return super().terms(student, teacher, targets, adapter) | {"fitnets": torch.stack(stages).sum()}
-
-
-def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference, [], of [B, K_t, H, W] and [B, K_t, H_t, W_t] pooled to the smaller size."""
-    return feature_mse_loss(*pool_to_smaller(regressed, teacher))
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential:

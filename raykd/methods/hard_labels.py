@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
@@ -27,16 +27,12 @@ class HardLabels(Method):
     alpha: float = 0.5
 
     def check(self) -> None:
-        self.require(
-            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
-        )
+        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.alpha, "hard": 1 - self.alpha}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"hard": hard_label_loss(student.logits, teacher.logits)}
 
 

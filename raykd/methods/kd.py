@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
@@ -31,17 +31,13 @@ class KD(Method):
     temperature: float = 4.0
 
     def check(self) -> None:
-        self.require(
-            0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the weight of the labels, 1 - alpha the teacher's"
-        )
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 1 to 8 are usual")
+        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.alpha, "kd": 1 - self.alpha}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}
 
 

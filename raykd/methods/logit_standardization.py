@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.methods.dkd import DKD
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Method, Need
+from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -39,16 +39,14 @@ class LogitStandardization(Method):
     ce_weight: float = 0.1
 
     def check(self) -> None:
-        self.require(0 < self.temperature < float("inf"), "temperature", "must be greater than 0; 2 is the authors'")
+        self.require(self.temperature > 0, "temperature", "must be greater than 0; 2 is the authors'")
         for name in ("weight", "ce_weight"):
-            self.require(0 <= getattr(self, name) < float("inf"), name, "must be 0 or more")
+            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "kd": self.weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"kd": kd_loss(standardize(student.logits), standardize(teacher.logits), self.temperature)}
 
 
@@ -63,15 +61,13 @@ class StandardizedDKD(DKD):
 
     def check(self) -> None:
         super().check()
-        self.require(0 <= self.weight < float("inf"), "weight", "must be 0 or more")
+        self.require(self.weight >= 0, "weight", "must be 0 or more")
 
     def weights(self, epoch: int) -> dict[str, float]:
         dkd = super().weights(epoch)
         return {name: weight if name == "ce" else self.weight * weight for name, weight in dkd.items()}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         student, teacher = (outputs._replace(logits=standardize(outputs.logits)) for outputs in (student, teacher))
         return super().terms(student, teacher, targets, adapter)
 

@@ -1,10 +1,10 @@
 """The base class of distillation methods: hyperparameters and loss terms in one frozen dataclass."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, fields
-from math import isfinite
 from numbers import Real
+from sys import float_info
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from raykd.errors import ConfigError, errors_of, shown
 from raykd.methods import custom_file
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
+Adapter = nn.Module | None  # trained and checkpointed with the student, such as a regressor
 Need = Literal["logits", "embedding", "features"]
 # Names that no term may have: the other columns of history.parquet, and metrics that training logs beside the terms.
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
@@ -41,13 +42,11 @@ class Method(Config):
 
     def __post_init__(self) -> None:
         custom_file.require_valid_class(type(self), _subclasses(Method), get_args(Need))
-        with self.errors_of("one of its fields, or its check(),") if self._source else nullcontext():
+        if not self.is_custom:
             super().__post_init__()
-        if self._source:
-            self._require_json_fields()
-
-    def _require_json_fields(self) -> None:
-        """Raise ConfigError if a field's value cannot be written to run.json, and so not fingerprinted."""
+            return
+        with self.errors_of("one of its fields, or its check(),"):
+            super().__post_init__()
         for item in fields(self):
             try:
                 fingerprint(to_dict(getattr(self, item.name)))
@@ -61,21 +60,20 @@ class Method(Config):
             return super().from_text(text)
         method = custom_file.load_class(text, Method)
         if required := [item.name for item in fields(method) if item.default is MISSING is item.default_factory]:
-            raise ConfigError(f"{text} cannot be made: its field '{required[0]}' has no default; give it one")
+            raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
         source = custom_file.source_of(method)
         with errors_of(f"method {text}", source.path if source else ""):
             return method()
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of a custom method's file."""
-        source = custom_file.source_of(type(self))
-        return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
+        source = {"source": self._source.stored(results_only)} if self._source else {}
+        return super().stored(results_only) | source
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        source = custom_file.source_of(type(self))
-        if source is None or not source.is_single_file:
+        if self._source is None or not self._source.is_single_file:
             return super().__reduce_ex__(protocol)
-        return custom_file.restore, (source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.restore, (self._source, {item.name: getattr(self, item.name) for item in fields(self)})
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of 'ce' and of each term in `epoch`, counted from 0. Implement a warm-up here."""
@@ -87,7 +85,6 @@ class Method(Config):
 
     @property
     def is_custom(self) -> bool:
-        """Whether it is a user-defined method."""
         return self._source is not None
 
     @property
@@ -99,8 +96,21 @@ class Method(Config):
 
         A term must not have a reserved name, that of another column of history.parquet.
         """
-        if self.is_custom:
-            _require_valid_weights(self, epochs)
+        for epoch in range(epochs) if self.is_custom else ():
+            with self.errors_of("its weights(epoch)"):
+                weights: Any = self.weights(epoch)
+            subject = f"method = {self.title()}: weights({epoch})"
+            if not isinstance(weights, Mapping) or not weights:
+                raise ConfigError(f"{subject} is {shown(weights)}; it must return the weight of each term and of 'ce'")
+            for name, weight in weights.items():
+                is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+                if not (is_number and abs(weight) <= float_info.max):  # type: ignore[operator]
+                    raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
+                if name in RESERVED_TERMS:
+                    raise ConfigError(
+                        f"{subject} names a term '{name}', which is a column of history.parquet for something else "
+                        f"({', '.join(RESERVED_TERMS)}); rename the term"
+                    )
 
     def require_batch(self, size: int) -> None:
         """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms."""
@@ -110,7 +120,7 @@ class Method(Config):
                 f"requires at least {self.min_batch_size}; --set student.batch_size={self.min_batch_size} or more"
             )
 
-    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> Adapter:
         """Return a module that is trained and checkpointed with the student, such as a regressor; None for none.
 
         student, teacher: outputs for some images, which show the shapes. images: all training images of the run, in
@@ -127,39 +137,12 @@ class Method(Config):
         """Return the outputs that `terms` reads, which workers exchange if the method `relates_images`."""
         return outputs
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         """Return the method's unweighted terms, each a float32 scalar [], mean over the batch.
 
         The teacher's outputs carry no gradient.
         """
         raise NotImplementedError
-
-
-def _require_valid_weights(method: Method, epochs: int) -> None:
-    for epoch in range(epochs):
-        with method.errors_of("its weights(epoch)"):
-            weights: Any = method.weights(epoch)
-        subject = f"method = {method.title()}: weights({epoch})"
-        if not isinstance(weights, Mapping) or not weights:
-            raise ConfigError(f"{subject} is {shown(weights)}; it must return the weight of each term, 'ce' included")
-        for name, weight in weights.items():
-            if not isinstance(weight, Real) or isinstance(weight, bool) or not _is_finite(weight):
-                raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
-            if name in RESERVED_TERMS:
-                raise ConfigError(
-                    f"{subject} names a term '{name}', which is a column of history.parquet for something else "
-                    f"({', '.join(RESERVED_TERMS)}); rename the term"
-                )
-
-
-def _is_finite(number: Real) -> bool:
-    """Whether `number` is finite as a float; a whole number may be too large for one."""
-    try:
-        return isfinite(number)
-    except OverflowError:
-        return False
 
 
 class Memory(nn.Module):
@@ -174,5 +157,4 @@ class Memory(nn.Module):
 
 
 def _subclasses(cls: type[Method]) -> list[type[Method]]:
-    """Return all direct and indirect subclasses of `cls`."""
-    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]
+    return [method for child in cls.__subclasses__() for method in (child, *_subclasses(child))]

@@ -17,9 +17,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -35,9 +36,7 @@ class NST(StageMethod):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"nst": self.weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         stages = [nst_loss(*maps) for maps in self.pairs(student, teacher)]
         return super().terms(student, teacher, targets, adapter) | {"nst": torch.stack(stages).sum()}
 

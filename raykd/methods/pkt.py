@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
 from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -35,11 +36,8 @@ class PKT(FeatureMethod):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"pkt": self.weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
-        loss = pkt_loss(*embeddings(student, teacher))
-        return super().terms(student, teacher, targets, adapter) | {"pkt": loss}
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
+        return super().terms(student, teacher, targets, adapter) | {"pkt": pkt_loss(*embeddings(student, teacher))}
 
 
 @in_float32

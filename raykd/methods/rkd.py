@@ -17,17 +17,18 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
 from raykd.methods.feature_method import FeatureMethod, embeddings
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
 LEAST_DISTANCE = 1e-6  # the authors' lower bound for two different images
-# Images i per chunk, c: [c, B, B] cosines and [c, B, D] differences. 8 fit in a CPU's caches. On a GPU, chunks of 8
+# Images i at a time, c: [c, B, B] cosines and [c, B, D] differences. 8 fit in a CPU's caches. On a GPU, chunks of 8
 # would take 800 kernels for a batch of 128, and larger chunks cost no more time.
-CORNERS = {"cpu": 8, "cuda": 128}
+CHUNK_SIZES = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,7 @@ class RKD(FeatureMethod):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         pair = embeddings(student, teacher)
         relations = {"rkd_distance": rkd_distance_loss(*pair), "rkd_angle": rkd_angle_loss(*pair)}
         return super().terms(student, teacher, targets, adapter) | relations
@@ -81,7 +80,7 @@ class _Angles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         total, gradient = student.new_zeros(()), torch.zeros_like(student)
-        chunk_size = CORNERS["cuda" if student.is_cuda else "cpu"]
+        chunk_size = CHUNK_SIZES["cuda" if student.is_cuda else "cpu"]
         for first in range(0, len(student), chunk_size):
             corners = slice(first, first + chunk_size)
             units, length = _sides(student, student[corners])

@@ -13,10 +13,11 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
 from raykd.methods.feature_method import StageMethod
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -37,9 +38,7 @@ class SimilarityPreserving(StageMethod):
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"sp": self.weight}
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         stages = [similarity_preserving_loss(*maps) for maps in self.pairs(student, teacher)]
         return super().terms(student, teacher, targets, adapter) | {"sp": torch.stack(stages).sum()}
 

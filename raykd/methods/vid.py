@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
+from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -36,7 +37,7 @@ class VID(StageMethod):
 
     def check(self) -> None:
         super().check()
-        self.require(MIN_VARIANCE < self.initial_variance < float("inf"), "initial_variance", "must be above 0.00001")
+        self.require(self.initial_variance > MIN_VARIANCE, "initial_variance", "must be above 0.00001")
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"vid": self.weight}
@@ -45,9 +46,7 @@ class VID(StageMethod):
         pairs = self.pairs(student, teacher)
         return nn.ModuleList([Prediction(s.shape[1], t.shape[1], self.initial_variance) for s, t in pairs])
 
-    def terms(
-        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
-    ) -> dict[str, Tensor]:
+    def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         pairs = zip(adapter, self.pairs(student, teacher), strict=True)
         stages = [predict(*pool_to_smaller(*pair)) for predict, pair in pairs]
@@ -64,9 +63,8 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        self.spread = nn.Parameter(
-            torch.full((teacher_channels,), above + log(-expm1(-above)))
-        )  # softplus(spread) = above
+        # The inverse of softplus, whose value is then `above`.
+        self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))
 
     @property
     def variance(self) -> Tensor:

@@ -32,8 +32,6 @@ class ImageSpec:
 class Model(Config):
     """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
 
-    kind: ClassVar[str] = "config"
-
     @property
     def label(self) -> str:
         """A short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
@@ -63,6 +61,7 @@ class ImageModel(nn.Module):
     take memory and some networks copy them. A ResNet computes them anyway and always returns them.
     """
 
+    mode: ClassVar[str] = "bicubic"  # of F.interpolate
     mean: Tensor
     std: Tensor
 
@@ -72,7 +71,6 @@ class ImageModel(nn.Module):
         forward: ForwardFunction,
         images: ImageSpec,
         input_size: int | None = None,
-        mode: str = "bicubic",
         forward_features: ForwardFunction | None = None,
     ) -> None:
         """forward_features: returns what `forward` returns, and feature maps; None if there is nothing to add."""
@@ -81,10 +79,8 @@ class ImageModel(nn.Module):
         self._run_network, self._run_with_features = forward, forward_features or forward
         self.with_features = False
         self.input_size = input_size if input_size != images.size else None
-        self.mode = mode
-        scale = 255.0
-        self.register_buffer("mean", torch.tensor(images.mean).mul(scale).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(images.std).mul(scale).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(images.mean).mul(255.0).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(images.std).mul(255.0).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
         return self.forward_normalized((images.float() - self.mean) / self.std)

@@ -32,9 +32,8 @@ class ResNet(Model):
     weights: str = ""
 
     def check(self) -> None:
-        self.require(
-            len(self.blocks) == 4 and min(self.blocks) >= 1, "blocks", "must be four stages of at least 1 block"
-        )
+        has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
+        self.require(has_four, "blocks", "must be four stages of at least 1 block")
         self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
 
     @property

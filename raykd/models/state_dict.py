@@ -22,10 +22,9 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _NO_WEIGHTS = ("total_ops", "total_params", "n_averaged")
 # Missing in files from before torch 0.4.1, and not used in evaluation.
 _COUNTER = "num_batches_tracked"
+# Keys of averages of weights over training (EMA, SWA).
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
 _MAX_DEPTH = 5
-
-Renames = Sequence[tuple[str, str]]  # (regular expression of another project's name, replacement)
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,21 @@ class StateDict:
 
     @property
     def is_averaged(self) -> bool:
-        """Whether its key names an average of weights over training (EMA)."""
         return bool(_AVERAGED.search(self.key))
 
 
 @dataclass(frozen=True)
 class ExpectedState:
-    """The tensors of the network. head: tensors that may have another shape or be absent."""
+    """The tensors of the network. head: tensors that may have another shape or be absent.
+
+    renames: regular expressions for the names in other projects, and their replacements.
+    """
 
     tensors: Mapping[str, Tensor]
     head: Collection[str] = ()
-    renames: Renames = ()
+    renames: Sequence[tuple[str, str]] = ()
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
-        """Return whether names and shapes are those of the network."""
         return not (self.missing(state) or self.extra(state) or self.mismatched(state))
 
     def missing(self, state: Mapping[str, Tensor]) -> list[str]:
@@ -106,8 +106,7 @@ def _candidates(content: object, expected: ExpectedState) -> Iterator[StateDict]
     for key, tensors in _mappings(content, ""):
         plain = _without_wrappers(tensors, expected)
         for named in (plain, _renamed(plain, expected)):
-            prefixes = _prefixes(named, expected)
-            for prefix in prefixes:
+            for prefix in _prefixes(named, expected):
                 inside = {name[len(prefix) :]: value for name, value in named.items() if name.startswith(prefix)}
                 yield StateDict(".".join(filter(None, (key, prefix.rstrip(".")))), inside)
 
@@ -150,11 +149,8 @@ def _prefixes(tensors: Mapping[str, Tensor], expected: ExpectedState) -> list[st
     """Return '' and every prefix with which the network's first tensor and most of the others exist."""
     first = next(name for name in expected.tensors if name.rpartition(".")[2] != _COUNTER)
     prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
-    return ["", *(prefix for prefix in prefixes if _holds_most(tensors, prefix, expected))]
-
-
-def _holds_most(tensors: Mapping[str, Tensor], prefix: str, expected: ExpectedState) -> bool:
-    return 2 * sum(f"{prefix}{name}" in tensors for name in expected.tensors) > len(expected.tensors)
+    counts = {prefix: sum(f"{prefix}{name}" in tensors for name in expected.tensors) for prefix in prefixes}
+    return ["", *(prefix for prefix in prefixes if 2 * counts[prefix] > len(expected.tensors))]
 
 
 def _below(key: str, candidates: Sequence[StateDict]) -> list[StateDict]:

@@ -15,11 +15,6 @@ from raykd.errors import ConfigError
 CHECKSUM = "raykd_checksum"  # other programs store other kinds of checksums as "checksum"
 
 
-def with_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return `metadata` with the checksum of itself and of `tensors`, which are on the CPU."""
-    return {**metadata, CHECKSUM: checksum_of(tensors, metadata)}
-
-
 def require_intact(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Raise ConfigError if the file `path` has a checksum that does not match its content."""
     stored = metadata.get(CHECKSUM)
@@ -32,7 +27,7 @@ def require_intact(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 
 def checksum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return 'crc32:' and 8 hex digits, over names, types, shapes and bytes in the order of the names."""
+    """Return 'crc32:' and 8 hex digits, over names, types, shapes and bytes of CPU tensors in the order of names."""
     checksum = 0
     for name in sorted(metadata):
         checksum = zlib.crc32(f"{name}={metadata[name]}\0".encode(errors="surrogatepass"), checksum)

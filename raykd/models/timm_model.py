@@ -4,9 +4,7 @@ Pretrained weights are never downloaded here: `python -m raykd prefetch` stores 
 compute nodes read that file.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import ceil
 from typing import Annotated, Any, ClassVar
 
@@ -18,8 +16,6 @@ from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
 MAX_STAGES = 4  # as many as a ResNet's, so that different kinds of models pair by default
-
-Hidden = Any  # a tensor or a list of tensors, from a network's forward_features to its forward_head
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,7 @@ class Timm(Model):
         pretrained = timm.get_pretrained_cfg(self.name)
         if pretrained is None or not self.weights:
             return images
-        (red, green, blue), (red_std, green_std, blue_std) = pretrained.mean, pretrained.std
-        return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
+        return replace(images, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
 
     def build(self, images: ImageSpec) -> ImageModel:
         import timm
@@ -82,9 +77,16 @@ def wrap_timm_network(
     """Return a timm network as an ImageModel. has_two_heads: it is a VisionTransformerDistilled."""
     apply_head = _apply_two_heads if has_two_heads else _apply_one_head
     stages = feature_stages(network)
-    forward_features = partial(_forward_features, apply_head=apply_head, stages=stages) if stages else None
-    forward = partial(_forward, apply_head=apply_head)
-    return ImageModel(network, forward, images, input_size, forward_features=forward_features)
+
+    def forward(network: Any, pixels: Tensor) -> Outputs:
+        return apply_head(network, network.forward_features(pixels))
+
+    def forward_features(network: Any, pixels: Tensor) -> Outputs:
+        """Return feature maps too, from the same pass; timm turns tokens and channels-last maps into [B, D, H, W]."""
+        hidden, features = network.forward_intermediates(pixels, indices=stages)
+        return apply_head(network, hidden)._replace(features=tuple(features))
+
+    return ImageModel(network, forward, images, input_size, forward_features=forward_features if stages else None)
 
 
 def feature_stages(network: nn.Module) -> list[int]:
@@ -106,31 +108,19 @@ def feature_stages(network: nn.Module) -> list[int]:
     return sorted({ceil(depth * quarter / MAX_STAGES) - 1 for quarter in range(1, MAX_STAGES + 1)})
 
 
-def _forward(network: nn.Module, pixels: Tensor, apply_head: Callable[[nn.Module, Hidden], Outputs]) -> Outputs:
-    return apply_head(network, network.forward_features(pixels))  # type: ignore[operator]
-
-
-def _forward_features(
-    network: nn.Module, pixels: Tensor, apply_head: Callable[[nn.Module, Hidden], Outputs], stages: list[int]
-) -> Outputs:
-    """Return feature maps too, from the same pass; timm turns tokens and channels-last maps into [B, D, H, W]."""
-    hidden, features = network.forward_intermediates(pixels, indices=stages)  # type: ignore[operator]
-    return apply_head(network, hidden)._replace(features=tuple(features))
-
-
-def _apply_one_head(network: nn.Module, hidden: Hidden) -> Outputs:
-    """Return logits [B, C] and the embedding before the head [B, D]; all timm models name both steps alike."""
-    embedding = network.forward_head(hidden, pre_logits=True)  # type: ignore[operator]
-    classifier = network.get_classifier()  # type: ignore[operator]
+def _apply_one_head(network: Any, hidden: Any) -> Outputs:
+    """Return logits [B, C] and the embedding before the head [B, D] of forward_features' result `hidden`."""
+    embedding = network.forward_head(hidden, pre_logits=True)
+    classifier = network.get_classifier()
     if isinstance(classifier, nn.Linear):
         return Outputs(classifier(embedding), embedding)
     # A 1x1 convolution (resnetv2), or the mean of two heads (levit): timm applies them.
-    return Outputs(network.forward_head(hidden), embedding.flatten(1))  # type: ignore[operator]
+    return Outputs(network.forward_head(hidden), embedding.flatten(1))
 
 
-def _apply_two_heads(network: nn.Module, hidden: Hidden) -> Outputs:
+def _apply_two_heads(network: Any, hidden: Any) -> Outputs:
     """Return both heads' logits of a DeiT with its distillation token, and their mean, as timm does at test time."""
-    class_token, distillation_token = (network.head_drop(hidden[:, token]) for token in (0, 1))  # type: ignore[operator]
-    heads = network.head(class_token), network.head_dist(distillation_token)  # type: ignore[operator]
+    class_token, distillation_token = (network.head_drop(hidden[:, token]) for token in (0, 1))
+    heads = network.head(class_token), network.head_dist(distillation_token)
     embedding = (class_token + distillation_token) / 2
     return Outputs((heads[0] + heads[1]) / 2, embedding, heads=heads)

@@ -6,7 +6,6 @@ placeholder, so that the tensors beside it can be read. Functions of the standar
 whole pickled model requires, are never replaced: such a file is refused.
 """
 
-import os.path
 import pickle
 import sys
 import warnings
@@ -17,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from raykd.errors import ConfigError
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 # Classes of the standard library that training scripts save with their arguments.
 _HARMLESS = {
@@ -89,10 +87,11 @@ def read_torch_file(path: Path) -> Any:
     error: pickle.UnpicklingError | None = None
     for placeholder in (None, _Placeholder, _MappingPlaceholder):
         names = [] if placeholder is None else _replaceable_classes(path)
+        # The state of NumPy's types is no mapping.
+        replaced: list[Any] = [(_Placeholder if name.startswith("numpy.") else placeholder, name) for name in names]
         try:
             # Pass an open file: torch reads a path that ends in .safetensors as safetensors, whatever it holds.
-            replaced = torch.serialization.safe_globals([(_placeholder_for(name, placeholder), name) for name in names])
-            with path.open("rb") as file, replaced, warnings.catch_warnings():
+            with path.open("rb") as file, safe_globals(replaced), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols and sparse tensors: see weights.py
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as refused:
@@ -120,16 +119,6 @@ def find_networks(content: object, key: str = "", depth: int = 0) -> list[str]:
     return [network for networks in inside for network in networks]
 
 
-def require_no_folder(path: Path) -> None:
-    """Raise ConfigError, with the weights files in it, if `path` is a folder."""
-    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-        return
-    suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
-    names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and child.is_file())
-    inside = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
-    raise ConfigError(f"weights file '{path}' is a folder; {inside}")
-
-
 def describe_other_format(path: Path) -> str:
     """Return the format of a file that cannot be read as weights, with the remedy; '' if it is not recognized."""
     with path.open("rb") as file:
@@ -152,16 +141,11 @@ def describe_other_format(path: Path) -> str:
     return kind
 
 
-def _placeholder_for(name: str, placeholder: Any) -> Any:
-    # The state of NumPy's types is no mapping.
-    return _Placeholder if name.startswith("numpy.") else placeholder
-
-
 def _replaceable_classes(path: Path) -> list[str]:
     """Return the file's classes that torch refuses. Raises: pickle.UnpicklingError if one must not be replaced."""
     try:
         with path.open("rb") as file:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            names = get_unsafe_globals_in_checkpoint(file)
     except ValueError:  # no zip file
         names = list(_USUAL_CLASSES)
     if any(not _is_replaceable(name) for name in names):

@@ -40,13 +40,9 @@ class ViT(Model):
 
     @property
     def label(self) -> str:
-        default = ViT()
-        parts = [
-            f"{letter}{getattr(self, name)}"
-            for letter, name in (("w", "width"), ("p", "patch"))
-            if getattr(self, name) != getattr(default, name)
-        ]
-        return "-".join([f"vit{self.depth}", *parts, *(["token"] if self.distillation_token else [])])
+        width = f"-w{self.width}" if self.width != ViT.width else ""
+        patch = f"-p{self.patch}" if self.patch != ViT.patch else ""
+        return f"vit{self.depth}{width}{patch}{'-token' if self.distillation_token else ''}"
 
     @property
     def has_distillation_token(self) -> bool:

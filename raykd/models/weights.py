@@ -16,13 +16,12 @@ from raykd import errors
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.state_dict import ExpectedState, choose
-from raykd.models.tensor_checksum import CHECKSUM, require_intact, with_checksum
+from raykd.models.tensor_checksum import CHECKSUM, checksum_of, require_intact
 from raykd.models.torch_file import (
     describe_other_format,
     find_networks,
     is_placeholder,
     read_torch_file,
-    require_no_folder,
 )
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
@@ -31,19 +30,16 @@ _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's o
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write `state` to the file `path` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = save(tensors, with_checksum(tensors, metadata or {}))
+    content = save(tensors, {**(metadata or {}), CHECKSUM: checksum_of(tensors, metadata or {})})
     # Not save_file, whose files are readable by their owner only. Metadata, which safetensors writes in a random order,
     # are sorted, so that equal weights are equal bytes.
     size = int.from_bytes(content[:8], "little")
-    header = json.dumps(_sorted_metadata(json.loads(content[8 : 8 + size])), separators=(",", ":")).encode()
+    fields = json.loads(content[8 : 8 + size])
+    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    header = json.dumps(fields, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
     with replacing(path) as aside, aside.open("wb") as file:  # in parts, to copy a checkpoint once and not twice
         file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]))
-
-
-def _sorted_metadata(header: dict[str, Any]) -> dict[str, Any]:
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return {**header, "__metadata__": dict(sorted(metadata.items()))}
 
 
 def split_key(text: str) -> tuple[Path, str]:
@@ -55,8 +51,12 @@ def split_key(text: str) -> tuple[Path, str]:
 
 
 def require_file(path: Path) -> None:
-    """Raise ConfigError unless `path` is a regular file."""
-    require_no_folder(path)
+    """Raise ConfigError unless `path` is a regular file; for a folder, the message lists the weights files in it."""
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+        names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and child.is_file())
+        remedy = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
+        raise ConfigError(f"weights file '{path}' is a folder; {remedy}")
     errors.require_file("weights file", path, "check the path, or leave it out to train")
 
 
@@ -197,7 +197,7 @@ def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedSt
         )
     if missing or extra:
         lacks = [f"lacks {missing[0]}"] if missing else []
-        has = [f"has {extra[0]}, which the model has not"] if extra else []
+        has = [f"has {extra[0]}, which the model lacks"] if extra else []
         raise ConfigError(
             f"weights file '{path}' is of another architecture: it {' and '.join(lacks + has)}; "
             "name the model it was trained as"

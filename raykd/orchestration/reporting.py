@@ -15,7 +15,7 @@ from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate_best import evaluate_on_test, is_tested
-from raykd.training.run_record import device_type_of, recorded_run, require_same_data
+from raykd.training.run_record import recorded_run, require_same_data
 
 
 def report_results(results: Path, data_folder: Path, console: Console) -> None:
@@ -30,9 +30,9 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             log(console, f"evaluating {name} on the test set")
             dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
             require_same_data(name, run.data_identity, dataset)
-            device = best_device() if device_type_of(folder) == "cuda" else torch.device("cpu")
-            precision = folder.require_record().compute.precision
-            evaluate_on_test(run, folder, dataset, choose_compute(device, precision))
+            compute = folder.require_record().compute
+            device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
+            evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
     report(results, console, in_full=True)
 
 

@@ -39,7 +39,7 @@ SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 def require_together(experiments: Sequence[Experiment]) -> None:
     """Raise ConfigError for experiments that one command cannot run together.
 
-    Their families must differ, and all that share one Ray must have the same workers, unlike experiments with a search.
+    Their families must differ. Experiments without a search share one Ray, so their workers must be the same.
     """
     families = [experiment.family for experiment in experiments]
     if repeated := [family for family in families if families.count(family) > 1]:
@@ -74,7 +74,7 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
     networks = networks or Networks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in plan.runs:
-        networks.of(run)
+        networks.outputs_of(run)
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
         networks.require_method_fits(run)
     for run in {(run.recipe, run.method): run for run in plan.runs}.values():

@@ -44,7 +44,7 @@ from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.latency import latency_ms
+from raykd.training.latency import latency
 from raykd.training.state import make_model
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
@@ -61,7 +61,7 @@ class TrialConfig:
     """The configuration that all trials of a search share.
 
     folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
-    for a live teacher. stop: handle of the command's StopFlag. started_in: the folder that relative paths of the
+    for a live teacher. stop: the actor that requests a stop. started_in: the folder that relative paths of the
     experiment start from; Tune runs a trial in another working directory.
     """
 
@@ -194,7 +194,8 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
         model = make_model(run, dataset)
         if run.recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        values["latency_ms"] = latency_ms(model, dataset.image_size, choose_compute(device, run.recipe.precision))
+        compute = choose_compute(device, run.recipe.precision)
+        values["latency_ms"] = latency(model, dataset.image_size, compute).median
     return values
 
 

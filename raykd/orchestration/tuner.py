@@ -1,6 +1,7 @@
 """Run the trials of a search with Ray Tune: the study proposes them, the scheduler stops weak ones early."""
 
 import shutil
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,6 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.slots import Slots
 from raykd.orchestration.trial_progress import TrialProgress
-from raykd.orchestration.worker_link import StopFlag
 from raykd.store.study import Study
 
 
@@ -30,14 +30,14 @@ def run_trials(
 ) -> dict[int, str]:
     """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: return the function that Tune calls for each trial; its argument is the StopFlag's actor.
+    make_trainable: return the function that Tune calls for each trial; its argument is the actor that requests a stop.
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
     settings = command.settings
-    # The actor runs on the driver's node: if it were lost with another node, every trial would stop.
+    # The trials poll this actor. It runs on the driver's node: if it were lost with another, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    flag: Any = ray.remote(StopFlag).options(num_cpus=0, scheduling_strategy=here).remote()
+    flag: Any = ray.remote(threading.Event).options(num_cpus=0, scheduling_strategy=here).remote()
     searcher, before = StudySearcher(study, settings, should_stop), study.trials()
     stop_request: list[Any] = []
 
@@ -57,7 +57,9 @@ def run_trials(
     try:
         with TrialProgress(command.console, settings, before, forward_stop) as progress:
             failures = tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
-            run_config = tune.RunConfig("trials", str(folder), verbose=0, failure_config=failures, callbacks=[progress])
+            run_config = tune.RunConfig(
+                name="trials", storage_path=str(folder), verbose=0, failure_config=failures, callbacks=[progress]
+            )
             tune.Tuner(make_trainable(flag), tune_config=tune_config, run_config=run_config).fit()
     except (RayError, tune.TuneError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]

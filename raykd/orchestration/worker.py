@@ -31,7 +31,7 @@ from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.evaluate_best import evaluate_on_test
-from raykd.training.failure import is_out_of_memory, loses_gpu
+from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import require_same_data
@@ -128,7 +128,7 @@ def _is_retried(job: Job, error: RaykdError, gpus: float) -> bool:
 
     Each worker process retries a job once, after the jobs that are ready.
     """
-    if not 0 < gpus < 1 or job.name in _out_of_memory or not is_out_of_memory(error):
+    if not 0 < gpus < 1 or job.name in _out_of_memory or classify_failure(error) != "out of memory":
         return False
     _out_of_memory.add(job.name)
     return True

@@ -16,19 +16,6 @@ POLL_S = 0.5
 ANSWER_S = 20.0  # without an answer for this long, the command counts as unreachable
 
 
-class StopFlag:
-    """The actor that the trials of a search poll. It runs on the driver's node and reserves no CPU."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def set(self) -> None:
-        self._is_set = True
-
-    def is_set(self) -> bool:
-        return self._is_set
-
-
 class StopPoller:
     """A context manager with a thread that polls whether to stop.
 

@@ -71,6 +71,11 @@ class Run(Config):
         return fingerprint({"version": RESULT_VERSION, "run": to_dict(self, results_only=True)})
 
     @property
+    def role(self) -> Literal["teacher", "student"]:
+        """The field of the experiment that has the run's recipe."""
+        return "teacher" if self.stage == "teacher" else "student"
+
+    @property
     def name(self) -> str:
         """The run's folder: '<stage>-<model>[-<method>]-s<seed>-<12 digits of the fingerprint>'."""
         method = f"-{self.method.kind.replace('_', '-')}" if self.method.needs else ""
@@ -210,10 +215,6 @@ def _tenth(dataset: Dataset) -> int:
     return max(1, len(dataset.train.labels) // 10)
 
 
-def _role_of(run: Run) -> Literal["teacher", "student"]:
-    return "teacher" if run.stage == "teacher" else "student"
-
-
 def _check_classes(data: Data, dataset: Dataset) -> None:
     """Raise ConfigError if a class has no images left to train on: a share of a small class may be all of it."""
     labels = dataset.train.labels
@@ -233,7 +234,7 @@ def _check_classes(data: Data, dataset: Dataset) -> None:
 def _check_images(run: Run, dataset: Dataset) -> None:
     """Raise ConfigError unless there are enough images for validation, for the requested parts, and for one batch."""
     left = len(dataset.train.labels) - run.data.val_images
-    role = _role_of(run)
+    role = run.role
     if left < 1:
         total = plural(len(dataset.train.labels), "training image")
         raise ConfigError(
@@ -255,7 +256,7 @@ def _check_images(run: Run, dataset: Dataset) -> None:
 
 def _check_cutout(run: Run, dataset: Dataset) -> None:
     """Raise ConfigError if cutout would remove a whole image."""
-    role, side = _role_of(run), run.recipe.augmentation.cutout
+    role, side = run.role, run.recipe.augmentation.cutout
     if side >= dataset.image_size:
         width = plural(dataset.image_size, "pixel")
         raise ConfigError(

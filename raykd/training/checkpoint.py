@@ -1,4 +1,4 @@
-"""Checkpoints for exact resume, and the choice of the best epoch.
+"""Checkpoints for exact resume.
 
 A checkpoint is one safetensors file with everything that the next step depends on. It is written to a temporary file
 and renamed. Random numbers need no state: they are functions of seed, epoch and step (determinism.py).
@@ -42,11 +42,6 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     run: str = ""
     peak_memory_bytes: int = 0
-
-
-def is_best_epoch(progress: Progress, val_top1: float) -> bool:
-    """Return whether an epoch with `val_top1` percent is the best so far. Ties keep the earlier epoch."""
-    return val_top1 > progress.best_val_top1
 
 
 def save_checkpoint(
@@ -113,7 +108,7 @@ def _of_another_run(path: Path) -> RunFailed:
 
 
 def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load optimizer state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
+    """Load the state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
     parameters = dict(objective.named_parameters())
     fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for name, tensor in tensors.items():

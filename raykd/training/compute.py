@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, plural
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
 
@@ -31,7 +31,7 @@ EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # images; inference keeps no acti
 
 @dataclass(frozen=True)
 class Compute:
-    """How a run computes: `precision` of matrix products and convolutions ('fp32' or 'bf16'), CPU `threads`."""
+    """The device, `precision` ('fp32' or 'bf16' in matrix products and convolutions) and CPU `threads` of a run."""
 
     device: torch.device
     precision: Precision
@@ -42,7 +42,7 @@ class Compute:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def __str__(self) -> str:
-        where = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
+        where = "GPU" if self.device.type == "cuda" else plural(self.threads, "thread")
         return f"{self.precision}, {where}"
 
 
@@ -64,10 +64,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def configure_process(device: torch.device) -> None:
-    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
-
-    Calling it again has no effect.
-    """
+    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     else:

@@ -34,14 +34,8 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
         "image_size": images.size,
         "torch": versions()["torch"],
     }
-    shape = fingerprint(
-        {
-            "model": to_dict(model),
-            "num_classes": images.num_classes,
-            "channels_last": _is_channels_last(network),
-            **where,
-        }
-    )
+    network_shape = {"num_classes": images.num_classes, "channels_last": _is_channels_last(network)}
+    shape = fingerprint({"model": to_dict(model)} | network_shape | where)
     for path in sorted(family.glob("*/costs.json")):
         with suppress(DamagedFile):  # the report names it; measure again
             if (known := read_record(Costs, path)) and known.shape == shape:

@@ -2,7 +2,7 @@
 
 val.json  test.json   metrics of the best weights, see metrics.py        costs.json   see costs.py
 
-The best epoch was chosen on the validation split during training (checkpoint.py); the test split chooses nothing.
+The best epoch was chosen on the validation split during training (loop.py); the test split chooses nothing.
 test.json is written last. If it exists and belongs to the weights in run.json, the run is not evaluated again and the
 test split is not read. Remove it to evaluate the run again.
 """

@@ -18,7 +18,7 @@ from raykd.store.records import Failure
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
 _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator, the operating system
 # Text of I/O errors from libraries that do not raise OSError: safetensors (Rust), and torch for mapped files.
-_NO_FILE = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
+_IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
 
 
 def classify_failure(error: BaseException) -> Failure:
@@ -33,7 +33,7 @@ def classify_failure(error: BaseException) -> Failure:
         return "outside"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in _NO_MEMORY):
         return "out of memory"
-    is_outside = isinstance(error, OSError | RaykdError | SafetensorError) or any(part in text for part in _NO_FILE)
+    is_outside = isinstance(error, OSError | RaykdError | SafetensorError) or any(part in text for part in _IO_TEXT)
     return "outside" if is_outside else "code"
 
 
@@ -42,14 +42,9 @@ def loses_gpu(error: BaseException) -> bool:
     return any(part in str(error) for part in LOST_GPU)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` means that a GPU or the machine has no memory left; false for a lost GPU."""
-    return classify_failure(error) == "out of memory"
-
-
 def out_of_memory_message(run: Run, error: BaseException) -> str:
     """Return one line for an out-of-memory error in the training of `run`, with fields that reduce memory."""
-    role, recipe = "teacher" if run.stage == "teacher" else "student", run.recipe
+    role, recipe = run.role, run.recipe
     use_bf16 = "" if recipe.precision == "bf16" else f", set {role}.precision=bf16"
     detail = ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
     return (

@@ -21,11 +21,6 @@ Value = TypeVar("Value")
 _limits: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # batch size per network after an out-of-memory error
 
 
-def batch_that_fits(network: nn.Module, most: int) -> int:
-    """Return the batch size to try for `network`: `most` >= 1, or less if a larger batch did not fit before."""
-    return min(most, _limits.get(network, most))
-
-
 def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Value]) -> Value:
     """Return `attempt(size)` for the largest size that fits: `most`, a half, a quarter and so on.
 
@@ -34,12 +29,15 @@ def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Va
     Raises RunFailed if not even one image fits.
     """
     while True:
-        size = batch_that_fits(network, most)
+        size = min(most, _limits.get(network, most))
         try:
             return attempt(size)
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise RunFailed(ONE_IMAGE_DOES_NOT_FIT) from error
+                raise RunFailed(
+                    "out of memory for a single image: use a GPU with more memory, a smaller model or a smaller "
+                    "data.image_size"
+                ) from error
         # After the handler, because the error's traceback references the tensors of the batch that did not fit.
         torch.cuda.empty_cache()
         _limits[network] = size // 2
@@ -63,8 +61,3 @@ def batches_that_fit(
         part, value = largest_that_fits(network, most, attempt)
         yield part, value
         start = part.stop
-
-
-ONE_IMAGE_DOES_NOT_FIT = (
-    "out of memory for a single image: use a GPU with more memory, a smaller model or a smaller data.image_size"
-)

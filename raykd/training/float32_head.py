@@ -41,7 +41,7 @@ def float32_heads(*models: nn.Module) -> Iterator[None]:
 def _heads(model: nn.Module) -> list[nn.Module]:
     """Return all layers that compute logits: two for a network with a distillation token."""
     networks = [part.network for part in model.modules() if isinstance(part, ImageModel)]
-    return list({id(head): head for network in networks for head in _heads_of(network)}.values())
+    return list(dict.fromkeys(head for network in networks for head in _heads_of(network)))
 
 
 def _heads_of(network: nn.Module) -> Sequence[nn.Module]:

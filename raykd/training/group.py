@@ -179,11 +179,7 @@ def per_worker_parts(run: Run, *modules: nn.Module) -> tuple[str, ...]:
     modules: the modules that are trained: the model and the method's adapter, if any.
     """
     layers = [layer for module in modules for layer in module.modules()]
-    parts = []
-    if not run.recipe.sync_batch_norm and any(isinstance(layer, _BatchNorm) for layer in layers):
-        parts.append(BATCH_NORM)
-    if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in layers):
-        parts.append("dropout")
-    if run.method.drawn_per_worker:
-        parts.append(run.method.drawn_per_worker)
-    return tuple(parts)
+    has_batch_norm = not run.recipe.sync_batch_norm and any(isinstance(layer, _BatchNorm) for layer in layers)
+    has_dropout = any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in layers)
+    parts = (BATCH_NORM if has_batch_norm else "", "dropout" if has_dropout else "", run.method.drawn_per_worker)
+    return tuple(filter(None, parts))

@@ -18,18 +18,13 @@ class HalfWeights:
     """The weights of `network` that autocast would cast. prefix: the name of `network` in the module around it."""
 
     def __init__(self, network: nn.Module, prefix: str) -> None:
-        self._names: list[str] = []
-        self._weights: list[Tensor] = []
-        for path, layer in network.named_modules(prefix=prefix):
-            if type(layer) in _CAST:
-                for name, weight in layer.named_parameters(recurse=False):
-                    self._names.append(f"{path}.{name}")
-                    self._weights.append(weight)
+        layers = [(path, layer) for path, layer in network.named_modules(prefix=prefix) if type(layer) in _CAST]
+        self._weights = dict(pair for path, layer in layers for pair in layer.named_parameters(path, recurse=False))
 
     def cast(self) -> dict[str, Tensor]:
         """Return {name: current weight in bfloat16}. Gradients flow back to the weights."""
-        halves = _CastAll.apply(*self._weights)
-        return dict(zip(self._names, halves, strict=True))  # type: ignore[arg-type]
+        halves = _CastAll.apply(*self._weights.values())
+        return dict(zip(self._weights, halves, strict=True))  # type: ignore[arg-type]
 
 
 class _CastAll(torch.autograd.Function):

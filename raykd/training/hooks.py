@@ -30,8 +30,7 @@ class EpochReport:
 
     def row(self, steps_per_epoch: int) -> dict[str, float]:
         """Return the epoch's row in history.parquet: HISTORY_COLUMNS and the loss terms."""
-        counts = {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch}
-        row = {**counts, **self.terms}
+        row = {"epoch": self.epoch, "step": (self.epoch + 1) * steps_per_epoch, **self.terms}
         return row | {name: getattr(self, name) for name in HISTORY_COLUMNS if name not in row}
 
 

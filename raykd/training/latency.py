@@ -38,25 +38,17 @@ LATENCY = Passes(batch_size=1, warm_up=5, most=50, fewest=10, limit_s=5.0)
 THROUGHPUT = Passes(batch_size=256, warm_up=1, most=20, fewest=3, limit_s=3.0)
 
 
-def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
-    """Return the median milliseconds of one image, `image_size` pixels on a side, that is already on the device.
-
-    model: in the memory format of its training.
-    """
-    return latency(model, image_size, compute).median
-
-
 def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Return the milliseconds of a pass of one image. Raises RunFailed if the device has no memory for it."""
+    """Return the milliseconds of a pass of one image, `image_size` pixels on a side, that is already on the device.
+
+    model: in the memory format of its training. Raises RunFailed if the device has no memory for one image.
+    """
     seconds = largest_that_fits(model, 1, lambda _: _seconds(model, image_size, compute, LATENCY))
     return _timing([1000 * pass_s for pass_s in seconds], LATENCY)
 
 
 def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
-    """Return images per second in batches of 256, or as many as fit; p10 is the slow end.
-
-    Raises RunFailed if the device has no memory for a single image.
-    """
+    """Return images per second in batches of 256, or as many as fit; p10 is the slow end. Raises as `latency` does."""
 
     def attempt(size: int) -> Timing:
         passes = replace(THROUGHPUT, batch_size=size)

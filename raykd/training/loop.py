@@ -9,6 +9,7 @@ bit-identical to an uninterrupted one. The loop knows nothing of Ray, Slurm or a
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from math import isfinite
 
 import torch
@@ -18,7 +19,7 @@ from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
-from raykd.training.checkpoint import is_best_epoch, read_checkpoint, save_checkpoint
+from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
@@ -27,7 +28,7 @@ from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
-from raykd.training.run_record import finish_run, note_per_worker, require_same_data, start_run
+from raykd.training.run_record import finish_run, require_same_data, start_run
 from raykd.training.state import TrainState, make_train_state
 from raykd.training.steps import Steps, make_steps
 from raykd.training.teacher.imported import import_teacher
@@ -65,7 +66,8 @@ def fit(
                 with rejecting_configuration():
                     training = make_train_state(run, dataset, compute, teacher, group)
                 if group.is_first and group.size > 1:
-                    note_per_worker(folder, per_worker_parts(run, training.objective))
+                    parts = ", ".join(per_worker_parts(run, training.objective))
+                    folder.update(compute=replace(folder.require_record().compute, per_worker=parts))
                 _train(training, dataset, folder, hooks)
             elif group.is_first:
                 import_teacher(run, dataset, folder, compute)
@@ -101,13 +103,16 @@ def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Itera
     saver = _Checkpointer(training, folder, hooks.checkpoint_every_s)
     steps = make_steps(training)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
-        yield _epoch(training, steps, epoch, saver, hooks)
+        means, images_per_s = _run_steps(training, steps, epoch, saver, hooks)
+        yield _finish_epoch(training, epoch, means, images_per_s, saver)
     saver.save()
 
 
-def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", hooks: Hooks) -> EpochReport:
-    """Train the remaining steps of `epoch`, validate, and update `training.progress`."""
-    recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
+def _run_steps(
+    training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", hooks: Hooks
+) -> tuple[dict[str, float], float]:
+    """Train the remaining steps of `epoch`. Return the mean of each loss term and of top1, and images per second."""
+    progress, num_steps = training.progress, training.loader.steps_per_epoch
     start_time, first_step = time.monotonic(), progress.step
     seeds = step_seeds(training.run.seed, epoch, num_steps, training.group.rank)
     generator = generator_of(training.compute.device)
@@ -126,26 +131,20 @@ def _epoch(training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer
             saver.save()
         if stop:
             raise Interrupted(f"stopped after epoch {epoch}, step {step}; rerun the same command to resume")
-    means = steps.sums.means(epoch, num_steps)
-    images_per_s = (num_steps - first_step) * recipe.batch_size / max(time.monotonic() - start_time, 1e-9)
-    lr = learning_rate(recipe, epoch, num_steps - 1, num_steps)
-    return _finish_epoch(training, epoch, means, lr, images_per_s, saver)
+    means = steps.sums.means(epoch, num_steps)  # before the time is read, since it waits for the device
+    num_images = (num_steps - first_step) * training.run.recipe.batch_size
+    return means, num_images / max(time.monotonic() - start_time, 1e-9)
 
 
 def _finish_epoch(
-    training: TrainState,
-    epoch: int,
-    means: dict[str, float],
-    lr: float,
-    images_per_s: float,
-    saver: "_Checkpointer",
+    training: TrainState, epoch: int, means: dict[str, float], images_per_s: float, saver: "_Checkpointer"
 ) -> EpochReport:
     """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
-    recipe, progress = training.run.recipe, training.progress
+    recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     val = _validate(training, epoch)
     # Before on_epoch, which may reset the peak to report the memory of each epoch.
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-    if is_best_epoch(progress, val.top1):
+    if val.top1 > progress.best_val_top1:  # ties keep the earlier epoch
         progress.best_epoch, progress.best_val_top1 = epoch, val.top1
         training.best = {
             name: tensor.detach().clone() for name, tensor in training.objective.student.network.state_dict().items()
@@ -162,12 +161,12 @@ def _finish_epoch(
         val.top1,
         val.nll,
         progress.best_val_top1,
-        lr,
+        learning_rate(recipe, epoch, num_steps - 1, num_steps),
         images_per_s,
         progress.seconds,
         training.description,
     )
-    progress.history.append(report.row(training.loader.steps_per_epoch))
+    progress.history.append(report.row(num_steps))
     return report
 
 

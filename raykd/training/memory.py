@@ -10,11 +10,11 @@ RESET_PEAK = "5"  # proc(5): reset the peak resident set size to the current one
 
 def reset_peak(device: torch.device) -> bool:
     """Reset the peak, which may stem from an earlier run of this process. Return whether that is possible."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
     try:
-        PEAKS.write_text(RESET_PEAK)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            PEAKS.write_text(RESET_PEAK)
     except OSError:  # not Linux, or a container that forbids it
         return False
     return True

@@ -1,6 +1,6 @@
 """Check a custom method's terms and gradients on a few images before anything starts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,10 +25,16 @@ def require_valid_terms(
     """
     method, indices = run.method, train_val_indices(run.data, labels)[0][: min(NUM_IMAGES, run.recipe.batch_size)]
     num_images, targets = len(indices), Targets(labels[indices], indices)
+
+    def extend(tensor: Tensor) -> Tensor:
+        """Return outputs for `num_images` without another forward pass: repeated, times factors in [0.5, 1.5)."""
+        repeated = tensor[torch.arange(num_images) % len(tensor)]
+        return repeated * (0.5 + torch.rand_like(repeated))
+
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        student, teacher = (_extend(outputs, num_images) for outputs in (student, teacher))
-        student = _map_tensors(student, lambda tensor: tensor.detach().clone().requires_grad_())
+        student, teacher = student.map(extend), teacher.map(extend)
+        student = student.map(lambda tensor: tensor.detach().clone().requires_grad_())
         terms = _terms_of(method, student, required_outputs(method, teacher), targets, adapter)
     subject = f"method = {method.title()}: terms()"
     if not isinstance(terms, Mapping):
@@ -94,22 +100,3 @@ def _require_weighted_terms(method: Method, epochs: int, terms: set[str]) -> Non
                     f"method = {method.title()}: weights({epoch}) has '{name}', and terms() returns "
                     f"{', '.join(map(repr, terms)) or 'none'}; use the same names in both"
                 )
-
-
-def _extend(outputs: Outputs, num_images: int) -> Outputs:
-    """Return outputs for `num_images` without another forward pass: repeated, times random factors in [0.5, 1.5)."""
-
-    def extend(tensor: Tensor) -> Tensor:
-        repeated = tensor[torch.arange(num_images) % len(tensor)]
-        return repeated * (0.5 + torch.rand_like(repeated))
-
-    return _map_tensors(outputs, extend)
-
-
-def _map_tensors(outputs: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
-    return Outputs(
-        function(outputs.logits),
-        None if outputs.embedding is None else function(outputs.embedding),
-        tuple(map(function, outputs.features)),
-        tuple(map(function, outputs.heads)),
-    )

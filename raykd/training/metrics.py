@@ -19,55 +19,36 @@ from torch import Tensor, nn
 from raykd.data.types import Split
 from raykd.models import ImageModel
 from raykd.store.records import Metrics, Reliability
-from raykd.training.compute import EVALUATION_BATCH, Compute
-from raykd.training.fitting_batch import batches_that_fit
-from raykd.training.float32_head import float32_heads
+from raykd.training.compute import Compute
+from raykd.training.evaluate import predictions
 
 NUM_BINS = 15
 TOP = 5
 
 
-@torch.no_grad()
 def compute_metrics(
     model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Metrics:
-    """Return the metrics of `model` in evaluation mode, compared with `teacher` on the same images in one precision.
-
-    The heads of both compute in float32 (float32_head.py).
-
-    Raises RunFailed if the device has no memory for a single image.
-    """
+    """Return the metrics of `model`, compared with `teacher` on the same images in the same precision."""
     sums = _Sums(num_classes, compute.device, teacher is not None)
-    was_training = model.training
-    model.eval()
-
-    def logits_of(part: slice) -> tuple[Tensor, Tensor | None]:
-        images = split.images[part].to(compute.device)
-        with compute.autocast():
-            return model(images).logits, None if teacher is None else teacher(images).logits
-
-    batches = batches_that_fit(model, len(split), EVALUATION_BATCH[compute.device.type], logits_of)
-    with float32_heads(*([model] if teacher is None else [model, teacher])):
-        for part, (logits, target) in batches:
-            labels = split.labels[part].to(compute.device)
-            sums.add(logits.double(), labels, None if target is None else target.double())
-    model.train(was_training)
+    for labels, logits in predictions([model] if teacher is None else [model, teacher], split, compute):
+        sums.add(labels, *(part.double() for part in logits))
     return sums.metrics()
 
 
 class _Sums:
     """Sums over images, kept on the device and read once at the end."""
 
-    def __init__(self, num_classes: int, device: torch.device, is_taught: bool) -> None:
-        self._num_classes, self._has_teacher = num_classes, is_taught
+    def __init__(self, num_classes: int, device: torch.device, has_teacher: bool) -> None:
+        self._num_classes, self._has_teacher = num_classes, has_teacher
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._top, self._agreement = torch.zeros(2, dtype=torch.int64, device=device)
         self._nll, self._brier, self._kl = torch.zeros(3, dtype=torch.float64, device=device)
         self._bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
         self._edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=device)[1:-1]
 
-    def add(self, logits: Tensor, labels: Tensor, target: Tensor | None) -> None:
-        """Add a batch: logits and the teacher's target float64 [B, C], labels int64 [B]."""
+    def add(self, labels: Tensor, logits: Tensor, target: Tensor | None = None) -> None:
+        """Add a batch: labels int64 [B], logits and the teacher's logits `target` float64 [B, C]."""
         log_p = logits.log_softmax(1)
         p, predicted = log_p.exp(), logits.argmax(1)
         p_label = p.gather(1, labels[:, None])[:, 0]
@@ -87,24 +68,25 @@ class _Sums:
     def metrics(self) -> Metrics:
         """Return the metrics over all images that were added."""
         confusion = self._confusion
-        right, of_class, num_images = confusion.diagonal(), confusion.sum(1), int(confusion.sum())
+        correct, per_class, num_images = confusion.diagonal(), confusion.sum(1), int(confusion.sum())
         bins = self._bins.tolist()
         return Metrics(
-            top1=100 * int(right.sum()) / num_images,
+            top1=100 * int(correct.sum()) / num_images,
             nll=float(self._nll) / num_images,
             num_images=num_images,
             top5=100 * int(self._top) / num_images if self._num_classes > TOP else None,
-            ece=sum(abs(correct - confidence) for _, confidence, correct in bins) / num_images,
+            ece=sum(abs(right - confidence) for _, confidence, right in bins) / num_images,
             brier=float(self._brier) / num_images,
             agreement=100 * int(self._agreement) / num_images if self._has_teacher else None,
             teacher_kl=float(self._kl) / num_images if self._has_teacher else None,
             class_top1=tuple(
-                100 * r / n if n else None for r, n in zip(right.tolist(), of_class.tolist(), strict=True)
+                100 * part / total if total else None
+                for part, total in zip(correct.tolist(), per_class.tolist(), strict=True)
             ),
             confusion=tuple(tuple(row) for row in confusion.tolist()),
             reliability=Reliability(
                 tuple(int(count) for count, _, _ in bins),
                 tuple(confidence / count if count else None for count, confidence, _ in bins),
-                tuple(correct / count if count else None for count, _, correct in bins),
+                tuple(right / count if count else None for count, _, right in bins),
             ),
         )

@@ -19,13 +19,13 @@ _KEY = "raykd"  # in the metadata of the safetensors file
 
 
 def images_of(dataset: Dataset) -> ImageSpec:
-    """Return what a network must know about the images of `dataset`."""
+    """Return the properties of the images of `dataset` that a network depends on."""
     return ImageSpec(dataset.num_classes, dataset.image_size, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Which of the training split's `num_images` images trained the weights; the other fields are those of `Data`."""
+    """The part of a training split of `num_images` that trained the weights. The other fields are those of `Data`."""
 
     data_identity: str
     num_images: int
@@ -37,10 +37,7 @@ class TrainingSplit:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a model file: the model, its input images, and the data set and run that it comes from.
-
-    images: with the mean and std that the network was trained with. trained_on: None if unknown.
-    """
+    """The header of a model file. images: with the mean and std used in training. trained_on: None if unknown."""
 
     model: Model
     images: ImageSpec
@@ -59,17 +56,9 @@ def header_of(run: Run, dataset: Dataset) -> Header:
     return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
 
 
-def save_model(path: Path, state: Mapping[str, Tensor], run: Run, dataset: Dataset) -> None:
-    """Save weights of `run`'s network with a header, so that `load_model` can build it again."""
-    save_with_header(path, state, header_of(run, dataset))
-
-
-def save_with_header(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
-    """Save weights with `header`."""
-    trained_on = asdict(header.trained_on) if header.trained_on else None
-    parts = {"model": to_dict(header.model), "images": asdict(header.images), "trained_on": trained_on}
-    fields = vars(header) | parts
-    save_weights(path, state, {_KEY: json.dumps(fields)})
+def save_model(path: Path, state: Mapping[str, Tensor], header: Header) -> None:
+    """Save the weights of a network with `header`, so that `load_model` can build it again."""
+    save_weights(path, state, {_KEY: json.dumps(asdict(header) | {"model": to_dict(header.model)})})
 
 
 def read_header(path: Path) -> Header | None:
@@ -107,10 +96,12 @@ def _require_valid(header: Header) -> None:
     }
     if trained_on is not None:
         parts = (trained_on.train_images, trained_on.student_images)
-        is_split = _is_count(trained_on.num_images, 1) and _is_count(trained_on.val_images, 1)
-        is_split = is_split and all(part is None or _is_count(part, 1) for part in parts)
-        is_split = is_split and _is_count(trained_on.split_seed, 0)
-        required["trained_on"] = is_split and trained_on.val_images < trained_on.num_images
+        required["trained_on"] = (
+            all(_is_count(count, 1) for count in (trained_on.num_images, trained_on.val_images))
+            and all(part is None or _is_count(part, 1) for part in parts)
+            and _is_count(trained_on.split_seed, 0)
+            and trained_on.val_images < trained_on.num_images
+        )
     if invalid := next((name for name, is_valid in required.items() if not is_valid), ""):
         raise ValueError(f"its field '{invalid}' has a value that raykd does not write")
 

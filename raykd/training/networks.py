@@ -28,7 +28,7 @@ class Networks:
         self._dataset = dataset
         self._outputs: dict[object, Outputs] = {}
 
-    def of(self, run: Run, with_features: bool = False) -> Outputs:
+    def outputs_of(self, run: Run, with_features: bool = False) -> Outputs:
         """Return outputs for NUM_SHOWN images on the CPU, with feature maps if requested.
 
         Raises ConfigError for a network that cannot be built, does not fit in memory, or does not accept these images.
@@ -36,8 +36,7 @@ class Networks:
         key = run.model, run.initial, run.imported, run.normalization, with_features
         if key not in self._outputs:
             require_memory(run, self._dataset)
-            imported = run.imported is not None
-            model = load_imported(run, self._dataset).model if imported else make_model(run, self._dataset)
+            model = load_imported(run, self._dataset).model if run.imported else make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
             model.with_features = with_features
             self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])
@@ -45,14 +44,8 @@ class Networks:
 
     def require_method_fits(self, run: Run) -> None:
         """Raise ConfigError if the method of a distilled run does not fit student and teacher."""
-        assert run.teacher is not None
-        method = run.method
-        with_features = "features" in method.needs
-        student, teacher = self.of(run, with_features), self.of(run.teacher, with_features)
-        if with_features:
-            require_feature_maps(method, student=student, teacher=teacher)
-        adapter = self._adapter(run, student, teacher)
-        if method.is_custom:
+        student, teacher, adapter = self._inputs_of_terms(run)
+        if run.method.is_custom:
             require_valid_terms(run, self._dataset.train.labels, student, teacher, adapter)
 
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
@@ -63,11 +56,10 @@ class Networks:
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
         if run.imported is not None or is_shared or run.recipe.batch_size > num_workers:
             return
-        role, images = ("teacher" if run.stage == "teacher" else "student"), self._dataset.train.images[:1]
         part = f"the model {run.model.label}"
         try:
             with torch.no_grad():
-                make_model(run, self._dataset).train()(images)
+                make_model(run, self._dataset).train()(self._dataset.train.images[:1])
                 if run.stage == "distilled":
                     part = f"the method '{run.method.kind}'"
                     self._terms_of_one_image(run)
@@ -75,34 +67,31 @@ class Networks:
             if "per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"{role}.batch_size = {run.recipe.batch_size}: batch norm of {part} cannot train on 1 image"
-                f"{' per worker' if num_workers > 1 else ''}; --set {role}.batch_size={2 * num_workers} or more"
+                f"{run.role}.batch_size = {run.recipe.batch_size}: batch norm of {part} cannot train on 1 image"
+                f"{' per worker' if num_workers > 1 else ''}; --set {run.role}.batch_size={2 * num_workers} or more"
             ) from error
 
     def _terms_of_one_image(self, run: Run) -> None:
-        """Compute the method's terms for one image, which fails if an adapter's batch norm requires more."""
-        assert run.teacher is not None
-        with_features = "features" in run.method.needs
-        student, teacher = (self.of(model, with_features) for model in (run, run.teacher))
-        adapter = self._adapter(run, student, teacher)
+        """Compute the method's terms for one image. Raises ValueError if its adapter's batch norm requires more."""
+        student, teacher, adapter = self._inputs_of_terms(run)
         if adapter is not None:
             index = train_val_indices(run.data, self._dataset.train.labels)[0][:1]
             targets = Targets(self._dataset.train.labels[index], index)
-            run.method.terms(_first(student), _first(teacher), targets, adapter)
+            student, teacher = (outputs.map(lambda tensor: tensor[:1]) for outputs in (student, teacher))
+            run.method.terms(student, teacher, targets, adapter)
 
-    def _adapter(self, run: Run, student: Outputs, teacher: Outputs) -> nn.Module | None:
-        """Return the method's adapter for both models' outputs, None for none. Raises ConfigError if it fails."""
+    def _inputs_of_terms(self, run: Run) -> tuple[Outputs, Outputs, nn.Module | None]:
+        """Return outputs of student and teacher, and the method's adapter or None. Raises ConfigError if one fails."""
+        assert run.teacher is not None
+        with_features = "features" in run.method.needs
+        student, teacher = (self.outputs_of(model, with_features) for model in (run, run.teacher))
+        if with_features:
+            require_feature_maps(run.method, student=student, teacher=teacher)
         if type(run.method).adapter is Method.adapter:
-            return None
+            return student, teacher, None
         detail = f"it receives the teacher's outputs in `needs`: {', '.join(sorted(run.method.needs))}"
         with run.method.errors_of(f"its adapter ({detail})"):
-            return make_adapter(run, self._dataset.train.labels, student, teacher)
-
-
-def _first(outputs: Outputs) -> Outputs:
-    """Return the outputs for the first image."""
-    embedding = None if outputs.embedding is None else outputs.embedding[:1]
-    return Outputs(outputs.logits[:1], embedding, *(tuple(x[:1] for x in part) for part in outputs[2:]))
+            return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
 
 
 def require_memory(run: Run, dataset: Dataset) -> None:
@@ -110,8 +99,7 @@ def require_memory(run: Run, dataset: Dataset) -> None:
     count, free = num_parameters(run.model, images_of(dataset)), available_bytes()
     if count is None or free is None or count * PARAMETER_BYTES <= free:
         return
-    role = "teacher" if run.stage == "teacher" else "student"
     raise ConfigError(
-        f"{role}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of "
+        f"{run.role}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of "
         f"memory and only {free / _GB:.1f} GB are free; choose a smaller model, or request more memory"
     )

@@ -59,8 +59,10 @@ class Objective(nn.Module):
     def _terms(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Return the method's terms, over the images of all workers if the method relates images."""
         if self.method.relates_images and self.group.size > 1:
-            student, teacher = (_joined(self.method.used(outputs), self.group) for outputs in (student, teacher))
-            targets = _joined_targets(targets, self.group)
+            gather = self.group.gather_with_grad
+            student, teacher = (self.method.used(outputs).map(gather) for outputs in (student, teacher))
+            mixed = targets.mixed and Mixed(*map(gather, targets.mixed))
+            targets = Targets(gather(targets.labels), gather(targets.index), mixed)
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
@@ -72,18 +74,3 @@ class Objective(nn.Module):
             for labels in (targets.labels, targets.mixed.labels)
         )
         return torch.lerp(second, first, targets.mixed.share).mean()
-
-
-def _joined(outputs: Outputs, group: Group) -> Outputs:
-    """Return the outputs for the images of all workers, in the order of one worker's batch."""
-    return Outputs(
-        group.gather_with_grad(outputs.logits),
-        None if outputs.embedding is None else group.gather_with_grad(outputs.embedding),
-        tuple(map(group.gather_with_grad, outputs.features)),
-        tuple(map(group.gather_with_grad, outputs.heads)),
-    )
-
-
-def _joined_targets(targets: Targets, group: Group) -> Targets:
-    mixed = targets.mixed and Mixed(*map(group.gather_with_grad, targets.mixed))
-    return Targets(group.gather_with_grad(targets.labels), group.gather_with_grad(targets.index), mixed)

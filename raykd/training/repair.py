@@ -7,9 +7,8 @@ from raykd.spec.plan import Run
 from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import Checkpoint, read_checkpoint
-from raykd.training.model_file import save_model
-
-WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
+from raykd.training.loop import WRITER_WAIT_S
+from raykd.training.model_file import header_of, save_model
 
 
 def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
@@ -19,7 +18,7 @@ def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
     """
     checkpoint = _last_checkpoint(run, folder)
     with folder.writer(WRITER_WAIT_S):
-        save_model(folder.best, checkpoint.best, run, dataset)
+        save_model(folder.best, checkpoint.best, header_of(run, dataset))
         folder.update(weights_sha256=file_sha256(folder.best))
 
 

@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from raykd.store.records import Best, ComputeRecord, RunRecord
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
-from raykd.training.model_file import Header, header_of, save_with_header
+from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.teacher.sources import Teacher
 
 
@@ -47,10 +46,8 @@ def start_run(
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
-    compute = choose_compute(
-        device, before.precision if before else run.recipe.precision, before.threads if before else None
-    )
-    workers = _workers(run, group, before.workers if before else ())
+    precision, threads = (before.precision, before.threads) if before else (run.recipe.precision, None)
+    compute = choose_compute(device, precision, threads)
     folder.write_record(
         RunRecord(
             name=run.name,
@@ -63,9 +60,9 @@ def start_run(
             config=to_dict(run),
             status="running",
             started=earlier.started if earlier else now(),
-            compute=_compute_record(run, device, compute, workers, teacher, before),
+            compute=_compute_record(run, compute, group, teacher, before),
             versions=versions(),
-            hardware=hardware(_gpu(device)),
+            hardware=hardware(torch.cuda.get_device_name(device) if device.type == "cuda" else None),
             git=source(),
             writer=f"process {os.getpid()} on {socket.gethostname()}",
             resumes=earlier.resumes + 1 if earlier else 0,
@@ -77,32 +74,21 @@ def start_run(
 
 
 def _compute_record(
-    run: Run,
-    device: torch.device,
-    compute: Compute,
-    workers: tuple[int, ...],
-    teacher: Teacher,
-    before: ComputeRecord | None,
+    run: Run, compute: Compute, group: Group, teacher: Teacher, before: ComputeRecord | None
 ) -> ComputeRecord:
     """Return how the run is computed. before: the record of the resumed run, if any."""
     return ComputeRecord(
-        device=str(device),
+        device=str(compute.device),
         precision=compute.precision,
         threads=compute.threads,
-        workers=workers,
+        workers=_workers(run, group, before.workers if before else ()),
         channels_last=run.recipe.channels_last,
         compiled=run.recipe.compile,
-        step="eager" if why_not_graph(run, compute, workers[-1]) else "graph",
+        step="eager" if why_not_graph(run, compute, group.size) else "graph",
         teacher=teacher.source or None,
         # Parts computed by several workers remain in the result even if one worker resumes alone.
         per_worker=before.per_worker if before else None,
     )
-
-
-def note_per_worker(folder: RunFolder, parts: tuple[str, ...]) -> None:
-    """Record in run.json what each of the run's workers computes or samples separately."""
-    record = folder.require_record()
-    folder.write_record(replace(record, compute=replace(record.compute, per_worker=", ".join(parts))))
 
 
 def recorded_run(folder: RunFolder) -> Run:
@@ -118,11 +104,6 @@ def recorded_run(folder: RunFolder) -> Run:
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         reason = f"field 'config' is not a run, or was written by another version of raykd ({error})"
         raise damaged(folder.record_path, reason) from None
-
-
-def device_type_of(folder: RunFolder) -> str:
-    """Return the type of the device that trained the run in `folder`: 'cpu' or 'cuda'."""
-    return torch.device(folder.require_record().compute.device).type
 
 
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: RunRecord) -> None:
@@ -168,19 +149,14 @@ def finish_run(
     weights: of the best epoch, for the network of `model`.
     header: of the weights, if `run` did not train them.
     """
-    save_with_header(folder.best, weights, header or header_of(run, dataset))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    save_model(folder.best, weights, header or header_of(run, dataset))
     history = folder.path / "history.parquet"
     folder.update(
         status="done",
         ended=now(),
         seconds=seconds,
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         best=best,
         weights_sha256=file_sha256(folder.best),
         history_sha256=file_sha256(history) if history.is_file() else None,
     )
-
-
-def _gpu(device: torch.device) -> str | None:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None

@@ -1,7 +1,7 @@
 """The state of a run in training (model, optimizer, loader, teacher, progress) and its training step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from raykd.errors import RunFailed
 from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.models.weights import load_weights
-from raykd.outputs import Outputs, Targets
+from raykd.outputs import Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
@@ -59,8 +59,11 @@ class TrainState:
         recipe, objective = self.run.recipe, self.objective
         if recipe.sync_batch_norm and self.group.size > 1:
             synchronize_batch_norm(objective, self.group.processes)
-        # Compiled before DDP wraps it: DDP then sees one module and overlaps its messages with the backward pass.
-        module = _compiled(objective) if recipe.compile else objective
+        module: nn.Module = objective
+        if recipe.compile:  # before DDP wraps it: DDP then overlaps its messages with the whole backward pass
+            torch.compiler.reset()  # Dynamo compiles a function at most eight times, and a process may train many runs
+            torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of silently falling back to eager
+            module = cast(nn.Module, torch.compile(objective))
         self.parallel = self.group.wrap(module, self.compute.device)
         if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
@@ -72,17 +75,15 @@ class TrainState:
 
     @property
     def description(self) -> str:
-        """A description of precision, device, teacher and step: 'bf16, 2 threads, cached teacher'."""
-        teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
-        return f"{self.compute}{teacher}{self._step_description()}"
+        """Precision, device, teacher, and whether a step is a CUDA graph, such as 'bf16, 2 threads, cached teacher'.
 
-    def _step_description(self) -> str:
-        """Return how a step is launched; '' for eager steps on a CPU or by request."""
+        Eager steps are not mentioned if they are requested or if the device is a CPU.
+        """
+        teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
         step, reason = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
-        if not reason:
-            return ", one CUDA graph per step"
-        is_unexpected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
-        return f", no CUDA graph: {reason}" if is_unexpected else ""
+        is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
+        no_graph = f", no CUDA graph: {reason}" if is_expected else ""
+        return f"{self.compute}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
 
     def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
         """Take one optimizer step and return the unweighted terms and the loss, still on the device.
@@ -108,16 +109,6 @@ class TrainState:
         return (self.objective if self.parallel is None else self.parallel)(*inputs)
 
 
-def _compiled(objective: Objective) -> nn.Module:
-    """Return the objective compiled by torch.compile, which raises instead of silently falling back to eager.
-
-    Dynamo is reset, since it compiles a function at most eight times and a process may train many runs.
-    """
-    torch.compiler.reset()
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return cast(nn.Module, torch.compile(objective))
-
-
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
     """Return this worker's share of the validation split, on the device."""
     indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
@@ -137,16 +128,11 @@ def make_train_state(
 ) -> TrainState:
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
-    _enable_features(run, student, *([teacher.model] if isinstance(teacher, LiveTeacher) else []))
-    indices, _ = train_val_indices(run.data, dataset.train.labels)
-    loader = _make_loader(run, dataset, indices, teacher, device, group)
-    adapter = None
-    if run.method.needs:
-        batch = _first_images(next(loader.epoch(0)))
-        outputs = teacher(batch)
-        assert outputs is not None
-        _require_finite(outputs, teacher)
-        adapter = make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), outputs)
+    for model in (student, teacher.model) if isinstance(teacher, LiveTeacher) else (student,):
+        if isinstance(model, ImageModel):  # the mean of several teachers has no feature maps
+            model.with_features = "features" in run.method.needs
+    loader = _make_loader(run, dataset, teacher, device, group)
+    adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,23 +141,8 @@ def make_train_state(
     return TrainState(run, compute, objective, optimizer, loader, val, teacher, group)
 
 
-def _require_finite(outputs: Outputs, teacher: Teacher) -> None:
-    """Raise RunFailed for a broken teacher, which in training would look like a learning rate that is too high."""
-    if not outputs.logits.isfinite().all():
-        where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
-        raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
-
-
-def _enable_features(run: Run, *models: nn.Module) -> None:
-    """Make student and teacher return feature maps if the run's method reads them, and only then."""
-    for model in models:
-        if isinstance(model, ImageModel):
-            model.with_features = "features" in run.method.needs
-
-
-def _make_loader(
-    run: Run, dataset: Dataset, indices: Tensor, teacher: Teacher, device: torch.device, group: Group
-) -> TrainLoader:
+def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device, group: Group) -> TrainLoader:
+    indices, _ = train_val_indices(run.data, dataset.train.labels)
     augmentation = run.recipe.augmentation
     assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache knows views, and no other pixels"
     return TrainLoader(
@@ -189,8 +160,19 @@ def _make_loader(
     )
 
 
-def _first_images(batch: Batch) -> Batch:
-    """Return the first NUM_SHOWN images of `batch`, repeated if a worker's share has fewer."""
-    rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)
-    images, labels, index, view = (x[rows] for x in (batch.images, batch.labels, batch.index, batch.view))
-    return replace(batch, images=images, labels=labels, index=index, view=view, mixed=None)
+def _adapter_of(
+    run: Run, dataset: Dataset, student: ImageModel, teacher: Teacher, loader: TrainLoader
+) -> nn.Module | None:
+    """Return the method's adapter, built from outputs for NUM_SHOWN images of the first batch.
+
+    Raises RunFailed for a broken teacher, which in training would look like a learning rate that is too high.
+    """
+    batch = next(loader.epoch(0))
+    rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)  # a worker's share may have fewer
+    batch = Batch(batch.images[rows], batch.labels[rows], batch.index[rows], batch.view[rows])
+    outputs = teacher(batch)
+    assert outputs is not None
+    if not outputs.logits.isfinite().all():
+        where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
+        raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
+    return make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), outputs)

@@ -9,7 +9,6 @@ On a CPU `DeviceSteps` does the same work without a capture, with the same bits 
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 
@@ -24,25 +23,6 @@ from raykd.training.sums import EpochSums
 WARM_UP_STEPS = 3
 
 
-class Steps(Protocol):
-    """Runs the steps of a run in order, without waiting for the device."""
-
-    sums: EpochSums
-
-    def start_epoch(self, epoch: int, first_step: int) -> None:
-        """Prepare `epoch` from step `first_step` on, with empty sums."""
-        ...
-
-    def run_step(self, step: int) -> None:
-        """Run the next step, number `step` of the epoch."""
-        ...
-
-
-def make_steps(training: TrainState) -> Steps:
-    """Return the runner of the steps of `training`, after its `parallelize` was called."""
-    return DeviceSteps(training) if training.is_graph else EagerSteps(training)
-
-
 def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
     names = (*dict.fromkeys((*weights, "top1")), "loss")
     return EpochSums(names, training.compute.device, training.group)
@@ -53,7 +33,7 @@ def _rate(training: TrainState, epoch: int, step: int) -> float:
 
 
 class EagerSteps:
-    """Launch every kernel of a step from Python."""
+    """Run the steps of a run in order, without waiting for the device. Every kernel is launched from Python."""
 
     def __init__(self, training: TrainState) -> None:
         self._training, self._epoch = training, 0
@@ -61,18 +41,20 @@ class EagerSteps:
         self._batches: Iterator[Batch] = iter(())
 
     def start_epoch(self, epoch: int, first_step: int) -> None:
+        """Prepare `epoch` from step `first_step` on, with empty sums."""
         self._epoch, self._weights = epoch, self._training.run.method.weights(epoch)
         self._batches = self._training.loader.epoch(epoch, first_step)
         self.sums = _new_sums(self._training, self._weights)
 
     def run_step(self, step: int) -> None:
+        """Run the next step, number `step` of the epoch."""
         training = self._training
         set_learning_rate(training.optimizer, _rate(training, self._epoch, step))
         self.sums.add(training.step(next(self._batches), self._weights), step)
 
 
 class DeviceSteps:
-    """Run steps with all inputs on the device; on a GPU as one CUDA graph, which is captured once.
+    """Run steps as EagerSteps does, with all inputs on the device; on a GPU as one CUDA graph, which is captured once.
 
     The first steps are launched from Python as a warm-up. They are steps of the run like all others.
     """
@@ -150,9 +132,16 @@ class DeviceSteps:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._launch()
         except RuntimeError as error:
-            role = "teacher" if run.stage == "teacher" else "student"
             raise RunFailed(
                 f"{run.name}: its training step cannot be captured as a CUDA graph ({one_line(str(error))}); "
-                f"use --set {role}.step=eager"
+                f"use --set {run.role}.step=eager"
             ) from error
         return graph
+
+
+Steps = EagerSteps | DeviceSteps
+
+
+def make_steps(training: TrainState) -> Steps:
+    """Return the runner of the steps of `training`, after its `parallelize` was called."""
+    return DeviceSteps(training) if training.is_graph else EagerSteps(training)

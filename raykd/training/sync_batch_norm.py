@@ -42,27 +42,19 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.numel() // x.shape[1] * dist.get_world_size(self.processes)
-        mean = _sum_over_workers(x.sum((0, 2, 3)), self.processes) / count
+        mean: Tensor = _SumOverWorkers.apply(x.sum((0, 2, 3)), self.processes) / count
         centered = x - mean[:, None, None]
-        variance = _sum_over_workers(centered.square().sum((0, 2, 3)), self.processes) / count
-        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight / (variance + self.eps).sqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
-
-    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics as nn.BatchNorm2d does."""
+        variance: Tensor = _SumOverWorkers.apply(centered.square().sum((0, 2, 3)), self.processes) / count
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * count / (count - 1), self.momentum)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
-def _sum_over_workers(tensor: Tensor, processes: Any) -> Tensor:
-    return _AllReduce.apply(tensor, processes)  # type: ignore[no-any-return]
-
-
-class _AllReduce(torch.autograd.Function):
+class _SumOverWorkers(torch.autograd.Function):
     """A sum over workers, whose gradient is the sum of all workers' gradients."""
 
     @staticmethod

@@ -7,8 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from raykd.training.hooks import EpochReport
 
@@ -29,14 +28,6 @@ class TensorBoard:
         self._file: BinaryIO | None = None
         self._is_logged = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
     def add(self, report: EpochReport) -> None:
         """Write one epoch. After a resume, epochs that are trained again replace the earlier ones."""
         try:
@@ -44,7 +35,7 @@ class TensorBoard:
                 self._open(report)
             self._write(step=report.epoch, summary=_summary(report))
         except OSError as error:
-            self._close()
+            self.close()
             if not self._is_logged:
                 print(
                     f"raykd: TensorBoard files in '{self._folder}' cannot be written ({error}); "
@@ -77,7 +68,7 @@ class TensorBoard:
         if self._file.write(record.getvalue()) != len(record.getvalue()):
             raise OSError("the disk is full, or a quota is reached")
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close the file. Errors are logged only, since every event was written before."""
         file, self._file = self._file, None
         if file is not None:

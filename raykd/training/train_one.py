@@ -6,7 +6,7 @@ The steps: lock the folder, choose the teacher, train, and write TensorBoard fil
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class RunLocked(RunFailed):
 
 @dataclass(frozen=True)
 class Logging:
-    """Which optional files to write.
+    """The optional files that a worker writes.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: {dotted path: value} for TensorBoard's HPARAMS.
     gpus: the GPUs of this worker, for its usage file; None writes no usage file.
@@ -72,7 +72,7 @@ def train_one(
         # Read by the first worker only: the file system of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
         teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
-        board = stack.enter_context(TensorBoard(folder.tensorboard, logging.hyperparameters))
+        board = stack.enter_context(closing(TensorBoard(folder.tensorboard, logging.hyperparameters)))
 
         def on_epoch(report: EpochReport) -> None:
             if group.is_first and logging.tensorboard:
@@ -88,10 +88,7 @@ def train_one(
 
 @contextmanager
 def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
-    """Turn an out-of-memory error of a training step into RunFailed with a remedy, and record it in run.json.
-
-    Only the first worker writes run.json.
-    """
+    """Turn an out-of-memory error of a training step into RunFailed with a remedy, and record it in run.json."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -108,16 +105,16 @@ def locked(folder: RunFolder, group: Group = SINGLE_WORKER, wait_s: float = WRIT
 
     Raises RunLocked in all workers when another process still holds it after `wait_s` seconds.
     """
+
+    def lock() -> str:
+        """Lock the folder. If that fails, return which process holds the lock, else ''."""
+        try:
+            stack.enter_context(folder.writer(wait_s))
+        except RunFailed:
+            return f"locked by {folder.last_writer}"
+        return ""
+
     with ExitStack() as stack:
-        if reason := group.on_first(lambda: _lock(folder, stack, wait_s)):
+        if reason := group.on_first(lock):
             raise RunLocked(reason)
         yield
-
-
-def _lock(folder: RunFolder, stack: ExitStack, wait_s: float) -> str:
-    """Enter the folder's lock into `stack`. If that fails, return which process holds it, else ''."""
-    try:
-        stack.enter_context(folder.writer(wait_s))
-    except RunFailed:
-        return f"locked by {folder.last_writer}"
-    return ""

@@ -31,7 +31,6 @@ from raykd.store.run_folder import now
 from raykd.training.compute import is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
-
 WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
 
 
@@ -113,7 +112,7 @@ def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
 def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
     """Return a function that returns the joules that the GPU has used since its driver was loaded.
 
-    Both raise NoEnergy if the joules would not be the run's alone.
+    Both raise NoEnergy if the joules are unknown or include those of other processes.
     """
     if device.type != "cuda":
         raise NoEnergy("no GPU")
@@ -131,26 +130,18 @@ def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         if _is_divided(handle):
             raise NoEnergy(MIG)
-        _require_alone(handle)
     except pynvml.NVMLError as error:
         raise NoEnergy(f"NVML: {error}") from None
 
     def joules() -> float:
         try:
-            _require_alone(handle)
+            if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
+                raise GpuIsShared(f"{num_processes} processes compute on the GPU")
             return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
         except pynvml.NVMLError as error:
             raise NoEnergy(f"NVML: {error}") from None
 
     return joules
-
-
-def _require_alone(handle: object) -> None:
-    """Raise GpuIsShared if another process computes on the GPU."""
-    import pynvml
-
-    if (num_processes := len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))) > 1:
-        raise GpuIsShared(f"{num_processes} processes compute on the GPU")
 
 
 def _is_divided(handle: object) -> bool:

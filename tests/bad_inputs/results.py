@@ -78,14 +78,15 @@ def _in_cache(damage: Damage) -> Callable[[Path], Sequence[str | Path]]:
     def make(folder: Path) -> Sequence[str | Path]:
         from raykd.store.run_store import RunStore
         from raykd.training.teacher.cache import LogitCache
-        from raykd.training.teacher.choose import cache_key, teacher_identity
+        from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
         store = RunStore(finished.copy_to(folder))
         plan = finished.plan_of(folder, ("teacher", "distilled"), seeds=(0, 1, 2), teacher_source="cache")
         store.write_plan(plan)
         run = plan.runs[-1]
         teacher = teacher_identity([store.folder(teacher) for teacher in run.teachers])
-        key = cache_key(run.data, run.recipe.precision, finished.dataset(), teacher)
+        cache = PlannedCache(run.teachers, run.data, run.recipe.precision, (), True, 1)
+        key = cache.key(finished.dataset(), teacher)
         damage(LogitCache(store.logit_caches, key).folder / "cache.json")
         return [*_arguments("rerun", folder, folder), "--set", "seeds=0,1,2", "--set", "teacher_source=cache"]
 

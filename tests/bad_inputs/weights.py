@@ -259,7 +259,7 @@ CASES = [
     BadInput(
         "a teacher that is deeper",
         file(lambda: of(ResNet((3, 2, 2, 2), 8))),
-        ("it has layer1.2.conv1.weight, which the model has not",),
+        ("it has layer1.2.conv1.weight, which the model lacks",),
     ),
     BadInput(
         "a teacher that is flatter",

@@ -16,14 +16,14 @@ from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.usual import UsualWay
 from raykd.cli import parser
-from raykd.methods import kd_loss
+from raykd.methods.kd import kd_loss
 from raykd.models.resnet_cifar import ResNet
 from raykd.spec.plan import Run
 
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
 # Seconds of two rounds; 9 steps of 128 images each.
 ROUNDS = {
-    **{f"{who} {kind}, steps": [1.0, 1.2] for who in ("bare", "loop") for kind in KINDS},
+    **{f"{contender} {kind}, steps": [1.0, 1.2] for contender in ("bare", "loop") for kind in KINDS},
     **{f"loop {kind}, epoch": [1.5, 2.0] for kind in KINDS},
     "loop live, steps": [2.0, 2.4],
     "usual, steps": [5.0, 6.0],
@@ -33,41 +33,41 @@ ROUNDS = {
 
 
 def tiny(family: Family) -> Family:
-    """Two steps of 9 images for narrow models."""
+    """Return `family` with narrow models and rounds of two steps of 9 images."""
     teacher, student = (replace(recipe, model=NARROW, batch_size=9) for recipe in (family.teacher, family.student))
     return replace(family, name="tiny", teacher=teacher, student=student, steps=2)
 
 
 def test_results_are_medians_of_ratios_within_a_round() -> None:
-    found = summarize(cnn(), ROUNDS)
-    assert found["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
-    assert found["cache_over_baseline"] == 1.0
-    assert found["usual_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
-    assert found["spread"]["usual_over_raykd"]["full_cache"] == pytest.approx([4.125, 4.375])
-    assert found["ms_per_step"]["usual"] == pytest.approx(5500 / 9)
-    assert found["images_per_s"]["usual"] == pytest.approx(128 * 9 / 5.5)
-    assert found["rounds"] == ROUNDS
+    results = summarize(cnn(), ROUNDS)
+    assert results["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
+    assert results["cache_over_baseline"] == 1.0
+    assert results["usual_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
+    assert results["spread"]["usual_over_raykd"]["full_cache"] == pytest.approx([4.125, 4.375])
+    assert results["ms_per_step"]["usual"] == pytest.approx(5500 / 9)
+    assert results["images_per_s"]["usual"] == pytest.approx(128 * 9 / 5.5)
+    assert results["rounds"] == ROUNDS
 
 
 def test_filling_is_counted_over_all_runs_of_the_experiment() -> None:
-    """600 epochs of 45,000 images against them and 97.6 % of 162 views' passes."""
-    one = {name: values[:1] for name, values in ROUNDS.items()}
+    """The cost of 600 epochs of 45,000 images, without and with filling 97.6 % of 162 views."""
+    first_round = {name: values[:1] for name, values in ROUNDS.items()}
     epochs = 600 * 45_000 / (9 * 128)
     passes = 45_000 * 162 * (1 - (161 / 162) ** 600)
     expected = 6.0 * epochs / (1.5 * epochs + passes / 700)
-    assert summarize(cnn(), one)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
+    assert summarize(cnn(), first_round)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
 
 
 def test_a_family_is_benchmarked_from_end_to_end() -> None:
-    found = run_rounds(tiny(cnn()), CPU, num_rounds=2, log=lambda line: None)
-    assert {len(values) for values in found["rounds"].values()} == {2}
-    assert all(value > 0 for values in found["rounds"].values() for value in values)
-    assert set(found["loop_efficiency"]) == set(KINDS)
+    results = run_rounds(tiny(cnn()), CPU, num_rounds=2, log=lambda line: None)
+    rounds = results["rounds"]
+    assert {len(values) for values in rounds.values()} == {2}
+    assert all(value > 0 for values in rounds.values() for value in values)
+    assert set(results["loop_efficiency"]) == set(KINDS)
     for name in ("usual", "loop cache", "loop live", "loop baseline"):
         assert all(
-            whole > steps
-            for whole, steps in zip(found["rounds"][f"{name}, epoch"], found["rounds"][f"{name}, steps"], strict=True)
-        ), "an epoch has a validation too"
+            epoch > steps for epoch, steps in zip(rounds[f"{name}, epoch"], rounds[f"{name}, steps"], strict=True)
+        ), "an epoch includes validation"
 
 
 def test_families_are_the_recipes_of_the_experiments() -> None:
@@ -107,8 +107,8 @@ def test_usual_way_trains_on_normalized_crops() -> None:
 
 @pytest.mark.nightly
 def test_small_experiment_is_timed_both_ways() -> None:
-    found = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
-    assert found["ratio"] == pytest.approx(found["usual_s"] / found["raykd_s"]) and found["raykd_s"] > 0
+    results = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
+    assert results["ratio"] == pytest.approx(results["usual_s"] / results["raykd_s"]) and results["raykd_s"] > 0
 
 
 @pytest.mark.nightly
@@ -123,19 +123,19 @@ def test_command_prints_and_writes_its_results(
     threads = torch.get_num_threads()
     assert parser.entry(["bench", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
     assert torch.get_num_threads() == threads
-    found: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
+    results: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
     for name in ("cnn", "vit"):
-        assert set(found[name]["loop_efficiency"]) == {"baseline", "cache", "live"}
-        assert set(found[name]["usual_over_raykd"]) == {"full_cache", "with_fill"}
-        assert found[name]["cache_over_baseline"] > 0 and found[name]["rounds"]
-        assert found[name]["flops_per_s"]["share"] > 0
-    words = capsys.readouterr().out
+        assert set(results[name]["loop_efficiency"]) == {"baseline", "cache", "live"}
+        assert set(results[name]["usual_over_raykd"]) == {"full_cache", "with_fill"}
+        assert results[name]["cache_over_baseline"] > 0 and results[name]["rounds"]
+        assert results[name]["flops_per_s"]["share"] > 0
+    printed = capsys.readouterr().out
     for expected in ("cnn: a training step", "vit: ratios", "1,024 MiB", "raykd 3 s", "3.0 times", "TFLOP/s"):
-        assert expected in words
+        assert expected in printed
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["--rounds", "0"], "raykd: --rounds 0: must be at least 1"),
         (["--threads", "-1"], "raykd: --threads -1: must be at least 1"),
@@ -144,21 +144,21 @@ def test_command_prints_and_writes_its_results(
     ],
 )
 def test_invalid_arguments_are_refused_in_one_line(
-    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(run, "benchmark", lambda *_: pytest.fail("the benchmark ran"))
-    assert parser.entry(["bench", *words]) == 2
+    assert parser.entry(["bench", *arguments]) == 2
     assert expected in capsys.readouterr().err
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_run_on_a_cpu_keeps_to_images_cache_and_a_gigabyte_and_a_half(name: str) -> None:
-    found = memory.peak_memory(name, CPU)
-    print(name, found)
-    assert found["cache"] == 162_000_000 and found["peak"] < found["limit"]
-    assert found["limit"] == found["images"] + found["cache"] + 3 * 2**29
+    results = memory.peak_memory(name, CPU)
+    print(name, results)
+    assert results["cache"] == 162_000_000 and results["peak"] < results["limit"]
+    assert results["limit"] == results["images"] + results["cache"] + 3 * 2**29
 
 
 def test_noise_is_not_the_same_image_again() -> None:

@@ -42,19 +42,20 @@ def main() -> None:
     dataset = load_dataset("cifar10", Path(os.environ["RAYKD_DATA"]), DATA.image_size)
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
-        found = {
+        accuracies = {
             precision: _raykd(precision, seeds, dataset, store)
             for precision in ("fp32", choose_compute(CPU, "auto").precision)
         }
         teacher, runs = _trained(seeds, dataset, store)
-        found["usual way"] = [_usual(run, dataset, teacher) for run in runs]
-    for name, values in found.items():
+        accuracies["usual way"] = [_usual(run, dataset, teacher) for run in runs]
+    for name, values in accuracies.items():
         print(f"{name:<10}", " ".join(f"{value:.2f}" for value in values), _mean(values))
-    for name in ("fp32", *(name for name in found if name == "bf16")):
-        pairs = zip(found[name], found["usual way"], strict=True)
-        print(f"{name} minus usual way", _mean([one - other for one, other in pairs]))
-    if "bf16" in found:
-        print("bf16 minus fp32", _mean([one - other for one, other in zip(found["bf16"], found["fp32"], strict=True)]))
+    for name in ("fp32", *(name for name in accuracies if name == "bf16")):
+        pairs = zip(accuracies[name], accuracies["usual way"], strict=True)
+        print(f"{name} minus usual way", _mean([value - other for value, other in pairs]))
+    if "bf16" in accuracies:
+        pairs = zip(accuracies["bf16"], accuracies["fp32"], strict=True)
+        print("bf16 minus fp32", _mean([value - other for value, other in pairs]))
 
 
 def _experiment(precision: str, seeds: tuple[int, ...]) -> Experiment:

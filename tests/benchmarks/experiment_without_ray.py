@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     arguments = parser.parse_args()
     until, device = time.monotonic() + 60 * arguments.minutes, best_device()
-    store, found = RunStore(arguments.results), []
+    store, results = RunStore(arguments.results), []
     hooks = Hooks(print_epoch, should_stop=lambda: time.monotonic() > until)
     for experiment in apply_settings(load_experiments(arguments.file), arguments.settings):
         data = experiment.data
@@ -51,9 +51,9 @@ def main() -> None:
         for run in (run for run in plan.runs if store.status(run) == "done"):
             folder = store.folder(run)
             evaluate_on_test(run, folder, dataset, choose_compute(device, folder.require_record().compute.precision))
-            found.append(_figures(run, store))
-            print(found[-1])
-    arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+            results.append(_figures(run, store))
+            print(results[-1])
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _figures(run: Run, store: RunStore) -> dict[str, Any]:

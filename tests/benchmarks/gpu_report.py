@@ -90,16 +90,16 @@ def watch(command: list[str], out: Path, until: float) -> int:
     The child and its processes form a process group, and none of them outlives this call.
     """
     child = subprocess.Popen(command, start_new_session=True)
-    why = ""
+    reason = ""
     try:
         while child.poll() is None:
             time.sleep(0.3)
             figure = in_progress(out)
             if time.time() > until + GRACE_S:
-                why = "the time of the whole report was over"
+                reason = "the time of the whole report was over"
             elif figure and time.time() > figure["began"] + figure["limit_s"]:
-                why = f"took longer than {figure['limit_s']:.0f} s"
-            if why:
+                reason = f"took longer than {figure['limit_s']:.0f} s"
+            if reason:
                 child.send_signal(signal.SIGUSR1)  # the child prints its stacks
                 time.sleep(DUMP_S)
                 break
@@ -111,8 +111,8 @@ def watch(command: list[str], out: Path, until: float) -> int:
     if status != 0:
         report = Report(out)
         report.values["processes"] += 1
-        report.fail_in_progress(why or f"the process ended with status {status}")
-        print(f"[gpu_report] the child ended: {why or f'status {status}'}", flush=True)
+        report.fail_in_progress(reason or f"the process ended with status {status}")
+        print(f"[gpu_report] the child ended: {reason or f'status {status}'}", flush=True)
     return status
 
 

@@ -30,17 +30,17 @@ def main() -> None:
 def _first_step(slurm: Testbed) -> float:
     """Return the seconds until the checkpoint of the first step exists, and cancel the job then."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*small_experiment.words(Path(folder)), "--stage", "teacher"]
+        arguments = [*small_experiment.words(Path(folder)), "--stage", "teacher"]
         options = ["--cpus-per-task=1", "--mem=6G", "slurm/ray_cluster.slurm"]
-        job_id = slurm.sbatch([*options, *words], ROOT)
+        job_id = slurm.sbatch([*options, *arguments], ROOT)
         slurm.wait_for_output(job_id, "starting Ray", timeout_s=30)
-        began = time.monotonic()
+        start_s = time.monotonic()
         while not any(Path(folder).glob("*/*/checkpoint/last.safetensors")):
             time.sleep(0.05)
-        took = time.monotonic() - began
+        seconds = time.monotonic() - start_s
         slurm.run(["scancel", str(job_id)])
         slurm.wait(job_id, timeout_s=30)
-        return took
+        return seconds
 
 
 if __name__ == "__main__":

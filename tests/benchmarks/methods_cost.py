@@ -28,13 +28,13 @@ def outputs(gradients: bool) -> Outputs:
     return Outputs(logits, embedding, tuple(maps))
 
 
-def milliseconds(act: Callable[[], None]) -> float:
-    found = []
+def milliseconds(step: Callable[[], None]) -> float:
+    times = []
     for _ in range(ROUNDS):
-        began = time.process_time()
-        act()
-        found.append(1e3 * (time.process_time() - began))
-    return min(found)
+        start_s = time.process_time()
+        step()
+        times.append(1e3 * (time.process_time() - start_s))
+    return min(times)
 
 
 def method_milliseconds(method: Method) -> float:
@@ -43,13 +43,13 @@ def method_milliseconds(method: Method) -> float:
     targets = Targets(images.labels[:BATCH], images.index[:BATCH])
     adapter, weights = method.adapter(student, teacher, images), method.weights(WARM_EPOCH)
 
-    def act() -> None:
+    def step() -> None:
         terms = method.terms(student, teacher, targets, adapter)
         torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
         if isinstance(adapter, Memory):
             adapter.remember(lambda tensor: tensor[None])
 
-    return milliseconds(act)
+    return milliseconds(step)
 
 
 def main() -> None:

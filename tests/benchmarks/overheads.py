@@ -47,16 +47,16 @@ def main() -> None:
 def _demo(seeds: int) -> Timing:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "experiments/digits.py"), "--results", folder, "--set"]
-        began = time.monotonic()
+        start_s = time.monotonic()
         process = subprocess.Popen(
             [*command, "seeds=" + ",".join(map(str, range(seeds)))], cwd=ROOT, stdout=subprocess.DEVNULL
         )
         first_step = None
         while process.poll() is None:
             if first_step is None and any(Path(folder).glob("*/*/checkpoint/last.safetensors")):
-                first_step = time.monotonic() - began
+                first_step = time.monotonic() - start_s
             time.sleep(0.02)
-        whole = time.monotonic() - began
+        whole = time.monotonic() - start_s
         if process.returncode or first_step is None:
             raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
         records = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]

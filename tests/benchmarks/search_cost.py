@@ -53,18 +53,18 @@ def main() -> None:
     settings = [f"{path}={value}" for path, value in SMALL.items()] + [f"student.epochs={arguments.epochs}"]
     (experiment,) = apply_settings([load_experiment(EXPERIMENTS / "tune_cnn.py")], settings)
     assert experiment.search is not None
-    asked = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
-    found = {}
+    search_settings = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
+    results = {}
     with ray_session():
         for name, source, scheduler in (("cache", "cache", "asha"), ("live", "live", "none")):
-            made: Any = replace(asked, scheduler=scheduler, name=f"search-{name}")
-            found[name] = _search(replace(experiment, search=made, teacher_source=source), options)
-            print(json.dumps({name: found[name]}), flush=True)
-    differences = [a - b for a, b in zip(found["cache"]["val_top1"], found["live"]["val_top1"], strict=True)]
+            source_search: Any = replace(search_settings, scheduler=scheduler, name=f"search-{name}")
+            results[name] = _search(replace(experiment, search=source_search, teacher_source=source), options)
+            print(json.dumps({name: results[name]}), flush=True)
+    differences = [a - b for a, b in zip(results["cache"]["val_top1"], results["live"]["val_top1"], strict=True)]
     spread = spread_of(differences)
     assert spread is not None
-    cost = found["cache"]["training_s"] + found["cache"]["filling_s"]
-    print(json.dumps({"cost ratio": round(cost / found["live"]["training_s"], 3)}))
+    cost = results["cache"]["training_s"] + results["cache"]["filling_s"]
+    print(json.dumps({"cost ratio": round(cost / results["live"]["training_s"], 3)}))
     print(json.dumps({"val top1, logit cache + ASHA minus live": round(spread.mean, 2), "std": spread.std}))
 
 

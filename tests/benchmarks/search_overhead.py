@@ -36,17 +36,17 @@ def main() -> None:
         return
     seconds: dict[str, list[float]] = {"raykd": [], "plain": []}
     for _ in range(arguments.rounds):
-        for name, found in seconds.items():
-            found.append(_in_a_process(name, arguments.trials))
-    for name, found in seconds.items():
-        print(json.dumps({name: round(statistics.median(found), 3), "all": [round(value, 3) for value in found]}))
+        for name, values in seconds.items():
+            values.append(_in_a_process(name, arguments.trials))
+    for name, values in seconds.items():
+        print(json.dumps({name: round(statistics.median(values), 3), "all": [round(value, 3) for value in values]}))
 
 
 def _in_a_process(name: str, trials: int) -> float:
     command = [sys.executable, __file__, "--one", name, "--trials", str(trials)]
     environ = os.environ | (PLAIN if name == "plain" else {})
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
-    return float(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
+    return float(process.stdout.splitlines()[-1])
 
 
 def _measure(trials: int, is_plain: bool) -> float:
@@ -61,18 +61,18 @@ def _measure(trials: int, is_plain: bool) -> float:
     from raykd.store.study import STUDY, SearchFolder, open_storage
 
     space = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
-    asked = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
+    search_settings = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
     digits = load_experiment(EXPERIMENTS / "digits.py")
-    experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=asked)
+    experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=search_settings)
     with tempfile.TemporaryDirectory() as folder, ray_session():
         if is_plain:
             from ray import tune
 
             tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]
         search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
-        kept = SearchFolder(Path(folder) / "digits" / asked.name)
-        ended = optuna.load_study(study_name=STUDY, storage=open_storage(kept.journal)).trials
-        training = sum(kept.run(trial.number).require_record().seconds for trial in ended[1:])
+        search_folder = SearchFolder(Path(folder) / "digits" / search_settings.name)
+        ended = optuna.load_study(study_name=STUDY, storage=open_storage(search_folder.journal)).trials
+        training = sum(search_folder.run(trial.number).require_record().seconds for trial in ended[1:])
     first, last = ended[0].datetime_complete, ended[-1].datetime_complete
     assert first is not None and last is not None
     return ((last - first).total_seconds() - training) / (trials - 1)

@@ -41,8 +41,8 @@ def main() -> None:
         print(json.dumps(_measure(arguments.one)))
         return
     for trials in arguments.trials:
-        found = [_in_a_process(trials) for _ in range(arguments.rounds)]
-        row = {name: statistics.median(figures[name] for figures in found) for name in found[0]}
+        rounds = [_in_a_process(trials) for _ in range(arguments.rounds)]
+        row = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
         print(json.dumps({"trials": trials} | row), flush=True)
 
 
@@ -51,7 +51,7 @@ def _in_a_process(trials: int) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def nothing(config: Mapping[str, Any]) -> None:
+def fake_trial(config: Mapping[str, Any]) -> None:
     """Report an accuracy that is a function of the setting. This is the trial."""
     from ray import tune
 
@@ -77,33 +77,33 @@ def _measure(trials: int) -> dict[str, float]:
             Options(Path(folder), Path(folder)),
             Console(quiet=True),
         )
-        kept = command.folder
-        kept.path.mkdir(parents=True)
+        search_folder = command.folder
+        search_folder.path.mkdir(parents=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        study = Study(kept, search, command.default_setting)
-        began: list[float] = []
+        study = Study(search_folder, search, command.default_setting)
+        start_times: list[float] = []
 
         def should_stop() -> bool:
-            if not began and len(study.trials()) > 1:
-                began.append(time.monotonic())
+            if not start_times and len(study.trials()) > 1:
+                start_times.append(time.monotonic())
             return False
 
         def make_trainable(flag: Any) -> Any:
-            return tune.with_resources(nothing, {"cpu": 1})
+            return tune.with_resources(fake_trial, {"cpu": 1})
 
         run_trials(command, study, make_trainable, Slots(1, 1, 0.0), should_stop)
-        seconds = time.monotonic() - began[0]
+        seconds = time.monotonic() - start_times[0]
         assert all(trial.state == "done" for trial in study.trials())
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        opened = time.monotonic()
-        Study(kept, search, command.default_setting).trials()
+        open_s = time.monotonic()
+        Study(search_folder, search, command.default_setting).trials()
         return {
             "seconds_per_trial": round(seconds / (trials - 1), 4),
             "driver_mib": round(after / 1024),
             "driver_mib_added": round((after - before) / 1024),
             "disk_kib": round(disk / 1024),
-            "seconds_to_take_up": round(time.monotonic() - opened, 3),
+            "seconds_to_take_up": round(time.monotonic() - open_s, 3),
         }
 
 

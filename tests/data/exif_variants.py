@@ -48,7 +48,7 @@ def valid(num: int) -> Iterator[Variant]:
             entries.insert(draw.randrange(len(entries) + 1), odd)
         block = tiff(order, entries, draw.randbytes(draw.choice((0, 4, 40))))
         if number % 5 == 0:  # cut short behind the orientation
-            position = 10 + 12 * next(row for row, found in enumerate(entries) if found[:2] == _packed(order)) + 12
+            position = 10 + 12 * next(row for row, encoded in enumerate(entries) if encoded[:2] == _packed(order)) + 12
             block = block[: draw.randrange(position, len(block) + 1)]
         yield Variant(block if number % 7 else HEADER + block, orientation)
 

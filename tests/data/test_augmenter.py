@@ -65,8 +65,8 @@ def draws_of(run: TrainLoader, epoch: int, index: Tensor) -> Draws:
 
 
 def pixels_by_row(run: TrainLoader, epoch: int) -> dict[int, Tensor]:
-    found = [(row, image) for batch in run.epoch(epoch) for row, image in zip(batch.index, batch.images, strict=True)]
-    return {int(row): image for row, image in found}
+    pairs = [(row, image) for batch in run.epoch(epoch) for row, image in zip(batch.index, batch.images, strict=True)]
+    return {int(row): image for row, image in pairs}
 
 
 @pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
@@ -194,9 +194,9 @@ def test_partners_are_augmented_too() -> None:
         assert batch.mixed is not None
         weight = ((1 - batch.mixed.share) * 255).round()
         is_gray = (batch.images[:, 0] == batch.images[:, 1]).flatten(1).all(1)
-        found = ((batch.images[:, 0].float() - weight[:, None, None]).abs() < 1) & (batch.images[:, 1] == 0)
+        is_red = ((batch.images[:, 0].float() - weight[:, None, None]).abs() < 1) & (batch.images[:, 1] == 0)
         assert not is_gray.any()
-        reds.append(found.flatten(1).any(1))
+        reds.append(is_red.flatten(1).any(1))
     assert torch.cat(reds).float().mean() > 0.5
 
 

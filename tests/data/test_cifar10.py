@@ -161,7 +161,7 @@ def test_error_for_a_full_temporary_folder_has_a_remedy(python_archive: Path, mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shutil.copyfileobj", full)
+    monkeypatch.setattr("tarfile.copyfileobj", full)
     with pytest.raises(DataError, match=r"tar\.gz: could not unpack it .*No space left.* set TMPDIR"):
         load_dataset("cifar10", python_archive)
 

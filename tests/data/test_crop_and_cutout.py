@@ -23,12 +23,12 @@ DIGITS = load_dataset("digits", None).train.images.permute(0, 2, 3, 1).contiguou
 def test_crops_equal_pillows_resized_boxes_to_a_gray_level(least_area: float, height: int, width: int) -> None:
     crop, images = RandomCrop(least_area, height, width), DIGITS[:200, :height, :width].contiguous()
     draws = crop.draw(KEYS[:200])
-    found = crop.apply(images, draws).numpy().astype(int)
+    actual = crop.apply(images, draws).numpy().astype(int)
     for number, (top, left, rows, columns) in enumerate(zip(*(tensor.tolist() for tensor in draws), strict=True)):
         box = Image.fromarray(images[number, top : top + rows, left : left + columns].numpy())
         expected = np.asarray(box.resize((width, height), Resampling.BILINEAR)).astype(int)
-        assert abs(found[number] - expected).max() <= 2, "1/256 of a weight at each of two passes"
-        assert abs(found[number] - expected).mean() < 0.5
+        assert abs(actual[number] - expected).max() <= 2, "1/256 of a weight at each of two passes"
+        assert abs(actual[number] - expected).mean() < 0.5
 
 
 def test_a_box_of_the_whole_image_is_the_image() -> None:
@@ -38,11 +38,11 @@ def test_a_box_of_the_whole_image_is_the_image() -> None:
 
 
 def test_crops_have_torchvisions_distribution_of_sizes_and_positions() -> None:
-    found = [tensor.numpy() for tensor in RandomCrop(0.08, 32, 32).draw(KEYS)]
+    actual = [tensor.numpy() for tensor in RandomCrop(0.08, 32, 32).draw(KEYS)]
     torch.manual_seed(0)
     image = torch.zeros(3, 32, 32)
     theirs = np.array([RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(NUM)]).T
-    for ours, other in zip(found, theirs, strict=True):
+    for ours, other in zip(actual, theirs, strict=True):
         assert stats.ks_2samp(ours, other).pvalue > 1e-3
 
 

@@ -31,12 +31,14 @@ def only_file(folder: Path) -> Path:
 
 
 @pytest.fixture
-def decodings(monkeypatch: pytest.MonkeyPatch) -> list[cifar.CifarFiles]:
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return a list that grows by one with each decoding."""
-    seen: list[cifar.CifarFiles] = []
-    decode = cifar.decode
-    monkeypatch.setattr(cifar, "decode", lambda source: (seen.append(source), decode(source))[1])
-    return seen
+    folders: list[Path] = []
+    decode = cifar._read_parquet
+    monkeypatch.setattr(
+        cifar, "_read_parquet", lambda variant, train, test: (folders.append(train), decode(variant, train, test))[1]
+    )
+    return folders
 
 
 @pytest.mark.parametrize("image_size", [None, 16])

@@ -154,7 +154,7 @@ def test_error_for_too_many_pixels_has_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "remedy"),
     [
         (b"RIFF\x24\0\0\0WEBPVP8 ", "it is a WEBP by its content; convert it to PNG or JPEG"),
         (b"GIF89a", "it is a GIF by its content"),
@@ -168,8 +168,8 @@ def test_error_for_too_many_pixels_has_the_limit() -> None:
         (b"a image", "store one of these"),
     ],
 )
-def test_error_for_another_format_names_the_format(content: bytes, what: str) -> None:
-    with pytest.raises(DataError, match=rf"ant\.png is no PNG or JPEG; {what}"):
+def test_error_for_another_format_names_the_format(content: bytes, remedy: str) -> None:
+    with pytest.raises(DataError, match=rf"ant\.png is no PNG or JPEG; {remedy}"):
         decode(content)
 
 

@@ -1,4 +1,4 @@
-"""A folder of images per class: what is read, and the error for each kind of bad file."""
+"""A folder of images per class: reading, and the error for each kind of bad file."""
 
 import contextlib
 import io
@@ -51,14 +51,14 @@ def test_identity_depends_on_bytes_and_classes_but_not_on_paths(place: Path, tmp
     place.rename(tmp_path / "moved")
     (tmp_path / "moved/train/ant/000.png").rename(tmp_path / "moved/train/ant/00.png")
     assert load_dataset("folder:moved", tmp_path).identity == before.identity
-    others = {before.identity, load_dataset("folder:moved", tmp_path, 12).identity}
+    identities = {before.identity, load_dataset("folder:moved", tmp_path, 12).identity}
     for change in ("train/ant/00.png", "test/wasp/001.png"):
         (tmp_path / "moved" / change).write_bytes(encoded(77))
-        others.add(load_dataset("folder:moved", tmp_path).identity)
+        identities.add(load_dataset("folder:moved", tmp_path).identity)
     for part in ("train", "test"):
         (tmp_path / "moved" / part / "ant").rename(tmp_path / "moved" / part / "aphid")
-    others.add(load_dataset("folder:moved", tmp_path).identity)
-    assert len(others) == 5
+    identities.add(load_dataset("folder:moved", tmp_path).identity)
+    assert len(identities) == 5
 
 
 def test_decoded_cache_equals_decoding(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

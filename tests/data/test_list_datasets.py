@@ -35,7 +35,7 @@ def test_cifar10_is_listed_and_a_damaged_one_is_an_error(data_folder: Path, parq
         list_datasets(data_folder)
 
 
-def test_error_for_an_empty_folder_lists_what_was_looked_for(tmp_path: Path) -> None:
+def test_error_for_an_empty_folder_lists_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no CIFAR-10 here or in cifar10/ below; looked for"):
         list_datasets(tmp_path)
 

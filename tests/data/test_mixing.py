@@ -20,10 +20,10 @@ def drawn(mixup: float, cutmix: float, height: int = 32, width: int = 32) -> dic
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 0.8, 1.0, 2.0, 8.0, 32.0])
 def test_quantiles_match_the_lower_half_of_beta(alpha: float) -> None:
     """P(min(x, 1 - x) < q) = 2 P(x < q)."""
-    found = smaller_shares(alpha).double().numpy()
+    quantiles = smaller_shares(alpha).double().numpy()
     expected = stats.beta(alpha, alpha).ppf((torch.arange(QUANTILES) + 0.5).numpy() / QUANTILES / 2)
-    assert abs(found - expected).max() < 2e-5
-    assert (found * QUANTILES % 1 == 0).all() and found.min() >= 0 and found.max() <= 0.5
+    assert abs(quantiles - expected).max() < 2e-5
+    assert (quantiles * QUANTILES % 1 == 0).all() and quantiles.min() >= 0 and quantiles.max() <= 0.5
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
@@ -50,35 +50,35 @@ def test_cutmix_has_the_partner_inside_or_outside_of_a_box() -> None:
         torch.zeros(NUM, 12, 10, 3, dtype=torch.uint8),
     )
     mixing = Mixing(0, 1.0, 12, 10, "cpu")
-    found = drawn(0, 1.0, 12, 10)
-    shown = mixing.apply(image, partner, tuple(found.values()))[..., 0]
+    draws = drawn(0, 1.0, 12, 10)
+    shown = mixing.apply(image, partner, tuple(draws.values()))[..., 0]
     assert set(shown.unique().tolist()) == {0, 200}
     for number in range(200):
-        top, bottom, left, right = (int(found[name][number]) for name in ("top", "bottom", "left", "right"))
-        expected = torch.full((12, 10), 200 * int(found["outside"][number]))
-        expected[top:bottom, left:right] = 200 * int(found["inside"][number])
+        top, bottom, left, right = (int(draws[name][number]) for name in ("top", "bottom", "left", "right"))
+        expected = torch.full((12, 10), 200 * int(draws["outside"][number]))
+        expected[top:bottom, left:right] = 200 * int(draws["inside"][number])
         assert torch.equal(shown[number].long(), expected)
-    assert 0.03 < found["inside"].mean() < 0.4, "image and partner are exchanged for boxes of more than half"
+    assert 0.03 < draws["inside"].mean() < 0.4, "image and partner are exchanged for boxes of more than half"
 
 
 def test_share_of_cutmix_is_the_larger_fraction_of_pixels() -> None:
     ones, zeros = torch.full((NUM, 32, 32, 3), 1, dtype=torch.uint8), torch.zeros(NUM, 32, 32, 3, dtype=torch.uint8)
-    found = drawn(0, 1.0)
-    shown = Mixing(0, 1.0, 32, 32, "cpu").apply(ones, zeros, tuple(found.values()))
-    assert torch.equal(shown.float().mean((1, 2, 3)), found["share"])
-    assert found["share"].min() >= 0.5
+    draws = drawn(0, 1.0)
+    shown = Mixing(0, 1.0, 32, 32, "cpu").apply(ones, zeros, tuple(draws.values()))
+    assert torch.equal(shown.float().mean((1, 2, 3)), draws["share"])
+    assert draws["share"].min() >= 0.5
 
 
 def test_boxes_of_cutmix_have_the_papers_sizes_and_centers() -> None:
     """For alpha 1 the area of a box before clipping and its center are uniform."""
-    found = drawn(0, 1.0, 101, 101)
-    whole = (found["top"] > 0) & (found["bottom"] < 101) & (found["left"] > 0) & (found["right"] < 101)
-    sides = (found["bottom"] - found["top"])[whole]
-    assert torch.equal(sides, (found["right"] - found["left"])[whole]), "a box has the image's proportions"
-    small = whole & (found["bottom"] - found["top"] < 20)
-    centers = ((found["top"] + found["bottom"]) / 2)[small]
+    draws = drawn(0, 1.0, 101, 101)
+    whole = (draws["top"] > 0) & (draws["bottom"] < 101) & (draws["left"] > 0) & (draws["right"] < 101)
+    sides = (draws["bottom"] - draws["top"])[whole]
+    assert torch.equal(sides, (draws["right"] - draws["left"])[whole]), "a box has the image's proportions"
+    small = whole & (draws["bottom"] - draws["top"] < 20)
+    centers = ((draws["top"] + draws["bottom"]) / 2)[small]
     assert stats.kstest((centers / 101).numpy(), stats.uniform(0.0, 1.0).cdf).statistic < 0.15  # edges are clipped
-    areas = ((found["bottom"] - found["top"]) * (found["right"] - found["left"])) / 101**2
+    areas = ((draws["bottom"] - draws["top"]) * (draws["right"] - draws["left"])) / 101**2
     assert areas.max() > 0.8 and areas.min() < 0.001
     # About a uniform center an axis of length s is clipped to s - s^2 / 4 on average.
     side = torch.rand(NUM, generator=torch.Generator().manual_seed(0)).sqrt()

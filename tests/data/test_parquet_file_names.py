@@ -42,8 +42,8 @@ def test_layouts_are_found_in_order_and_hidden_files_are_skipped(
 ) -> None:
     touch(tmp_path, *reversed(train), *test, "README.md", ".cache/train.parquet", "images/0.png")
     touch((tmp_path / train[0]).parent, f"._{Path(train[0]).name}", ".0009.parquet")
-    found = parquet_folder.find_files(tmp_path)
-    assert found == {"train": tuple(tmp_path / name for name in train), "test": tuple(tmp_path / name for name in test)}
+    files = parquet_folder.find_files(tmp_path)
+    assert files == {"train": tuple(tmp_path / name for name in train), "test": tuple(tmp_path / name for name in test)}
 
 
 def test_only_the_requested_configurations_are_searched(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Custom Parquet: sizes, shards, names of classes, and what is refused."""
+"""Custom Parquet: sizes, shards, names of classes, and refusals."""
 
 import io
 import json
@@ -272,7 +272,7 @@ def test_published_validation_split_is_the_test_set_without_a_test_split(place: 
     assert after.identity == before.identity and not before.notes
 
 
-def test_error_lists_what_exists_instead(tmp_path: Path) -> None:
+def test_error_lists_the_existing_files(tmp_path: Path) -> None:
     write_parquet(tmp_path / "default/partial-train/0000.parquet", [encoded(0)], {"label": [0]})
     message = r"has no Parquet of train; requires .*; there are: default/partial-train/0000\.parquet"
     with pytest.raises(DataError, match=message):

@@ -73,11 +73,11 @@ PILLOWS: dict[str, Callable[[float], Callable[[Image.Image], Image.Image]]] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_equal_pillows(name: str, magnitude: int, negative: bool) -> None:
     strength = (-1 if negative else 1) * magnitude / 30
-    found, expected = ours(name, magnitude, negative), of_pillow(PILLOWS[name](strength))
+    actual, expected = ours(name, magnitude, negative), of_pillow(PILLOWS[name](strength))
     if name in ("shear_x", "shear_y", "rotate"):
-        assert (found == expected).float().mean() > NEARLY_ALL
+        assert (actual == expected).float().mean() > NEARLY_ALL
     else:
-        assert torch.equal(found, expected)
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -133,19 +133,19 @@ def test_images_need_not_be_square(name: str) -> None:
 def test_operations_are_applied_in_order() -> None:
     names = ("rotate", "solarize", "sharpness")
     codes = torch.tensor([[2 * OPERATIONS.index(name)] * len(color_digits()) for name in names])
-    found = RandAugment(3, 9, SIDE, SIDE, "cpu").apply(color_digits().clone(), (codes, codes))
+    actual = RandAugment(3, 9, SIDE, SIDE, "cpu").apply(color_digits().clone(), (codes, codes))
     expected = color_digits()
     for name in names:
         expected = ours(name, 9, False, expected)
-    assert torch.equal(found, expected)
-    assert not torch.equal(found, ours("rotate", 9, False, ours("solarize", 9, False)))
+    assert torch.equal(actual, expected)
+    assert not torch.equal(actual, ours("rotate", 9, False, ours("solarize", 9, False)))
 
 
 def test_each_image_of_a_batch_has_its_own_operation() -> None:
     images = color_digits()[: 2 * len(OPERATIONS)]
     codes = torch.arange(len(images)).flip(0)
-    found = RandAugment(1, 9, SIDE, SIDE, "cpu").apply(images.clone(), (codes[None], codes[None]))
-    for image, code, changed in zip(images, codes.tolist(), found, strict=True):
+    actual = RandAugment(1, 9, SIDE, SIDE, "cpu").apply(images.clone(), (codes[None], codes[None]))
+    for image, code, changed in zip(images, codes.tolist(), actual, strict=True):
         assert torch.equal(ours(OPERATIONS[code // 2], 9, code % 2 == 1, image[None])[0], changed)
 
 

@@ -114,11 +114,6 @@ def test_negative_padding_is_refused() -> None:
         Views(-1, True)
 
 
-def test_images_of_another_type_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"float32 \[2, 3, 8, 8\], not uint8"):
-        ViewRenderer(torch.zeros(2, 3, 8, 8), Views(4, True))
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("views", KINDS)
 def test_cuda_renders_the_same_pixels(views: Views) -> None:

@@ -19,7 +19,7 @@ HARD_CASES = [
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the file's `draw` line describes: logits [B, C], labels [B], maps [B, K, H, W], vectors [B, D], float64."""
+    """The inputs of one case, in float64: logits [B, C], labels [B], feature maps [B, K, H, W], vectors [B, D]."""
 
     student: Tensor
     teacher: Tensor
@@ -44,7 +44,7 @@ def draw(case: dict) -> Drawn:
 
 
 def draw_hard(case: dict) -> Drawn:
-    """Draw what the `draw` line of the hard cases describes: confident logits, rare classes, dead and equal images."""
+    """Draw the inputs of a hard case: confident logits, rare classes, dead and equal images."""
     random = np.random.RandomState(case["seed"])
     batch, classes = case["batch"], case["classes"]
     present = random.permutation(classes)[:8]

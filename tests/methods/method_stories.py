@@ -19,7 +19,7 @@ from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.state import make_train_state
 
 STEPS = 3
-# At FitNets' own weight of 100 three steps make rounding large enough to see.
+# FitNets' default weight of 100 would amplify rounding visibly within three steps.
 METHODS: dict[str, Method] = {
     "vid": VID(),
     "fitnets": FitNets(weight=1.0),
@@ -30,9 +30,9 @@ METHODS: dict[str, Method] = {
     "sp": SimilarityPreserving(stages=(0, -1)),
     "dist": DIST(temperature=1.0),
 }
-# Batch norm, the regressor's too, over the images of all: then what workers do together is what one does.
+# Batch norm, the regressor's included, covers the images of all workers, so that they compute what one worker does.
 RESNET = recipe(sync_batch_norm=True, optimizer=SGD(lr=0.05, momentum=0.9))
-# A smooth network: where rounding turns a ReLU on or off, a large weight makes more than rounding of it.
+# A smooth network: rounding can switch a ReLU on or off, and a large weight amplifies that difference.
 VIT = recipe(model=ViT(depth=2, width=24, heads=2, patch=2), optimizer=SGD(lr=0.01, momentum=0.9))
 
 
@@ -43,7 +43,7 @@ def state_after_steps(name: str, group: Group = SINGLE_WORKER) -> dict[str, torc
     training.parallelize()
     training.objective.train()
     for step, batch in zip(range(STEPS), training.loader.epoch(0), strict=False):
-        torch.manual_seed(10 * step + group.rank)  # negatives are drawn apart, as in the loop
+        torch.manual_seed(10 * step + group.rank)  # each rank draws its own negatives, as in the loop
         training.step(batch, run.method.weights(0))
     return {key: tensor.detach().contiguous() for key, tensor in training.objective.state_dict().items()}
 

@@ -1,7 +1,7 @@
-"""Every method's loss by its authors' formula, in plain float64 torch, written apart from raykd's own code.
+"""Every method's loss by its authors' formula, in plain float64 torch, independent of raykd's code.
 
-Each takes student and teacher (and labels) and returns []; gradients are autograd's. Epsilons are those of the authors'
-code, or of RepDistiller's where the authors gave theirs to it.
+Arguments are student and teacher (and labels), the result is []; gradients are autograd's. Epsilons are those of the
+authors' code, or of RepDistiller, to which some authors contributed theirs.
 """
 
 import torch
@@ -21,7 +21,7 @@ def hard_labels(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
-    """mdistiller subtracts 1000 from the label's logit, and adds up the probabilities of the others."""
+    """As in mdistiller, subtract 1000 from the label's logit, and add the probabilities of the other classes."""
     is_label = F.one_hot(labels, student.shape[1]).to(student.dtype)
 
     def pair(logits: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     def distances(vectors: Tensor) -> Tensor:
         squares = (vectors[:, None] - vectors[None]).square().sum(2).clamp(min=1e-12)
-        found = squares.sqrt() * (1 - torch.eye(len(vectors), dtype=vectors.dtype))
-        return found / found[found > 0].mean()
+        lengths = squares.sqrt() * (1 - torch.eye(len(vectors), dtype=vectors.dtype))
+        return lengths / lengths[lengths > 0].mean()
 
     return F.smooth_l1_loss(distances(student), distances(teacher))
 
@@ -108,7 +108,7 @@ def vid(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
 
 
 def crd(scores: Tensor, num_images: int) -> Tensor:
-    """RepDistiller's ContrastLoss of log P [2, B, 1 + K], both directions added up."""
+    """Return RepDistiller's ContrastLoss of log P [2, B, 1 + K], summed over both directions."""
     p, noise = scores.exp(), (scores.shape[2] - 1) / num_images
     positive = (p[:, :, 0] / (p[:, :, 0] + noise + 1e-7)).log()
     negative = (noise / (p[:, :, 1:] + noise + 1e-7)).log()

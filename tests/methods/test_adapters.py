@@ -1,4 +1,4 @@
-"""What is trained beside the student: regressors, variances, embeddings, and CRD's banks, against slow references."""
+"""Adapters against slow references: regressors, variances, embeddings, and CRD's memory banks."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
-from raykd.methods import CRD, NST, VID, AttentionTransfer, CorrelationCongruence, FitNets, StageMethod, vid_loss
+from raykd.methods import CRD, NST, VID, AttentionTransfer, CorrelationCongruence, FitNets, StageMethod
 from raykd.methods.crd import Contrast
 from raykd.methods.fitnets import regressor
-from raykd.methods.vid import Prediction
+from raykd.methods.vid import Prediction, vid_loss
 from raykd.outputs import Outputs, Targets
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
@@ -35,9 +35,9 @@ FOUR = ((4, 8, 8), (8, 4, 4), (16, 2, 2), (32, 1, 1))
 
 
 def steps(method: Any, number: int, **changes: Any) -> TrainState:
-    """A training after some steps of plain SGD without decay, so that nothing but the loss moves a parameter."""
-    made = recipe(optimizer=SGD(lr=0.1, momentum=0.0, weight_decay=0.0), **changes)
-    run = run_of("distilled", method=method, student=made)
+    """Return the state after some steps of plain SGD without weight decay, so that only the loss moves parameters."""
+    student_recipe = recipe(optimizer=SGD(lr=0.1, momentum=0.0, weight_decay=0.0), **changes)
+    run = run_of("distilled", method=method, student=student_recipe)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     training.objective.train()
     for batch, _ in zip(training.loader.epoch(0), range(number), strict=False):
@@ -76,13 +76,13 @@ def test_fitnets_is_the_mean_squared_error_of_the_regressed_map() -> None:
     method = FitNets(stages=(0,))
     adapter = method.adapter(student, teacher, IMAGES).double()
     ours, theirs = student.features[0].double(), teacher.features[0].double()
-    given = (student._replace(features=(ours,)), teacher._replace(features=(theirs,)), IMAGES, adapter)
-    found = method.terms(*given)["fitnets"].item()
+    inputs = (student._replace(features=(ours,)), teacher._replace(features=(theirs,)), IMAGES, adapter)
+    actual = method.terms(*inputs)["fitnets"].item()
     weight, bias = (p.detach().numpy() for p in (adapter[0][0].weight, adapter[0][0].bias))  # type: ignore[index]
     x = np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], ours.numpy()) + bias[:, None, None]
     mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
     expected = np.mean((np.maximum((x - mean) / np.sqrt(variance + 1e-5), 0) - theirs.numpy()) ** 2)
-    assert found == pytest.approx(expected, rel=1e-9)
+    assert actual == pytest.approx(expected, rel=1e-9)
 
 
 # VID
@@ -124,7 +124,7 @@ def test_vids_variance_is_trained_in_every_stage() -> None:
     assert held == {id(p) for p in training.objective.parameters()}
 
 
-# Shapes that two models may have
+# Models with different shapes
 
 
 @pytest.mark.parametrize("method", [AttentionTransfer(), NST(), VID(), FitNets()], ids=lambda method: method.kind)
@@ -139,7 +139,7 @@ def test_stage_methods_accept_different_sizes_and_channels(method: StageMethod, 
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "stages", "words"),
+    ("student", "teacher", "stages", "message"),
     [
         ((), FOUR, (), "the student's model returns no feature maps"),
         (FOUR, (), (), "the teacher's model returns no feature maps"),
@@ -148,8 +148,8 @@ def test_stage_methods_accept_different_sizes_and_channels(method: StageMethod, 
         (FOUR[:3], FOUR, (-4,), r"stages = \(-4,\) in AttentionTransfer: the smaller model has 3"),
     ],
 )
-def test_missing_stages_are_refused_in_one_line(student: Any, teacher: Any, stages: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
+def test_missing_stages_are_refused_in_one_line(student: Any, teacher: Any, stages: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         AttentionTransfer(stages=stages).adapter(maps(*student), maps(*teacher), IMAGES)
     assert "\n" not in str(caught.value)
 
@@ -175,7 +175,7 @@ def contrast(**changes: Any) -> tuple[CRD, Contrast]:
 
 
 def reference_crd(adapter: Contrast, vectors: tuple[Tensor, Tensor], positions: Any, negatives: Any) -> float:
-    """The authors' two sums, one exponential after the other, in float64. The bank of the other side is contrasted."""
+    """Return the authors' two sums, computed by loops in float64. Each model is contrasted with the other's bank."""
     units = []
     for layer, of_model in zip(adapter.layers, vectors, strict=True):
         assert isinstance(layer, nn.Linear)
@@ -199,8 +199,8 @@ def test_crd_equals_the_authors_formula(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(adapter, "_negatives", lambda labels: torch.from_numpy(negatives))
     student, teacher = torch.randn(2, 4, 8, generator=GENERATOR)
     targets = Targets(IMAGES.labels[positions], IMAGES.index[positions])
-    found = adapter(student, teacher, targets).item()
-    assert found == pytest.approx(reference_crd(adapter, (student, teacher), positions, negatives), rel=1e-5)
+    actual = adapter(student, teacher, targets).item()
+    assert actual == pytest.approx(reference_crd(adapter, (student, teacher), positions, negatives), rel=1e-5)
 
 
 def test_crds_gradients_are_those_of_finite_differences() -> None:
@@ -247,7 +247,7 @@ def test_crd_banks_are_moving_averages_and_the_scale_is_set_once() -> None:
 
 
 def test_two_workers_store_the_same_banks_as_one() -> None:
-    """Each notes the other's images too, and Z is the mean over both."""
+    """Each worker stores the other's images too, and Z is the mean over both."""
     workers, (_, alone) = [contrast()[1] for _ in range(2)], contrast()
     positions = [5, 2, 8, 0]
     student, teacher = torch.randn(2, 4, 8, generator=GENERATOR)
@@ -255,7 +255,7 @@ def test_two_workers_store_the_same_banks_as_one() -> None:
         rows = positions[half]
         worker(student[half], teacher[half], Targets(IMAGES.labels[rows], IMAGES.index[rows]))
     alone(student, teacher, Targets(IMAGES.labels[positions], IMAGES.index[positions]))
-    parts = [worker._seen for worker in workers]
+    parts = [worker._last_step for worker in workers]
     for worker in workers:
         gathered = iter([torch.stack(pair) for pair in zip(*parts, strict=True)])
         worker.remember(lambda tensor, gathered=gathered: next(gathered))
@@ -282,7 +282,7 @@ def test_crd_banks_have_a_row_for_each_training_image() -> None:
     assert {"adapter.banks", "adapter.scales"} <= names
 
 
-# Before anything is trained
+# Checks before training
 
 
 @pytest.mark.parametrize("method", [AttentionTransfer(stages=(7,)), FitNets(stages=(5,))])

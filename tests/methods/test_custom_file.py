@@ -153,7 +153,7 @@ BAD = {
         r"beta cannot be set; put @dataclass\(frozen=True\) above the class"
     ),
     f"{HEAD}{FROZEN}class Mine(Method):\n    kind: ClassVar[str] = 'own_b'\n    beta: float\n": (
-        r"mine\.py:Mine cannot be made: its field 'beta' has no default; give it one"
+        r"mine\.py:Mine cannot be created: its field 'beta' has no default; give it one"
     ),
     f"{HEAD}{FROZEN}class Mine(KD):\n    kind: ClassVar[str] = 'own_c'\n    source: str = ''\n": (
         r"has a field 'source', a name that run\.json reserves; rename it"

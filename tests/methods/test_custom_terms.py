@@ -1,4 +1,4 @@
-"""A term is a column of the history beside others: one that is called like those is refused before anything starts."""
+"""A term becomes a column of the history. The name of another column is refused before anything starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Named(Method):
 
 @dataclass(frozen=True)
 class Listed(Named):
-    """Has weights for two epochs only."""
+    """A method with weights for two epochs only."""
 
     kind: ClassVar[str] = "own_listed"
 
@@ -47,9 +47,9 @@ class Listed(Named):
 
 @pytest.mark.parametrize("name", RESERVED_TERMS)
 def test_term_with_a_reserved_name_is_refused_in_one_line(name: str) -> None:
-    for made in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
+    for changes in ({"method": Named(term=name)}, {"compare": (Named(term=name),)}):
         with pytest.raises(ConfigError) as caught:
-            experiment(**made)
+            experiment(**changes)
         message = str(caught.value)
         assert message.startswith(f"method = Named: weights(0) names a term '{name}', which is a column of ")
         assert message.endswith("; rename the term") and "\n" not in message

@@ -1,4 +1,4 @@
-"""The distillation token: what each head learns, against formulas in NumPy."""
+"""The distillation token: the loss of each head, against formulas in NumPy."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from raykd.methods import KD, CrossEntropy, DeiT, kd_loss
+from raykd.methods import KD, CrossEntropy, DeiT
+from raykd.methods.kd import kd_loss
 from raykd.outputs import Outputs, Targets
 
 TARGETS = Targets(torch.tensor([3, 1, 0, 2, 9, 4]), torch.arange(6))
 
 
 def some(seed: int, **named: Any) -> Tensor:
-    """float64 [6, 10]"""
+    """Return random logits, float64 [6, 10]."""
     return torch.randn(6, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, **named)
 
 
@@ -29,26 +30,26 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_hard_labels_are_the_teachers_decisions() -> None:
-    found = DeiT().terms(student(), Outputs(some(2)), TARGETS, None)
+    actual = DeiT().terms(student(), Outputs(some(2)), TARGETS, None)
     log_p, decided = log_softmax(some(1).numpy()), some(2).numpy().argmax(1)
     expected = -np.mean([log_p[row, decided[row]] for row in range(6)])
-    assert set(found) == {"token"} and found["token"].item() == pytest.approx(expected, rel=1e-12)
+    assert set(actual) == {"token"} and actual["token"].item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_soft_labels_are_the_teachers_softened_outputs(temperature: float) -> None:
-    found = DeiT(temperature=temperature).terms(student(), Outputs(some(2)), TARGETS, None)["token"]
+    actual = DeiT(temperature=temperature).terms(student(), Outputs(some(2)), TARGETS, None)["token"]
     log_p, log_t = (log_softmax(some(seed).numpy() / temperature) for seed in (1, 2))
     expected = temperature**2 * (np.exp(log_t) * (log_t - log_p)).sum(1).mean()
-    assert found.item() == pytest.approx(expected, rel=1e-12)
-    assert found.item() == kd_loss(some(1), some(2), temperature).item()
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
+    assert actual.item() == kd_loss(some(1), some(2), temperature).item()
 
 
 @pytest.mark.parametrize("temperature", [None, 3.0])
 def test_term_is_computed_in_float32_at_least(temperature: float | None) -> None:
     half = Outputs(some(0).half(), heads=(some(0).half(), some(1).half()))
-    found = DeiT(temperature=temperature).terms(half, Outputs(some(2).half()), TARGETS, None)["token"]
-    assert found.dtype == torch.float32 and found.shape == ()
+    actual = DeiT(temperature=temperature).terms(half, Outputs(some(2).half()), TARGETS, None)["token"]
+    assert actual.dtype == torch.float32 and actual.shape == ()
 
 
 def test_hard_term_is_zero_if_the_token_predicts_the_teachers_class() -> None:

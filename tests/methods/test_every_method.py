@@ -156,31 +156,31 @@ def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], FeatureMethod)])
 def test_kd_combines_with_every_method_on_features(name: str, tmp_path: Path) -> None:
-    """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at whichever temperature."""
-    made = experiment(student=recipe(epochs=1))
+    """loss = ce_weight * CE + kd_weight * KD + the method's own terms, at any temperature."""
+    configured = experiment(student=recipe(epochs=1))
     for setting in (f"method={name}", "method.kd_weight=0.9", "method.ce_weight=0.1", "method.temperature=2"):
-        made = override(made, *setting.split("=", 1))
-    assert isinstance(made.method, FeatureMethod)
-    weights, alone = made.method.weights(0), chosen(name).weights(0)
+        configured = override(configured, *setting.split("=", 1))
+    assert isinstance(configured.method, FeatureMethod)
+    weights, alone = configured.method.weights(0), chosen(name).weights(0)
     assert weights == alone | {"ce": 0.1, "kd": 0.9} and alone["kd"] == 0 and alone["ce"] == 1
-    run = run_of("distilled", method=made.method, student=made.student)
-    if isinstance(made.method, CRD):
-        run = replace(run, method=replace(made.method, negatives=64))
+    run = run_of("distilled", method=configured.method, student=configured.student)
+    if isinstance(configured.method, CRD):
+        run = replace(run, method=replace(configured.method, negatives=64))
     (report,) = train(run, RunFolder(tmp_path))
     expected = sum(weight * report.terms[term] for term, weight in weights.items())
     assert report.terms["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_soft_targets_of_every_method_are_kds(tmp_path: Path) -> None:
-    """The temperature^2 included, at weight 0 too: the first step's term is that of KD alone."""
+    """In the first step the term equals that of KD alone, temperature^2 included, at weight 0 too."""
     firsts = {}
     for method in (
         KD(temperature=2.0),
         replace(chosen("sp"), temperature=2.0),
         replace(chosen("rkd"), temperature=2.0),
     ):
-        made = recipe(epochs=1, batch_size=200)  # one step
-        (report,) = train(run_of("distilled", method=method, student=made), RunFolder(tmp_path / method.kind))
+        one_step = recipe(epochs=1, batch_size=200)
+        (report,) = train(run_of("distilled", method=method, student=one_step), RunFolder(tmp_path / method.kind))
         firsts[method.kind] = report.terms["kd"]
     assert firsts["kd"] > 0 and set(firsts.values()) == {firsts["kd"]}
 

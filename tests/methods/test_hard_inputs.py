@@ -1,7 +1,7 @@
 """Tests of values and gradients on hard inputs: confident logits of up to 1,000 classes, dead images.
 
 In float64 values agree with the reference to 1e-9 and gradients to 1e-7. In float32 the gradient's error is below 1e-3
-of its length plus FLOOR, since of student and teacher that are equal only rounding is left.
+of its length plus FLOOR, since only rounding is left if student and teacher are equal.
 """
 
 from collections.abc import Callable
@@ -15,25 +15,19 @@ from torch import Tensor
 from weighted_losses import dist_loss, dkd_loss
 
 from raykd.config import kinds
-from raykd.methods import (
-    DIST,
-    KD,
-    Method,
-    attention_transfer_loss,
-    correlation_congruence_loss,
-    feature_cosine_loss,
-    feature_mse_loss,
-    hard_label_loss,
-    kd_loss,
-    nst_loss,
-    pkt_loss,
-    rkd_angle_loss,
-    rkd_distance_loss,
-    similarity_preserving_loss,
-    standardize,
-    vid_loss,
-)
+from raykd.methods import DIST, KD, Method
+from raykd.methods.at import attention_transfer_loss
+from raykd.methods.cc import correlation_congruence_loss
 from raykd.methods.crd import nce_loss
+from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
+from raykd.methods.hard_labels import hard_label_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.logit_standardization import standardize
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
+from raykd.methods.vid import vid_loss
 from raykd.outputs import Outputs, Targets
 
 FLOOR = {"equal": 2e-6}  # 16 epsilons of float32; of others 1e-9
@@ -50,14 +44,14 @@ class Hard:
 
 
 def log_p(student: Tensor) -> Tensor:
-    """log P [2, B, 1 + K] as CRD has it: similarities in [-1, 1] / 0.07, the positive first."""
+    """Return CRD's log P [2, B, 1 + K]: similarities in [-1, 1] / 0.07, the positive first."""
     unit = torch.nn.functional.normalize(student[3:])
     scores = unit @ unit.T.roll(1, 0) / 0.07
     return torch.stack([scores, -scores])
 
 
 def variance(teacher: Tensor) -> Tensor:
-    """Variances of the channels from 1e-5, the smallest, to 100."""
+    """Return variances of the channels from 1e-5, the smallest possible, to 100."""
     return torch.logspace(-5, 2, teacher.shape[1], dtype=teacher.dtype)
 
 
@@ -135,7 +129,7 @@ def value_and_gradient(
 
 
 def alive(gradient: Tensor, student: Tensor) -> Tensor:
-    """Without images that are all 0, at which the authors divide by their epsilon and raykd has no gradient."""
+    """Leave out images that are all 0: the authors divide by their epsilon there, and raykd has no gradient."""
     return gradient[student.flatten(1).any(1)]
 
 
@@ -161,7 +155,7 @@ def test_value_and_gradient_on_hard_inputs_are_the_authors(name: str, case: dict
 @pytest.mark.parametrize("case", HARD_CASES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_on_hard_inputs_survives_float32(name: str, case: dict) -> None:
-    """The teacher's values are float16 where a logit cache holds them, and widened before the loss."""
+    """The teacher's values are float16, as in a logit cache, and are widened before the loss."""
     hard, drawn = LOSSES[name], draw_hard(case)
     student, teacher = (tensor.float() for tensor in pair(drawn, hard.of))
     expected, gradient = value_and_gradient(hard.reference, student.double(), teacher.double(), drawn.labels)
@@ -174,7 +168,7 @@ def test_gradient_on_hard_inputs_survives_float32(name: str, case: dict) -> None
 
 
 def test_dist_and_kd_of_the_method_are_the_authors_on_hard_inputs() -> None:
-    """With the weights of the method, as it trains."""
+    """The loss is weighted as in training."""
     drawn = draw_hard(GOLDEN["hard"]["cases"][0])
     for method, reference in (
         (DIST(), lambda s, t, y: references.dist(s, t, 2.0, 2.0, 4.0)),
@@ -192,7 +186,7 @@ def test_dist_and_kd_of_the_method_are_the_authors_on_hard_inputs() -> None:
 
 
 def test_dist_gradient_of_a_rare_class_is_no_larger_than_the_authors() -> None:
-    """Without their epsilon, the paper's formula, the gradient is a thousand times theirs and points elsewhere."""
+    """Without epsilon, as in the paper's formula, the gradient is 1,000 times larger and has another direction."""
     drawn = draw_hard(GOLDEN["hard"]["cases"][0])
     student, teacher, labels = drawn.student, drawn.teacher, drawn.labels
     _, authors = value_and_gradient(lambda s, t, y: references.dist(s, t, 1.0, 1.0, 1.0), student, teacher, labels)

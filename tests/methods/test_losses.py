@@ -9,13 +9,14 @@ from drawn import CASES, GOLDEN, draw
 from torch import Tensor
 from weighted_losses import distillation_loss
 
-from raykd.methods import feature_cosine_loss, feature_mse_loss, kd_loss
+from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
+from raykd.methods.kd import kd_loss
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 
 
 def reference_kl(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """KL(teacher || student) of softened outputs in nats, one class after the other, in extended precision."""
+    """Return KL(teacher || student) of softened outputs in nats, summed class by class in extended precision."""
     total = np.longdouble(0)
     for student_row, teacher_row in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
         s, t = (row.astype(np.longdouble) / temperature for row in (student_row, teacher_row))
@@ -136,8 +137,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
         (feature_mse_loss, (student_vec, teacher_vec), (student_vec.float(), teacher_vec.float())),
         (feature_cosine_loss, (student_vec, teacher_vec), (student_vec.float(), teacher_vec.float())),
     ):
-        found = loss(*half)
-        assert found.dtype == torch.float32 and torch.equal(found, loss(*whole))
+        actual = loss(*half)
+        assert actual.dtype == torch.float32 and torch.equal(actual, loss(*whole))
 
 
 def test_a_teacher_of_another_float_type_is_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Losses hold tensors of a batch squared, or of channels squared, where public code holds cubes."""
+"""Memory of the losses: their tensors grow with the square of the batch or channels, public code's with the cube."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,28 +9,31 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from raykd.methods import CRD, nst_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
-from raykd.methods.rkd import CORNERS
+from raykd.methods import CRD
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import CHUNK_SIZES, rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
 from raykd.outputs import Outputs, Targets
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that any tensor held, of those that are computed, on the way back too. Views hold none."""
+    """Record the size of the largest tensor that is computed, in the backward pass too. Views have no size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.numel = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.numel = max(self.numel, leaf.untyped_storage().nbytes() // leaf.element_size())
-        return found
+        return result
 
 
 def largest(loss: Callable[[Tensor], Tensor], student: Tensor) -> tuple[int, int]:
-    """(numbers of the largest tensor, numbers kept for the way back)."""
+    """Return the number of elements of the largest tensor, and of those saved for the backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -53,7 +56,7 @@ BATCH, WIDTH = 96, 24
 def test_relations_hold_no_cube_of_the_batch(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     student, teacher = (torch.randn(BATCH, WIDTH) for _ in range(2))
     most, kept = largest(lambda s: loss(s, teacher), student)
-    assert most <= CORNERS["cpu"] * BATCH * BATCH < BATCH**3 / 10
+    assert most <= CHUNK_SIZES["cpu"] * BATCH * BATCH < BATCH**3 / 10
     assert kept <= 8 * BATCH * BATCH
 
 

@@ -1,11 +1,13 @@
-"""Methods as objects: which terms they give, what each weighs, and when there is an adapter."""
+"""Methods as objects: their terms, weights, needs and adapters."""
 
 import pytest
 import torch
 from torch import nn
 
 from raykd.config import kinds
-from raykd.methods import KD, CrossEntropy, FeatureKD, Method, feature_cosine_loss, feature_mse_loss, kd_loss
+from raykd.methods import KD, CrossEntropy, FeatureKD, Method
+from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
+from raykd.methods.kd import kd_loss
 from raykd.outputs import Outputs, Targets
 
 

@@ -9,28 +9,24 @@ from drawn import GOLDEN, Drawn, draw
 from torch import Tensor
 from weighted_losses import dist_loss, dkd_loss, logit_standardization_kl
 
-from raykd.methods import (
-    attention_transfer_loss,
-    correlation_congruence_loss,
-    feature_mse_loss,
-    hard_label_loss,
-    kd_loss,
-    nckd_loss,
-    nst_loss,
-    pkt_loss,
-    rkd_angle_loss,
-    rkd_distance_loss,
-    similarity_preserving_loss,
-    tckd_loss,
-    vid_loss,
-)
+from raykd.methods.at import attention_transfer_loss
+from raykd.methods.cc import correlation_congruence_loss
+from raykd.methods.dkd import nckd_loss, tckd_loss
+from raykd.methods.feature_kd import feature_mse_loss
+from raykd.methods.hard_labels import hard_label_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.nst import nst_loss
+from raykd.methods.pkt import pkt_loss
+from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import similarity_preserving_loss
+from raykd.methods.vid import vid_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 PUBLISHED: dict[str, Callable[[Drawn], Tensor]] = {
     "dkd(alpha=1.0,beta=8.0,temperature=4.0)": lambda d: dkd_loss(d.student, d.teacher, d.labels, 1.0, 8.0, 4.0),
     "dkd(alpha=1.0,beta=2.0,temperature=1.0)": lambda d: dkd_loss(d.student, d.teacher, d.labels, 1.0, 2.0, 1.0),
-    # torchdistill's values, which has no epsilon at these lengths; the authors' is held by test_hard_inputs.py.
+    # Values of torchdistill, which has no epsilon at these lengths; test_hard_inputs.py tests the authors' epsilon.
     "dist(beta=1.0,gamma=1.0,temperature=1.0)": lambda d: dist_loss(d.student, d.teacher, 1.0, 1.0, 1.0, epsilon=0.0),
     "dist(beta=2.0,gamma=2.0,temperature=4.0)": lambda d: dist_loss(d.student, d.teacher, 2.0, 2.0, 4.0, epsilon=0.0),
     "logit_standardization_kl(temperature=2.0, batch mean, before any temperature**2 factor)": (
@@ -71,7 +67,7 @@ def test_every_published_value_is_tested() -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A loss of (student, teacher), the shapes it is tried on, and whether it is 0, or `least`, where both agree."""
+    """A loss of (student, teacher), the shapes of its inputs, and whether it is 0 (up to `least`) for equal inputs."""
 
     loss: Loss
     student: tuple[int, ...]
@@ -142,14 +138,14 @@ def test_equal_outputs_give_zero_and_others_more(kind: Kind) -> None:
 def test_half_precision_is_computed_in_float32(kind: Kind, dtype: torch.dtype, autocast: bool) -> None:
     student, teacher = pair(kind, dtype, size=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        found = kind.loss(student, teacher)
+        actual = kind.loss(student, teacher)
         whole = kind.loss(student.float(), teacher.float())
-    assert found.dtype == torch.float32 and torch.equal(found, whole)
-    assert found.item() == pytest.approx(kind.loss(student.double(), teacher.double()).item(), rel=1e-4, abs=1e-6)
+    assert actual.dtype == torch.float32 and torch.equal(actual, whole)
+    assert actual.item() == pytest.approx(kind.loss(student.double(), teacher.double()).item(), rel=1e-4, abs=1e-6)
 
 
 def degenerate(kind: Kind) -> dict[str, tuple[Tensor, Tensor]]:
-    """Batches that break public code: huge, all zero, all equal, a single class that both are sure of."""
+    """Return batches on which public code fails: huge, all zero, all equal, one class that both models are sure of."""
     student, teacher = (tensor.detach().float() for tensor in pair(kind))
     signs = student.sign() * 1e4, -teacher.sign() * 1e4
     equal = tuple(tensor[:1].expand_as(tensor).clone() for tensor in (student, teacher))

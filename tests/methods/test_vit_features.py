@@ -1,4 +1,4 @@
-"""Methods on maps where a model is a ViT or of timm: each pair trains and learns its term, or is refused in a line."""
+"""Methods on feature maps of ViTs and timm models: each pair trains and learns its term, or is refused in one line."""
 
 import re
 from dataclasses import replace
@@ -10,14 +10,14 @@ import pytest
 import torch
 from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd import models
 from raykd.cli.experiment_file import load_experiment
 from raykd.config import kinds
 from raykd.errors import ConfigError
 from raykd.methods import KD, FitNets, Method, StageMethod
-from raykd.methods.fitnets import hint_loss, regressor
+from raykd.methods.fitnets import regressor
 from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm, feature_stages
@@ -50,8 +50,8 @@ STEPS = 12
 
 
 def run_with(method: Method, pair: tuple[Model, Model], **changes: Any) -> Run:
-    made = recipe(model=pair[1], optimizer=AdamW(lr=3e-3), epochs=2, **changes)
-    return run_of("distilled", method=method, teacher=recipe(model=pair[0]), student=made)
+    teacher, student = recipe(model=pair[0]), recipe(model=pair[1], optimizer=AdamW(lr=3e-3), epochs=2, **changes)
+    return run_of("distilled", method=method, teacher=teacher, student=student)
 
 
 def training_of(run: Run) -> TrainState:
@@ -63,7 +63,7 @@ def training_of(run: Run) -> TrainState:
 @pytest.mark.parametrize("pair", nightly_except(["vit to vit", "resnet to vit"], PAIRS))
 @pytest.mark.parametrize("name", MAPS)
 def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
-    """From the method's own gradients alone; student and adapter all move but what comes after the maps."""
+    """Only the method's gradients train: they move the adapter and the student up to its last feature map."""
     method = replace(kinds(Method)[name](), ce_weight=0.0)
     training = training_of(run_with(method, PAIRS[pair]))
     before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
@@ -91,24 +91,24 @@ def test_pair_trains_through_the_loop(name: str, pair: str, tmp_path: Path) -> N
 def test_graph_of_a_vit_pair_can_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="aot_eager", fullgraph=True))
-    found = []
+    histories = []
     for compiled in (False, True):
         run = run_with(FitNets(), PAIRS["vit to vit"], compile=compiled)
-        found.append([report.terms for report in train(run, RunFolder(tmp_path / str(compiled)))])
-    assert found[1] == [pytest.approx(terms, rel=1e-3) for terms in found[0]]
+        histories.append([report.terms for report in train(run, RunFolder(tmp_path / str(compiled)))])
+    assert histories[1] == [pytest.approx(terms, rel=1e-3) for terms in histories[0]]
 
 
-# The product's second recipe
+# experiments/distill_vit.py
 
 
 def of_distill_vit() -> tuple[Outputs, Outputs]:
-    """Student's and teacher's outputs for 2 images, at the sizes of experiments/distill_vit.py, weights not trained."""
-    made = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
+    """Return student's and teacher's outputs for 2 images, at the sizes of the experiment, with random weights."""
+    real = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
     outputs = []
     views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for each in (made.student, made.teacher):
-        assert each is not None and isinstance(each.model, Model)
-        network = models.build(each.model, CIFAR10, 0).eval()
+    for role in (real.student, real.teacher):
+        assert role is not None and isinstance(role.model, Model)
+        network = models.build(role.model, CIFAR10, 0).eval()
         network.with_features = True
         with torch.no_grad():
             outputs.append(network(views))
@@ -128,17 +128,17 @@ def test_default_stages_pair_vit_tiny_with_the_small_vit() -> None:
 
 def test_paired_blocks_are_the_documented_ones() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-    found = re.search(r"ViT-Tiny's blocks ([\d, ]+) are paired with `vit6`'s ([\d, ]+),", text)
-    assert found is not None
-    for name, blocks in zip(("vit_tiny", "vit6"), found.groups(), strict=True):
+    documented = re.search(r"ViT-Tiny's blocks ([\d, ]+) are paired with `vit6`'s ([\d, ]+),", text)
+    assert documented is not None
+    for name, blocks in zip(("vit_tiny", "vit6"), documented.groups(), strict=True):
         network = models.build(models.find(name), CIFAR10, 0).network
         assert [stage + 1 for stage in feature_stages(network)] == [int(block) for block in blocks.split(",")]
 
 
 def test_all_methods_on_feature_maps_compare_on_vits() -> None:
     compared = tuple(kinds(Method)[name]() for name in MAPS)
-    made = experiment(teacher=recipe(model=VIT12), student=recipe(model=VIT6), compare=compared)
-    plan = make_plan(made, digits(), NO_WEIGHTS)
+    vits = experiment(teacher=recipe(model=VIT12), student=recipe(model=VIT6), compare=compared)
+    plan = make_plan(vits, digits(), NO_WEIGHTS)
     assert list(plan.comparison) == ["kd", *MAPS]
     for run in plan.runs:
         if run.stage == "distilled":
@@ -147,7 +147,7 @@ def test_all_methods_on_feature_maps_compare_on_vits() -> None:
     assert override(real, "compare", ",".join(MAPS)).compare == compared
 
 
-# Where nothing is read, nothing is asked for
+# Methods that do not read feature maps
 
 
 @pytest.mark.parametrize("method", [KD(), FitNets()], ids=lambda method: method.kind)
@@ -156,12 +156,12 @@ def test_feature_maps_are_computed_only_if_the_method_needs_them(method: Method)
     teacher = teacher_of(run)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
-    given = training.objective.student(batch.images), teacher(batch)
-    wanted = 4 if "features" in method.needs else 0
-    assert [outputs is not None and len(outputs.features) for outputs in given] == [wanted, wanted]
+    pair = training.objective.student(batch.images), teacher(batch)
+    num_stages = 4 if "features" in method.needs else 0
+    assert [outputs is not None and len(outputs.features) for outputs in pair] == [num_stages, num_stages]
 
 
-# Models that have other stages
+# Models with other stages
 
 
 def test_vit_of_fewer_than_four_blocks_is_paired_by_named_stages() -> None:
@@ -180,18 +180,18 @@ def test_model_without_feature_maps_is_refused_in_one_line(name: str, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-# FitNets under a larger map
+# FitNets with a larger teacher's map
 
 
 def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
     """Average-pool to `height` x `width` in NumPy."""
     x = maps.double().numpy()
-    found = np.zeros((*x.shape[:2], height, width))
+    actual = np.zeros((*x.shape[:2], height, width))
     for i, j in np.ndindex(height, width):
         rows = slice(i * x.shape[2] // height, -(-(i + 1) * x.shape[2] // height))
         columns = slice(j * x.shape[3] // width, -(-(j + 1) * x.shape[3] // width))
-        found[:, :, i, j] = x[:, :, rows, columns].mean((2, 3))
-    return found
+        actual[:, :, i, j] = x[:, :, rows, columns].mean((2, 3))
+    return actual
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,11 @@ def averaged(maps: Tensor, height: int, width: int) -> np.ndarray:
 def test_hint_compares_with_the_pooled_larger_map(ours: Any, theirs: Any, compared: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 3, *ours, generator=generator), torch.randn(2, 5, *theirs, generator=generator)
-    regressed = regressor(student, teacher).double()(student.double())
+    adapter = regressor(student, teacher).double()
+    regressed = adapter(student.double())
     assert regressed.shape == (2, 5, *compared)
     expected = np.mean((regressed.detach().numpy() - averaged(teacher, *compared)) ** 2)
-    assert hint_loss(regressed, teacher.double()).item() == pytest.approx(expected, rel=1e-9)
+    outputs = [Outputs(torch.zeros(2, 4), features=(maps.double(),)) for maps in (student, teacher)]
+    targets = Targets(torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    terms = FitNets(stages=(0,)).terms(*outputs, targets, nn.ModuleList([adapter]))
+    assert terms["fitnets"].item() == pytest.approx(expected, rel=1e-9)

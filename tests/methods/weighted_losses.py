@@ -3,8 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.methods import dist_inter_loss, dist_intra_loss, kd_loss, nckd_loss, standardize, tckd_loss
-from raykd.methods.dist import EPSILON
+from raykd.methods.dist import EPSILON, dist_inter_loss, dist_intra_loss
+from raykd.methods.dkd import nckd_loss, tckd_loss
+from raykd.methods.kd import kd_loss
+from raykd.methods.logit_standardization import standardize
 from raykd.methods.precision import at_least_float32
 
 

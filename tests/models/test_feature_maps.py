@@ -42,7 +42,7 @@ def built(model: Model, with_features: bool = True) -> ImageModel:
     return network
 
 
-def seen(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> tuple[list[Tensor], Outputs]:
+def outputs_of(network: nn.Module, modules: list[str], run: Callable[[], Outputs]) -> tuple[list[Tensor], Outputs]:
     """Return the outputs of `modules` during `run`, and the outputs of `run`."""
     caught: list[Tensor] = []
 
@@ -83,11 +83,11 @@ def test_stages_of_a_vit_are_the_quarters_of_its_depth(depth: int, blocks: list[
 def test_features_of_a_vit_are_the_patch_tokens_after_blocks(model: ViT) -> None:
     network, prefix = built(model), 1 + model.distillation_token
     names = [f"blocks.{block - 1}" for block in (2, 3, 5, 6)]
-    tokens, outputs = seen(network.network, names, lambda: network(pixels()))
+    tokens, outputs = outputs_of(network.network, names, lambda: network(pixels()))
     assert len(outputs.features) == 4
-    for found, of_block in zip(outputs.features, tokens, strict=True):
-        assert found.shape == (3, 24, 4, 4)
-        assert torch.equal(found, of_block[:, prefix:].mT.reshape(3, 24, 4, 4))
+    for features, block_tokens in zip(outputs.features, tokens, strict=True):
+        assert features.shape == (3, 24, 4, 4)
+        assert torch.equal(features, block_tokens[:, prefix:].mT.reshape(3, 24, 4, 4))
 
 
 @pytest.mark.parametrize("model", [SIX, TOKEN], ids=["class token", "both tokens"])
@@ -120,7 +120,7 @@ def test_features_of_timm_networks_have_the_shapes_that_timm_lists(model: Timm) 
 def test_channels_last_features_are_transposed() -> None:
     network = built(SWIN)
     names = [f"layers.{stage}" for stage in range(4)]
-    stages, outputs = seen(network.network, names, lambda: network(pixels()))
+    stages, outputs = outputs_of(network.network, names, lambda: network(pixels()))
     assert [tuple(feature.shape[1:]) for feature in outputs.features] == [
         (96, 8, 8),
         (192, 4, 4),

@@ -194,7 +194,7 @@ def test_error_names_the_stem_before_the_head_and_extra_beside_missing_tensors(t
     message = refused({**GOOD, **head}, tmp_path)
     assert "another number of classes: fc." in message and "or stem" not in message
     other = {name.replace("fc.", "classifier."): tensor for name, tensor in GOOD.items()}
-    assert "it lacks fc.weight and has classifier.weight, which the model has not" in refused(other, tmp_path)
+    assert "it lacks fc.weight and has classifier.weight, which the model lacks" in refused(other, tmp_path)
 
 
 def test_error_for_a_pickled_module_has_the_remedy(tmp_path: Path) -> None:

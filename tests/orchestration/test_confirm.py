@@ -1,6 +1,6 @@
-"""Which settings of a search are confirmed, against which baselines, and which failures settle a confirmation.
+"""Confirmation of a search: its candidates, their baselines, and failures that are results.
 
-Run folders are written as a run leaves them; nothing is trained and Ray is not started.
+The tests write run folders like those of ended runs; nothing is trained and Ray is not started.
 """
 
 import io
@@ -35,7 +35,7 @@ RATES = {LR: choice(0.05, 0.2)}
 
 
 def command(results: Path, space: Mapping[str, Any], confirm: int = 2) -> SearchCommand:
-    """A search over `space` with two seeds; the experiment's own learning rate is 0.05, its alpha 0.5."""
+    """Return a search over `space` with two seeds; the default learning rate is 0.05, the default alpha 0.5."""
     search = Search(space=space, trials=2, sampler="random", scheduler="none", confirm=confirm)
     experiment = replace(EXPERIMENT, student=recipe(epochs=2), seeds=(0, 1), search=search)
     return SearchCommand(experiment, Options(results, Path("no-data-here")), Console(file=io.StringIO()))
@@ -46,10 +46,10 @@ def trials(*settings: Mapping[str, Any]) -> list[Trial]:
 
 
 class FakeRuns:
-    """Stands in for the training: ends each run as it is told, and remembers in which order runs were asked for."""
+    """A replacement for the training. It ends each run with a configured result, and records the order of the runs."""
 
     def __init__(self, results: Path, tops: Mapping[str, Sequence[float | str]]) -> None:
-        """tops: {stage and learning rate, or alpha: validation top1 a seed, or the failure that it ends with}."""
+        """tops: for 'stage learning-rate', the validation top-1 of each seed, or the failure with which it ends."""
         self._store, self._tops = RunStore(results), tops
         self.trained: list[list[str]] = []
         self.last: list[Run] = []
@@ -66,76 +66,77 @@ class FakeRuns:
         return f"{run.stage} {run.recipe.optimizer.lr:g}"  # type: ignore[union-attr]
 
     def _train(self, run: Run) -> JobStatus:
-        found = self._tops[self._key(run)][run.seed]
+        result = self._tops[self._key(run)][run.seed]
         folder = self._store.folder(run)
-        if isinstance(found, str):
-            folder.write_record(record_of(run, status="failed", reason=f"{found}!", failure=found))
-            return JobStatus(Job("train", run), State.FAILED, reason=f"{found}!")
-        folder.write_record(record_of(run, best=Best(1, found)))
+        if isinstance(result, str):
+            folder.write_record(record_of(run, status="failed", reason=f"{result}!", failure=result))
+            return JobStatus(Job("train", run), State.FAILED, reason=f"{result}!")
+        folder.write_record(record_of(run, best=Best(1, result)))
         folder.best.write_bytes(b"weights")
         return JobStatus(Job("train", run), State.DONE)
 
 
 @pytest.fixture
 def search_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Confirm a search over learning rates, whose runs end with `tops`; returns the fake runs and confirmed.json."""
+    """Return a function that confirms a search with results `tops`, and returns the fake runs and confirmed.json."""
 
     def confirmed(tops: Mapping[str, Sequence[float | str]]) -> tuple[FakeRuns, dict[str, Any]]:
-        asked, made = command(tmp_path, RATES), FakeRuns(tmp_path, tops)
-        monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
-        confirm(asked, trials({LR: 0.2}, {LR: 0.05}), None, lambda: False)
-        return made, json.loads(asked.folder.confirmed.read_text())
+        search_command, runs = command(tmp_path, RATES), FakeRuns(tmp_path, tops)
+        monkeypatch.setattr(confirmation, "run_to_completion", runs.run_to_completion)
+        confirm(search_command, trials({LR: 0.2}, {LR: 0.05}), None, lambda: False)
+        return runs, json.loads(search_command.folder.confirmed.read_text())
 
     return confirmed
 
 
-def test_equal_settings_of_several_trials_are_one_candidate_and_the_next_best_takes_the_place(tmp_path: Path) -> None:
+def test_equal_settings_of_several_trials_are_one_candidate_and_the_next_best_follows(tmp_path: Path) -> None:
     alphas = (0.7, 0.7, 0.5, 0.7, 0.3, 0.2)
-    found = make_candidates(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
-    assert [candidate.trial for candidate in found] == [None, 0, 4]
-    assert [candidate.setting["method.alpha"] for candidate in found] == [0.5, 0.7, 0.3]
+    candidates = make_candidates(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
+    assert [candidate.trial for candidate in candidates] == [None, 0, 4]
+    assert [candidate.setting["method.alpha"] for candidate in candidates] == [0.5, 0.7, 0.3]
 
 
 def test_settings_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> None:
-    """'dkd' and 'DKD' are one method; 'kd' is the experiment's own."""
-    asked = command(tmp_path, {"method": choice("kd", "KD", "dkd", "DKD", "dist")}, confirm=3)
-    words = ("DKD", "KD", "dkd", "dist", "kd")
-    found = make_candidates(asked, trials(*({"method": word} for word in words)))
-    assert [candidate.setting["method"] for candidate in found] == ["kd", "DKD", "dist"]
+    """'dkd' and 'DKD' name one method; 'kd' is the default."""
+    search_command = command(tmp_path, {"method": choice("kd", "KD", "dkd", "DKD", "dist")}, confirm=3)
+    methods = ("DKD", "KD", "dkd", "dist", "kd")
+    candidates = make_candidates(search_command, trials(*({"method": method} for method in methods)))
+    assert [candidate.setting["method"] for candidate in candidates] == ["kd", "DKD", "dist"]
 
 
 def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_confirmed) -> None:
-    made, confirmed = search_confirmed(
+    runs, confirmed = search_confirmed(
         {"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83.2]}
     )
-    assert made.trained == [["distilled 0.05"] * 2 + ["distilled 0.2"] * 2, ["baseline 0.2"] * 2]
+    assert runs.trained == [["distilled 0.05"] * 2 + ["distilled 0.2"] * 2, ["baseline 0.2"] * 2]
     assert confirmed["baseline"]["setting"] == {LR: 0.2} and confirmed["baseline"]["values"] == [82, 83.2]
     assert confirmed["winner"] == 1 and confirmed["candidates"][1]["setting"] == {LR: 0.2}
-    planned = {run.name for run in made.last}
+    planned = {run.name for run in runs.last}
     assert {*confirmed["baseline"]["runs"], *confirmed["candidates"][1]["runs"]} < planned, "all are tested"
 
 
 def test_baselines_that_all_candidates_share_are_trained_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, made = command(tmp_path, ALPHAS), FakeRuns(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
-    monkeypatch.setattr(confirmation, "run_to_completion", made.run_to_completion)
-    confirm(asked, trials({"method.alpha": 0.7}), None, lambda: False)
-    assert made.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
+    search_command = command(tmp_path, ALPHAS)
+    runs = FakeRuns(tmp_path, {"distilled 0.05": [60, 61], "baseline 0.05": [50, 51]})
+    monkeypatch.setattr(confirmation, "run_to_completion", runs.run_to_completion)
+    confirm(search_command, trials({"method.alpha": 0.7}), None, lambda: False)
+    assert runs.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
 
 
 def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(
     search_confirmed, tmp_path: Path
 ) -> None:
-    _made, confirmed = search_confirmed(
+    _, confirmed = search_confirmed(
         {"distilled 0.05": [60, 61], "distilled 0.2": [99, "diverged"], "baseline 0.05": [50, 51]}
     )
-    own, other = confirmed["candidates"]
-    assert (confirmed["winner"], own["values"], own["failed"]) == (0, [60, 61], None)
+    default, other = confirmed["candidates"]
+    assert (confirmed["winner"], default["values"], default["failed"]) == (0, [60, 61], None)
     assert (other["values"], other["failed"]) == ([], "seed 1: diverged!")
     assert confirmed["baseline"]["setting"] == {LR: 0.05}
-    asked = command(tmp_path, RATES)
-    assert is_confirmed(asked), "the failure is a result and is not trained again"
+    search_command = command(tmp_path, RATES)
+    assert is_confirmed(search_command), "the failure is a result and is not trained again"
 
 
 def test_a_baseline_that_diverges_is_recorded(search_confirmed) -> None:
@@ -145,15 +146,15 @@ def test_a_baseline_that_diverges_is_recorded(search_confirmed) -> None:
     assert confirmed["baseline"]["failed"] == "seed 1: diverged!" and confirmed["baseline"]["values"] == []
 
 
-def test_a_failure_that_may_pass_ends_the_command_and_settles_nothing(search_confirmed, tmp_path: Path) -> None:
+def test_failure_outside_of_the_configuration_confirms_nothing(search_confirmed, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="1 of 1 job failed"):
         search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
-    asked = command(tmp_path, RATES)
-    assert not asked.folder.confirmed.exists() and not is_confirmed(asked)
-    assert not list(asked.folder.path.parent.glob("baseline-*")), "another winner may come of it"
+    search_command = command(tmp_path, RATES)
+    assert not search_command.folder.confirmed.exists() and not is_confirmed(search_command)
+    assert not list(search_command.folder.path.parent.glob("baseline-*")), "another setting may win yet"
 
 
-def test_where_all_settings_diverge_the_command_fails_with_the_reason(search_confirmed) -> None:
+def test_command_fails_with_the_reason_if_all_settings_diverge(search_confirmed) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
     with pytest.raises(
         RunFailed, match=r"none of 2 settings could be trained; the default setting failed with: seed 0: diverged!"
@@ -164,16 +165,16 @@ def test_where_all_settings_diverge_the_command_fails_with_the_reason(search_con
 @pytest.mark.parametrize("damage", ["candidates", "baseline", "winner"])
 def test_a_damaged_confirmation_is_refused_in_one_line(search_confirmed, tmp_path: Path, damage: str) -> None:
     search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
-    asked = command(tmp_path, RATES)
-    path = asked.folder.confirmed
+    search_command = command(tmp_path, RATES)
+    path = search_command.folder.confirmed
     write_checked_json(path, {**json.loads(path.read_text()), damage: [7]})
     with pytest.raises(ConfigError, match=r"confirmed\.json' is damaged: .* remove it and rerun") as caught:
-        is_confirmed(asked)
-        winner_of(asked.folder)
+        is_confirmed(search_command)
+        winner_of(search_command.folder)
     assert "\n" not in str(caught.value)
 
 
-def test_candidates_know_their_runs_and_baselines(tmp_path: Path) -> None:
-    (own, *_) = make_candidates(command(tmp_path, RATES), [])
-    assert isinstance(own, Candidate)
-    assert [run.stage for run in (*own.runs, *own.baselines)] == ["distilled"] * 2 + ["baseline"] * 2
+def test_candidates_have_their_runs_and_baselines(tmp_path: Path) -> None:
+    (default, *_) = make_candidates(command(tmp_path, RATES), [])
+    assert isinstance(default, Candidate)
+    assert [run.stage for run in (*default.runs, *default.baselines)] == ["distilled"] * 2 + ["baseline"] * 2

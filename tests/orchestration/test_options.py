@@ -19,9 +19,9 @@ def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
 ) -> None:
     loads = []
 
-    def load(*asked: Any, cache: Path | None) -> Dataset:
-        loads.append((asked, cache))
-        return load_dataset(*asked)
+    def load(*arguments: Any, cache: Path | None) -> Dataset:
+        loads.append((arguments, cache))
+        return load_dataset(*arguments)
 
     monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
     options = Options(tmp_path / "results", tmp_path / "data")
@@ -29,8 +29,8 @@ def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
     first = dataset_of(DATA, options)
     assert dataset_of(replace(DATA, val_images=50, flip=True), options) is first
     assert dataset_of(replace(DATA, image_size=8), options).image_size == 8
-    asked = [("digits", tmp_path / "data", size) for size in (DATA.image_size, 8)]
-    assert loads == [(one, options.decoded) for one in asked]
+    arguments = [("digits", tmp_path / "data", size) for size in (DATA.image_size, 8)]
+    assert loads == [(each, options.decoded) for each in arguments]
 
 
 def test_images_are_not_decoded_to_a_folder_that_does_not_exist(
@@ -38,9 +38,9 @@ def test_images_are_not_decoded_to_a_folder_that_does_not_exist(
 ) -> None:
     caches = []
 
-    def load(*asked: Any, cache: Path | None) -> Dataset:
+    def load(*arguments: Any, cache: Path | None) -> Dataset:
         caches.append(cache)
-        return load_dataset(*asked)
+        return load_dataset(*arguments)
 
     monkeypatch.setattr("raykd.orchestration.options.load_dataset", load)
     dataset_of(DATA, Options(tmp_path / "results", tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""What is printed while runs train, with a clock that the test moves."""
+"""The lines and the table that are printed while runs train, with a clock that the test moves."""
 
 import io
 import re
@@ -46,9 +46,9 @@ class Screen:
 
 
 def make_screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Screen:
-    made = Screen(terminal)
-    monkeypatch.setattr(progress_module, "time", made)
-    return made
+    screen = Screen(terminal)
+    monkeypatch.setattr(progress_module, "time", screen)
+    return screen
 
 
 @pytest.fixture

@@ -111,11 +111,11 @@ def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_even_if_there_is_a_
 
 
 def test_run_trained_on_other_images_is_not_evaluated(tmp_path: Path) -> None:
-    others = replace(digits(), identity="of other digits")
-    plan = make_plan(experiment(), others, NO_WEIGHTS, ("baseline",))
+    other_digits = replace(digits(), identity="of other digits")
+    plan = make_plan(experiment(), other_digits, NO_WEIGHTS, ("baseline",))
     store, run = RunStore(tmp_path), plan.runs[0]
     store.write_plan(plan)
-    fit(run, others, store.folder(run), CPU)
+    fit(run, other_digits, store.folder(run), CPU)
     with pytest.raises(ConfigError, match=r"belongs to other images than these of digits; name .* with --data-dir"):
         report_results(tmp_path, NO_DATA, quiet())
     assert not store.folder(run).test.exists()

@@ -1,4 +1,4 @@
-"""What `run_experiments` refuses before anything starts, and how it handles signals; without Ray."""
+"""Checks of `run_experiments` before anything starts, and its handling of signals; without Ray."""
 
 import io
 import os

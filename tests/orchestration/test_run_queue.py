@@ -1,4 +1,4 @@
-"""Which slot gets which job and when: the queue alone, without Ray and without training."""
+"""The order in which slots get jobs: the queue alone, without Ray and without training."""
 
 import random
 import subprocess
@@ -37,13 +37,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(queue_module, "time", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(queue_module, "time", clock)
+    return clock
 
 
 def planned(**changes: object) -> list[Run]:
-    """A teacher, two baselines and two distilled students."""
+    """Return a teacher, two baselines and two distilled students."""
     return list(make_plan(experiment(seeds=(0, 1), **changes), digits(), NO_WEIGHTS).runs)
 
 

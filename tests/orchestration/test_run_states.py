@@ -13,7 +13,7 @@ from raykd.store.run_store import RunStore
 
 
 def start(run: Run, store: RunStore, teacher_source: TeacherSource) -> None:
-    """Leave what an interrupted run leaves: a checkpoint, and its teacher source in run.json."""
+    """Write the files of an interrupted run: a checkpoint, and its teacher source in run.json."""
     folder = store.folder(run)
     folder.checkpoint.parent.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"")

@@ -1,4 +1,4 @@
-"""`report --models-dir`: the test accuracies of a folder of model files, of raykd and of others, named by role."""
+"""`report --models-dir`: test accuracies of model files named by role, of raykd's and of other files."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run
 from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import images_of, save_model
+from raykd.training.model_file import header_of, images_of, save_model
 
 CPU = torch.device("cpu")
 NO_DATA = Path("no-data-here")
@@ -72,7 +72,7 @@ def test_model_recorded_in_raykds_file_takes_precedence_over_the_experiments(tmp
     model = network(vit, seed=3)
     data = experiment().data
     run = Run("small", "distilled", recipe(model=vit), data=data, data_identity=digits().identity)
-    save_model(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), run, digits())
+    save_model(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), header_of(run, digits()))
     assert images_of(digits()).size == IMAGE_SIZE
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
 

@@ -1,4 +1,4 @@
-"""A search that names a person's own method by its file: read when the command starts, and carried from there."""
+"""A search that names a custom method by its file: the command reads the file, and its trials receive the method."""
 
 import pickle
 import subprocess
@@ -51,18 +51,18 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """Over KD and a method in the folder that the command is typed in."""
+    """Return a search over KD and a custom method in the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(METHOD.format(kind=kind, weight=1.0))
     return experiment(search=Search({"method": choice("kd", "mine.py:Mine")}))
 
 
-def trial_config(made: Experiment, folder: Path) -> "TrialConfig":
-    from raykd.orchestration.trial import TrialConfig  # here: ray comes with it, before it has its token
+def trial_config(searched_experiment: Experiment, folder: Path) -> "TrialConfig":
+    from raykd.orchestration.trial import TrialConfig  # here: it imports ray, which needs its token first
 
-    assert made.search is not None
+    assert searched_experiment.search is not None
     options = Options(folder / "results", folder)
-    return TrialConfig(made, made.search, options, folder, 1, 0, 1, None, None, folder)
+    return TrialConfig(searched_experiment, searched_experiment.search, options, folder, 1, 0, 1, None, None, folder)
 
 
 def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
@@ -96,24 +96,24 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
         timeout=120,
         cwd=tmp_path / "elsewhere",
     )
-    found = run_of({"method": "mine.py:Mine"}, trial_config(searched, tmp_path))
-    assert ended.stdout.decode().split() == [kind, "1.0", found.fingerprint], ended.stderr.decode()
+    run = run_of({"method": "mine.py:Mine"}, trial_config(searched, tmp_path))
+    assert ended.stdout.decode().split() == [kind, "1.0", run.fingerprint], ended.stderr.decode()
 
 
-def test_a_file_that_is_edited_meanwhile_changes_no_trial(searched: Experiment, tmp_path: Path, kind: str) -> None:
+def test_editing_the_file_during_the_search_changes_no_trial(searched: Experiment, tmp_path: Path, kind: str) -> None:
     before = searched.with_setting({"method": "mine.py:Mine"}).method
     Path("mine.py").write_text(METHOD.format(kind=kind, weight=2.0))
     assert searched.with_setting({"method": "mine.py:Mine"}).method == before
     assert searched.with_setting({"method": "mine.py:Mine", "method.weight": 3.0}).method.weights(0)["mine"] == 3.0
-    copied = pickle.loads(pickle.dumps(searched))  # noqa: S301 - its own
+    copied = pickle.loads(pickle.dumps(searched))  # noqa: S301 - written by this test
     assert searched.needs == {"logits"} and copied.custom_methods == searched.custom_methods
 
 
 def test_an_edited_file_is_another_search_and_an_unchanged_one_resumes(
     searched: Experiment, tmp_path: Path, kind: str
 ) -> None:
-    def identity(made: Experiment) -> dict:
-        return identity_of(made, make_plan(made, digits(), NO_WEIGHTS), digits())
+    def identity(searched_experiment: Experiment) -> dict:
+        return identity_of(searched_experiment, make_plan(searched_experiment, digits(), NO_WEIGHTS), digits())
 
     command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
     command.folder.write_record(search_record(identity=identity(searched)))
@@ -128,23 +128,21 @@ def test_an_edited_file_is_another_search_and_an_unchanged_one_resumes(
         require_same(command.folder, identity(edited))
 
 
-def test_a_path_that_leads_nowhere_is_refused_when_the_search_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_file_is_refused_when_the_search_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"method file 'gone\.py' does not exist; check the path, relative to "):
         experiment(search=Search({"method": choice("kd", "gone.py:Mine")}))
 
 
-def test_weights_in_a_space_are_found_from_where_the_command_was_typed(
+def test_weights_in_a_space_are_relative_to_the_commands_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = override(experiment(), "student.model", "timm:test_vit")
-    base = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "baseline")
+    searched_experiment = override(experiment(), "student.model", "timm:test_vit")
+    base = next(run for run in make_plan(searched_experiment, digits(), NO_WEIGHTS).runs if run.stage == "baseline")
     save_weights(Path("a.safetensors"), make_model(base, digits()).network.state_dict())
     space = {"student.model.weights": choice("", "a.safetensors"), "method.alpha": uniform(0, 1)}
-    shared = trial_config(experiment(student=made.student, search=Search(space)), tmp_path)
+    shared = trial_config(experiment(student=searched_experiment.student, search=Search(space)), tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     run = run_of({"student.model.weights": "a.safetensors", "method.alpha": 0.5}, shared)

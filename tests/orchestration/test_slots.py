@@ -1,4 +1,4 @@
-"""How many runs train side by side: arithmetic on the nodes' resources."""
+"""The number of runs side by side and their resources: arithmetic on the nodes' resources."""
 
 import pytest
 

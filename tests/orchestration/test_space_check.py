@@ -1,4 +1,4 @@
-"""A search that could draw what cannot be trained is refused before Ray starts, and the check is cheap."""
+"""A search that could draw a setting that cannot be trained is refused before Ray starts, and the check is cheap."""
 
 import io
 from collections import Counter
@@ -32,20 +32,20 @@ class RayStarts(Exception):
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin() -> None:
+    def start() -> None:
         raise RayStarts
 
     for module in (run_experiments, run_search):
-        monkeypatch.setattr(module, "ray_session", begin)
+        monkeypatch.setattr(module, "ray_session", start)
 
 
 def search(space: dict[str, Space], results: Path, **changes: Any) -> None:
-    made: Experiment = experiment(**changes)
-    run_search.search(replace(made, search=Search(space)), Options(results, Path("none")), Console(file=io.StringIO()))
+    searched: Experiment = replace(experiment(**changes), search=Search(space))
+    run_search.search(searched, Options(results, Path("none")), Console(file=io.StringIO()))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
-    "maps that one of the students does not give": (
+    "feature maps that one of the students lacks": (
         {"student": recipe(model="resnet8")},
         {"student.model": choice("resnet8", "vit6"), "method": choice("kd", "at")},
         (
@@ -55,32 +55,32 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
             "leave one of",
         ),
     ),
-    "maps that the teacher does not give": (
+    "feature maps that the teacher lacks": (
         {"teacher": recipe(model=VIT)},
         {"method": choice("kd", "vid")},
         ("method vid cannot be trained", "the teacher's model returns no feature maps", "such as a ResNet"),
     ),
-    "a token that not all students have": (
+    "a distillation token that some students lack": (
         {"student": recipe(model=WITH_TOKEN)},
         {"method": choice("kd", "deit"), "student.model.distillation_token": choice(True, False)},
         ("method deit with student.model.distillation_token False", "trains a distillation token", "--set student.mo"),
     ),
-    "stages that are not there": (
+    "missing stages": (
         {"method": AttentionTransfer()},
         {"method.stages": choice("0,1", "0,7"), "method.weight": uniform(1, 1000)},
         ("search.space: method.stages 0,7 cannot be trained", "stages = (0, 7)", "the smaller model has 4"),
     ),
-    "a field that not all methods have": (
+    "a field that some methods lack": (
         {"method": FeatureKD()},
         {"method": choice("kd", "feature_kd"), "method.feature_weight": uniform(0, 1)},
         ("method kd cannot be trained", "'method.feature_weight': KD has alpha, temperature"),
     ),
-    "a field that not all optimizers have": (
+    "a field that some optimizers lack": (
         {"student": recipe(optimizer=SGD())},
         {"student.optimizer": choice("sgd", "adamw"), "student.optimizer.momentum": uniform(0, 0.9)},
         ("search.space: student.optimizer adamw cannot be trained", "'student.optimizer.momentum': AdamW has lr"),
     ),
-    "a value that cannot be by itself": (
+    "an invalid value of a single field": (
         {},
         {"student.batch_size": choice(50, 5_000)},
         ("student.batch_size in choice(50, 5000) cannot be 5000", "--set student.batch_size=200"),
@@ -88,26 +88,27 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_it_is_refused_with_field_value_and_remedy(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if what.startswith("maps"):  # a ViT then is as the few networks of which timm tells no stages
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusal_has_field_value_and_remedy(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case.startswith("feature maps"):  # make a ViT one of the few networks without stages in timm
         monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
-    changes, space, words = REFUSED[what]
+    changes, space, parts = REFUSED[case]
     with pytest.raises(ConfigError) as caught:
         search(space, tmp_path / "results", **changes)
     message = str(caught.value)
     assert "\n" not in message and not (tmp_path / "results").exists()
-    for part in words:
+    for part in parts:
         assert part in message
 
 
 def test_started_search_resumes_although_a_setting_of_its_space_fails(tmp_path: Path) -> None:
     """The space is checked only before a search starts, and a failing setting is then a failed trial."""
-    changes, space, _ = REFUSED["a token that not all students have"]
-    made, options = replace(experiment(**changes), search=Search(space)), Options(tmp_path / "results", Path("none"))
-    plan, dataset = run_experiments.plan_of(made, options)
-    command = SearchCommand(made, options, Console(file=io.StringIO()))
-    command.folder.write_record(search_record(identity=identity_of(made, plan, dataset)))
+    changes, space, _ = REFUSED["a distillation token that some students lack"]
+    searched = replace(experiment(**changes), search=Search(space))
+    options = Options(tmp_path / "results", Path("none"))
+    plan, dataset = run_experiments.plan_of(searched, options)
+    command = SearchCommand(searched, options, Console(file=io.StringIO()))
+    command.folder.write_record(search_record(identity=identity_of(searched, plan, dataset)))
     with pytest.raises(RayStarts):
         search(space, tmp_path / "results", **changes)
 
@@ -120,7 +121,7 @@ def test_started_search_resumes_although_a_setting_of_its_space_fails(tmp_path: 
         ({}, {"method": choice("kd", "at", "nst", "crd"), "student.model.width": integer(8, 16)}),
     ],
 )
-def test_what_goes_together_is_searched(changes: dict[str, Any], space: dict[str, Space], tmp_path: Path) -> None:
+def test_valid_combinations_are_searched(changes: dict[str, Any], space: dict[str, Space], tmp_path: Path) -> None:
     with pytest.raises(RayStarts):
         search(space, tmp_path / "results", **changes)
 
@@ -132,11 +133,11 @@ def test_methods_and_models_are_paired_once_whatever_else_is_searched(
     models: list[str] = []
     make_adapter, make_model = networks.make_adapter, networks.make_model
 
-    def noted_adapter(run: Any, *given: Any) -> Any:
+    def record_adapter(run: Any, *arguments: Any) -> Any:
         adapters.append((run.method.kind, run.model.label, run.method.stages))
-        return make_adapter(run, *given)
+        return make_adapter(run, *arguments)
 
-    def noted_model(run: Any, dataset: Any) -> Any:
+    def record_model(run: Any, dataset: Any) -> Any:
         models.append(run.model.label)
         return make_model(run, dataset)
 
@@ -150,10 +151,10 @@ def test_methods_and_models_are_paired_once_whatever_else_is_searched(
         "student.optimizer.lr": loguniform(0.01, 0.1),
     }
     with pytest.raises(RayStarts):
-        monkeypatch.setattr(networks, "make_adapter", noted_adapter)
-        monkeypatch.setattr(networks, "make_model", noted_model)
+        monkeypatch.setattr(networks, "make_adapter", record_adapter)
+        monkeypatch.setattr(networks, "make_model", record_model)
         search(space, tmp_path / "results", method=AttentionTransfer())
-    own, *pairs = adapters
-    assert own[0] == "at" and own[2] == (), "of the plan, which is checked first"
+    planned, *pairs = adapters
+    assert planned[0] == "at" and planned[2] == (), "of the plan, which is checked first"
     assert len(pairs) == len(set(pairs)) == 2 * 2 * 2, "methods, their stages, widths"
-    assert Counter(models) == {"resnet8-w16": 4, "resnet8-w8": 4}, "of plan and space, without maps and with them"
+    assert Counter(models) == {"resnet8-w16": 4, "resnet8-w8": 4}, "of plan and space, with and without feature maps"

@@ -13,6 +13,7 @@ from small_runs import recipe, teacher_of
 from raykd.models import ImageModel
 from raykd.orchestration.options import Options
 from raykd.spec.search import Search, choice
+from raykd.store.records import Timing
 from raykd.store.study import SearchFolder
 from raykd.training.compute import Compute
 
@@ -39,10 +40,11 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
 
     measured: list[tuple[str, bool]] = []
 
-    def latency_ms(model: ImageModel, image_size: int, compute: Compute) -> float:
+    def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
         weight = next(weight for weight in model.parameters() if weight.dim() == 4)
         measured.append((str(compute.device), weight.is_contiguous(memory_format=torch.channels_last)))
-        return 7.5 if inside else 99.0
+        median = 7.5 if inside else 99.0
+        return Timing(median, median, median, 1, 1)
 
     asked = replace(ASKED, student=replace(ASKED.student, channels_last=channels_last))
     options = Options(tmp_path, NO_DATA)
@@ -56,7 +58,7 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
             trial.train_trial(config, shared, told.append, lambda: False)
             inside.clear()
 
-    monkeypatch.setattr(trial, "latency_ms", latency_ms)
+    monkeypatch.setattr(trial, "latency", latency)
     monkeypatch.setattr(trial, "export", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     monkeypatch.setattr(trial, "_trainer", lambda *_: Trainer())

@@ -69,7 +69,7 @@ def test_a_network_larger_than_memory_is_refused_and_never_built(monkeypatch: py
         with pytest.raises(
             ConfigError, match=rf"{role}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
         ):
-            Networks(digits()).of(run)
+            Networks(digits()).outputs_of(run)
 
 
 def test_a_network_is_built_if_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
-"""A GPU that is not there: a training's tensors become fake ones on `cuda`, which have shapes and no values.
+"""A simulated GPU: the tensors of a run become fake tensors on `cuda`, which have shapes but no values.
 
-What then raises would fail, or wait for the device, on a real GPU: an operation on tensors of two devices, a value that
-the host reads, a result whose shape depends on values. The backward pass is walked in Python, since torch's own needs a
-thread for each real device.
+An operation raises if on a real GPU it would fail or wait for the device: tensors of two devices, a value that the host
+reads, a result whose shape depends on values. The backward pass is computed node by node in Python, since torch's own
+requires a thread for each real device.
 """
 
 from collections import defaultdict
@@ -63,7 +63,7 @@ class CountingOptimizer:
 
 @contextmanager
 def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
-    """Move `training`, made on the CPU, to a fake GPU; within, its steps compute there, and launches are counted."""
+    """Move `training` from the CPU to a simulated GPU. Inside, its steps compute there, and launches are counted."""
     mode, moved = FakeTensorMode(allow_non_fake_inputs=False), {}
     for part in (training.loader, training.objective, training.teacher):
         _move(part, mode, moved)
@@ -81,7 +81,7 @@ def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
 
 
 def _move(value: Any, mode: FakeTensorMode, moved: dict[int, Any]) -> Any:
-    """Return `value` on the fake GPU; modules and raykd's objects change in place."""
+    """Return `value` on the simulated GPU. Modules and raykd's objects are changed in place."""
     if id(value) in moved:
         return moved[id(value)]
     if isinstance(value, nn.Module):

@@ -1,6 +1,6 @@
-"""A logit cache that is filled by a process which may be killed: of the small digits, or of all of CIFAR-10.
+"""Fill a logit cache of the small digits or of CIFAR-10 in a child process, which a test may kill.
 
-Imported by the child, so nothing in it needs pytest.
+The child process imports this module, so it must not require pytest.
 """
 
 import os
@@ -28,7 +28,7 @@ SHA = "5a" * 32
 
 @dataclass(frozen=True)
 class Story:
-    """All views of `data`, in `num_parts`, with pieces of about `piece_s`; a pause after each piece that is written."""
+    """Fill all views of `data` in `num_parts`, in pieces of about `piece_s` seconds, with a pause after each piece."""
 
     data: Data
     precision: str
@@ -38,7 +38,7 @@ class Story:
     embedding_width: int = 0
 
     @property
-    def wanted(self) -> PlannedCache:
+    def planned(self) -> PlannedCache:
         teachers = (Run(stage="teacher"),)
         return PlannedCache(teachers, self.data, self.precision, (), True, self.num_parts, self.embedding_width)
 
@@ -47,7 +47,7 @@ class Story:
         return load_dataset(self.data.name, folder, self.data.image_size)
 
     def cache(self, folder: Path, dataset: Dataset) -> LogitCache:
-        return LogitCache(folder, self.wanted.key(dataset, SHA))
+        return LogitCache(folder, self.planned.key(dataset, SHA))
 
 
 DIGITS = Story(Data("digits", 100, 200, None, 8, 1, True), "fp32", 3, piece_s=1e-3, pause_s=0.02)
@@ -69,6 +69,6 @@ def fill_all(story: Story, folder: Path) -> None:
     cache.write = slowly  # type: ignore[method-assign]
     teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
     model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    filler = fill.Filler(story.wanted, dataset, cache, model, choose_compute(CPU, story.precision))
+    filler = fill.Filler(story.planned, dataset, cache, model, choose_compute(CPU, story.precision))
     for part in range(story.num_parts):
         filler.fill(part)

@@ -1,6 +1,6 @@
 """Train runs with several workers, one process each: whole, interrupted, resumed, and with a worker left out.
 
-python group_stories.py RANK SIZE FOLDER        a file FOLDER/done-RANK.json when it is through
+python group_stories.py RANK SIZE FOLDER        writes FOLDER/done-RANK.json at the end
 """
 
 import json
@@ -24,7 +24,7 @@ from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 
 VIT = ViT(depth=2, width=24, heads=2, patch=2)
-# Without batch norm several workers take one's steps, up to rounding.
+# Without batch norm, several workers take the same steps as one, up to rounding.
 RUNS: dict[str, Run] = {
     "vit": run_of("baseline", student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)),
     "adapter": run_of("distilled", method=FeatureKD(alpha=0.3), student=recipe(model=VIT)),
@@ -54,15 +54,15 @@ def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], 
 
 def interrupted(name: str, folder: RunFolder, group: Group) -> str:
     """Train until the first worker stops at STOP_AT; return each worker's message."""
-    asked = 0
+    num_steps = 0
 
-    def first_wants() -> bool:
-        nonlocal asked
-        asked += 1
-        return group.is_first and asked == STOP_AT
+    def should_stop() -> bool:
+        nonlocal num_steps
+        num_steps += 1
+        return group.is_first and num_steps == STOP_AT
 
     try:
-        train(name, folder, group, first_wants)
+        train(name, folder, group, should_stop)
     except Interrupted as error:
         return str(error)
     return ""
@@ -77,8 +77,8 @@ def main(rank: int, size: int, folder: Path) -> None:
         train("resnet", RunFolder(folder / "resnet-cut"), group)
         message_vit = interrupted("vit", RunFolder(folder / "vit-cut"), group)
         odd = group.subgroup(25)
-        found = {"messages": [message, message_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
-        (folder / f"done-{rank}.json").write_text(json.dumps(found))
+        result = {"messages": [message, message_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
+        (folder / f"done-{rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

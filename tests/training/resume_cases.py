@@ -110,7 +110,7 @@ def train_in_child(
 
 
 def _before(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-    """Die at the door."""
+    """Do not call `original`."""
 
 
 def _after(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
@@ -118,12 +118,12 @@ def _after(original: Callable[..., Any], *arguments: Any, **named: Any) -> None:
 
 
 def _half(original: Callable[..., Any], path: Path) -> None:
-    """Leave half of the file that was to be flushed; folders are flushed too, and stay as they are."""
+    """Truncate the file that was to be flushed to half its size. Folders are flushed too, and stay as they are."""
     if path.is_file():
         os.truncate(path, path.stat().st_size // 2)
 
 
-# Where a kill can strike: whose function, its name, and how much of it is still done.
+# Where a process can be killed: the owner of a function, its name, and what of the call is still done.
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "before a step": (state.TrainState, "step", _before),
     "after a step": (state.TrainState, "step", _after),
@@ -134,13 +134,13 @@ PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "after a rename": (os, "replace", _after),
     "before validation": (loop, "evaluate", _before),
     "after validation": (loop, "evaluate", _after),
-    "before the end": (loop, "finish", _before),
+    "before the end": (loop, "finish_run", _before),
     "after a write": (raykd.atomic, "write_bytes", _after),
 }
 
 
 def arm(kill: Kill) -> None:
-    """Let this process die at `kill`."""
+    """Make this process kill itself at `kill`."""
     owner, name, last_act = PLACES[kill.place]
     original, left = getattr(owner, name), kill.count
 
@@ -156,7 +156,7 @@ def arm(kill: Kill) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that must not depend on interruptions: weights to the bit, history but for times, optimizer's state."""
+    """Return everything that must not depend on interruptions: weights, history without times, optimizer state."""
     run = RunFolder(folder)
     record = run.require_record()
     tensors = load_file(run.checkpoint)

@@ -1,4 +1,4 @@
-"""An adapter is made alike before anything is trained and then, so that what is refused is refused before."""
+"""The check before training builds an adapter from the same inputs as the run, so it refuses what would fail later."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +168,6 @@ def test_each_network_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "make_model", lambda run, dataset: (made.append(run.stage), build(run, dataset))[1])
     plan, asked = make_plan(experiment(method=Notes(), seeds=(0, 1)), digits(), NO_WEIGHTS), Networks(digits())
     for run in plan.runs:
-        asked.of(run)
+        asked.outputs_of(run)
     asked.require_method_fits(plan.runs[-1])
     assert made == ["teacher", "baseline"]

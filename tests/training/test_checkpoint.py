@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back to the bit, and what is damaged is named and not trained on."""
+"""Tests of checkpoints: every bit is restored, and a damaged file is named and refused."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model costs: its operations by hand, its times, measured once for each shape and device in a family."""
+"""Tests of a model's costs: FLOPs counted by hand, and times measured once per shape and device in a family."""
 
 import itertools
 import json
@@ -110,7 +110,7 @@ def test_a_slow_machine_runs_the_minimum_number_of_passes(clock: list[float]) ->
 def test_latency_ms_is_the_median(clock: list[float]) -> None:
     clock += [5.0] * latency.LATENCY.warm_up + [0.002] * latency.LATENCY.most
     model = models.build(ResNet((1, 1, 1, 1), 8), images_of(digits()), 0)
-    assert latency.latency_ms(model, 8, COMPUTE) == pytest.approx(2.0)
+    assert latency.latency(model, 8, COMPUTE).median == pytest.approx(2.0)
 
 
 def test_a_gpu_is_warmed_up_for_half_a_second_whatever_the_number_of_passes(

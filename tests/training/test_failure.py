@@ -1,4 +1,4 @@
-"""Which failures are a run's own, and which may pass: those are trained again."""
+"""Tests of the kinds of failure: caused by the configuration, or by something outside of it that may pass."""
 
 import errno
 import os

@@ -196,7 +196,7 @@ def test_a_batch_is_read_once_the_next_ones_are_launched(
     forward, read = filling.teacher.forward, _Batch.read
     monkeypatch.setattr(filling.teacher, "forward", lambda images: (events.append("l"), forward(images))[1])
     monkeypatch.setattr(_Batch, "read", lambda batch: (events.append("r"), read(batch))[1])
-    filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: False)
+    filling.filler._fill_piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: False)
     assert "".join(events) == order and filling.cache.filled()[:6].all()
 
 
@@ -205,7 +205,7 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
     monkeypatch.setitem(BATCH_SIZE, "cpu", 2 * NUM_VIEWS)
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
-        filling.filler._piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: next(asked))
+        filling.filler._fill_piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: next(asked))
     assert filling.cache.filled()[:4].all() and filling.cache.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
 
 

@@ -20,7 +20,7 @@ from raykd.training import latency
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.failure import classify_failure
-from raykd.training.fitting_batch import batch_that_fits, batches_that_fit, largest_that_fits
+from raykd.training.fitting_batch import batches_that_fit, largest_that_fits
 from raykd.training.latency import throughput
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of
@@ -63,8 +63,8 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(emptied: lis
     assert network.sizes == [512, 256, 128, 64] + 8 * [64] + [21]
     assert [(part.start, part.stop) for part in parts] == [(start, min(start + 64, 597)) for start in range(0, 597, 64)]
     assert emptied == [True] * 3, "the tensors of the batch that failed are only free once its error is handled"
-    assert batch_that_fits(network, 512) == 64 and batch_that_fits(network, 32) == 32
-    assert batch_that_fits(Small(room=100), 512) == 512, "limits are per network"
+    assert [largest_that_fits(network, most, lambda size: size) for most in (512, 32)] == [64, 32]
+    assert largest_that_fits(Small(room=100), 512, lambda size: size) == 512, "limits are per network"
 
 
 def test_evaluation_in_halved_batches_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Whether an imported teacher fits the data: the statistics, on confusion matrices whose truth is known."""
+"""Tests of the statistics of the import check, on confusion matrices for which the right decision is known."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""An imported teacher is read with all that its file says of it, evaluated, and refused where it does not fit."""
+"""Tests of imported teachers: read with their header, evaluated, and refused if they do not fit."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.model_file import images_of, load_model, read_header, save_with_header
+from raykd.training.model_file import images_of, load_model, read_header, save_model
 from raykd.training.teacher.imported import header_cautions, load_imported, read_import_check, require_import_fits
 
 
@@ -53,7 +53,7 @@ def changed(good: Path, **fields: Any) -> Path:
     """The good teacher under a header with other fields."""
     header = read_header(good)
     assert header is not None
-    save_with_header(good, load_file(good), replace(header, **fields))
+    save_model(good, load_file(good), replace(header, **fields))
     return good
 
 
@@ -168,7 +168,7 @@ def test_an_imported_timm_teacher_keeps_its_normalization(name: str, mean: float
     run = teacher(importing(file, teacher=recipe(model=Timm(name, input_size=32))))
     found = load_imported(run, digits())
     assert found.model.mean.flatten()[0].item() == pytest.approx(255 * mean)
-    save_with_header(tmp_path / "again.safetensors", found.model.network.state_dict(), found.header)
+    save_model(tmp_path / "again.safetensors", found.model.network.state_dict(), found.header)
     assert torch.equal(load_model(tmp_path / "again.safetensors").mean, found.model.mean)
     chosen = importing(
         file, teacher=recipe(model=Timm(name, input_size=32)), teacher_mean=OTHER_MEAN, teacher_std=OTHER_STD

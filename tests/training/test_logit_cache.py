@@ -1,4 +1,4 @@
-"""The teacher's logit cache on disk: what is written is read, holes are known, other logit caches are refused."""
+"""Tests of the logit cache on disk: rows are read as they were written, holes are known, other caches are refused."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace

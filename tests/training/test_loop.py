@@ -1,4 +1,4 @@
-"""The one loop: golden losses, the best epoch by validation, the test set, what the outside hears."""
+"""Tests of the training loop: golden losses, the best epoch by validation, the test set, reports and records."""
 
 import math
 from collections.abc import Iterator

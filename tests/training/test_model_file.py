@@ -1,6 +1,7 @@
 """Tests of model files with their headers, and of TensorBoard files."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
-from raykd.training.model_file import images_of, load_model, read_header, save_model
+from raykd.training.model_file import header_of, images_of, load_model, read_header, save_model
 from raykd.training.tensorboard import TensorBoard
 
 
@@ -28,7 +29,7 @@ from raykd.training.tensorboard import TensorBoard
 def test_loaded_model_has_the_logits_of_the_saved_one(model: Model, tmp_path: Path) -> None:
     run = replace(run_of("baseline"), recipe=recipe(model=model))
     network = models.build(run.model, images_of(digits()), 3).eval()
-    save_model(tmp_path / "a.safetensors", network.network.state_dict(), run, digits())
+    save_model(tmp_path / "a.safetensors", network.network.state_dict(), header_of(run, digits()))
     loaded = load_model(tmp_path / "a.safetensors").eval()
     images = digits().test.images[:4]
     with torch.no_grad():
@@ -38,7 +39,7 @@ def test_loaded_model_has_the_logits_of_the_saved_one(model: Model, tmp_path: Pa
 def test_header_describes_the_weights(tmp_path: Path) -> None:
     run = run_of("distilled")
     state = models.build(run.model, images_of(digits()), 0).network.state_dict()
-    save_model(tmp_path / "a.safetensors", state, run, digits())
+    save_model(tmp_path / "a.safetensors", state, header_of(run, digits()))
     header = read_header(tmp_path / "a.safetensors")
     assert header is not None
     assert (header.model, header.run, header.data) == (run.model, run.name, "digits")
@@ -89,7 +90,7 @@ def test_tensorboard_has_every_epoch_once_even_after_a_resume(run_folder: RunFol
 
     def train(stop_at: int) -> None:
         steps = iter(range(1, 100))
-        with TensorBoard(run_folder.tensorboard) as board:
+        with closing(TensorBoard(run_folder.tensorboard)) as board:
 
             def on_epoch(report: EpochReport) -> None:
                 board.add(report)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.data.loader import Batch
-from raykd.methods import KD, FeatureKD, kd_loss
+from raykd.methods import KD, FeatureKD
+from raykd.methods.kd import kd_loss
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT

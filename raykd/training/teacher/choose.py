@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-import torch
-
 from raykd import models
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
-from raykd.models import ImageSpec
-from raykd.outputs import Outputs
 from raykd.provenance import identity_of
 from raykd.spec.experiment import CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run
 from raykd.store.run_folder import RunFolder
+from raykd.training.adapters import evaluation_outputs
+from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
 WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is not worth filling
@@ -63,7 +61,16 @@ class PlannedCache:
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> CacheKey:
         """Return the key of the cache for a trained teacher, see `teacher_identity`."""
-        return cache_key(self.data, self.precision, dataset, teacher_sha256, self.embedding_width)
+        return CacheKey(
+            teacher_sha256,
+            dataset.identity,
+            self.data.crop_padding,
+            self.data.flip,
+            self.precision,
+            len(dataset.train.labels),
+            dataset.num_classes,
+            self.embedding_width,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,20 +89,6 @@ class TeacherChoice:
     def caches(self) -> tuple[PlannedCache, ...]:
         """Caches in order of preference. A run reads the first one that has everything its method needs."""
         return tuple(cache for cache in (self.cache, self.embedding_cache) if cache is not None)
-
-
-def cache_key(data: Data, precision: str, dataset: Dataset, teacher_sha256: str, embedding_width: int = 0) -> CacheKey:
-    """Return the key of the cache that holds a teacher's outputs for the views of `data`."""
-    return CacheKey(
-        teacher_sha256,
-        dataset.identity,
-        data.crop_padding,
-        data.flip,
-        precision,
-        len(dataset.train.labels),
-        dataset.num_classes,
-        embedding_width,
-    )
 
 
 def split_for_slots(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
@@ -120,23 +113,23 @@ def choose_teacher(
 ) -> TeacherChoice | None:
     """Choose the teacher source of the plan's untrained distilled runs, or of its search's trials; None without any.
 
-    Args:
-        trained: names of runs that need no teacher any more.
-        caches: the folder of all logit caches.
-        teachers: the run folders of the plan's teachers.
-        in_progress_on_cache: names of partly trained runs that started with a cache. They keep it wherever a cache is
-            possible, even if it saves nothing.
+    trained: names of runs that need no teacher any more. caches: the folder of all logit caches. teachers: the folders
+    of the plan's teachers. in_progress_on_cache: names of partly trained runs that started with a cache. They keep it
+    wherever a cache is possible, even if it saves nothing.
     """
-    experiment, left = plan.experiment, _untrained_distilled(plan, trained)
-    in_progress = [run for run in left if run.name in in_progress_on_cache]
-    embedding_cache = _plan_embedding_cache(plan, dataset, left, in_progress)
-    other_runs, epochs = _describe_other_runs(experiment, left, embedding_cache), _epochs_left(plan, trained)
+    experiment = plan.experiment
+    untrained = [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
+    in_progress = [run for run in untrained if run.name in in_progress_on_cache]
+    embedding_cache = _plan_embedding_cache(plan, dataset, untrained, in_progress)
+    other_runs = _describe_other_runs(experiment, untrained, embedding_cache)
+    epochs = _epochs_to_train(experiment, untrained)
     if not epochs:
         return TeacherChoice(None, other_runs, embedding_cache) if embedding_cache else None
     passes, by_seed = sum(count for _, count in epochs), _max_epochs_by_seed(epochs)
     num_views = num_visited(experiment.data.views.count, sum(by_seed.values()))
     cache = _plan_cache(plan, dataset, by_seed, experiment.cached_needs)
-    key = cache.key(dataset, _identity_if_trained(teachers))
+    are_trained = all(teacher.status() == "done" for teacher in teachers)
+    key = cache.key(dataset, teacher_identity(teachers) if are_trained else "")
     reason = _why_impossible(experiment)
     if not (reason or any(_reads_shared_cache(experiment, run) for run in in_progress)):
         reason = _why_not_worth_it(key, caches, num_views / passes)
@@ -157,20 +150,14 @@ def num_visited(num_views: int, epochs: int) -> float:
     return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
 
-def _epochs_left(plan: Plan, trained: Collection[str]) -> list[tuple[int, int]]:
-    """Return (seed, epochs) of each untrained distilled run; of a search, of each trial and each confirming run."""
-    experiment = plan.experiment
+def _epochs_to_train(experiment: Experiment, untrained: Sequence[Run]) -> list[tuple[int, int]]:
+    """Return (seed, epochs) of each run that reads the shared cache; of a search, of each trial and confirming run."""
     search, epochs = experiment.search, experiment.most_epochs
     if search is not None:
         num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default setting
         confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirming
-    runs = _untrained_distilled(plan, trained)
-    return [(run.seed, run.recipe.epochs) for run in runs if _reads_shared_cache(experiment, run)]
-
-
-def _untrained_distilled(plan: Plan, trained: Collection[str]) -> list[Run]:
-    return [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
+    return [(run.seed, run.recipe.epochs) for run in untrained if _reads_shared_cache(experiment, run)]
 
 
 def _reads_shared_cache(experiment: Experiment, run: Run) -> bool:
@@ -179,20 +166,20 @@ def _reads_shared_cache(experiment: Experiment, run: Run) -> bool:
 
 
 def _plan_embedding_cache(
-    plan: Plan, dataset: Dataset, left: Sequence[Run], in_progress: Sequence[Run]
+    plan: Plan, dataset: Dataset, untrained: Sequence[Run], in_progress: Sequence[Run]
 ) -> PlannedCache | None:
     """Plan a comparison's second cache, with embeddings, if one of the runs `in_progress` started with one."""
     experiment = plan.experiment
     if experiment.teacher_source == "live" or all(_reads_shared_cache(experiment, run) for run in in_progress):
         return None
-    served = [run for run in left if run.method.needs <= CACHEABLE and not _reads_shared_cache(experiment, run)]
+    served = [run for run in untrained if run.method.needs <= CACHEABLE and not _reads_shared_cache(experiment, run)]
     by_seed = _max_epochs_by_seed([(run.seed, run.recipe.epochs) for run in served])
     return replace(_plan_cache(plan, dataset, by_seed, CACHEABLE), min_needs=frozenset({"embedding"}))
 
 
-def _describe_other_runs(experiment: Experiment, left: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
+def _describe_other_runs(experiment: Experiment, untrained: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
     """Describe the teacher source of a comparison's runs that need more than logits; '' without such runs."""
-    others = [run for run in left if not _reads_shared_cache(experiment, run)]
+    others = [run for run in untrained if not _reads_shared_cache(experiment, run)]
     num_cached = sum(embedding_cache.serves(run) for run in others) if embedding_cache else 0
     num_live = len(others) - num_cached
     cached = f"logit cache with embeddings for {plural(num_cached, 'run')}, because one of them started with it"
@@ -224,11 +211,9 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
 
 
 def _embedding_width(teacher: Run, dataset: Dataset) -> int:
-    """Return the embedding's number of channels, found with a black image: the teacher may still be untrained."""
-    size = dataset.image_size
-    model = models.build(teacher.model, ImageSpec(dataset.num_classes, size, dataset.mean, dataset.std), seed=0).eval()
-    with torch.no_grad():
-        outputs: Outputs = model(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    """Return the embedding's number of channels in a forward pass; the teacher may still be untrained."""
+    model = models.build(teacher.model, images_of(dataset), seed=0)
+    outputs = evaluation_outputs(model, dataset.train.images[:1])
     assert outputs.embedding is not None
     return outputs.embedding.shape[1]
 
@@ -273,7 +258,3 @@ def teacher_identity(teachers: Sequence[RunFolder]) -> str:
     Raises DamagedFile if weights are not those that the teacher's run saved.
     """
     return identity_of([teacher.weights_sha256() for teacher in teachers])
-
-
-def _identity_if_trained(teachers: Sequence[RunFolder]) -> str:
-    return teacher_identity(teachers) if all(teacher.status() == "done" for teacher in teachers) else ""

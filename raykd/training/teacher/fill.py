@@ -25,8 +25,8 @@ from raykd.training.teacher.choose import PlannedCache
 PIECE_S = 10.0  # the most work that an interruption loses
 PIECE_BYTES = 64 << 20  # the largest piece written at a time, holes included
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
-# Whether to pad a batch to the full size. cuDNN takes seconds to find the fastest kernels for each new batch size, and
-# the last batch of a piece has any size. On a CPU the padding would only cost time.
+# Whether to pad a batch to the full size by repeating its views. cuDNN takes seconds to find the fastest kernels for
+# each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
 
@@ -65,11 +65,11 @@ class Filler:
         started, done, start, size = time.monotonic(), 0, 0, self._batch_size
         while done < int(ends[-1]):
             stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + max_images, len(ends))
-            done += self._piece(first + start, missing[start:stop], should_stop)
+            done += self._fill_piece(first + start, missing[start:stop], should_stop)
             start, size = stop, max(self._batch_size, int(done / (time.monotonic() - started) * PIECE_S))
         return done
 
-    def _piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
+    def _fill_piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
         """Fill the views `missing`, bool [n, V], of images from `first` on, and return how many were filled.
 
         Up to IN_FLIGHT batches are launched before the oldest one is read, so that a GPU does not wait for the CPU.
@@ -101,10 +101,10 @@ class Filler:
     def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
         """Run the teacher on the first `size` of `entries`, int64 [n, 2] of (image - first, view)."""
         device, entries = self._compute.device, entries[:size]
-        shown = _pad(entries, size) if FIXED_SHAPE[device.type] else entries
+        padded = entries[torch.arange(size) % len(entries)] if FIXED_SHAPE[device.type] else entries
         if device.type == "cuda":
-            shown = shown.pin_memory()
-        image, view = shown.to(device, non_blocking=True).unbind(1)
+            padded = padded.pin_memory()
+        image, view = padded.to(device, non_blocking=True).unbind(1)
         return _Batch(entries, self._predict(image + first, view)[: len(entries)])
 
     @torch.no_grad()
@@ -120,10 +120,7 @@ class Filler:
 
 
 class _Batch:
-    """Rows of `entries`, int64 [B, 2], on their way to the CPU.
-
-    A GPU copies them to pinned memory while the next batch is computed.
-    """
+    """Rows of `entries`, int64 [B, 2], which a GPU copies to pinned memory while the next batch is computed."""
 
     def __init__(self, entries: Tensor, rows: Tensor) -> None:
         """rows: float16 [B, C + D], on any device."""
@@ -139,11 +136,6 @@ class _Batch:
         if self._copied is not None:
             self._copied.synchronize()
         return self._rows
-
-
-def _pad(entries: Tensor, size: int) -> Tensor:
-    """Repeat `entries`, [B, 2] with 0 < B <= size, cyclically to [size, 2]."""
-    return entries[torch.arange(size) % len(entries)]
 
 
 def views_to_fill(planned: PlannedCache, dataset: Dataset) -> Tensor:

@@ -22,7 +22,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
+from raykd.training.model_file import Header, header_of, images_of, read_header
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
@@ -46,9 +46,13 @@ def load_imported(run: Run, dataset: Dataset) -> Imported:
     if file_header is not None:
         _require_same_model(path, file_header.model, run.model)
         _require_same_classes(path, file_header.classes, dataset)
-    header = header_of(replace(run, recipe=replace(run.recipe, model=_without_weights(run.model))), dataset)
-    trained_on = file_header.trained_on if file_header else None
-    header = replace(header, images=_images(run, dataset, file_header), trained_on=trained_on)
+    # Pretrained weights have a normalization, which would replace that of the imported file.
+    architecture = replace(run.model, **{"weights": ""}) if hasattr(run.model, "weights") else run.model
+    header = replace(
+        header_of(replace(run, recipe=replace(run.recipe, model=architecture)), dataset),
+        images=_images(run, dataset, file_header),
+        trained_on=file_header.trained_on if file_header else None,
+    )
     model = models.build(header.model, header.images, run.seed)
     note = load_weights(model.network, path, key=run.imported.key)
     return Imported(model, header, (*header_cautions(run, dataset), *([note] if note else [])))
@@ -79,8 +83,7 @@ def read_import_check(folder: RunFolder) -> ImportCheck | None:
 
 def require_import_fits(run: Run, folder: RunFolder) -> None:
     """Raise ConfigError if `run` is an imported teacher that was checked and does not fit."""
-    result = read_import_check(folder) if run.imported is not None else None
-    if run.imported is not None and result is not None and result.refused:
+    if run.imported and (result := read_import_check(folder)) and result.refused:
         notes = "; ".join(("", *result.cautions))
         raise ConfigError(f"teacher_checkpoint = {run.imported.path}: {result.refused}{notes}")
 
@@ -98,11 +101,6 @@ def header_cautions(run: Run, dataset: Dataset) -> tuple[str, ...]:
             f"{dataset.image_size} pixels wide"
         )
     return tuple(filter(None, cautions))
-
-
-def _without_weights(model: Model) -> Model:
-    """Return `model` without pretrained weights, whose normalization would replace that of the imported file."""
-    return replace(model, **{"weights": ""}) if hasattr(model, "weights") else model
 
 
 def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
@@ -149,14 +147,16 @@ def _text(value: object) -> str:
 def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Dataset) -> None:
     """Raise ConfigError for another number, other names or another order of the classes."""
     classes = dataset.class_names
+    both = (file_classes, classes)
     if len(file_classes) != len(classes):
         raise ConfigError(
             f"weights file '{path}' has another number of classes: it was trained on {len(file_classes)}, and "
             f"{dataset.name} has {len(classes)}; use a teacher of the same classes"
         )
-    simplified = [[_simplify(name) for name in names] for names in (file_classes, classes)]
+    # 'Traffic light' equals 'traffic_light'.
+    simplified = [["".join(filter(str.isalnum, name.casefold())) or name for name in names] for names in both]
     if any(len({*names}) < len(names) for names in simplified):  # '1.0' and '10', or 'C' and 'C++', are two classes
-        simplified = [[name.casefold() for name in names] for names in (file_classes, classes)]
+        simplified = [[name.casefold() for name in names] for names in both]
     if simplified[0] == simplified[1] or _cannot_be_compared(file_classes, classes):
         return
     at = next(index for index, pair in enumerate(zip(*simplified, strict=True)) if pair[0] != pair[1])
@@ -166,11 +166,6 @@ def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Data
         f"class {at} is '{file_classes[at]}', and that of {dataset.name} is '{classes[at]}'; use a teacher of the same "
         "classes in the same order"
     )
-
-
-def _simplify(name: str) -> str:
-    """Remove what differs between spellings of one name: 'Traffic light' equals 'traffic_light'."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
 def _cannot_be_compared(file_classes: Sequence[str], classes: Sequence[str]) -> bool:
@@ -192,29 +187,27 @@ def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
 
 def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
     """Describe how many of the validation images the teacher was trained on; '' if there are none or it is unknown."""
-    before = header.trained_on
-    if before is None or before.num_images != len(dataset.train.labels) or not _is_same_data(before, header, dataset):
+    split = header.trained_on
+    if split is None or split.num_images != len(dataset.train.labels):
         return ""
-    if before.data_identity != dataset.identity and header.images.size == dataset.image_size:
+    # The identity changes with the size or order of the images. Built-in data are then recognized by their name.
+    is_built_in = ":" not in header.data + dataset.name
+    if split.data_identity != dataset.identity and not (is_built_in and header.data == dataset.name):
+        return ""
+    if split.data_identity != dataset.identity and header.images.size == dataset.image_size:
         return (
             f"the imported teacher was trained on {dataset.name} from other files, where the images may be in another "
             "order, so it may have been trained on images that are used for validation now"
         )
     names = ("val_images", "train_images", "student_images", "split_seed")
-    data_before = replace(run.data, **{name: getattr(before, name) for name in names})
-    trained, _ = train_val_indices(data_before, dataset.train.labels)
-    val = train_val_indices(run.data, dataset.train.labels)[1]
+    file_data = replace(run.data, **{name: getattr(split, name) for name in names})
+    trained, _ = train_val_indices(file_data, dataset.train.labels)
+    _, val = train_val_indices(run.data, dataset.train.labels)
     overlap = int(torch.isin(val, trained).sum())
     if not overlap:
         return ""
     return (
         f"the imported teacher was trained on {overlap} of the {len(val)} validation images, so its validation "
-        f"accuracy is too high: it was trained with data.val_images={before.val_images} "
-        f"data.split_seed={before.split_seed}"
+        f"accuracy is too high: it was trained with data.val_images={split.val_images} "
+        f"data.split_seed={split.split_seed}"
     )
-
-
-def _is_same_data(trained_on: TrainingSplit, header: Header, dataset: Dataset) -> bool:
-    """Return whether the images are the same; at another size or in another order, built-in data by their name."""
-    is_custom = ":" in header.data or ":" in dataset.name
-    return trained_on.data_identity == dataset.identity or (header.data == dataset.name and not is_custom)

@@ -34,9 +34,7 @@ def load_teacher(
     """Load the teacher of `run`: from the `planned` cache if there is one, else live.
 
     source_at_start: 'live' for a partly trained run with a live teacher. It never switches to the cache, because their
-    rounding differs.
-
-    Raises RunFailed if the cache lacks views that the run needs.
+    rounding differs. Raises RunFailed if the cache lacks views that the run needs.
     """
     if not run.teachers:
         return no_teacher

@@ -17,10 +17,7 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """Digest of the teacher's weights (`provenance.identity_of`), '' without a teacher.
-
-        A run resumes only with the same weights.
-        """
+        """Digest of the weights (`provenance.identity_of`), '' without a teacher. A run keeps it when it resumes."""
         ...
 
     @property

@@ -23,34 +23,34 @@ def measure(part: Part, setting: Setting) -> None:
     part.figure("bf16", lambda: product(device, torch.bfloat16, False, side))
     part.figure("tf32", lambda: product(device, torch.float32, True, side), cuda=True)
     part.figure("fp32", lambda: product(device, torch.float32, False, side))
-    part.figure("copy on device", lambda: copied(device, device, COPY_BYTES // scale, False))
+    part.figure("copy on device", lambda: copy_rate(device, device, COPY_BYTES // scale, False))
     for name, is_pinned in (("pinned", True), ("pageable", False)):
         part.figure(
-            f"host to device, {name}", lambda p=is_pinned: copied("cpu", device, HOST_BYTES // scale, p), cuda=True
+            f"host to device, {name}", lambda p=is_pinned: copy_rate("cpu", device, HOST_BYTES // scale, p), cuda=True
         )
-    part.figure("device to host, pinned", lambda: copied(device, "cpu", HOST_BYTES // scale, True), cuda=True)
-    part.figure("launch, eager", lambda: launched(device))
-    part.figure("launch, CUDA graph", lambda: replayed(device), cuda=True)
+    part.figure("device to host, pinned", lambda: copy_rate(device, "cpu", HOST_BYTES // scale, True), cuda=True)
+    part.figure("launch, eager", lambda: launch_times(device))
+    part.figure("launch, CUDA graph", lambda: replay_times(device), cuda=True)
 
 
-def seconds_of(act: Callable[[], Any], device: torch.device) -> list[float]:
+def seconds_of(work: Callable[[], Any], device: torch.device) -> list[float]:
     """Return the seconds of REPEATS calls after WARM_UPS, measured by CUDA events on a GPU."""
     for _ in range(WARM_UPS):
-        act()
-    found = []
+        work()
+    seconds = []
     for _ in range(REPEATS):
         if device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            act()
+            work()
             end.record()
             end.synchronize()
-            found.append(start.elapsed_time(end) / 1e3)
+            seconds.append(start.elapsed_time(end) / 1e3)
         else:
-            began = time.perf_counter()
-            act()
-            found.append(time.perf_counter() - began)
-    return found
+            start_s = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start_s)
+    return seconds
 
 
 def product(device: torch.device, dtype: torch.dtype, tf32: bool, side: int) -> dict[str, float]:
@@ -58,47 +58,47 @@ def product(device: torch.device, dtype: torch.dtype, tf32: bool, side: int) -> 
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
-        one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = seconds_of(lambda: torch.mm(one, other), device)
+        first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = seconds_of(lambda: torch.mm(first, second), device)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     rates = [2 * side**3 / each / 1e12 for each in seconds]
     return {"TFLOP_per_s": statistics.median(rates), "slowest": min(rates), "fastest": max(rates), "side": side}
 
 
-def copied(source: torch.device | str, target: torch.device | str, size: int, is_pinned: bool) -> dict[str, float]:
+def copy_rate(source: torch.device | str, target: torch.device | str, size: int, is_pinned: bool) -> dict[str, float]:
     """Return the GB/s of a copy. Within one device, bytes read and bytes written both count."""
-    places = [torch.device(source), torch.device(target)]
-    one, other = (
-        torch.empty(size, dtype=torch.uint8, device=place, pin_memory=is_pinned and place.type == "cpu")
-        for place in places
+    devices = [torch.device(source), torch.device(target)]
+    first, second = (
+        torch.empty(size, dtype=torch.uint8, device=each, pin_memory=is_pinned and each.type == "cpu")
+        for each in devices
     )
-    one.fill_(7)
-    device = next((place for place in places if place.type == "cuda"), places[0])
-    seconds = statistics.median(seconds_of(lambda: other.copy_(one, non_blocking=True), device))
-    moved = size * (2 if places[0] == places[1] else 1)
-    return {"GB_per_s": moved / seconds / 1e9, "bytes": size}
+    first.fill_(7)
+    device = next((each for each in devices if each.type == "cuda"), devices[0])
+    seconds = statistics.median(seconds_of(lambda: second.copy_(first, non_blocking=True), device))
+    num_bytes = size * (2 if devices[0] == devices[1] else 1)
+    return {"GB_per_s": num_bytes / seconds / 1e9, "bytes": size}
 
 
-def launched(device: torch.device) -> dict[str, float]:
+def launch_times(device: torch.device) -> dict[str, float]:
     """Return the microseconds of a kernel on one number: of the launch by the host, and of host and device together."""
     number = torch.zeros(1, device=device)
     for _ in range(LAUNCHES):
         number.add_(1)
     host, both = [], []
     for _ in range(5):
-        began = now(device)
+        start_s = now(device)
         for _ in range(LAUNCHES):
             number.add_(1)
-        host.append(time.perf_counter() - began)
-        both.append(now(device) - began)
+        host.append(time.perf_counter() - start_s)
+        both.append(now(device) - start_s)
     return {
         "host_us": statistics.median(host) / LAUNCHES * 1e6,
         "host_and_device_us": statistics.median(both) / LAUNCHES * 1e6,
     }
 
 
-def replayed(device: torch.device) -> dict[str, float]:
+def replay_times(device: torch.device) -> dict[str, float]:
     """Return the microseconds per kernel in a CUDA graph of LAUNCHES kernels, and the host's for one replay."""
     number = torch.zeros(1, device=device)
     side = torch.cuda.Stream()
@@ -113,10 +113,10 @@ def replayed(device: torch.device) -> dict[str, float]:
     graph.replay()
     host, both = [], []
     for _ in range(5):
-        began = now(device)
+        start_s = now(device)
         graph.replay()
-        host.append(time.perf_counter() - began)
-        both.append(now(device) - began)
+        host.append(time.perf_counter() - start_s)
+        both.append(now(device) - start_s)
     return {
         "kernel_us": statistics.median(both) / LAUNCHES * 1e6,
         "host_us_for_replay": statistics.median(host) * 1e6,

@@ -54,21 +54,21 @@ RESUME_EPOCHS, RESUME_STEP = 2, 8  # of 12 steps: within the second epoch
 
 def measure(part: Part, setting: Setting) -> None:
     device, dataset = setting.device, small_dataset()
-    part.figure("random numbers", lambda: random_numbers(device))
-    part.figure("views", lambda: views(device, dataset))
+    part.figure("random numbers", lambda: compare_random_numbers(device))
+    part.figure("views", lambda: compare_views(device, dataset))
     for name, augmentation in AUGMENTATIONS.items():
-        part.figure(f"augmentation {name}", lambda a=augmentation: augmented(device, dataset, a))
-    part.figure("evaluate", lambda: evaluated(device, dataset))
-    part.figure("fill", lambda: filled(device, dataset, setting.folder))
+        part.figure(f"augmentation {name}", lambda a=augmentation: compare_augmentation(device, dataset, a))
+    part.figure("evaluate", lambda: compare_evaluation(device, dataset))
+    part.figure("fill", lambda: compare_filling(device, dataset, setting.folder))
     for precision in ("fp32", "bf16"):
         for step in ("eager", "graph"):
             part.figure(
                 f"resume {precision} {step}",
-                lambda p=precision, s=step: resumed(device, dataset, p, s),
+                lambda p=precision, s=step: compare_resume(device, dataset, p, s),
                 cuda=precision == "bf16" or step == "graph",
             )
     for method, source in method_sources():
-        part.figure(f"step {method.kind} {source}", lambda m=method, s=source: one_step(device, dataset, m, s))
+        part.figure(f"step {method.kind} {source}", lambda m=method, s=source: compare_step(device, dataset, m, s))
     for step in ("eager", "graph"):
         for method, source in method_sources():
             small = Small(method, source, step=step)
@@ -94,7 +94,7 @@ def method_sources() -> Iterator[tuple[Method, str]]:
             yield method, "cache"
 
 
-def random_numbers(device: torch.device) -> dict[str, Any]:
+def compare_random_numbers(device: torch.device) -> dict[str, Any]:
     """Compare the bits of the hash, and of the numbers derived from it."""
 
     def of(place: torch.device) -> list[Tensor]:
@@ -106,7 +106,7 @@ def random_numbers(device: torch.device) -> dict[str, Any]:
     return _equal(of(CPU), of(device))
 
 
-def views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
+def compare_views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
     """Compare the drawn views and their pixels."""
     kind = Views(crop_padding=4, flip=True)
 
@@ -120,7 +120,7 @@ def views(device: torch.device, dataset: Dataset) -> dict[str, Any]:
     return _equal(of(CPU), of(device))
 
 
-def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation) -> dict[str, Any]:
+def compare_augmentation(device: torch.device, dataset: Dataset, augmentation: Augmentation) -> dict[str, Any]:
     """Compare the batches of an epoch: pixels, labels and mixed partners."""
 
     def of(place: torch.device) -> list[Tensor]:
@@ -144,28 +144,28 @@ def augmented(device: torch.device, dataset: Dataset, augmentation: Augmentation
     return _equal(of(CPU), of(device))
 
 
-def evaluated(device: torch.device, dataset: Dataset) -> dict[str, Any]:
+def compare_evaluation(device: torch.device, dataset: Dataset) -> dict[str, Any]:
     """Compare top-1 and loss of the same weights, in float32 without TF32."""
     network = teacher_network(Small(KD(), "live").run(), dataset)
     with exact_float32():
-        found = [evaluate(network.to(place), dataset.train, choose_compute(place, "fp32")) for place in (CPU, device)]
-    difference = abs(found[0].nll - found[1].nll) / found[0].nll
-    is_equal = difference < MOST_LOSS_DIFFERENCE and abs(found[0].top1 - found[1].top1) < 1
-    return {"passed": is_equal, "relative_difference_of_loss": difference, "top1": [one.top1 for one in found]}
+        results = [evaluate(network.to(place), dataset.train, choose_compute(place, "fp32")) for place in (CPU, device)]
+    difference = abs(results[0].nll - results[1].nll) / results[0].nll
+    is_equal = difference < MOST_LOSS_DIFFERENCE and abs(results[0].top1 - results[1].top1) < 1
+    return {"passed": is_equal, "relative_difference_of_loss": difference, "top1": [one.top1 for one in results]}
 
 
-def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, Any]:
+def compare_filling(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, Any]:
     """Compare a small logit cache filled on the device with one filled on the CPU, in float32 without TF32."""
     run = replace(Small(KD(), "live").run(), data=replace(Small(KD(), "live").run().data, crop_padding=0))
     assert run.teacher is not None
-    wanted = PlannedCache((run.teacher,), run.data, "fp32", (), True, 1)
+    planned = PlannedCache((run.teacher,), run.data, "fp32", (), True, 1)
     logits = []
     with exact_float32():
         for name, place in (("cpu", CPU), ("device", device)):
             with tempfile.TemporaryDirectory(dir=folder) as caches:
-                cache = LogitCache(Path(caches), wanted.key(dataset, name))
+                cache = LogitCache(Path(caches), planned.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
-                images = Filler(wanted, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
+                images = Filler(planned, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
                 logits.append(cache.logits().clone().float())
     scale = logits[0].abs().max()
     difference = float((logits[0] - logits[1]).abs().max() / scale)
@@ -173,12 +173,12 @@ def filled(device: torch.device, dataset: Dataset, folder: Path) -> dict[str, An
     return {"passed": difference < HALF_ROUNDING, "difference_of_largest": difference, "equal": same, "views": images}
 
 
-def one_step(device: torch.device, dataset: Dataset, method: Method, source: str) -> dict[str, Any]:
+def compare_step(device: torch.device, dataset: Dataset, method: Method, source: str) -> dict[str, Any]:
     """Compare loss terms and update of one step with the CPU's, in float32 without TF32.
 
     Random numbers of a method (CRD's negatives) are drawn on the CPU for both.
     """
-    small, found = Small(method, source), []
+    small, results = Small(method, source), []
     for place in (CPU, device):
         run = small.run()
         with exact_float32(), cpu_randomness():
@@ -188,8 +188,8 @@ def one_step(device: torch.device, dataset: Dataset, method: Method, source: str
             batch = next(iter(training.loader.epoch(0)))
             terms = training.step(batch, method.weights(WARM_EPOCH))
         after = _weights(training.objective)
-        found.append(({name: float(term) for name, term in terms.items()}, after - before))
-    (terms, update), (other_terms, other_update) = found
+        results.append(({name: float(term) for name, term in terms.items()}, after - before))
+    (terms, update), (other_terms, other_update) = results
     differences = {name: abs(terms[name] - other_terms[name]) / max(abs(terms[name]), 1e-6) for name in terms}
     of_update = float((update - other_update).norm() / update.norm())
     worst = max(differences, key=lambda name: differences[name])
@@ -202,24 +202,24 @@ def one_step(device: torch.device, dataset: Dataset, method: Method, source: str
     }
 
 
-def resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
+def compare_resume(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
     """Compare two uninterrupted runs and one that resumes: all must end with the same bits.
 
     If the two uninterrupted runs differ, the comparison is repeated with cuDNN's deterministic kernels.
     """
-    as_is = _resumed(device, dataset, precision, step)
+    as_is = _resume_figures(device, dataset, precision, step)
     if as_is["deterministic"]:
         return {"passed": as_is["resumed_exactly"], **as_is}
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        strict = _resumed(device, dataset, precision, step)
+        strict = _resume_figures(device, dataset, precision, step)
     finally:
         torch.backends.cudnn.deterministic = before
     return {"passed": strict["resumed_exactly"], **as_is, "with_deterministic_cudnn": strict}
 
 
-def _resumed(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
+def _resume_figures(device: torch.device, dataset: Dataset, precision: str, step: str) -> dict[str, Any]:
     small = Small(KD(), "live", precision=precision, step=step, epochs=RESUME_EPOCHS)
     run, ends = small.run(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -249,19 +249,19 @@ def _resumed(device: torch.device, dataset: Dataset, precision: str, step: str) 
     }
 
 
-def _differing(ones: dict[str, Tensor], others: dict[str, Tensor]) -> int:
-    return sum(not torch.equal(tensor, others[name]) for name, tensor in ones.items())
+def _differing(tensors: dict[str, Tensor], other_tensors: dict[str, Tensor]) -> int:
+    return sum(not torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
 
 
 def _weights(module: torch.nn.Module) -> Tensor:
     return torch.cat([weight.detach().cpu().double().flatten() for weight in module.parameters()])
 
 
-def _equal(ones: list[Tensor], others: list[Tensor]) -> dict[str, Any]:
+def _equal(tensors: list[Tensor], other_tensors: list[Tensor]) -> dict[str, Any]:
     """Return whether tensors are bit-identical; if not, with the count and the size of the differences."""
-    assert len(ones) == len(others) > 0
+    assert len(tensors) == len(other_tensors) > 0
     differing, largest, numbers = 0, 0.0, 0
-    for one, on_device in zip(ones, others, strict=True):
+    for one, on_device in zip(tensors, other_tensors, strict=True):
         other = on_device.cpu()
         assert one.dtype == other.dtype and one.shape == other.shape
         differing += int((one != other).sum())

@@ -26,9 +26,9 @@ def measure(part: Part, setting: Setting) -> None:
 def _idle(setting: Setting) -> dict[str, float]:
     """Return the watts while this process is idle."""
     counter = energy_counter(setting.device, 1.0)
-    began, joules = now(setting.device), counter()
+    start_s, joules = now(setting.device), counter()
     time.sleep(IDLE_S)
-    return {"watts": (counter() - joules) / (now(setting.device) - began)}
+    return {"watts": (counter() - joules) / (now(setting.device) - start_s)}
 
 
 def _joules(setting: Setting, name: str, way: str) -> dict[str, Any]:
@@ -38,11 +38,11 @@ def _joules(setting: Setting, name: str, way: str) -> dict[str, Any]:
         loop = TimedLoop(subject, way, subject.family.dataset(), device, Path(folder))
         loop.epoch()
         counter = energy_counter(device, 1.0)
-        began, before, images = now(device), counter(), 0
-        while now(device) - began < FEWEST_S:
+        start_s, before, images = now(device), counter(), 0
+        while now(device) - start_s < FEWEST_S:
             loop.epoch()
             images += loop.steps * loop.batch_size
-        seconds, joules = now(device) - began, counter() - before
+        seconds, joules = now(device) - start_s, counter() - before
     return {
         "joules_per_1000_images": 1000 * joules / images,
         "watts": joules / seconds,

@@ -83,8 +83,8 @@ def _nvidia_smi() -> dict[str, str]:
         "persistence_mode,compute_mode,mig.mode.current,ecc.mode.current,pcie.link.gen.current,pcie.link.width.current"
     )
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    return dict(zip(fields.split(","), (value.strip() for value in found.split(",")), strict=False))
+    output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return dict(zip(fields.split(","), (value.strip() for value in output.split(",")), strict=False))
 
 
 def _value(read: Callable[[], Any]) -> Any:

@@ -44,7 +44,7 @@ def measure(part: Part, setting: Setting) -> None:
         return
     folder, loaded = setting.data_dir, []
     cache = setting.folder / "experiment" / ".data"
-    part.figure("decode", lambda: _loaded(folder, cache, loaded), needs_s=3.0)
+    part.figure("decode", lambda: _load_times(folder, cache, loaded), needs_s=3.0)
     part.figure("steps", lambda: _step_seconds(part, setting), needs_s=3.0)
     experiment = part.figure(
         "experiment", lambda: _train(part, setting, loaded, folder, cache), 5.0, part.left() + 30.0
@@ -53,20 +53,21 @@ def measure(part: Part, setting: Setting) -> None:
         part.leave_out("accuracies", "no data set, or no time")
 
 
-def _loaded(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, Any]:
+def _load_times(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, Any]:
     """Decode the data set, then read it from the cache of decoded images, and return the seconds of both."""
     seconds = []
     for _ in range(2):
-        began = time.perf_counter()
-        found = load_dataset("cifar10", folder, None, cache)
-        seconds.append(time.perf_counter() - began)
-    loaded.append(found)
-    return {"decode_s": seconds[0], "read_decoded_s": seconds[1], "train": len(found.train), "test": len(found.test)}
+        start_s = time.perf_counter()
+        dataset = load_dataset("cifar10", folder, None, cache)
+        seconds.append(time.perf_counter() - start_s)
+    loaded.append(dataset)
+    counts = {"train": len(dataset.train), "test": len(dataset.test)}
+    return {"decode_s": seconds[0], "read_decoded_s": seconds[1], **counts}
 
 
 def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
     """Return seconds per step of teacher and student, and images/s of filling, from earlier parts or measured now."""
-    found = {}
+    figures = {}
     for key, name in (("teacher", "resnet18 training"), ("student", "resnet8 cache")):
         ways = [part.report.figure("steps", f"{name}, {way}") for way in ("eager", "graph")]
         known = [figures["ms_per_step"] for figures in ways if figures]
@@ -74,9 +75,9 @@ def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
             subject = subject_named(setting, name, 50)
             folder = setting.folder / f"experiment-{key}"
             known = [step_figures(subject, "auto", setting.device, folder, 1, 0.5)["ms_per_step"]]
-        found[f"{key}_step_s"] = max(known) / 1e3
+        figures[f"{key}_step_s"] = max(known) / 1e3
     fill = part.report.figure("fill", "fill, resnet18")
-    return found | {"fill_images_per_s": fill["images_per_s"] if fill and not setting.toy else FILL_IMAGES_PER_S}
+    return figures | {"fill_images_per_s": fill["images_per_s"] if fill and not setting.toy else FILL_IMAGES_PER_S}
 
 
 def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, cache: Path) -> dict[str, Any]:
@@ -96,13 +97,13 @@ def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, 
     plan = make_plan(experiment, dataset, data_dir / "weights")
     until = time.time() + left_s
     hooks = Hooks(print_epoch, should_stop=lambda: time.time() > until)
-    began, is_complete = time.perf_counter(), True
+    start_s, is_complete = time.perf_counter(), True
     try:
         train_plan(plan, dataset, setting.device, store, hooks, lambda *fill: fills.append(fill))
     except Interrupted as error:
         is_complete = False
         print(f"[experiment] {error}", flush=True)
-    trained_s = time.perf_counter() - began
+    trained_s = time.perf_counter() - start_s
     runs = [_run_figures(run, store, dataset, setting.device) for run in plan.runs]
     return {
         "complete": is_complete,
@@ -139,12 +140,12 @@ def _epochs(scale: float) -> tuple[int, int]:
 
 def _scale(whole: Experiment, paces: dict[str, float], seconds: float) -> tuple[float, float]:
     """Return the largest of SCALES whose expected time is at most `seconds`, and that time."""
-    found = SCALES[-1], 0.0
+    chosen = SCALES[-1], 0.0
     for scale in SCALES:
-        found = scale, _expected(whole, paces, *_epochs(scale), len(SEEDS))
-        if found[1] <= seconds:
+        chosen = scale, _expected(whole, paces, *_epochs(scale), len(SEEDS))
+        if chosen[1] <= seconds:
             break
-    return found
+    return chosen
 
 
 def _expected(
@@ -159,17 +160,17 @@ def _expected(
 
 def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """Return the figures of a run so far, with its test accuracy if it is done."""
-    folder, found = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
-    if found["status"] == "not started":
-        return found
+    folder, figures = store.folder(run), {"run": run.name, "stage": run.stage, "status": store.status(run)}
+    if figures["status"] == "not started":
+        return figures
     record, history = folder.require_record(), folder.history()
     if history:
-        found["last_val_top1"] = history[-1]["val_top1"]
-    if found["status"] != "done":
-        return found | {"epochs": len(history)}
+        figures["last_val_top1"] = history[-1]["val_top1"]
+    if figures["status"] != "done":
+        return figures | {"epochs": len(history)}
     compute = choose_compute(device, record.compute.precision)
     tested = evaluate(load_model(folder.best).to(device), dataset.test, compute)
-    return found | {
+    return figures | {
         "test_top1": tested.top1,
         "val_top1": record.best.val_top1 if record.best else None,
         "seconds": record.seconds,
@@ -182,25 +183,25 @@ def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.devi
 
 def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
     """Return the mean test top-1 of each stage."""
-    found: dict[str, list[float]] = {}
+    top1: dict[str, list[float]] = {}
     for run in runs:
         if "test_top1" in run:
-            found.setdefault(run["stage"], []).append(run["test_top1"])
-    return {stage: statistics.mean(values) for stage, values in found.items()}
+            top1.setdefault(run["stage"], []).append(run["test_top1"])
+    return {stage: statistics.mean(values) for stage, values in top1.items()}
 
 
 def _projected(whole: Experiment, runs: list[dict[str, Any]], fills: list[tuple[int, float]]) -> dict[str, float]:
     """Return the seconds of the whole experiment at the measured pace of each stage that was reached."""
     epochs: dict[str, Recipe] = {"teacher": whole.teacher, "baseline": whole.student, "distilled": whole.student}
-    found: dict[str, float] = {}
+    projected: dict[str, float] = {}
     for stage, recipe in epochs.items():
         paces = [run["epoch_s"] for run in runs if run["stage"] == stage and "epoch_s" in run]
         if paces:
-            found[stage] = statistics.mean(paces) * recipe.epochs * (1 if stage == "teacher" else len(whole.seeds))
+            projected[stage] = statistics.mean(paces) * recipe.epochs * (1 if stage == "teacher" else len(whole.seeds))
     if fills:
         passes = 45_000 * num_visited(whole.data.views.count, len(whole.seeds) * whole.student.epochs)
-        found["fill"] = passes * sum(seconds for _, seconds in fills) / sum(images for images, _ in fills)
-    return found | ({"all": sum(found.values())} if len(found) == len(epochs) + 1 else {})
+        projected["fill"] = passes * sum(seconds for _, seconds in fills) / sum(images for images, _ in fills)
+    return projected | ({"all": sum(projected.values())} if len(projected) == len(epochs) + 1 else {})
 
 
 def print_epoch(report: EpochReport) -> None:

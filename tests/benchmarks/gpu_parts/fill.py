@@ -27,22 +27,22 @@ def measure(part: Part, setting: Setting) -> None:
     total_s = part.left()
     for number, (name, family) in enumerate(teachers):
         share_s = 0.7 * total_s / len(teachers)
-        part.figure(f"fill, {name}", lambda f=family, s=share_s: _filled(f, setting, s))
+        part.figure(f"fill, {name}", lambda f=family, s=share_s: _fill_rates(f, setting, s))
         if number == 0:
             student = make_model(family.baseline(), family.dataset())
-            part.figure("evaluate, resnet8", lambda m=student, f=family: _evaluated(m, f, setting))
-        part.figure(f"evaluate, {name}", lambda f=family: _evaluated(f.teacher_model(True), f, setting))
+            part.figure("evaluate, resnet8", lambda m=student, f=family: _evaluation_rates(m, f, setting))
+        part.figure(f"evaluate, {name}", lambda f=family: _evaluation_rates(f.teacher_model(True), f, setting))
 
 
-def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
+def _fill_rates(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     """Fill parts of a cache one after another, and return images per second without the first. Includes writing."""
     compute = choose_compute(setting.device, family.student.precision)
-    began, rates = time.perf_counter(), []
+    start_s, rates = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         fill = filling(family, family.dataset(), Path(folder), compute, MOST_PARTS)
-        ready_s = time.perf_counter() - began
+        ready_s = time.perf_counter() - start_s
         while len(rates) <= (1 if setting.toy else MOST_PARTS - 1):
-            if len(rates) > FEWEST_PARTS and time.perf_counter() - began > most_s:
+            if len(rates) > FEWEST_PARTS and time.perf_counter() - start_s > most_s:
                 break
             rates.append(fill())
     return {
@@ -55,21 +55,21 @@ def _filled(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     }
 
 
-def _evaluated(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
+def _evaluation_rates(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
     """Evaluate 10,000 images, like CIFAR-10's test set, from the CPU's memory and from the device's."""
     device = setting.device
     configure_process(device)
     compute = choose_compute(device, family.student.precision)
     network = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     split = noise(64 if setting.toy else 10_000).train
-    there = type(split)(split.images.to(device), split.labels.to(device))
-    found = {}
-    for name, images in (("from_cpu", split), ("from_device", there)):
+    on_device = type(split)(split.images.to(device), split.labels.to(device))
+    rates_by_memory = {}
+    for name, images in (("from_cpu", split), ("from_device", on_device)):
         evaluate(network, images, compute)
         seconds = []
         for _ in range(3):
-            began = now(device)
+            start_s = now(device)
             evaluate(network, images, compute)
-            seconds.append(now(device) - began)
-        found[f"images_per_s_{name}"] = len(images) / statistics.median(seconds)
-    return found
+            seconds.append(now(device) - start_s)
+        rates_by_memory[f"images_per_s_{name}"] = len(images) / statistics.median(seconds)
+    return rates_by_memory

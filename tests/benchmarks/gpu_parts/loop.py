@@ -40,47 +40,54 @@ def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     configure_process(setting.device)
     until, workers = time.perf_counter() + most_s, 1 if setting.toy else num_workers()
     errors: dict[str, str] = {}
-    taken: dict[str, list[Round]] = {}
+    rounds_by_name: dict[str, list[Round]] = {}
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         contenders: dict[str, Contender] = {}
         for name, make in contender_makers(family, setting.device, Path(folder), workers).items():
-            _guarded(name, errors, lambda n=name, m=make: contenders.update({n: m()}))
+            _record_error(name, errors, lambda n=name, m=make: contenders.update({n: m()}))
         for number in range((1 if setting.toy else ROUNDS) + 1):
-            began = time.perf_counter()
+            start_s = time.perf_counter()
             for name, contender in contenders.items():
                 if name not in errors:
-                    _guarded(name, errors, lambda n=name, c=contender: taken.setdefault(n, []).append(c.round()))
-            if number and time.perf_counter() + (time.perf_counter() - began) > until:
+                    _record_error(
+                        name, errors, lambda n=name, c=contender: rounds_by_name.setdefault(n, []).append(c.round())
+                    )
+            if number and time.perf_counter() + (time.perf_counter() - start_s) > until:
                 break
         contenders.clear()
-    counted = {name: rounds[1:] for name, rounds in taken.items() if name not in errors and len(rounds) > 1}
-    found = _figures(family, counted)
-    return {"workers_of_usual_way": workers, "steps": family.steps, **found, "errors": errors}
-
-
-def _figures(family: Family, taken: dict[str, list[Round]]) -> dict[str, Any]:
-    """Return medians: ratios within each round, milliseconds of steps and seconds of epochs."""
-    found: dict[str, Any] = {"rounds": min((len(rounds) for rounds in taken.values()), default=0)}
-    found["ms_per_step"] = {
-        name: 1e3 * statistics.median(one.steps_s for one in rounds) / family.steps for name, rounds in taken.items()
+    counted_rounds = {
+        name: rounds[1:] for name, rounds in rounds_by_name.items() if name not in errors and len(rounds) > 1
     }
-    found["epoch_s"] = {name: statistics.median(one.epoch_s for one in rounds) for name, rounds in taken.items()}
+    figures = _figures(family, counted_rounds)
+    return {"workers_of_usual_way": workers, "steps": family.steps, **figures, "errors": errors}
+
+
+def _figures(family: Family, rounds_by_name: dict[str, list[Round]]) -> dict[str, Any]:
+    """Return medians: ratios within each round, milliseconds of steps and seconds of epochs."""
+    figures: dict[str, Any] = {"rounds": min((len(rounds) for rounds in rounds_by_name.values()), default=0)}
+    figures["ms_per_step"] = {
+        name: 1e3 * statistics.median(each.steps_s for each in rounds) / family.steps
+        for name, rounds in rounds_by_name.items()
+    }
+    figures["epoch_s"] = {
+        name: statistics.median(each.epoch_s for each in rounds) for name, rounds in rounds_by_name.items()
+    }
     ratios: dict[str, float] = {}
     for kind in KINDS:
-        bare, loop = taken.get(f"bare {kind}"), taken.get(f"loop {kind}")
+        bare, loop = rounds_by_name.get(f"bare {kind}"), rounds_by_name.get(f"loop {kind}")
         if bare and loop:
             pairs = zip(loop, bare, strict=False)
             ratios[f"loop over bare step, {kind}"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)
-    for name, usual in ((name, rounds) for name, rounds in taken.items() if name.startswith("usual")):
+    for name, usual in ((name, rounds) for name, rounds in rounds_by_name.items() if name.startswith("usual")):
         for kind in ("cache", "live"):
-            if loop := taken.get(f"loop {kind}"):
+            if loop := rounds_by_name.get(f"loop {kind}"):
                 pairs = list(zip(usual, loop, strict=False))
                 ratios[f"{name} over loop {kind}, steps"] = statistics.median(a.steps_s / b.steps_s for a, b in pairs)
                 ratios[f"{name} over loop {kind}, epoch"] = statistics.median(a.epoch_s / b.epoch_s for a, b in pairs)
-    return found | {"ratios": ratios}
+    return figures | {"ratios": ratios}
 
 
-def _guarded(name: str, errors: dict[str, str], act: Any) -> None:
+def _record_error(name: str, errors: dict[str, str], act: Any) -> None:
     try:
         act()
     except Exception as error:  # noqa: BLE001  # the other contenders are measured all the same

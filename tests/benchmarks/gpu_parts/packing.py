@@ -26,16 +26,16 @@ def measure(part: Part, setting: Setting) -> None:
     counts, window_s = ((1, 2), 0.3) if setting.toy else ((1, 2, 4), max(1.5, min(4.0, part.left() / 14)))
     workers: list[Worker] = []
     try:
-        part.figure("start", lambda: _started(workers, counts[-1], setting), limit_s=START_S + 30)
+        part.figure("start", lambda: _start_workers(workers, counts[-1], setting), limit_s=START_S + 30)
         for way in ("eager", "graph"):
             for count in counts:
 
                 def figures(way: str = way, count: int = count) -> dict[str, Any]:
                     if len(workers) < count:
                         raise WorkerFailed("the processes did not start")
-                    found = _side_by_side(workers[:count], setting, way, window_s)
+                    rates = _side_by_side(workers[:count], setting, way, window_s)
                     alone = part.report.figure("packing", f"{way}, 1")
-                    return found | ({"over_one": found["images_per_s"] / alone["images_per_s"]} if alone else {})
+                    return rates | ({"over_one": rates["images_per_s"] / alone["images_per_s"]} if alone else {})
 
                 part.figure(f"{way}, {count}", figures, window_s + 2.0)
     finally:
@@ -44,16 +44,16 @@ def measure(part: Part, setting: Setting) -> None:
     part.leave_out("threads or streams in one process", "the loop owns its process")
 
 
-def _started(workers: list[Worker], count: int, setting: Setting) -> dict[str, float]:
+def _start_workers(workers: list[Worker], count: int, setting: Setting) -> dict[str, float]:
     """Start `count` processes, and return the seconds until all can use the device."""
-    began = time.perf_counter()
-    new = [Worker() for _ in range(count)]
-    workers += new
-    for worker in new:
+    start_s = time.perf_counter()
+    started = [Worker() for _ in range(count)]
+    workers += started
+    for worker in started:
         worker.send(start_device, setting)
-    for worker in new:
+    for worker in started:
         worker.result(START_S)
-    return {"seconds": time.perf_counter() - began, "processes": count}
+    return {"seconds": time.perf_counter() - start_s, "processes": count}
 
 
 def _side_by_side(workers: list[Worker], setting: Setting, way: str, window_s: float) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def _side_by_side(workers: list[Worker], setting: Setting, way: str, window_s: f
     end = start + SETTLE_S + window_s
     for worker in workers:
         worker.send(train, way, start, end)
-    found = [worker.result(START_S) for worker in workers]
+    answers = [worker.result(START_S) for worker in workers]
     counted_from = start + SETTLE_S
-    rates = [batch * sum(counted_from <= stamp < end for stamp in stamps) / window_s for stamps, batch in found]
+    rates = [batch * sum(counted_from <= stamp < end for stamp in stamps) / window_s for stamps, batch in answers]
     return {"images_per_s": sum(rates), "slowest_run": min(rates), "fastest_run": max(rates), "window_s": window_s}
 
 

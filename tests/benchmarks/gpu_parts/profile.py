@@ -35,7 +35,7 @@ def warm_up(setting: Setting) -> None:
     profiler.stop()
 
 
-def profiled(setting: Setting, name: str, way: str) -> dict[str, Any]:
+def profile_steps(setting: Setting, name: str, way: str) -> dict[str, Any]:
     """Return figures of PROFILED steps of the loop for the subject `name`. The profiler itself slows them."""
     device = setting.device
     subject = subject_named(setting, name, STEPS)
@@ -64,10 +64,10 @@ def profiled(setting: Setting, name: str, way: str) -> dict[str, Any]:
                 pass
         except Interrupted:
             pass
-    found = kernels(profiler.events(), steps, DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU)
+    figures = kernels(profiler.events(), steps, DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU)
     del training, teacher
     free()
-    return {"profiled_ms_per_step": 1e3 * (times[1] - times[0]) / steps, **found}
+    return {"profiled_ms_per_step": 1e3 * (times[1] - times[0]) / steps, **figures}
 
 
 def kernels(events: Iterable[Any], steps: int, kind: DeviceType) -> dict[str, Any]:
@@ -75,11 +75,13 @@ def kernels(events: Iterable[Any], steps: int, kind: DeviceType) -> dict[str, An
 
     busy_ms is the time in which at least one of them runs; kernel_ms is their sum, so concurrent kernels count twice.
     """
-    found = [event for event in events if event.device_type == kind and not getattr(event, "is_user_annotation", False)]
-    if not found:
+    device_events = [
+        event for event in events if event.device_type == kind and not getattr(event, "is_user_annotation", False)
+    ]
+    if not device_events:
         raise RuntimeError("the profiler recorded no kernel; check that this process may read the GPU's counters")
     micros, counts = defaultdict[str, float](float), defaultdict[str, int](int)
-    for event in found:
+    for event in device_events:
         micros[event.name] += event.time_range.elapsed_us()
         counts[event.name] += 1
     total = sum(micros.values())
@@ -89,7 +91,7 @@ def kernels(events: Iterable[Any], steps: int, kind: DeviceType) -> dict[str, An
         "kernels_per_step": sum(count for name, count in counts.items() if name not in copies) / steps,
         "copies_per_step": sum(counts[name] for name in copies) / steps,
         "kernel_ms_per_step": total / 1e3 / steps,
-        "busy_ms_per_step": _union([(e.time_range.start, e.time_range.end) for e in found]) / 1e3 / steps,
+        "busy_ms_per_step": _union([(e.time_range.start, e.time_range.end) for e in device_events]) / 1e3 / steps,
         "most_expensive": [
             {
                 "share": micros[name] / max(total, 1e-9),

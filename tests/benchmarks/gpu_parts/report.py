@@ -62,8 +62,8 @@ class Report:
 
     def fail_in_progress(self, why: str) -> None:
         """Record the figure in progress, whose process ended, as failed."""
-        if found := self.values["in_progress"]:
-            self.part(found["part"])["failed"][found["figure"]] = why
+        if current := self.values["in_progress"]:
+            self.part(current["part"])["failed"][current["figure"]] = why
         self.values["in_progress"] = None
         self.save()
 
@@ -112,14 +112,14 @@ class Part:
             "limit_s": limit_s,
         }
         self.report.save()
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         try:
-            found = measure()
-            self._record["figures"][name] = found
-            self._print(name, "; ".join(lines_of(found)) if isinstance(found, dict) else found)
+            value = measure()
+            self._record["figures"][name] = value
+            self._print(name, "; ".join(lines_of(value)) if isinstance(value, dict) else value)
         except Exception as error:  # noqa: BLE001  # one figure must not lose the others
             self.fail(name, error)
-        self._record["took_s"][name] = round(time.perf_counter() - began, 3)
+        self._record["took_s"][name] = round(time.perf_counter() - start_s, 3)
         self.report.values["in_progress"] = None
         self.report.save()
         if name in self._record["failed"] and self._has_cuda and not self._is_usable():
@@ -154,8 +154,8 @@ def text_of(values: Mapping[str, Any]) -> str:
         seconds = part["seconds"]
         lines.append(f"== {name} ({'interrupted' if seconds is None else f'{seconds:.1f} s'})")
         for figure, value in part["figures"].items():
-            found = lines_of(value) if isinstance(value, dict) else [shown(value)]
-            lines += [f"{figure:36} {found[0]}", *(f"{'':36} {line}" for line in found[1:])] if found else [figure]
+            texts = lines_of(value) if isinstance(value, dict) else [shown(value)]
+            lines += [f"{figure:36} {texts[0]}", *(f"{'':36} {text}" for text in texts[1:])] if texts else [figure]
         for figure, failure in part["failed"].items():
             shown_lines = failure["traceback"] if isinstance(failure, dict) else [str(failure)]
             lines += [f"{figure:36} FAILED", *(f"    {line}" for line in shown_lines)]

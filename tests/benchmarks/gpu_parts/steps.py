@@ -63,19 +63,19 @@ def _profiles(part: Part, setting: Setting, chosen: list[Subject], way: str) -> 
     try:
         for subject in chosen:
 
-            def profiled(name: str = subject.name) -> dict[str, Any]:
+            def profile_figures(name: str = subject.name) -> dict[str, Any]:
                 nonlocal worker
                 if worker is None:
                     worker = Worker()
                     worker.call(WORKER_START_S, profile.warm_up, setting)
                 try:
-                    return worker.call(PROFILE_S, profile.profiled, setting, name, way)
+                    return worker.call(PROFILE_S, profile.profile_steps, setting, name, way)
                 except WorkerFailed:
                     worker.end()
                     worker = None
                     raise
 
-            part.figure(f"profile {subject.name}, {way}", profiled, 2.0, PROFILE_LIMIT_S)
+            part.figure(f"profile {subject.name}, {way}", profile_figures, 2.0, PROFILE_LIMIT_S)
     finally:
         if worker is not None:
             worker.end()
@@ -91,15 +91,15 @@ def _arithmetic(part: Part, setting: Setting, chosen: list[Subject]) -> None:
             flops = step_flops(subject.launched("eager"), dataset, subject.teacher(dataset, device), device)
             precision = choose_compute(device, subject.run.recipe.precision).precision
             ceiling = part.report.figure("ceilings", precision)
-            found: dict[str, Any] = {"GFLOP_per_step": flops / 1e9, "precision": precision}
+            values: dict[str, Any] = {"GFLOP_per_step": flops / 1e9, "precision": precision}
             for way in ("eager", "graph"):
-                timed = part.report.figure("steps", f"{subject.name}, {way}")
-                if timed:
-                    found[f"{way}_TFLOP_per_s"] = flops / timed["ms_per_step"] / 1e9
+                step_times = part.report.figure("steps", f"{subject.name}, {way}")
+                if step_times:
+                    values[f"{way}_TFLOP_per_s"] = flops / step_times["ms_per_step"] / 1e9
                     if ceiling:
-                        share = found[f"{way}_TFLOP_per_s"] / ceiling["TFLOP_per_s"]
-                        found[f"{way}_share_of_product"] = share
-            return found
+                        share = values[f"{way}_TFLOP_per_s"] / ceiling["TFLOP_per_s"]
+                        values[f"{way}_share_of_product"] = share
+            return values
 
         part.figure(f"arithmetic {subject.name}", figures)
 
@@ -108,13 +108,13 @@ def _busy(part: Part, chosen: list[Subject]) -> None:
     """Report the kernels' time divided by the time of an unprofiled step: how much of the time the GPU computes."""
 
     def figures() -> dict[str, Any]:
-        found = {}
+        values = {}
         for subject in chosen:
             for way in ("eager", "graph"):
-                profiled = part.report.figure("steps", f"profile {subject.name}, {way}")
-                timed = part.report.figure("steps", f"{subject.name}, {way}")
-                if profiled and timed:
-                    found[f"{subject.name}, {way}"] = profiled["busy_ms_per_step"] / timed["ms_per_step"]
-        return found
+                profile_figures = part.report.figure("steps", f"profile {subject.name}, {way}")
+                step_times = part.report.figure("steps", f"{subject.name}, {way}")
+                if profile_figures and step_times:
+                    values[f"{subject.name}, {way}"] = profile_figures["busy_ms_per_step"] / step_times["ms_per_step"]
+        return values
 
     part.figure("GPU time of kernels over step time", figures, needs_s=-60.0)

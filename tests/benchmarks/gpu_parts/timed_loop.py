@@ -52,9 +52,9 @@ class TimedLoop:
     def epoch(self) -> Epoch:
         """Train one epoch."""
         self._stamps.clear()
-        began = now(self._device)
+        start_s = now(self._device)
         report = next(self._epochs)
-        epoch_s = now(self._device) - began
+        epoch_s = now(self._device) - start_s
         steps_s = self.steps * self.batch_size / report.images_per_s
         stamps = self._stamps
         intervals = [later - earlier for earlier, later in pairwise(stamps)]
@@ -80,15 +80,15 @@ def step_figures(
     """
     dataset = subject.family.dataset()
     before = reset_memory(device)
-    began = now(device)
+    start_s = now(device)
     loop = TimedLoop(subject, way, dataset, device, folder)
     first = loop.epoch()
-    warm_up_s = now(device) - began
+    warm_up_s = now(device) - start_s
     until, epochs = time.perf_counter() + limit_s, []
     while len(epochs) < rounds and (not epochs or time.perf_counter() + epochs[-1].epoch_s < until):
         epochs.append(loop.epoch())
     steps_ms = [1e3 * epoch.steps_s / loop.steps for epoch in epochs]
-    found = {
+    figures = {
         "ms_per_step": statistics.median(steps_ms),
         "fastest_ms": min(steps_ms),
         "slowest_ms": max(steps_ms),
@@ -101,7 +101,7 @@ def step_figures(
         "queued_ms_per_step": 1e3 * statistics.median(epoch.queued_step_s for epoch in epochs),
         "epoch_s": statistics.median(epoch.epoch_s for epoch in epochs),
     }
-    return found | memory_since(device, before)
+    return figures | memory_since(device, before)
 
 
 def reset_memory(device: torch.device) -> int:

@@ -22,10 +22,10 @@ class Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), daemon=True)
+        self._connection, child_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_end,), daemon=True)
         self._process.start()
-        other.close()
+        child_end.close()
 
     def send(self, function: Callable[..., Any], *values: Any) -> None:
         """Start a call, whose value `result` returns."""
@@ -39,12 +39,12 @@ class Worker:
         try:
             if not self._connection.poll(max(0.0, timeout_s)):
                 raise WorkerFailed(f"no answer within {timeout_s:.0f} s")
-            is_result, found = self._connection.recv()
+            is_result, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerFailed(f"the worker process ended: {type(error).__name__}") from None
         if not is_result:
-            raise WorkerFailed(found)
-        return found
+            raise WorkerFailed(value)
+        return value
 
     def call(self, timeout_s: float, function: Callable[..., Any], *values: Any) -> Any:
         self.send(function, *values)
