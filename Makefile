@@ -43,7 +43,7 @@ lint: env-dev
 packages:
 	bash tests/install_packages.sh
 
-# Lint, types and tests side by side; the seconds of each stage at the end. Ten minutes on two idle cores.
+# Lint, types and tests, with the seconds of each stage at the end.
 test: env-dev packages
 	$(BIN)/python tests/run_stages.py
 

@@ -102,9 +102,7 @@ class Group:
             return tensor
         if not tensor.numel():
             return tensor.repeat(self.size, *[1] * (tensor.dim() - 1))
-        # Messages between workers stay outside of compiled graphs. Not a decorator: it would load the compiler, which
-        # takes seconds, in every process that imports this module.
-        return torch.compiler.disable(_Join.apply)(tensor, self)  # pyright: ignore[reportCallIssue] - untyped in torch
+        return _Join.apply(tensor, self)  # type: ignore[no-any-return]
 
     def copy_buffers(self, module: nn.Module) -> None:
         """Copy the first worker's buffers (batch norm's running statistics), which are checkpointed, to all workers."""

@@ -5,6 +5,8 @@ relates the images of a batch, its terms cover the images of all workers and are
 the images of one worker.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +40,7 @@ class Objective(nn.Module):
         self.method = method
         self.label_smoothing = label_smoothing
         self.group = group
+        self.gather: Callable[[Tensor], Tensor] = group.gather_with_grad
 
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
@@ -59,10 +62,9 @@ class Objective(nn.Module):
     def _terms(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Return the method's terms, over the images of all workers if the method relates images."""
         if self.method.relates_images and self.group.size > 1:
-            gather = self.group.gather_with_grad
-            student, teacher = (self.method.used(outputs).map(gather) for outputs in (student, teacher))
-            mixed = targets.mixed and Mixed(*map(gather, targets.mixed))
-            targets = Targets(gather(targets.labels), gather(targets.index), mixed)
+            student, teacher = (self.method.used(outputs).map(self.gather) for outputs in (student, teacher))
+            mixed = targets.mixed and Mixed(*map(self.gather, targets.mixed))
+            targets = Targets(self.gather(targets.labels), self.gather(targets.index), mixed)
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:

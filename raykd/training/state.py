@@ -63,6 +63,8 @@ class TrainState:
         if recipe.compile:  # before DDP wraps it: DDP then overlaps its messages with the whole backward pass
             torch.compiler.reset()  # Dynamo compiles a function at most eight times, and a process may train many runs
             torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of silently falling back to eager
+            if self.group.size > 1:  # messages between workers stay outside of compiled graphs
+                objective.gather = torch.compiler.disable(objective.gather)
             module = cast(nn.Module, torch.compile(objective))
         self.parallel = self.group.wrap(module, self.compute.device)
         if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:

@@ -21,7 +21,7 @@ def hard_labels(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
-    """As in mdistiller, subtract 1000 from the label's logit, and add the probabilities of the other classes."""
+    """Subtract 1000 from the label's logit and add the probabilities of the other classes, like mdistiller."""
     is_label = F.one_hot(labels, student.shape[1]).to(student.dtype)
 
     def pair(logits: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def test_of_two_processes_with_one_run_one_trains_and_the_other_names_it(whole: 
 
 
 def train_or_record(case: str, folder: Path, error_file: Path) -> None:
-    """In a child: train, not ending before the two others have spoken; or say why not."""
+    """Train in a child process until the two other processes have failed; write the error if this one fails."""
 
     def wait() -> bool:
         while len(list(error_file.parent.glob("error*"))) < 2:
