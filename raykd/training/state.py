@@ -64,7 +64,7 @@ class TrainState:
             torch.compiler.reset()  # Dynamo compiles a function at most eight times, and a process may train many runs
             torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of silently falling back to eager
             if self.group.size > 1:  # messages between workers stay outside of compiled graphs
-                objective.gather = torch.compiler.disable(objective.gather)
+                objective.gather = cast(Any, torch.compiler.disable)(objective.gather)  # torch's has no types
             module = cast(nn.Module, torch.compile(objective))
         self.parallel = self.group.wrap(module, self.compute.device)
         if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
