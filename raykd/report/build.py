@@ -16,30 +16,38 @@ from raykd.report.stats.summary import Report, summarize
 
 
 def build(results: Path) -> Report:
-    """Write report.json, the files below in report/, and one folder in report/ for each search.
+    """Write report.json, the files below in report/, and one folder in report/ for each search; return the report.
 
     index.html  summary.json  runs.parquet  runs.csv  confusion.parquet
 
-    Raises ConfigError if `results` has no plan, and DamagedFile for a damaged file of a run; then nothing is written.
+    Raises what `read_report` raises; then nothing is written.
+    """
+    report = read_report(results)
+    runs = files.runs_table(report.summaries)
+    contents = {
+        results / "report.json": files.report_json(report.summaries),
+        report.page.with_name("summary.json"): files.summary_json(report.summaries),
+        report.page.with_name("confusion.parquet"): files.parquet_bytes(files.confusion_table(report.summaries)),
+        report.page.with_name("runs.parquet"): files.parquet_bytes(runs),
+        report.page.with_name("runs.csv"): files.csv_bytes(runs),
+        report.page: render_page(report.summaries, report.searches),
+    }
+    for search in report.searches:
+        contents |= search_files(search)
+    for path, content in contents.items():
+        write_bytes(path, content)
+    return report
+
+
+def read_report(results: Path) -> Report:
+    """Return the report on the runs and searches in `results`, and write nothing.
+
+    Raises ConfigError if `results` has no plan, and DamagedFile for a damaged file of a run.
     Unfinished runs are no error: the report lists them as missing.
     """
     searches = summarize_searches(results)
     summaries = tuple(summarize(family, _cautions_of_selection(searches, family)) for family in collect(results))
-    runs = files.runs_table(summaries)
-    page = results / "report" / "index.html"
-    contents = {
-        results / "report.json": files.report_json(summaries),
-        page.with_name("summary.json"): files.summary_json(summaries),
-        page.with_name("confusion.parquet"): files.parquet_bytes(files.confusion_table(summaries)),
-        page.with_name("runs.parquet"): files.parquet_bytes(runs),
-        page.with_name("runs.csv"): files.csv_bytes(runs),
-        page: render_page(summaries, searches),
-    }
-    for search in searches:
-        contents |= search_files(search)
-    for path, content in contents.items():
-        write_bytes(path, content)
-    return Report(summaries, page, tuple(contents), searches)
+    return Report(summaries, results / "report" / "index.html", searches)
 
 
 def _cautions_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:

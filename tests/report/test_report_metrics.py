@@ -7,10 +7,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from evaluated_folders import write_evaluated_run
+from report_files import summary_of
 
 from raykd.errors import RaykdError
-from raykd.report.build import build
+from raykd.report.build import build, read_report
 from raykd.report.read.collect import collect
+from raykd.report.render.files import runs_table
 from raykd.report.render.page import render_page
 from raykd.report.render.terminal import render_text
 
@@ -34,10 +36,6 @@ def write_family(results, name: str = "cnn", distilled: tuple[float, ...] = (90.
     )
 
 
-def summary_json(results) -> dict[str, Any]:
-    return json.loads((results.root / "report" / "summary.json").read_text())
-
-
 def test_a_runs_files_are_read_as_they_were_written(results):
     write_family(results)
     (family,) = collect(results.root)
@@ -54,7 +52,7 @@ def test_a_runs_files_are_read_as_they_were_written(results):
 
 def test_missing_metrics_are_blank(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    report = build(results.root)
+    report = read_report(results.root)
     stage = report.summaries[0].stage("distilled")
     assert (stage.costs, stage.gpu_seconds, stage.joules, stage.reliability, stage.class_top1) == (
         (),
@@ -64,7 +62,7 @@ def test_missing_metrics_are_blank(results):
         (),
     )
     assert list(report.summaries[0].gains) == ["top1", "nll"] and list(stage.val) == []
-    rows = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    rows = runs_table(report.summaries).to_pylist()
     assert all(row["flops"] is None and row["joules"] is None for row in rows)
     text = render_text(report, in_full=True)
     assert "NLL (nats)" in text and "calibration" not in text and "GFLOPs" not in text
@@ -75,7 +73,7 @@ def test_a_spread_covers_the_runs_that_have_the_metric(results):
     results.plan(
         "cnn", baseline=[old, *(write_evaluated_run(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))]
     )
-    stage = build(results.root).summaries[0].stage("baseline")
+    stage = read_report(results.root).summaries[0].stage("baseline")
     assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
     assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
 
@@ -126,11 +124,12 @@ def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
     name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
     path = results.root / "cnn" / name / "usage" / "0.json"
     results.plan("cnn", distilled=[name])
-    assert build(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
+    assert read_report(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
     path.write_text(json.dumps(json.loads(path.read_text()) | {"since": "2026-11-23T13:00:00+00:00"}))
-    stage = build(results.root).summaries[0].stage("distilled")
+    report = read_report(results.root)
+    stage = report.summaries[0].stage("distilled")
     assert (stage.gpu_seconds, stage.joules) == (None, None)
-    (row,) = pq.ParquetFile(results.root / "report" / "runs.parquet").read().to_pylist()
+    (row,) = runs_table(report.summaries).to_pylist()
     assert (row["gpu_seconds"], row["joules"]) == (None, None)
 
 
@@ -144,8 +143,7 @@ def test_usage_with_seconds_lost_to_kills_is_counted(results):
 
 def test_summary_json_has_every_metric_with_its_interval(results):
     write_family(results)
-    build(results.root)
-    stages = summary_json(results)["cnn"]["stages"]
+    stages = summary_of(results.root)["cnn"]["stages"]
     distilled = stages["distilled"]
     assert distilled["top1"]["num_runs"] == 3 and distilled["top1"]["mean"] == pytest.approx(273.5 / 3)
     low, high = distilled["top1"]["interval"]
@@ -162,8 +160,7 @@ def test_summary_json_has_every_metric_with_its_interval(results):
 
 def test_gains_are_positive_where_distillation_is_better(results):
     write_family(results)
-    build(results.root)
-    summary = summary_json(results)["cnn"]
+    summary = summary_of(results.root)["cnn"]
     assert summary["gain"] == summary["gains"]["top1"]
     assert set(summary["gains"]) == {"top1", "nll", "ece", "brier"}, "a baseline agrees with no teacher"
     assert summary["gains"]["top1"]["spread"]["mean"] == pytest.approx(6.5 / 3)
@@ -210,20 +207,20 @@ def test_tables_have_metric_columns_and_confusion_rows(results):
 
 def test_the_full_text_has_metrics_tests_and_costs(results):
     write_family(results)
-    text = render_text(build(results.root), in_full=True)
+    text = render_text(read_report(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
     assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
     assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
     assert "2 min 00 s" in text and "24.0 kJ" in text
     assert "measured on NVIDIA H100, bf16" in text
-    assert "sign p" not in render_text(build(results.root)), "an experiment's table stays short"
+    assert "sign p" not in render_text(read_report(results.root)), "an experiment's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
 
 
 def test_the_page_has_all_metrics(results):
     write_family(results)
-    page = render_page(build(results.root).summaries).decode()
+    page = render_page(read_report(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
     assert "Exact tests, two-sided: sign p = 0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: of one image" in page

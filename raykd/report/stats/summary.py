@@ -84,11 +84,10 @@ class FamilySummary:
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a report and the files that it was written to; `page` is the HTML page."""
+    """The content of a report; `page` is where its HTML page is written."""
 
     summaries: tuple[FamilySummary, ...]
     page: Path
-    files: tuple[Path, ...]
     searches: tuple[SearchSummary, ...] = ()
 
 
