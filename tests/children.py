@@ -9,7 +9,6 @@ import small_runs  # imported by the children
 PRELOADED = [
     small_runs.__name__,
     "raykd.training.loop",
-    "sklearn.datasets",
     "timm.models.vision_transformer",
     "torch._dynamo",  # which torch imports when the first optimizer is made
 ]

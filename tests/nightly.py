@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+# One of each kind: logits, embeddings, an adapter that stores embeddings, feature maps, and a student of two heads.
+QUICK_METHODS = ("kd", "rkd", "crd", "fitnets", "deit")
+
 
 def nightly_unless(is_quick: Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]:
     """Return `cases`, each a value or a tuple of values, with the mark `nightly` if `is_quick` is false for it."""

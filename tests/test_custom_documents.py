@@ -81,6 +81,7 @@ def test_examples_are_short(document: str, part: str) -> None:
     assert len(block(document, part).splitlines()) < 40
 
 
+@pytest.mark.nightly
 def test_the_data_example_is_planned_trained_and_tested(tmp_path: Path) -> None:
     write_flowers(tmp_path / "data" / "flowers")
     file = tmp_path / "flowers.py"

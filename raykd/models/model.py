@@ -1,6 +1,6 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,6 +51,11 @@ class Model(Config):
         raise NotImplementedError
 
 
+def _per_channel(fractions: Sequence[float]) -> Tensor:
+    """Return 255 times `fractions` as [1, 3, 1, 1], on the CPU also if the network is built on the device "meta"."""
+    return torch.tensor(fractions, device="cpu").mul(255.0).view(1, 3, 1, 1)
+
+
 class ImageModel(nn.Module):
     """A network from uint8 or float images [B, 3, H, W] in 0..255 to Outputs. Files store `network` alone.
 
@@ -79,8 +84,8 @@ class ImageModel(nn.Module):
         self._run_network, self._run_with_features = forward, forward_features or forward
         self.with_features = False
         self.input_size = input_size if input_size != images.size else None
-        self.register_buffer("mean", torch.tensor(images.mean).mul(255.0).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(images.std).mul(255.0).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", _per_channel(images.mean), persistent=False)
+        self.register_buffer("std", _per_channel(images.std), persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
         return self.forward_normalized((images.float() - self.mean) / self.std)

@@ -1,9 +1,11 @@
 """Models by name, such as `find("resnet8")` and `find("timm:convnext_atto")`, and networks from them by `build`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from raykd.config import Config
 from raykd.errors import ConfigError, did_you_mean
@@ -33,10 +35,21 @@ def find(model: Model | str) -> Model:
     return MODELS[model]()
 
 
+class _NoRandomValues(TorchFunctionMode):
+    """Leaves tensors as they are instead of drawing values for them; on "meta", torch loads its compiler for that."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
+    ) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def num_parameters(model: Model, images: ImageSpec) -> int | None:
     """Count the network's parameters without allocating them; None if it cannot be built without memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomValues():
             return sum(weight.numel() for weight in model.build(images).network.parameters())
     except (RuntimeError, NotImplementedError):  # a few of timm's networks read values while they are built
         return None

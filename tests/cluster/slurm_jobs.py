@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from testbed import Testbed
+from testbed import POLL_S, Testbed
 
 SCRIPT = "slurm/ray_cluster.slurm"
 DRIVERS = Path(__file__).parent / "drivers"
@@ -26,7 +26,7 @@ def leftovers(slurm: Testbed) -> list[str]:
 def start_now(slurm: Testbed, job_id: int) -> None:
     """Start a requeued job immediately; Slurm would hold it for two minutes."""
     while slurm.job(job_id)["JobState"] != "PENDING":
-        time.sleep(0.1)
+        time.sleep(POLL_S)
     slurm.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
 
 

@@ -8,7 +8,7 @@ import pytest
 import small_experiment
 from run_by_several import train_by_two
 from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
-from testbed import Testbed
+from testbed import POLL_S, Testbed
 
 from raykd.store.run_store import RunStore
 
@@ -24,11 +24,9 @@ def warn(slurm: Testbed, job_id: int) -> None:
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
 
 
-def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
-    slurm: Testbed, repository: Path, tmp_path: Path
-) -> None:
-    words = [*small_experiment.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
-    job_id = slurm.sbatch(["--nodes=2", *ONE_CPU, SCRIPT, *words], repository)
+def interrupt_and_requeue(slurm: Testbed, repository: Path, options: list[str], words: list[str]) -> None:
+    """Warn a job while it trains, requeue it, and assert that it completes."""
+    job_id = slurm.sbatch([*options, *ONE_CPU, SCRIPT, *words, "--stage", "teacher"], repository)
     slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
     warn(slurm, job_id)
     slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
@@ -38,6 +36,22 @@ def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an
     assert f"interrupted: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
     assert leftovers(slurm) == []
+
+
+def test_a_run_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    interrupt_and_requeue(slurm, repository, [], small_experiment.words(tmp_path / "results"))
+    (teacher,) = small_experiment.runs(("teacher",))
+    assert RunStore(tmp_path / "results").folder(teacher).require_record().resumes == 1
+    small_experiment.assert_undisturbed(teacher, tmp_path / "results", tmp_path / "straight")
+
+
+@pytest.mark.nightly
+def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
+    slurm: Testbed, repository: Path, tmp_path: Path
+) -> None:
+    interrupt_and_requeue(slurm, repository, ["--nodes=2"], small_experiment.words(tmp_path / "results", BY_TWO))
     (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
     folder = RunStore(tmp_path / "results").folder(teacher)
     assert (folder.require_record().resumes, folder.require_record().compute.workers) == (1, (2,))
@@ -83,11 +97,11 @@ def test_a_job_without_a_new_step_stops_after_two_restarts(slurm: Testbed, repos
     for number in range(3):
         while slurm.output(job_id).count("starting Ray") <= number:
             assert slurm.job(job_id)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), slurm.output(job_id)
-            time.sleep(0.1)
+            time.sleep(POLL_S)
         warn(slurm, job_id)
         if number < 2:
             while slurm.output(job_id).count("DUE TO JOB REQUEUE") <= number:
-                time.sleep(0.1)
+                time.sleep(POLL_S)
             start_now(slurm, job_id)
     job = slurm.wait(job_id, timeout_s=60)
     assert (job.state, job.exit_code) == ("FAILED", 75), job.output

@@ -28,6 +28,7 @@ KINDS = ("h100", "h100", "a100")  # of GPU, on cn1, cn2, cn3
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 COMMAND_TIMEOUT_S = 20
 START_TIMEOUT_S = 20
+POLL_S = 0.5  # between questions to Slurm, each of which starts two processes
 
 
 def missing() -> str:
@@ -130,16 +131,18 @@ class Testbed:
                 self.run(["scancel", str(job_id)])
                 state, output = fields["JobState"], self.output(job_id)
                 raise RuntimeError(f"job {job_id} is {state} after {timeout_s} s; its output:\n{output}")
-            time.sleep(0.1)
+            time.sleep(POLL_S)
         return Job(fields["JobState"], int(fields["ExitCode"].split(":")[0]), self.output(job_id))
 
     def wait_for_output(self, job_id: int, text: str, timeout_s: float) -> None:
         """Wait until a job's output contains `text`. Raises: RuntimeError if it ends or takes longer."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.output(job_id):
-            if time.monotonic() > deadline or self.job(job_id)["JobState"] in ENDED:
-                raise RuntimeError(f"job {job_id} never printed {text!r}; its output:\n{self.output(job_id)}")
-            time.sleep(0.1)
+        fields = self.job(job_id)
+        while text not in (output := _output_of(fields)):
+            if time.monotonic() > deadline or fields["JobState"] in ENDED:
+                raise RuntimeError(f"job {job_id} never printed {text!r}; its output:\n{output}")
+            time.sleep(POLL_S)
+            fields = self.job(job_id)
 
     def job(self, job_id: int) -> dict[str, str]:
         """Return the fields that `scontrol show job` prints."""
@@ -148,8 +151,7 @@ class Testbed:
 
     def output(self, job_id: int) -> str:
         """Return a job's output until now; the path of its output file must not contain spaces."""
-        path = Path(self.job(job_id)["StdOut"])
-        return path.read_text(errors="replace") if path.exists() else ""
+        return _output_of(self.job(job_id))
 
     def power_off(self, name: str) -> None:
         """Power off a node: its network and processes are lost immediately and permanently."""
@@ -191,6 +193,11 @@ class Testbed:
                 reason = str(error)
             time.sleep(0.05)
         raise RuntimeError(f"testbed not idle after {START_TIMEOUT_S} s: {reason}; see {self.folder}/log")
+
+
+def _output_of(fields: Mapping[str, str]) -> str:
+    path = Path(fields["StdOut"])
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _path() -> str:

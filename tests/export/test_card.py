@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_runs import CASES, logits_of, pil_images, relative_difference
+from export_runs import ALL_CASES, logits_of, pil_images, relative_difference
 from huggingface_hub import ModelCard
+from nightly import nightly_except
 from safetensors.torch import load_file
 from small_runs import digits, recipe, run_of, train
 
@@ -33,7 +34,7 @@ def card_of(run: FinishedRun) -> str:
     return model_card(run, FORM, {}, 0.0)
 
 
-@pytest.mark.parametrize(("kind", "form"), CASES)
+@pytest.mark.parametrize(("kind", "form"), nightly_except([("resnet", "safetensors")], ALL_CASES))
 def test_the_code_in_the_card_predicts_like_the_run(kind, form, students, exported, tmp_path, monkeypatch, capsys):
     """Run each block in a folder with the exported files and the image of a digit."""
     blocks = re.findall(r"```python\n(.*?)```", (exported(kind, form) / "README.md").read_text(), flags=re.S)
@@ -51,6 +52,7 @@ def test_the_code_in_the_card_predicts_like_the_run(kind, form, students, export
         assert capsys.readouterr().out == f"{expected.argmax().item()}\n"
 
 
+@pytest.mark.nightly
 def test_model_hubs_can_read_the_yaml(students, exported):
     for form in FORMATS:
         data = ModelCard.load(exported("vit", form) / "README.md").data

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from nightly import QUICK_METHODS, nightly_except, nightly_unless
 from safetensors.torch import load_file
 from small_runs import WIDTH, digits, experiment, recipe, run_of, teacher_of, train
 
@@ -25,6 +26,7 @@ LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization",
 EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
 MAPS = {"fitnets", "at", "sp", "nst", "vid"}
 NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS)
+QUICK = nightly_unless(lambda name: name in QUICK_METHODS, NAMES)
 STOP_AFTER = 6  # steps, of 8
 TIMINGS = ("seconds", "images_per_s")
 
@@ -55,7 +57,7 @@ class Trained:
     before: dict[str, torch.Tensor]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=QUICK)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Train a student with each method once."""
     run, folder = run_with(request.param), RunFolder(tmp_path_factory.mktemp("straight"))
@@ -86,7 +88,7 @@ def test_method_does_not_change_its_teacher(trained: Trained) -> None:
     assert not any(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUICK)
 def test_method_trains_in_bf16_with_terms_in_float32(name: str, tmp_path: Path) -> None:
     train(run_with(name, precision="bf16", epochs=1), RunFolder(tmp_path))
     tensors, _ = ended(RunFolder(tmp_path))
@@ -116,7 +118,7 @@ def test_method_reads_only_the_outputs_that_it_needs(trained: Trained, tmp_path:
     assert [report.terms for report in trained.reports] == [report.terms for report in hidden]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUICK)
 def test_method_accepts_a_student_of_another_width_and_depth(name: str, tmp_path: Path) -> None:
     reports = train(run_with(name, model=ResNet((1, 2, 1, 1), 3 * WIDTH), epochs=1), RunFolder(tmp_path))
     assert len(reports) == 1
@@ -193,7 +195,7 @@ def test_dkds_weights_rise_over_its_first_epochs() -> None:
     assert replace(method, warmup_epochs=0.0).weights(0) == method.weights(20)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(kinds(Method)[name], StageMethod)])
+@pytest.mark.parametrize("name", nightly_except(["fitnets"], sorted(MAPS)))
 def test_stages_are_chosen_by_number(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     assert isinstance(run.method, StageMethod)

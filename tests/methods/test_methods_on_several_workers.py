@@ -9,6 +9,8 @@ from method_stories import METHODS, state_after_steps
 from safetensors.torch import load_file
 from several_processes import end, start
 
+pytestmark = pytest.mark.nightly
+
 State = dict[str, torch.Tensor]
 
 

@@ -71,6 +71,7 @@ def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
     return trial.run_of({searcher.NUMBER: 0, searcher.SETTING: setting}, shared)[0]
 
 
+@pytest.mark.nightly
 def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
     searched: Experiment, tmp_path: Path, kind: str
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
 
 from raykd.errors import Interrupted, RunFailed
@@ -42,7 +43,7 @@ def cached(run: Run, caches: Path) -> CachedTeacher:
     # float16 keeps 11 bits, and training carries what it drops along, most where batch norm divides. A bf16 teacher's
     # logits have 8 bits and lose none.
     [
-        (VIT, 2e-3),
+        pytest.param(VIT, 2e-3, marks=pytest.mark.nightly),
         (recipe(epochs=EPOCHS), 1e-2),
         pytest.param(replace(VIT, precision="bf16"), 1e-4, marks=pytest.mark.nightly),
     ],
@@ -66,7 +67,7 @@ def test_first_epoch_is_equal_to_a_part_in_ten_thousand(tmp_path: Path) -> None:
     assert cache.terms == pytest.approx(live.terms, rel=1e-4)
 
 
-@pytest.mark.parametrize("distance", ["mse", "cosine"])
+@pytest.mark.parametrize("distance", nightly_except(["cosine"], ["mse", "cosine"]))
 def test_cached_embeddings_equal_live_ones_over_a_whole_run(distance: Any, tmp_path: Path) -> None:
     run = run_of("distilled", student=VIT, method=FeatureKD(alpha=0.1, feature_weight=0.5, distance=distance))
     live = train(run, RunFolder(tmp_path / "live"))

@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
-@pytest.mark.parametrize("case", nightly_except([FAST_CASES[0], "everything augmented"], FAST_CASES))
+@pytest.mark.parametrize("case", nightly_except(FAST_CASES[:1], FAST_CASES))
 def test_killed_run_ends_with_the_same_bits(case: str, whole: Any, tmp_path: Path) -> None:
     """Four kills, saving after every step; the places are drawn with the case's name as seed."""
     drawn = random.Random(case)
@@ -81,6 +81,7 @@ def test_kill_inside_every_file_that_is_written_is_survived(place: str, whole: A
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"], "a half written file was left"
 
 
+@pytest.mark.nightly
 def test_kill_between_the_last_step_and_its_validation_is_survived(whole: Any, tmp_path: Path) -> None:
     """The checkpoint then stands behind an epoch's last step, with nothing left to train in it."""
     for _ in range(3):

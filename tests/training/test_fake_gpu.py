@@ -7,7 +7,7 @@ import pytest
 import torch
 from all_methods import all_methods
 from fake_gpu import on_fake_gpu
-from nightly import nightly_except
+from nightly import QUICK_METHODS, nightly_except, nightly_unless
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
@@ -58,7 +58,9 @@ def training_of(run: Run, teacher: Teacher | None = None) -> TrainState:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.kind)
+@pytest.mark.parametrize(
+    "method", nightly_unless(lambda method: method.kind in QUICK_METHODS, all_methods()), ids=lambda method: method.kind
+)
 def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[TrainState], Any]) -> None:
     run = run_by(method)
     assert take_steps(training_of(run), way) > 0
@@ -76,7 +78,7 @@ AUGMENTATIONS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", nightly_except(["all but RandAugment"], AUGMENTATIONS))
 def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, way: Callable[[TrainState], Any]) -> None:
     assert take_steps(training_of(run_by(KD(), augmentation=AUGMENTATIONS[name])), way) > 0
 
@@ -86,7 +88,7 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
     "changes",
     [
         {"model": ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1), "optimizer": AdamW()},
-        {"model": Timm("vit_tiny_patch16_224", input_size=32)},
+        pytest.param({"model": Timm("vit_tiny_patch16_224", input_size=32)}, marks=pytest.mark.nightly),
         {"clip_gradient_norm": 1.0, "label_smoothing": 0.1},
     ],
     ids=["vit", "timm", "clipping"],

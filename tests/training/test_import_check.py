@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nightly import nightly_except, nightly_unless
 from torch import Tensor
 
 from raykd.training.teacher.import_check import LEVEL, chance_accuracy, find_permutation, is_near_chance
@@ -23,7 +24,7 @@ def correct_at(accuracy: float, classes: int) -> Tensor:
     return torch.full((classes, classes), wrong) + torch.eye(classes) * (accuracy - wrong)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("classes", nightly_except([2, 10], [2, 10, 100]))
 @pytest.mark.parametrize("imbalance", [1.0, 20.0])
 def test_random_guesses_pass_no_more_often_than_the_level(classes: int, imbalance: float) -> None:
     shares = torch.linspace(1, imbalance, classes)
@@ -46,7 +47,10 @@ def test_a_teacher_that_finds_a_rare_class_is_above_chance() -> None:
     assert not is_near_chance(torch.tensor([[880, 70], [2, 48]])), "below the share of the largest class"
 
 
-@pytest.mark.parametrize(("classes", "accuracy"), [(10, 0.25), (100, 0.06), (2, 0.6), (1000, 0.02)])
+WEAK = [(10, 0.25), (100, 0.06), (2, 0.6), (1000, 0.02)]
+
+
+@pytest.mark.parametrize(("classes", "accuracy"), nightly_unless(lambda case: case[0] < 1000, WEAK))
 def test_a_weak_teacher_is_above_chance_and_not_permuted(classes: int, accuracy: float) -> None:
     for seed in range(30):
         confusion = drawn(correct_at(accuracy, classes), 2000, seed)

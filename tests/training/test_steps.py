@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from all_methods import all_methods
-from nightly import nightly_unless
+from nightly import QUICK_METHODS, nightly_except, nightly_unless
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, recipe, run_of, train
 
@@ -21,7 +21,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import state, steps
 from raykd.training.compute import choose_compute, why_not_graph
 
-QUICK = ("kd", "rkd", "crd", "deit")  # of the methods: logits, embeddings, an adapter with banks, two heads
+QUICK_RECIPES = ("resnet, sgd", "vit, adamw, dropout", "everything augmented", "resnet, bf16")
 GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))
 
 
@@ -49,14 +49,14 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
 
 
 @pytest.mark.parametrize(
-    "method", nightly_unless(lambda method: method.kind in QUICK, all_methods()), ids=lambda method: method.kind
+    "method", nightly_unless(lambda method: method.kind in QUICK_METHODS, all_methods()), ids=lambda method: method.kind
 )
 def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)
     assert python == device
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", nightly_except(QUICK_RECIPES, CASES))
 def test_every_recipe_trains_to_the_same_bits(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(run_of_case(case), tmp_path, monkeypatch)
     assert python == device
