@@ -26,7 +26,7 @@ _SPLIT_SEED = 0  # fixed: the test set is the same everywhere
 def read() -> tuple[Split, Split]:
     """Return (train, test): 1,200 and 597 images, each class split in proportion, uint8 [N, 3, 16, 16]."""
     # From the file, since importing sklearn.datasets takes 3 s, in every process that reads the digits.
-    rows = np.loadtxt(distribution("scikit-learn").locate_file(_FILE), delimiter=",", dtype=np.int64)
+    rows = np.loadtxt(str(distribution("scikit-learn").locate_file(_FILE)), delimiter=",", dtype=np.int64)
     stored, targets = rows[:, :-1], rows[:, -1]
     gray = np.rint(stored.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
     blocks = gray.repeat(2, axis=1).repeat(2, axis=2)

@@ -19,6 +19,7 @@ def test_a_gpu_that_torch_cannot_use_fails_the_job_and_is_never_replaced_by_the_
     assert "cannot use the GPU that this run was assigned" in job.output and "--set workers.gpus=0" in job.output
 
 
+@pytest.mark.nightly
 def test_a_mistake_is_reported_in_one_line_and_by_the_jobs_exit_code(slurm, repository, tmp_path):
     job = _submit(slurm, repository, tmp_path, "method.alpha=2", timeout_s=300)
     assert (job.state, job.exit_code) == ("FAILED", 2), job.output

@@ -6,7 +6,7 @@ import pytest
 from slurm_jobs import SCRIPT
 from testbed import Testbed
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.nightly]
 
 TIMEOUT_S = 180
 SMALL = ("--cpus-per-task=1", "--mem=6G")
@@ -19,7 +19,6 @@ def experiment(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.nightly
 def test_gpus_that_the_scripts_gres_line_overrides_are_a_caution(
     slurm: Testbed, repository: Path, experiment: str
 ) -> None:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slurm
 
 ONE_CPU = ("--cpus-per-task=1", "--mem=6G")
 BOOT_TIMEOUT_S = 180
+ALONE = (*small_experiment.SMALL, "teacher.epochs=120", "workers.cpus=1", "workers.gpus=0")
 BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "workers.gpus=0", "workers.count=2")
 
 
@@ -41,8 +42,8 @@ def interrupt_and_requeue(slurm: Testbed, repository: Path, options: list[str], 
 def test_a_run_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    interrupt_and_requeue(slurm, repository, [], small_experiment.words(tmp_path / "results"))
-    (teacher,) = small_experiment.runs(("teacher",))
+    interrupt_and_requeue(slurm, repository, [], small_experiment.words(tmp_path / "results", ALONE))
+    (teacher,) = small_experiment.runs(("teacher",), ALONE)
     assert RunStore(tmp_path / "results").folder(teacher).require_record().resumes == 1
     small_experiment.assert_undisturbed(teacher, tmp_path / "results", tmp_path / "straight")
 

@@ -17,7 +17,7 @@ from testbed import Job, Testbed
 
 from raykd.store.run_store import RunStore
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.nightly]
 
 NOBODY = 65_534
 STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # the prober's node, and the address of cn1 that it tries

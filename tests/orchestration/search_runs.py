@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiment_runs import NO_DATA
+from experiment_runs import NO_DATA, train_directly
 from rich.console import Console
-from small_runs import experiment, recipe
+from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.cli.parser import main, run_reporting_errors
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.plan import make_plan
 from raykd.spec.search import Search, loguniform, uniform
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, Trial
 
 FILE = Path(__file__)
@@ -54,6 +57,16 @@ def changed(**changes: Any) -> Experiment:
     """The experiment with another search."""
     assert EXPERIMENT.search is not None
     return replace(EXPERIMENT, search=replace(EXPERIMENT.search, **changes))
+
+
+def trained_without_ray(
+    setting: Mapping[str, Any], results: Path, elsewhere: Path, asked: Experiment = EXPERIMENT
+) -> RunFolder:
+    """The run of a trial with `setting`, trained by the loop alone with the search's logit cache."""
+    assert asked.search is not None
+    made = replace(asked.with_setting(setting), seeds=(asked.search.trial_seed,))
+    run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
+    return train_directly(run, elsewhere, caches=RunStore(results).logit_caches)
 
 
 def folder_in(results: Path) -> SearchFolder:

@@ -43,6 +43,7 @@ def assert_refused(ended: Ended, file: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
+@pytest.mark.nightly
 def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(cluster, tmp_path, monkeypatch) -> None:
     """Rerunning the command fails with the same message, read from the run's folder; Ray is not started."""
     file, results = misfit(tmp_path), tmp_path / "results"
@@ -63,6 +64,7 @@ def test_a_teacher_that_does_not_fit_ends_the_command_and_nothing_is_trained(clu
 @pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
+@pytest.mark.nightly
 def test_the_accuracy_of_an_imported_teacher_is_logged_before_any_student_starts(cluster, tmp_path) -> None:
     file, results = tmp_path / "good.safetensors", tmp_path / "results"
     file.write_bytes(good_file())
@@ -78,6 +80,7 @@ def test_the_accuracy_of_an_imported_teacher_is_logged_before_any_student_starts
 @pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
+@pytest.mark.nightly
 def test_a_search_ends_before_its_trials_where_its_teacher_does_not_fit(cluster, tmp_path) -> None:
     file, results = misfit(tmp_path), tmp_path / "results"
     ended = run_search(results, replace(EXPERIMENT, teacher_checkpoint=str(file), teacher=importing(file).teacher))

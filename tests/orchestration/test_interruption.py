@@ -39,7 +39,7 @@ from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 SETTINGS = (*small_experiment.SMALL, "teacher.epochs=200", "student.epochs=3")  # the teacher is interrupted twice
 END_OF_RAY_S = 30.0

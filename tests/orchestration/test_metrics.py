@@ -98,6 +98,7 @@ def test_prometheus_has_every_metric_of_a_run(prometheus: str) -> None:
     assert {name: float(rows[0]["value"][1]) for name, rows in values.items()} == EXPECTED
 
 
+@pytest.mark.nightly
 def test_dashboard_queries_existing_metrics(prometheus: str) -> None:
     dashboard = json.loads((MONITORING / "grafana.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]

@@ -1,30 +1,26 @@
 """A search on Ray: trials by the one loop, the best confirmed on fresh seeds, the test set read for that one alone."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from experiment_runs import curve, train_directly
-from search_runs import EXPERIMENT, SPACE, TRIALS, Ended, changed, confirmed_in, folder_in, run_search, trials_in
-from small_runs import NO_WEIGHTS, digits
+from experiment_runs import curve
+from search_runs import (
+    SPACE,
+    TRIALS,
+    Ended,
+    changed,
+    confirmed_in,
+    folder_in,
+    run_search,
+    trained_without_ray,
+    trials_in,
+)
 
-from raykd.spec.plan import make_plan
 from raykd.spec.search import loguniform
 from raykd.store.run_folder import RunFolder
-from raykd.store.run_store import RunStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
-
-
-def directly(setting: Mapping[str, Any], results: Path, elsewhere: Path) -> RunFolder:
-    """The run of a trial with `setting`, trained by the loop alone under the search's logit cache."""
-    assert EXPERIMENT.search is not None
-    made = replace(EXPERIMENT.with_setting(setting), seeds=(EXPERIMENT.search.trial_seed,))
-    run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
-    return train_directly(run, elsewhere, caches=RunStore(results).logit_caches)
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 
 def test_search_ends_with_the_confirmed_setting_in_the_report(searched: tuple[Path, Ended]) -> None:
@@ -57,7 +53,7 @@ def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_
         trial = next(trial for trial in trials if trial.state == state)
         found, wanted = (
             folder_in(results).run(trial.number),
-            directly(trial.setting, results, tmp_path),
+            trained_without_ray(trial.setting, results, tmp_path),
         )
         expected = [row["best_val_top1"] for row in running_best(wanted)][: len(trial.intermediate_values)]
         assert list(trial.intermediate_values.values()) == expected

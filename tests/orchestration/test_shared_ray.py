@@ -17,6 +17,7 @@ def test_changed_variable_is_found(
     assert shared_ray.damage() is None
 
 
+@pytest.mark.nightly
 def test_ray_that_was_shut_down_is_found_and_replaced(shared_ray: SharedRay, cluster: str) -> None:
     import ray
 

@@ -15,7 +15,7 @@ from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.hooks import EpochReport, Hooks
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 # One slot: a worker that waited for the teacher would delay the baseline too.
 EXPERIMENT = experiment(workers=Workers(cpus=2))

@@ -1,0 +1,35 @@
+"""A search of two trials on Ray: each trial is the run with its setting, and the report has the search."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from experiment_runs import curve
+from search_runs import EXPERIMENT, SPACE, folder_in, run_search, trained_without_ray, trials_in
+from small_runs import recipe
+
+from raykd.spec.search import Search
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+SEARCH = Search(space=SPACE, trials=2, scheduler="none", confirm=0, max_concurrent=1)
+ASKED = replace(EXPERIMENT, student=recipe(epochs=2, batch_size=20), seeds=(0,), search=SEARCH)
+
+
+def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    ended = run_search(results, ASKED)
+    assert (ended.exit_code, ended.error) == (0, "")
+    trials = trials_in(results)
+    assert [trial.state for trial in trials] == ["done", "done"] and trials[0].setting != trials[1].setting
+    for trial in trials:
+        trained, expected = (
+            folder_in(results).run(trial.number),
+            trained_without_ray(trial.setting, results, tmp_path / "alone", ASKED),
+        )
+        assert trained.best.read_bytes() == expected.best.read_bytes()
+        assert curve(trained) == curve(expected)
+        assert trial.values == (expected.require_record().best.val_top1,)
+    summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
+    assert summary["winner"]["number"] in (0, 1), summary
