@@ -128,6 +128,7 @@ def method_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.nightly
 def test_a_method_named_by_its_path_is_planned(method_folder: Path) -> None:
     arguments = ["--set", "method=my_method.py:SoftL1", "--set", "method.weight=3", "--plan", "--results", "r"]
     completed = subprocess.run(

@@ -58,6 +58,7 @@ def test_filling_is_counted_over_all_runs_of_the_experiment() -> None:
     assert summarize(cnn(), first_round)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
 
 
+@pytest.mark.nightly
 def test_a_family_is_benchmarked_from_end_to_end() -> None:
     results = run_rounds(tiny(cnn()), CPU, num_rounds=2, log=lambda line: None)
     rounds = results["rounds"]
@@ -97,6 +98,7 @@ def test_usual_way_uses_the_loss_of_the_paper() -> None:
         torch.testing.assert_close(usual._loss(images, labels), expected)
 
 
+@pytest.mark.nightly
 def test_usual_way_trains_on_normalized_crops() -> None:
     usual = usual_way(tiny(cnn()).baseline(), has_teacher=False)
     images, _ = next(iter(usual._batches(usual._train)))

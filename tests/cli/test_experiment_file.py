@@ -188,6 +188,7 @@ def test_negative_zero_becomes_zero_so_that_equal_recipes_are_one_run(text: str)
     assert repr(SGD(weight_decay=-0.0).weight_decay) == "0.0"
 
 
+@pytest.mark.nightly
 def test_settings_apply_only_to_the_selected_families(tmp_path: Path) -> None:
     """A setting that is invalid for another family is accepted."""
     file = tmp_path / "both.py"

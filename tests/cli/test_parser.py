@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nightly import nightly_except
 
 from raykd.cli import parser
 
@@ -44,7 +45,7 @@ def test_every_public_name_can_be_imported():
         raykd.KDD  # noqa: B018
 
 
-@pytest.mark.parametrize("line", ["KD(alpha=2)", "main(3)"])
+@pytest.mark.parametrize("line", nightly_except(["KD(alpha=2)"], ["KD(alpha=2)", "main(3)"]))
 def test_an_error_in_a_running_experiment_file_is_one_line_and_other_errors_keep_their_traceback(line, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(f"from raykd import KD, main\n{line}\n")
@@ -98,6 +99,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback(error):
         parser.run_reporting_errors(run)
 
 
+@pytest.mark.nightly
 def test_a_closed_pipe_is_no_error():
     """The case of `... --plan | head -1`."""
     command = f"{sys.executable} experiments/digits.py --plan"

@@ -67,6 +67,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.nightly
 def test_sigterm_from_slurm_leaves_ray_running(tmp_path: Path) -> None:
     step = subprocess.Popen(ray(tmp_path))
     wait_until((tmp_path / "up").exists)
@@ -91,6 +92,7 @@ def test_a_lost_raylet_ends_the_subreaper_and_is_named(tmp_path: Path) -> None:
     assert not is_running(pids(tmp_path, "dashboard.py")[0])
 
 
+@pytest.mark.nightly
 def test_a_killed_dashboard_is_started_again_and_ray_keeps_running(tmp_path: Path) -> None:
     step = subprocess.Popen(ray(tmp_path), stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "up").exists)

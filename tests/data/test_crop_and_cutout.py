@@ -37,6 +37,7 @@ def test_a_box_of_the_whole_image_is_the_image() -> None:
     assert torch.equal(crop.apply(DIGITS[:200], (nothing, nothing, whole, whole)), DIGITS[:200])
 
 
+@pytest.mark.nightly
 def test_crops_have_torchvisions_distribution_of_sizes_and_positions() -> None:
     actual = [tensor.numpy() for tensor in RandomCrop(0.08, 32, 32).draw(KEYS)]
     torch.manual_seed(0)

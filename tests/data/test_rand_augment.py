@@ -117,6 +117,7 @@ def test_every_operation_but_identity_changes_the_digits() -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.nightly
 def test_operations_do_not_depend_on_the_batch(name: str) -> None:
     together = ours(name, 9, True)
     alone = [ours(name, 9, True, image[None]) for image in color_digits()]

@@ -61,6 +61,7 @@ def test_a_run_is_found_by_folder_by_name_and_by_family(export, students, tmp_pa
         assert (tmp_path / str(number) / "model.safetensors").read_bytes() == students["resnet"].best.read_bytes()
 
 
+@pytest.mark.nightly
 def test_a_run_named_by_a_dot_is_exported_under_its_name(export, students, results, monkeypatch):
     name = students["resnet"].path.name
     monkeypatch.chdir(students["resnet"].path)

@@ -38,6 +38,7 @@ def test_no_file_contains_a_path_of_the_machine(kind, form, students, results, e
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.nightly
 def test_a_folder_of_custom_images_is_named_without_its_path(form, custom_run, tmp_path):
     export_run(custom_run.path.parents[1], custom_run.path.name, form, tmp_path / "out", overwrite=False)
     for name, content in contents(tmp_path / "out"):

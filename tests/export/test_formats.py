@@ -22,7 +22,7 @@ from raykd.export.finished_run import read_finished_run
 from raykd.provenance import file_sha256
 from raykd.training.model_file import load_model
 
-KINDS = nightly_except(["resnet", "timm_vit"], MODELS)
+KINDS = nightly_except(["resnet"], MODELS)
 IN_TIMM = nightly_except(["timm_vit"], [kind for kind in MODELS if "timm" in FORMATS_OF[kind]])
 LIMIT = 1e-5  # of the largest logit: float32 summed in another order
 

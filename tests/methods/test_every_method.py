@@ -129,7 +129,7 @@ def test_methods_need_logits_and_at_most_one_more_output() -> None:
         assert all(kinds(Method)[name].needs == {"logits"} | more for name in names)
 
 
-@pytest.mark.parametrize("name", sorted(LOGITS_ONLY))
+@pytest.mark.parametrize("name", nightly_except(["kd", "dkd"], sorted(LOGITS_ONLY)))
 def test_method_on_logits_alone_trains_from_a_cache(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     num_views = run.data.views.count

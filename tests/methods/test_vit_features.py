@@ -136,6 +136,7 @@ def test_paired_blocks_are_the_documented_ones() -> None:
         assert [stage + 1 for stage in feature_stages(network)] == [int(block) for block in blocks.split(",")]
 
 
+@pytest.mark.nightly
 def test_all_methods_on_feature_maps_compare_on_vits() -> None:
     compared = tuple(kinds(Method)[name]() for name in MAPS)
     vits = experiment(teacher=recipe(model=VIT12), student=recipe(model=VIT6), compare=compared)

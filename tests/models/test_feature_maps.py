@@ -147,7 +147,7 @@ def test_network_without_stages_in_timm_has_no_features_but_all_else() -> None:
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda model: model.label)
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("training", nightly_except([True], [False, True]), ids=["evaluation", "training"])
 def test_outputs_and_gradients_are_the_same_with_and_without_features(model: Model, training: bool) -> None:
     results = []
     for with_features in (False, True):
@@ -211,6 +211,7 @@ def test_a_resnet_always_returns_features() -> None:
 
 
 @pytest.mark.parametrize("model", nightly_except([SIX], [SIX, Timm("test_mambaout", 32)]), ids=["vit", "mambaout"])
+@pytest.mark.nightly
 def test_features_depend_on_neither_layout_nor_compilation(model: Model) -> None:
     network = built(model)
     expected = network(pixels())

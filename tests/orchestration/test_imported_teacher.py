@@ -89,6 +89,7 @@ def test_a_search_ends_before_its_trials_where_its_teacher_does_not_fit(cluster,
     assert not list(results.glob("*/*/trials*")) and not list(results.glob("*/distilled-*"))
 
 
+@pytest.mark.nightly
 def test_a_refusal_that_is_recorded_is_raised_by_the_plan_too(tmp_path) -> None:
     file = misfit(tmp_path)
     experiment, options = importing(file), Options(tmp_path / "results", tmp_path)

@@ -175,6 +175,7 @@ def test_next_command_removes_the_token_of_a_killed_command(story: Story) -> Non
     assert [path.name for path in story.private_files()] == ["ray"], "something but Ray's logs was left"
 
 
+@pytest.mark.nightly
 def test_signal_while_trainers_start_ends_the_command_cleanly(cluster: str, tmp_path: Path) -> None:
     from raykd.orchestration.trainers import END_S  # imports ray, before which the token must exist
 

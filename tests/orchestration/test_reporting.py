@@ -129,6 +129,7 @@ def test_recorded_run_equals_the_planned_run(trained: tuple[Path, Plan]) -> None
         assert set(load_file(folder.best)) == set(load_model(folder.best).network.state_dict())
 
 
+@pytest.mark.nightly
 def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results, plan = trained
     teacher = RunStore(results).folder(of_stage(plan, "teacher")[0]).best
@@ -141,6 +142,7 @@ def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan],
     assert not any(summary.missing for summary in build(tmp_path).summaries)
 
 
+@pytest.mark.nightly
 def test_run_recorded_by_another_version_does_not_stop_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained[0], results)

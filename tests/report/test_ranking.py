@@ -42,6 +42,7 @@ def test_best_mean_may_tie_with_a_method_that_is_not_the_best():
     assert ranks(ranking) == {"a": "1-3", "b": "1-2", "c": "2-3"}
 
 
+@pytest.mark.nightly
 def test_better_is_transitive():
     """Simulate 2,000 experiments of three seeds with methods whose noise is shared, opposed or independent."""
     generator, chains = np.random.default_rng(5), 0

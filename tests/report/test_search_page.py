@@ -114,6 +114,7 @@ def test_the_page_states_that_no_setting_is_better_than_the_default(tmp_path):
     assert "over the baseline is widened for 2 (Bonferroni)." in text
 
 
+@pytest.mark.nightly
 def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reasons(tmp_path):
     example = finished_search(tmp_path)
     failed = {None: "seed 0: <b>out of memory</b>", 6: "seed 2: NaN", "baseline": "seed 1: loss became NaN"}
@@ -149,6 +150,7 @@ def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
     assert "Not confirmed with other seeds: the search has confirm = 0." in text
 
 
+@pytest.mark.nightly
 def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
     space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
@@ -250,6 +252,7 @@ def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.nightly
 def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
     default_setting = {"method.alpha": 0.5}

@@ -128,6 +128,7 @@ def test_exact_tests_reject_a_true_null_at_most_at_their_level():
 
 
 @pytest.mark.parametrize("num_runs", [2, 3, 5])
+@pytest.mark.nightly
 def test_interval_of_a_mean_covers_it_in_95_of_100_experiments(num_runs):
     """4,000 experiments with normal runs around 80: the coverage is within three standard errors of 0.95."""
     generator = np.random.default_rng(num_runs)

@@ -58,6 +58,7 @@ def test_cached_teacher_equals_live_teacher_over_a_whole_run(student, rounding: 
         assert other.terms == pytest.approx(one.terms, rel=rounding)
 
 
+@pytest.mark.nightly
 def test_first_epoch_is_equal_to_a_part_in_ten_thousand(tmp_path: Path) -> None:
     run = run_of("distilled")
     (live, *_), (cache, *_) = (

@@ -100,6 +100,7 @@ def test_cache_is_kept_if_no_other_method_reads_one(results: Path) -> None:
     assert go_on(named(plan, FeatureKD), plan, results) == "cache"
 
 
+@pytest.mark.nightly
 def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> None:
     """Where a logit cache is not worth it they have a live teacher: the kept one's views are of other runs."""
     alone = replace(SINGLE_WORKER, student=recipe(epochs=4), seeds=(0,))
@@ -122,6 +123,7 @@ def test_parts_of_both_caches_are_separate_jobs(results: Path) -> None:
 
 
 @pytest.mark.parametrize("compare", [(), (KD(),)])
+@pytest.mark.nightly
 def test_refusal_of_a_live_teacher_has_the_remedy(results: Path, compare: Any) -> None:
     made = replace(COMPARED, teacher_source="live", compare=compare)
     with pytest.raises(RunFailed, match=r"partly trained with teacher_source = cache, .* resume with live") as caught:

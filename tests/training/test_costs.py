@@ -147,6 +147,7 @@ def beside(family: Path, model: Model, precision: str = "fp32", **changes: objec
     return model_costs(family, model, models.build(model, images, 0), images, choose_compute(CPU, precision))
 
 
+@pytest.mark.nightly
 def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
     monkeypatch.setattr(costs, "flops", lambda *_: measured.append("flops") or 1)

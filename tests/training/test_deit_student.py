@@ -42,7 +42,7 @@ def evaluation_outputs(folder: RunFolder, images: Tensor) -> Outputs:
         return load_model(folder.best).eval()(images)
 
 
-@pytest.fixture(scope="module", params=nightly_except([DeiT()], [DeiT(), DeiT(temperature=3.0)]), ids=["hard", "soft"])
+@pytest.fixture(scope="module", params=nightly_except([], [DeiT(), DeiT(temperature=3.0)]), ids=["hard", "soft"])
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """A teacher, a baseline and a distilled student, trained, the teacher in a logit cache."""
     made = experiment(**changes(method=request.param), teacher_source="cache")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.bench.without_ray import train_plan
@@ -59,7 +60,7 @@ def experiment_folders(results: Path, dataset: Dataset, plan: Plan) -> Iterator[
         yield store.folder(run)
 
 
-@pytest.mark.parametrize("source", ["live", "cache"])
+@pytest.mark.parametrize("source", nightly_except(["cache"], ["live", "cache"]))
 def test_the_test_set_is_read_once_per_run_and_never_by_training(source: Any, tmp_path: Path) -> None:
     plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
     reads.clear()
@@ -145,6 +146,7 @@ def test_no_agreement_with_a_missing_or_retrained_teacher(tmp_path: Path) -> Non
         assert 0 <= tested["ece"] <= 1
 
 
+@pytest.mark.nightly
 def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Path) -> None:
     plan, dataset, store = plan_of(), watched(), RunStore(tmp_path)
     train_plan(plan, dataset, CPU, store)
@@ -177,6 +179,7 @@ def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, monkeypatch: pyte
     assert is_tested(folder) and folder.costs.is_file()
 
 
+@pytest.mark.nightly
 def test_a_student_of_features_is_compared_with_its_teacher_too(tmp_path: Path) -> None:
     *_, last = experiment_folders(tmp_path, digits(), plan_of(method=FeatureKD()))
     assert last.require_record().method == "feature_kd"

@@ -69,6 +69,7 @@ def test_run_killed_between_rare_checkpoints_ends_with_the_same_bits(whole: Any,
 @pytest.mark.parametrize(
     "place", nightly_except(["before a rename"], ["half a file", "before a flush", "before a rename", "after a rename"])
 )
+@pytest.mark.nightly
 def test_kill_inside_every_file_that_is_written_is_survived(place: str, whole: Any, tmp_path: Path) -> None:
     """One child after another dies at the first file, the second, ...: record, checkpoint, history, weights."""
     case, kills = CASES[0], 0
@@ -89,7 +90,7 @@ def test_kill_between_the_last_step_and_its_validation_is_survived(whole: Any, t
     assert finish(CASES[0], tmp_path) == whole(CASES[0])
 
 
-@pytest.mark.parametrize("case", FAST_CASES)
+@pytest.mark.parametrize("case", nightly_except(["resnet, sgd", "everything augmented"], FAST_CASES))
 def test_run_stopped_at_a_step_ends_with_the_same_bits(case: str, whole: Any, tmp_path: Path) -> None:
     """Stop as after a signal, in one process: within an epoch, at the end of an epoch, twice in one epoch."""
     for steps in (2, 2, 1, 3):

@@ -8,6 +8,7 @@ import children
 import fill_story
 import pytest
 import torch
+from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, train
 from torch import Tensor, nn
 
@@ -209,7 +210,7 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
     assert filling.cache.filled()[:4].all() and filling.cache.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
 
 
-@pytest.mark.parametrize("embedding_width", [0, 64])
+@pytest.mark.parametrize("embedding_width", nightly_except([64], [0, 64]))
 def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(embedding_width: int, tmp_path: Path) -> None:
     story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
     fill_story.fill_all(story, tmp_path / "peace")

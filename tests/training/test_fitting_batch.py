@@ -82,6 +82,7 @@ def test_evaluation_in_halved_batches_is_equal(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.nightly
 def test_filling_in_halved_batches_is_equal(
     fixed: bool, depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_good_teacher_is_accepted_with_its_accuracy(good: Path, tmp_path: Path
     assert found.refused == "" and found.cautions == ()
 
 
+@pytest.mark.nightly
 def test_a_teacher_trained_with_a_max_pool_is_refused(tmp_path: Path) -> None:
     message = refused(bare(pooled_state(), tmp_path), tmp_path)
     assert "not clearly above chance" in message

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from nightly import QUICK_METHODS, nightly_unless
 from small_runs import digits, experiment, recipe, run_of, train
 
 from raykd.cli.plan_text import worker_differences
@@ -28,7 +29,7 @@ def method_of(name: str) -> Method:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", nightly_unless(lambda name: name in QUICK_METHODS, NAMES))
 def test_method_trains_on_a_batch_or_refuses_it(name: str, size: int, tmp_path: Path) -> None:
     """A ViT has no batch norm, so the method alone decides."""
     method = method_of(name)

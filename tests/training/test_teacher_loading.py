@@ -69,6 +69,7 @@ def test_teachers_of_both_kinds_know_the_same_weights(store: RunStore) -> None:
     assert made[0].identity == made[1].identity != teacher_of(distilled).identity
 
 
+@pytest.mark.nightly
 def test_plan_of_a_method_of_embeddings_reads_them_from_one_cache(tmp_path: Path) -> None:
     made = experiment(student=recipe(epochs=EPOCHS), teacher=recipe(epochs=1), method=FeatureKD(), seeds=(0, 1))
     plan, store = make_plan(replace(made, teacher_source="cache"), digits(), NO_WEIGHTS), RunStore(tmp_path)
