@@ -54,8 +54,9 @@ def test_names_of_bad_inputs_are_unique():
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """Return every file below `folder` with the SHA-256 of its content."""
+    """Return every file below `folder` with the SHA-256 of its content, without the bytecode that Python keeps."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not a file"
         for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
     }

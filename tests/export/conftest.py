@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from export_runs import train_on_custom_images, train_students
+from export_runs import Students, train_on_custom_images
 
 from raykd.export.export import export_run
 from raykd.store.run_folder import RunFolder
@@ -17,8 +17,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def students(results: Path) -> dict[str, RunFolder]:
-    return train_students(results)
+def students(results: Path) -> Students:
+    return Students(results)
 
 
 @pytest.fixture(scope="package")
@@ -28,9 +28,7 @@ def custom_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture(scope="package")
-def exported(
-    results: Path, students: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Path]:
+def exported(results: Path, students: Students, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """A function (kind of model, format) -> folder of the export, written on the first call."""
     root = tmp_path_factory.mktemp("exported")
 

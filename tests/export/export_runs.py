@@ -38,19 +38,23 @@ ALL_CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 CASES = nightly_unless(lambda case: case[0] == "resnet" or case == ("timm_vit", "timm"), ALL_CASES)
 
 
-def train_students(results: Path) -> dict[str, RunFolder]:
-    """Train and test one teacher, and a student of each model that is distilled from it."""
-    store, students = RunStore(results), {}
-    for kind, model in MODELS.items():
-        run = run_of("distilled", student=recipe(model=model), method=METHODS.get(kind, KD()))
+class Students(dict[str, RunFolder]):
+    """A student of each model by its kind, distilled from one teacher; trained and tested when it is first read."""
+
+    def __init__(self, results: Path) -> None:
+        super().__init__()
+        self._store = RunStore(results)
+
+    def __missing__(self, kind: str) -> RunFolder:
+        run = run_of("distilled", student=recipe(model=MODELS[kind]), method=METHODS.get(kind, KD()))
         assert run.teacher is not None
-        teacher, students[kind] = store.folder(run.teacher), store.folder(run)
+        teacher, self[kind] = self._store.folder(run.teacher), self._store.folder(run)
         if teacher.status() != "done":
             train(run.teacher, teacher)
             evaluate_on_test(run.teacher, teacher, digits(), choose_compute(CPU, "fp32"))
-        train(run, students[kind], trained_teacher_of(run, teacher, store.logit_caches))
-        evaluate_on_test(run, students[kind], digits(), choose_compute(CPU, "fp32"))
-    return students
+        train(run, self[kind], trained_teacher_of(run, teacher, self._store.logit_caches))
+        evaluate_on_test(run, self[kind], digits(), choose_compute(CPU, "fp32"))
+        return self[kind]
 
 
 def train_on_custom_images(root: Path) -> RunFolder:

@@ -108,15 +108,21 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not come within {TIMEOUT_S:g} s")
 
 
-def train_directly(run: Run, results: Path, hooks: Hooks = Hooks(), caches: Path | None = None) -> RunFolder:  # noqa: B008 - frozen
-    """Train `run` and its teacher with the loop alone on one thread, as a worker with one CPU does, without Ray.
+def train_directly(
+    run: Run,
+    results: Path,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+    caches: Path | None = None,
+    threads: int = 1,
+) -> RunFolder:
+    """Train `run` and its teacher with the loop alone, without Ray, on as many threads as a worker has CPUs.
 
     caches: the logit caches of an experiment whose teacher has the same weights; None for a live teacher.
     """
     folder = RunFolder(results / run.family / run.name)
-    trained = train_directly(run.teacher, results) if run.teacher else folder
+    trained = train_directly(run.teacher, results, threads=threads) if run.teacher else folder
     teacher = trained_teacher_of(run, trained, caches or results / "none")
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder
 

@@ -63,10 +63,10 @@ def trained_without_ray(
     setting: Mapping[str, Any], results: Path, elsewhere: Path, asked: Experiment = EXPERIMENT
 ) -> RunFolder:
     """The run of a trial with `setting`, trained by the loop alone with the search's logit cache."""
-    assert asked.search is not None
+    assert asked.search is not None and asked.workers.cpus is not None
     made = replace(asked.with_setting(setting), seeds=(asked.search.trial_seed,))
     run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
-    return train_directly(run, elsewhere, caches=RunStore(results).logit_caches)
+    return train_directly(run, elsewhere, caches=RunStore(results).logit_caches, threads=asked.workers.cpus)
 
 
 def folder_in(results: Path) -> SearchFolder:

@@ -26,7 +26,7 @@ from raykd.training.hooks import Hooks
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 ONE_CPU = Workers(cpus=1)
-TEACHER_EPOCHS = 100  # some seconds, long enough to be killed in
+TEACHER_EPOCHS = 50  # some seconds, long enough to be killed in
 EPOCHS_BEFORE = 3
 WIDE = ResNet(blocks=(1, 1, 1, 1), width=16)
 GOOD = experiment(seeds=(0, 1), teacher=recipe(model=WIDE, epochs=TEACHER_EPOCHS), workers=ONE_CPU)
