@@ -8,7 +8,7 @@ import pytest
 import small_experiment
 from run_by_several import train_by_two
 from slurm_jobs import DRIVERS, SCRIPT, leftovers, start_now
-from testbed import POLL_S, Testbed
+from testbed import POLL_S, Job, Testbed
 
 from raykd.store.run_store import RunStore
 
@@ -25,10 +25,10 @@ def warn(slurm: Testbed, job_id: int) -> None:
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
 
 
-def interrupt_and_requeue(slurm: Testbed, repository: Path, options: list[str], words: list[str]) -> None:
-    """Warn a job while it trains, requeue it, and assert that it completes."""
-    job_id = slurm.sbatch([*options, *ONE_CPU, SCRIPT, *words, "--stage", "teacher"], repository)
-    slurm.wait_for_output(job_id, "  epoch  ", BOOT_TIMEOUT_S)
+def interrupt_and_requeue(slurm: Testbed, repository: Path, options: list[str], words: list[str], at: str) -> Job:
+    """Warn a job once it has printed `at`, requeue it, and assert that it completes."""
+    job_id = slurm.sbatch([*options, *ONE_CPU, SCRIPT, *words], repository)
+    slurm.wait_for_output(job_id, at, BOOT_TIMEOUT_S)
     warn(slurm, job_id)
     slurm.wait_for_output(job_id, "DUE TO JOB REQUEUE", timeout_s=60)
     start_now(slurm, job_id)
@@ -37,12 +37,20 @@ def interrupt_and_requeue(slurm: Testbed, repository: Path, options: list[str], 
     assert f"interrupted: requeueing job {job_id}" in job.output
     assert "restart 1: starting Ray" in job.output, "the log of the first run is kept"
     assert leftovers(slurm) == []
+    return job
 
 
+def test_an_interrupted_job_is_requeued_and_its_experiment_is_started_again(slurm: Testbed, repository: Path) -> None:
+    job = interrupt_and_requeue(slurm, repository, [], [str(DRIVERS / "resumes.py")], at="waiting\n")
+    assert job.output.count("waiting\n") == job.output.count("resumed\n") == 1
+
+
+@pytest.mark.nightly
 def test_a_run_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    interrupt_and_requeue(slurm, repository, [], small_experiment.words(tmp_path / "results", ALONE))
+    words = [*small_experiment.words(tmp_path / "results", ALONE), "--stage", "teacher"]
+    interrupt_and_requeue(slurm, repository, [], words, at="  epoch  ")
     (teacher,) = small_experiment.runs(("teacher",), ALONE)
     assert RunStore(tmp_path / "results").folder(teacher).require_record().resumes == 1
     small_experiment.assert_undisturbed(teacher, tmp_path / "results", tmp_path / "straight")
@@ -52,7 +60,8 @@ def test_a_run_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupte
 def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an_uninterrupted_run(
     slurm: Testbed, repository: Path, tmp_path: Path
 ) -> None:
-    interrupt_and_requeue(slurm, repository, ["--nodes=2"], small_experiment.words(tmp_path / "results", BY_TWO))
+    words = [*small_experiment.words(tmp_path / "results", BY_TWO), "--stage", "teacher"]
+    interrupt_and_requeue(slurm, repository, ["--nodes=2"], words, at="  epoch  ")
     (teacher,) = small_experiment.runs(("teacher",), BY_TWO)
     folder = RunStore(tmp_path / "results").folder(teacher)
     assert (folder.require_record().resumes, folder.require_record().compute.workers) == (1, (2,))

@@ -55,7 +55,7 @@ def test_onnx_in_onnxruntime_computes_the_runs_logits_for_any_batch(kind, studen
         assert relative_difference(torch.from_numpy(logits), expected[:batch]) < LIMIT
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", nightly_except([], MODELS))
 def test_torch_export_computes_the_runs_logits_for_any_batch(kind, students, exported):
     network = torch.export.load(exported(kind, "torch-export") / "model.pt2").module()
     images = digits().test.images

@@ -78,6 +78,7 @@ def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan
     assert sum(p.numel() for p in model.parameters()) > 78_000
 
 
+@pytest.mark.nightly
 def test_report_evaluates_each_run_once(trained: tuple[Path, Plan]) -> None:
     results, plan = trained
     console = quiet()

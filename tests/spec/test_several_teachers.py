@@ -68,6 +68,7 @@ def mean_logits(run: Run, store: RunStore, images: Tensor) -> Tensor:
         return torch.stack([network(images).logits.double() for network in networks]).mean(0)
 
 
+@pytest.mark.nightly
 def test_three_teachers_differ_and_the_student_records_the_identity_of_all(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     distilled = plan.runs[-1]

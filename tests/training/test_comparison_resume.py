@@ -85,6 +85,7 @@ def test_run_resumes_with_its_cache_to_the_same_bits_and_the_others_do_not_chang
     assert len(list(store.logit_caches.iterdir())) == 2
 
 
+@pytest.mark.nightly
 def test_no_cache_with_embeddings_is_planned_after_that_run_is_done(results: Path) -> None:
     plan = plan_of(COMPARED)
     go_on(named(plan, FeatureKD), plan, results)
@@ -133,6 +134,7 @@ def test_refusal_of_a_live_teacher_has_the_remedy(results: Path, compare: Any) -
     assert go_on(named(remedied, FeatureKD), remedied, results) == "cache"
 
 
+@pytest.mark.nightly
 def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
     shutil.rmtree(RunStore(results).logit_caches)
     for made in (COMPARED, replace(SINGLE_WORKER, teacher_source="auto", seeds=(0,))):

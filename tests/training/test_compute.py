@@ -93,6 +93,7 @@ def assert_compiled_is_the_same(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "compiled").require_record().compute.compiled
 
 
+@pytest.mark.nightly
 def test_compiled_run_has_the_losses_of_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph and its gradients as torch.compile captures them, without the minute that its code generator takes."""
     compile_ = torch.compile

@@ -130,6 +130,7 @@ def test_costs_are_of_the_models_and_measured_once_for_both_students(folders: di
     assert costs["teacher"]["flops"] > costs["baseline"]["flops"] > 0
 
 
+@pytest.mark.nightly
 def test_no_agreement_with_a_missing_or_retrained_teacher(tmp_path: Path) -> None:
     plan, store = plan_of(), RunStore(tmp_path)
     train_plan(plan, digits(), CPU, store)
@@ -161,6 +162,7 @@ def test_an_older_test_json_is_left_as_it_is_and_the_test_set_alone(tmp_path: Pa
     assert len(reads) == 1 and read(folder.test)["ece"] is not None
 
 
+@pytest.mark.nightly
 def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """test.json comes last: where it is there, the others are too."""
     plan, store = plan_of(), RunStore(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from all_methods import all_methods
 from fake_gpu import on_fake_gpu
-from nightly import QUICK_METHODS, nightly_except, nightly_unless
+from nightly import nightly_except, nightly_unless
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
@@ -59,7 +59,9 @@ def training_of(run: Run, teacher: Teacher | None = None) -> TrainState:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "method", nightly_unless(lambda method: method.kind in QUICK_METHODS, all_methods()), ids=lambda method: method.kind
+    "method",
+    nightly_unless(lambda method: method.kind in ("kd", "rkd", "crd"), all_methods()),
+    ids=lambda method: method.kind,
 )
 def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[TrainState], Any]) -> None:
     run = run_by(method)

@@ -211,6 +211,7 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("embedding_width", nightly_except([64], [0, 64]))
+@pytest.mark.nightly
 def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(embedding_width: int, tmp_path: Path) -> None:
     story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
     fill_story.fill_all(story, tmp_path / "peace")
