@@ -19,6 +19,7 @@ SEARCH = Search(space=SPACE, trials=2, scheduler="none", confirm=0, max_concurre
 # Two CPUs, so that one worker at a time starts; a live teacher, so that none starts to fill a cache.
 ASKED = replace(
     EXPERIMENT,
+    data=replace(EXPERIMENT.data, train_images=200),
     student=recipe(epochs=2, batch_size=20),
     teacher_source="live",
     workers=Workers(cpus=2),
