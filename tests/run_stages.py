@@ -4,7 +4,7 @@
     python tests/run_stages.py nightly     the tests with that mark
 
 All stages run, also after one has failed. They do not run side by side, since each uses two cores alone; only types are
-checked beside the jobs on Slurm, which leave a third of the time unused.
+checked beside the jobs on Slurm, which leave a quarter of the time unused.
 """
 
 import os
@@ -30,8 +30,8 @@ def stages(is_nightly: bool) -> list[dict[str, list[str]]]:
     slurm = {"slurm": pytest(f"{SLURM} and {when}", "tests/cluster")}
     if is_nightly:
         return [unit, ray, slurm]
-    lint, layout = {"lint": [f"{BIN}/ruff", "check", "."]}, {"format": [f"{BIN}/ruff", "format", "--check", "."]}
-    return [lint, layout, unit, ray, {"types": [f"{BIN}/pyright"], **slurm}]
+    lint = {"lint": [f"{BIN}/ruff", "check", "."], "format": [f"{BIN}/ruff", "format", "--check", "."]}
+    return [lint, unit, ray, {"types": [f"{BIN}/pyright"], **slurm}]
 
 
 def run_group(commands: dict[str, list[str]]) -> dict[str, str]:

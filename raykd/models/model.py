@@ -54,7 +54,7 @@ class Model(Config):
 
 def _per_channel(fractions: Sequence[float]) -> Tensor:
     """Return 255 times `fractions`, float32 [1, 3, 1, 1]."""
-    # By NumPy, because torch loads its compiler, which takes 2 s, to multiply on the device "meta".
+    # NumPy multiplies: on the device "meta", torch would first load its compiler, which takes 2 s.
     return torch.tensor(np.asarray(fractions, np.float32) * np.float32(255)).view(1, 3, 1, 1)
 
 

@@ -36,8 +36,8 @@ def test_help_imports_neither_torch_nor_ray_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_plan_imports_neither_ray_nor_scikit_learn_nor_torchs_compiler():
-    """Each of them takes seconds, and nothing that a plan computes requires it."""
+def test_the_plan_of_the_digits_imports_neither_ray_nor_scikit_learn_nor_torchs_compiler():
+    """Each of them takes seconds to import, and the plan requires none."""
     code = "import runpy, sys; sys.argv = ['digits.py', '--plan']\n"
     code += "try: runpy.run_path('experiments/digits.py', run_name='__main__')\n"
     code += "except SystemExit: print(sorted({'ray', 'sklearn', 'torch._dynamo'} & set(sys.modules)))"

@@ -196,6 +196,7 @@ class Testbed:
 
 
 def _output_of(fields: Mapping[str, str]) -> str:
+    """Return the content of the output file that a job's fields name, or '' if it does not exist yet."""
     path = Path(fields["StdOut"])
     return path.read_text(errors="replace") if path.exists() else ""
 

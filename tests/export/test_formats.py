@@ -45,7 +45,7 @@ def test_safetensors_is_the_file_that_was_tested(kind, students, exported):
     assert file_sha256(exported(kind, "safetensors") / "model.safetensors") == test_metrics["weights_sha256"]
 
 
-@pytest.mark.parametrize("kind", nightly_except(["resnet"], MODELS))
+@pytest.mark.parametrize("kind", KINDS)
 def test_onnx_in_onnxruntime_computes_the_runs_logits_for_any_batch(kind, students, exported):
     session = onnxruntime.InferenceSession(exported(kind, "onnx") / "model.onnx", providers=["CPUExecutionProvider"])
     images = digits().test.images
@@ -55,7 +55,8 @@ def test_onnx_in_onnxruntime_computes_the_runs_logits_for_any_batch(kind, studen
         assert relative_difference(torch.from_numpy(logits), expected[:batch]) < LIMIT
 
 
-@pytest.mark.parametrize("kind", nightly_except([], MODELS))
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", MODELS)
 def test_torch_export_computes_the_runs_logits_for_any_batch(kind, students, exported):
     network = torch.export.load(exported(kind, "torch-export") / "model.pt2").module()
     images = digits().test.images

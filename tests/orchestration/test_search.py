@@ -51,16 +51,14 @@ def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_
     trials = trials_in(results)
     for state in ("done", "pruned"):
         trial = next(trial for trial in trials if trial.state == state)
-        found, wanted = (
-            folder_in(results).run(trial.number),
-            trained_without_ray(trial.setting, results, tmp_path),
-        )
-        expected = [row["best_val_top1"] for row in running_best(wanted)][: len(trial.intermediate_values)]
+        trained = folder_in(results).run(trial.number)
+        without_ray = trained_without_ray(trial.setting, results, tmp_path)
+        expected = [row["best_val_top1"] for row in running_best(without_ray)][: len(trial.intermediate_values)]
         assert list(trial.intermediate_values.values()) == expected
         if state == "done":
-            assert found.best.read_bytes() == wanted.best.read_bytes()
-            assert curve(found) == curve(wanted)
-            assert trial.values == (wanted.require_record().best.val_top1,)
+            assert trained.best.read_bytes() == without_ray.best.read_bytes()
+            assert curve(trained) == curve(without_ray)
+            assert trial.values == (without_ray.require_record().best.val_top1,)
 
 
 def running_best(folder: RunFolder) -> list[dict[str, float]]:

@@ -36,10 +36,8 @@ def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster
     trials = trials_in(results)
     assert [trial.state for trial in trials] == ["done", "done"] and trials[0].setting != trials[1].setting
     for trial in trials:
-        trained, expected = (
-            folder_in(results).run(trial.number),
-            trained_without_ray(trial.setting, results, tmp_path / "alone", ASKED),
-        )
+        trained = folder_in(results).run(trial.number)
+        expected = trained_without_ray(trial.setting, results, tmp_path / "alone", ASKED)
         assert trained.best.read_bytes() == expected.best.read_bytes()
         assert curve(trained) == curve(expected)
         assert trial.values == (expected.require_record().best.val_top1,)
