@@ -26,7 +26,7 @@ from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.usage import record_usage
 
 EXPERIMENT = """

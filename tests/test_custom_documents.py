@@ -24,7 +24,7 @@ from raykd.spec.plan import make_plan
 from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.teacher.load import load_live_teacher

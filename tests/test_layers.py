@@ -60,8 +60,10 @@ LEAN = (
 SHORT = {  # modules under MIN_MODULE_LINES, and why they are modules
     "raykd.__main__": "Python looks for this name",
     "raykd.cluster.unblocked": "run by name, as a process of its own",
+    "raykd.methods.alpha": "the one place of alpha, the base class of three methods",
     "raykd.methods.cross_entropy": "one file for each method",
     "raykd.spec.stages": "read by the report, which loads no torch",
+    "raykd.training.best_epoch": "the one rule of the loop and of Tune's results",
 }
 
 MIN_MODULE_LINES = 30

@@ -10,8 +10,8 @@ from raykd.bench.families import Family
 from raykd.data.types import Dataset
 from raykd.spec.plan import Run
 from raykd.training.compute import Compute, choose_compute
-from raykd.training.state import make_train_state
 from raykd.training.teacher.sources import Teacher, no_teacher
+from raykd.training.training_step import make_train_state
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 REPEATS = 7

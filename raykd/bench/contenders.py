@@ -21,8 +21,8 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import GLIBC_DEFAULT, Compute, configure_process, set_malloc
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_train_state
 from raykd.training.teacher.sources import Teacher
+from raykd.training.training_step import make_train_state
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from raykd.models.timm_model import Timm
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 NUM_CLASSES = 10
 _LONG = 10_000  # more epochs than any benchmark trains

@@ -20,7 +20,7 @@ from raykd.methods.kd import kd_loss
 from raykd.models import ImageModel
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 NUM_WORKERS = 2  # default DataLoader processes; more were no faster on 2 cores
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import ConfigError, plural
-from raykd.methods import KD, FeatureKD
+from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
@@ -63,7 +63,14 @@ def distill(arguments: Namespace) -> None:
     if distance := arguments.feature_distill:
         text = f"--feature-distill {distance}"
         flags += [Flag(text, "method", _feature_kd(experiment)), Flag(text, "method.distance", distance)]
-    _run(apply_settings([experiment], arguments.settings, flags), arguments, ("teacher", "distilled"))
+    experiments = apply_settings([experiment], arguments.settings, flags)
+    method = experiments[0].method
+    if arguments.alpha is not None and not (isinstance(method, AlphaWeighted) or method.is_custom):
+        raise ConfigError(
+            f"--alpha {arguments.alpha}: method '{method.kind}' has no alpha that weighs the labels; "
+            "use --set method.FIELD=VALUE with the fields of the method"
+        )
+    _run(experiments, arguments, ("teacher", "distilled"))
 
 
 def _feature_kd(experiment: Experiment) -> FeatureKD:

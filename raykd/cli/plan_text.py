@@ -15,9 +15,9 @@ from raykd.spec.search import Search
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.group import BATCH_NORM, per_worker_parts
-from raykd.training.state import make_model
 from raykd.training.teacher.import_check import describe_accuracy
 from raykd.training.teacher.imported import header_cautions, read_import_check
+from raykd.training.training_step import make_model
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:

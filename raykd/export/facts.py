@@ -11,7 +11,7 @@ from raykd.provenance import source, versions
 from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
-from raykd.training.evaluate_best import is_tested
+from raykd.training.final_evaluation import is_tested
 
 Rows = list[tuple[str, str]]
 

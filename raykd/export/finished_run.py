@@ -17,7 +17,7 @@ from raykd.spec.plan import Run
 from raykd.store.codec import read_record
 from raykd.store.records import Metrics, RunRecord
 from raykd.store.run_folder import RunFolder
-from raykd.training.evaluate_best import is_tested
+from raykd.training.final_evaluation import is_tested
 from raykd.training.model_file import Header, load_model, read_header
 from raykd.training.run_record import recorded_run
 

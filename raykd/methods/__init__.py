@@ -3,6 +3,7 @@
 docs/methods.md compares them. Losses are unweighted means over the batch: scalars [] in float32 or float64.
 """
 
+from raykd.methods.alpha import AlphaWeighted
 from raykd.methods.at import AttentionTransfer
 from raykd.methods.cc import CorrelationCongruence
 from raykd.methods.crd import CRD
@@ -32,6 +33,7 @@ __all__ = [
     "PKT",
     "RKD",
     "VID",
+    "AlphaWeighted",
     "AttentionTransfer",
     "CorrelationCongruence",
     "CrossEntropy",

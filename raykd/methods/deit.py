@@ -17,33 +17,30 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from raykd.methods.alpha import AlphaWeighted
 from raykd.methods.hard_labels import hard_label_loss
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Adapter, Method, Need
+from raykd.methods.method import Adapter
 from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
-class DeiT(Method):
-    """alpha in [0, 1] is the weight of the labels, 1 - alpha the teacher's.
+class DeiT(AlphaWeighted):
+    """temperature is None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
 
-    temperature: None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
+    alpha: see AlphaWeighted.
     """
 
     kind: ClassVar[str] = "deit"
     paper: ClassVar[str] = "arXiv:2012.12877"
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    teacher_term: ClassVar[str] = "token"
     needs_distillation_token: ClassVar[bool] = True
-    alpha: float = 0.5
     temperature: float | None = None
 
     def check(self) -> None:
-        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+        super().check()
         is_soft = self.temperature is None or self.temperature > 0
         self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"ce": self.alpha, "token": 1 - self.alpha}
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads

@@ -12,25 +12,19 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.methods.method import Adapter, Method, Need
+from raykd.methods.alpha import AlphaWeighted
+from raykd.methods.method import Adapter
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
-class HardLabels(Method):
-    """alpha in [0, 1] is the weight of the labels, 1 - alpha of the teacher's predictions."""
+class HardLabels(AlphaWeighted):
+    """The teacher's prediction is a second label. alpha: see AlphaWeighted."""
 
     kind: ClassVar[str] = "hard_labels"
     paper: ClassVar[str] = "arXiv:2012.12877"
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    alpha: float = 0.5
-
-    def check(self) -> None:
-        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"ce": self.alpha, "hard": 1 - self.alpha}
+    teacher_term: ClassVar[str] = "hard"
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"hard": hard_label_loss(student.logits, teacher.logits)}

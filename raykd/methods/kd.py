@@ -15,27 +15,24 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.methods.method import Adapter, Method, Need
+from raykd.methods.alpha import AlphaWeighted
+from raykd.methods.method import Adapter
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
-class KD(Method):
-    """alpha in [0, 1] is the weight of the labels, 1 - alpha the teacher's; temperature > 0 softens both outputs."""
+class KD(AlphaWeighted):
+    """temperature > 0 softens both outputs. alpha: see AlphaWeighted."""
 
     kind: ClassVar[str] = "kd"
     paper: ClassVar[str] = "arXiv:1503.02531"
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    alpha: float = 0.5
+    teacher_term: ClassVar[str] = "kd"
     temperature: float = 4.0
 
     def check(self) -> None:
-        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+        super().check()
         self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
-
-    def weights(self, epoch: int) -> dict[str, float]:
-        return {"ce": self.alpha, "kd": 1 - self.alpha}
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}

@@ -14,7 +14,7 @@ from raykd.store.damage import damaged
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import best_device, choose_compute
-from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
 
 

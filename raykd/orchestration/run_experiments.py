@@ -15,16 +15,16 @@ from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
-from raykd.orchestration.slots import Slots
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
-from raykd.training.evaluate_best import is_tested
+from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots

@@ -1,7 +1,9 @@
 """The queue of a command's jobs: which job a slot does next, and how often a job is retried after its worker died.
 
-A slot is the workers of one trainer. It requests a job, does it, and requests the next. So a plan of many runs pays for
-a trainer's start once per slot, and a run starts as soon as its teacher is trained and a slot is free.
+A slot is the workers of one trainer (parallel_runs.py counts slots, trainers.py starts them). It requests a job, does
+it, and requests the next. So a plan of many runs pays for a trainer's start once per slot, and a run starts as soon as
+its teacher is trained and a slot is free. The trials of a search have no such queue: Tune starts and retries them
+(tuner.py, trial.py).
 
 Plain Python without Ray. Nothing here imports torch, because the controller of every trainer imports this module and
 would wait for it.

@@ -40,14 +40,15 @@ from raykd.spec.search import Search
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
+from raykd.training.best_epoch import best_row
 from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency
-from raykd.training.state import make_model
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.training_step import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
 # How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
@@ -204,7 +205,7 @@ def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[s
 
     rows: of the history; a repeated epoch changes nothing. epochs: of the whole run. fixed: its `model_metrics`.
     """
-    best, last = max(rows, key=lambda row: row["val_top1"]), rows[-1]
+    best, last = best_row(rows), rows[-1]
     return {
         EPOCHS_DONE: int(last["epoch"]) + 1,
         EPOCHS: epochs,

@@ -30,8 +30,8 @@ from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
-from raykd.training.evaluate_best import evaluate_on_test
 from raykd.training.failure import classify_failure, loses_gpu
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import require_same_data

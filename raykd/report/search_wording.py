@@ -9,7 +9,7 @@ from raykd.report import wording
 from raykd.report.read.search_records import Cost, SearchSummary, TrialSummary
 from raykd.report.stats.confirmation import WINNER, winner_gains
 from raykd.report.stats.metrics import SEARCH_METRICS
-from raykd.report.stats.statistics import PairedGain, spread_of
+from raykd.report.stats.paired_interval import PairedGain, spread_of
 from raykd.spec.search import Search
 from raykd.store.records import CandidateRecord, ConfirmationRecord
 

@@ -3,8 +3,8 @@
 import re
 
 from raykd.errors import flattened, plural
+from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.significance import LEVEL, fewest_pairs
-from raykd.report.stats.statistics import PairedGain, Spread
 from raykd.store.records import Costs
 
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")

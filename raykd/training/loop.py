@@ -19,8 +19,10 @@ from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
+from raykd.training.best_epoch import keep_if_best
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
+from raykd.training.cuda_graph import Steps, make_steps
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.failure import classify_failure, rejecting_configuration
@@ -29,10 +31,9 @@ from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
 from raykd.training.run_record import finish_run, require_same_data, start_run
-from raykd.training.state import TrainState, make_train_state
-from raykd.training.steps import Steps, make_steps
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
+from raykd.training.training_step import TrainState, make_train_state
 
 WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
 
@@ -144,11 +145,7 @@ def _finish_epoch(
     val = _validate(training, epoch)
     # Before on_epoch, which may reset the peak to report the memory of each epoch.
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-    if val.top1 > progress.best_val_top1:  # ties keep the earlier epoch
-        progress.best_epoch, progress.best_val_top1 = epoch, val.top1
-        training.best = {
-            name: tensor.detach().clone() for name, tensor in training.objective.student.network.state_dict().items()
-        }
+    keep_if_best(training, epoch, val.top1)
     train_top1 = means.pop("top1")
     saver.count_seconds()
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, None

@@ -14,8 +14,8 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
-from raykd.training.state import make_model
 from raykd.training.teacher.imported import load_imported
+from raykd.training.training_step import make_model
 
 PARAMETER_BYTES = 4
 _GB = 1e9

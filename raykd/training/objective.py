@@ -1,4 +1,6 @@
-"""Student, adapter and method as one module that turns views and teacher outputs into loss terms.
+"""Student, adapter and method as one module that turns views and teacher outputs into loss terms, not yet weighted.
+
+Their weights, such as alpha, are the method's (`Method.weights`); training_step.py applies them.
 
 DDP wraps this module, not just the student, so that an adapter's gradients are averaged over workers too. If the method
 relates the images of a batch, its terms cover the images of all workers and are equal on each. CE and top1 always cover

@@ -144,6 +144,10 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "an alpha of 2 as a flag": (
         command("distill", "--alpha", "2", "--experiment", "FILE"), ("alpha", "must lie in [0, 1]")
     ),
+    "the labels' weight for a method that gives alpha another meaning": (
+        command("distill", "--alpha", "0.3", "--set", "method=dkd", "--experiment", "FILE"),
+        ("--alpha 0.3", "method 'dkd' has no alpha that weighs the labels"),
+    ),
     "a temperature of 0 as a flag": (
         command("distill", "--temperature", "0", "--experiment", "FILE"), ("temperature", "greater than 0")
     ),

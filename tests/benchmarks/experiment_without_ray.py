@@ -24,7 +24,7 @@ from raykd.errors import Interrupted
 from raykd.spec.plan import Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.compute import best_device, choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.hooks import Hooks
 
 

@@ -67,8 +67,8 @@ def _measure(trials: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, ray_session():
         from ray import tune
 
+        from raykd.orchestration.parallel_runs import Slots
         from raykd.orchestration.search_identity import SearchCommand
-        from raykd.orchestration.slots import Slots
         from raykd.orchestration.tuner import run_trials
 
         student = Recipe("resnet8", epochs=EPOCHS)

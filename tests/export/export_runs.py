@@ -19,7 +19,7 @@ from raykd.spec.plan import make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.loop import fit
 from raykd.training.model_file import load_model
 from raykd.training.teacher.sources import no_teacher

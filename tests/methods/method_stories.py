@@ -16,7 +16,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
 from raykd.training.group import SINGLE_WORKER, Group, default_group
-from raykd.training.state import make_train_state
+from raykd.training.training_step import make_train_state
 
 STEPS = 3
 # FitNets' default weight of 100 would amplify rounding visibly within three steps.

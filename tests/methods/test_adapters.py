@@ -17,7 +17,7 @@ from raykd.outputs import Outputs, Targets
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
 from raykd.training.networks import Networks
-from raykd.training.state import TrainState, make_train_state
+from raykd.training.training_step import TrainState, make_train_state
 
 GENERATOR = torch.Generator().manual_seed(0)
 

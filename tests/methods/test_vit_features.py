@@ -30,7 +30,7 @@ from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.networks import Networks
-from raykd.training.state import TrainState, make_train_state
+from raykd.training.training_step import TrainState, make_train_state
 
 MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
 RESNET, WIDE_RESNET = (ResNet((1, 1, 1, 1), width) for width in (8, 16))

@@ -20,7 +20,7 @@ from raykd.models import ImageSpec
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import load_weights, split_key
 from raykd.spec.plan import make_plan
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TINY = ResNet((1, 1, 1, 1), width=8)

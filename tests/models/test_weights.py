@@ -22,7 +22,7 @@ from raykd.models.timm_model import Timm
 from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import make_plan
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TINY = ResNet((1, 1, 1, 1), width=8)

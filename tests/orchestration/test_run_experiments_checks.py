@@ -14,6 +14,7 @@ from small_runs import experiment
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.orchestration.options import Options
+from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
     STOP_SIGNALS,
     raise_for,
@@ -23,7 +24,6 @@ from raykd.orchestration.run_experiments import (
 )
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
 from raykd.orchestration.run_states import RunStates
-from raykd.orchestration.slots import Slots
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore

@@ -19,7 +19,7 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.search import Search, choice, uniform
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 if TYPE_CHECKING:
     from raykd.orchestration.trial import TrialConfig

@@ -5,7 +5,7 @@ import pytest
 from raykd.report import wording
 from raykd.report.build import read_report
 from raykd.report.render.terminal import WIDTH, render_text
-from raykd.report.stats.statistics import Pair, paired_gain
+from raykd.report.stats.paired_interval import Pair, paired_gain
 
 
 def test_the_whole_text_of_a_small_family(results):

@@ -25,7 +25,7 @@ from raykd.report.read.search_summary import summarize_searches
 from raykd.report.search_wording import certainty
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import importances_of
-from raykd.report.stats.statistics import least_gain
+from raykd.report.stats.paired_interval import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
 from raykd.store.records import ComputeRecord
 from raykd.store.study import SearchFolder

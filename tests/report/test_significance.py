@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from raykd.report.stats.paired_interval import Pair, paired_gain, spread_of
 from raykd.report.stats.significance import MAX_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
-from raykd.report.stats.statistics import Pair, paired_gain, spread_of
 
 
 def differences_of(num_pairs: int, seed: int) -> list[float]:

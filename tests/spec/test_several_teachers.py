@@ -24,7 +24,7 @@ from raykd.report.render.terminal import render_text
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.model_file import images_of, load_model
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import choose_teacher

@@ -28,9 +28,9 @@ from raykd.store.codec import read_checked_json
 from raykd.store.records import ComputeRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training import evaluate_best
+from raykd.training import final_evaluation
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.final_evaluation import evaluate_on_test, is_tested
 
 
 def flip_bit(path: Path, seed: int) -> None:
@@ -126,7 +126,7 @@ def test_exchanged_weights_are_noticed_and_not_evaluated_on_the_test_set(
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(evaluate_best, "compute_metrics", lambda *_: pytest.fail("the test set was evaluated"))
+    monkeypatch.setattr(final_evaluation, "compute_metrics", lambda *_: pytest.fail("the test set was evaluated"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
         evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))

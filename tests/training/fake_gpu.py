@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raykd.training.compute import Compute
-from raykd.training.state import TrainState
+from raykd.training.training_step import TrainState
 
 GPU = torch.device("cuda")
 _NO_KERNEL = ("prim.", "aten.empty", "aten.new_empty", "aten.detach", "aten.lift_fresh")

@@ -22,7 +22,7 @@ from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep
 from raykd.spec.stages import Stage
 from raykd.store.run_folder import RunFolder
-from raykd.training import loop, state
+from raykd.training import loop, training_step
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit
 
@@ -125,8 +125,8 @@ def _half(original: Callable[..., Any], path: Path) -> None:
 
 # Where a process can be killed: the owner of a function, its name, and what of the call is still done.
 PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
-    "before a step": (state.TrainState, "step", _before),
-    "after a step": (state.TrainState, "step", _after),
+    "before a step": (training_step.TrainState, "step", _before),
+    "after a step": (training_step.TrainState, "step", _after),
     "before a checkpoint": (loop, "save_checkpoint", _before),
     "half a file": (raykd.atomic, "_flush", _half),
     "before a flush": (os, "fsync", _before),

@@ -19,12 +19,12 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.group import Group
 from raykd.training.networks import Networks
-from raykd.training.state import make_train_state
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.fill import Filler
 from raykd.training.teacher.load import load_cached_teacher
 from raykd.training.teacher.sources import LiveTeacher, Teacher
+from raykd.training.training_step import make_train_state
 
 SEEN: list[tuple[Outputs, Outputs, Targets]] = []
 

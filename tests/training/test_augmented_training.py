@@ -19,9 +19,9 @@ from raykd.spec.recipe import SGD, AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.group import SINGLE_WORKER, Group
-from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import CachedTeacher, Teacher
+from raykd.training.training_step import TrainState, make_train_state
 
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=3, mixup=0.8, cutmix=1.0)
 

@@ -19,7 +19,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Checkpoint, Progress, read_checkpoint, save_checkpoint
 from raykd.training.compute import choose_compute
-from raykd.training.state import TrainState, make_train_state
+from raykd.training.training_step import TrainState, make_train_state
 
 RUNS = {
     "sgd": run_of("distilled", method=FeatureKD()),

@@ -22,10 +22,10 @@ from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test
+from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.model_file import load_model
 from raykd.training.run_record import recorded_run
-from raykd.training.state import make_train_state
+from raykd.training.training_step import make_train_state
 
 EPOCHS = 30
 TOKEN = ViT(depth=2, width=24, heads=2, patch=2, distillation_token=True)

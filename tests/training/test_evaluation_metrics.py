@@ -205,8 +205,8 @@ def test_bf16_metrics_equal_the_loops_evaluation() -> None:
     """The embedding is rounded by autocast; the logits and all that follows are not."""
     from small_runs import run_of
 
-    from raykd.training.state import make_train_state
     from raykd.training.teacher.sources import no_teacher
+    from raykd.training.training_step import make_train_state
 
     compute = choose_compute(CPU, "bf16")
     model = make_train_state(run_of("baseline"), digits(), compute, no_teacher).objective.student

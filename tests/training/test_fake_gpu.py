@@ -18,9 +18,9 @@ from raykd.spec.experiment import CACHEABLE
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.training.compute import Compute
-from raykd.training.state import TrainState, make_train_state
-from raykd.training.steps import DeviceSteps, EagerSteps
+from raykd.training.cuda_graph import DeviceSteps, EagerSteps
 from raykd.training.teacher.sources import CachedTeacher, Teacher
+from raykd.training.training_step import TrainState, make_train_state
 
 WAYS = nightly_except([DeviceSteps], [EagerSteps, DeviceSteps])  # a GPU takes DeviceSteps where it can
 MOST_LAUNCHES = {"kd": 200, "rkd": 250}

@@ -142,7 +142,7 @@ def test_a_training_step_without_memory_fails_in_one_line_with_the_fields_to_cha
     def step(*_: object) -> None:
         raise torch.OutOfMemoryError(NO_MEMORY)
 
-    monkeypatch.setattr("raykd.training.state.TrainState.step", step)
+    monkeypatch.setattr("raykd.training.training_step.TrainState.step", step)
     run = run_of(stage, student=recipe(precision=precision))  # type: ignore[arg-type]
     with pytest.raises(RunFailed) as raised:
         train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, logging=Logging())

@@ -24,8 +24,8 @@ from raykd.training.determinism import step_seeds
 from raykd.training.evaluate import evaluate
 from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.model_file import load_model
-from raykd.training.state import validation_of
 from raykd.training.train_one import train_one
+from raykd.training.training_step import validation_of
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import Evaluation, evaluate
-from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.hooks import EpochReport
 from raykd.training.loop import fit
 from raykd.training.model_file import load_model
-from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.sources import no_teacher
+from raykd.training.training_step import TrainState, make_train_state
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
 

@@ -29,7 +29,7 @@ from raykd.report.search_wording import setting_in_words, value_in_units, values
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.metrics import SEARCH_METRICS
-from raykd.report.stats.statistics import PairedGain
+from raykd.report.stats.paired_interval import PairedGain
 from raykd.spec.search import Choice, Space
 from raykd.store.records import ConfirmationRecord
 

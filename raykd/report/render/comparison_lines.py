@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.paired_interval import least_gain
 from raykd.report.stats.ranking import Ranking
 from raykd.report.stats.significance import LEVEL, fewest_pairs, smallest_p
-from raykd.report.stats.statistics import least_gain
 
 
 def lines_under(comparison: Comparison) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from raykd.report.read.provenance import flatten
 from raykd.report.read.records import RunResult
 from raykd.report.stats.comparison import Comparison
-from raykd.report.stats.statistics import PairedGain, Spread
+from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
 

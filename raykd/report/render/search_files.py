@@ -12,7 +12,7 @@ from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.files import json_bytes
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
-from raykd.report.stats.statistics import PairedGain
+from raykd.report.stats.paired_interval import PairedGain
 from raykd.spec.search import Integer, Space, Uniform
 from raykd.store.records import ConfirmationRecord
 

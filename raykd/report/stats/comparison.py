@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from raykd.report.read.records import Family, RunResult
+from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.report.stats.pooled import by_seed, on_test
 from raykd.report.stats.ranking import Ranking, rank
 from raykd.report.stats.significance import LEVEL, holm
-from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 
 TOP1 = on_test("top1")
 

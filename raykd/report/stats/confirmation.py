@@ -1,14 +1,14 @@
 """The gains of a search's winner over the default setting and over the baseline, paired by seed.
 
 The winner was selected with these same seeds, so its intervals are widened by the number of settings that it was
-selected from: see `comparisons` in statistics.py.
+selected from: see `comparisons` in paired_interval.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raykd.report.stats.metrics import SEARCH_METRICS
-from raykd.report.stats.statistics import Pair, PairedGain, paired_gain
+from raykd.report.stats.paired_interval import Pair, PairedGain, paired_gain
 from raykd.store.records import ConfirmationRecord
 
 WINNER = "the winner"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raykd.report.read.records import ENDED, History, RunResult
-from raykd.report.stats.statistics import spread_of
+from raykd.report.stats.paired_interval import spread_of
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.report.stats.significance import LEVEL, holm
-from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
 
 
 @dataclass(frozen=True)

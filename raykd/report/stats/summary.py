@@ -11,7 +11,7 @@ from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.metrics import METRICS, PAIRED
-from raykd.report.stats.statistics import PairedGain, Spread, paired_gain, pairs_of, spread_of
+from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, Reliability
 

@@ -32,10 +32,10 @@ from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
-from raykd.training.state import make_train_state
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import Filler
+from raykd.training.training_step import make_train_state
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = {

@@ -16,7 +16,7 @@ from raykd.bench.rounds import filling
 from raykd.models import ImageModel
 from raykd.training.compute import choose_compute, configure_process
 from raykd.training.evaluate import evaluate
-from raykd.training.state import make_model
+from raykd.training.training_step import make_model
 
 STEPS = 351  # of an epoch of CIFAR-10 without 5,000 images for validation
 MOST_PARTS, FEWEST_PARTS = 12, 2

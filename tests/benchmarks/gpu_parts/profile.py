@@ -18,7 +18,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, configure_process
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_train_state
+from raykd.training.training_step import make_train_state
 
 WARM_UP, PROFILED, STEPS = 15, 20, 40
 MOST_EXPENSIVE = 15

@@ -17,7 +17,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, configure_process
 from raykd.training.hooks import Hooks
 from raykd.training.loop import train_epochs
-from raykd.training.state import make_train_state
+from raykd.training.training_step import make_train_state
 
 FIRST_STEPS = 5  # of an epoch; their launches fit into the GPU's queue (1,024), so the host does not wait
 

@@ -22,8 +22,8 @@ from raykd.spec.recipe import SGD, AdamW
 from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.optim import make_optimizer
-from raykd.training.state import TrainState, make_train_state
 from raykd.training.teacher.sources import LiveTeacher, Teacher, no_teacher
+from raykd.training.training_step import TrainState, make_train_state
 
 SMALL_VIT = ViT(depth=1, width=24, heads=2, patch=2, dropout=0.2)
 

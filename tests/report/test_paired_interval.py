@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from raykd.report.stats.statistics import Pair, least_gain, paired_gain, pairs_of, spread_of
+from raykd.report.stats.paired_interval import Pair, least_gain, paired_gain, pairs_of, spread_of
 
 
 def test_spread_is_mean_and_standard_deviation_with_n_minus_1():

@@ -2,7 +2,7 @@
 
 val.json  test.json   metrics of the best weights, see metrics.py        costs.json   see costs.py
 
-The best epoch was chosen on the validation split during training (loop.py); the test split chooses nothing.
+The best epoch was chosen on the validation split during training (best_epoch.py); the test split chooses nothing.
 test.json is written last. If it exists and belongs to the weights in run.json, the run is not evaluated again and the
 test split is not read. Remove it to evaluate the run again.
 """
@@ -21,9 +21,9 @@ from raykd.training.compute import Compute
 from raykd.training.costs import model_costs
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of, load_model
-from raykd.training.state import validation_of
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher
+from raykd.training.training_step import validation_of
 
 
 def is_tested(folder: RunFolder) -> bool:

@@ -1,4 +1,7 @@
-"""The state of a run in training (model, optimizer, loader, teacher, progress) and its training step."""
+"""One optimizer step, and what it requires: model, optimizer, loader, teacher and progress as a `TrainState`.
+
+checkpoint.py saves and restores this state.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

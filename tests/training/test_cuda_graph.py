@@ -18,7 +18,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training import state, steps
+from raykd.training import cuda_graph, training_step
 from raykd.training.compute import choose_compute, why_not_graph
 
 QUICK_RECIPES = ("resnet, sgd", "vit, adamw, dropout", "everything augmented", "resnet, bf16")
@@ -33,7 +33,7 @@ def _run_by(method: Method) -> Run:
 
 
 def _use_device_steps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(state, "why_not_graph", lambda *_: "")
+    patch.setattr(training_step, "why_not_graph", lambda *_: "")
 
 
 def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -41,8 +41,8 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
     train(run, RunFolder(folder / "python"))
     _use_device_steps(patch)
     taken = []
-    launch = steps.DeviceSteps._launch
-    patch.setattr(steps.DeviceSteps, "_launch", lambda self: taken.append(launch(self)))
+    launch = cuda_graph.DeviceSteps._launch
+    patch.setattr(cuda_graph.DeviceSteps, "_launch", lambda self: taken.append(launch(self)))
     train(run, RunFolder(folder / "device"))
     assert taken
     return [outcome(folder / name) for name in ("python", "device")]

@@ -21,10 +21,10 @@ from raykd.spec.plan import Plan, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
-from raykd.training.evaluate_best import evaluate_on_test, is_tested
+from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import load_model
-from raykd.training.state import validation_of
+from raykd.training.training_step import validation_of
 
 COMPUTE = choose_compute(CPU, "fp32")
 SCALARS = ("top1", "top5", "nll", "ece", "brier", "agreement", "teacher_kl")
@@ -173,7 +173,7 @@ def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, monkeypatch: pyte
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr("raykd.training.evaluate_best.model_costs", killed)
+        patched.setattr("raykd.training.final_evaluation.model_costs", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_on_test(plan.runs[0], folder, digits(), COMPUTE)
     assert folder.val.is_file() and not folder.costs.is_file() and not is_tested(folder)

@@ -3,7 +3,7 @@
 import pytest
 
 from raykd.errors import ConfigError
-from raykd.orchestration.slots import Slots, plan_slots
+from raykd.orchestration.parallel_runs import Slots, plan_slots
 from raykd.spec.experiment import Workers
 
 LAPTOP = {"CPU": 2.0, "memory": 8e9}

@@ -15,8 +15,8 @@ import torch
 from raykd.data.loader import Batch, EpochOrder
 from raykd.errors import RunFailed, one_line
 from raykd.training.optim import learning_rate, set_learning_rate
-from raykd.training.state import TrainState
 from raykd.training.sums import EpochSums
+from raykd.training.training_step import TrainState
 
 # Eager steps of the run before its graph is captured: cuDNN autotunes, the optimizer allocates its state, Inductor
 # compiles. None of these can be captured.

@@ -1,0 +1,27 @@
+"""alpha: how a method divides a weight of 1 between the labels and the teacher.
+
+    loss = alpha * CE(student, labels) + (1 - alpha) * the teacher's term
+
+Base class of soft targets (kd.py), hard labels and DeiT. Other methods weigh the labels by `ce_weight`, and each of
+their terms by a weight of its own; DKD's paper calls one of those alpha too.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from raykd.methods.method import Method, Need
+
+
+@dataclass(frozen=True)
+class AlphaWeighted(Method):
+    """alpha in [0, 1] is the weight of the labels' cross-entropy, 1 - alpha that of the teacher's term."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    teacher_term: ClassVar[str]
+    alpha: float = 0.5
+
+    def check(self) -> None:
+        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        return {"ce": self.alpha, self.teacher_term: 1 - self.alpha}
