@@ -10,7 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,31 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             _flush(file)
         _flush_folder(aside)
-        if path.is_dir():
-            path.rename(before)
-        aside.rename(path)
+        _move_over(aside, path, before)
         _flush_folder(path.parent)
     finally:
         if before.is_dir() and not path.exists():
             before.rename(path)
         for folder in (aside, before):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_over(aside: Path, path: Path, before: Path) -> None:
+    """Rename the folder `aside` to `path`, and a folder that is there to `before`.
+
+    Two processes may replace `path` concurrently; the last one succeeds the other.
+    """
+    while True:
+        with suppress(FileNotFoundError):  # the other process has moved it
+            if path.is_dir():
+                path.rename(before)
+        try:
+            aside.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(before, ignore_errors=True)  # the other process has put its folder there
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -130,6 +130,28 @@ def test_a_folder_is_replaced_as_a_whole_and_leaves_no_other(tmp_path: Path) -> 
         assert {path.name for path in folder.iterdir()} == {*names} and [*tmp_path.iterdir()] == [folder]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_two_processes_may_replace_a_folder_concurrently_and_the_last_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    """Another process replaces the folder before the rename of this one, or after the old folder was moved away."""
+    folder, rename, renames = tmp_path / "out", Path.rename, []
+    if exists:
+        folder.mkdir()
+
+    def rename_after_another(self: Path, target: Path) -> Path:
+        renames.append(target)
+        if len(renames) == 1:
+            with replacing_folder(folder) as aside:
+                (aside / "other").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_after_another)
+    with replacing_folder(folder) as aside:
+        (aside / "mine").touch()
+    assert [*tmp_path.iterdir()] == [folder] and [*folder.iterdir()] == [folder / "mine"]
+
+
 def test_an_error_while_filling_keeps_the_old_folder_and_removes_the_new(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

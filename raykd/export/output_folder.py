@@ -1,27 +1,32 @@
-"""The folder of an export. It must be new, empty or an earlier export, and is written aside and renamed."""
+"""The folder of an export: it must be new, empty or an earlier export, and it is replaced as a whole.
+
+The files are written to a temporary folder beside it, .<12 hex digits>-<name>, which is then renamed.
+"""
 
 import errno
 import glob
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.atomic import replacing_folder
 from raykd.errors import ConfigError
 from raykd.store.run_folder import is_locked, lock_at
 
-_LOCK = ".lock"
+_LOCK = ".export.lock"  # in the temporary folder; locked by the process that writes there
+_MAX_UNLOCKED_S = 3600.0  # after this time, a temporary folder without a lock file is a leftover
 
 
 def require_replaceable(output: Path, overwrite: bool, export_files: set[str]) -> None:
-    """Raise ConfigError if writing to `output` would lose anything but an earlier export. Changes nothing.
+    """Raise ConfigError if an export to `output` would delete anything but an earlier export. Changes nothing.
 
     export_files: the file names of all formats. A folder with any other file is never replaced.
     """
     try:
-        files = sorted(path.name for path in output.iterdir())
+        files = sorted(path.name for path in output.iterdir() if path.name != _LOCK)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -36,17 +41,18 @@ def require_replaceable(output: Path, overwrite: bool, export_files: set[str]) -
 
 @contextmanager
 def writing_folder(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `output` if the block succeeds. Raises ConfigError if none can be made.
+    """Yield a temporary folder, and rename it to `output` if the block succeeds.
 
-    Its lock is held meanwhile, so that the next export can tell it from one that a killed process left behind.
+    The folder is locked until it has its final name. Another export to `output` can run concurrently: it removes only
+    temporary folders that no process has locked. Raises ConfigError if the folder cannot be made.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_folder(output) as temporary:
-            lock = lock_at(temporary / _LOCK)
-            with lock.acquire(timeout=0):
+        with ExitStack() as until_renamed:
+            with replacing_folder(output) as temporary:
+                until_renamed.enter_context(lock_at(temporary / _LOCK).acquire(timeout=0))
                 yield temporary
-            (temporary / _LOCK).unlink(missing_ok=True)
+            (output / _LOCK).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -55,8 +61,20 @@ def writing_folder(output: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Remove temporary folders of killed exports to `output`. Those that are still written are locked."""
+    """Remove the temporary folders of killed exports to `output`."""
     for folder in output.parent.glob(f".*-{glob.escape(output.name)}"):
-        is_temporary = re.fullmatch(r"\.[0-9a-f]{12}-.+", folder.name) and folder.is_dir()
-        if is_temporary and not is_locked(lock_at(folder / _LOCK)):
-            shutil.rmtree(folder)
+        if re.fullmatch(r"\.[0-9a-f]{12}-.+", folder.name) and _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # a concurrent export may remove it too
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether the process that wrote the temporary folder was killed.
+
+    An export makes its folder and then its lock file, so a folder without one may be an export that is just starting.
+    """
+    try:
+        if (folder / _LOCK).is_file():
+            return not is_locked(lock_at(folder / _LOCK))
+        return folder.is_dir() and time.time() - folder.stat().st_mtime > _MAX_UNLOCKED_S
+    except FileNotFoundError:  # it was renamed or removed in the meantime
+        return False
