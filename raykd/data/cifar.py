@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 from the user's data folder: the Python archive, its unpacked batches, or Parquet.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 50,000 + 10,000 color images of
-32x32 pixels in 10 classes, or in 100 classes with 20 coarse ones. The first of these that exists in a folder F, or in
-F/cifar10 (F/cifar100), is read:
+32x32 pixels in 10 classes, or in 100 fine and 20 coarse classes. raykd reads the first of these layouts that exists in
+the data folder F, or in F/cifar10 (F/cifar100):
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
@@ -14,6 +14,7 @@ Only `download` uses the network.
 
 import hashlib
 import pickle
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,16 +32,16 @@ from raykd.errors import DataError
 
 IMAGE_SIZE = 32  # pixels per side
 _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
-_REDOWNLOAD = "delete it and run: python -m raykd prefetch"
 
 
 @dataclass(frozen=True)
 class Cifar:
     """The differences between CIFAR-10, CIFAR-100 and CIFAR-100 with coarse labels.
 
-    folder: below the data folder. dataset_class: in torchvision.datasets. batches, archive: torchvision's file names.
-    label_key: in the batches. label_column: in Parquet. label_hint: appended to the error for an unknown label.
-    mean, std: of the 50,000 training images, as fractions of 255.
+    folder: its name below the data folder. dataset_class: the name of the class in torchvision.datasets.
+    batches, archive: torchvision's names of the folder and the file. label_key: the key of the labels in the batches.
+    label_column: the column of the labels in Parquet. label_hint: the end of the error for a label out of range.
+    mean, std: by channel over the 50,000 training images, in [0, 1].
     """
 
     title: str
@@ -100,7 +101,7 @@ VARIANTS = {
         class_names=tuple(_CIFAR10_CLASSES.split()),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        label_hint=" (CIFAR-100 is another dataset)",
+        label_hint=" (CIFAR-100 is another data set)",
     ),
     "cifar100": _cifar100("fine_labels", "fine_label", _CIFAR100_CLASSES),
     "cifar100-coarse": _cifar100("coarse_labels", "coarse_label", _COARSE_CLASSES),
@@ -108,10 +109,10 @@ VARIANTS = {
 
 
 def find(name: str, folder: Path) -> StoredDataset:
-    """Find the files of 'cifar10', for example, and verify published checksums (a second for the archive).
+    """Find the files of a data set of VARIANTS and verify published checksums, which takes a second for the archive.
 
     There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
-    and archive, which hold the same images; for Parquet it is the sha256 of the files. PNG decodes to the same pixels
+    and archive, which hold the same images; for Parquet it is the SHA-256 of the files. PNG decodes to the same pixels
     on every machine; JPEG depends on Pillow's library.
 
     Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
@@ -120,35 +121,44 @@ def find(name: str, folder: Path) -> StoredDataset:
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; give --data-dir or RAYKD_DATA the folder with {variant.title}, "
-            "or run: python -m raykd prefetch"
+            f"or run: {prefetch_command(name, folder)}"
         )
-    roots = (folder, folder / variant.folder)
-    for root in roots:
-        if (root / variant.batches).is_dir():
-            _verify_batches(variant, root / variant.batches)
-            return _stored(variant, published_identity(variant), partial(_read_batches, variant, root))
-    for root in roots:
-        if (archive := root / variant.archive).is_file():
-            _verify(archive, _dataset_class(variant).tgz_md5)
-            return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
-    for root in reversed(roots):  # Parquet in the data folder itself may belong to another data set
-        if dataset := _find_parquet(variant, root, _CONFIGURATIONS if root == folder else None):
-            return dataset
+    if batches := _find_batches(variant, folder):
+        _verify_batches(variant, batches, prefetch_command(name, folder))
+        return _stored(variant, published_identity(variant), partial(_read_batches, variant, batches.parent))
+    if archive := _find_archive(variant, folder):
+        _verify(archive, _dataset_class(variant).tgz_md5, prefetch_command(name, folder))
+        return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
+    if parquet_files := _find_parquet(variant, folder):
+        return _stored_parquet(variant, *parquet_files)
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
     raise DataError(
         f"{folder}: no {variant.title} here or in {variant.folder}/ below; looked for {layouts} "
-        "(train and test); run: python -m raykd prefetch"
+        f"(train and test); run: {prefetch_command(name, folder)}"
     )
 
 
 def exists(name: str, folder: Path) -> bool:
-    """Return whether `folder`, or the data set's folder below it, holds any of its files; `find` checks them."""
+    """Return whether `find` would read files of this data set. It may still refuse them, if they are damaged.
+
+    Parquet in the data folder itself counts only with the data set's column of labels, because it has no other name.
+    Raises: DataError for Parquet files whose names or schemas cannot be read.
+    """
     variant = VARIANTS[name]
-    return (
-        (folder / variant.folder).is_dir()
-        or any((folder / entry).exists() for entry in (variant.batches, variant.archive))
-        or (name == "cifar10" and "train" in parquet_folder.find_files(folder, _CONFIGURATIONS))
+    if _find_batches(variant, folder) or _find_archive(variant, folder):
+        return True
+    if not (parquet_files := _find_parquet(variant, folder)):
+        return False
+    root, files = parquet_files
+    return root != folder or any(
+        variant.label_column in parquet.read_schema(file).names for split in files.values() for file in split
     )
+
+
+def prefetch_command(name: str, folder: Path) -> str:
+    """Return the command that downloads the data set `name` into the data folder `folder`."""
+    experiment = "" if name == "cifar10" else f" experiments/distill_cnn.py --set data.name={name}"
+    return f"python -m raykd prefetch{experiment} --data-dir {shlex.quote(str(folder))}"
 
 
 def download(name: str, folder: Path) -> Path:
@@ -171,7 +181,7 @@ def download(name: str, folder: Path) -> Path:
 
 
 def published_identity(variant: Cifar) -> str:
-    """Return a constant, from the published checksums of the batches, which archive and batches share."""
+    """Return the identity of archive and batches: a constant, computed from the published checksums of the batches."""
     dataset_class = _dataset_class(variant)
     checksums = [md5 for _, md5 in (*dataset_class.train_list, *dataset_class.test_list)]
     published = hashlib.sha256(" ".join([f"{variant.folder} python", *checksums]).encode()).hexdigest()
@@ -186,57 +196,80 @@ def _dataset_class(variant: Cifar) -> Any:
 
 
 def _identity_with_labels(variant: Cifar, identity: str) -> str:
-    """Distinguish the same images with other labels."""
+    """Return an identity that differs between fine and coarse labels of the same images."""
     if variant.label_key != "coarse_labels":
         return identity
     return hashlib.sha256(f"{identity} {variant.label_key}".encode()).hexdigest()
 
 
-def _verify_batches(variant: Cifar, batches: Path) -> None:
-    """Raise DataError if a file is missing or does not match its checksum."""
+def _find_batches(variant: Cifar, folder: Path) -> Path | None:
+    """Return the folder of the unpacked batches, or None."""
+    batches = (root / variant.batches for root in (folder, folder / variant.folder))
+    return next((path for path in batches if path.is_dir()), None)
+
+
+def _find_archive(variant: Cifar, folder: Path) -> Path | None:
+    archives = (root / variant.archive for root in (folder, folder / variant.folder))
+    return next((path for path in archives if path.is_file()), None)
+
+
+def _find_parquet(variant: Cifar, folder: Path) -> tuple[Path, dict[str, parquet_folder.Files]] | None:
+    """Return the folder with Parquet and the files of each split, or None. One of train and test may be missing.
+
+    The data set's folder comes first, because Parquet in the data folder itself may belong to another data set.
+    """
+    for root, configurations in ((folder / variant.folder, None), (folder, _CONFIGURATIONS)):
+        files = parquet_folder.find_files(root, configurations)
+        if files.get("train") or files.get("test"):
+            return root, files
+    return None
+
+
+def _verify_batches(variant: Cifar, batches: Path, prefetch: str) -> None:
+    """Raise DataError if a file is missing or does not match its checksum. prefetch: the remedy's command."""
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
     for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
         if not (batches / name).is_file():
-            raise DataError(f"{batches / name}: missing from the unpacked batches; {_REDOWNLOAD}")
-        _verify(batches / name, md5)
+            raise DataError(f"{batches / name}: missing from the unpacked batches; run: {prefetch}")
+        _verify(batches / name, md5, prefetch)
 
 
-def _verify(file: Path, md5: str) -> None:
+def _verify(file: Path, md5: str, prefetch: str) -> None:
     from torchvision.datasets.utils import check_integrity
 
     if not check_integrity(file, md5):
-        raise DataError(f"{file}: truncated or changed (checksum is not {md5}); {_REDOWNLOAD}")
+        raise DataError(f"{file}: truncated or changed (checksum is not {md5}); delete it and run: {prefetch}")
 
 
 def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Split]]) -> StoredDataset:
     return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, (variant.mean, variant.std))
 
 
-def _find_parquet(variant: Cifar, root: Path, configurations: tuple[str, ...] | None) -> StoredDataset | None:
-    files = parquet_folder.find_files(root, configurations)
+def _stored_parquet(variant: Cifar, root: Path, files: dict[str, parquet_folder.Files]) -> StoredDataset:
+    """Return the data set in Parquet files after checking the order of their classes."""
     train, test = files.get("train", ()), files.get("test", ())
-    if train and test:
-        schemas = [parquet.read_schema(file) for file in (*train, *test)]
-        parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
-        parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
-        identity = _identity_with_labels(variant, parquet.identity(*map(parquet.hash_files, (train, test))))
-        return _stored(variant, identity, partial(_read_parquet, variant, train, test))
-    if train or test:
+    if not (train and test):
         present, missing = ("train", "test") if train else ("test", "train")
         raise DataError(f"{root}: has {present} as Parquet but not {missing}; put {missing}.parquet beside it")
-    return None
+    schemas = [parquet.read_schema(file) for file in (*train, *test)]
+    parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
+    parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
+    identity = _identity_with_labels(variant, parquet.identity(*map(parquet.hash_files, (train, test))))
+    return _stored(variant, identity, partial(_read_parquet, variant, train, test))
 
 
 def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -> tuple[Split, Split]:
     refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
-    labels = f"{variant.title}'s go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
-    rows = parquet.ExpectedRows(TargetSize(IMAGE_SIZE, refusal), len(variant.class_names), labels, variant.label_column)
+    kind = variant.label_key.replace("_", " ")  # labels, fine labels or coarse labels
+    valid_labels = f"the {kind} of {variant.title} go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
+    target = TargetSize(IMAGE_SIZE, refusal)
+    rows = parquet.ExpectedRows(target, len(variant.class_names), valid_labels, variant.label_column)
     return parquet.read(train, rows), parquet.read(test, rows)
 
 
 def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
-    """Unpack the archive into a temporary folder and read it: the archive's folder may be read-only, or shared.
+    """Unpack the archive into a temporary folder and read it, because its own folder may be read-only or shared.
 
     torchvision reads files, not streams; reading the tar directly would require unpickling it here.
     """
@@ -254,7 +287,7 @@ def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
 
 
 def _read_batches(variant: Cifar, root: Path) -> tuple[Split, Split]:
-    """Read files whose checksums were verified."""
+    """Read the train and test batches below `root`, whose checksums were verified."""
     dataset_class, splits = _dataset_class(variant), []
     for train in (True, False):
         stored = dataset_class(root, train=train, download=False)

@@ -76,10 +76,18 @@ def test_parquet_is_read_with_fine_or_coarse_labels(tmp_path: Path) -> None:
 def test_labels_and_columns_of_another_data_set_are_refused(tmp_path: Path) -> None:
     images = [encoded(row, (32, 32)) for row in range(4)]
     for part in ("train", "test"):
-        write_parquet(tmp_path / f"{part}.parquet", images, {"fine_label": [0, 1, 100, 2]})
-    with pytest.raises(DataError, match=r"train\.parquet: row 2 has label 100; CIFAR-100's go from 0 to 99"):
+        write_parquet(
+            tmp_path / f"{part}.parquet", images, {"fine_label": [0, 1, 100, 2], "coarse_label": [0, 20, 1, 2]}
+        )
+    message = r"train\.parquet: row 2 has label 100; the fine labels of CIFAR-100 go from 0 to 99"
+    with pytest.raises(DataError, match=message):
         load_dataset("cifar100", tmp_path)
-    with pytest.raises(DataError, match=r"has the columns 'image'.*, 'fine_label': int64; requires .* 'label': int64"):
+    message = r"train\.parquet: row 1 has label 20; the coarse labels of CIFAR-100 go from 0 to 19"
+    with pytest.raises(DataError, match=message):
+        load_dataset("cifar100-coarse", tmp_path)
+    with pytest.raises(
+        DataError, match=r"has the columns 'image'.*, 'fine_label': int64.*; requires .* 'label': int64"
+    ):
         load_dataset("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"no CIFAR-100 here or in cifar100/ below; looked for cifar-100-python/, .*"):
         load_dataset("cifar100", tmp_path / "..")

@@ -35,6 +35,27 @@ def test_cifar10_is_listed_and_a_damaged_one_is_an_error(data_folder: Path, parq
         list_datasets(data_folder)
 
 
+def test_an_empty_folder_cifar10_is_no_data_set(data_folder: Path) -> None:
+    (data_folder / "cifar10").mkdir()
+    assert list_datasets(data_folder) == ("folder:insects", "parquet:trees")
+
+
+@pytest.mark.parametrize(("column", "name"), [("label", "cifar10"), ("fine_label", "cifar100")])
+def test_parquet_in_the_data_folder_itself_is_listed_by_its_column_of_labels(
+    tmp_path: Path, column: str, name: str
+) -> None:
+    images = [encoded(row, (32, 32)) for row in range(4)]
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", images, {column: [0, 1] * 2})
+    assert list_datasets(tmp_path) == (name,)
+
+
+def test_test_without_train_in_the_data_folder_itself_is_an_error(data_folder: Path) -> None:
+    write_parquet(data_folder / "test.parquet", [encoded(row, (32, 32)) for row in range(4)], {"label": [0, 1] * 2})
+    with pytest.raises(DataError, match="has test as Parquet but not train"):
+        list_datasets(data_folder)
+
+
 def test_error_for_an_empty_folder_lists_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no CIFAR-10 here or in cifar10/ below; looked for"):
         list_datasets(tmp_path)
