@@ -1,25 +1,27 @@
-"""Divide the cluster into slots, in which runs train side by side: plain arithmetic without Ray.
+"""Divide the nodes of the cluster into slots, in which runs train side by side. Arithmetic without Ray.
 
-A slot is the workers of one run, with their CPUs and GPUs.
+A slot holds the workers of one run, with their CPUs and GPUs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raykd.errors import ConfigError, plural
 from raykd.spec.experiment import Workers
 
-# More runs side by side use all of a core, more threads per run use less: two runs of one thread each do 1.08 times as
-# many steps as one run of two threads (ResNet-8 at 32x32), 1.8 times at 8x8. A step of these models gains nothing from
-# more threads than this.
+# Two runs of one thread each do 1.08 times as many steps as one run of two threads (ResNet-8 at 32x32), and 1.8 times
+# at 8x8, so CPUs are first divided among the runs. A step of these models gains nothing from more threads than this.
 MAX_THREADS = 16
+
+Node = Mapping[str, float]  # the resources of a node as Ray lists them, such as {"CPU": 8, "GPU": 2}
 
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` runs side by side, each by `workers` processes with `cpus` CPUs (threads) and `gpus` GPUs per process.
+    """`count` runs side by side, each trained by `workers` processes.
 
-    gpus: may be a fraction. min_workers: how many a run continues with when a node is lost.
+    cpus: CPUs of one worker, also its number of threads. gpus: GPUs of one worker, may be a fraction. min_workers: the
+    number of workers with which a run continues when a node is lost.
     """
 
     count: int
@@ -30,24 +32,30 @@ class Slots:
 
     @property
     def may_shrink(self) -> bool:
+        """Whether a run continues with fewer workers when a node is lost."""
         return self.min_workers < self.workers
 
     def __str__(self) -> str:
-        each = plural(self.cpus, "CPU") + (f" and {self.gpus:g} GPU" if self.gpus else "")
-        count = f"{self.min_workers} to {self.workers}" if self.may_shrink else f"{self.workers}"
-        workers = f"{count} workers of " if self.workers > 1 else ""
-        return f"{self.count} at a time, {workers}{each} each"
+        """Return '4 runs side by side, each with 2 workers of 8 CPUs and 1 GPU'."""
+        resources = plural(self.cpus, "CPU") + (f" and {plural(self.gpus, 'GPU')}" if self.gpus else "")
+        num_workers = f"{self.min_workers} to {self.workers}" if self.may_shrink else f"{self.workers}"
+        workers = f"{num_workers} workers of {resources}" if self.workers > 1 else resources
+        return (
+            f"1 run at a time with {workers}"
+            if self.count == 1
+            else f"{self.count} runs side by side, each with {workers}"
+        )
 
 
-def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
-    """Divide the cluster into slots. `nodes` are the resources of each node, such as {'CPU': 8, 'GPU': 2}.
+def plan_slots(nodes: Iterable[Node], workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
+    """Divide the nodes into slots.
 
-    num_jobs: jobs that need a slot. max_concurrent: how many runs can train side by side.
+    num_jobs: the number of jobs that need a slot. max_concurrent: how many runs can train side by side.
 
-    By default a worker has one GPU to itself, with the node's CPUs in proportion. Without GPUs, the runs that train
-    side by side share the CPUs. `workers` overrides this.
+    By default a worker has one GPU to itself, with CPUs in proportion to the node's GPUs. Without GPUs, the runs that
+    train side by side share the CPUs. `workers` overrides both.
 
-    Raises ConfigError when the cluster has no room for even one run.
+    Raises ConfigError if the nodes have no room for one run.
     """
     nodes = list(nodes)
     gpus = workers.gpus if workers.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
@@ -61,23 +69,34 @@ def plan_slots(nodes: Iterable[Mapping[str, float]], workers: Workers, num_jobs:
     num_fitting = num_workers_that_fit(nodes, cpus, gpus)
     min_workers = workers.min_count or workers.count
     if num_fitting < min_workers:
-        sizes = "; ".join(f"{plural(node.get('CPU', 0), 'CPU')}, {plural(node.get('GPU', 0), 'GPU')}" for node in nodes)
-        fields, reason = f"workers.cpus = {cpus}, workers.gpus = {gpus:g}", f"no node has that ({sizes})"
-        if num_fitting or min_workers > 1:
-            field = "min_count" if workers.min_count else "count"
-            fields = f"workers.{field} = {min_workers}, {fields}"
-            reason = f"the nodes have room for {num_fitting} ({sizes})"
-        raise ConfigError(f"{fields}: {reason}; ask for less, or --set workers.gpus=0 for CPUs alone")
+        raise ConfigError(_describe_shortage(nodes, workers, cpus, gpus, num_fitting))
     count = max(1, min(num_fitting // workers.count, num_jobs))
     return Slots(count, cpus, gpus, workers.count, min_workers)
 
 
-def num_workers_that_fit(nodes: Iterable[Mapping[str, float]], cpus: int, gpus: float) -> int:
+def _describe_shortage(nodes: Sequence[Node], workers: Workers, cpus: int, gpus: float, num_fitting: int) -> str:
+    """Return the error for nodes without room for the workers of one run: its fields, the reason and the remedy."""
+    required: dict[str, float] = {"workers.cpus": cpus, "workers.gpus": gpus}
+    min_workers = workers.min_count or workers.count
+    if min_workers > 1:
+        required = {f"workers.{'min_count' if workers.min_count else 'count'}": min_workers, **required}
+    fields = ", ".join(f"{name} = {value:g}" for name, value in required.items())
+    if not any(node.get("CPU", 0) >= 1 for node in nodes):
+        return f"{fields}: no node has a CPU; start Ray on a node with CPUs"
+    reason = f"the nodes have room for {num_fitting}" if min_workers > 1 else "no node has as many"
+    sizes = "; ".join(f"{plural(node.get('CPU', 0), 'CPU')}, {plural(node.get('GPU', 0), 'GPU')}" for node in nodes)
+    reducible = [name for name, value in required.items() if value > 1]
+    remedies = [f"reduce {' or '.join(reducible)}"] if reducible else []
+    remedies += ["train on CPUs with --set workers.gpus=0"] if gpus else []
+    return f"{fields}: {reason} ({sizes}); {', or '.join(remedies)}"
+
+
+def num_workers_that_fit(nodes: Iterable[Node], cpus: int, gpus: float) -> int:
     """Return how many workers with `cpus` CPUs and `gpus` GPUs each fit on the nodes side by side."""
-    return sum(_num_on(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
+    return sum(_num_workers_on(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
 
 
-def _num_on(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+def _num_workers_on(node: Node, cpus: int, gpus: float) -> int:
     by_cpus = int(node.get("CPU", 0) // cpus)
     if not gpus:
         return by_cpus

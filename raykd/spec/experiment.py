@@ -68,7 +68,7 @@ class Workers(Config):
     kind: ClassVar[str] = "workers"
     count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)
     min_count: int | None = not_fingerprinted(None)  # workers that suffice to continue without a lost node; None: all
-    # CPUs per worker. None: proportional to its GPUs, or up to 2 without GPUs.
+    # CPUs per worker. None: proportional to its GPUs; without GPUs an equal share of the node's CPUs, at most 16.
     cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
     # GPUs per worker, whole or a fraction below 1. None: one if there are GPUs, else 0.
     gpus: Annotated[float | None, AtMost(10_000)] = not_fingerprinted(None)

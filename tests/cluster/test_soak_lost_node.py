@@ -64,7 +64,7 @@ def test_a_run_on_two_nodes_continues_on_one_within_a_minute_of_a_node_failure(
     assert time.monotonic() - began < TAKEN_UP_S, breakable.output(job_id)
     job = breakable.wait(job_id, timeout_s=180)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    assert "1 at a time, 1 to 2 workers of 1 CPU each" in job.output
+    assert "1 run at a time with 1 to 2 workers of 1 CPU" in job.output
     assert "cn2 is lost after " in job.output and "; continuing with 1 of 2 nodes" in job.output
     assert (folder.require_record().compute.workers, folder.require_record().resumes) == ((2, 1), 1)
     assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))

@@ -51,7 +51,7 @@ LOG_LINES = (
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
     r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
     r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+\.\d s",
-    r"[12] at a time, 1 CPU each; dashboard http://\S+, token in \S+",
+    r"(1 run at a time|2 runs side by side, each) with 1 CPU; dashboard http://\S+, token in \S+",
     r"starting workers, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
@@ -182,7 +182,7 @@ def test_signal_while_trainers_start_ends_the_command_cleanly(cluster: str, tmp_
     log, sent = io.StringIO(), []
 
     def send() -> None:
-        wait_until(lambda: "at a time" in log.getvalue(), "the line before the trainers start")
+        wait_until(lambda: "; dashboard" in log.getvalue(), "the line before the trainers start")
         time.sleep(0.5)
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)

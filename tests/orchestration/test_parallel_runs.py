@@ -85,7 +85,8 @@ def test_too_few_resources_for_the_workers_of_one_run_are_refused() -> None:
 
 
 def test_too_few_resources_for_min_count_are_refused_by_that_field() -> None:
-    with pytest.raises(ConfigError, match=r"workers\.min_count = 2, .*room for 1 "):
+    message = r"workers\.min_count = 2, .*room for 1 .*; reduce workers\.min_count or workers\.cpus, or train on CPUs"
+    with pytest.raises(ConfigError, match=message):
         plan_slots([SMALL_GPU], Workers(count=4, min_count=2), 1, 1)
 
 
@@ -97,14 +98,50 @@ def test_too_few_resources_for_min_count_are_refused_by_that_field() -> None:
         ([LAPTOP], Workers(gpus=0.5)),
         ([H100], Workers(gpus=9)),
         ([LAPTOP, LAPTOP], Workers(cpus=4)),
-        ([HEAD], Workers()),
-        ([], Workers()),
     ],
 )
 def test_worker_that_fits_on_no_node_is_refused_with_the_nodes_resources(
     nodes: list[dict[str, float]], workers: Workers
 ) -> None:
-    with pytest.raises(ConfigError, match=r"workers\.cpus = \d+, workers\.gpus = [\d.]+: no node has that") as raised:
+    with pytest.raises(
+        ConfigError, match=r"workers\.cpus = \d+, workers\.gpus = [\d.]+: no node has as many \("
+    ) as raised:
         plan_slots(nodes, workers, 1, 1)
     for node in nodes:
         assert f"{node['CPU']:g} CPUs, {node.get('GPU', 0):g} GPUs" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("workers", "remedy"),
+    [
+        (Workers(cpus=3), "reduce workers.cpus"),
+        (Workers(gpus=1), "train on CPUs with --set workers.gpus=0"),
+        (Workers(gpus=2, cpus=3), "reduce workers.cpus or workers.gpus, or train on CPUs with --set workers.gpus=0"),
+        (Workers(count=3, gpus=0), "reduce workers.count"),
+    ],
+)
+def test_remedy_names_only_fields_that_can_be_reduced(workers: Workers, remedy: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        plan_slots([LAPTOP], workers, 1, 1)
+    assert str(raised.value).endswith(f"); {remedy}")
+
+
+@pytest.mark.parametrize("nodes", [[], [HEAD]])
+def test_nodes_without_cpus_are_refused_without_an_empty_list(nodes: list[dict[str, float]]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        plan_slots(nodes, Workers(), 1, 1)
+    assert str(raised.value) == ("workers.cpus = 1, workers.gpus = 0: no node has a CPU; start Ray on a node with CPUs")
+
+
+@pytest.mark.parametrize(
+    ("slots", "text"),
+    [
+        (Slots(4, 8, 1, 2, 2), "4 runs side by side, each with 2 workers of 8 CPUs and 1 GPU"),
+        (Slots(4, 24, 2), "4 runs side by side, each with 24 CPUs and 2 GPUs"),
+        (Slots(2, 1, 0), "2 runs side by side, each with 1 CPU"),
+        (Slots(1, 1, 0.5), "1 run at a time with 1 CPU and 0.5 GPUs"),
+        (Slots(1, 8, 1, 4, 2), "1 run at a time with 2 to 4 workers of 8 CPUs and 1 GPU"),
+    ],
+)
+def test_slots_are_logged_with_their_workers_and_resources(slots: Slots, text: str) -> None:
+    assert str(slots) == text

@@ -63,8 +63,8 @@ def private(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     environ = environment(cpus=1) | {"RAYKD_TMP": str(folder)} | LEFTOVERS
     words = ["--results", str(results), "--stage", "baseline", "--set", "seeds=0", "--set", "student.epochs=5000"]
     with command(words, environ, results / "output") as made:
-        line = made.wait_for("at a time")
-        found = re.fullmatch(r"1 at a time, 1 CPU each; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
+        line = made.wait_for("; dashboard")
+        found = re.fullmatch(r"1 run at a time with 1 CPU; dashboard (http://127\.0\.0\.1:\d+), token in (\S+)", line)
         assert found, line
         yield Private(made, found[1], Path(found[2]), folder / f"raykd-{os.getuid()}")
 

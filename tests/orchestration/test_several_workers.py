@@ -43,7 +43,7 @@ def test_runs_by_two_workers_survive_the_loss_of_one(cluster: str, tmp_path: Pat
     ended = run_here([TWO], tmp_path, log=log)
     killer.join()
     assert (ended.exit_code, ended.errors, len(killed)) == (0, [], 1)
-    assert any("1 at a time, 2 workers of 1 CPU each; dashboard" in line for line in ended.lines)
+    assert any("1 run at a time with 2 workers of 1 CPU; dashboard" in line for line in ended.lines)
     teacher, *students = make_plan(TWO, digits(), NO_WEIGHTS).runs
     for run in (teacher, *students):
         record = RunStore(tmp_path).folder(run).require_record()
