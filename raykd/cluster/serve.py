@@ -21,8 +21,8 @@ from raykd.errors import Interrupted, RaykdError
 POLL_S = 2.0
 STOPPING_POLL_S = 0.2
 COPY_LOGS_EVERY_S = 30.0  # Ray's copies on the node are removed with the job
-PATIENCE_S = 60.0  # with a dashboard that does not answer; the experiments do not need it
-STOPPING_PATIENCE_S = 15.0  # scancel also ends the dashboard, which is then started again
+PATIENCE_S = 60.0  # how long requests to Ray's dashboard may fail; the experiments do not need it
+STOPPING_PATIENCE_S = 15.0  # the same during the stop: scancel also ends the dashboard, which is then started again
 
 
 class Server:
@@ -68,7 +68,10 @@ class Server:
 
 
 def serve(server: Server, stop: threading.Event) -> None:
-    """Serve until `stop` is set and all experiments have ended. Raises: RaykdError if Ray is silent for PATIENCE_S."""
+    """Serve until `stop` is set and all experiments have ended.
+
+    Raises: RaykdError if all requests to Ray fail for PATIENCE_S, or for STOPPING_PATIENCE_S once `stop` is set.
+    """
     answered = time.monotonic()
     while True:
         is_stopping = stop.wait(STOPPING_POLL_S if stop.is_set() else POLL_S)

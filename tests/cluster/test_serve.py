@@ -1,4 +1,4 @@
-"""The server of a job's Ray: reports, stops and logs of experiments. A list replaces Ray."""
+"""The server of a job's Ray: it reports experiments, copies their logs and stops them. No Ray is started."""
 
 import threading
 from collections.abc import Callable
@@ -12,26 +12,30 @@ from raykd.cluster.submissions import Submission
 from raykd.errors import RaykdError
 
 
-class Ray:
-    """Replaces Submissions: a list of experiments, those that cannot be stopped yet, and failures."""
+class FakeSubmissions:
+    """The methods of Submissions that the server calls, on a dict of experiments in memory.
+
+    not_started: names of experiments that cannot be stopped yet. at_call: actions at the n-th request for all
+    experiments, n from 1. requests_fail: whether such requests raise RaykdError, after the action.
+    """
 
     def __init__(self) -> None:
-        self.submissions: dict[str, Submission] = {}
+        self.experiments: dict[str, Submission] = {}
         self.stop_requests: list[str] = []
         self.not_started: set[str] = set()
         self.num_calls = 0
         self.at_call: dict[int, Callable[[], None]] = {}
-        self.silent = False
+        self.requests_fail = False
 
     def set(self, name: str, status: str, exit_code: int | None = None) -> None:
-        self.submissions[name] = Submission(name, status, f"{name}.py", exit_code, len(self.submissions), None)
+        self.experiments[name] = Submission(name, status, f"{name}.py", exit_code, len(self.experiments), None)
 
     def all(self) -> list[Submission]:
         self.num_calls += 1
         self.at_call.get(self.num_calls, lambda: None)()
-        if self.silent:
+        if self.requests_fail:
             raise RaykdError("the request to the job's Ray failed: HTTP 500")
-        return list(self.submissions.values())
+        return list(self.experiments.values())
 
     def stop(self, name: str) -> bool:
         self.stop_requests.append(name)
@@ -45,15 +49,19 @@ class Ray:
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+def submissions(monkeypatch: pytest.MonkeyPatch) -> FakeSubmissions:
     for name in ("POLL_S", "STOPPING_POLL_S"):
         monkeypatch.setattr(serve_module, name, 0.001)
-    return Ray()
+    return FakeSubmissions()
 
 
-def served(ray: Ray, tmp_path: Path, stop: threading.Event | None = None) -> Server:
-    """Serve until the end and return the server. stop: by default set from the beginning."""
-    server = Server(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
+def server_of(submissions: FakeSubmissions, folder: Path) -> Server:
+    return Server(submissions, f"{folder}/slurm-7")  # type: ignore[arg-type]
+
+
+def serve_to_the_end(submissions: FakeSubmissions, folder: Path, stop: threading.Event | None = None) -> Server:
+    """Serve until all experiments have ended, and return the server. stop: None for one that is set already."""
+    server = server_of(submissions, folder)
     if stop is None:
         stop = threading.Event()
         stop.set()
@@ -62,13 +70,13 @@ def served(ray: Ray, tmp_path: Path, stop: threading.Event | None = None) -> Ser
 
 
 def test_each_experiment_is_reported_once_and_its_log_is_copied(
-    ray: Ray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    submissions: FakeSubmissions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ray.set("a-1", "RUNNING")
-    server = Server(ray, f"{tmp_path}/slurm-7")  # type: ignore[arg-type]
+    submissions.set("a-1", "RUNNING")
+    server = server_of(submissions, tmp_path)
     server.report_changes()
     server.report_changes()
-    ray.set("a-1", "FAILED", 3)
+    submissions.set("a-1", "FAILED", 3)
     server.report_changes()
     server.report_changes()
     log = tmp_path / "slurm-7-a-1.out"
@@ -79,59 +87,82 @@ def test_each_experiment_is_reported_once_and_its_log_is_copied(
     assert log.read_text() == "log of a-1"
 
 
-def test_experiments_that_are_submitted_or_start_during_the_stop_are_stopped_too(ray: Ray, tmp_path: Path) -> None:
-    ray.set("a-1", "PENDING")
-    ray.not_started = {"a-1"}
-    ray.at_call = {3: lambda: ray.set("b-1", "RUNNING"), 5: ray.not_started.clear}
-    assert served(ray, tmp_path).stopped == {"a-1", "b-1"}
-    assert ray.stop_requests.count("b-1") == 1
+def test_experiments_that_are_submitted_or_start_during_the_stop_are_stopped_too(
+    submissions: FakeSubmissions, tmp_path: Path
+) -> None:
+    submissions.set("a-1", "PENDING")
+    submissions.not_started = {"a-1"}
+    submissions.at_call = {3: lambda: submissions.set("b-1", "RUNNING"), 5: submissions.not_started.clear}
+    assert serve_to_the_end(submissions, tmp_path).stopped == {"a-1", "b-1"}
+    assert submissions.stop_requests.count("b-1") == 1
 
 
-def test_an_experiment_that_ended_by_itself_was_not_stopped(ray: Ray, tmp_path: Path) -> None:
-    ray.set("a-1", "SUCCEEDED", 0)
-    assert served(ray, tmp_path).stopped == set()
+def test_an_experiment_that_ended_by_itself_was_not_stopped(submissions: FakeSubmissions, tmp_path: Path) -> None:
+    submissions.set("a-1", "SUCCEEDED", 0)
+    assert serve_to_the_end(submissions, tmp_path).stopped == set()
+    assert submissions.stop_requests == []
 
 
-def test_a_dashboard_that_is_silent_for_a_while_ends_nothing(ray: Ray, tmp_path: Path) -> None:
-    stop = threading.Event()
+def test_experiments_keep_running_while_requests_fail(submissions: FakeSubmissions, tmp_path: Path) -> None:
+    stop, stopped_early = threading.Event(), []
 
-    def answer() -> None:
-        ray.silent = False
+    def recover_and_stop() -> None:
+        stopped_early.extend(submissions.stop_requests)
+        submissions.requests_fail = False
         stop.set()
 
-    ray.silent = True
-    ray.set("a-1", "RUNNING")
-    ray.at_call = {20: answer}
-    assert served(ray, tmp_path, stop).stopped == {"a-1"}
+    submissions.requests_fail = True
+    submissions.set("a-1", "RUNNING")
+    submissions.at_call = {20: recover_and_stop}
+    assert serve_to_the_end(submissions, tmp_path, stop).stopped == {"a-1"}
+    assert stopped_early == [] and submissions.num_calls >= 20
 
 
-def test_experiments_are_stopped_despite_a_failed_request_at_the_warning(ray: Ray, tmp_path: Path) -> None:
-    def answer() -> None:
-        ray.silent = False
+def test_experiments_are_stopped_after_requests_that_failed_during_the_stop(
+    submissions: FakeSubmissions, tmp_path: Path
+) -> None:
+    def recover() -> None:
+        submissions.requests_fail = False
 
-    ray.silent = True
-    ray.set("a-1", "RUNNING")
-    ray.at_call = {3: answer}
-    assert served(ray, tmp_path).stopped == {"a-1"}
-
-
-def test_a_dashboard_that_stays_silent_is_an_error(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_module, "PATIENCE_S", 0.05)
-    ray.silent = True
-    with pytest.raises(RaykdError, match="HTTP 500"):
-        served(ray, tmp_path, threading.Event())
-
-
-def test_a_log_that_cannot_be_written_is_reported(ray: Ray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ray.set("a-1", "SUCCEEDED", 0)
-    Server(ray, f"{tmp_path}/none/slurm-7").report_changes()  # type: ignore[arg-type]
-    output = capsys.readouterr().out
-    assert "a-1 succeeded with exit code 0; its output will be lost with the job: [Errno 2]" in output
+    submissions.requests_fail = True
+    submissions.set("a-1", "RUNNING")
+    submissions.at_call = {3: recover}
+    assert serve_to_the_end(submissions, tmp_path).stopped == {"a-1"}
 
 
 @pytest.mark.parametrize(
-    ("status", "exit_code", "code"),
-    [("SUCCEEDED", 0, 0), ("FAILED", 3, 3), ("FAILED", -9, 137), ("FAILED", None, 1), ("STOPPED", None, 75)],
+    ("is_stopping", "limit", "other_limit"),
+    [(False, "PATIENCE_S", "STOPPING_PATIENCE_S"), (True, "STOPPING_PATIENCE_S", "PATIENCE_S")],
+    ids=["serving", "stopping"],
 )
-def test_the_end_of_an_experiment_maps_to_an_exit_code(status: str, exit_code: int | None, code: int) -> None:
-    assert Submission("a-1", status, "a.py", exit_code, 0.0, 1.0).code == code
+def test_requests_that_fail_for_longer_than_the_limit_are_an_error(
+    submissions: FakeSubmissions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_stopping: bool,
+    limit: str,
+    other_limit: str,
+) -> None:
+    monkeypatch.setattr(serve_module, limit, 0.05)
+    monkeypatch.setattr(serve_module, other_limit, 3600.0)
+    stop = threading.Event()
+    if is_stopping:
+        stop.set()
+    submissions.requests_fail = True
+    with pytest.raises(RaykdError, match="HTTP 500"):
+        serve_to_the_end(submissions, tmp_path, stop)
+    assert submissions.num_calls > 1, "the first failure was an error"
+
+
+def test_requests_are_retried_for_a_shorter_time_during_the_stop() -> None:
+    """Slurm kills the job soon after its warning."""
+    assert serve_module.STOPPING_PATIENCE_S < serve_module.PATIENCE_S
+
+
+def test_a_log_that_cannot_be_written_is_reported(
+    submissions: FakeSubmissions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submissions.set("a-1", "SUCCEEDED", 0)
+    server_of(submissions, tmp_path / "missing").report_changes()
+    output = capsys.readouterr().out
+    assert "a-1 succeeded with exit code 0; its output will be lost with the job: [Errno 2]" in output
