@@ -12,18 +12,18 @@ from raykd.bench.rounds import run_rounds
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.provenance import hardware, source, versions
 from raykd.store.run_folder import now
+from raykd.training.compute import gpu_name
 
 
 def benchmark(
     names: Sequence[str], device: torch.device, num_rounds: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return all results, ready for JSON. log: receives lines about the progress."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     results: dict[str, Any] = {
         "date": now(),
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "hardware": hardware(gpu),
+        "hardware": hardware(gpu_name(device)),
         "versions": versions(),
         "git": source(),
     }

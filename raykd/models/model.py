@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import Config
+from raykd.config import Config, to_dict
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
 MAX_WIDTH = 65_536  # channels
 MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
+_NOT_ARCHITECTURE = ("weights", "dropout")  # fields of models; dropout has no effect in evaluation mode
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 
@@ -42,6 +43,11 @@ class Model(Config):
     def label(self) -> str:
         """A short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
         raise NotImplementedError
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The kind and fields that determine the network in evaluation mode, apart from the values of its weights."""
+        return {name: value for name, value in to_dict(self).items() if name not in _NOT_ARCHITECTURE}
 
     @property
     def has_distillation_token(self) -> bool:

@@ -101,10 +101,15 @@ def device_for(gpus: float) -> torch.device:
 
 def is_mig_instance(device: torch.device) -> bool:
     """Return whether `device` is a MIG instance, a part of a partitioned GPU. CUDA shows a process only one."""
-    if device.type != "cuda":
+    if (name := gpu_name(device)) is None:
         return False
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    return visible.startswith("MIG-") or " MIG " in torch.cuda.get_device_name(device)
+    return visible.startswith("MIG-") or " MIG " in name
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """Return the name of the GPU, such as 'NVIDIA H100 80GB HBM3'; None for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def best_device() -> torch.device:

@@ -17,7 +17,7 @@ from raykd.spec.plan import Run
 from raykd.store.damage import damaged
 from raykd.store.records import Best, ComputeRecord, RunRecord
 from raykd.store.run_folder import RunFolder, now
-from raykd.training.compute import Compute, choose_compute, why_not_graph
+from raykd.training.compute import Compute, choose_compute, gpu_name, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.teacher.sources import Teacher
@@ -62,7 +62,7 @@ def start_run(
             started=earlier.started if earlier else now(),
             compute=_compute_record(run, compute, group, teacher, before),
             versions=versions(),
-            hardware=hardware(torch.cuda.get_device_name(device) if device.type == "cuda" else None),
+            hardware=hardware(gpu_name(device)),
             git=source(),
             writer=f"process {os.getpid()} on {socket.gethostname()}",
             resumes=earlier.resumes + 1 if earlier else 0,

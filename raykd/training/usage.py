@@ -28,7 +28,7 @@ from raykd.store.codec import read_record, write_record
 from raykd.store.damage import DamagedFile
 from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now
-from raykd.training.compute import is_mig_instance
+from raykd.training.compute import gpu_name, is_mig_instance
 
 MIG = "a MIG instance, and the counter is of the whole GPU"
 WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
@@ -84,7 +84,7 @@ def _earlier(path: Path, is_started: bool) -> UsageFile:
 
 def _meter(device: torch.device, gpus: float) -> Callable[[], UsagePiece]:
     """Start counting. Return a function that returns the piece so far."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    gpu = gpu_name(device)
     start, joules_before, counter, reason = time.monotonic(), 0.0, None, None
     try:
         counter = energy_counter(device, gpus)

@@ -15,6 +15,7 @@ from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
+from raykd.store.codec import write_record
 from raykd.store.records import Costs
 from raykd.training import costs, latency
 from raykd.training.compute import choose_compute
@@ -166,6 +167,24 @@ def test_costs_are_measured_once_for_a_shape_on_a_device(tmp_path: Path, monkeyp
     assert len(measured) == 4
     monkeypatch.setattr(costs, "device_name", lambda _: "another machine")
     assert beside(tmp_path, small).device == "another machine" and len(measured) == 5
+
+
+def test_costs_do_not_depend_on_dropout_or_the_file_of_initial_weights() -> None:
+    """They are measured in evaluation mode, where dropout does nothing, for any values of the weights."""
+    plain = ViT(depth=2, width=64, heads=2, patch=8)
+    for other in (replace(plain, dropout=0.3), replace(plain, weights="vit.safetensors")):
+        assert other.architecture == plain.architecture
+    for other in (replace(plain, heads=4), replace(plain, depth=1), ResNet()):
+        assert other.architecture != plain.architecture
+
+
+def test_costs_are_read_from_a_run_with_another_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ViT(depth=1, width=24, heads=2, patch=4)
+    first = beside(tmp_path, plain)
+    (tmp_path / "baseline-s0").mkdir()
+    write_record(tmp_path / "baseline-s0" / "costs.json", first)
+    monkeypatch.setattr(costs, "latency", lambda *_: pytest.fail("the costs were measured again"))
+    assert beside(tmp_path, replace(plain, dropout=0.3)) == first
 
 
 def test_costs_record_hardware_and_precision(tmp_path: Path) -> None:
