@@ -1,7 +1,7 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from raykd.outputs import Outputs
 MAX_WIDTH = 65_536  # channels
 MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
-_NOT_ARCHITECTURE = ("weights", "dropout")  # fields of models; dropout has no effect in evaluation mode
+_NOT_ARCHITECTURE = ("weights", "dropout")  # fields: a file of initial weights; no effect in evaluation mode
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 
@@ -46,8 +46,9 @@ class Model(Config):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The kind and fields that determine the network in evaluation mode, apart from the values of its weights."""
-        return {name: value for name, value in to_dict(self).items() if name not in _NOT_ARCHITECTURE}
+        """The fields that determine the network in evaluation mode, and the default of those that do not."""
+        defaults = {item.name: item.default for item in fields(self) if item.name in _NOT_ARCHITECTURE}
+        return to_dict(replace(self, **defaults))
 
     @property
     def has_distillation_token(self) -> bool:
