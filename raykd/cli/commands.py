@@ -18,7 +18,7 @@ from raykd.spec.stages import STAGES, Stage
 
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """Run the experiments of a file: those without a search together on one Ray, then each search."""
+    """Run the experiments of a file: those without a search together on one Ray cluster, then each search."""
     families = {experiment.family for experiment in experiments}
     selected = set(getattr(arguments, "family", None) or families)
     experiments = [experiment for experiment in experiments if experiment.family in selected]

@@ -28,7 +28,7 @@ _TEACHER_CHECKPOINT = "import this teacher instead of training one"
 
 
 def main(*experiments: "Experiment") -> None:
-    """Run one experiment, or several on one Ray, with the flags of the command line. Ends the process."""
+    """Run one experiment, or several on one Ray cluster, with the flags of the command line. Ends the process."""
     if is_being_read():
         raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
     arguments = make_experiment_parser([experiment.family for experiment in experiments]).parse_args()

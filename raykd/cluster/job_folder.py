@@ -46,8 +46,8 @@ class JobFolder:
             return json.loads((self.path / FACTS).read_text())
         except OSError:
             raise ConfigError(
-                f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to "
-                "its value at sbatch"
+                f"no running Ray cluster in {self.path} on the job's node: it may still be starting; if not, set "
+                "RAYKD_TMP to its value at sbatch"
             ) from None
 
     def token(self) -> str:

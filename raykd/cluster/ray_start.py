@@ -2,7 +2,7 @@
 
 The head runs in the batch script, and every other node in its own step (`srun --overlap`). So Slurm ends all of them
 with the job, and the loss of a node ends no other node. `ray symmetric-run` is not used: it exits with 0 if the head
-fails to start, and ends with a `ray stop` that ends the Ray of other jobs.
+fails to start, and ends with a `ray stop` that ends the Ray clusters of other jobs.
 """
 
 import os
@@ -89,7 +89,7 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 def ray_environment(
     environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
 ) -> dict[str, str]:
-    """Return the environment of Ray's processes and the driver: the job's, without leftovers of another Ray or job.
+    """Return the environment of Ray's processes and the driver: the job's, without other clusters' and jobs' variables.
 
     root: the folder from which raykd is imported. data: the folder with staged data.
     """

@@ -234,7 +234,7 @@ def test_the_variables_to_connect_to_a_named_ray_are_kept() -> None:
     ],
 )
 def test_an_address_of_another_kind_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS = .*: must be HOST:PORT of a running Ray.*; unset it"):
+    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS = .*: must be HOST:PORT of a running Ray cluster.*; unset it"):
         address_in({"RAY_ADDRESS": address})
 
 
