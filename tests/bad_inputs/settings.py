@@ -176,8 +176,8 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
         ("unknown config field 'method.temperature': HardLabels has",),
     ),
     "a teacher source as a flag and as a setting": (
-        command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=cache"),
-        ("--teacher live and --set teacher_source=cache set the same field",),
+        command("plan", "FILE", "--teacher-source", "live", "--set", "teacher_source=cache"),
+        ("--teacher-source live and --set teacher_source=cache set the same field",),
     ),
     "a search that a setting removes": (
         command("tune", "FILE", "--set", "search=none", text=f"{EXPERIMENT}\nfrom dataclasses import replace\n"
