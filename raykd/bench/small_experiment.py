@@ -2,7 +2,7 @@
 
 The experiment trains a teacher, baselines and distilled students.
 
-Narrow models, 3 seeds, 16 epochs each, on images of noise, with the same images, epochs and validation for both.
+Models of width 16, 3 seeds, 16 epochs each, on images of noise, with the same images, epochs and validation for both.
 """
 
 import tempfile

@@ -182,7 +182,7 @@ def _add_bench(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     text = "write a run's best weights as safetensors, ONNX, torch.export or a timm folder, with a model card"
     export = _add(commands, "export", text)
-    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as `plan` prints it")
+    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as --plan prints it")
     export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md compares them")
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")

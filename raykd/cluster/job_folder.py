@@ -41,7 +41,7 @@ class JobFolder:
         write_json(self.path / FACTS, facts)
 
     def facts(self) -> dict[str, Any]:
-        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray is not up on this node."""
+        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray cluster is not up on this node."""
         try:
             return json.loads((self.path / FACTS).read_text())
         except OSError:

@@ -1,4 +1,4 @@
-"""Kill processes of this job's Ray whose name ends with WORD, then test whether Ray still works."""
+"""Kill processes of this job's Ray cluster whose name ends with WORD, then test whether Ray still works."""
 
 import os
 import sys
