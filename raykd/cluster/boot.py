@@ -106,13 +106,13 @@ def _require_programs(environ: Mapping[str, str]) -> None:
 
 
 def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapping[str, str], log: JobLog) -> None:
-    """Log the allocation, and cautions about requests that Slurm did not follow."""
+    """Log the allocation, and warnings about requests that Slurm did not follow."""
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
     nodes = ", ".join(str(node) for node in allocation.nodes)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
     if details is not None and (head := allocation.head).name in details.shares:
         for difference in differences(details, environ, head.name, head.num_cpus):
-            log.write(f"caution: {difference}")
+            log.write(f"warning: {difference}")
 
 
 @dataclass

@@ -165,7 +165,7 @@ def test_a_warned_job_stops_its_experiments_and_they_save(history: History) -> N
 
 def test_variables_of_another_job_are_named_and_ignored(history: History) -> None:
     assert (
-        "caution: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, because this job has"
+        "warning: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, because this job has"
         in history.job.output
     )
 
