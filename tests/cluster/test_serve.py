@@ -1,4 +1,4 @@
-"""The server of a job's Ray: it reports experiments, copies their logs and stops them. No Ray is started."""
+"""The server of a job's Ray cluster: it reports experiments, copies their logs and stops them. No Ray is started."""
 
 import threading
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class FakeSubmissions:
         self.num_calls += 1
         self.at_call.get(self.num_calls, lambda: None)()
         if self.requests_fail:
-            raise RaykdError("the request to the job's Ray failed: HTTP 500")
+            raise RaykdError("the request to the job's Ray cluster failed: HTTP 500")
         return list(self.experiments.values())
 
     def stop(self, name: str) -> bool:
