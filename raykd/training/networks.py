@@ -14,7 +14,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
-from raykd.training.teacher.imported import load_imported
+from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
 
 PARAMETER_BYTES = 4
@@ -36,7 +36,10 @@ class Networks:
         key = run.model, run.initial, run.imported, run.normalization, with_features
         if key not in self._outputs:
             require_memory(run, self._dataset)
-            model = load_imported(run, self._dataset).model if run.imported else make_model(run, self._dataset)
+            if run.imported:
+                model = load_imported_teacher(run, self._dataset).image_model
+            else:
+                model = make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
             model.with_features = with_features
             self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])

@@ -1,8 +1,10 @@
 """Import a teacher that was trained elsewhere: read its weights, check that they fit the data, save them as a run.
 
-A file that raykd wrote records the model, classes, normalization and training images. Weights that cannot fit are
-refused before anything starts, and the network gets the normalization that it was trained with. Other files record
-none of this, so `import_check` decides by the network's predictions.
+Files that raykd wrote have a header with the model, classes, normalization and training split. Weights that do not fit
+the experiment are refused before anything starts, and the network gets the normalization of its training. Other files
+have no header, so `import_check` evaluates the network's predictions.
+
+run: an imported teacher, whose `imported` has the path of the weights file. Cautions are warnings, one sentence each.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from pathlib import Path
 import torch
 
 from raykd import models
-from raykd.config import to_dict
+from raykd.data.dataset_names import BUILT_IN
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.models import ImageModel, ImageSpec, Model
@@ -22,23 +24,21 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.model_file import Header, header_of, images_of, read_header
+from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
-_NO_EFFECT = ("kind", "weights", "dropout")  # model fields without effect once the weights are loaded
-
 
 @dataclass(frozen=True)
-class Imported:
-    """An imported network with its weights on the CPU, the header to save it with, and cautions, one sentence each."""
+class ImportedTeacher:
+    """An imported network with its weights on the CPU. header: for the file of the run that imports it."""
 
-    model: ImageModel
+    image_model: ImageModel
     header: Header
     cautions: tuple[str, ...]
 
 
-def load_imported(run: Run, dataset: Dataset) -> Imported:
+def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
     """Load the weights file of `run`. Raises ConfigError if its weights, model or classes do not fit."""
     assert run.imported is not None
     path = Path(run.imported.path)
@@ -46,52 +46,59 @@ def load_imported(run: Run, dataset: Dataset) -> Imported:
     if file_header is not None:
         _require_same_model(path, file_header.model, run.model)
         _require_same_classes(path, file_header.classes, dataset)
-    # Pretrained weights have a normalization, which would replace that of the imported file.
-    architecture = replace(run.model, **{"weights": ""}) if hasattr(run.model, "weights") else run.model
+    # A model with `weights` would normalize by them instead of by the header's images.
+    model = replace(run.model, **{"weights": ""}) if hasattr(run.model, "weights") else run.model
     header = replace(
-        header_of(replace(run, recipe=replace(run.recipe, model=architecture)), dataset),
+        header_of(replace(run, recipe=replace(run.recipe, model=model)), dataset),
         images=_images(run, dataset, file_header),
         trained_on=file_header.trained_on if file_header else None,
     )
-    model = models.build(header.model, header.images, run.seed)
-    note = load_weights(model.network, path, key=run.imported.key)
-    return Imported(model, header, (*header_cautions(run, dataset), *([note] if note else [])))
+    image_model = models.build(header.model, header.images, run.seed)
+    caution = load_weights(image_model.network, path, key=run.imported.key)
+    return ImportedTeacher(
+        image_model, header, tuple(filter(None, (*_header_cautions(run, dataset, file_header), caution)))
+    )
 
 
 def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compute) -> None:
-    """Finish `run` with the weights of its file, and record the check's result in run.json.
+    """Evaluate the weights file of `run`, write the result to run.json, and finish the run with these weights.
 
-    Raises ConfigError if the weights do not fit. run.json then has the reason, and the check is not repeated.
+    Raises ConfigError if the weights do not fit. run.json then has the reason, and the check is not repeated. Raises
+    RunFailed if the file has changed since the run was planned.
     """
     assert run.imported is not None
     if file_sha256(Path(run.imported.path)) != run.imported.sha256:
         raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
-    imported = load_imported(run, dataset)
-    result = check_import(imported.model.to(compute.device), run.data, dataset, compute)
-    result = replace(result, cautions=(*imported.cautions, *result.cautions))
+    teacher = load_imported_teacher(run, dataset)
+    result = check_import(teacher.image_model.to(compute.device), run.data, dataset, compute)
+    result = replace(result, cautions=(*teacher.cautions, *result.cautions))
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
-    finish_run(run, folder, dataset, imported.model, imported.model.network.state_dict(), 0.0, best, imported.header)
+    weights = teacher.image_model.network.state_dict()
+    finish_run(run, folder, dataset, teacher.image_model, weights, 0.0, best, teacher.header)
 
 
 def read_import_check(folder: RunFolder) -> ImportCheck | None:
-    """Return the check's result for the teacher in `folder`, None before it was checked. Raises DamagedFile."""
+    """Return the result of checking the teacher in `folder`, or None before the check. Raises DamagedFile."""
     record = folder.record()
     return record.imported if record else None
 
 
 def require_import_fits(run: Run, folder: RunFolder) -> None:
-    """Raise ConfigError if `run` is an imported teacher that was checked and does not fit."""
+    """Raise ConfigError if `run` is an imported teacher that the check has refused."""
     if run.imported and (result := read_import_check(folder)) and result.refused:
         notes = "; ".join(("", *result.cautions))
         raise ConfigError(f"teacher_checkpoint = {run.imported.path}: {result.refused}{notes}")
 
 
 def header_cautions(run: Run, dataset: Dataset) -> tuple[str, ...]:
-    """Return what the header of the teacher's file warns of; () for a file without a header."""
+    """Return cautions from the header of the teacher's file; () for a file without a header."""
     assert run.imported is not None
-    header = read_header(Path(run.imported.path))
+    return _header_cautions(run, dataset, read_header(Path(run.imported.path)))
+
+
+def _header_cautions(run: Run, dataset: Dataset, header: Header | None) -> tuple[str, ...]:
     if header is None:
         return ()
     cautions = [_class_names_caution(header.classes, dataset), _overlap_caution(run, dataset, header)]
@@ -104,7 +111,10 @@ def header_cautions(run: Run, dataset: Dataset) -> tuple[str, ...]:
 
 
 def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
-    """Return the data's shape with the teacher's mean and std: the user's, else the file's, else those of timm."""
+    """Return the size and classes of the data with the teacher's mean and std.
+
+    In order of preference: the user's, those of the file's header, those of timm's pretrained model, those of the data.
+    """
     images = images_of(dataset)
     if run.normalization:
         red, green, blue, red_std, green_std, blue_std = run.normalization
@@ -121,11 +131,11 @@ def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
 def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
     """Raise ConfigError for another architecture.
 
-    Equal shapes are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6.
+    Equal shapes of the tensors are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6.
     """
-    in_file, expected = ({**to_dict(either)} for either in (file_model, model))
+    in_file, expected = file_model.architecture, model.architecture
     if in_file["kind"] == expected["kind"]:
-        names = [name for name in in_file if name not in _NO_EFFECT and in_file[name] != expected.get(name)]
+        names = [name for name in in_file if in_file[name] != expected.get(name)]
         if not names:
             return
         changes = [f"{name} = {_text(in_file[name])}, not {_text(expected.get(name))}" for name in names]
@@ -141,11 +151,15 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
 
 
 def _text(value: object) -> str:
+    """Return a field's value as --set accepts it."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Dataset) -> None:
-    """Raise ConfigError for another number, other names or another order of the classes."""
+    """Raise ConfigError for another number, other names or another order of the classes.
+
+    Case, spaces and punctuation are ignored: 'Traffic light' equals 'traffic_light'.
+    """
     classes = dataset.class_names
     both = (file_classes, classes)
     if len(file_classes) != len(classes):
@@ -153,9 +167,8 @@ def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Data
             f"weights file '{path}' has another number of classes: it was trained on {len(file_classes)}, and "
             f"{dataset.name} has {len(classes)}; use a teacher of the same classes"
         )
-    # 'Traffic light' equals 'traffic_light'.
     simplified = [["".join(filter(str.isalnum, name.casefold())) or name for name in names] for names in both]
-    if any(len({*names}) < len(names) for names in simplified):  # '1.0' and '10', or 'C' and 'C++', are two classes
+    if any(len({*names}) < len(names) for names in simplified):  # 'C' and 'C++' are two classes
         simplified = [[name.casefold() for name in names] for names in both]
     if simplified[0] == simplified[1] or _cannot_be_compared(file_classes, classes):
         return
@@ -169,13 +182,14 @@ def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Data
 
 
 def _cannot_be_compared(file_classes: Sequence[str], classes: Sequence[str]) -> bool:
-    """Return whether either side has numbers for names, unless both have the same numbers in another order."""
+    """Return whether the names of one side are numbers, unless both sides have the same names in some order."""
     if sorted(file_classes) == sorted(classes):
         return False
     return any(all(name.strip().isdecimal() for name in names) for names in (file_classes, classes))
 
 
 def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
+    """Return a caution if the names cannot show that the classes are the same; '' if they are equal."""
     classes = dataset.class_names
     if [*file_classes] == [*classes] or not _cannot_be_compared(file_classes, classes):
         return ""
@@ -186,19 +200,26 @@ def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
 
 
 def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
-    """Describe how many of the validation images the teacher was trained on; '' if there are none or it is unknown."""
+    """Return a caution if the teacher was, or may have been, trained on validation images of `run`; else ''."""
     split = header.trained_on
     if split is None or split.num_images != len(dataset.train.labels):
         return ""
-    # The identity changes with the size or order of the images. Built-in data are then recognized by their name.
-    is_built_in = ":" not in header.data + dataset.name
-    if split.data_identity != dataset.identity and not (is_built_in and header.data == dataset.name):
-        return ""
-    if split.data_identity != dataset.identity and header.images.size == dataset.image_size:
+    if split.data_identity == dataset.identity:
+        return _counted_overlap_caution(run, dataset, split)
+    # The identity changes with the size, the file format and the order of the images. Of built-in data the name shows
+    # that the images are the same, but not which index they have.
+    if header.data == dataset.name and dataset.name in BUILT_IN:
+        is_same_size = header.images.size == dataset.image_size
+        origin = "from other files" if is_same_size else "at another size and perhaps from other files"
         return (
-            f"the imported teacher was trained on {dataset.name} from other files, where the images may be in another "
-            "order, so it may have been trained on images that are used for validation now"
+            f"the imported teacher was trained on {dataset.name} {origin}, where the images may be in another order, "
+            "so it may have been trained on images that are used for validation now"
         )
+    return ""
+
+
+def _counted_overlap_caution(run: Run, dataset: Dataset, split: TrainingSplit) -> str:
+    """Return a caution with the number of validation images that the teacher was trained on; '' for none."""
     names = ("val_images", "train_images", "student_images", "split_seed")
     file_data = replace(run.data, **{name: getattr(split, name) for name in names})
     trained, _ = train_val_indices(file_data, dataset.train.labels)
