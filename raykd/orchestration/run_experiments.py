@@ -238,7 +238,7 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
             continue
         recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
         if recorded in ("interrupted", "failed"):
-            with folder.writer():
+            with folder.lock():
                 record = folder.require_record()
                 is_known = recorded == "failed" and record.reason == reason
                 failure = record.failure if is_known else "outside"

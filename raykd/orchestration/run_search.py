@@ -65,7 +65,7 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
-    with folder.lock(), stop_signals() as stopped:
+    with folder.lock(wait_s=1), stop_signals() as stopped:
         _write_record(command, identity, ended, cache_name)
         study = Study(folder, settings, command.default_setting)
         _run_all_trials(command, study, cache, stopped.is_set)

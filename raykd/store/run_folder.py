@@ -1,48 +1,33 @@
 """The folder of one run: its files, their writers and the status of the run. Imports no torch."""
 
-import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from raykd.atomic import make_folder, remove_leftovers, replacing
-from raykd.errors import RunFailed
+from raykd.atomic import remove_leftovers, replacing
 from raykd.provenance import file_sha256
-from raykd.store.codec import read_record, require_record, write_record
-from raykd.store.damage import DamagedFile, damaged
+from raykd.store.damage import damaged
+from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import RunRecord
 
 Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
 
 
-class FileIn:
-    """A file or folder by its name below `folder.path`, as an attribute of a folder's class."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, folder: Any, owner: type) -> Path:
-        return folder.path / self._name
-
-
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(LockedFolder[RunRecord]):
     """The files of one run.
 
-    Only the holder of the lock `writer()` changes run.json, the history, the checkpoint and the best weights. Each
-    worker replaces its own file in usage/. Any evaluation may replace val.json, costs.json and test.json, because all
-    evaluations write the same values.
+    Only the holder of the lock changes run.json, the history, the checkpoint and the best weights. Each worker replaces
+    its own file in usage/. Any evaluation may replace val.json, costs.json and test.json, because all evaluations write
+    the same values.
     """
 
-    path: Path
-
+    record_class = RunRecord
     record_path = FileIn("run.json")
     best = FileIn("best.safetensors")  # the weights with the best validation top-1
     checkpoint = FileIn("checkpoint/last.safetensors")  # the complete training state, for an exact resume
@@ -62,44 +47,10 @@ class RunFolder:
         record = self.record() if self.checkpoint.is_file() else None
         return (record.compute.teacher or "") if record else ""
 
-    @cached_property
-    def _lock(self) -> FileLock:
-        return lock_at(self.path / ".lock")
-
-    def writer(self, wait_s: float = 0) -> AcquireReturnProxy:
-        """Acquire the lock that makes its holder the only writer. The kernel releases it when the process ends.
-
-        Raises RunFailed if another process still holds it after `wait_s` seconds.
-        """
-        make_folder(self.path)
-        try:
-            return self._lock.acquire(timeout=wait_s)
-        except IsADirectoryError:
-            raise _lock_is_a_folder(self._lock) from None
-        except Timeout:
-            raise RunFailed(
-                f"{self.path.name} is locked by {self.last_writer}; wait for it to end, or stop it"
-            ) from None
-
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed writers, which may be as large as a checkpoint."""
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
-
-    def record(self) -> RunRecord | None:
-        """Return run.json, or None before the run has started. Raises DamagedFile."""
-        return read_record(RunRecord, self.record_path)
-
-    def require_record(self) -> RunRecord:
-        """Return run.json. Raises DamagedFile if it is damaged or missing."""
-        return require_record(RunRecord, self.record_path)
-
-    def write_record(self, record: RunRecord) -> None:
-        write_record(self.record_path, record)
-
-    def update(self, **changes: Any) -> None:
-        """Replace fields of run.json. Raises DamagedFile if it is damaged or missing."""
-        self.write_record(replace(self.require_record(), **changes))
 
     @property
     def last_writer(self) -> str:
@@ -145,10 +96,6 @@ class RunFolder:
             return "running"
         return "failed" if record.status == "failed" else "interrupted"
 
-    def is_held(self) -> bool:
-        """Return whether a process is writing the run now."""
-        return is_locked(self._lock)
-
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
         """Write one row per epoch. A column is null in rows without it, e.g. a loss term that starts later."""
         names = dict.fromkeys(name for row in rows for name in row)
@@ -178,30 +125,6 @@ class RunFolder:
         if table is None:
             raise damaged(path, "its SHA-256 is not the one in run.json")
         return table
-
-
-def lock_at(path: Path) -> FileLock:
-    """Return a kernel lock, released when its process ends. filelock must not fall back to a lock file, which stays."""
-    return FileLock(path, is_singleton=False, fallback_to_soft=False)
-
-
-def is_locked(lock: FileLock) -> bool:
-    """Return whether another process holds `lock` now."""
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except IsADirectoryError:
-        raise _lock_is_a_folder(lock) from None
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store, so no process writes there
-            return False
-        raise
-
-
-def _lock_is_a_folder(lock: FileLock) -> DamagedFile:
-    return DamagedFile(f"'{lock.lock_file}' is damaged: it is not a file; remove it and rerun the same command")
 
 
 def now() -> str:

@@ -15,8 +15,9 @@ from raykd.errors import ConfigError
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.codec import write_record
+from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import PlanRecord, read_plan
-from raykd.store.run_folder import RunFolder, Status, lock_at
+from raykd.store.run_folder import RunFolder, Status
 
 PLAN_LOCK_S = 30.0  # the lock is held for one small write
 
@@ -78,7 +79,7 @@ class RunStore:
         planned: dict[Stage, tuple[str, ...]] = {stage: tuple(names) for stage, names in plan.stages.items() if names}
         make_folder(path.parent)
         # Stages may be submitted concurrently.
-        with lock_at(path.with_name(".plan.lock")).acquire(timeout=PLAN_LOCK_S):
+        with acquire(lock_at(path.with_name(".plan.lock")), PLAN_LOCK_S):
             before = read_plan(path)
             comparison = {method: tuple(names) for method, names in plan.comparison.items()}
             if not any(comparison.values()):  # only stages that precede the comparison are planned

@@ -8,14 +8,13 @@ neither torch nor ray, because the report reads these folders too.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
 import optuna
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
@@ -23,14 +22,13 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from raykd.atomic import make_folder
-from raykd.errors import ConfigError, RunFailed
+from raykd.errors import ConfigError
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
-from raykd.store.codec import read_record, require_record, write_record
 from raykd.store.damage import damaged
 from raykd.store.journal import CheckedJournal
+from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import SearchRecord
-from raykd.store.run_folder import FileIn, RunFolder, is_locked, lock_at
+from raykd.store.run_folder import RunFolder
 
 
 class SeededByTrial(BaseSampler):
@@ -115,11 +113,10 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class SearchFolder:
+class SearchFolder(LockedFolder[SearchRecord]):
     """The files of one search."""
 
-    path: Path
-
+    record_class = SearchRecord
     record_path = FileIn("search.json")
     journal = FileIn("study.journal")
     confirmed = FileIn("confirmed.json")  # ConfirmationRecord: the best settings, trained with several seeds
@@ -128,38 +125,9 @@ class SearchFolder:
         """Return the run folder of trial `number`."""
         return RunFolder(self.path / "trials" / f"{number:04d}")
 
-    def record(self) -> SearchRecord | None:
-        """Return search.json, or None before the search has started. Raises DamagedFile."""
-        return read_record(SearchRecord, self.record_path)
-
-    def require_record(self) -> SearchRecord:
-        """Return search.json. Raises DamagedFile if it is damaged or missing."""
-        return require_record(SearchRecord, self.record_path)
-
-    def write_record(self, record: SearchRecord) -> None:
-        write_record(self.record_path, record)
-
-    def update(self, **changes: Any) -> None:
-        """Replace fields of search.json. Raises DamagedFile if it is damaged or missing."""
-        self.write_record(replace(self.require_record(), **changes))
-
-    def lock(self) -> AcquireReturnProxy:
-        """Acquire the lock that makes its holder the only writer. Raises RunFailed if another process holds it."""
-        make_folder(self.path)
-        try:
-            return self._lock.acquire(timeout=1)  # `is_held` holds it only briefly
-        except Timeout:
-            raise RunFailed(
-                f"the search in {self.path} is locked by another process; wait for it to end, or stop it"
-            ) from None
-
-    def is_held(self) -> bool:
-        """Return whether a process is running the search now."""
-        return is_locked(self._lock)
-
     @property
-    def _lock(self) -> FileLock:
-        return lock_at(self.path / ".lock")
+    def described(self) -> str:
+        return f"the search in {self.path}"
 
     def trials(self) -> list[Trial]:
         """Return all trials of the study, by number. Raises DamagedFile."""

@@ -56,7 +56,7 @@ def fit(
     and for a teacher that changed since the run started; Interrupted if `should_stop` returned true.
     """
     require_same_data(run.name, run.data_identity, dataset)
-    with folder.writer(WRITER_WAIT_S) if group.is_first else nullcontext():
+    with folder.lock(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.on_first(lambda: folder.status() == "done"):
             return
         compute = group.on_first(lambda: start_run(run, folder, device, teacher, group))

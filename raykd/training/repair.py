@@ -17,7 +17,7 @@ def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
     Raises DamagedFile if there is no intact checkpoint of the last epoch.
     """
     checkpoint = _last_checkpoint(run, folder)
-    with folder.writer(WRITER_WAIT_S):
+    with folder.lock(WRITER_WAIT_S):
         save_model(folder.best, checkpoint.best, header_of(run, dataset))
         folder.update(weights_sha256=file_sha256(folder.best))
 

@@ -109,7 +109,7 @@ def locked(folder: RunFolder, group: Group = SINGLE_WORKER, wait_s: float = WRIT
     def lock() -> str:
         """Lock the folder. If that fails, return which process holds the lock, else ''."""
         try:
-            stack.enter_context(folder.writer(wait_s))
+            stack.enter_context(folder.lock(wait_s))
         except RunFailed:
             return f"locked by {folder.last_writer}"
         return ""

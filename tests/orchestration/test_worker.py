@@ -148,7 +148,7 @@ def test_stop_is_not_a_failure(fails) -> None:
 
 def test_run_that_another_process_has_locked_waits(cluster: str, tmp_path: Path) -> None:
     folder = RunStore(tmp_path).folder(RUN)
-    with folder.writer():
+    with folder.lock():
         folder.write_record(record_of(RUN, status="running", writer="process 7 on elsewhere"))
         assert do("train", tmp_path) == (State.WAITING, "locked by process 7 on elsewhere")
     assert folder.status() == "interrupted"
@@ -158,7 +158,7 @@ def test_short_lock_of_a_reader_does_not_make_a_run_wait(cluster: str, tmp_path:
     is_locked = threading.Event()
 
     def lock_for_a_moment() -> None:
-        with RunStore(tmp_path).folder(RUN).writer():
+        with RunStore(tmp_path).folder(RUN).lock():
             is_locked.set()
             time.sleep(0.3)
 

@@ -43,7 +43,7 @@ def test_each_unfinished_state_has_a_description(results):
         "baseline-net-s4-ab12",
     ]
     results.plan("cnn", baseline=stages)
-    with RunFolder(results.root / "cnn" / stages[3]).writer():
+    with RunFolder(results.root / "cnn" / stages[3]).lock():
         (family,) = collect(results.root)
     assert [run.state_in_words for run in family.runs] == [
         "not evaluated",

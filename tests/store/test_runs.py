@@ -28,7 +28,7 @@ UNPRIVILEGED_USER = 65_534
 
 def hold_lock(path: Path, locked: Path) -> None:
     """Acquire the run's lock and hold it until killed. Runs in a child process."""
-    with RunFolder(path).writer():
+    with RunFolder(path).lock():
         locked.touch()
         time.sleep(children.TIMEOUT_S)
 
@@ -49,13 +49,13 @@ def test_folder_lies_below_its_family(tmp_path: Path) -> None:
 def test_run_without_a_record_has_not_started(run_folder: RunFolder) -> None:
     assert run_folder.status() == "not started"
     assert not run_folder.path.exists(), "reading the status wrote something"
-    with run_folder.writer():
+    with run_folder.lock():
         pass
     assert run_folder.status() == "not started"
 
 
 def test_run_is_running_while_a_process_holds_its_lock_and_interrupted_after(run_folder: RunFolder) -> None:
-    with run_folder.writer():
+    with run_folder.lock():
         run_folder.write_record(run_record(status="running"))
         assert RunFolder(run_folder.path).status() == "running"
     assert RunFolder(run_folder.path).status() == "interrupted"
@@ -72,7 +72,7 @@ def test_finished_run_is_done_only_with_its_weights(run_folder: RunFolder, has_b
 def test_failed_run_is_failed_until_it_is_locked_again(run_folder: RunFolder) -> None:
     run_folder.write_record(run_record(status="failed", reason="NaN"))
     assert run_folder.status() == "failed"
-    with run_folder.writer():
+    with run_folder.lock():
         assert RunFolder(run_folder.path).status() == "running"
 
 
@@ -81,9 +81,9 @@ def test_second_process_cannot_lock_a_run(run_folder: RunFolder) -> None:
     try:
         run_folder.write_record(run_record(status="running", writer=f"process {child.pid}"))
         with pytest.raises(RunFailed, match=rf"run is locked by process {child.pid}; wait for it to end, or stop it"):
-            run_folder.writer()
+            run_folder.lock()
         with pytest.raises(RunFailed):
-            run_folder.writer(wait_s=0.2)
+            run_folder.lock(wait_s=0.2)
         assert run_folder.status() == "running"
     finally:
         child.kill()
@@ -96,26 +96,20 @@ def test_lock_of_a_killed_process_is_released(run_folder: RunFolder) -> None:
     child.kill()
     assert children.wait(child) == -9
     assert run_folder.status() == "interrupted"
-    with run_folder.writer():
+    with run_folder.lock():
         pass
 
 
 def test_waiting_writer_acquires_the_lock_once_it_is_released(run_folder: RunFolder) -> None:
     child = hold_lock_in_child(run_folder.path)
     child.kill()
-    with run_folder.writer(wait_s=30):
+    with run_folder.lock(wait_s=30):
         assert children.wait(child) == -9
 
 
 def test_lock_excludes_another_writer_in_the_same_process(run_folder: RunFolder) -> None:
-    with run_folder.writer(), pytest.raises(RunFailed):
-        RunFolder(run_folder.path).writer()
-
-
-def test_update_changes_only_its_fields(run_folder: RunFolder) -> None:
-    run_folder.write_record(run_record(status="running", seed=3))
-    run_folder.update(status="failed")
-    assert run_folder.record() == run_record(status="failed", seed=3)
+    with run_folder.lock(), pytest.raises(RunFailed):
+        RunFolder(run_folder.path).lock()
 
 
 def test_unknown_fields_cannot_be_written(run_folder: RunFolder) -> None:

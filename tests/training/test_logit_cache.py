@@ -15,7 +15,7 @@ from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import train_val_indices
 from raykd.store.codec import read_checked_json, write_checked_json
-from raykd.store.run_folder import lock_at
+from raykd.store.locked_folder import lock_at
 from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 
 KEY = CacheKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)

@@ -135,7 +135,7 @@ def test_done_run_writes_deleted_weights_again_without_training(run_folder: RunF
 
 
 def test_run_that_another_process_has_locked_is_not_touched(run_folder: RunFolder) -> None:
-    with RunFolder(run_folder.path).writer(), pytest.raises(RunFailed, match="is locked by another process"):
+    with RunFolder(run_folder.path).lock(), pytest.raises(RunFailed, match="is locked by another process"):
         train(run_of("baseline"), run_folder)
     assert run_folder.status() == "not started"
 

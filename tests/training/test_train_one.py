@@ -75,7 +75,7 @@ def test_epochs_are_written_again_once_tensorboards_folder_can_be_written(run_fo
 
 def test_a_run_that_another_process_writes_is_locked_and_not_changed(run_folder: RunFolder) -> None:
     other = RunFolder(run_folder.path)
-    with other.writer():
+    with other.lock():
         record = run_record(writer="process 7 on cn1", status="running")
         other.write_record(record)
         with pytest.raises(RunLocked, match="locked by process 7 on cn1"):

@@ -34,8 +34,8 @@ from raykd.config import fingerprint
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.store.codec import require_record, write_record
+from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import CacheRecord
-from raykd.store.run_folder import lock_at
 
 ITEM_BYTES = 2
 CHECKSUM_BYTES = 4
@@ -194,7 +194,7 @@ class LogitCache:
     def _locked(self) -> Iterator[None]:
         path = self.folder / ".lock"
         try:
-            with lock_at(path).acquire(timeout=LOCK_WAIT_S):
+            with acquire(lock_at(path), LOCK_WAIT_S):
                 yield
         except Timeout:
             raise RunFailed(
