@@ -1,6 +1,6 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from raykd.outputs import Outputs
 MAX_WIDTH = 65_536  # channels
 MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
-_NOT_ARCHITECTURE = ("weights", "dropout")  # fields: a file of initial weights; no effect in evaluation mode
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 
@@ -39,6 +38,10 @@ class ImageSpec:
 class Model(Config):
     """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
 
+    not_architecture: ClassVar[tuple[str, ...]] = (
+        "weights",
+    )  # fields that do not change the network in evaluation mode
+
     @property
     def label(self) -> str:
         """A short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
@@ -46,8 +49,8 @@ class Model(Config):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The fields that determine the network in evaluation mode, and the default of those that do not."""
-        defaults = {item.name: item.default for item in fields(self) if item.name in _NOT_ARCHITECTURE}
+        """The configuration with the default of each field that does not change the network in evaluation mode."""
+        defaults = {item.name: item.default for item in fields(self) if item.name in self.not_architecture}
         return to_dict(replace(self, **defaults))
 
     @property
@@ -70,6 +73,15 @@ def _per_channel(fractions: Sequence[float]) -> Tensor:
     return torch.tensor(np.asarray(fractions, np.float32) * np.float32(255)).view(1, 3, 1, 1)
 
 
+def heads_of(network: nn.Module) -> list[nn.Module]:
+    """Return what `get_classifier` returns, a method of timm's networks and those of this package; [] without it."""
+    if not hasattr(network, "get_classifier"):
+        return []
+    classifier: Any = network.get_classifier()  # type: ignore[operator]
+    several = isinstance(classifier, tuple | list | nn.ModuleList)
+    return [head for head in (classifier if several else [classifier]) if isinstance(head, nn.Module)]
+
+
 class ImageModel(nn.Module):
     """A network from uint8 or float images [B, 3, H, W] in 0..255 to Outputs. Files store `network` alone.
 
@@ -77,8 +89,7 @@ class ImageModel(nn.Module):
     although timm's pretrained models require their own mean, std and size.
 
     with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
-    take memory and some networks copy them. Networks of this package
-    compute them anyway and always return them.
+    take memory and some networks copy them. Networks of this package compute them anyway and always return them.
     """
 
     mode: ClassVar[str] = "bicubic"  # of F.interpolate
@@ -102,6 +113,14 @@ class ImageModel(nn.Module):
         self.register_buffer("mean", _per_channel(images.mean), persistent=False)
         self.register_buffer("std", _per_channel(images.std), persistent=False)
 
+    def request(self, needs: Collection[str]) -> None:
+        """Return the outputs in `needs` from now on: 'logits', 'embedding' and 'features' of a method."""
+        self.with_features = "features" in needs
+
+    def heads(self) -> list[nn.Module]:
+        """Return the layers that compute logits: two for a network with a distillation token, [] if unknown."""
+        return heads_of(self.network)
+
     def forward(self, images: Tensor) -> Outputs:
         return self.forward_normalized((images.float() - self.mean) / self.std)
 
@@ -110,6 +129,10 @@ class ImageModel(nn.Module):
         if self.input_size is not None:
             # Resizing commutes with normalization: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
+        return self.run(pixels)
+
+    def run(self, pixels: Tensor) -> Outputs:
+        """Return the Outputs of pixels that have the network's size."""
         run = self._run_with_features if self.with_features else self._run_network
         return run(self.network, pixels)
 

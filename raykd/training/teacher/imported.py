@@ -54,7 +54,7 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
         trained_on=file_header.trained_on if file_header else None,
     )
     image_model = models.build(header.model, header.images, run.seed)
-    caution = load_weights(image_model.network, path, key=run.imported.key)
+    caution = load_weights(image_model.network, path, key=run.imported.key, heads=image_model.heads())
     return ImportedTeacher(
         image_model, header, tuple(filter(None, (*_header_cautions(run, dataset, file_header), caution)))
     )
