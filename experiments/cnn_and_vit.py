@@ -1,4 +1,4 @@
-"""Both experiments on one Ray: both families, their teachers, baselines and distilled students, one report.
+"""Both experiments on one Ray cluster: both families, their teachers, baselines and distilled students, one report.
 
 sbatch slurm/ray_cluster.slurm experiments/cnn_and_vit.py
 python experiments/cnn_and_vit.py --set cnn.seeds=0 --set vit.student.epochs=50

@@ -1,4 +1,4 @@
-"""The demo: narrow ResNet-18 -> ResNet-8 on the 1,797 handwritten digits that scikit-learn includes.
+"""The demo: ResNet-18 of width 16 -> ResNet-8 of width 8, on the 1,797 handwritten digits that scikit-learn includes.
 
 A student trains on 100 images and its teacher on 1,000, so the teacher's outputs add to what 100 labels contain.
 

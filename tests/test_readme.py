@@ -57,7 +57,7 @@ def test_every_python_command_parses(arguments, monkeypatch):
 def test_every_submitted_experiment_parses(arguments, monkeypatch):
     script = next(position for position, word in enumerate(arguments) if word.endswith(".slurm"))
     assert (ROOT / arguments[script]).is_file()
-    if arguments[script + 1 :]:  # without an experiment the job keeps its Ray
+    if arguments[script + 1 :]:  # without an experiment the job keeps its Ray cluster
         _parse_script(arguments[script + 1 :], monkeypatch)
 
 

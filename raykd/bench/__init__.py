@@ -1,1 +1,1 @@
-"""Benchmark the training loop against its bare step and against a conventional implementation, without Ray."""
+"""Benchmark the training loop against its step without the loop and against the standard pipeline, without Ray."""

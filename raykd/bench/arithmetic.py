@@ -5,8 +5,8 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from raykd.bench.contenders import now
 from raykd.bench.families import Family
+from raykd.bench.implementations import now
 from raykd.data.types import Dataset
 from raykd.spec.plan import Run
 from raykd.training.compute import Compute, choose_compute

@@ -1,4 +1,4 @@
-"""Run one family's contenders in turns. Ratios are computed within a round; the median over rounds is reported."""
+"""Run one family's implementations in turns. Ratios are computed within a round, and their medians are reported."""
 
 import os
 import statistics
@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from raykd.bench.contenders import BareSteps, Contender, Loop, PrecomputedTeacher, Usual, now
 from raykd.bench.families import Family
-from raykd.bench.usual import NUM_WORKERS, UsualWay
+from raykd.bench.implementations import Implementation, Loop, PrecomputedTeacher, StandardEpochs, StepsWithoutLoop, now
+from raykd.bench.standard_pipeline import NUM_WORKERS, StandardPipeline
 from raykd.data.types import Dataset
 from raykd.training.compute import Compute, choose_compute, configure_process
 from raykd.training.teacher.cache import LogitCache
@@ -36,16 +36,18 @@ def run_rounds(family: Family, device: torch.device, num_rounds: int, log: Calla
     rounds, compute = Rounds(), choose_compute(device, family.student.precision)
     with tempfile.TemporaryDirectory() as folder:
         num_workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
-        makers = contender_makers(family, device, Path(folder), num_workers)
-        contenders = {name: make() for name, make in makers.items()}
+        makers = implementation_makers(family, device, Path(folder), num_workers)
+        implementations = {name: make() for name, make in makers.items()}
         fill = filling(family, family.dataset(), Path(folder), compute, num_rounds + 1)
         for number in range(num_rounds + 1):
             log(f"{family.name}: round {number} of {num_rounds}" + ("" if number else " (warm-up)"))
-            taken = {name: contender.round() for name, contender in contenders.items()}
+            taken = {name: implementation.round() for name, implementation in implementations.items()}
             rate = fill()
             if number:
                 steps = {f"{name}, steps": seconds.steps_s for name, seconds in taken.items()}
-                epochs = {f"{name}, epoch": taken[name].epoch_s for name in taken if not name.startswith("bare")}
+                epochs = {
+                    f"{name}, epoch": taken[name].epoch_s for name in taken if not name.startswith("step without")
+                }
                 for name, value in {**steps, **epochs, "fill, images/s": rate}.items():
                     rounds.setdefault(name, []).append(value)
     return summarize(family, rounds) | {"precision": compute.precision}
@@ -58,10 +60,12 @@ def summarize(family: Family, rounds: Rounds) -> dict[str, Any]:
         return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
 
     ratios = {
-        "loop_efficiency": {kind: ratio(f"bare {kind}, steps", f"loop {kind}, steps") for kind in KINDS},
-        "cache_over_baseline": ratio("loop cache, steps", "loop baseline, steps"),
-        "usual_over_raykd": {
-            "full_cache": ratio("usual, epoch", "loop cache, epoch"),
+        "loop_efficiency": {
+            kind: ratio(f"step without the loop, {kind}, steps", f"loop, {kind}, steps") for kind in KINDS
+        },
+        "cache_over_baseline": ratio("loop, cache, steps", "loop, baseline, steps"),
+        "standard_over_raykd": {
+            "full_cache": ratio("standard pipeline, epoch", "loop, cache, epoch"),
             "with_fill": _with_fill(family, rounds),
         },
     }
@@ -84,19 +88,22 @@ def _map_ratios(of_rounds: Callable[[list[float]], Any], ratios: Any) -> Any:
 
 
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
-    """Return the usual way's time over raykd's, with the cache's filling, for `seeds` distilled runs of `epochs`."""
+    """Return the standard pipeline's time over raykd's, filling included, for `seeds` distilled runs of `epochs`."""
     epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
     passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
-    columns = zip(rounds["usual, epoch"], rounds["loop cache, epoch"], rounds["fill, images/s"], strict=True)
-    return [usual * epochs / (raykd * epochs + passes / rate) for usual, raykd, rate in columns]
+    columns = zip(
+        rounds["standard pipeline, epoch"], rounds["loop, cache, epoch"], rounds["fill, images/s"], strict=True
+    )
+    return [pipeline * epochs / (raykd * epochs + passes / rate) for pipeline, raykd, rate in columns]
 
 
-def contender_makers(
+def implementation_makers(
     family: Family, device: torch.device, folder: Path, num_workers: int
-) -> dict[str, Callable[[], Contender]]:
-    """Return functions that make the contenders, by name: bare step and loop for each of KINDS, and the usual way.
+) -> dict[str, Callable[[], Implementation]]:
+    """Return functions that make the implementations, by name.
 
-    num_workers: DataLoader processes of the usual way.
+    They are the step without the loop and the loop, for each of KINDS, and the standard pipeline.
+    num_workers: DataLoader processes of the standard pipeline.
     """
     dataset, compute = family.dataset(), choose_compute(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
@@ -107,18 +114,18 @@ def contender_makers(
         "cache": CachedTeacher(logits, cache.key.num_views, ""),
         "live": LiveTeacher(teacher),
     }
-    makers: dict[str, Callable[[], Contender]] = {}
+    makers: dict[str, Callable[[], Implementation]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
         precomputed = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
-        makers[f"bare {kind}"] = partial(BareSteps, run, dataset, precomputed, compute)
-        makers[f"loop {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
+        makers[f"step without the loop, {kind}"] = partial(StepsWithoutLoop, run, dataset, precomputed, compute)
+        makers[f"loop, {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 
-    def usual() -> Contender:
+    def standard_pipeline() -> Implementation:
         teacher = family.teacher_model(channels_last=False)
-        return Usual(UsualWay(family.distilled(), dataset, teacher, device, num_workers), device)
+        return StandardEpochs(StandardPipeline(family.distilled(), dataset, teacher, device, num_workers), device)
 
-    return makers | {"usual": usual}
+    return makers | {"standard pipeline": standard_pipeline}
 
 
 def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_fills: int) -> Callable[[], float]:

@@ -17,8 +17,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     if "small_experiment" in results:
         total = results["small_experiment"]
         console.print(
-            f"a whole small experiment, once: usual way {total['usual_s']:.0f} s, raykd {total['raykd_s']:.0f} s, "
-            f"{total['ratio']:.1f} times",
+            f"a whole small experiment, once: standard pipeline {total['standard_s']:.0f} s, "
+            f"raykd {total['raykd_s']:.0f} s, {total['ratio']:.1f} times",
             soft_wrap=True,
         )
 
@@ -33,8 +33,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def _print_steps(name: str, results: Mapping[str, Any], console: Console) -> None:
     table = _table(f"{name}: a training step, median", "ms", "images/s")
-    for contender, milliseconds in results["ms_per_step"].items():
-        table.add_row(contender, f"{milliseconds:,.1f}", f"{results['images_per_s'][contender]:,.0f}")
+    for implementation, milliseconds in results["ms_per_step"].items():
+        table.add_row(implementation, f"{milliseconds:,.1f}", f"{results['images_per_s'][implementation]:,.0f}")
     table.add_row("fill of the logit cache", "", f"{results['fill_images_per_s']:,.0f}")
     console.print(table)
 
@@ -49,10 +49,10 @@ def _print_ratios(name: str, results: Mapping[str, Any], console: Console) -> No
         table.add_row(title, f"{value:.3f}", f"[{spread[0]:.3f}, {spread[1]:.3f}]")
 
     for kind in KINDS:
-        row(f"bare step / real loop, {kind}", "loop_efficiency", kind)
+        row(f"step without the loop / loop, {kind}", "loop_efficiency", kind)
     row("distilled with logit cache / baseline", "cache_over_baseline")
-    row(f"usual way, fp32 / raykd, {results['precision']}, cache full", "usual_over_raykd", "full_cache")
-    row("usual way / raykd, filling counted over the experiment", "usual_over_raykd", "with_fill")
+    row(f"standard pipeline, fp32 / raykd, {results['precision']}, cache full", "standard_over_raykd", "full_cache")
+    row("standard pipeline / raykd, including the filling of the cache", "standard_over_raykd", "with_fill")
     console.print(table)
     if memory := results.get("memory"):
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}

@@ -18,11 +18,11 @@ from raykd.spec.stages import STAGES, Stage
 
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """Run the experiments of a file: those without a search together on one Ray, then each search."""
+    """Run the experiments of a file: those without a search together on one Ray cluster, then each search."""
     families = {experiment.family for experiment in experiments}
     selected = set(getattr(arguments, "family", None) or families)
     experiments = [experiment for experiment in experiments if experiment.family in selected]
-    flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher": "teacher_source"})
+    flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher-source": "teacher_source"})
     experiments = apply_settings(experiments, arguments.settings, flags, families - selected)
     searches = [experiment for experiment in experiments if experiment.search is not None]
     if searches and arguments.stage:
@@ -82,7 +82,7 @@ def _feature_kd(experiment: Experiment) -> FeatureKD:
 
 
 def plan(arguments: Namespace) -> None:
-    flags = _flags(arguments, {"--teacher": "teacher_source"})
+    flags = _flags(arguments, {"--teacher-source": "teacher_source"})
     _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments)
 
 
@@ -90,7 +90,7 @@ def tune(arguments: Namespace) -> None:
     if arguments.file == "show":
         _show_searches(Path(arguments.results))
         return
-    flags = _flags(arguments, {"--trials": "search.trials", "--teacher": "teacher_source"})
+    flags = _flags(arguments, {"--trials": "search.trials", "--teacher-source": "teacher_source"})
     experiment = load_experiment(arguments.file)
     if experiment.search is not None:
         (experiment,) = apply_settings([experiment], arguments.settings, flags)

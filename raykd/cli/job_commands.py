@@ -18,7 +18,7 @@ def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
         command.add_argument(job, type=int, metavar="JOBID", help=text, nargs=nargs)
         return command
 
-    submit = add("submit", "submit an experiment to the Ray of a running job")
+    submit = add("submit", "submit an experiment to the Ray cluster of a running job")
     submit.add_argument("-f", "--follow", action="store_true", help="print its output, and end with its exit code")
     submit.add_argument("experiment", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
     add("status", "list the experiments submitted to a running job")

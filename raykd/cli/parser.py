@@ -28,7 +28,7 @@ _TEACHER_CHECKPOINT = "import this teacher instead of training one"
 
 
 def main(*experiments: "Experiment") -> None:
-    """Run one experiment, or several on one Ray, with the flags of the command line. Ends the process."""
+    """Run one experiment, or several on one Ray cluster, with the flags of the command line. Ends the process."""
     if is_being_read():
         raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
     arguments = make_experiment_parser([experiment.family for experiment in experiments]).parse_args()
@@ -170,19 +170,19 @@ def _add_report_and_prefetch(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    text = "time the training loop on this machine, against its bare step and against the usual way to distill"
+    text = "time raykd's training loop on this machine, against its step without the loop and the standard pipeline"
     bench = _add(commands, "bench", text)
     bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="time only this family")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds in which all take turns; default: 5")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: 5")
     bench.add_argument("--json", metavar="FILE", help="also write the results and the raw times to FILE")
 
 
 def _add_export(commands: Any) -> None:
     text = "write a run's best weights as safetensors, ONNX, torch.export or a timm folder, with a model card"
     export = _add(commands, "export", text)
-    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as `plan` prints it")
+    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as --plan prints it")
     export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md compares them")
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")
@@ -199,7 +199,7 @@ def _add(commands: Any, name: str, text: str, *add_options: Callable[[ArgumentPa
 
 def _add_teacher_source(parser: ArgumentParser) -> None:
     text = "run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper"
-    parser.add_argument("--teacher", choices=("auto", "live", "cache"), help=text)
+    parser.add_argument("--teacher-source", choices=("auto", "live", "cache"), help=text)
 
 
 def _add_folders(parser: ArgumentParser) -> None:

@@ -73,7 +73,7 @@ def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int
     accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)
     print(f"  {run.name:<{name_width}}  imported from {run.imported.path}, {accuracy}")
     for caution in header_cautions(run, dataset) if evaluated is None else evaluated.cautions:
-        print(f"    caution: {caution}")
+        print(f"    warning: {caution}")
 
 
 def _print_search(search: Search, folder: Path) -> None:

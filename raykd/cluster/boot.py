@@ -5,8 +5,8 @@
 Without an experiment, the cluster accepts the experiments that are submitted to it (serve.py).
 
 Exit code: the experiment's; 2 for a mistake in the request; 1 if Ray is lost; 75 if Ray does not start or the job is
-interrupted: by SIGTERM, by SIGUSR2 (the warning before the time limit), or by SIGTERM to the job's steps (preemption
-with a grace time). After a warning or a preemption the job requeues itself.
+interrupted: by SIGTERM, by SIGUSR2 (the signal before the time limit), or by SIGTERM to the job's steps (preemption
+with a grace time). After this signal or a preemption the job requeues itself.
 This module imports neither ray nor torch, so that the first line is printed immediately.
 """
 
@@ -106,13 +106,13 @@ def _require_programs(environ: Mapping[str, str]) -> None:
 
 
 def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapping[str, str], log: JobLog) -> None:
-    """Log the allocation, and cautions about requests that Slurm did not follow."""
+    """Log the allocation, and warnings about requests that Slurm did not follow."""
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
     nodes = ", ".join(str(node) for node in allocation.nodes)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
     if details is not None and (head := allocation.head).name in details.shares:
         for difference in differences(details, environ, head.name, head.num_cpus):
-            log.write(f"caution: {difference}")
+            log.write(f"warning: {difference}")
 
 
 @dataclass
@@ -145,13 +145,13 @@ def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
     if num_stalled < MAX_STALLED:
         return ""
     return (
-        f"{num_stalled} restarts in a row trained no new step, because the warning before the time limit came first; "
+        f"{num_stalled} restarts in a row trained no new step, because the signal before the time limit came first; "
         "submit with a longer --time, or with fewer seconds in --signal=B:USR2@120"
     )
 
 
 def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, signals: Signals, end: _JobEnd) -> None:
-    """Run the driver on the job's Ray and write to `end` how it ended. Repeat it if Ray lost one of its agents."""
+    """Run the driver on the Ray cluster and write to `end` how it ended. Repeat it if Ray lost one of its agents."""
     allocation, note = config.allocation, config.folder.path / "results"
     for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
         with RayCluster(config, log.write) as cluster:

@@ -18,7 +18,7 @@ POLL_S = 0.05
 class Signals:
     """Record SIGTERM and SIGUSR2 within the block, instead of ending this process.
 
-    is_warned: whether Slurm has warned the job other than by a signal to this process; recorded as SIGUSR2.
+    is_warned: whether Slurm has signaled the job's steps instead of this process; recorded as SIGUSR2.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Signals:
             raise Interrupted(f"interrupted by {source} while Ray was starting")
 
     def _check_warning(self) -> None:
-        """Record a warning, unless a signal came first: SIGTERM to this process reaches all processes of the job."""
+        """Record a signal to the steps, unless this process got one first: its SIGTERM reaches all of the job."""
         if not self.received and self.is_warned():
             self.has_been_warned = True
             self._record(signal.SIGUSR2, None)

@@ -41,13 +41,13 @@ class JobFolder:
         write_json(self.path / FACTS, facts)
 
     def facts(self) -> dict[str, Any]:
-        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray is not up on this node."""
+        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray cluster is not up on this node."""
         try:
             return json.loads((self.path / FACTS).read_text())
         except OSError:
             raise ConfigError(
-                f"no running Ray in {self.path} on the job's node: it may still be starting; if not, set RAYKD_TMP to "
-                "its value at sbatch"
+                f"no running Ray cluster in {self.path} on the job's node: it may still be starting; if not, set "
+                "RAYKD_TMP to its value at sbatch"
             ) from None
 
     def token(self) -> str:

@@ -58,7 +58,7 @@ class JobsApi:
 
 
 def _error(reason: str) -> RaykdError:
-    return RaykdError(f"the request to the job's Ray failed: {reason.strip()}")
+    return RaykdError(f"the request to the job's Ray cluster failed: {reason.strip()}")
 
 
 def _require_own_listener(port: int) -> None:

@@ -121,7 +121,7 @@ def _after_ctrl_c(job: RunningJob, command: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return this shell's environment without leftovers of another Ray or job: srun reads SLURM_* as options."""
+    """Return this shell's environment without leftovers of a Ray cluster or a job: srun reads SLURM_* as options."""
     return {
         name: value
         for name, value in without_ray(os.environ).items()

@@ -1,4 +1,4 @@
-"""The nodes that are alive in Ray's control store, printed whenever they change.
+"""The nodes that are alive in Ray's GCS, printed whenever they change.
 
     python -m raykd.cluster.nodes 127.0.0.1:24000        one line of JSON per change, until the head ends
 
@@ -74,7 +74,7 @@ def main(address: str) -> None:
 
 
 def _alive_nodes(client: Any) -> list[RayNode] | None:
-    """Return the nodes sorted by name, or None if the call fails, which happens while the control store starts."""
+    """Return the nodes sorted by name, or None if the call fails, which happens while the GCS starts."""
     from ray.exceptions import RpcError
 
     try:

@@ -19,7 +19,7 @@ MAX_TRIES = 50
 class Ports:
     """The ports that would otherwise be the same in every job on a node (6379, 8265, 10001, 52365)."""
 
-    control_store: int  # Ray's GCS, to which drivers and other nodes connect
+    gcs: int  # Ray's GCS, to which drivers and other nodes connect
     dashboard: int
     client_server: int
     agent: int
@@ -49,7 +49,7 @@ def accepts_connections(address: str, timeout_s: float) -> bool:
 
 
 def _is_free(port: int) -> bool:
-    """Return whether the port can be bound on all interfaces, as Ray's control store binds it."""
+    """Return whether the port can be bound on all interfaces, as Ray's GCS binds it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("0.0.0.0", port))

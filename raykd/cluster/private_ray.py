@@ -1,10 +1,10 @@
-"""Keep a Ray private: a folder that only its user can enter, and in it the token that every connection requires.
+"""Keep a Ray cluster private, by a folder that only its user can enter, and a token that every connection requires.
 
 Ray's ports listen on all interfaces, and a client that needs no token could run code as this user. Ray makes its own
 temporary folder writable for everyone (0777), so it lies inside a folder of mode 0700.
 
-    /tmp/rk-UID-JOBID/             a Slurm job's Ray: token, r/ (Ray's --temp-dir); see job_folder.py
-    /tmp/raykd-UID/command-ID/     the Ray of one command outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray
+    /tmp/rk-UID-JOBID/            a Slurm job's Ray cluster: token, r/ (Ray's --temp-dir); see job_folder.py
+    /tmp/raykd-UID/command-ID/    one command's Ray cluster outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray
 """
 
 import os

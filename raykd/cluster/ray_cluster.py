@@ -1,4 +1,4 @@
-"""The job's Ray on all its nodes: start the head, then the workers, compare Ray with the allocation, end all of it."""
+"""The Ray cluster on all nodes of a job: start the head, then the workers, compare Ray with the allocation, end it."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ class RayCluster:
         not join in time, RaykdError if the cluster differs from the allocation.
         """
         config, allocation = self._config, self._config.allocation
-        address = f"{self._wait_for_head(check).address}:{config.ports.control_store}"
+        address = f"{self._wait_for_head(check).address}:{config.ports.gcs}"
         for number, node in enumerate(allocation.workers, 1):
             command = worker_command(node, number, allocation.job_id, address, config.staging, config.start_timeout_s)
             log_path, token = config.folder.log_path(node.name), config.folder.token()
@@ -170,14 +170,14 @@ class RayCluster:
         raise RayNotStarted(failure or f"cannot read the nodes from Ray's head{self._head.log_tail()}")
 
     def _restart_watcher(self) -> None:
-        """Watch the control store of another start, because the watcher ends with its control store."""
+        """Watch the GCS of another start, because the watcher ends with its GCS."""
         stop(self._watcher, STOP_TIMEOUT_S)
         self._watcher = self._watch_nodes()
 
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
         """Start nodes.py, whose errors go to the head's log."""
         config, null = self._config, subprocess.DEVNULL
-        command = [*module_command("nodes"), f"127.0.0.1:{config.ports.control_store}"]
+        command = [*module_command("nodes"), f"127.0.0.1:{config.ports.gcs}"]
         log_path = config.folder.log_path(config.allocation.head.name)
         with self._nodes_path.open("wb") as lines, log_path.open("ab") as log:
             return subprocess.Popen(command, env=config.environment, stdin=null, stdout=lines, stderr=log)

@@ -2,7 +2,7 @@
 
 The head runs in the batch script, and every other node in its own step (`srun --overlap`). So Slurm ends all of them
 with the job, and the loss of a node ends no other node. `ray symmetric-run` is not used: it exits with 0 if the head
-fails to start, and ends with a `ray stop` that ends the Ray of other jobs.
+fails to start, and ends with a `ray stop` that ends the Ray clusters of other jobs.
 """
 
 import os
@@ -25,7 +25,7 @@ _SETTINGS = {
     "RAY_JOB_STOP_WAIT_TIME_S": "90",  # so that a stopped experiment can save; by default Ray kills it after 3 s
 }
 
-# For Ray's control store on several nodes: a node that does not answer for 3 x (3 + 5) s is lost. Ray's default is
+# For Ray's GCS on several nodes: a node that does not answer for 3 x (3 + 5) s is lost. Ray's default is
 # 5 x (3 + 10) s, during which its runs would wait. On one node, short checks would only fail on a busy machine.
 _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_period_ms": "3000",
@@ -51,7 +51,7 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int)
     """Return the `ray start --head` for `node`. free_shm_bytes: the limit of the object store, which is in /dev/shm."""
     return [
         *("ray", "start", "--head"),
-        f"--port={ports.control_store}",
+        f"--port={ports.gcs}",
         f"--ray-client-server-port={ports.client_server}",
         f"--dashboard-port={ports.dashboard}",
         "--dashboard-host=127.0.0.1",
@@ -89,7 +89,7 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 def ray_environment(
     environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
 ) -> dict[str, str]:
-    """Return the environment of Ray's processes and the driver: the job's, without leftovers of another Ray or job.
+    """Return the environment of Ray's processes and the driver: the job's, without other clusters' and jobs' variables.
 
     root: the folder from which raykd is imported. data: the folder with staged data.
     """

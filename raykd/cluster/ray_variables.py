@@ -1,10 +1,11 @@
 """The RAY_* variables of Ray's environment: which of the user's shell are kept, and raykd's settings for Ray.
 
-Ray reads dozens of RAY_* variables (addresses, tokens, hooks, headers, a namespace). A leftover of another Ray can send
-requests, and the token with them, to another machine, or change how an experiment runs. Every process that raykd starts
-therefore gets an environment without them, to which raykd adds what it needs. The user has three settings:
+Ray reads dozens of RAY_* variables (addresses, tokens, hooks, headers, a namespace). A variable left over from another
+Ray cluster can send requests, and the token with them, to another machine, or change how an experiment runs. Every
+process that raykd starts therefore gets an environment without these variables, to which raykd adds what the process
+needs. The user has three settings:
 
-RAY_ADDRESS=HOST:PORT     run the experiment on that Ray; RAY_AUTH_* and RAY_TLS_* are then kept, to connect to it
+RAY_ADDRESS=HOST:PORT     run the experiment on that Ray cluster; RAY_AUTH_* and RAY_TLS_* are then kept, to connect
 RAYKD_RAY_<name>=value    set RAY_<name>=value for Ray, if a site needs one of Ray's settings
 RAYKD_START_TIMEOUT_S=s   how long Ray may take to start, on one machine or on each node of a Slurm job
 """
@@ -18,17 +19,17 @@ PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
 START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on a busy shared filesystem
-# What a driver needs to connect to the Ray at RAY_ADDRESS. Ray sets the last one for a submitted experiment.
+# What a driver needs to connect to the Ray cluster at RAY_ADDRESS. Ray sets the last one for a submitted experiment.
 _CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")
 _CONNECTION = (ADDRESS, "RAY_USE_TLS", "RAY_COLOR_PREFIX", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 _NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_* must not redirect requests
 
 
 def address_in(environ: Mapping[str, str]) -> str | None:
-    """Return the HOST:PORT in RAY_ADDRESS, or None if the command starts a private Ray.
+    """Return the HOST:PORT in RAY_ADDRESS, or None if the command starts a private Ray cluster.
 
-    Raises: ConfigError for any other value. For 'auto' Ray would join any Ray of this machine, and for others import a
-    module.
+    Raises: ConfigError for any other value. For 'auto' Ray would join any Ray cluster of this machine, and for others
+    import a module.
     """
     address = environ.get(ADDRESS) or "local"
     if address == "local":
@@ -37,8 +38,8 @@ def address_in(environ: Mapping[str, str]) -> str | None:
     is_port = port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65_536
     if not host or not is_port or any(letter in host for letter in "/@?# \t\n"):
         raise ConfigError(
-            f"RAY_ADDRESS = {address!r}: must be HOST:PORT of a running Ray, such as 10.0.0.2:6379; unset it to start "
-            "a private Ray for this command"
+            f"RAY_ADDRESS = {address!r}: must be HOST:PORT of a running Ray cluster, such as 10.0.0.2:6379; unset it "
+            "to start a private Ray cluster for this command"
         )
     return address
 
@@ -52,7 +53,7 @@ def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clear(environ: MutableMapping[str, str]) -> None:
-    """Remove RAY_* variables in place, except those that connect to the Ray at RAY_ADDRESS. Raises: ConfigError."""
+    """Remove RAY_* variables in place, except those that connect to RAY_ADDRESS. Raises: ConfigError."""
     kept = without_ray(environ)
     if address := address_in(environ):
         kept |= {

@@ -1,8 +1,8 @@
-"""The driver of a job without an experiment: it keeps the job's Ray up for the experiments that users submit.
+"""The driver of a job without an experiment: it keeps the job's Ray cluster up for the experiments that users submit.
 
     python -m raykd.cluster.serve JOB_ID LOGS        (run by boot.py)
 
-It reports each experiment in the job's log and copies its output to LOGS-<name>.out. At the warning before the time
+It reports each experiment in the job's log and copies its output to LOGS-<name>.out. At the signal before the time
 limit it stops all running experiments and ends: with exit code 75 if there were any, otherwise with 0.
 """
 

@@ -59,7 +59,7 @@ def running_job(job_id: int) -> RunningJob:
     """Return where a job runs. Raises: ConfigError if there is no such job, or it is not running."""
     fields = show_job(job_id)
     if (state := fields.get("JobState", "unknown")) != "RUNNING":
-        raise ConfigError(f"job {job_id} is {state.lower()}: its Ray is up only while the job is running")
+        raise ConfigError(f"job {job_id} is {state.lower()}: its Ray cluster is up only while the job is running")
     if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
         raise ConfigError(f"job {job_id} has no {missing[0]}: it was not submitted with sbatch {SCRIPT}")
     folder = Path(fields["WorkDir"])  # if sbatch had another --chdir, the script is in another folder

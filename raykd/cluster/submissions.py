@@ -1,4 +1,4 @@
-"""Experiments that are submitted to a job's running Ray. Each is a Ray job, a process on the head's node.
+"""Experiments that are submitted to a job's running Ray cluster. Each is a Ray job, a process on the head's node.
 
 Ray is contacted only on that node (jobs_api.py). The experiments' output is read from the files that Ray writes there,
 because it may be large and contain any bytes.

@@ -3,7 +3,7 @@
     python -m raykd.cluster.subreaper [--timeout=SECONDS] ray start --head ...
 
 `ray start` without --block exits when Ray is up, and Ray's processes become children of this process (a subreaper). If
-the control store or the raylet is lost, this process ends. Any other process, such as the dashboard, is started again.
+the GCS or the raylet is lost, this process ends. Any other process, such as the dashboard, is started again.
 With --block, Ray would end if any of them is lost, and would leave agents behind.
 
 SIGTERM does not end this process, and is blocked in Ray's processes: Slurm sends it to every process of the job when it

@@ -52,7 +52,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
 
 
 def validation_rows(run: FinishedRun) -> Rows:
-    """Return the metrics of the best epoch on the validation split, which picked it."""
+    """Return the metrics of the best epoch on the validation split, which selected it."""
     best = run.record.best
     assert best is not None
     epochs = run.folder.history() if best.epoch is not None else []

@@ -1,4 +1,4 @@
-"""A finished run as an export reads it: how it was trained, and the weights of the epoch that validation picked."""
+"""A finished run as an export reads it: how it was trained, and the weights of the epoch that validation selected."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Base classes of methods on a teacher's embedding or feature maps, which add their terms to labels and soft targets.
+"""Base classes of embedding-based and feature-based methods, which add their terms to labels and soft targets.
 
     loss = ce_weight * CE + kd_weight * KD(temperature) + the subclass's terms
 
@@ -47,7 +47,7 @@ def embeddings(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class StageMethod(FeatureMethod):
-    """A method on the feature maps [B, K, H, W] of some `stages` of both models.
+    """A feature-based method, on the feature maps [B, K, H, W] of some `stages` of both models.
 
     stages: counted from 0, or backwards from -1; () for all.
     """
@@ -91,7 +91,7 @@ def require_feature_maps(method: Method, **models: Outputs) -> None:
         if not outputs.features:
             raise ConfigError(
                 f"method = {method.title()}: the {role}'s model returns no feature maps; use one that does, such as a "
-                "ResNet or a ViT, or a method on logits or embeddings"
+                "ResNet or a ViT, or a logit-based or embedding-based method"
             )
 
 

@@ -1,7 +1,7 @@
 """Probabilistic knowledge transfer, PKT (Passalis and Tefas 2018, arXiv:1803.10837).
 
     loss = ce_weight * CE + kd_weight * KD + weight * mean over i, j of t_ij log((t_ij + e) / (s_ij + e)),  e = 1e-7
-    s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: the probability that i picks j as its neighbor
+    s_ij = (1 + cos(f_i, f_j)) / 2, each row divided by its sum: the probability that i selects j as its neighbor
 
 Shapes: embeddings [B, D_s] and [B, D_t] of any widths; s and t [B, B] over all images of a batch, of all workers.
 Default: weight 30000, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1. The method requires the

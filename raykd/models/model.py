@@ -19,6 +19,11 @@ MAX_SIDE = 1024  # pixels per side of an image
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 
+def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
+    """Run a network whose `forward` returns Outputs itself, feature maps included."""
+    return network(pixels)
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The data's properties that a network depends on: classes, pixels per side, mean and std by channel in [0, 1]."""
@@ -65,7 +70,8 @@ class ImageModel(nn.Module):
     although timm's pretrained models require their own mean, std and size.
 
     with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
-    take memory and some networks copy them. A ResNet computes them anyway and always returns them.
+    take memory and some networks copy them. Networks of this package
+    compute them anyway and always return them.
     """
 
     mode: ClassVar[str] = "bicubic"  # of F.interpolate

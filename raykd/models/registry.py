@@ -1,18 +1,26 @@
 """Models by name, such as `find("resnet8")` and `find("timm:convnext_atto")`, and networks from them by `build`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from raykd.config import Config
 from raykd.errors import ConfigError, did_you_mean
+from raykd.models.cifar_resnet import CifarResNet
+from raykd.models.cifar_resnet50 import BottleneckResNet
+from raykd.models.mobilenet_cifar import MobileNetV2
 from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
+from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
 from raykd.models.timm_model import Timm
+from raykd.models.vgg_cifar import VGG, Depth
 from raykd.models.vit_cifar import ViT
+from raykd.models.wide_resnet import WideResNet
 
 # Created on demand: Timm looks its name up in timm, which takes 2 s to import.
 MODELS: dict[str, Callable[[], Model]] = {
@@ -20,6 +28,15 @@ MODELS: dict[str, Callable[[], Model]] = {
     "resnet8": partial(ResNet, blocks=(1, 1, 1, 1)),
     "vit_tiny": partial(Timm, "vit_tiny_patch16_224", input_size=224, weights="pretrained"),
     "vit6": partial(ViT, depth=6),
+    # The networks of the CIFAR-100 tables of distillation papers.
+    **{f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"cifar_resnet{depth}x4": partial(CifarResNet, depth, width=64, stem=32) for depth in (8, 32)},
+    "cifar_resnet50": BottleneckResNet,
+    **{f"wrn_{depth}_{factor}": partial(WideResNet, depth, factor) for depth in (16, 40) for factor in (1, 2)},
+    **{f"vgg{depth}": partial(VGG, depth) for depth in get_args(Depth)},
+    "mobilenet_v2": MobileNetV2,
+    "shufflenet_v1": ShuffleNetV1,
+    "shufflenet_v2": ShuffleNetV2,
 }
 
 
@@ -43,13 +60,22 @@ class _NoRandomValues(TorchFunctionMode):
     ) -> Any:
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
             return args[0]
+        if func is nn.init.normal_:  # it would call Tensor.normal_ outside of this mode
+            return (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Build networks on the device "meta" inside the context: shapes without memory and without random values."""
+    with torch.device("meta"), _NoRandomValues():
+        yield
 
 
 def num_parameters(model: Model, images: ImageSpec) -> int | None:
     """Count the network's parameters without allocating them; None if it cannot be built without memory."""
     try:
-        with torch.device("meta"), _NoRandomValues():
+        with without_values():
             return sum(weight.numel() for weight in model.build(images).network.parameters())
     except (RuntimeError, NotImplementedError):  # a few of timm's networks read values while they are built
         return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
 from raykd.outputs import Outputs
 
 # With fewer channels, oneDNN's AVX2 kernel for the weight gradient of a 1x1 channels-last convolution with stride 2
@@ -43,7 +43,7 @@ class ResNet(Model):
 
     def build(self, images: ImageSpec) -> ImageModel:
         network = ResNetNetwork(self.blocks, self.width, images.num_classes)
-        return ImageModel(network, lambda net, pixels: net(pixels), images)
+        return ImageModel(network, forward_network, images)
 
 
 class BasicBlock(nn.Module):
@@ -67,8 +67,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNetNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the four stages' feature maps, embedding [B, 8 * width].
+    """Normalized pixels [B, 3, H, W] to Outputs; features are the stages' maps, embedding [B, channels of the last].
 
+    blocks: per stage, three or four. stem: channels before the first stage, by default as many as in it.
     other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in
     weiaicunzai/pytorch-cifar100, and their replacements; see state_dict.py.
     """
@@ -82,16 +83,17 @@ class ResNetNetwork(nn.Module):
         *((rf"residual_function\.{at}", name) for at, name in ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"))),
     )
 
-    def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int) -> None:
+    def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int, stem: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        channels = [width * 2**stage for stage in range(4)]
-        self.layer1 = _stage(width, channels[0], blocks[0], 1)
-        self.layer2 = _stage(channels[0], channels[1], blocks[1], 2)
-        self.layer3 = _stage(channels[1], channels[2], blocks[2], 2)
-        self.layer4 = _stage(channels[2], channels[3], blocks[3], 2)
-        self.fc = nn.Linear(channels[3], num_classes)
+        in_channels = stem or width
+        self.conv1 = nn.Conv2d(3, in_channels, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.stage_names = [f"layer{stage + 1}" for stage in range(len(blocks))]
+        for stage, (name, num_blocks) in enumerate(zip(self.stage_names, blocks, strict=True)):
+            channels = width * 2**stage
+            self.add_module(name, _stage(in_channels, channels, num_blocks, stride=1 if stage == 0 else 2))
+            in_channels = channels
+        self.fc = nn.Linear(in_channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -103,8 +105,8 @@ class ResNetNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Outputs:
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
         features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for name in self.stage_names:
+            x = self.get_submodule(name)(x)
             features.append(x)
         embedding = x.mean((2, 3))
         return Outputs(self.fc(embedding), embedding, tuple(features))

@@ -32,14 +32,14 @@ from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's warning before the time limit
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's signal before the time limit
 SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
     """Raise ConfigError for experiments that one command cannot run together.
 
-    Their families must differ. Experiments without a search share one Ray, so their workers must be the same.
+    Their families must differ. Experiments without a search share one Ray cluster, so their workers must be the same.
     """
     families = [experiment.family for experiment in experiments]
     if repeated := [family for family in families if families.count(family) > 1]:
@@ -47,7 +47,9 @@ def require_together(experiments: Sequence[Experiment]) -> None:
             f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
     if len({experiment.workers for experiment in experiments if experiment.search is None}) > 1:
-        raise ConfigError("workers differ between experiments on one Ray; set the same for all, or run them separately")
+        raise ConfigError(
+            "workers differ between experiments on one Ray cluster; set the same for all, or run them separately"
+        )
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:

@@ -1,4 +1,4 @@
-"""The Ray of one command: the cluster that RAY_ADDRESS names, as in a Slurm job, or a private one on this machine.
+"""The Ray cluster of one command: the one that RAY_ADDRESS names, as in a Slurm job, or a private one on this machine.
 
 All other RAY_* variables of the shell are ignored (raykd/cluster/ray_variables.py).
 """
@@ -51,10 +51,10 @@ _open: list[str | None] = []  # the dashboard of the session that this process i
 def ray_session() -> Iterator[str | None]:
     """Connect to Ray, yield the dashboard's address (None if there is none), and disconnect at the end.
 
-    A nested session uses the Ray of the outer one.
+    A nested session uses the Ray cluster of the outer session.
 
-    Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray answers there, or RAYKD_START_TIMEOUT_S is not a time;
-    RayNotStarted when no Ray can be started.
+    Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray cluster answers there, or RAYKD_START_TIMEOUT_S is not
+    a time; RayNotStarted when no Ray cluster can be started.
     """
     if _open:
         yield _open[-1]
@@ -106,14 +106,15 @@ def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
     except OSError as error:
         raise ConfigError(
-            f"no Ray answers at RAY_ADDRESS={address} ({error}); unset it to start a private Ray for this command"
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); unset it to start a private Ray cluster for "
+            "this command"
         ) from None
     yield {}
 
 
 @contextmanager
 def _private_ray() -> Iterator[dict[str, Any]]:
-    """Make the folder and the token of a private Ray, and set the variables by which Ray finds them.
+    """Make the folder and the token of a private Ray cluster, and set the variables by which Ray finds them.
 
     Ray reads its environment once, when it is imported, so this must come first.
     """

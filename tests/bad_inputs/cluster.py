@@ -12,7 +12,10 @@ SHOWN = (
     "JobId=7 JobName=raykd JobState={state} {host}Command=/r/slurm/ray_cluster.slurm WorkDir=/r StdOut=/r/7.out Power= "
 )
 MACHINE = ("run this on a machine of the cluster",)
-ADDRESS = ("must be HOST:PORT of a running Ray, such as 10.0.0.2:6379", "unset it to start a private Ray")
+ADDRESS = (
+    "must be HOST:PORT of a running Ray cluster, such as 10.0.0.2:6379",
+    "unset it to start a private Ray cluster",
+)
 
 
 def with_slurm(*arguments: str, **programs: str) -> Callable[[Path], Sequence[str]]:
@@ -69,15 +72,15 @@ CASES = [
     start_timeout("a time for Ray's start with a unit, for a search", "180s", "tune"),
     start_timeout("a time for Ray's start that is no number", "nan"),
     start_timeout("a negative time for Ray's start", "-5"),
-    address("a Ray to be searched for", "auto"),
-    address("a Ray by its dashboard", "http://10.0.0.2:8265"),
-    address("a Ray by its client server", "ray://10.0.0.2:10001"),
-    address("a Ray without a port", "10.0.0.2"),
-    address("a Ray without a host", ":6379"),
-    address("a Ray at a port that does not exist", "10.0.0.2:99999"),
-    address("a Ray with a space before it", " 10.0.0.2:6379"),
-    address("a Ray at a word for a port", "cn1:gcs"),
-    address("a search on a Ray to be searched for", "auto", SEARCH, "tune"),
+    address("a Ray cluster to be searched for", "auto"),
+    address("a Ray cluster by its dashboard", "http://10.0.0.2:8265"),
+    address("a Ray cluster by its client server", "ray://10.0.0.2:10001"),
+    address("a Ray cluster without a port", "10.0.0.2"),
+    address("a Ray cluster without a host", ":6379"),
+    address("a Ray cluster at a port that does not exist", "10.0.0.2:99999"),
+    address("a Ray cluster with a space before it", " 10.0.0.2:6379"),
+    address("a Ray cluster at a word for a port", "cn1:gcs"),
+    address("a search on a Ray cluster to be searched for", "auto", SEARCH, "tune"),
     job("status without Slurm", ("No such file or directory: 'squeue'", *MACHINE), "status"),
     job("dashboard without Slurm", ("No such file or directory: 'scontrol'", *MACHINE), "dashboard", "7"),
     job(
@@ -102,13 +105,13 @@ CASES = [
     job("array tasks alone", ("no raykd job is running",), "status", squeue="echo 7_1; echo 7_2"),
     job(
         "submit to a job that waits",
-        ("job 7 is pending: its Ray is up only while the job is running",),
+        ("job 7 is pending: its Ray cluster is up only while the job is running",),
         *("submit", "--job", "7", "x.py"),
         scontrol=shown("PENDING"),
     ),
     job(
         "logs of a job that has ended",
-        ("job 7 is timeout: its Ray is up only while the job is running",),
+        ("job 7 is timeout: its Ray cluster is up only while the job is running",),
         *("logs", "-f", "--job", "7"),
         scontrol=shown("TIMEOUT"),
     ),

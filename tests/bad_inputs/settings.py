@@ -176,8 +176,8 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
         ("unknown config field 'method.temperature': HardLabels has",),
     ),
     "a teacher source as a flag and as a setting": (
-        command("plan", "FILE", "--teacher", "live", "--set", "teacher_source=cache"),
-        ("--teacher live and --set teacher_source=cache set the same field",),
+        command("plan", "FILE", "--teacher-source", "live", "--set", "teacher_source=cache"),
+        ("--teacher-source live and --set teacher_source=cache set the same field",),
     ),
     "a search that a setting removes": (
         command("tune", "FILE", "--set", "search=none", text=f"{EXPERIMENT}\nfrom dataclasses import replace\n"
@@ -367,8 +367,8 @@ HEAD = "from dataclasses import dataclass\nfrom typing import ClassVar\nimport t
 def method(
     body: str = "",
     needs: str = 'frozenset({"logits"})',
-    weights: str = '{"ce": 1.0, "own": 1.0}',
-    terms: str = '{"own": (student.logits - teacher.logits).abs().mean()}',
+    weights: str = '{"ce": 1.0, "l1": 1.0}',
+    terms: str = '{"l1": (student.logits - teacher.logits).abs().mean()}',
 ) -> str:
     """Return the text of a file with a custom method. KIND is replaced by a unique kind."""
     return (
@@ -386,36 +386,36 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a method whose needs are text": (method(needs='"logits"'), ("needs = 'logits'", "must be a frozenset")),
     "a method that needs nothing": (method(needs="frozenset()"), ("needs no teacher",)),
     "weights of NaN": (
-        method(weights='{"ce": 1.0, "own": float("nan")}'),
-        ("weights(0) weighs 'own' by nan", "finite"),
+        method(weights='{"ce": 1.0, "l1": float("nan")}'),
+        ("weights(0) weighs 'l1' by nan", "finite"),
     ),
     "weights that are infinite": (
-        method(weights='{"ce": 1.0, "own": float("inf")}'),
-        ("weighs 'own' by inf", "finite"),
+        method(weights='{"ce": 1.0, "l1": float("inf")}'),
+        ("weighs 'l1' by inf", "finite"),
     ),
-    "weights of 400 digits": (method(weights='{"ce": 1.0, "own": 10**400}'), ("weighs 'own' by 1000", "finite number")),
+    "weights of 400 digits": (method(weights='{"ce": 1.0, "l1": 10**400}'), ("weighs 'l1' by 1000", "finite number")),
     "weights that are NaN in a later epoch": (
-        method(weights='{"ce": 1.0, "own": float("nan") if epoch == 0 else 1.0}'),
-        ("weighs 'own' by nan",),
+        method(weights='{"ce": 1.0, "l1": float("nan") if epoch == 0 else 1.0}'),
+        ("weighs 'l1' by nan",),
     ),
     "weights that are cancelled": (
         method(weights="(_ for _ in ()).throw(GeneratorExit)"),
         ("its weights(epoch) fails at line 12 with Gener",),
     ),
     "a term without data": (
-        method(terms='{"own": student.logits.mean().to("meta")}'),
-        ("returns 'own' as a tensor without data",),
+        method(terms='{"l1": student.logits.mean().to("meta")}'),
+        ("returns 'l1' as a tensor without data",),
     ),
     "a term whose gradient is NaN": (
-        method(terms='{"own": (student.logits * 0).sqrt().mean()}'),
-        ("the gradient of its term 'own' is NaN or infinite", "away from 0"),
+        method(terms='{"l1": (student.logits * 0).sqrt().mean()}'),
+        ("the gradient of its term 'l1' is NaN or infinite", "away from 0"),
     ),
     "a term whose gradient fails": (
         method(
-            terms='{"own": student.logits.exp().mul(1).mean() + (x := student.logits.exp()).mul(x).mean() '
+            terms='{"l1": student.logits.exp().mul(1).mean() + (x := student.logits.exp()).mul(x).mean() '
             "+ x.zero_().mean()}"
         ),
-        ("the gradient of its term 'own' fails with RuntimeError",),
+        ("the gradient of its term 'l1' fails with RuntimeError",),
     ),
     "a field that is a tensor": (
         method("    t: object = torch.ones(3)\n"),
@@ -434,44 +434,44 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("mine.py' has a relative import (line 1)", "as a package"),
     ),
     "a method whose needs are None": (method(needs="None"), ("needs = None", "must be a frozenset")),
-    "weights that are text": (method(weights='{"ce": "1", "own": 1}'), ("weighs 'ce' by '1'", "finite number")),
+    "weights that are text": (method(weights='{"ce": "1", "l1": 1}'), ("weighs 'ce' by '1'", "finite number")),
     "weights that are tensors": (
         method(weights='{"ce": torch.ones(())}'),
         ("weighs 'ce' by tensor(1.)", "finite number"),
     ),
     "weights that are a list": (
-        method(weights='["ce", "own"]'),
-        ("weights(0) is ['ce', 'own']", "weight of each term"),
+        method(weights='["ce", "l1"]'),
+        ("weights(0) is ['ce', 'l1']", "weight of each term"),
     ),
     "weights that are empty": (method(weights="{}"), ("weights(0) is {}", "weight of each term")),
     "weights that fail": (method(weights="1 / 0"), ("weights(epoch) fails at line 12 with ZeroDivisionError",)),
     "weights that end the process": (method(weights="exit(0)"), ("its weights(epoch) ends the process at line 12",)),
     "weights of a term that does not exist": (
         method(weights='{"ce": 1.0, "other": 1.0}'),
-        ("weights(0) has 'other'", "terms() returns 'own'"),
+        ("weights(0) has 'other'", "terms() returns 'l1'"),
     ),
     "a term that is NaN": (
-        method(terms='{"own": student.logits.mean() * float("nan")}'),
-        ("returns 'own' as nan", "finite"),
+        method(terms='{"l1": student.logits.mean() * float("nan")}'),
+        ("returns 'l1' as nan", "finite"),
     ),
     "a term of each image": (
-        method(terms='{"own": student.logits.mean(1)}'),
-        ("returns 'own' as a tensor", "shape [8]"),
+        method(terms='{"l1": student.logits.mean(1)}'),
+        ("returns 'l1' as a tensor", "shape [8]"),
     ),
-    "a term that is a number": (method(terms='{"own": 3}'), ("returns 'own' as 3", "must be a tensor")),
-    "a term of whole numbers": (method(terms='{"own": student.logits.argmax()}'), ("torch.int64", "must be one float")),
+    "a term that is a number": (method(terms='{"l1": 3}'), ("returns 'l1' as 3", "must be a tensor")),
+    "a term of whole numbers": (method(terms='{"l1": student.logits.argmax()}'), ("torch.int64", "must be one float")),
     "terms that are None": (method(terms="None"), ("terms() returns None",)),
-    "terms without the student": (method(terms='{"own": student.logits.detach().mean()}'), ("depends on the student",)),
+    "terms without the student": (method(terms='{"l1": student.logits.detach().mean()}'), ("depends on the student",)),
     "a term with the name of a column": (
-        method(terms='{"own": student.logits.mean(), "loss": student.logits.mean()}'),
+        method(terms='{"l1": student.logits.mean(), "loss": student.logits.mean()}'),
         ("returns 'loss'", "rename the term"),
     ),
     "terms that fail": (
-        method(terms='{"own": student.embeddings}'),
+        method(terms='{"l1": student.embeddings}'),
         ("its terms() fails at line 15 with AttributeError",),
     ),
     "terms of embeddings that it does not need": (
-        method(terms='{"own": (student.embedding - teacher.embedding).mean()}'),
+        method(terms='{"l1": (student.embedding - teacher.embedding).mean()}'),
         ("its terms() fails at line 15 with",),
     ),
     "logits for the labels of too few images": (
@@ -484,7 +484,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "a check that refuses the defaults": (
         method("    def check(self):\n        self.require(False, 'kind', 'must be another')\n"),
-        ("kind = 'own_", "must be another"),
+        ("kind = 'custom_", "must be another"),
     ),
     "a field of an unknown type": (method("    size: 'Nothing' = 1\n"), ("one of its fields", "NameError")),
     "a field without a default": (method("    size: int\n"), ("its field 'size' has no default", "give it one")),
@@ -502,7 +502,7 @@ def custom(number: int, text: str | bytes) -> Make:
 
     def make(folder: Path) -> Sequence[str | Path]:
         raw = text.encode() if isinstance(text, str) else text
-        (folder / "mine.py").write_bytes(raw.replace(b"KIND", f"own_{number}".encode()))
+        (folder / "mine.py").write_bytes(raw.replace(b"KIND", f"custom_{number}".encode()))
         return ["plan", experiment_file(folder), "--set", f"method={folder / 'mine.py'}:Mine"]
 
     return make

@@ -1,4 +1,4 @@
-"""Tests of the benchmark: equal steps for all contenders, ratios within a round, the usual way's loss."""
+"""Tests of the benchmark: equal steps for all implementations, ratios within a round, the standard pipeline's loss."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from raykd.bench import memory, run
 from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
 from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
-from raykd.bench.usual import UsualWay
+from raykd.bench.standard_pipeline import StandardPipeline
 from raykd.cli import parser
 from raykd.methods.kd import kd_loss
 from raykd.models.resnet_cifar import ResNet
@@ -23,11 +23,11 @@ from raykd.spec.plan import Run
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)
 # Seconds of two rounds; 9 steps of 128 images each.
 ROUNDS = {
-    **{f"{contender} {kind}, steps": [1.0, 1.2] for contender in ("bare", "loop") for kind in KINDS},
-    **{f"loop {kind}, epoch": [1.5, 2.0] for kind in KINDS},
-    "loop live, steps": [2.0, 2.4],
-    "usual, steps": [5.0, 6.0],
-    "usual, epoch": [6.0, 9.0],
+    **{f"{name}, {kind}, steps": [1.0, 1.2] for name in ("step without the loop", "loop") for kind in KINDS},
+    **{f"loop, {kind}, epoch": [1.5, 2.0] for kind in KINDS},
+    "loop, live, steps": [2.0, 2.4],
+    "standard pipeline, steps": [5.0, 6.0],
+    "standard pipeline, epoch": [6.0, 9.0],
     "fill, images/s": [700.0, 900.0],
 }
 
@@ -42,10 +42,10 @@ def test_results_are_medians_of_ratios_within_a_round() -> None:
     results = summarize(cnn(), ROUNDS)
     assert results["loop_efficiency"] == {"baseline": 1.0, "cache": 1.0, "live": 0.5}
     assert results["cache_over_baseline"] == 1.0
-    assert results["usual_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
-    assert results["spread"]["usual_over_raykd"]["full_cache"] == pytest.approx([4.125, 4.375])
-    assert results["ms_per_step"]["usual"] == pytest.approx(5500 / 9)
-    assert results["images_per_s"]["usual"] == pytest.approx(128 * 9 / 5.5)
+    assert results["standard_over_raykd"]["full_cache"] == pytest.approx((6 / 1.5 + 9 / 2) / 2)
+    assert results["spread"]["standard_over_raykd"]["full_cache"] == pytest.approx([4.125, 4.375])
+    assert results["ms_per_step"]["standard pipeline"] == pytest.approx(5500 / 9)
+    assert results["images_per_s"]["standard pipeline"] == pytest.approx(128 * 9 / 5.5)
     assert results["rounds"] == ROUNDS
 
 
@@ -55,7 +55,7 @@ def test_filling_is_counted_over_all_runs_of_the_experiment() -> None:
     epochs = 600 * 45_000 / (9 * 128)
     passes = 45_000 * 162 * (1 - (161 / 162) ** 600)
     expected = 6.0 * epochs / (1.5 * epochs + passes / 700)
-    assert summarize(cnn(), first_round)["usual_over_raykd"]["with_fill"] == pytest.approx(expected)
+    assert summarize(cnn(), first_round)["standard_over_raykd"]["with_fill"] == pytest.approx(expected)
 
 
 @pytest.mark.nightly
@@ -65,7 +65,7 @@ def test_a_family_is_benchmarked_from_end_to_end() -> None:
     assert {len(values) for values in rounds.values()} == {2}
     assert all(value > 0 for values in rounds.values() for value in values)
     assert set(results["loop_efficiency"]) == set(KINDS)
-    for name in ("usual", "loop cache", "loop live", "loop baseline"):
+    for name in ("standard pipeline", "loop, cache", "loop, live", "loop, baseline"):
         assert all(
             epoch > steps for epoch, steps in zip(rounds[f"{name}, epoch"], rounds[f"{name}, steps"], strict=True)
         ), "an epoch includes validation"
@@ -82,35 +82,37 @@ def test_families_are_the_recipes_of_the_experiments() -> None:
     assert vit().steps * 128 // 9 == vit().data.val_images
 
 
-def usual_way(run: Run, has_teacher: bool = True) -> UsualWay:
+def standard_pipeline(run: Run, has_teacher: bool = True) -> StandardPipeline:
     family = tiny(cnn())
-    return UsualWay(run, family.dataset(), family.teacher_model(channels_last=False) if has_teacher else None, CPU)
+    return StandardPipeline(
+        run, family.dataset(), family.teacher_model(channels_last=False) if has_teacher else None, CPU
+    )
 
 
-def test_usual_way_uses_the_loss_of_the_paper() -> None:
-    usual = usual_way(tiny(cnn()).distilled())
-    images, labels = next(iter(usual._batches(usual._train)))
-    usual.student.eval()
+def test_standard_pipeline_uses_the_loss_of_the_paper() -> None:
+    pipeline = standard_pipeline(tiny(cnn()).distilled())
+    images, labels = next(iter(pipeline._batches(pipeline._train)))
+    pipeline.student.eval()
     with torch.no_grad():
-        student = usual.student.forward_normalized(images).logits
+        student = pipeline.student.forward_normalized(images).logits
         teacher = tiny(cnn()).teacher_model(False).forward_normalized(images)
         expected = 0.5 * F.cross_entropy(student, labels) + 0.5 * kd_loss(student, teacher.logits, 4.0)
-        torch.testing.assert_close(usual._loss(images, labels), expected)
+        torch.testing.assert_close(pipeline._loss(images, labels), expected)
 
 
 @pytest.mark.nightly
-def test_usual_way_trains_on_normalized_crops() -> None:
-    usual = usual_way(tiny(cnn()).baseline(), has_teacher=False)
-    images, _ = next(iter(usual._batches(usual._train)))
+def test_standard_pipeline_trains_on_normalized_crops() -> None:
+    pipeline = standard_pipeline(tiny(cnn()).baseline(), has_teacher=False)
+    images, _ = next(iter(pipeline._batches(pipeline._train)))
     assert images.shape == (9, 3, 32, 32) and images.dtype == torch.float32 and images.min() == -2.0
-    losses = [usual.epoch() for _ in range(40)]
-    assert losses[-1] < 0.7 * losses[0] and 0 <= usual.validate() <= 100
+    losses = [pipeline.epoch() for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0] and 0 <= pipeline.validate() <= 100
 
 
 @pytest.mark.nightly
 def test_small_experiment_is_timed_both_ways() -> None:
     results = compare(SmallExperiment(num_images=128 + 128, epochs=2, width=8), CPU)
-    assert results["ratio"] == pytest.approx(results["usual_s"] / results["raykd_s"]) and results["raykd_s"] > 0
+    assert results["ratio"] == pytest.approx(results["standard_s"] / results["raykd_s"]) and results["raykd_s"] > 0
 
 
 @pytest.mark.nightly
@@ -121,14 +123,14 @@ def test_command_prints_and_writes_its_results(
         monkeypatch.setitem(FAMILIES, name, lambda: tiny(cnn()))
     sizes = {"peak": 1 << 30, "images": 1 << 29, "cache": 1 << 27, "limit": 1 << 31}
     monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
-    monkeypatch.setattr(run, "compare", lambda size, device: {"usual_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
+    monkeypatch.setattr(run, "compare", lambda size, device: {"standard_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
     threads = torch.get_num_threads()
     assert parser.entry(["bench", "--rounds", "1", "--json", str(tmp_path / "b.json")]) == 0
     assert torch.get_num_threads() == threads
     results: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
     for name in ("cnn", "vit"):
         assert set(results[name]["loop_efficiency"]) == {"baseline", "cache", "live"}
-        assert set(results[name]["usual_over_raykd"]) == {"full_cache", "with_fill"}
+        assert set(results[name]["standard_over_raykd"]) == {"full_cache", "with_fill"}
         assert results[name]["cache_over_baseline"] > 0 and results[name]["rounds"]
         assert results[name]["flops_per_s"]["share"] > 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Compare accuracies: the usual way, raykd in float32, and raykd with its default precision, paired by seed.
+"""Compare accuracies: the standard pipeline, raykd in float32, and raykd with its default precision, paired by seed.
 
     RAYKD_DATA=DIR python tests/benchmarks/accuracy.py [--seeds 5]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from raykd.bench.usual import UsualWay
+from raykd.bench.standard_pipeline import StandardPipeline
 from raykd.bench.without_ray import train_plan
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
@@ -47,12 +47,12 @@ def main() -> None:
             for precision in ("fp32", choose_compute(CPU, "auto").precision)
         }
         teacher, runs = _trained(seeds, dataset, store)
-        accuracies["usual way"] = [_usual(run, dataset, teacher) for run in runs]
+        accuracies["standard pipeline"] = [_standard(run, dataset, teacher) for run in runs]
     for name, values in accuracies.items():
         print(f"{name:<10}", " ".join(f"{value:.2f}" for value in values), _mean(values))
     for name in ("fp32", *(name for name in accuracies if name == "bf16")):
-        pairs = zip(accuracies[name], accuracies["usual way"], strict=True)
-        print(f"{name} minus usual way", _mean([value - other for value, other in pairs]))
+        pairs = zip(accuracies[name], accuracies["standard pipeline"], strict=True)
+        print(f"{name} minus standard pipeline", _mean([value - other for value, other in pairs]))
     if "bf16" in accuracies:
         pairs = zip(accuracies["bf16"], accuracies["fp32"], strict=True)
         print("bf16 minus fp32", _mean([value - other for value, other in pairs]))
@@ -77,13 +77,13 @@ def _trained(seeds: tuple[int, ...], dataset: Dataset, store: RunStore) -> tuple
     return model, [run for run in plan.runs if run.stage == "distilled"]
 
 
-def _usual(run: Run, dataset: Dataset, teacher: ImageModel) -> float:
+def _standard(run: Run, dataset: Dataset, teacher: ImageModel) -> float:
     torch.manual_seed(run.seed)
-    way, best, test = UsualWay(run, dataset, teacher, CPU), -1.0, 0.0
+    pipeline, best, test = StandardPipeline(run, dataset, teacher, CPU), -1.0, 0.0
     for _ in range(run.recipe.epochs):
-        way.epoch()
-        if (val := way.validate()) > best:
-            best, test = val, _test(way.student, dataset)
+        pipeline.epoch()
+        if (val := pipeline.validate()) > best:
+            best, test = val, _test(pipeline.student, dataset)
     return test
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/search_scale.py [--trials 100 300 1000] [--rounds 1]
 
-A trial reports three epochs and ends. Each size runs in a new process with a new Ray, one trial at a time. Seconds
-count from the second trial's start, when the worker exists. Memory is the driver's peak.
+A trial reports three epochs and ends. Each size runs in a new process with a new Ray cluster, one trial at a time.
+Seconds count from the second trial's start, when the worker exists. Memory is the driver's peak.
 """
 
 import argparse

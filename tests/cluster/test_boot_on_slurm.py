@@ -85,7 +85,7 @@ def test_the_output_reports_the_time_of_each_step(pair: SimpleNamespace) -> None
 
 @pytest.fixture(scope="module")
 def disturbed(slurm: Testbed, repository: Path) -> SimpleNamespace:
-    """Three concurrent jobs: one is warned of its time limit, one is cancelled, and one loses Ray's head."""
+    """Three concurrent jobs: one gets the signal before its time limit, one is cancelled, and one loses Ray's head."""
     waits = [*SMALL, SCRIPT, str(DRIVERS / "waits_for_signal.py")]
     warned, cancelled = slurm.sbatch(waits, repository), slurm.sbatch(waits, repository)
     headless = slurm.sbatch([*SMALL, SCRIPT, str(DRIVERS / "kills_head.py")], repository)

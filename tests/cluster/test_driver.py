@@ -92,7 +92,7 @@ def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) ->
 
 
 def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
-    """A second SIGUSR2 would end a driver that is still saving; Slurm also warns before the end of a grace time."""
+    """A second SIGUSR2 would end a driver that is still saving; Slurm also sends it before a grace time ends."""
     with Signals() as signals:
         for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM):
             os.kill(os.getpid(), number)

@@ -46,6 +46,6 @@ def test_an_error_of_the_dashboard_is_one_line(tmp_path: Path) -> None:
         JobFolder(tmp_path).write_facts(dashboard=port)
         JobFolder(tmp_path).token_path.write_text("f" * 64)
         submissions = Submissions(JobFolder(tmp_path))
-        with pytest.raises(RaykdError, match=r"^the request to the job's Ray failed: ") as raised:
+        with pytest.raises(RaykdError, match=r"^the request to the job's Ray cluster failed: ") as raised:
             submissions.all()
     assert "\n" not in str(raised.value)

@@ -10,7 +10,7 @@ from raykd.errors import RaykdError
 
 
 def numbers(block: ports.Ports) -> list[int]:
-    return [block.control_store, block.dashboard, block.client_server, block.agent]
+    return [block.gcs, block.dashboard, block.client_server, block.agent]
 
 
 def test_consecutive_jobs_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:

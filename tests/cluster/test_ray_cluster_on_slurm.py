@@ -1,4 +1,4 @@
-"""`sbatch -N 2 slurm/ray_cluster.slurm` on a real Slurm: one Ray on the job's nodes, and failures of a node."""
+"""`sbatch -N 2 slurm/ray_cluster.slurm` on a real Slurm: one Ray cluster on the job's nodes, and failures of a node."""
 
 import json
 import os

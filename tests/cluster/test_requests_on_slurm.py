@@ -19,13 +19,13 @@ def experiment(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_gpus_that_the_scripts_gres_line_overrides_are_a_caution(
+def test_gpus_that_the_scripts_gres_line_overrides_are_a_warning(
     slurm: Testbed, repository: Path, experiment: str
 ) -> None:
     job_id = slurm.sbatch([*SMALL, "--gpus-per-node=2", SCRIPT, experiment], repository)
     job = slurm.wait(job_id, TIMEOUT_S)
     assert job.exit_code == 0 and "ran\n" in job.output, job.output
-    assert "raykd: caution: 2 GPUs per node requested, 1 allocated: " in job.output
+    assert "raykd: warning: 2 GPUs per node requested, 1 allocated: " in job.output
     assert "submit with --gres=gpu:2\n" in job.output
 
 
@@ -34,4 +34,4 @@ def test_a_total_of_gpus_on_two_nodes_starts_every_step(slurm: Testbed, reposito
     job_id = slurm.sbatch([*SMALL, "-N2", "--gpus=2", SCRIPT, experiment], repository)
     job = slurm.wait(job_id, TIMEOUT_S)
     assert job.exit_code == 0 and "ran\n" in job.output, job.output
-    assert "cn1 (1 CPU, 1 GPU), cn2 (1 CPU, 1 GPU)" in job.output and "caution" not in job.output
+    assert "cn1 (1 CPU, 1 GPU), cn2 (1 CPU, 1 GPU)" in job.output and "raykd: warning" not in job.output

@@ -1,4 +1,4 @@
-"""A job that the warning before its time limit interrupts is requeued and resumes to the same bits."""
+"""A job that the signal before its time limit interrupts is requeued and resumes to the same bits."""
 
 import shlex
 import time
@@ -21,7 +21,7 @@ BY_TWO = (*small_experiment.SMALL, "teacher.epochs=150", "workers.cpus=1", "work
 
 
 def warn(slurm: Testbed, job_id: int) -> None:
-    """Send the warning before the time limit, as Slurm does, to the batch script only."""
+    """Send the signal before the time limit, as Slurm does, to the batch script only."""
     slurm.run(["scancel", "--batch", "--signal=USR2", str(job_id)])
 
 
@@ -101,7 +101,7 @@ def test_a_cancelled_job_is_not_requeued(slurm: Testbed, repository: Path) -> No
 
 @pytest.mark.nightly
 def test_a_job_without_a_new_step_stops_after_two_restarts(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
-    """The time limit of such a job may be shorter than the warning before it."""
+    """The time limit of such a job may be shorter than the time between the signal and the limit."""
     words = [*small_experiment.words(tmp_path / "results"), "--stage", "teacher"]
     job_id = slurm.sbatch([*ONE_CPU, SCRIPT, *words], repository)
     for number in range(3):

@@ -79,6 +79,6 @@ def test_an_experiment_with_the_default_configuration_reuses_the_searchs_runs(re
         ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
         assert ended.returncode == 0, ended.stderr
         assert "5 runs, 5 of them done before" in ended.stdout
-    assert "at a time" not in ended.stdout, "the second has nothing left to do, and starts no Ray"
+    assert "at a time" not in ended.stdout, "the second has nothing left to do, and starts no Ray cluster"
     summary = summarize(collect(results)[0])
     assert summary.gain is not None and summary.gain.num_in_favor == 2

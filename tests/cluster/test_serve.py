@@ -1,4 +1,4 @@
-"""The server of a job's Ray: reports, stops and logs of experiments. A list replaces Ray."""
+"""The server of a job's Ray cluster: reports, stops and logs of experiments. A list replaces Ray."""
 
 import threading
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Ray:
         self.num_calls += 1
         self.at_call.get(self.num_calls, lambda: None)()
         if self.silent:
-            raise RaykdError("the request to the job's Ray failed: HTTP 500")
+            raise RaykdError("the request to the job's Ray cluster failed: HTTP 500")
         return list(self.submissions.values())
 
     def stop(self, name: str) -> bool:

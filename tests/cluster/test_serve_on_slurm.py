@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.nightly]
 
 NOBODY = 65_534
 STRANGERS = (("cn1", "127.0.0.1"), ("cn3", "10.88.0.11"))  # the prober's node, and the address of cn1 that it tries
-# Leftovers of another Ray and another job in the shell where commands are typed. Requests to them would fail.
+# Leftovers of another Ray cluster and another job in the shell where commands are typed. Requests to them would fail.
 LEFTOVERS = {
     "RAY_ADDRESS": "http://127.0.0.1:9",
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
@@ -165,7 +165,7 @@ def test_a_warned_job_stops_its_experiments_and_they_save(history: History) -> N
 
 def test_variables_of_another_job_are_named_and_ignored(history: History) -> None:
     assert (
-        "caution: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, because this job has"
+        "warning: SLURM_GPUS=7, SLURM_MEM_PER_CPU=77 in the environment: ignored, because this job has"
         in history.job.output
     )
 
@@ -178,7 +178,7 @@ def test_mistakes_are_reported_in_one_line(history: History, slurm: Testbed, rep
     assert fail(service, "status").endswith(
         "raykd: no raykd job is running; name one with --job JOBID ('squeue --me' lists them)"
     )
-    assert f"raykd: job {service.job_id} is failed: its Ray is up only while the job is running" in fail(
+    assert f"raykd: job {service.job_id} is failed: its Ray cluster is up only while the job is running" in fail(
         service, "status", f"--job={service.job_id}"
     )
     assert "Invalid job id specified); run this on a machine of the cluster" in fail(service, "dashboard", "1")

@@ -50,7 +50,7 @@ def test_the_repository_is_that_of_the_script_if_the_job_has_another_working_dir
 
 def test_a_pending_job_has_no_ray(slurm_prints) -> None:
     slurm_prints("scontrol", SHOWN.format(state="PENDING"))
-    with pytest.raises(ConfigError, match=r"^job 7 is pending: its Ray is up only while the job is running$"):
+    with pytest.raises(ConfigError, match=r"^job 7 is pending: its Ray cluster is up only while the job is running$"):
         running_job(7)
 
 

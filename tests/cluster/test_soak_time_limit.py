@@ -13,7 +13,7 @@ from raykd.store.run_store import RunStore
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(1800)]
 
 LONG = (*small_experiment.SMALL, "teacher.epochs=4000", "workers.cpus=1", "workers.gpus=0")  # about 100 s of training
-# Slurm warns 30 to 90 s before the end: it looks once a minute.
+# Slurm sends the signal 30 to 90 s before the end: it checks once a minute.
 LIMITED = ("--time=2", "--signal=B:USR2@30", "--cpus-per-task=1", "--mem=6G")
 LIMIT_S = 900
 

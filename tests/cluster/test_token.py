@@ -132,7 +132,7 @@ def test_a_redirect_is_not_followed(job) -> None:
     assert dashboard.requests and stranger.requests == []
     assert (done.returncode, done.stderr) == (
         1,
-        'raykd: the request to the job\'s Ray failed: 302 Found "moved"\n',
+        'raykd: the request to the job\'s Ray cluster failed: 302 Found "moved"\n',
     )
 
 
@@ -170,7 +170,7 @@ def test_a_process_of_another_user_at_the_dashboards_port_gets_no_token(monkeypa
 def test_a_missing_dashboard_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(RaykdError, match=r"^the request to the job's Ray failed: .*refused") as raised:
+    with pytest.raises(RaykdError, match=r"^the request to the job's Ray cluster failed: .*refused") as raised:
         JobsApi(port, TOKEN).list()
     assert "\n" not in str(raised.value)
 
@@ -234,7 +234,7 @@ def test_the_variables_to_connect_to_a_named_ray_are_kept() -> None:
     ],
 )
 def test_an_address_of_another_kind_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS = .*: must be HOST:PORT of a running Ray.*; unset it"):
+    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS = .*: must be HOST:PORT of a running Ray cluster.*; unset it"):
         address_in({"RAY_ADDRESS": address})
 
 

@@ -171,7 +171,7 @@ def test_the_card_of_imported_weights_claims_no_recipe(tmp_path):
     folder = RunFolder(tmp_path / run.name)
     train(run, folder)
     text = card_of(read_finished_run(folder))
-    assert "trained elsewhere and imported" in text and "validation picked" not in text.lower()
+    assert "trained elsewhere and imported" in text and "validation selected" not in text.lower()
     assert f"| imported.sha256 | {file_sha256(file)} |" in text
 
 

@@ -10,7 +10,7 @@ from shared_ray import SharedRay
 
 @pytest.fixture(scope="package")
 def shared_ray() -> Iterator[SharedRay]:
-    """The Ray that all tests share. It runs once a test has requested `cluster`."""
+    """The Ray cluster that all tests share. It runs once a test has requested `cluster`."""
     made = SharedRay()
     yield made
     made.stop()
@@ -18,17 +18,17 @@ def shared_ray() -> Iterator[SharedRay]:
 
 @pytest.fixture(scope="module")
 def cluster(shared_ray: SharedRay) -> str:
-    """The address of the shared Ray, HOST:PORT. This imports Ray, which nothing may do before."""
+    """The address of the shared Ray cluster, HOST:PORT. This imports Ray, which nothing may do before."""
     return shared_ray.start()
 
 
 @pytest.fixture(autouse=True)
 def shared_ray_outlives_the_test(shared_ray: SharedRay) -> Iterator[None]:
-    """Fail the test that breaks the shared Ray, and start a new one for those after it."""
+    """Fail the test that breaks the shared Ray cluster, and start a new one for those after it."""
     yield
     if damage := shared_ray.damage():
         shared_ray.restart()
-        pytest.fail(f"this test broke the Ray that all tests share: {damage}")
+        pytest.fail(f"this test broke the Ray cluster that all tests share: {damage}")
 
 
 @pytest.fixture(scope="package")

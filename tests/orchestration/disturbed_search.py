@@ -29,7 +29,7 @@ class Disturbed:
         return ended
 
     def wait_until_reported(self, number: int, epochs: int) -> None:
-        """Wait until the search has heard so many epochs of a trial, or has seen it end."""
+        """Wait until the study has intermediate values of `epochs` epochs of a trial, or the trial has ended."""
 
         def has() -> bool:
             trials = trials_in(self.results)
@@ -40,7 +40,7 @@ class Disturbed:
         wait_until(has, f"epoch {epochs} of trial {number}")
 
     def begun(self) -> None:
-        """Wait until one of its trials is being trained, or all have ended."""
+        """Wait until a trial is in training, or all trials have ended."""
 
         def is_so() -> bool:
             return self.undone() is not None or sum(trial.is_ended for trial in trials_in(self.results)) == TRIALS

@@ -35,7 +35,7 @@ CLOCKED = ("images_per_s", "seconds")  # columns of a history that differ betwee
 
 
 def environment(cpus: int) -> dict[str, str]:
-    """Return this process's environment, for a Ray with `cpus` CPUs and no GPU at normal priority."""
+    """Return this process's environment, for a Ray cluster with `cpus` CPUs and no GPU at normal priority."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     resources = json.dumps({"CPU": cpus, "GPU": 0})
     return kept | {"RAYKD_RAY_OVERRIDE_RESOURCES": resources, "RAYKD_RAY_worker_niceness": "0"}
@@ -53,7 +53,7 @@ class Ended:
 def run_here(
     experiments: Sequence[Experiment], results: Path, stages: Sequence[Stage] = STAGES, log: io.StringIO | None = None
 ) -> Ended:
-    """Run experiments as the command line does, in this process and its Ray. `log` can be read meanwhile."""
+    """Run experiments as the command line does, in this process and its Ray cluster. `log` can be read meanwhile."""
     log, errors = log or io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA, tuple(stages))
     with contextlib.redirect_stderr(errors):

@@ -45,7 +45,7 @@ class Ended:
 
 
 def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
-    """Run the search as the command line does, in this process and its Ray."""
+    """Run the search as the command line does, in this process and its Ray cluster."""
     log, error = io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA)
     with contextlib.redirect_stderr(error):

@@ -1,4 +1,4 @@
-"""The Ray that the tests of this folder share: started once, and restarted after a test that breaks it."""
+"""The Ray cluster that the tests of this folder share: started once, and restarted after a test that breaks it."""
 
 import os
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ TO_JOIN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")  # what another process needs
 
 
 class SharedRay:
-    """A private Ray of this process, as on a laptop, with two CPUs and no GPU on any machine."""
+    """A private Ray cluster of this process, as on a laptop, with two CPUs and no GPU on any machine."""
 
     def __init__(self) -> None:
         self._address = ""  # HOST:PORT of its GCS while it runs
@@ -38,7 +38,7 @@ class SharedRay:
         self._stack.close()
 
     def damage(self) -> str | None:
-        """Return why the next test cannot use it; None if it can, or if this Ray does not run."""
+        """Return why the next test cannot use it; None if it can, or if this Ray cluster does not run."""
         if not self._address:
             return None
         import ray

@@ -81,9 +81,9 @@ def test_methods_of_logits_read_the_cache_and_others_ask_the_teacher(compared: t
         assert sources == {"live" if isinstance(method, FeatureMethod) else "cache"}, method.kind
 
 
-def test_report_json_is_of_the_experiments_own_method(compared: tuple[Path, Ended]) -> None:
+def test_report_json_is_of_the_experiments_default_method(compared: tuple[Path, Ended]) -> None:
     results, _ = compared
     summary = json.loads((results / "report" / "summary.json").read_text())["methods"]
-    own = next(row for row in summary["comparison"]["methods"] if row["method"] == KD.kind)
+    default = next(row for row in summary["comparison"]["methods"] if row["method"] == KD.kind)
     report = json.loads((results / "report.json").read_text())["methods"]
-    assert report["student_accuracy_with_kd"] == pytest.approx(own["top1"]["mean"] / 100)
+    assert report["student_accuracy_with_kd"] == pytest.approx(default["top1"]["mean"] / 100)

@@ -93,7 +93,7 @@ class Story:
 
 
 def warn(story: Story, address: str) -> None:
-    """Send SIGUSR2, Slurm's warning before the time limit, to a command on a running Ray, as in a job."""
+    """Send SIGUSR2, Slurm's signal before the time limit, to a command on a running Ray cluster, as in a job."""
     shared = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")} | {"RAY_ADDRESS": address}
     with story.start(environment(cpus=1) | shared, "first") as first:
         first.wait_for(f"{planned()['teacher'].name}  epoch")

@@ -55,7 +55,7 @@ class Exporter:
 
 @pytest.fixture(scope="module")
 def prometheus(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a Prometheus that scrapes the shared Ray, with a worker that exports metrics; yield its address."""
+    """Start a Prometheus that scrapes the shared Ray cluster, with a worker that exports metrics; yield its address."""
     import ray
     import ray.cloudpickle
 

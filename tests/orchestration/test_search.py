@@ -28,9 +28,7 @@ def test_search_ends_with_the_confirmed_configuration_in_the_report(searched: tu
     assert (ended.exit_code, ended.error) == (0, "")
     trials = trials_in(results)
     assert [trial.is_ended for trial in trials] == [True] * TRIALS
-    assert trials[0].configuration == {"method.alpha": 0.5, "method.temperature": 4.0}, (
-        "the experiment's own is the first"
-    )
+    assert trials[0].configuration == {"method.alpha": 0.5, "method.temperature": 4.0}, "the default is the first trial"
     assert {"done", "pruned"} == {trial.state for trial in trials}
     confirmed = confirmed_in(results)
     winner = confirmed["candidates"][confirmed["winner"]]
@@ -87,7 +85,7 @@ def test_search_that_is_done_starts_no_ray_and_changes_nothing(results: Path, mo
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
 
 
-def test_more_trials_go_on_with_the_same_search_and_print_nothing_past_its_console(
+def test_more_trials_resume_the_same_search_and_print_nothing_past_its_console(
     results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = trials_in(results)

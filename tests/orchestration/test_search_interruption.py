@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray
 
 @pytest.fixture(scope="module")
 def disturbed(searched: tuple[Path, object], cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    """Run three commands: the first loses its trial's worker and is then killed, the second is warned of its limit."""
+    """Run three commands: the first loses its trial's worker and is then killed, the second gets Slurm's signal."""
     found = Disturbed(cluster, tmp_path_factory.mktemp("disturbed"))
     with_its_teacher(searched[0], found.results)
 

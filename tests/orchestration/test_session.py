@@ -1,4 +1,4 @@
-"""The private Ray of one command: it requires the token, only its user can read its files, and it ends cleanly."""
+"""One command's private Ray cluster: it requires the token, only its user can read its files, and it ends cleanly."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from raykd.orchestration import session
 # Ray starts in other processes here; a group, since they would slow each other down.
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
-# Variables of another Ray in the shell of this command.
+# Variables of another Ray cluster in the shell of this command.
 LEFTOVERS = {
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
     "RAY_AUTH_TOKEN": "e" * 64,
@@ -49,7 +49,7 @@ def folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Private:
-    """A command in training, and where its Ray is. folder: of the user's commands."""
+    """A command in training, and where its Ray cluster is. folder: of the user's commands."""
 
     command: Command
     dashboard: str
@@ -120,7 +120,7 @@ def test_stopped_command_leaves_no_process_and_no_token(private: Private) -> Non
 
 def test_address_without_a_ray_is_refused_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"no Ray answers at RAY_ADDRESS=127\.0\.0\.1:9 .*unset it"):  # noqa: SIM117
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:9 .*unset it"):  # noqa: SIM117
         with session._shared_ray("127.0.0.1:9"):
             pass
     assert time.monotonic() - began < 60
@@ -152,12 +152,12 @@ def test_ray_that_a_busy_machine_starts_too_slowly_is_started_again(monkeypatch:
 def test_command_whose_ray_does_not_start_ends_with_the_exit_code_of_an_interruption(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_open", [])  # the session of the shared Ray may be open
+    monkeypatch.setattr(session, "_open", [])  # the session of the shared Ray cluster may be open
     monkeypatch.setattr(session, "_private_ray", lambda: nullcontext({"_temp_dir": str(folder)}))
     monkeypatch.setitem(sys.modules, "ray", ray := RayThatFails("no memory"))
     with mock.patch.dict(os.environ):  # the session changes it
         os.environ.pop("RAY_ADDRESS", None)
         with pytest.raises(RayNotStarted, match=r"Ray did not start \(no memory\)") as caught, session.ray_session():
-            pytest.fail("the session began without a Ray")
+            pytest.fail("the session began without a Ray cluster")
     assert ray.calls == ["init"]
     assert caught.value.exit_code == Interrupted.exit_code

@@ -1,4 +1,4 @@
-"""The Ray that the tests share: damage by a test is found, and the next test has a Ray all the same."""
+"""The Ray cluster that the tests share: damage by a test is found, and the next test has a Ray cluster all the same."""
 
 import pytest
 from shared_ray import TO_JOIN, SharedRay

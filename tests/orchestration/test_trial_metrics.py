@@ -50,12 +50,12 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     options = Options(tmp_path, NO_DATA)
     shared = trial.TrialContext(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
     config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
-    inside, told = [], list[dict[str, Any]]()
+    inside, reported = [], list[dict[str, Any]]()
 
     class Trainer:
         def fit(self) -> None:
             inside.append(True)
-            trial.train_trial(config, shared, told.append, lambda: False)
+            trial.train_trial(config, shared, reported.append, lambda: False)
             inside.clear()
 
     monkeypatch.setattr(trial, "latency", latency)
@@ -64,5 +64,5 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     monkeypatch.setattr(trial, "_trainer", lambda *_: Trainer())
     last = trial.train_with_workers(config, shared, lambda: False)
     assert measured == [("cpu", channels_last)], "once, by the worker"
-    assert last["latency_ms"] == told[0]["latency_ms"] == 7.5 and last["parameters"] > 0
+    assert last["latency_ms"] == reported[0]["latency_ms"] == 7.5 and last["parameters"] > 0
     assert SearchFolder(tmp_path / "search").run(0).status() == "done"

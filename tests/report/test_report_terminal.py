@@ -34,7 +34,7 @@ def test_missing_results_and_cautions_are_listed_in_latin_1(two_families):
     assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favor of distillation" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text
     assert "missing: baseline-net-s2-ab12: failed: <script>alert(1)</script> & [31mred second line" in text
-    assert "caution: the students' runs differ in versions.torch" in text
+    assert "warning: the students' runs differ in versions.torch" in text
     assert "\x1b" not in text
     assert all(len(line) <= WIDTH for line in text.splitlines() if line.startswith(("|", "+")))
 

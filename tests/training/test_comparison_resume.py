@@ -45,7 +45,7 @@ def asked(plan: Plan, results: Path) -> tuple[TeacherChoice | None, list[Job]]:
     return choice, plan_jobs(plan.runs, states.trained, states.trained, caches, states.started_live)
 
 
-def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
+def resume(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
     """Train `run` as a worker would that is given its job; under what it was trained."""
     store, (_, jobs) = RunStore(results), asked(plan, results)
     job = next(job for job in jobs if job.kind == "train" and job.run == run)
@@ -60,11 +60,11 @@ def go_on(run: Run, plan: Plan, results: Path, **hooks: Any) -> str:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """With a trained teacher, and a student by FeatureKD cut off in its second epoch."""
+    """A results folder with a trained teacher, and a FeatureKD student that was interrupted in its second epoch."""
     plan, steps = plan_of(SINGLE_WORKER), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
     with pytest.raises(Interrupted):
-        go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
+        resume(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
     return tmp_path
 
 
@@ -79,7 +79,7 @@ def test_run_resumes_with_its_cache_to_the_same_bits_and_the_others_do_not_chang
     )
     run, straight = named(plan, FeatureKD), RunFolder(results / "straight")
     for method, source in ((FeatureKD, "cache"), (KD, "cache"), (VID, "live")):
-        assert go_on(named(plan, method), plan, results) == source
+        assert resume(named(plan, method), plan, results) == source
     train(run, straight, load_teacher(run, "", teaching.embedding_cache, store, digits(), CPU))
     assert straight.best.read_bytes() == store.folder(run).best.read_bytes()
     assert len(list(store.logit_caches.iterdir())) == 2
@@ -88,7 +88,7 @@ def test_run_resumes_with_its_cache_to_the_same_bits_and_the_others_do_not_chang
 @pytest.mark.nightly
 def test_no_cache_with_embeddings_is_planned_after_that_run_is_done(results: Path) -> None:
     plan = plan_of(COMPARED)
-    go_on(named(plan, FeatureKD), plan, results)
+    resume(named(plan, FeatureKD), plan, results)
     teaching, jobs = asked(plan, results)
     assert teaching is not None and teaching.embedding_cache is None
     assert next(job for job in jobs if job.run == named(plan, FeatureKD, seed=1)).cache is None
@@ -98,7 +98,7 @@ def test_cache_is_kept_if_no_other_method_reads_one(results: Path) -> None:
     plan = plan_of(replace(COMPARED, compare=(VID(),)))
     teaching, _ = asked(plan, results)
     assert teaching is not None and teaching.cache is None and teaching.reason.startswith("logit cache with embeddings")
-    assert go_on(named(plan, FeatureKD), plan, results) == "cache"
+    assert resume(named(plan, FeatureKD), plan, results) == "cache"
 
 
 @pytest.mark.nightly
@@ -108,13 +108,13 @@ def test_methods_of_logits_never_read_the_cache_that_is_kept(tmp_path: Path) -> 
     plan, steps = plan_of(alone), iter(range(6))
     train(plan.runs[0], RunStore(tmp_path).folder(plan.runs[0]))
     with pytest.raises(Interrupted):
-        go_on(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
+        resume(named(plan, FeatureKD), plan, tmp_path, should_stop=lambda: next(steps, None) is None)
     plan = plan_of(replace(alone, teacher_source="auto", compare=(KD(),)))
     teaching, _ = asked(plan, tmp_path)
     assert teaching is not None and teaching.cache is None and teaching.embedding_cache is not None
     assert teaching.reason.startswith("live, 4 teacher passes per image")
-    assert go_on(named(plan, KD), plan, tmp_path) == "live"
-    assert go_on(named(plan, FeatureKD), plan, tmp_path) == "cache"
+    assert resume(named(plan, KD), plan, tmp_path) == "live"
+    assert resume(named(plan, FeatureKD), plan, tmp_path) == "cache"
 
 
 def test_parts_of_both_caches_are_separate_jobs(results: Path) -> None:
@@ -128,10 +128,10 @@ def test_parts_of_both_caches_are_separate_jobs(results: Path) -> None:
 def test_refusal_of_a_live_teacher_has_the_remedy(results: Path, compare: Any) -> None:
     made = replace(COMPARED, teacher_source="live", compare=compare)
     with pytest.raises(RunFailed, match=r"partly trained with teacher_source = cache, .* resume with live") as caught:
-        go_on(named(plan_of(made), FeatureKD), plan_of(made), results)
+        resume(named(plan_of(made), FeatureKD), plan_of(made), results)
     (path, value), *_ = re.findall(r"--set (\w+)=(\w+)", str(caught.value))
     remedied = plan_of(override(made, path, value))
-    assert go_on(named(remedied, FeatureKD), remedied, results) == "cache"
+    assert resume(named(remedied, FeatureKD), remedied, results) == "cache"
 
 
 @pytest.mark.nightly
@@ -141,7 +141,7 @@ def test_cache_that_is_gone_is_made_again_for_it(results: Path) -> None:
         plan, run = plan_of(made), named(plan_of(made), FeatureKD)
         steps = iter(range(2))
         with pytest.raises(Interrupted):
-            go_on(run, plan, results, should_stop=lambda steps=steps: next(steps, None) is None)
+            resume(run, plan, results, should_stop=lambda steps=steps: next(steps, None) is None)
         assert RunStore(results).folder(run).teacher_source_at_start == "cache"
 
 

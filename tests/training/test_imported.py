@@ -300,7 +300,7 @@ def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_cautions(
     print_plan([experiment], options)
     before = capsys.readouterr().out
     assert f"imported from {good}, evaluated before any student starts" in before
-    assert "caution: the imported teacher was trained on " in before
+    assert "warning: the imported teacher was trained on " in before
     run = teacher(experiment)
     train(run, RunStore(options.results).folder(run))
     print_plan([experiment], options)

@@ -154,11 +154,11 @@ def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:
 def test_cache_keeps_the_precision_that_it_was_created_with(tmp_path: Path) -> None:
     key = replace(KEY, precision="auto")
     assert LogitCache(tmp_path, key, "bf16").precision == "bf16"
-    assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "a fill goes on in another machine's"
+    assert LogitCache(tmp_path, key, "fp32").precision == "bf16", "filling resumes in the earlier precision"
     assert LogitCache(tmp_path, key).precision == "bf16"
 
 
-def test_lock_that_another_holds_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_that_another_process_never_releases_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.training.teacher.cache.LOCK_WAIT_S", 0.05)
     cache = LogitCache(tmp_path, KEY)
     with lock_at(cache.folder / ".lock").acquire(), pytest.raises(RunFailed, match=r"\.lock' was locked by another"):

@@ -18,7 +18,7 @@ from raykd.training.sums import EpochSums
 
 DATA = Data("digits", val_images=100, train_images=12, image_size=8, crop_padding=1, flip=True)
 VIT = ViT(depth=4, width=24, heads=2, patch=2)
-# raykd's own: tests of custom methods leave theirs in the process.
+# The methods of raykd: tests of custom methods leave custom methods in the process.
 NAMES = sorted(
     name for name, cls in kinds(Method).items() if cls.__module__.startswith("raykd.") and name not in ("ce", "deit")
 )

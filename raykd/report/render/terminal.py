@@ -104,7 +104,7 @@ def _lines_under(summary: FamilySummary) -> list[str]:
     else:
         points = f"{wording.signed(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
         lines = [f"gain: {points}; {gain.verdict}; {wording.in_favor(gain)}"]
-    lines += [f"caution: {caution}" for caution in summary.cautions]
+    lines += [f"warning: {caution}" for caution in summary.cautions]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
 
 

@@ -9,7 +9,7 @@ another order of the classes leave no trace in a file. They show in the predicti
                  some classes. One-sided sign test, with a union bound over all permutations of as many classes.
     weak         The teacher is no better than the nearest class mean of the raw pixels, which needs no network.
 
-The first two refuse the teacher, the third is a caution. If there are few validation images, training images are added,
+The first two refuse the teacher, the third is a warning. If there are few validation images, training images are added,
 which a fitting teacher predicts at least as well.
 """
 
@@ -46,8 +46,8 @@ def describe_accuracy(result: ImportCheck) -> str:
 
 
 def describe_import(result: ImportCheck) -> str:
-    """Return text such as 'imported, validation top-1 98.5 % of 200 images', with the cautions."""
-    return f"imported, {describe_accuracy(result)}{''.join(f'; caution: {caution}' for caution in result.cautions)}"
+    """Return text such as 'imported, validation top-1 98.5 % of 200 images', with the warnings."""
+    return f"imported, {describe_accuracy(result)}{''.join(f'; warning: {caution}' for caution in result.cautions)}"
 
 
 def check_import(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:

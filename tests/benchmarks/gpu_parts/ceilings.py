@@ -9,7 +9,7 @@ import torch
 
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-from raykd.bench.contenders import now
+from raykd.bench.implementations import now
 
 WARM_UPS, REPEATS = 3, 10
 SIDE = 8192

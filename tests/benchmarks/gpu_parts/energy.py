@@ -8,7 +8,7 @@ from typing import Any
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting, subject_named
 from gpu_parts.timed_loop import TimedLoop, free
-from raykd.bench.contenders import now
+from raykd.bench.implementations import now
 from raykd.training.usage import energy_counter
 
 FEWEST_S, IDLE_S = 5.0, 1.5

@@ -10,8 +10,8 @@ import torch
 
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-from raykd.bench.contenders import now
 from raykd.bench.families import Family, noise
+from raykd.bench.implementations import now
 from raykd.bench.rounds import filling
 from raykd.models import ImageModel
 from raykd.training.compute import choose_compute, configure_process

@@ -12,7 +12,7 @@ from torch.autograd import DeviceType
 
 from gpu_parts.setting import Setting, subject_named
 from gpu_parts.timed_loop import free
-from raykd.bench.contenders import now
+from raykd.bench.implementations import now
 from raykd.errors import Interrupted
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, configure_process

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gpu_parts.setting import ONE_BY_ONE, Subject
-from raykd.bench.contenders import now
+from raykd.bench.implementations import now
 from raykd.data.types import Dataset
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, configure_process

@@ -1,4 +1,4 @@
-"""Kill processes of this job's Ray whose name ends with WORD, then test whether Ray still works."""
+"""Kill processes of this job's Ray cluster whose name ends with WORD, then test whether Ray still works."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def commands_of(process: psutil.Process | None) -> list[str]:
 
 
 def is_of_this_ray(process: psutil.Process) -> bool:
-    """Return whether the process or its parent has a path of this Ray in its command line.
+    """Return whether the process or its parent has a path of this Ray cluster in its command line.
 
     An agent's command line is only its name, and its environment is not readable in every job.
     """
@@ -34,7 +34,7 @@ def is_of_this_ray(process: psutil.Process) -> bool:
 
 
 def kill_named() -> bool:
-    """Kill every process of this Ray with that name. Return whether there was one."""
+    """Kill every process of this Ray cluster with that name. Return whether there was one."""
     found = False
     for process in psutil.process_iter():
         words = commands_of(process)

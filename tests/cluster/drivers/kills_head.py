@@ -1,4 +1,4 @@
-"""Kill this cluster's control store, then wait like a driver that does not notice it."""
+"""Kill this cluster's GCS, then wait like a driver that does not notice it."""
 
 import os
 import signal

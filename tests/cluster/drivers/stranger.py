@@ -1,4 +1,4 @@
-"""Print as JSON what another user can reach of a job's Ray at HOST, from its first port (control store) and token path.
+"""Print as JSON what another user can reach of a job's Ray cluster at HOST, from its first port (GCS) and token path.
 
 Files and HTTP are tried as another Unix user. Ray's client is tried before: it needs this Python's files, which that
 user may be unable to read, and a TCP connection has no user.

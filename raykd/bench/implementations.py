@@ -1,6 +1,6 @@
-"""The contenders of the benchmark: the bare step, raykd's loop and the usual way.
+"""The implementations in the benchmark: the step without the loop, raykd's loop and the standard pipeline.
 
-They alternate in rounds. In a round each of them runs the same number of steps and returns the seconds.
+They alternate in rounds. In a round each implementation runs the same number of steps and returns the seconds.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from raykd.bench.usual import UsualWay
+from raykd.bench.standard_pipeline import StandardPipeline
 from raykd.data.loader import Batch
 from raykd.data.types import Dataset
 from raykd.outputs import Outputs
@@ -33,8 +33,8 @@ class Round:
     epoch_s: float
 
 
-class Contender(Protocol):
-    """An implementation of the training; a round has the same number of steps for all contenders."""
+class Implementation(Protocol):
+    """An implementation of the training; a round has the same number of steps for all implementations."""
 
     def round(self) -> Round: ...
 
@@ -52,8 +52,8 @@ class PrecomputedTeacher:
         return self._outputs
 
 
-class BareSteps:
-    """The loop's training steps alone, on prerendered views with a precomputed target."""
+class StepsWithoutLoop:
+    """The loop's training steps without the loop, on prerendered views with a precomputed target."""
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
         self._training = make_train_state(run, dataset, compute, teacher)
@@ -86,18 +86,18 @@ class Loop:
         return Round(self._images / report.images_per_s, now(self._device) - start)
 
 
-class Usual:
-    """An epoch of the usual way, with glibc's default malloc settings."""
+class StandardEpochs:
+    """Epochs of the standard pipeline, with glibc's default malloc settings."""
 
-    def __init__(self, way: UsualWay, device: torch.device) -> None:
-        self._way, self._device = way, device
+    def __init__(self, pipeline: StandardPipeline, device: torch.device) -> None:
+        self._pipeline, self._device = pipeline, device
 
     def round(self) -> Round:
         set_malloc(GLIBC_DEFAULT)
         start = now(self._device)
-        self._way.epoch()
+        self._pipeline.epoch()
         steps_s = now(self._device) - start
-        self._way.validate()
+        self._pipeline.validate()
         epoch_s = now(self._device) - start
         configure_process(self._device)
         return Round(steps_s, epoch_s)

@@ -1,4 +1,4 @@
-"""The usual way to distill, as in public repositories, for comparison.
+"""The standard pipeline of distillation, as in public repositories, for comparison.
 
 PIL images pass through torchvision's transforms in a DataLoader; models are contiguous and in float32; the teacher runs
 and the loss is read from the device at every step. Compare RepDistiller's train/loop_distill.py and mdistiller's engine
@@ -41,7 +41,7 @@ class Pictures(data.Dataset):
         return tensor, self._labels[index]
 
 
-class UsualWay:
+class StandardPipeline:
     """One run, epoch by epoch. teacher: None for a baseline or the training of a teacher.
 
     num_workers: DataLoader processes for training, and as many for validation.

@@ -1,0 +1,43 @@
+"""The three-stage ResNets of the CIFAR papers (He et al. 2015, section 4.2, arXiv:1512.03385).
+
+    cifar_resnet20    6n + 2 layers: a stem of 16 channels, stages of n blocks with 16, 32 and 64 channels
+    cifar_resnet8x4   stages of 64, 128 and 256 channels, and a stem of 32, as in the tables of distillation papers
+
+`resnet18` and `resnet8` in resnet_cifar.py are other networks: they have four stages, from 64 channels.
+
+Modules have the names of RepDistiller's models/resnet.py, so its checkpoints load unchanged.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from raykd.config import AtMost
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.resnet_cifar import MIN_WIDTH, ResNetNetwork
+
+MAX_LAYERS = 6 * MAX_DEPTH + 2
+
+
+@dataclass(frozen=True)
+class CifarResNet(Model):
+    """depth: 6n + 2 layers. width: channels of the first stage, doubled at each stage. stem: channels before it."""
+
+    kind: ClassVar[str] = "cifar_resnet"
+    depth: Annotated[int, AtMost(MAX_LAYERS)] = 20
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 16
+    stem: Annotated[int, AtMost(MAX_WIDTH)] = 16
+    weights: str = ""
+
+    def check(self) -> None:
+        self.require(self.depth >= 8 and self.depth % 6 == 2, "depth", "must be 6n + 2, such as 8, 20, 56 or 110")
+        for name in ("width", "stem"):
+            self.require(getattr(self, name) >= MIN_WIDTH, name, f"must be at least {MIN_WIDTH} channels")
+
+    @property
+    def label(self) -> str:
+        widths = {(16, 16): "", (64, 32): "x4"}.get((self.width, self.stem), f"-w{self.width}-s{self.stem}")
+        return f"cifar_resnet{self.depth}{widths}"
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        blocks = ((self.depth - 2) // 6,) * 3
+        return ImageModel(ResNetNetwork(blocks, self.width, images.num_classes, self.stem), forward_network, images)

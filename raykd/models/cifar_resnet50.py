@@ -1,0 +1,104 @@
+"""The ResNet-50 of the CIFAR-100 tables of distillation papers: bottleneck blocks, a 3x3 stem, no max-pool.
+
+Four stages (He et al. 2015, arXiv:1512.03385) at full, half, quarter and eighth resolution. Modules have the names of
+RepDistiller's models/resnetv2.py, which are kuangliu/pytorch-cifar's, so checkpoints of both load unchanged.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.config import AtMost
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.resnet_cifar import MIN_WIDTH
+from raykd.outputs import Outputs
+
+EXPANSION = 4  # a block has this many times as many output channels as its 3x3 convolution
+
+
+@dataclass(frozen=True)
+class BottleneckResNet(Model):
+    """blocks: per stage. width: channels of the 3x3 convolutions in the first stage, doubled at each stage."""
+
+    kind: ClassVar[str] = "bottleneck_resnet"
+    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (3, 4, 6, 3)
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 64
+    weights: str = ""
+
+    def check(self) -> None:
+        has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
+        self.require(has_four, "blocks", "must be four stages of at least 1 block")
+        self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
+
+    @property
+    def label(self) -> str:
+        return f"cifar_resnet{3 * sum(self.blocks) + 2}{'' if self.width == 64 else f'-w{self.width}'}"
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        network = BottleneckResNetNetwork(self.blocks, self.width, images.num_classes)
+        return ImageModel(network, forward_network, images)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, and a shortcut, with a projection if the shape changes."""
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        channels = EXPANSION * width
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            projection = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+
+
+class BottleneckResNetNetwork(nn.Module):
+    """Normalized pixels [B, 3, H, W] to Outputs; features are the four stages' maps, embedding [B, 32 * width]."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        in_channels = width
+        for stage, num_blocks in enumerate(blocks):
+            channels = width * 2**stage
+            strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
+            inputs = [in_channels] + [EXPANSION * channels] * (num_blocks - 1)
+            parts = (BottleneckBlock(size, channels, stride) for size, stride in zip(inputs, strides, strict=True))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*parts))
+            in_channels = EXPANSION * channels
+        self.linear = nn.Linear(in_channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head. The method has the name of timm's."""
+        return self.linear
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        embedding = x.mean((2, 3))
+        return Outputs(self.linear(embedding), embedding, tuple(features))

@@ -1,0 +1,211 @@
+"""ShuffleNet V1 (Zhang et al. 2017, arXiv:1707.01083) and V2 (Ma et al. 2018, arXiv:1807.11164) in CIFAR form.
+
+A 1x1 stem without pooling, and three stages that halve the resolution. `shufflenet_v1` has 3 groups and 240 channels
+in its first stage, `shufflenet_v2` is the size 1x. Modules have the names of RepDistiller's models/ShuffleNetv1.py and
+ShuffleNetv2.py, so its checkpoints load unchanged.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raykd.config import AtMost
+from raykd.models.model import MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.outputs import Outputs
+
+STEM = 24  # channels before the first stage
+BLOCKS = (4, 8, 4)  # per stage, in both versions
+V2_CHANNELS = {  # of the three stages and of the embedding, by size
+    "0.5x": (48, 96, 192, 1024),
+    "1x": (116, 232, 464, 1024),
+    "1.5x": (176, 352, 704, 1024),
+    "2x": (224, 488, 976, 2048),  # as published; torchvision has 244 in the first stage
+}
+
+
+@dataclass(frozen=True)
+class ShuffleNetV1(Model):
+    """width: channels of the first stage, doubled at each stage. groups: of the 1x1 convolutions."""
+
+    kind: ClassVar[str] = "shufflenet_v1"
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 240
+    groups: Annotated[int, AtMost(64)] = 3
+    weights: str = ""
+
+    def check(self) -> None:
+        self.require(self.groups in (1, 2, 3, 6), "groups", f"must be 1, 2, 3 or 6, which divide {STEM // 4}")
+        step = 4 * self.groups  # a block has a quarter of its output channels inside, divided into groups
+        is_valid = self.width > STEM and self.width % step == 0
+        self.require(is_valid, "width", f"must be above {STEM} and a multiple of 4 * groups = {step}")
+
+    @property
+    def label(self) -> str:
+        is_published = self.width == 240 and self.groups == 3
+        return "shufflenet_v1" if is_published else f"shufflenet_v1-w{self.width}-g{self.groups}"
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        network = ShuffleNetV1Network(self.width, self.groups, images.num_classes)
+        return ImageModel(network, forward_network, images)
+
+
+@dataclass(frozen=True)
+class ShuffleNetV2(Model):
+    """size: the published sizes, by which channels grow."""
+
+    kind: ClassVar[str] = "shufflenet_v2"
+    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"
+    weights: str = ""
+
+    @property
+    def label(self) -> str:
+        return "shufflenet_v2" if self.size == "1x" else f"shufflenet_v2-{self.size}"
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        network = ShuffleNetV2Network(V2_CHANNELS[self.size], images.num_classes)
+        return ImageModel(network, forward_network, images)
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channels of `groups` groups of [B, C, H, W]: channel c / groups of each group in turn."""
+    batch, channels, height, width = x.shape
+    return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
+
+
+class BlockV1(nn.Module):
+    """1x1 convolution, shuffle, 3x3 depthwise and 1x1 convolution; at stride 2 the pooled input is concatenated."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, groups: int) -> None:
+        super().__init__()
+        hidden = channels // 4
+        self.stride = stride
+        self.in_groups = 1 if in_channels == STEM else groups
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1, groups=self.in_groups, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, channels, 1, groups=groups, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = shuffle(F.relu(self.bn1(self.conv1(x))), self.in_groups)
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        hidden = self.bn3(self.conv3(hidden))
+        if self.stride == 2:
+            return F.relu(torch.cat([hidden, F.avg_pool2d(x, 3, 2, 1)], 1))
+        return F.relu(hidden + x)
+
+
+class ShuffleNetV1Network(nn.Module):
+    """Normalized pixels [B, 3, H, W] to Outputs; features are the three stages' maps, embedding [B, 4 * width]."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
+    def __init__(self, width: int, groups: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        in_channels = STEM
+        for stage, num_blocks in enumerate(BLOCKS):
+            channels = width * 2**stage
+            first = BlockV1(in_channels, channels - in_channels, 2, groups)  # the pooled input has the other channels
+            others = (BlockV1(channels, channels, 1, groups) for _ in range(num_blocks - 1))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *others))
+            in_channels = channels
+        self.linear = nn.Linear(in_channels, num_classes)
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head. The method has the name of timm's."""
+        return self.linear
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(pixels)))
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+            features.append(x)
+        embedding = x.mean((2, 3))
+        return Outputs(self.linear(embedding), embedding, tuple(features))
+
+
+class BlockV2(nn.Module):
+    """Half of the channels pass through three convolutions, the other half through none; then both are shuffled."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv1 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, 1, 1, groups=half, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        unchanged, hidden = x.chunk(2, dim=1)
+        hidden = F.relu(self.bn1(self.conv1(hidden)))
+        hidden = self.bn2(self.conv2(hidden))
+        hidden = F.relu(self.bn3(self.conv3(hidden)))
+        return shuffle(torch.cat([unchanged, hidden], 1), 2)
+
+
+class DownBlockV2(nn.Module):
+    """Both branches see all channels and halve the resolution; their outputs are concatenated and shuffled."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, 2, 1, groups=in_channels, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv2 = nn.Conv2d(in_channels, half, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(in_channels, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+        self.conv4 = nn.Conv2d(half, half, 3, 2, 1, groups=half, bias=False)
+        self.bn4 = nn.BatchNorm2d(half)
+        self.conv5 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn5 = nn.BatchNorm2d(half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
+        right = self.bn4(self.conv4(F.relu(self.bn3(self.conv3(x)))))
+        right = F.relu(self.bn5(self.conv5(right)))
+        return shuffle(torch.cat([left, right], 1), 2)
+
+
+class ShuffleNetV2Network(nn.Module):
+    """Normalized pixels [B, 3, H, W] to Outputs; features are the three stages' maps, embedding [B, channels[3]]."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
+    def __init__(self, channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        in_channels = STEM
+        for stage, (size, num_blocks) in enumerate(zip(channels[:3], BLOCKS, strict=True)):
+            blocks = (BlockV2(size) for _ in range(num_blocks - 1))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(DownBlockV2(in_channels, size), *blocks))
+            in_channels = size
+        self.conv2 = nn.Conv2d(in_channels, channels[3], 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels[3])
+        self.linear = nn.Linear(channels[3], num_classes)
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head. The method has the name of timm's."""
+        return self.linear
+
+    def forward(self, pixels: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(pixels)))
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+            features.append(x)
+        embedding = F.relu(self.bn2(self.conv2(x))).mean((2, 3))
+        return Outputs(self.linear(embedding), embedding, tuple(features))
