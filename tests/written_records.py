@@ -50,7 +50,7 @@ def search_record(**changes: Any) -> SearchRecord:
         "name": "search",
         "identity": {},
         "search": {"kind": "search"},
-        "default_setting": {},
+        "default_configuration": {},
         "epochs": 9,
         "seeds": (0, 1, 2),
         "started": STARTED,

@@ -50,9 +50,11 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         use=f"use_{form.name.replace('-', '_')}.md.j2",
         source=source_of(run.header.data),
         tags=["image-classification", *distillation, model.label, "raykd"],
-        settings=facts.setting_rows({name: value for name, value in run.settings.items() if name != "teacher"}),
+        configuration=facts.configuration_rows(
+            {name: value for name, value in run.configuration.items() if name != "teacher"}
+        ),
         teacher=facts.teacher_text(run),
-        teacher_settings=facts.setting_rows(to_dict(run.spec.teacher, results_only=True) or {}),
+        teacher_recipe=facts.configuration_rows(to_dict(run.spec.teacher, results_only=True) or {}),
         validation=facts.validation_rows(run),
         test=facts.metric_rows(run.test_metrics),
         provenance=facts.provenance_rows(run, checksums),

@@ -45,7 +45,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
         "run": run.folder.path.name,
         "fingerprint": run.record.fingerprint,
         "weights_sha256": run.weights_sha256,
-        "settings": run.settings,
+        "configuration": run.configuration,
         "validation": asdict(run.record.best) if run.record.best else {},
         "test": run.test_metrics,
     }
@@ -101,10 +101,10 @@ def _version_list(packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def setting_rows(settings: Mapping[str, Any]) -> Rows:
+def configuration_rows(configuration: Mapping[str, Any]) -> Rows:
     """Return (dotted path, value) of each field. An object has a row with its kind, unless that is the path's end."""
     rows = []
-    for path, value in dotted(settings):
+    for path, value in dotted(configuration):
         section, _, name = path.rpartition(".")
         if name != "kind":
             rows.append((path, _text(value)))

@@ -55,7 +55,7 @@ class FinishedRun:
         return [_fraction(value) for value in self.model.std.flatten().tolist()]
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def configuration(self) -> dict[str, Any]:
         """The fields that determine the result. A custom method is described as in run.json."""
         return to_dict(self.spec, results_only=True) | {"method": self.record.config["method"]}
 

@@ -1,9 +1,10 @@
-"""Confirm a search: train its best settings and the experiment's default setting again, with seeds no trial has used.
+"""Confirm a search: train its best configurations and the default one again, with seeds that no trial has used.
 
-The best trial may only be the luckiest. So the first few distinct settings are trained with the experiment's seeds, and
-the winner has the best mean over them. Its gains over the default setting and over the baseline are paired by seed. The
-baseline has the winner's student recipe, since otherwise the gain of a searched learning rate, for example, would look
-like one of distillation. All of this uses validation data; the test set is read once, for the winner.
+The best trial may only be the luckiest. So the first few distinct configurations are trained with the experiment's
+seeds, and the winner has the best mean over them. Its gains over the default configuration and over the baseline are
+paired by seed. The baseline has the winner's student recipe, since otherwise the gain of a searched learning rate, for
+example, would look like one of distillation. All of this uses validation data; the test set is read once, for the
+winner.
 """
 
 import functools
@@ -16,7 +17,7 @@ from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_compl
 from raykd.orchestration.run_queue import JobStatus, State
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
-from raykd.report.search_wording import setting_in_words
+from raykd.report.search_wording import configuration_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
 from raykd.store.codec import is_number, read_record, require_record, write_record
@@ -30,10 +31,10 @@ from raykd.training.teacher.choose import PlannedCache
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting to confirm, and its runs, one per seed."""
+    """A configuration to confirm, and its runs, one per seed."""
 
-    setting: dict[str, Any]
-    trial: int | None  # the number of the first one with the setting; None for the experiment's default setting
+    configuration: dict[str, Any]
+    trial: int | None  # the number of the first trial with the configuration; None for the default configuration
     runs: tuple[Run, ...]  # distilled
     baselines: tuple[Run, ...]  # of the same student recipe without a teacher
 
@@ -41,29 +42,33 @@ class Candidate:
 def confirm(
     command: SearchCommand, best: Sequence[Trial], cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Train the first distinct settings of `best` with the experiment's seeds, and return the winner's setting.
+    """Train the first distinct configurations of `best` with the experiment's seeds, and return the winner's.
 
     The same workers then train the baselines of the winner's student recipe, unless they were trained before, and
     evaluate the winner, its teacher and its baselines on the test set.
 
-    A setting whose configuration fails (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
-    a signal, and RunFailed if a run fails for another reason or every setting fails.
+    A configuration that fails by itself (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
+    a signal, and RunFailed if a run fails for another reason or every configuration fails.
     """
-    if not command.settings.confirm:
-        return dict(best[0].setting)
+    if not command.search.confirm:
+        return dict(best[0].configuration)
     experiment, options, store = command.experiment, command.options, RunStore(command.options.results)
     candidates = make_candidates(command, best)
     seeds = plural(len(experiment.seeds), "seed")
-    command.log(f"{plural(len(candidates) - 1, 'setting')} and the default setting are confirmed with {seeds}")
+    command.log(
+        f"{plural(len(candidates) - 1, 'configuration')} and the default configuration are confirmed with {seeds}"
+    )
 
     @functools.cache  # it is called only when the candidates' runs have ended, and hashes their weights
     def results() -> list[CandidateRecord]:
-        return [_result(command, candidate.trial, candidate.setting, candidate.runs) for candidate in candidates]
+        return [_result(command, candidate.trial, candidate.configuration, candidate.runs) for candidate in candidates]
 
     def runs_of_winner(statuses: Sequence[JobStatus]) -> Sequence[Run]:
         """Return the winner's runs with its baselines and teacher, () while an unfinished run can change the winner."""
         index = None if _unfinished(statuses, store) else _best_index(command, results())
-        return () if index is None else plan_of(experiment.with_setting(candidates[index].setting), options)[0].runs
+        if index is None:
+            return ()
+        return plan_of(experiment.with_configuration(candidates[index].configuration), options)[0].runs
 
     states = RunStates.read([run for each in candidates for run in (*each.baselines, *each.runs)], store)
     baselines = _baselines_to_train(command, candidates, states, results)
@@ -74,35 +79,36 @@ def confirm(
     )
     raise_for(_unfinished(ended, store))
     winner = _write_confirmed(command, candidates, results())
-    name = "the default setting" if winner.trial is None else f"trial {winner.trial}"
-    command.log(f"confirmed: {name}, {setting_in_words(winner.setting)}")
-    return winner.setting
+    name = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
+    command.log(f"confirmed: {name}, {configuration_in_words(winner.configuration)}")
+    return winner.configuration
 
 
 def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
-    """Return the default setting, then the first `confirm` settings of `best` with distinct runs.
+    """Return the default configuration, then the first `confirm` configurations of `best` with distinct runs.
 
-    Settings with the same runs are duplicates: 'kd' and 'KD' name one method, and TPE may draw a choice repeatedly.
+    Configurations with the same runs are duplicates: 'kd' and 'KD' name one method, and TPE may draw a choice
+    repeatedly.
     """
-    candidates, seen = [_candidate(command, command.default_setting, None)], [command.default_setting]
+    candidates, seen = [_candidate(command, command.default_configuration, None)], [command.default_configuration]
     for trial in best:
-        if len(candidates) > command.settings.confirm:
+        if len(candidates) > command.search.confirm:
             break
-        setting = dict(trial.setting)
-        if setting in seen:
+        configuration = dict(trial.configuration)
+        if configuration in seen:
             continue
-        seen.append(setting)
-        candidate = _candidate(command, setting, trial.number)
+        seen.append(configuration)
+        candidate = _candidate(command, configuration, trial.number)
         if all(_names(candidate.runs) != _names(other.runs) for other in candidates):
             candidates.append(candidate)
     return candidates
 
 
-def _candidate(command: SearchCommand, setting: dict[str, Any], trial: int | None) -> Candidate:
+def _candidate(command: SearchCommand, configuration: dict[str, Any], trial: int | None) -> Candidate:
     options = replace(command.options, stages=("baseline", "distilled"))
-    runs = plan_of(command.experiment.with_setting(setting), options)[0].runs
+    runs = plan_of(command.experiment.with_configuration(configuration), options)[0].runs
     distilled, baselines = (tuple(run for run in runs if run.stage == stage) for stage in ("distilled", "baseline"))
-    return Candidate(setting, trial, distilled, baselines)
+    return Candidate(configuration, trial, distilled, baselines)
 
 
 def _names(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -142,21 +148,23 @@ def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatu
     ]
 
 
-def _result(command: SearchCommand, trial: int | None, setting: dict[str, Any], runs: Sequence[Run]) -> CandidateRecord:
+def _result(
+    command: SearchCommand, trial: int | None, configuration: dict[str, Any], runs: Sequence[Run]
+) -> CandidateRecord:
     """Return the metric of each run; if one is not done, why the first of these failed, and no values."""
-    metric, store, values = metric_of(command.settings), RunStore(command.options.results), []
+    metric, store, values = metric_of(command.search), RunStore(command.options.results), []
     for run in runs:
         if (status := store.status(run)) != "done":
             record = store.folder(run).record()
             failure = f"seed {run.seed}: {(record.reason if record else None) or status}"
-            return CandidateRecord(trial, setting, _names(runs), (), failure)
+            return CandidateRecord(trial, configuration, _names(runs), (), failure)
         values.append(value_of(store.folder(run), metric))
-    return CandidateRecord(trial, setting, _names(runs), tuple(values), None)
+    return CandidateRecord(trial, configuration, _names(runs), tuple(values), None)
 
 
 def _best_index(command: SearchCommand, results: Sequence[CandidateRecord]) -> int | None:
     """Return the index of the best mean over the seeds, the first of equal ones; None if all failed."""
-    sign = -1 if metric_of(command.settings) == "val_loss" else 1
+    sign = -1 if metric_of(command.search) == "val_loss" else 1
     complete = [index for index, result in enumerate(results) if not result.failed]
     return max(complete, key=lambda index: sign * sum(results[index].values), default=None)
 
@@ -168,16 +176,16 @@ def _write_confirmed(
     index = _best_index(command, results)
     if index is None:
         raise RunFailed(
-            f"none of {plural(len(candidates), 'setting')} could be trained; the default setting failed with: "
-            f"{results[0].failed}"
+            f"none of {plural(len(candidates), 'configuration')} could be trained; "
+            f"the default configuration failed with: {results[0].failed}"
         )
     winner, store = candidates[index], RunStore(command.options.results)
     if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
         raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
-    recipe = {path: value for path, value in winner.setting.items() if path.startswith("student.")}
+    recipe = {path: value for path, value in winner.configuration.items() if path.startswith("student.")}
     record = ConfirmationRecord(
-        metric=metric_of(command.settings),
-        num_requested=command.settings.confirm,
+        metric=metric_of(command.search),
+        num_requested=command.search.confirm,
         num_trials=num_ended(command.folder.trials()),
         seeds=command.experiment.seeds,
         candidates=tuple(results),
@@ -190,11 +198,11 @@ def _write_confirmed(
 
 def is_confirmed(command: SearchCommand) -> bool:
     """Return whether `confirm` has nothing left to train. Raises DamagedFile for a damaged confirmed.json."""
-    settings, folder = command.settings, command.folder
-    if not settings.confirm:
+    search, folder = command.search, command.folder
+    if not search.confirm:
         return True
     record = read_record(ConfirmationRecord, folder.confirmed)
-    expected = settings.confirm, num_ended(folder.trials()), command.experiment.seeds
+    expected = search.confirm, num_ended(folder.trials()), command.experiment.seeds
     if record is None or (record.num_requested, record.num_trials, record.seeds) != expected:
         return False
     names = [name for row in (*record.candidates, record.baseline) if not row.failed for name in row.runs]
@@ -202,14 +210,14 @@ def is_confirmed(command: SearchCommand) -> bool:
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
-    """Return the setting that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
+    """Return the configuration that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
     record = require_record(ConfirmationRecord, folder.confirmed)
-    return dict(record.candidates[record.winner].setting)
+    return dict(record.candidates[record.winner].configuration)
 
 
-def metric_of(settings: Search) -> Literal["val_top1", "val_loss"]:
-    """Return the metric by which settings are confirmed: the search's first validation metric."""
-    first = next((metric for metric in settings.metrics if metric.startswith("val_")), "val_top1")
+def metric_of(search: Search) -> Literal["val_top1", "val_loss"]:
+    """Return the metric by which configurations are confirmed: the search's first validation metric."""
+    first = next((metric for metric in search.metrics if metric.startswith("val_")), "val_top1")
     return "val_loss" if first == "val_loss" else "val_top1"
 
 

@@ -1,7 +1,7 @@
-"""Run a search from start to end: train the teacher, run the trials, confirm the best settings, and report.
+"""Run a search from start to end: train the teacher, run the trials, confirm the best configurations, and report.
 
-The search's folder is <results>/<family>/<name>/, see study.py. The runs that confirm settings are in the family's
-folder, and those of the winner are the distilled runs of the report.
+The search's folder is <results>/<family>/<name>/, see study.py. The runs that confirm configurations are in the
+family's folder, and those of the winner are the distilled runs of the report.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,27 +38,27 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     """Search, confirm and report; resume where an earlier command stopped.
 
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
-    signal, and RunFailed if every trial or a run that confirms a setting failed.
+    signal, and RunFailed if every trial or a run that confirms a configuration failed.
     """
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
-    is_done = num_ended(command.folder.trials()) >= command.settings.num_trials and is_confirmed(command)
+    is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
     with nullcontext() if is_done else ray_session():
         winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity)
-        run_experiments([experiment.with_setting(winner)], options, console)
+        run_experiments([experiment.with_configuration(winner)], options, console)
 
 
 def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
-    """Return the winning setting of a search that an earlier command finished."""
-    settings, folder = command.settings, command.folder
-    command.log(f"{plural(settings.num_trials, 'trial')} done before, in {folder.path}")
-    return winner_of(folder) if settings.confirm else dict(_best(folder.trials(), settings)[0].setting)
+    """Return the winning configuration of a search that an earlier command finished."""
+    search, folder = command.search, command.folder
+    command.log(f"{plural(search.num_trials, 'trial')} done before, in {folder.path}")
+    return winner_of(folder) if search.confirm else dict(_best(folder.trials(), search)[0].configuration)
 
 
 def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
-    """Finish the search and its confirmation, and return the winning setting."""
-    settings, folder, options = command.settings, command.folder, command.options
+    """Finish the search and its confirmation, and return the winning configuration."""
+    search, folder, options = command.search, command.folder, command.options
     only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
     ended = run_experiments([command.experiment], only_teacher, command.console, reports=False)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
@@ -67,9 +67,9 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
     with folder.lock(wait_s=1), stop_signals() as stopped:
         _write_record(command, identity, ended, cache_name)
-        study = Study(folder, settings, command.default_setting)
+        study = Study(folder, search, command.default_configuration)
         _run_all_trials(command, study, cache, stopped.is_set)
-        best = _best(study.trials(), settings)
+        best = _best(study.trials(), search)
         if stopped.is_set():
             raise Interrupted("search interrupted after its trials; rerun the same command to resume")
         command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
@@ -84,7 +84,7 @@ def _run_all_trials(
     A round can leave trials unfinished: Tune gives up a trial if no worker is free in time, and a full disk or a locked
     folder is not a trial's result. Raises RunFailed with such causes if a round ended no trial.
     """
-    before, outside, num_trials = -1, {}, command.settings.num_trials
+    before, outside, num_trials = -1, {}, command.search.num_trials
     while before < (ended := num_ended(study.trials())) < num_trials and not should_stop():
         before = ended
         outside = _run_round(command, study, cache, should_stop)
@@ -105,22 +105,22 @@ def _run_round(
 
     from raykd.orchestration.metrics import scrape_targets
     from raykd.orchestration.trainers import slots_of
-    from raykd.orchestration.trial import TrialConfig, resources_of, run_trial
+    from raykd.orchestration.trial import TrialContext, resources_of, run_trial
     from raykd.orchestration.tuner import run_trials
 
-    settings, folder, options = command.settings, command.folder, command.options
-    left = settings.num_trials - num_ended(study.trials())
-    num_concurrent = min(left, settings.max_concurrent or left)
+    search, folder, options = command.search, command.folder, command.options
+    left = search.num_trials - num_ended(study.trials())
+    num_concurrent = min(left, search.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
-    command.log(f"{plural(settings.num_trials, 'trial')}, {left} of them left; {slots}")
+    command.log(f"{plural(search.num_trials, 'trial')}, {left} of them left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.
     absolute = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    context = command.experiment, settings, absolute, folder.path.absolute()
+    context = command.experiment, search, absolute, folder.path.absolute()
 
     def make_trainable(flag: Any) -> Any:
-        shared = TrialConfig(*context, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
+        shared = TrialContext(*context, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
         trainable = tune.with_parameters(run_trial, shared=shared)
         return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
 
@@ -128,15 +128,15 @@ def _run_round(
         return run_trials(command, study, make_trainable, slots, should_stop)
 
 
-def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
+def _best(trials: Sequence[Trial], search: Search) -> list[Trial]:
     """Return the completed trials, best first; with several metrics, only those on the Pareto front.
 
     Raises Interrupted if trials are left, and RunFailed if none was completed.
     """
     ended = num_ended(trials)
-    if ended < settings.num_trials:
+    if ended < search.num_trials:
         raise Interrupted(
-            f"search interrupted after {ended} of {plural(settings.num_trials, 'trial')}; "
+            f"search interrupted after {ended} of {plural(search.num_trials, 'trial')}; "
             "rerun the same command to resume"
         )
     done = [trial for trial in trials if trial.state == "done"]
@@ -144,7 +144,7 @@ def _best(trials: Sequence[Trial], settings: Search) -> list[Trial]:
         reasons = [trial.reason for trial in trials if trial.reason]
         failed = f"; the first failed with: {reasons[0]}" if reasons else ""
         raise RunFailed(f"none of {plural(len(trials), 'trial')} was completed{failed}")
-    return best_first(done, settings)
+    return best_first(done, search)
 
 
 def _write_record(
@@ -159,10 +159,10 @@ def _write_record(
     fill_s = sum((times["ended"] - times["started"] for times in filled), earlier.fill_seconds if earlier else 0.0)
     record = SearchRecord(
         family=experiment.family,
-        name=command.settings.name,
+        name=command.search.name,
         identity=identity,
-        search=to_dict(command.settings),
-        default_setting=command.default_setting,
+        search=to_dict(command.search),
+        default_configuration=command.default_configuration,
         epochs=experiment.most_epochs,
         seeds=experiment.seeds,
         started=now(),

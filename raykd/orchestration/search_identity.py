@@ -26,18 +26,18 @@ class SearchCommand:
     console: Console
 
     @property
-    def settings(self) -> Search:
+    def search(self) -> Search:
         assert self.experiment.search is not None
         return self.experiment.search
 
     @property
     def folder(self) -> SearchFolder:
-        return SearchFolder(self.options.results / self.experiment.family / self.settings.name)
+        return SearchFolder(self.options.results / self.experiment.family / self.search.name)
 
     @property
-    def default_setting(self) -> dict[str, Any]:
+    def default_configuration(self) -> dict[str, Any]:
         """The experiment's default value of each searched field, by dotted path."""
-        return self.experiment.default_setting(self.settings)
+        return self.experiment.default_configuration(self.search)
 
     def log(self, text: str) -> None:
         """Print a line to the console."""
@@ -46,13 +46,13 @@ class SearchCommand:
 
 def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:
     """Return everything that determines the trials' results. More seeds or more trials continue the same search."""
-    settings = to_dict(experiment, results_only=True)
-    del settings["seeds"]
+    fields = to_dict(experiment, results_only=True)
+    del fields["seeds"]
     assert experiment.search is not None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
     sources = {name: to_dict(method, results_only=True)["source"] for name, method in experiment.custom_methods.items()}
     return {
-        **settings,
+        **fields,
         "custom_methods": sources,
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
@@ -68,7 +68,7 @@ def require_same(folder: SearchFolder, identity: dict[str, Any]) -> None:
         lines = "; ".join(f"{path} was {old}, and is {new}" for path, old, new in changed[:5])
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ConfigError(
-            f"'{folder.path}' holds another search: {lines}{more}. Use its settings, or give this search another "
+            f"'{folder.path}' holds another search: {lines}{more}. Use its values, or give this search another "
             "name with --set search.name=NAME"
         )
 

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from raykd.spec.search import Search
 from raykd.store.study import Study, num_ended
 
-NUMBER, SETTING, REPORTED = "number", "setting", "reported"  # keys of a trial's config
+NUMBER, CONFIGURATION, REPORTED = "number", "configuration", "reported"  # keys of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
 # Keys of a trial's last result: the trial is unfinished; why its configuration failed; or, with INTERRUPTED, why
 # something outside of its configuration failed.
@@ -25,7 +25,7 @@ MAX_OUTSIDE = 3  # after this many failures outside of the configuration, no mor
 class StudySearcher(Searcher):
     """Return trials of the study to Tune, and record their results in the study.
 
-    The config of a trial is {number, setting, reported}; reported: epochs whose results Tune need not get again.
+    The config of a trial is {number, configuration, reported}; reported: epochs whose results Tune need not get again.
     """
 
     def __init__(self, study: Study, search: Search, is_stopping: Callable[[], bool]) -> None:
@@ -47,7 +47,11 @@ class StudySearcher(Searcher):
         else:
             trial = self._study.start_trial()
         self._numbers[trial_id] = trial.number
-        return {NUMBER: trial.number, SETTING: dict(trial.setting), REPORTED: len(acted_on(trial.intermediate_values))}
+        return {
+            NUMBER: trial.number,
+            CONFIGURATION: dict(trial.configuration),
+            REPORTED: len(acted_on(trial.intermediate_values)),
+        }
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         if len(self._metrics) == 1 and self._metrics[0] in result:

@@ -1,4 +1,4 @@
-"""Check before Ray starts that everything a search may draw can be trained, without trying every setting.
+"""Check before Ray starts that everything a search may draw can be trained, without trying every configuration.
 
     probes    each field by itself, at the probe values of its space: sizes, images, batches
     methods   each value of `method` with its fields that determine shapes; fields of type float determine none
@@ -29,13 +29,12 @@ from raykd.store.study import SearchFolder
 from raykd.training.networks import Networks
 
 MAX_TRIED = 2_000  # combinations of fields that determine shapes
-Setting = dict[str, Any]
 
 
 def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> dict[str, Any]:
     """Return the identity of the experiment's search. Raises ConfigError if it cannot start; --plan checks the same.
 
-    A resumed search skips the check of its space: a setting that cannot be trained becomes a failed trial.
+    A resumed search skips the check of its space: a configuration that cannot be trained becomes a failed trial.
     """
     assert experiment.search is not None
     folder = SearchFolder(options.results / experiment.family / experiment.search.name)
@@ -47,46 +46,46 @@ def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: 
 
 
 def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
-    """Raise ConfigError if the search of `plan.experiment` can draw a setting that cannot be trained on `dataset`."""
+    """Raise ConfigError if the search of `plan.experiment` can draw a configuration that cannot be trained."""
     experiment, networks = plan.experiment, Networks(dataset)
     assert experiment.search is not None
     space = experiment.search.space
-    students = replace(options, stages=("baseline",))  # the teachers are the same for all settings
+    students = replace(options, stages=("baseline",))  # the teachers are the same for all configurations
     for part in ("method", "student"):
         _values_to_try(experiment, space, part)  # refuses a space that is too large before any network is built
     for path, values in space.items():
         for value in values.probe_values:
             try:
-                checked_plan(experiment.with_setting({path: value}), dataset, students, networks)
+                checked_plan(experiment.with_configuration({path: value}), dataset, students, networks)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {values} cannot be {value}: {error}") from None
     distilled = next(run for run in plan.runs if run.stage == "distilled")
-    methods = _distinct_settings(experiment, space, "method", attrgetter("method"))
-    models = _distinct_settings(experiment, space, "student", attrgetter("student.model"))
+    methods = _distinct_configurations(experiment, space, "method", attrgetter("method"))
+    models = _distinct_configurations(experiment, space, "student", attrgetter("student.model"))
     for method, model in product(methods, models):
-        setting = {path: (method | model)[path] for path in space}
+        configuration = {path: (method | model)[path] for path in space}
         try:
-            candidate = experiment.with_setting(setting)
+            candidate = experiment.with_configuration(configuration)
             (student, *_) = checked_plan(candidate, dataset, students, networks).runs
             run = replace(student, stage="distilled", method=candidate.method, teacher=distilled.teacher)
             networks.require_method_fits(run)
         except ConfigError as error:
-            raise _error_of_setting(experiment, setting, error) from None
+            raise _error_of_configuration(experiment, configuration, error) from None
 
 
-def _distinct_settings(
+def _distinct_configurations(
     experiment: Experiment, space: Mapping[str, Space], part: str, key: Callable[[Experiment], Hashable]
-) -> list[Setting]:
-    """Return settings of the fields below `part`, one for each distinct `key`, in the order of the space."""
+) -> list[dict[str, Any]]:
+    """Return configurations of the fields below `part`, one for each distinct `key`, in the order of the space."""
     tried = _values_to_try(experiment, space, part)
-    settings: dict[Hashable, Setting] = {}
+    configurations: dict[Hashable, dict[str, Any]] = {}
     for values in product(*tried.values()):
-        setting = dict(zip(tried, values, strict=True))
+        configuration = dict(zip(tried, values, strict=True))
         try:
-            settings.setdefault(key(experiment.with_setting(setting)), setting)
+            configurations.setdefault(key(experiment.with_configuration(configuration)), configuration)
         except ConfigError as error:
-            raise _error_of_setting(experiment, setting, error) from None
-    return list(settings.values())
+            raise _error_of_configuration(experiment, configuration, error) from None
+    return list(configurations.values())
 
 
 def _values_to_try(experiment: Experiment, space: Mapping[str, Space], part: str) -> Mapping[str, Sequence[Any]]:
@@ -110,14 +109,14 @@ def _values_to_try(experiment: Experiment, space: Mapping[str, Space], part: str
 
 def _determines_shapes(experiment: Experiment, path: str, value: object) -> bool:
     """Return whether the field determines which other fields exist, or the shapes of a network or an adapter."""
-    parsed = attrgetter(path)(experiment.with_setting({path: value}))
+    parsed = attrgetter(path)(experiment.with_configuration({path: value}))
     if isinstance(parsed, Config) or path.startswith("student.model."):
         return True
     return path.startswith("method.") and not isinstance(parsed, float)
 
 
-def _error_of_setting(experiment: Experiment, setting: Setting, error: ConfigError) -> ConfigError:
+def _error_of_configuration(experiment: Experiment, configuration: dict[str, Any], error: ConfigError) -> ConfigError:
     """Return an error of one line that names the fields that determine shapes."""
-    named = [f"{path} {value}" for path, value in setting.items() if _determines_shapes(experiment, path, value)]
-    together = " with ".join(named) or ", ".join(setting)
+    named = [f"{path} {value}" for path, value in configuration.items() if _determines_shapes(experiment, path, value)]
+    together = " with ".join(named) or ", ".join(configuration)
     return ConfigError(f"search.space: {together} cannot be trained: {error}; leave one of its values out of the space")

@@ -1,4 +1,4 @@
-"""One trial of a search, as Tune calls it: train the distilled student of one seed with one setting.
+"""One trial of a search, as Tune calls it: train the distilled student of one seed with one configuration.
 
 A failure of the configuration itself (NaN, out of memory, an error in a custom method) is the trial's result. After
 any other failure (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune sees
@@ -31,7 +31,16 @@ from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.run_queue import MAX_ATTEMPTS
-from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE, REPORTED, SETTING
+from raykd.orchestration.searcher import (
+    CONFIGURATION,
+    EPOCHS,
+    EPOCHS_DONE,
+    FAILED,
+    INTERRUPTED,
+    NUMBER,
+    OUTSIDE,
+    REPORTED,
+)
 from raykd.orchestration.worker_link import StopPoller
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
@@ -58,8 +67,8 @@ MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 
 
 @dataclass(frozen=True)
-class TrialConfig:
-    """The configuration that all trials of a search share.
+class TrialContext:
+    """The context that all trials of a search share.
 
     folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
     for a live teacher. stop: the actor that requests a stop. started_in: the folder that relative paths of the
@@ -84,8 +93,8 @@ def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFac
     return tune.PlacementGroupFactory([single if workers == 1 else MIN_RESOURCES])
 
 
-def run_trial(config: Mapping[str, Any], shared: TrialConfig) -> None:
-    """Train the distilled student with the setting in `config`, and report each new epoch to Tune."""
+def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
+    """Train the distilled student with the configuration in `config`, and report each new epoch to Tune."""
     os.environ.setdefault(*THREAD_TIMEOUT)
     try:
         with StopPoller(shared.stop.is_set.remote) as stop:
@@ -116,12 +125,12 @@ def _failed_result(error: Exception) -> dict[str, Any]:
 
 def train_trial(
     config: Mapping[str, Any],
-    shared: TrialConfig,
+    shared: TrialContext,
     report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
 ) -> dict[str, Any]:
-    """Train the setting in `config`, from the last checkpoint if there is one, and return the last result.
+    """Train the configuration in `config`, from the last checkpoint if there is one, and return the last result.
 
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
     the weights are saved. All workers of `group` report equally often.
@@ -143,7 +152,7 @@ def train_trial(
             export(run, epoch, device)
         report_row(epoch.row(steps_per_epoch=0))
 
-    logging = Logging(tensorboard=True, hyperparameters=config[SETTING])
+    logging = Logging(tensorboard=True, hyperparameters=config[CONFIGURATION])
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # of an earlier command, or of a worker that died
@@ -154,22 +163,22 @@ def train_trial(
     return result_of(rows, run.recipe.epochs, fixed)
 
 
-def run_of(config: Mapping[str, Any], shared: TrialConfig) -> tuple[Run, Dataset]:
-    """Return the run of a trial with the setting in `config`, and its data.
+def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Dataset]:
+    """Return the run of a trial with the configuration in `config`, and its data.
 
-    Raises RejectedConfiguration if this setting cannot be planned, and ConfigError if no setting can.
+    Raises RejectedConfiguration if this configuration cannot be planned, and ConfigError if no configuration can.
     """
     dataset = dataset_of(shared.experiment.data, shared.options)
 
-    def plan(setting: Mapping[str, Any]) -> Plan:
-        experiment = _with_absolute_paths(shared.experiment.with_setting(setting), shared.started_in)
+    def plan(configuration: Mapping[str, Any]) -> Plan:
+        experiment = _with_absolute_paths(shared.experiment.with_configuration(configuration), shared.started_in)
         experiment = replace(experiment, seeds=(shared.search.trial_seed,))
         return make_plan(experiment, dataset, shared.options.weights_folder)
 
     try:
-        runs = plan(config[SETTING]).runs
+        runs = plan(config[CONFIGURATION]).runs
     except ConfigError as error:
-        plan({})  # raises if the cause is not the setting, such as missing pretrained weights
+        plan({})  # raises if the cause is not the configuration, such as missing pretrained weights
         raise RejectedConfiguration(str(error)) from error
     return next(run for run in runs if run.stage == "distilled"), dataset
 
@@ -218,7 +227,7 @@ def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[s
 
 
 def train_with_workers(
-    config: Mapping[str, Any], shared: TrialConfig, should_stop: Callable[[], bool]
+    config: Mapping[str, Any], shared: TrialContext, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Train a trial with several workers, and return its last result.
 
@@ -240,7 +249,7 @@ def train_with_workers(
     return last
 
 
-def _trainer(config: Mapping[str, Any], shared: TrialConfig) -> TorchTrainer:
+def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
     storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
     return TorchTrainer(
         _work,

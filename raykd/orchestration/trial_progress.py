@@ -10,8 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable
-from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE, SETTING
-from raykd.report.search_wording import field_name, format_value, setting_in_words, value_in_units, values_in_units
+from raykd.orchestration.searcher import CONFIGURATION, EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE
+from raykd.report.search_wording import (
+    configuration_in_words,
+    field_name,
+    format_value,
+    value_in_units,
+    values_in_units,
+)
 from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.study import Trial
@@ -22,7 +28,7 @@ class _ShownTrial:
     """A trial of this command, with its last result."""
 
     number: int
-    setting: Mapping[str, Any]
+    configuration: Mapping[str, Any]
     result: Mapping[str, Any] = field(default_factory=dict)
     logged_at: float = 0.0
 
@@ -52,7 +58,7 @@ class TrialProgress(LiveTable, Callback):
         self._step()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        shown = _ShownTrial(trial.config[NUMBER], trial.config[SETTING], logged_at=time.monotonic())
+        shown = _ShownTrial(trial.config[NUMBER], trial.config[CONFIGURATION], logged_at=time.monotonic())
         if trial.trial_id in self._running:
             self.log(f"trial {shown.number} resumes in another worker")
         self._running[trial.trial_id] = shown
@@ -73,12 +79,12 @@ class TrialProgress(LiveTable, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # A worker can die before the trial has started.
-        shown = self._running.pop(trial.trial_id, _ShownTrial(trial.config[NUMBER], trial.config[SETTING]))
+        shown = self._running.pop(trial.trial_id, _ShownTrial(trial.config[NUMBER], trial.config[CONFIGURATION]))
         shown.result = {FAILED: "its workers died repeatedly"}
         self._end(shown)
 
     def _end(self, shown: _ShownTrial) -> None:
-        result, name = shown.result, f"trial {shown.number}  {setting_in_words(shown.setting)}"
+        result, name = shown.result, f"trial {shown.number}  {configuration_in_words(shown.configuration)}"
         if OUTSIDE in result:
             self.log(f"{name}  unfinished, to be resumed later: {result[OUTSIDE]}")
             return
@@ -117,7 +123,7 @@ class TrialProgress(LiveTable, Callback):
         result, metric = shown.result, self._search.metrics[0]
         progress = f"epoch {result[EPOCHS_DONE]:>3}/{result[EPOCHS]}  {metric} {value_in_units(metric, result[metric])}"
         speed = f"{result['images_per_s']:,.0f} images/s"
-        return f"trial {shown.number}  {setting_in_words(shown.setting)}  {progress}  {speed}"
+        return f"trial {shown.number}  {configuration_in_words(shown.configuration)}  {progress}  {speed}"
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -129,7 +135,7 @@ class TrialProgress(LiveTable, Callback):
             if EPOCHS_DONE in result:
                 progress = [f"{result[EPOCHS_DONE]}/{result[EPOCHS]}", value_in_units(metric, result[metric])]
                 progress.append(f"{result['images_per_s']:,.0f}")
-            table.add_row(str(shown.number), *(format_value(shown.setting[path]) for path in paths), *progress)
+            table.add_row(str(shown.number), *(format_value(shown.configuration[path]) for path in paths), *progress)
         counts = ", ".join(f"{count} {state}" for state, count in self._num_ended.items() if count)
         best = f"; best {value_in_units(metric, self._best[1][0])}, trial {self._best[0]}" if self._best else ""
         table.caption = f"{counts or 'none ended'}, of {self._search.num_trials}{best}"

@@ -34,11 +34,11 @@ def run_trials(
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
-    settings = command.settings
+    search = command.search
     # The trials poll this actor. It runs on the driver's node: if it were lost with another, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(threading.Event).options(num_cpus=0, scheduling_strategy=here).remote()
-    searcher, before = StudySearcher(study, settings, should_stop), study.trials()
+    searcher, before = StudySearcher(study, search, should_stop), study.trials()
     stop_request: list[Any] = []
 
     def forward_stop() -> None:
@@ -50,12 +50,12 @@ def run_trials(
         max_concurrent_trials=slots.count,
         reuse_actors=slots.workers == 1,  # a trial that waits for its own workers cannot be interrupted
         search_alg=searcher,
-        scheduler=make_scheduler(settings, command.experiment.most_epochs, before),
+        scheduler=make_scheduler(search, command.experiment.most_epochs, before),
     )
     # Tune's own files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
-        with TrialProgress(command.console, settings, before, forward_stop) as progress:
+        with TrialProgress(command.console, search, before, forward_stop) as progress:
             failures = tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
             run_config = tune.RunConfig(
                 name="trials", storage_path=str(folder), verbose=0, failure_config=failures, callbacks=[progress]

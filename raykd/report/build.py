@@ -51,10 +51,10 @@ def read_report(results: Path) -> Report:
 
 
 def _cautions_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
-    """Return a caution for each distilled setting that was selected with the same seeds that its gain uses."""
+    """Return a caution for each distilled configuration that was selected with the same seeds that its gain uses."""
     return tuple(
-        f"the {name} setting was selected from {len(confirmation.candidates)} by validation with these same seeds "
-        f"(search {search.name}), which the gain's interval does not account for"
+        f"the {name} configuration was selected from {len(confirmation.candidates)} by validation with these same "
+        f"seeds (search {search.name}), which the gain's interval does not account for"
         for search in searches
         if search.family == family.name and (confirmation := search.confirmation) is not None
         if len(confirmation.candidates) > 1

@@ -25,9 +25,9 @@ def values_in_units(search: Search, values: Iterable[float]) -> list[str]:
     return [value_in_units(metric, value) for metric, value in zip(search.metrics, values, strict=True)]
 
 
-def setting_in_words(setting: Mapping[str, Any]) -> str:
+def configuration_in_words(configuration: Mapping[str, Any]) -> str:
     """Return 'alpha 0.412, temperature 6.03'."""
-    return ", ".join(f"{field_name(path)} {format_value(value)}" for path, value in setting.items())
+    return ", ".join(f"{field_name(path)} {format_value(value)}" for path, value in configuration.items())
 
 
 def field_name(path: str) -> str:
@@ -46,9 +46,9 @@ def labels(paths: Sequence[str]) -> dict[str, str]:
     return {path: name if names.count(name) == 1 else path for path, name in zip(paths, names, strict=True)}
 
 
-def flags(setting: Mapping[str, Any]) -> str:
+def flags(configuration: Mapping[str, Any]) -> str:
     """Return '--set method.alpha=0.5 --set method.temperature=4.0', with every digit, quoted for a shell."""
-    texts = {path: str(value).lower() if isinstance(value, bool) else value for path, value in setting.items()}
+    texts = {path: str(value).lower() if isinstance(value, bool) else value for path, value in configuration.items()}
     return " ".join(f"--set {shlex.quote(f'{path}={text}')}" for path, text in texts.items())
 
 
@@ -68,18 +68,18 @@ def headline(summary: SearchSummary) -> str:
     if confirmation is None:
         return _unconfirmed(summary, winner)
     values = f"{mean(confirmation.metric, winner)} over {plural(len(confirmation.seeds), 'seed')}"
-    result = f"{setting_in_words(winner.setting)}, {SEARCH_METRICS[confirmation.metric].label} {values}"
+    result = f"{configuration_in_words(winner.configuration)}, {SEARCH_METRICS[confirmation.metric].label} {values}"
     if winner.trial is not None:
-        return f"The best setting is that of trial {winner.trial}: {result}."
+        return f"The best configuration is that of trial {winner.trial}: {result}."
     if confirmation.num_found:
-        return f"No setting that the search found is better than the default: {result}."
-    return f"Only the default setting was confirmed: {result}."
+        return f"No configuration that the search found is better than the default: {result}."
+    return f"Only the default configuration was confirmed: {result}."
 
 
 def _unconfirmed(summary: SearchSummary, winner: CandidateRecord) -> str:
     search, best = summary.search, summary.best_trial
     values = ", ".join(values_in_units(search, best.values if best else ()))
-    result = f"trial {winner.trial}, {setting_in_words(winner.setting)}: {values}"
+    result = f"trial {winner.trial}, {configuration_in_words(winner.configuration)}: {values}"
     if len(search.metrics) > 1:
         front = plural(len(summary.best), "Pareto-optimal trial")
         return f"{front} in {', '.join(search.metrics)}; the first is {result}."
@@ -96,13 +96,17 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
         return ("Not confirmed with other seeds yet.",)
     lines = [_against_baseline(confirmation)]
     if gain := winner_gains(confirmation).over_default:
-        lines.append(f"Winner against the default setting: {_gain_and_verdict(gain, confirmation)}")
+        lines.append(f"Winner against the default configuration: {_gain_and_verdict(gain, confirmation)}")
     for candidate in confirmation.candidates:
-        name = "The default setting" if candidate.trial is None else f"The setting of trial {candidate.trial}"
+        name = (
+            "The default configuration" if candidate.trial is None else f"The configuration of trial {candidate.trial}"
+        )
         if candidate.failed:
             lines.append(f"{name} failed, and so cannot win ({flattened(candidate.failed)}).")
     if not summary.is_confirmed:
-        lines.append("It is being confirmed again, because the seeds or the number of settings to confirm changed.")
+        lines.append(
+            "It is being confirmed again, because the seeds or the number of configurations to confirm changed."
+        )
     lines += selection(confirmation)
     if _searches_student(confirmation):
         lines.append(
@@ -134,9 +138,9 @@ def _gain_and_verdict(gain: PairedGain, confirmation: ConfirmationRecord) -> str
 
 def recipe_differences(confirmation: ConfirmationRecord) -> dict[str, tuple[Any, Any]]:
     """Return {field: (value of the baseline, value of the winner)} for each student field that differs."""
-    recipe, setting = confirmation.baseline.setting, confirmation.best_candidate.setting
-    fields = [path for path in setting if path.startswith("student.") and recipe.get(path) != setting[path]]
-    return {path: (recipe.get(path), setting[path]) for path in fields}
+    recipe, configuration = confirmation.baseline.configuration, confirmation.best_candidate.configuration
+    fields = [path for path in configuration if path.startswith("student.") and recipe.get(path) != configuration[path]]
+    return {path: (recipe.get(path), configuration[path]) for path in fields}
 
 
 def baseline_name(confirmation: ConfirmationRecord) -> str:
@@ -147,7 +151,7 @@ def baseline_name(confirmation: ConfirmationRecord) -> str:
 
 
 def _searches_student(confirmation: ConfirmationRecord) -> bool:
-    return any(path.startswith("student.") for path in confirmation.best_candidate.setting)
+    return any(path.startswith("student.") for path in confirmation.best_candidate.configuration)
 
 
 def selection(confirmation: ConfirmationRecord) -> tuple[str, ...]:
@@ -156,11 +160,11 @@ def selection(confirmation: ConfirmationRecord) -> tuple[str, ...]:
     if num_candidates < 2 or len(confirmation.seeds) < 2:
         return ()
     line = (
-        f"It was selected from {plural(num_candidates, 'setting')} with these seeds, the default included, so "
+        f"It was selected from {plural(num_candidates, 'configuration')} with these seeds, the default included, so "
         f"the interval of its gain over the baseline is widened for {num_candidates}"
     )
     if winner_gains(confirmation).over_default is not None:
-        line += f", and over the default setting for {confirmation.num_found}"
+        line += f", and over the default configuration for {confirmation.num_found}"
     return (f"{line} (Bonferroni).",)
 
 

@@ -200,7 +200,9 @@ class Experiment(Config):
     def needs(self) -> frozenset[Need]:
         """The teacher outputs that `method` needs, or that any trial needs if the method is searched."""
         space = self.search.space.get("method") if self.search else None
-        searched = [self.with_setting({"method": value}).method.needs for value in space.probe_values] if space else []
+        searched = (
+            [self.with_configuration({"method": value}).method.needs for value in space.probe_values] if space else []
+        )
         return self.method.needs.union(*searched)
 
     @property
@@ -233,10 +235,10 @@ class Experiment(Config):
         search.require(search.trial_seed not in self.seeds, "trial_seed", unused)
         for path, space in search.space.items():
             for value in space.probe_values:
-                self.with_setting({path: value})
-        self.default_setting(search)
+                self.with_configuration({path: value})
+        self.default_configuration(search)
 
-    def default_setting(self, search: Search) -> dict[str, Any]:
+    def default_configuration(self, search: Search) -> dict[str, Any]:
         """Return this experiment's value of each searched field, by dotted path. A method is named by its text.
 
         Raises ConfigError if the space of such a field has no text for the experiment's value.
@@ -249,12 +251,12 @@ class Experiment(Config):
         if not isinstance(default, Config):
             return default
         probes = search.space[path].probe_values
-        texts = [text for text in probes if value_of(self.with_setting({path: text})) == default]
+        texts = [text for text in probes if value_of(self.with_configuration({path: text})) == default]
         search.require(bool(texts), "space", f"lacks for '{path}' the experiment's default, {default}; add it")
         return texts[0]
 
-    def with_setting(self, setting: Mapping[str, object]) -> "Experiment":
+    def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid."""
         by_text = {"method": self.custom_methods}  # custom methods, as they were when the experiment was made
-        values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in setting.items()]
+        values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in configuration.items()]
         return override_all(replace(self, search=None), values)

@@ -144,8 +144,8 @@ class Search(Config):
     """A search over fields of the distilled student and its method. Validation selects, never the test set.
 
     Every trial trains with `trial_seed`: the same initial weights, and the same views in the same order, so trials
-    differ in their settings alone. The best `confirm` settings and the experiment's default are then trained with the
-    experiment's seeds, which no trial has used.
+    differ in their configurations alone. The best `confirm` configurations and the experiment's default are then
+    trained with the experiment's seeds, which no trial has used.
     """
 
     kind: ClassVar[str] = "search"
@@ -153,13 +153,13 @@ class Search(Config):
     trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)
     metric: str | tuple[str, ...] = "val_top1"  # of METRICS; several of them: the search returns the Pareto front
     mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
-    sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the settings to try
+    sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the configurations to try
     scheduler: Literal["asha", "median", "none"] = "asha"  # stops poor trials early
     grace_epochs: int | None = None  # epochs before which no trial is stopped; None for a tenth of the student's
     reduction_factor: int = 3  # ASHA continues one trial in so many at each rung; 2 or more
     seed: Seed = 0  # of the sampler
     trial_seed: Seed = 1000  # of the trainings; must not be one of the experiment's seeds
-    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)  # settings to train again with the experiment's seeds
+    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)  # configurations to train with other seeds
     # Trials side by side; None for as many as fit. With 1, each trial depends on the same earlier trials in every
     # repetition of the search, so the search is reproducible.
     max_concurrent: Annotated[int | None, AtMost(MAX_TRIALS)] = not_fingerprinted(None)
@@ -202,7 +202,7 @@ class Search(Config):
             listed = f"is a grid, and '{path}' is {space}; list its values: choice(0.1, 0.5, 0.9)"
             self.require(space.points is not None, "sampler", listed)
         size = prod(len(space.points or ()) for space in self.space.values())
-        self.require(size <= MAX_GRID, "sampler", f"is a grid of {size:,} settings; use random, or fewer values")
+        self.require(size <= MAX_GRID, "sampler", f"is a grid of {size:,} configurations; use random, or fewer values")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -215,13 +215,13 @@ class Search(Config):
 
     @property
     def grid(self) -> list[dict[str, str | int | float | bool]]:
-        """Every setting of a grid; the last field varies fastest."""
+        """Every configuration of a grid; the last field varies fastest."""
         points = [space.points or () for space in self.space.values()]
         return [dict(zip(self.space, values, strict=True)) for values in product(*points)]
 
     @property
     def num_trials(self) -> int:
-        """Number of settings to try, at most the size of a grid."""
+        """Number of configurations to try, at most the size of a grid."""
         return min(self.trials, len(self.grid)) if self.sampler == "grid" else self.trials
 
     def grace_of(self, epochs: int) -> int:

@@ -21,7 +21,7 @@ REMEDIES = {
     "usage": "remove it; the report then leaves the run's time and energy blank",
     "search.json": _SEARCH_AGAIN,
     "study.journal": _SEARCH_AGAIN,
-    "confirmed.json": "remove it and rerun the same command to confirm the best settings again",
+    "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
     "cache.json": "remove the folder '{folder}' and rerun the experiment to fill the logit cache again",
 }
 

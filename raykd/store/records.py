@@ -242,7 +242,7 @@ class SearchRecord:
     name: str
     identity: Mapping[str, Any]  # everything that determines the results of the trials
     search: Mapping[str, Any]  # to_dict(search)
-    default_setting: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
+    default_configuration: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
     epochs: int  # of the longest trial
     seeds: tuple[int, ...]  # of the experiment, for the confirmation
     started: str  # UTC, ISO 8601
@@ -262,10 +262,10 @@ class SearchRecord:
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One setting of confirmed.json, trained with several seeds."""
+    """One configuration of confirmed.json, trained with several seeds."""
 
-    trial: int | None  # with this setting; None for the default setting and for the baseline
-    setting: Mapping[str, Any]  # of the baseline only the student's fields
+    trial: int | None  # with this configuration; None for the default configuration and for the baseline
+    configuration: Mapping[str, Any]  # of the baseline only the student's fields
     runs: tuple[str, ...]  # names of the run folders
     values: tuple[float, ...]  # the metric of each seed; () if the candidate failed
     failed: str | None = None  # why a seed has no result
@@ -273,10 +273,10 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class ConfirmationRecord:
-    """confirmed.json: the best settings of a search trained with other seeds, beside the default setting."""
+    """confirmed.json: the best configurations of a search and the default one, trained with other seeds."""
 
     metric: Literal["val_top1", "val_loss"]
-    num_requested: int  # number of settings of the search to confirm
+    num_requested: int  # number of configurations of the search to confirm
     num_trials: int  # number of ended trials at that time
     seeds: tuple[int, ...]
     candidates: tuple[CandidateRecord, ...]
@@ -289,12 +289,12 @@ class ConfirmationRecord:
 
     @property
     def default(self) -> CandidateRecord | None:
-        """The candidate with the default setting."""
+        """The candidate with the default configuration."""
         return next((candidate for candidate in self.candidates if candidate.trial is None), None)
 
     @property
     def num_found(self) -> int:
-        """The number of candidates from trials, not the default setting."""
+        """The number of candidates from trials, not the default configuration."""
         return sum(candidate.trial is not None for candidate in self.candidates)
 
     def problem(self) -> str:

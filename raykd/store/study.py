@@ -2,9 +2,9 @@
 
 <results>/<family>/<name>/  search.json  study.journal  trials/<number>/  confirmed.json  .lock
 
-Every sampled setting and every reported value is in the study's journal before anything depends on it, so a search
-resumes exactly after its command was killed. Only the holder of the folder's lock writes there. Imports optuna, but
-neither torch nor ray, because the report reads these folders too.
+Every sampled configuration and every reported value is in the study's journal before anything depends on it, so a
+search resumes exactly after its command was killed. Only the holder of the folder's lock writes there. Imports optuna,
+but neither torch nor ray, because the report reads these folders too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class SeededByTrial(BaseSampler):
     """Optuna's sampler with a separate random generator per trial, seeded by the search's seed and the trial's number.
 
     One generator for all trials would restart with every process, so that a resumed search would sample its first
-    settings again. Here a sample depends on the seed, the trial's number, the field's name (if fields are sampled
+    configurations again. Here a sample depends on the seed, the trial's number, the field's name (if fields are sampled
     independently) and the recorded trials, but not on earlier samples of the same process.
     """
 
@@ -46,7 +46,7 @@ class SeededByTrial(BaseSampler):
 
     def _make(self, number: int, field: str = "") -> BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, number, crc32(field.encode())]).generate_state(1)[0])
-        if self._name == "tpe":  # constant_liar: concurrent trials avoid each other's settings
+        if self._name == "tpe":  # constant_liar: concurrent trials avoid each other's configurations
             return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return optuna.samplers.RandomSampler(seed=seed)
 
@@ -97,11 +97,11 @@ STATES: dict[TrialState, Literal["waiting", "running"] | EndState] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of the searched fields and its results so far."""
+    """One configuration of the searched fields and its results so far."""
 
     number: int
     state: str  # waiting, running, done, pruned (stopped early) or failed
-    setting: Mapping[str, Any]
+    configuration: Mapping[str, Any]
     values: tuple[float, ...]  # final value of each metric, if the trial is done
     intermediate_values: Mapping[int, float]  # the search's first metric by the number of epochs trained
     reason: str  # of a failure
@@ -119,7 +119,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
     record_class = SearchRecord
     record_path = FileIn("search.json")
     journal = FileIn("study.journal")
-    confirmed = FileIn("confirmed.json")  # ConfirmationRecord: the best settings, trained with several seeds
+    confirmed = FileIn("confirmed.json")  # ConfirmationRecord: the best configurations, trained with several seeds
 
     def run(self, number: int) -> RunFolder:
         """Return the run folder of trial `number`."""
@@ -143,12 +143,12 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
 
 class Study:
-    """The search's Optuna study for the holder of the folder's lock: samples settings and records results.
+    """The search's Optuna study for the holder of the folder's lock: samples configurations and records results.
 
-    default_setting: the experiment's value of each searched field, tried first if the space holds it.
+    default_configuration: the experiment's value of each searched field, tried first if the space holds it.
     """
 
-    def __init__(self, folder: SearchFolder, search: Search, default_setting: Mapping[str, Any]) -> None:
+    def __init__(self, folder: SearchFolder, search: Search, default_configuration: Mapping[str, Any]) -> None:
         _remove_incomplete_line(folder.journal)
         self._storage = open_storage(folder.journal)
         self._spaces = search.space
@@ -159,23 +159,23 @@ class Study:
             study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
         if not self._study.get_trials(deepcopy=False):
-            is_in_space = all(space.holds(default_setting[path]) for path, space in search.space.items())
-            default = [dict(default_setting)] if is_in_space else []
-            for setting in search.grid if search.sampler == "grid" else default:
-                self._study.enqueue_trial(setting)
+            is_in_space = all(space.holds(default_configuration[path]) for path, space in search.space.items())
+            default = [dict(default_configuration)] if is_in_space else []
+            for configuration in search.grid if search.sampler == "grid" else default:
+                self._study.enqueue_trial(configuration)
 
     def trials(self) -> list[Trial]:
         return [_trial_of(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
     def start_trial(self) -> Trial:
-        """Start a trial and sample its setting."""
-        return self._sample_setting(self._study.ask())
+        """Start a trial and sample its configuration."""
+        return self._sample_configuration(self._study.ask())
 
     def resume_trial(self, number: int) -> Trial:
         """Return a trial that an earlier command started. Fields that were not sampled before its end are sampled."""
-        return self._sample_setting(optuna.Trial(self._study, self._id(number)))
+        return self._sample_configuration(optuna.Trial(self._study, self._id(number)))
 
-    def _sample_setting(self, trial: optuna.Trial) -> Trial:
+    def _sample_configuration(self, trial: optuna.Trial) -> Trial:
         for path, space in self._spaces.items():
             suggest(trial, path, space)
         return _trial_of(self._storage.get_trial(self._id(trial.number)))
@@ -208,9 +208,9 @@ def num_ended(trials: Sequence[Trial]) -> int:
     return sum(trial.is_ended for trial in trials)
 
 
-def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
+def best_first(trials: Sequence[Trial], search: Search) -> list[Trial]:
     """Return done trials, sorted by the first metric, then by number; with several metrics only the Pareto front."""
-    signs = [1 if direction == "max" else -1 for direction in settings.directions]
+    signs = [1 if direction == "max" else -1 for direction in search.directions]
 
     def dominates(one: Trial, other: Trial) -> bool:
         pairs = [(sign * a, sign * b) for sign, a, b in zip(signs, one.values, other.values, strict=True)]
@@ -222,11 +222,11 @@ def best_first(trials: Sequence[Trial], settings: Search) -> list[Trial]:
 
 def _trial_of(frozen: FrozenTrial) -> Trial:
     values = tuple(frozen.values) if frozen.values else ()
-    setting = frozen.params or frozen.system_attrs.get("fixed_params", {})
+    configuration = frozen.params or frozen.system_attrs.get("fixed_params", {})
     return Trial(
         frozen.number,
         STATES[frozen.state],
-        setting,
+        configuration,
         values,
         dict(sorted(frozen.intermediate_values.items())),
         frozen.user_attrs.get("reason", ""),

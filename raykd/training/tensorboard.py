@@ -22,9 +22,9 @@ class TensorBoard:
     writes from a thread, which prints a traceback where a write fails, and raises the error again in `close`.
     """
 
-    def __init__(self, folder: Path, setting: Mapping[str, Any] | None = None) -> None:
-        """setting: the hyperparameters of a trial, {dotted path: value}, for TensorBoard's HPARAMS."""
-        self._folder, self._setting = folder, setting
+    def __init__(self, folder: Path, hyperparameters: Mapping[str, Any] | None = None) -> None:
+        """hyperparameters: the configuration of a trial, {dotted path: value}, for TensorBoard's HPARAMS."""
+        self._folder, self._hyperparameters = folder, hyperparameters
         self._file: BinaryIO | None = None
         self._is_logged = False
 
@@ -52,8 +52,8 @@ class TensorBoard:
         self._file = (self._folder / name).open("wb", buffering=0)
         self._write(file_version="brain.Event:2")
         self._write(step=first.epoch, session_log={"status": "START"})
-        if self._setting:
-            experiment, session_start, _ = hparams(dict(self._setting), {"top1/val": first.val_top1})
+        if self._hyperparameters:
+            experiment, session_start, _ = hparams(dict(self._hyperparameters), {"top1/val": first.val_top1})
             for summary in (experiment, session_start):  # the third would mark the trial as ended
                 self._write(summary=summary)
 

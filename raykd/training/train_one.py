@@ -35,7 +35,7 @@ class RunLocked(RunFailed):
 class Logging:
     """The optional files that a worker writes.
 
-    tensorboard: whether to write TensorBoard files. hyperparameters: {dotted path: value} for TensorBoard's HPARAMS.
+    tensorboard: whether to write TensorBoard files. hyperparameters: a trial's configuration for TensorBoard.
     gpus: the GPUs of this worker, for its usage file; None writes no usage file.
     """
 

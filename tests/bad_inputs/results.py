@@ -295,9 +295,9 @@ CASES = [
     ),
     BadInput("a search.json of 100,000 brackets", _in_search("search.json", finished.nest), ("search.json'", "nested")),
     BadInput(
-        "a search.json whose default setting is a number",
-        _in_search("search.json", finished.change(default_setting=3)),
-        ("search.json' is damaged", "field 'default_setting' is 3, not an object"),
+        "a search.json whose default configuration is a number",
+        _in_search("search.json", finished.change(default_configuration=3)),
+        ("search.json' is damaged", "field 'default_configuration' is 3, not an object"),
     ),
     BadInput(
         "a study.journal of zeros",

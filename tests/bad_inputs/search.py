@@ -1,4 +1,4 @@
-"""Invalid searches: spaces, settings and damaged search folders."""
+"""Invalid searches: spaces, fields and damaged search folders."""
 
 import json
 from collections.abc import Callable, Sequence

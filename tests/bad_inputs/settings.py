@@ -201,7 +201,7 @@ def searched(space: str, more: str = "") -> str:
 
 SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a grid of 10**9 whole numbers": (
-        searched("{'student.epochs': integer(1, 10**9)}", ", sampler='grid'"), ("is a grid of 1,000,000,000 settings",)
+        searched("{'student.epochs': integer(1, 10**9)}", ", sampler='grid'"), ("grid of 1,000,000,000 configurations",)
     ),
     "a grid that is a product of many": (
         searched("{f'method.x{i}': choice(*range(100)) for i in range(50)}", ", sampler='grid'"), ("is a grid of 1",)

@@ -4,8 +4,8 @@
 
 Two searches with the same seeds over alpha and temperature, for a small version of distill_cnn.py's student (CIFAR-10
 at 16x16, 10,000 images, narrow ResNet-18 -> narrow ResNet-8): trials of at least 20 s, one per core side by side. Cost
-is CPU seconds of the trials' training and of filling the logit cache. Both best settings are then trained with three
-new seeds and compared on validation, paired by seed.
+is CPU seconds of the trials' training and of filling the logit cache. Both best configurations are then trained with
+three new seeds and compared on validation, paired by seed.
 """
 
 import argparse
@@ -53,11 +53,11 @@ def main() -> None:
     settings = [f"{path}={value}" for path, value in SMALL.items()] + [f"student.epochs={arguments.epochs}"]
     (experiment,) = apply_settings([load_experiment(EXPERIMENTS / "tune_cnn.py")], settings)
     assert experiment.search is not None
-    search_settings = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
+    search_spec = replace(experiment.search, trials=arguments.trials, grace_epochs=None, confirm=0)
     results = {}
     with ray_session():
         for name, source, scheduler in (("cache", "cache", "asha"), ("live", "live", "none")):
-            source_search: Any = replace(search_settings, scheduler=scheduler, name=f"search-{name}")
+            source_search: Any = replace(search_spec, scheduler=scheduler, name=f"search-{name}")
             results[name] = _search(replace(experiment, search=source_search, teacher_source=source), options)
             print(json.dumps({name: results[name]}), flush=True)
     differences = [a - b for a, b in zip(results["cache"]["val_top1"], results["live"]["val_top1"], strict=True)]
@@ -69,20 +69,20 @@ def main() -> None:
 
 
 def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
-    settings = experiment.search
-    assert settings is not None
+    search_spec = experiment.search
+    assert search_spec is not None
     search(experiment, options, Console())
-    folder = SearchFolder(options.results / experiment.family / settings.name)
+    folder = SearchFolder(options.results / experiment.family / search_spec.name)
     trials = folder.trials()
     seconds = {trial.number: trial.seconds or 0.0 for trial in trials}
-    best = best_first([trial for trial in trials if trial.state == "done"], settings)[0]
+    best = best_first([trial for trial in trials if trial.state == "done"], search_spec)[0]
     planned = read_checked_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
     return {
         "training_s": round(sum(seconds.values()), 1),
         "filling_s": round(folder.require_record().fill_seconds, 1),
         "shortest_full_trial_s": round(min(seconds[trial.number] for trial in trials if trial.state == "done"), 1),
         "done": sum(trial.state == "done" for trial in trials),
-        "best": dict(best.setting),
+        "best": dict(best.configuration),
         "val_top1": [RunFolder(folder.path.parent / name).require_record().best.val_top1 for name in planned],
     }
 

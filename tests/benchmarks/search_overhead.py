@@ -61,16 +61,16 @@ def _measure(trials: int, is_plain: bool) -> float:
     from raykd.store.study import STUDY, SearchFolder, open_storage
 
     space = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
-    search_settings = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
+    search_spec = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
     digits = load_experiment(EXPERIMENTS / "digits.py")
-    experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=search_settings)
+    experiment = replace(digits, student=replace(digits.student, epochs=EPOCHS), seeds=(0,), search=search_spec)
     with tempfile.TemporaryDirectory() as folder, ray_session():
         if is_plain:
             from ray import tune
 
             tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]
         search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
-        search_folder = SearchFolder(Path(folder) / "digits" / search_settings.name)
+        search_folder = SearchFolder(Path(folder) / "digits" / search_spec.name)
         ended = optuna.load_study(study_name=STUDY, storage=open_storage(search_folder.journal)).trials
         training = sum(search_folder.run(trial.number).require_record().seconds for trial in ended[1:])
     first, last = ended[0].datetime_complete, ended[-1].datetime_complete

@@ -52,11 +52,11 @@ def _in_a_process(trials: int) -> dict[str, float]:
 
 
 def fake_trial(config: Mapping[str, Any]) -> None:
-    """Report an accuracy that is a function of the setting. This is the trial."""
+    """Report an accuracy that is a function of the configuration. This is the trial."""
     from ray import tune
 
-    setting = config["setting"]
-    best = 80 - 40 * (setting["method.alpha"] - 0.3) ** 2 - (setting["method.temperature"] - 4) ** 2 / 10
+    configuration = config["configuration"]
+    best = 80 - 40 * (configuration["method.alpha"] - 0.3) ** 2 - (configuration["method.temperature"] - 4) ** 2 / 10
     for epoch in range(1, EPOCHS + 1):
         common = {"epochs_done": epoch, "epochs": EPOCHS, "val_top1": best * epoch / EPOCHS}
         tune.report(common | {"seconds": 0.0, "images_per_s": 0.0, "done": epoch == EPOCHS})
@@ -80,7 +80,7 @@ def _measure(trials: int) -> dict[str, float]:
         search_folder = command.folder
         search_folder.path.mkdir(parents=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        study = Study(search_folder, search, command.default_setting)
+        study = Study(search_folder, search, command.default_configuration)
         start_times: list[float] = []
 
         def should_stop() -> bool:
@@ -97,7 +97,7 @@ def _measure(trials: int) -> dict[str, float]:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         open_s = time.monotonic()
-        Study(search_folder, search, command.default_setting).trials()
+        Study(search_folder, search, command.default_configuration).trials()
         return {
             "seconds_per_trial": round(seconds / (trials - 1), 4),
             "driver_mib": round(after / 1024),

@@ -171,8 +171,8 @@ def test_flags_of_distill_are_settings(arguments: list[str], method: object, tmp
 def test_a_search_sets_the_method_before_its_fields_in_every_order_of_its_space() -> None:
     space = {"method": choice("kd", "dkd"), "method.temperature": uniform(1, 9), "student.epochs": choice(2, 3)}
     searched = experiment(search=Search(space))
-    setting = {"method": "dkd", "method.temperature": 2.5, "student.epochs": 2}
-    results = {searched.with_setting(dict(order)) for order in permutations(setting.items())}
+    configuration = {"method": "dkd", "method.temperature": 2.5, "student.epochs": 2}
+    results = {searched.with_configuration(dict(order)) for order in permutations(configuration.items())}
     assert len(results) == 1 and results.pop().method == DKD(temperature=2.5)
 
 

@@ -37,16 +37,16 @@ def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
 
 
 def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_path: Path) -> None:
-    folder, search, default_setting = (
+    folder, search, default_configuration = (
         SearchFolder(tmp_path / "s"),
         Search({"method.alpha": uniform(0, 1)}),
         {"method.alpha": 0.5},
     )
     folder.path.mkdir()
-    number = Study(folder, search, default_setting).start_trial().number
+    number = Study(folder, search, default_configuration).start_trial().number
     before, size = fingerprint(tmp_path), folder.journal.stat().st_size
 
-    resumed = Study(folder, search, default_setting)
+    resumed = Study(folder, search, default_configuration)
     resumed.resume_trial(number)
     assert fingerprint(tmp_path) == before and folder.journal.stat().st_size > size
     resumed.report_value(number, 1, 50.0)

@@ -72,7 +72,7 @@ def test_a_search_ends_with_a_tuned_student_better_than_the_baseline(slurm, repo
     assert accuracies["student_accuracy_with_kd"] > accuracies["student_accuracy_without_kd"] > 0.45
 
 
-def test_an_experiment_with_the_default_setting_reuses_the_searchs_runs(results, repository):
+def test_an_experiment_with_the_default_configuration_reuses_the_searchs_runs(results, repository):
     """On this machine: the search has confirmed its winner against these very runs."""
     command = [sys.executable, "experiments/distill_cnn.py", "--results", str(results), *SETTINGS]
     for _ in range(2):

@@ -60,11 +60,11 @@ def changed(**changes: Any) -> Experiment:
 
 
 def trained_without_ray(
-    setting: Mapping[str, Any], results: Path, elsewhere: Path, asked: Experiment = EXPERIMENT
+    configuration: Mapping[str, Any], results: Path, elsewhere: Path, asked: Experiment = EXPERIMENT
 ) -> RunFolder:
-    """The run of a trial with `setting`, trained by the loop alone with the search's logit cache."""
+    """The run of a trial with `configuration`, trained by the loop alone with the search's logit cache."""
     assert asked.search is not None and asked.workers.cpus is not None
-    made = replace(asked.with_setting(setting), seeds=(asked.search.trial_seed,))
+    made = replace(asked.with_configuration(configuration), seeds=(asked.search.trial_seed,))
     run = next(run for run in make_plan(made, digits(), NO_WEIGHTS).runs if run.stage == "distilled")
     return train_directly(run, elsewhere, caches=RunStore(results).logit_caches, threads=asked.workers.cpus)
 

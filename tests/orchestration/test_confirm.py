@@ -41,8 +41,10 @@ def command(results: Path, space: Mapping[str, Any], confirm: int = 2) -> Search
     return SearchCommand(experiment, Options(results, Path("no-data-here")), Console(file=io.StringIO()))
 
 
-def trials(*settings: Mapping[str, Any]) -> list[Trial]:
-    return [Trial(number, "done", setting, (80.0,), {}, "") for number, setting in enumerate(settings)]
+def trials(*configurations: Mapping[str, Any]) -> list[Trial]:
+    return [
+        Trial(number, "done", configuration, (80.0,), {}, "") for number, configuration in enumerate(configurations)
+    ]
 
 
 class FakeRuns:
@@ -89,19 +91,19 @@ def search_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return confirmed
 
 
-def test_equal_settings_of_several_trials_are_one_candidate_and_the_next_best_follows(tmp_path: Path) -> None:
+def test_equal_configurations_of_several_trials_are_one_candidate_and_the_next_best_follows(tmp_path: Path) -> None:
     alphas = (0.7, 0.7, 0.5, 0.7, 0.3, 0.2)
     candidates = make_candidates(command(tmp_path, ALPHAS), trials(*({"method.alpha": alpha} for alpha in alphas)))
     assert [candidate.trial for candidate in candidates] == [None, 0, 4]
-    assert [candidate.setting["method.alpha"] for candidate in candidates] == [0.5, 0.7, 0.3]
+    assert [candidate.configuration["method.alpha"] for candidate in candidates] == [0.5, 0.7, 0.3]
 
 
-def test_settings_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> None:
+def test_configurations_that_train_the_same_runs_are_one_candidate(tmp_path: Path) -> None:
     """'dkd' and 'DKD' name one method; 'kd' is the default."""
     search_command = command(tmp_path, {"method": choice("kd", "KD", "dkd", "DKD", "dist")}, confirm=3)
     methods = ("DKD", "KD", "dkd", "dist", "kd")
     candidates = make_candidates(search_command, trials(*({"method": method} for method in methods)))
-    assert [candidate.setting["method"] for candidate in candidates] == ["kd", "DKD", "dist"]
+    assert [candidate.configuration["method"] for candidate in candidates] == ["kd", "DKD", "dist"]
 
 
 def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_confirmed) -> None:
@@ -109,8 +111,8 @@ def test_the_baseline_has_the_winners_recipe_and_no_other_is_trained(search_conf
         {"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83.2]}
     )
     assert runs.trained == [["distilled 0.05"] * 2 + ["distilled 0.2"] * 2, ["baseline 0.2"] * 2]
-    assert confirmed["baseline"]["setting"] == {LR: 0.2} and confirmed["baseline"]["values"] == [82, 83.2]
-    assert confirmed["winner"] == 1 and confirmed["candidates"][1]["setting"] == {LR: 0.2}
+    assert confirmed["baseline"]["configuration"] == {LR: 0.2} and confirmed["baseline"]["values"] == [82, 83.2]
+    assert confirmed["winner"] == 1 and confirmed["candidates"][1]["configuration"] == {LR: 0.2}
     planned = {run.name for run in runs.last}
     assert {*confirmed["baseline"]["runs"], *confirmed["candidates"][1]["runs"]} < planned, "all are tested"
 
@@ -125,7 +127,7 @@ def test_baselines_that_all_candidates_share_are_trained_with_them(
     assert runs.trained == [["baseline 0.05"] * 2 + ["distilled 0.05"] * 4, []]
 
 
-def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(
+def test_a_configuration_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothing(
     search_confirmed, tmp_path: Path
 ) -> None:
     _, confirmed = search_confirmed(
@@ -134,7 +136,7 @@ def test_a_setting_that_diverges_with_one_of_the_seeds_cannot_win_and_ends_nothi
     default, other = confirmed["candidates"]
     assert (confirmed["winner"], default["values"], default["failed"]) == (0, [60, 61], None)
     assert (other["values"], other["failed"]) == ([], "seed 1: diverged!")
-    assert confirmed["baseline"]["setting"] == {LR: 0.05}
+    assert confirmed["baseline"]["configuration"] == {LR: 0.05}
     search_command = command(tmp_path, RATES)
     assert is_confirmed(search_command), "the failure is a result and is not trained again"
 
@@ -151,13 +153,14 @@ def test_failure_outside_of_the_configuration_confirms_nothing(search_confirmed,
         search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [99, "outside"], "baseline 0.05": [50, 51]})
     search_command = command(tmp_path, RATES)
     assert not search_command.folder.confirmed.exists() and not is_confirmed(search_command)
-    assert not list(search_command.folder.path.parent.glob("baseline-*")), "another setting may win yet"
+    assert not list(search_command.folder.path.parent.glob("baseline-*")), "another configuration may win yet"
 
 
-def test_command_fails_with_the_reason_if_all_settings_diverge(search_confirmed) -> None:
+def test_command_fails_with_the_reason_if_all_configurations_diverge(search_confirmed) -> None:
     every = {"distilled 0.05": ["diverged"] * 2, "distilled 0.2": ["diverged"] * 2}
     with pytest.raises(
-        RunFailed, match=r"none of 2 settings could be trained; the default setting failed with: seed 0: diverged!"
+        RunFailed,
+        match=r"none of 2 configurations could be trained; the default configuration failed with: seed 0: diverged!",
     ):
         search_confirmed(every)
 

@@ -23,12 +23,12 @@ from raykd.store.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
 
-def test_search_ends_with_the_confirmed_setting_in_the_report(searched: tuple[Path, Ended]) -> None:
+def test_search_ends_with_the_confirmed_configuration_in_the_report(searched: tuple[Path, Ended]) -> None:
     results, ended = searched
     assert (ended.exit_code, ended.error) == (0, "")
     trials = trials_in(results)
     assert [trial.is_ended for trial in trials] == [True] * TRIALS
-    assert trials[0].setting == {"method.alpha": 0.5, "method.temperature": 4.0}, "the default is the first trial"
+    assert trials[0].configuration == {"method.alpha": 0.5, "method.temperature": 4.0}, "the default is the first trial"
     assert {"done", "pruned"} == {trial.state for trial in trials}
     confirmed = confirmed_in(results)
     winner = confirmed["candidates"][confirmed["winner"]]
@@ -47,12 +47,12 @@ def test_test_set_is_read_for_the_report_alone(results: Path) -> None:
     assert len(list((results / "small").glob("distilled-*"))) > len(planned["distilled"]), "no candidate lost"
 
 
-def test_trial_is_the_run_with_its_setting_as_far_as_it_came(results: Path, tmp_path: Path) -> None:
+def test_trial_is_the_run_with_its_configuration_as_far_as_it_came(results: Path, tmp_path: Path) -> None:
     trials = trials_in(results)
     for state in ("done", "pruned"):
         trial = next(trial for trial in trials if trial.state == state)
         trained = folder_in(results).run(trial.number)
-        without_ray = trained_without_ray(trial.setting, results, tmp_path)
+        without_ray = trained_without_ray(trial.configuration, results, tmp_path)
         expected = [row["best_val_top1"] for row in running_best(without_ray)][: len(trial.intermediate_values)]
         assert list(trial.intermediate_values.values()) == expected
         if state == "done":

@@ -79,7 +79,9 @@ def test_both_students_of_the_report_have_the_winners_recipe(searched_twice: Sea
     results = searched_twice.results
     confirmed = confirmed_in(results)
     winner, baseline = confirmed["candidates"][confirmed["winner"]], confirmed["baseline"]
-    assert winner["setting"] == baseline["setting"] == {LR: 0.05}, "0.001 trains next to nothing in 3 epochs"
+    assert winner["configuration"] == baseline["configuration"] == {LR: 0.05}, (
+        "0.001 trains next to nothing in 3 epochs"
+    )
     report = json.loads((results / "report.json").read_text())["small"]
     for key, runs in (("student_accuracy_with_kd", winner["runs"]), ("student_accuracy_without_kd", baseline["runs"])):
         records = [json.loads((results / "small" / name / "run.json").read_text()) for name in runs]

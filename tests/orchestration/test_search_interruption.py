@@ -64,6 +64,6 @@ def test_done_trials_have_the_same_weights(disturbed: Disturbed, searched: tuple
         assert mine.best.read_bytes() == others.best.read_bytes()
 
 
-def test_same_setting_wins(disturbed: Disturbed, searched: tuple[Path, object]) -> None:
+def test_same_configuration_wins(disturbed: Disturbed, searched: tuple[Path, object]) -> None:
     reports = [(results / "report.json").read_text() for results in (disturbed.results, searched[0])]
     assert reports[0] == reports[1]

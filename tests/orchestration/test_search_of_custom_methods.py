@@ -22,7 +22,7 @@ from raykd.spec.search import Search, choice, uniform
 from raykd.training.training_step import make_model
 
 if TYPE_CHECKING:
-    from raykd.orchestration.trial import TrialConfig
+    from raykd.orchestration.trial import TrialContext
 
 METHOD = """
 from dataclasses import dataclass
@@ -57,18 +57,18 @@ def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Expe
     return experiment(search=Search({"method": choice("kd", "mine.py:Mine")}))
 
 
-def trial_config(searched_experiment: Experiment, folder: Path) -> "TrialConfig":
-    from raykd.orchestration.trial import TrialConfig  # here: it imports ray, which needs its token first
+def trial_context(searched_experiment: Experiment, folder: Path) -> "TrialContext":
+    from raykd.orchestration.trial import TrialContext  # here: it imports ray, which needs its token first
 
     assert searched_experiment.search is not None
     options = Options(folder / "results", folder)
-    return TrialConfig(searched_experiment, searched_experiment.search, options, folder, 1, 0, 1, None, None, folder)
+    return TrialContext(searched_experiment, searched_experiment.search, options, folder, 1, 0, 1, None, None, folder)
 
 
-def run_of(setting: dict[str, Any], shared: "TrialConfig") -> Run:
+def run_of(configuration: dict[str, Any], shared: "TrialContext") -> Run:
     from raykd.orchestration import searcher, trial
 
-    return trial.run_of({searcher.NUMBER: 0, searcher.SETTING: setting}, shared)[0]
+    return trial.run_of({searcher.NUMBER: 0, searcher.CONFIGURATION: configuration}, shared)[0]
 
 
 @pytest.mark.nightly
@@ -78,15 +78,15 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
     """Unpickle as Ray's cloudpickle does, in a process that has not loaded the file."""
     from ray import cloudpickle
 
-    content = cloudpickle.dumps(trial_config(searched, tmp_path))
+    content = cloudpickle.dumps(trial_context(searched, tmp_path))
     Path("mine.py").unlink()
     (tmp_path / "elsewhere").mkdir()
     program = (
         "import pickle, sys\n"
-        "from raykd.orchestration.searcher import NUMBER, SETTING\n"
+        "from raykd.orchestration.searcher import NUMBER, CONFIGURATION\n"
         "from raykd.orchestration.trial import run_of\n"
         "shared = pickle.loads(sys.stdin.buffer.read())\n"
-        "run, _ = run_of({NUMBER: 0, SETTING: {'method': 'mine.py:Mine'}}, shared)\n"
+        "run, _ = run_of({NUMBER: 0, CONFIGURATION: {'method': 'mine.py:Mine'}}, shared)\n"
         "print(run.method.kind, run.method.weights(0)['mine'], run.fingerprint)"
     )
     ended = subprocess.run(
@@ -97,15 +97,17 @@ def test_trials_in_another_folder_have_the_method_when_its_file_is_gone(
         timeout=120,
         cwd=tmp_path / "elsewhere",
     )
-    run = run_of({"method": "mine.py:Mine"}, trial_config(searched, tmp_path))
+    run = run_of({"method": "mine.py:Mine"}, trial_context(searched, tmp_path))
     assert ended.stdout.decode().split() == [kind, "1.0", run.fingerprint], ended.stderr.decode()
 
 
 def test_editing_the_file_during_the_search_changes_no_trial(searched: Experiment, tmp_path: Path, kind: str) -> None:
-    before = searched.with_setting({"method": "mine.py:Mine"}).method
+    before = searched.with_configuration({"method": "mine.py:Mine"}).method
     Path("mine.py").write_text(METHOD.format(kind=kind, weight=2.0))
-    assert searched.with_setting({"method": "mine.py:Mine"}).method == before
-    assert searched.with_setting({"method": "mine.py:Mine", "method.weight": 3.0}).method.weights(0)["mine"] == 3.0
+    assert searched.with_configuration({"method": "mine.py:Mine"}).method == before
+    assert (
+        searched.with_configuration({"method": "mine.py:Mine", "method.weight": 3.0}).method.weights(0)["mine"] == 3.0
+    )
     copied = pickle.loads(pickle.dumps(searched))  # noqa: S301 - written by this test
     assert searched.needs == {"logits"} and copied.custom_methods == searched.custom_methods
 
@@ -143,7 +145,7 @@ def test_weights_in_a_space_are_relative_to_the_commands_working_directory(
     base = next(run for run in make_plan(searched_experiment, digits(), NO_WEIGHTS).runs if run.stage == "baseline")
     save_weights(Path("a.safetensors"), make_model(base, digits()).network.state_dict())
     space = {"student.model.weights": choice("", "a.safetensors"), "method.alpha": uniform(0, 1)}
-    shared = trial_config(experiment(student=searched_experiment.student, search=Search(space)), tmp_path)
+    shared = trial_context(experiment(student=searched_experiment.student, search=Search(space)), tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     run = run_of({"student.model.weights": "a.safetensors", "method.alpha": 0.5}, shared)

@@ -1,4 +1,4 @@
-"""A search of two trials on Ray: each trial is the run with its setting, and the report has the search."""
+"""A search of two trials on Ray: each trial is the run with its configuration, and the report has the search."""
 
 import json
 from dataclasses import replace
@@ -34,10 +34,10 @@ def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster
     ended = run_search(results, ASKED)
     assert (ended.exit_code, ended.error) == (0, "")
     trials = trials_in(results)
-    assert [trial.state for trial in trials] == ["done", "done"] and trials[0].setting != trials[1].setting
+    assert [trial.state for trial in trials] == ["done", "done"] and trials[0].configuration != trials[1].configuration
     for trial in trials:
         trained = folder_in(results).run(trial.number)
-        expected = trained_without_ray(trial.setting, results, tmp_path / "alone", ASKED)
+        expected = trained_without_ray(trial.configuration, results, tmp_path / "alone", ASKED)
         assert trained.best.read_bytes() == expected.best.read_bytes()
         assert curve(trained) == curve(expected)
         assert trial.values == (expected.require_record().best.val_top1,)

@@ -1,4 +1,4 @@
-"""A search that could draw a setting that cannot be trained is refused before Ray starts, and the check is cheap."""
+"""A search that could draw a configuration that cannot be trained is refused before Ray starts; the check is cheap."""
 
 import io
 from collections import Counter
@@ -101,8 +101,8 @@ def test_refusal_has_field_value_and_remedy(case: str, tmp_path: Path, monkeypat
         assert part in message
 
 
-def test_started_search_resumes_although_a_setting_of_its_space_fails(tmp_path: Path) -> None:
-    """The space is checked only before a search starts, and a failing setting is then a failed trial."""
+def test_started_search_resumes_although_a_configuration_of_its_space_fails(tmp_path: Path) -> None:
+    """The space is checked only before a search starts, and a failing configuration is then a failed trial."""
     changes, space, _ = REFUSED["a distillation token that some students lack"]
     searched = replace(experiment(**changes), search=Search(space))
     options = Options(tmp_path / "results", Path("none"))

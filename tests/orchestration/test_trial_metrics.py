@@ -36,7 +36,7 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     channels_last: bool, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from raykd.orchestration import trial  # imported here, because `cluster` must import Ray first
-    from raykd.orchestration.searcher import NUMBER, REPORTED, SETTING
+    from raykd.orchestration.searcher import CONFIGURATION, NUMBER, REPORTED
 
     measured: list[tuple[str, bool]] = []
 
@@ -48,8 +48,8 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
 
     asked = replace(ASKED, student=replace(ASKED.student, channels_last=channels_last))
     options = Options(tmp_path, NO_DATA)
-    shared = trial.TrialConfig(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
-    config: dict[str, Any] = {NUMBER: 0, SETTING: {"method.alpha": 0.1}, REPORTED: 0}
+    shared = trial.TrialContext(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
+    config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
     inside, reported = [], list[dict[str, Any]]()
 
     class Trainer:

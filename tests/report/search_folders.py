@@ -21,7 +21,7 @@ from raykd.store.codec import write_record
 from raykd.store.records import CacheRecord, ComputeRecord
 from raykd.store.study import SearchFolder, Study, Trial
 
-DEFAULT_SETTING = {"method.alpha": 0.5, "method.temperature": 4.0}
+DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
 
 
@@ -68,19 +68,19 @@ class ExampleSearch:
         recipe_of: int | Literal["winner"] | None = "winner",
         failed: Mapping[int | Literal["baseline"] | None, str] = MappingProxyType({}),
     ) -> None:
-        """Write confirmed.json. candidates: {trial, or None for the default setting: one value per seed}.
+        """Write confirmed.json. candidates: {trial, or None for the default configuration: one value per seed}.
 
         recipe_of: the trial whose student recipe the baseline has. failed: why candidates or the baseline have no
         values.
         """
         record = SearchFolder(self.path).require_record()
-        settings = {trial.number: dict(trial.setting) for trial in SearchFolder(self.path).trials()} | {
-            None: record.default_setting
+        configurations = {trial.number: dict(trial.configuration) for trial in SearchFolder(self.path).trials()} | {
+            None: record.default_configuration
         }
         rows = [
             {
                 "trial": trial,
-                "setting": settings[trial],
+                "configuration": configurations[trial],
                 "runs": [f"distilled-{trial}"],
                 "values": list(values),
                 "failed": failed.get(trial),
@@ -90,17 +90,17 @@ class ExampleSearch:
         sign = -1 if metric == "val_loss" else 1
         eligible = [index for index, row in enumerate(rows) if not row["failed"]]
         winner = max(eligible, key=lambda index: sign * sum(rows[index]["values"]))
-        recipe = rows[winner]["setting"] if recipe_of == "winner" else settings[recipe_of]
+        recipe = rows[winner]["configuration"] if recipe_of == "winner" else configurations[recipe_of]
         confirmed = {
             "metric": metric,
             "num_requested": record.search["confirm"] if num_requested is None else num_requested,
-            "num_trials": len(settings) - 1,
+            "num_trials": len(configurations) - 1,
             "seeds": record.seeds,
             "candidates": rows,
             "baseline": {
                 "trial": None,
                 "runs": ["baseline-0"],
-                "setting": {path: value for path, value in recipe.items() if path.startswith("student.")},
+                "configuration": {path: value for path, value in recipe.items() if path.startswith("student.")},
                 "values": list(baseline),
                 "failed": failed.get("baseline"),
             },
@@ -113,7 +113,7 @@ def make_search(
     root: Path,
     search: Search,
     outcome_of: Callable[[Trial], Outcome],
-    default_setting: Mapping[str, Any] = DEFAULT_SETTING,
+    default_configuration: Mapping[str, Any] = DEFAULT_CONFIGURATION,
     num_trials: int | None = None,
     epochs: int = 9,
     **record: Any,
@@ -121,14 +121,14 @@ def make_search(
     """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
     folder = SearchFolder(root / "cnn" / search.name)
     fields = {
-        "default_setting": dict(default_setting),
+        "default_configuration": dict(default_configuration),
         "epochs": epochs,
         "fill_seconds": 0.0,
         "cpus": 2,
         "gpus": 0.0,
     } | record
     folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
-    study = Study(folder, search, default_setting)
+    study = Study(folder, search, default_configuration)
     for _ in range(search.num_trials if num_trials is None else num_trials):
         trial = study.start_trial()
         outcome = outcome_of(trial)
@@ -181,7 +181,7 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
 
 def top1_of(trial: Trial) -> float:
     """Return a top1 that has its maximum of 90 at alpha = 0.3."""
-    return 90 - 40 * (trial.setting["method.alpha"] - 0.3) ** 2
+    return 90 - 40 * (trial.configuration["method.alpha"] - 0.3) ** 2
 
 
 def learning_curve(top: float, epochs: int) -> list[float]:

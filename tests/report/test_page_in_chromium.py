@@ -31,7 +31,7 @@ document.querySelector("iframe").onload = event => {{
 
 CURVES = ("Test top1", "Gain of each seed", "Validation top1", "Loss terms")
 METRICS = ("Reliability diagram", "Top1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
-SEARCH = ("Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
+SEARCH = ("Configurations tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
 FIGURES = {"report": (*CURVES, *CURVES, *METRICS), "cnn-search": SEARCH}  # two families, one of them with metrics
 
 

@@ -1,4 +1,4 @@
-"""Settings side by side, and cautions about comparisons."""
+"""Configurations side by side, and cautions about comparisons."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from raykd.errors import RaykdError
 from raykd.provenance import identity_of
 from raykd.report.read.collect import collect
-from raykd.report.read.provenance import cautions_of, flatten, origins_of, settings_of
+from raykd.report.read.provenance import cautions_of, configurations_of, flatten, origins_of
 from raykd.report.stats.summary import summarize
 
 
@@ -54,7 +54,7 @@ def test_different_machines_and_code_of_compared_runs_are_a_caution(results):
     assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in cautions
 
 
-def test_compared_students_with_other_settings_than_the_baseline_are_a_caution(results):
+def test_compared_students_with_other_fields_than_the_baseline_are_a_caution(results):
     """Methods with the same difference share one caution, which names each."""
     epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
     family = comparison_family(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
@@ -85,7 +85,7 @@ def test_students_with_different_recipes_are_a_caution(results):
     assert cautions_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
 
 
-def test_a_setting_of_only_one_student_is_a_caution(results):
+def test_a_field_of_only_one_student_is_a_caution(results):
     family = family_of(results, {"config": {"recipe": {"mixup": None}}}, {"config": {"recipe": {"mixup": {"p": 1}}}})
     assert cautions_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
 
@@ -141,9 +141,9 @@ def test_another_host_or_an_imported_teacher_is_no_caution(results):
     assert cautions_of(collect(results.root)[0]) == ()
 
 
-def test_settings_are_side_by_side_with_the_seeds_in_one_cell(results):
-    settings = settings_of(family_of(results))
-    assert settings["recipe.seed"] == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
+def test_configurations_are_side_by_side_with_the_seeds_in_one_cell(results):
+    configurations = configurations_of(family_of(results))
+    assert configurations["recipe.seed"] == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
 
 
 def test_a_run_without_git_is_shown_as_not_recorded(results):

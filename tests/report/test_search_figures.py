@@ -4,14 +4,20 @@ import re
 
 import pytest
 from nightly import nightly_except
-from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
+from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 
 from raykd.report.figures.search import draw_search, rank_groups
 from raykd.report.figures.trial_marks import window_of
 from raykd.report.stats.importances import importances_of
 from raykd.spec.search import Search, choice, integer, loguniform
 
-HEADINGS = ["Settings tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters"]
+HEADINGS = [
+    "Configurations tried",
+    "Learning curves",
+    "Trial by trial",
+    "Confirmation with other seeds",
+    "What matters",
+]
 
 
 def drawn(summary):
@@ -29,12 +35,12 @@ def figures(tmp_path_factory):
     return drawn(finished_search(tmp_path_factory.mktemp("figures")).summary())
 
 
-def grid_search(tmp_path, outcomes, space=GRID, default_setting=DEFAULT_SETTING, **changes):
+def grid_search(tmp_path, outcomes, space=GRID, default_configuration=DEFAULT_CONFIGURATION, **changes):
     """Return a search over a grid. outcomes: by trial number."""
-    settings = {"sampler": "grid", "scheduler": "none", "confirm": 0, **changes}
-    search = Search(space=space, **settings)
+    fields = {"sampler": "grid", "scheduler": "none", "confirm": 0, **changes}
+    search = Search(space=space, **fields)
     return make_search(
-        tmp_path, search, lambda trial: outcomes[trial.number], default_setting=default_setting
+        tmp_path, search, lambda trial: outcomes[trial.number], default_configuration=default_configuration
     ).summary()
 
 
@@ -49,18 +55,18 @@ def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
     assert len(ids) == len(set(ids))
 
 
-def test_the_settings_figure_names_the_best_trials(tmp_path, figures):
+def test_the_configurations_figure_names_the_best_trials(tmp_path, figures):
     summary = finished_search(tmp_path).summary()
     best = summary.best_trial
-    description = description_of(figures["Settings tried"])
+    description = description_of(figures["Configurations tried"])
     assert "Validation top1 over alpha and temperature" in description
     assert (
-        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.setting['method.alpha']:.4g}"
+        f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.configuration['method.alpha']:.4g}"
         in description
     )
     assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in description
-    for entry in ("winner", "default setting", "done", "stopped early", "failed"):
-        assert f">{entry}<" in figures["Settings tried"].svg
+    for entry in ("winner", "default configuration", "done", "stopped early", "failed"):
+        assert f">{entry}<" in figures["Configurations tried"].svg
 
 
 def test_the_history_describes_each_new_best_trial(tmp_path):
@@ -82,7 +88,7 @@ def test_the_confirmation_describes_each_gain_and_the_selection(figures):
     assert (
         "baseline: +6.00, +5.50, +6.50, mean +6.00 points [+3.79, +8.21], the winner is better at n = 3" in description
     )
-    assert "selected from 3 settings with these seeds" in figures["Confirmation with other seeds"].caption
+    assert "selected from 3 configurations with these seeds" in figures["Confirmation with other seeds"].caption
 
 
 def test_importances_state_the_number_of_trials_and_the_epoch(figures):
@@ -102,23 +108,23 @@ def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
 
 def test_one_field_is_drawn_against_the_metric(tmp_path):
     search = Search(space={"method.temperature": loguniform(1, 20)}, trials=3, grace_epochs=1)
-    default_setting = {"method.temperature": 4.0}
+    default_configuration = {"method.temperature": 4.0}
     figures = drawn(
         make_search(
-            tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting
+            tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
         ).summary()
     )
-    assert "Validation top1 over temperature" in description_of(figures["Settings tried"])
+    assert "Validation top1 over temperature" in description_of(figures["Configurations tried"])
     assert "What matters" not in figures
 
 
 def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     space = {"student.model": choice("resnet8", "<i>vit"), "student.optimizer.nesterov": choice(True, False)}
-    default_setting = {"student.model": "resnet8", "student.optimizer.nesterov": False}
+    default_configuration = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
-    figures = drawn(grid_search(tmp_path, outcomes, space, default_setting, trials=4))
-    assert "Validation top1 over model" in description_of(figures["Settings tried"])
-    assert "&lt;i&gt;vit" in figures["Settings tried"].svg
+    figures = drawn(grid_search(tmp_path, outcomes, space, default_configuration, trials=4))
+    assert "Validation top1 over model" in description_of(figures["Configurations tried"])
+    assert "&lt;i&gt;vit" in figures["Configurations tried"].svg
     assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
 
 
@@ -126,7 +132,7 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
     space = {"student.epochs": integer(2, 3), "method.temperature": choice(0.1, 1, 10)}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(6)]
     figures = drawn(grid_search(tmp_path, outcomes, space, {"student.epochs": 2, "method.temperature": 1}, trials=6))
-    assert "Validation top1 over epochs and temperature" in description_of(figures["Settings tried"])
+    assert "Validation top1 over epochs and temperature" in description_of(figures["Configurations tried"])
 
 
 OUTCOMES = {
@@ -145,7 +151,7 @@ def test_every_outcome_of_the_trials_can_be_drawn(tmp_path, outcome, metric):
     figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
     assert list(figures) == HEADINGS
     has_value = outcome.state in ("done", "pruned")
-    assert (figures["Settings tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
+    assert (figures["Configurations tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
     assert (figures["Learning curves"] is not None) == bool(outcome.curve)
     assert figures["Confirmation with other seeds"] is None
     assert figures["What matters"] is None
@@ -159,7 +165,10 @@ def test_a_search_without_trials_has_no_figures(tmp_path):
 def test_a_confirmation_with_one_seed_has_no_interval(tmp_path):
     search = Search(space=SPACE, trials=2, grace_epochs=1, confirm=1)
     example = make_search(
-        tmp_path, search, lambda t: Outcome("done", learning_curve(80 + t.number, 9)), default_setting=DEFAULT_SETTING
+        tmp_path,
+        search,
+        lambda t: Outcome("done", learning_curve(80 + t.number, 9)),
+        default_configuration=DEFAULT_CONFIGURATION,
     )
     example.update(seeds=[4])
     example.confirm({None: [80.0], 1: [81.0]}, [79.0])

@@ -8,7 +8,7 @@ import shlex
 import pyarrow.parquet as pq
 import pytest
 from report_files import contents
-from search_folders import DEFAULT_SETTING, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
+from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 from test_page import Tags
 
 from raykd.report.build import build, read_report
@@ -42,17 +42,17 @@ def test_build_writes_a_linked_page_and_three_files_per_search(one_search):
 
 def test_the_page_has_winner_intervals_and_cost(page, one_search):
     (search,) = one_search.searches
-    winner = search.trial(3).setting
+    winner = search.trial(3).configuration
     text = text_of(page)
     for passage in (
         "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
-        f"The best setting is that of trial 3: alpha {winner['method.alpha']:.4g}",
+        f"The best configuration is that of trial 3: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
-        "Winner against the default setting: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
+        "Winner against the default configuration: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
         "not distinguishable at n = 3; 3 of 3 seeds in favor of the winner.",
         "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
-        "It was selected from 3 settings with these seeds, the default included, so the interval of its gain "
-        "over the baseline is widened for 3, and over the default setting for 2 (Bonferroni).",
+        "It was selected from 3 configurations with these seeds, the default included, so the interval of its gain "
+        "over the baseline is widened for 3, and over the default configuration for 2 (Bonferroni).",
         "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs per trial.",
         "The time of 8 of 12 trials is estimated",
         "Stopping trials early saved 50 epochs, about 100 CPU seconds.",
@@ -64,22 +64,24 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
         assert passage in text, passage
 
 
-def test_the_winners_flags_have_every_digit_of_its_setting(page, one_search):
+def test_the_winners_flags_have_every_digit_of_its_configuration(page, one_search):
     (search,) = one_search.searches
     (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
     arguments = shlex.split(command.replace("&#39;", "'"))
     assert arguments[:2] == ["python", "experiments/X.py"]
     settings = dict(argument.split("=") for argument in arguments if "=" in argument)
-    assert {path: float(value) for path, value in settings.items()} == dict(search.winner.setting)
+    assert {path: float(value) for path, value in settings.items()} == dict(search.winner.configuration)
     assert arguments.count("--set") == 2
 
 
 def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     space = {"student.model": choice("resnet8", "<img src=x onerror=alert(1)>"), "method.alpha": choice(0.1, 0.5)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
-    default_setting = {"student.model": "resnet8", "method.alpha": 0.5}
+    default_configuration = {"student.model": "resnet8", "method.alpha": 0.5}
     hostile = page_of(
-        make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
+        make_search(
+            tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
+        )
     )
     for text in (page, hostile):
         tags = Tags(text)
@@ -105,11 +107,11 @@ def test_the_search_page_loads_nothing_and_every_link_has_a_target(page, one_sea
         assert set(labels.split()) <= set(ids)
 
 
-def test_the_page_states_that_no_setting_is_better_than_the_default(tmp_path):
+def test_the_page_states_that_no_configuration_is_better_than_the_default(tmp_path):
     example = finished_search(tmp_path)
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = text_of(page_of(example))
-    assert "No setting that the search found is better than the default: alpha 0.5, temperature 4" in text
+    assert "No configuration that the search found is better than the default: alpha 0.5, temperature 4" in text
     assert "Winner against the default" not in text
     assert "over the baseline is widened for 2 (Bonferroni)." in text
 
@@ -122,7 +124,7 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
     text = text_of(page_of(example))
     for passage in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
         assert passage in text
-    assert "87.00 ± 0.87 % validation top1 of the winner; the default setting failed." in text
+    assert "87.00 ± 0.87 % validation top1 of the winner; the default configuration failed." in text
     assert "None" not in text
 
 
@@ -133,7 +135,7 @@ def test_an_unfinished_search_has_a_page(tmp_path, num_trials):
     assert "Interrupted: 0 of 8 trials ended" in text
     assert "No trial has finished yet." in text
     assert "Not confirmed with other seeds yet." in text
-    assert "Nothing to draw yet: settings tried," in text
+    assert "Nothing to draw yet: configurations tried," in text
 
 
 def test_the_page_of_a_failed_search_lists_the_reasons(tmp_path):
@@ -154,9 +156,11 @@ def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
 def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
     space = {"student.optimizer.lr": choice(0.1, 0.2), "method.lr": choice(0.1, 0.2)}
     search = Search(space=space, sampler="grid", scheduler="none", trials=4, confirm=0)
-    default_setting = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
+    default_configuration = {"student.optimizer.lr": 0.1, "method.lr": 0.1}
     page = page_of(
-        make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting)
+        make_search(
+            tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
+        )
     )
     assert 'data-label="student.optimizer.lr"' in page
 
@@ -191,14 +195,14 @@ def test_columns_have_the_type_of_their_field(tmp_path):
         "method.alpha": choice(0, 0.5),
     }
     search = Search(space=space, sampler="grid", scheduler="none", trials=2, confirm=0)
-    default_setting = {
+    default_configuration = {
         "student.model": "resnet8",
         "student.epochs": 9,
         "student.optimizer.nesterov": False,
         "method.alpha": 0.5,
     }
     summary = make_search(
-        tmp_path, search, lambda t: Outcome("done", [80.0]), default_setting=default_setting
+        tmp_path, search, lambda t: Outcome("done", [80.0]), default_configuration=default_configuration
     ).summary()
     (row, _) = csv.DictReader(search_files(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
@@ -208,7 +212,7 @@ def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     summary = json.loads(one_search.searches[0].page.with_name("summary.json").read_text())
     assert (summary["family"], summary["name"], summary["state"]) == ("cnn", "search", "done")
     assert summary["trials"] == {"done": 4, "pruned": 7, "failed": 1, "running": 0}
-    assert summary["default_setting"] == DEFAULT_SETTING
+    assert summary["default_configuration"] == DEFAULT_CONFIGURATION
     assert summary["winner"]["trial"] == 3
     gain = summary["confirmation"]["winner_minus_default"]
     assert gain["gains"] == {"0": 1.0, "1": 1.5, "2": 0.5}
@@ -217,7 +221,7 @@ def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     assert (summary["cost"]["device"], summary["cost"]["device_seconds"]) == ("CPU", 102.0)
 
 
-def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
+def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_caution(results):
     """The winner's run is distilled-3. At first, the family plans another run."""
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished_search(results.root)
@@ -225,19 +229,21 @@ def test_a_gain_with_the_seeds_that_selected_its_setting_is_a_caution(results):
     assert read_report(results.root).summaries[0].cautions == ()
     results.plan("cnn", distilled=[winner])
     (caution,) = read_report(results.root).summaries[0].cautions
-    assert "the distilled setting was selected from 3 by validation with these same seeds (search search)" in caution
+    assert (
+        "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in caution
+    )
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
     (caution,) = read_report(results.root).summaries[0].cautions
-    assert caution.startswith("the 'kd (alpha 0.9)' setting was selected from 3")
+    assert caution.startswith("the 'kd (alpha 0.9)' configuration was selected from 3")
 
 
-def test_a_gain_of_a_default_setting_that_was_selected_is_a_caution_too(results):
+def test_a_gain_of_a_default_configuration_that_was_selected_is_a_caution_too(results):
     distilled = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
     example = finished_search(results.root)
     results.plan("cnn", distilled=[distilled])
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     (caution,) = read_report(results.root).summaries[0].cautions
-    assert "the distilled setting was selected from 2 by validation with these same seeds" in caution
+    assert "the distilled configuration was selected from 2 by validation with these same seeds" in caution
     example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert read_report(results.root).summaries[0].cautions == ()
 
@@ -255,11 +261,11 @@ def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):
 @pytest.mark.nightly
 def test_the_page_of_many_trials_has_a_bounded_size(tmp_path):
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=60, sampler="random", grace_epochs=1)
-    default_setting = {"method.alpha": 0.5}
+    default_configuration = {"method.alpha": 0.5}
     example = make_search(
         tmp_path,
         search,
         lambda t: Outcome("done", learning_curve(80 + t.number / 100, 9)),
-        default_setting=default_setting,
+        default_configuration=default_configuration,
     )
     assert len(page_of(example)) < 200_000

@@ -9,7 +9,7 @@ from math import log, sqrt
 import numpy as np
 import pytest
 from search_folders import (
-    DEFAULT_SETTING,
+    DEFAULT_CONFIGURATION,
     GRID,
     SPACE,
     ExampleSearch,
@@ -32,10 +32,10 @@ from raykd.store.study import SearchFolder
 
 
 def search_of_done_trials(root, **changes) -> ExampleSearch:
-    """Write a random search over two fields. The metric of a trial is `value_of` its setting."""
+    """Write a random search over two fields. The metric of a trial is `value_of` its configuration."""
     value_of = changes.pop("value_of")
     search = Search(**{"space": SPACE, "trials": 24, "sampler": "random", "scheduler": "none"} | changes)
-    return make_search(root, search, lambda trial: Outcome("done", [value_of(trial.setting)]))
+    return make_search(root, search, lambda trial: Outcome("done", [value_of(trial.configuration)]))
 
 
 def quantile_of_two_degrees(level: float) -> float:
@@ -54,8 +54,8 @@ def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
     assert summary.default_trial.number == 0
 
 
-def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
-    """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two settings were found, so the level is 0.975, where t(2) is 6.205."""
+def test_the_interval_is_widened_by_the_number_of_configurations_found(tmp_path):
+    """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two configurations were found, so the level is 0.975, where t(2) is 6.205."""
     gain = finished_search(tmp_path).gains().over_default
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
@@ -64,7 +64,7 @@ def test_the_interval_is_widened_by_the_number_of_settings_found(tmp_path):
     assert (gain.comparisons, gain.verdict) == (2, "not distinguishable at n = 3")
 
 
-def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_path):
+def test_a_gain_significant_for_one_configuration_may_not_be_for_the_best_of_two(tmp_path):
     example = finished_search(tmp_path)
     default, winner = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     example.confirm({None: default, 3: winner}, [80.0, 82.0, 81.0])
@@ -74,13 +74,13 @@ def test_a_gain_significant_for_one_setting_may_not_be_for_the_best_of_two(tmp_p
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
-    """The default setting could have been selected too: three candidates, two of them found by the search."""
+    """The default configuration could have been selected too: three candidates, two of them found by the search."""
     gains = finished_search(tmp_path).gains()
     assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
 
 
-def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_path):
+def test_a_winning_default_configuration_has_no_gain_over_itself_and_was_selected(tmp_path):
     example = finished_search(tmp_path)
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = example.summary()
@@ -90,7 +90,7 @@ def test_a_winning_default_setting_has_no_gain_over_itself_and_was_selected(tmp_
     assert summary.trial_of_winner is summary.default_trial
 
 
-def test_a_default_setting_confirmed_alone_was_not_selected(tmp_path):
+def test_a_default_configuration_confirmed_alone_was_not_selected(tmp_path):
     example = finished_search(tmp_path)
     example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
     assert example.gains().over_baseline.comparisons == 1
@@ -104,10 +104,10 @@ def is_better(gains, comparisons):
 
 @pytest.mark.parametrize("num_found", [1, 3, 8])
 def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(tmp_path, num_found):
-    """Simulate searches whose settings all equal the baseline: at most 2.5 % of the winners may be called better.
+    """Simulate searches whose configurations all equal the baseline: at most 2.5 % of the winners may be called better.
 
-    This holds for 2, 3 and 5 seeds: over the baseline, over the default setting, and over the baseline where the
-    default setting won. The numbers of comparisons are those of the report.
+    This holds for 2, 3 and 5 seeds: over the baseline, over the default configuration, and over the baseline where the
+    default configuration won. The numbers of comparisons are those of the report.
     """
     search = Search(space=SPACE, trials=num_found + 1, scheduler="none", sampler="random", confirm=num_found)
     example = make_search(tmp_path, search, lambda trial: Outcome("done", [80.0]))
@@ -122,7 +122,7 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
     for num_seeds in (2, 3, 5):
         num_searches = 60_000
         values, baseline = draw((num_searches, num_found + 1, num_seeds)), draw((num_searches, num_seeds))
-        winners = values.mean(2).argmax(1)  # candidate 0 is the default setting
+        winners = values.mean(2).argmax(1)  # candidate 0 is the default configuration
         winning = values[np.arange(num_searches), winners]
         is_default = winners == 0
 
@@ -143,15 +143,15 @@ STUDENT_SPACE = {"method.alpha": uniform(0, 1), LR: choice(0.001, 0.1), WIDTH: c
 def search_over_student_recipes(root) -> ExampleSearch:
     """Write two trials: the default recipe (learning rate 0.001, width 32), and another rate and width."""
     search = Search(space=STUDENT_SPACE, trials=8, sampler="random", scheduler="none", confirm=1)
-    default_setting = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
-    return make_search(root, search, lambda trial: Outcome("done", [80.0]), default_setting=default_setting)
+    default_configuration = {"method.alpha": 0.5, LR: 0.001, WIDTH: 32}
+    return make_search(root, search, lambda trial: Outcome("done", [80.0]), default_configuration=default_configuration)
 
 
 def trial_with(example: ExampleSearch, **values) -> int:
     """Return the first trial with these values. values: by the last part of the path."""
     trials = SearchFolder(example.path).trials()
     return next(
-        t.number for t in trials if values.items() <= {p.split(".")[-1]: v for p, v in t.setting.items()}.items()
+        t.number for t in trials if values.items() <= {p.split(".")[-1]: v for p, v in t.configuration.items()}.items()
     )
 
 
@@ -181,12 +181,12 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
     summary = example.summary()
     gains = winner_gains(summary.confirmation)
     assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
-    assert "The setting of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
+    assert "The configuration of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
         summary
     )
 
 
-def test_a_failed_default_setting_or_baseline_has_no_gain_over_it(tmp_path):
+def test_a_failed_default_configuration_or_baseline_has_no_gain_over_it(tmp_path):
     example = finished_search(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     example.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
@@ -194,7 +194,7 @@ def test_a_failed_default_setting_or_baseline_has_no_gain_over_it(tmp_path):
     assert (gains.over_default, gains.over_baseline, example.summary().winner.trial) == (None, None, 3)
     lines = certainty(example.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
-    assert "The default setting failed, and so cannot win (seed 0: out of memory)." in lines
+    assert "The default configuration failed, and so cannot win (seed 0: out of memory)." in lines
 
 
 def test_a_lower_loss_is_a_positive_gain(tmp_path):
@@ -211,7 +211,7 @@ def test_a_lower_loss_is_a_positive_gain(tmp_path):
 def test_waiting_points_of_a_grid_are_not_trials(tmp_path):
     search = Search(space=GRID, sampler="grid", scheduler="none", trials=2, confirm=0)
     example = make_search(
-        tmp_path, search, lambda trial: Outcome("done", [80.0]), default_setting={"method.alpha": 0.5}
+        tmp_path, search, lambda trial: Outcome("done", [80.0]), default_configuration={"method.alpha": 0.5}
     )
     assert len(SearchFolder(example.path).trials()) == 3
     assert [trial.number for trial in example.summary().trials] == [0, 1]
@@ -246,7 +246,7 @@ def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
     search = Search(
         space=GRID, sampler="grid", scheduler="none", metric=("val_top1", "latency_ms"), confirm=0, trials=3
     )
-    outcome_of = lambda trial: Outcome("done", values=values[trial.setting["method.alpha"]])  # noqa: E731
+    outcome_of = lambda trial: Outcome("done", values=values[trial.configuration["method.alpha"]])  # noqa: E731
     assert make_search(tmp_path, search, outcome_of).summary().best == (2, 0)
 
 
@@ -333,8 +333,8 @@ def test_a_live_teacher_is_reported_as_live(tmp_path):
 @pytest.mark.parametrize(
     ("value_of", "field"),
     [
-        (lambda setting: 80 + setting["method.alpha"], "method.alpha"),
-        (lambda setting: 80 + log(setting["method.temperature"]), "method.temperature"),
+        (lambda configuration: 80 + configuration["method.alpha"], "method.alpha"),
+        (lambda configuration: 80 + log(configuration["method.temperature"]), "method.temperature"),
     ],
 )
 def test_the_field_that_determines_the_metric_is_the_important_one(tmp_path, value_of, field):
@@ -355,11 +355,13 @@ def test_importances_use_the_first_rung_if_most_trials_were_stopped(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"trials": 3}, {"space": {"method.alpha": uniform(0, 1)}}, {"value_of": lambda setting: 80.0}],
+    [{"trials": 3}, {"space": {"method.alpha": uniform(0, 1)}}, {"value_of": lambda configuration: 80.0}],
     ids=["three trials", "one field", "one value"],
 )
 def test_importances_require_trials_fields_and_different_values(tmp_path, changes):
-    example = search_of_done_trials(tmp_path, **{"value_of": lambda setting: 80 + setting["method.alpha"]} | changes)
+    example = search_of_done_trials(
+        tmp_path, **{"value_of": lambda configuration: 80 + configuration["method.alpha"]} | changes
+    )
     assert importances_of(example.summary()) is None
 
 
@@ -391,7 +393,7 @@ def test_an_invalid_search_record_is_named_in_one_line(tmp_path, changes, compla
         ({"candidates": {}}, "field 'candidates' is {}, not a list"),
         ({"baseline": {}}, "field 'baseline.trial' is missing"),
         (
-            {"baseline": {"trial": None, "setting": {}, "runs": [], "values": [1, None, 2]}},
+            {"baseline": {"trial": None, "configuration": {}, "runs": [], "values": [1, None, 2]}},
             r"field 'baseline.values.1' is None, not a finite number",
         ),
     ],
@@ -439,7 +441,9 @@ def test_a_trial_with_fewer_epochs_is_done_after_its_own_epochs(tmp_path):
     search = Search(space=space, trials=1, grace_epochs=1)
     short = Outcome("done", learning_curve(80, 4), run={"config": {"recipe": {"epochs": 4}}})
     (trial,) = (
-        make_search(tmp_path, search, lambda _: short, default_setting=DEFAULT_SETTING | {"student.epochs": 4})
+        make_search(
+            tmp_path, search, lambda _: short, default_configuration=DEFAULT_CONFIGURATION | {"student.epochs": 4}
+        )
         .summary()
         .trials
     )

@@ -25,8 +25,8 @@ def test_the_whole_text_of_a_small_search(tmp_path):
         render_search(summary)
         == f"""\
 search cnn/search: done; 4 of 4 trials ended: 2 done, 1 stopped early, 1 failed
-The best setting is that of trial 0: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 % over 3
-  seeds.
+The best configuration is that of trial 0: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 %
+  over 3 seeds.
 +-------+-------+-------------+---------------+--------+-----------+------------+
 | trial | alpha | temperature | state         | epochs |  val_top1 |       time |
 +-------+-------+-------------+---------------+--------+-----------+------------+
@@ -38,7 +38,7 @@ The best setting is that of trial 0: alpha 0.1, temperature 2, validation top1 8
 trial 2 failed: loss kd is NaN at epoch 3
 confirmed with seeds 0, 1, 2
 +-------------+--------------------------+----------------+--------+
-| from        | setting                  |       val_top1 |        |
+| from        | configuration            |       val_top1 |        |
 +-------------+--------------------------+----------------+--------+
 | the default | alpha 0.5, temperature 4 | 86.00 ± 0.00 % |        |
 | trial 0     | alpha 0.1, temperature 2 | 87.00 ± 0.50 % | winner |
@@ -46,10 +46,10 @@ confirmed with seeds 0, 1, 2
 +-------------+--------------------------+----------------+--------+
 Winner against the baseline: +2.00 points [+0.21, +3.79]; the winner is better at n = 3; 3 of 3
   seeds in favor of the winner.
-Winner against the default setting: +1.00 points [-0.24, +2.24]; not distinguishable at n = 3; 3 of
-  3 seeds in favor of the winner.
-It was selected from 2 settings with these seeds, the default included, so the interval of its gain
-  over the baseline is widened for 2, and over the default setting for 1 (Bonferroni).
+Winner against the default configuration: +1.00 points [-0.24, +2.24]; not distinguishable at n = 3;
+  3 of 3 seeds in favor of the winner.
+It was selected from 2 configurations with these seeds, the default included, so the interval of its
+  gain over the baseline is widened for 2, and over the default configuration for 1 (Bonferroni).
 The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU per trial.
 The time of 1 of 3 trials is estimated as epochs times a measured pace: they recorded no end.
 Stopping trials early saved 6 epochs, about 60.0 GPU seconds.
@@ -93,9 +93,9 @@ def test_unfinished_trials_are_in_training_while_the_search_runs(tmp_path):
 def test_no_line_is_wider_than_a_hundred_columns_and_latin_1_holds_it(tmp_path, num_fields):
     more = {f"student.optimizer.a_rather_long_name_{field}": choice(0.123456, 1) for field in range(num_fields - 2)}
     search = Search(space=SPACE | more, trials=3, sampler="random", scheduler="none", confirm=1)
-    default_setting = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
+    default_configuration = {"method.alpha": 0.5, "method.temperature": 4.0, **dict.fromkeys(more, 1)}
     example = make_search(
-        tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_setting=default_setting
+        tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
     )
     example.confirm({None: [85.0, 86.0, 87.0], 2: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
     text = render_search(example.summary())

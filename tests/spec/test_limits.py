@@ -86,7 +86,7 @@ def test_a_network_is_built_if_its_weights_just_fit(monkeypatch: pytest.MonkeyPa
 def test_a_range_of_whole_numbers_is_never_listed() -> None:
     space = integer(1, 10**12)
     assert len(space.points) == 10**12 and space.points[-1] == 10**12
-    with pytest.raises(ConfigError, match="is a grid of 1,000,000,000,000 settings"):
+    with pytest.raises(ConfigError, match="is a grid of 1,000,000,000,000 configurations"):
         Search({"student.batch_size": space}, sampler="grid")
     assert len(Search({"student.batch_size": integer(1, 3)}, sampler="grid").grid) == 3
     with pytest.raises(ConfigError, match="must be at most 1,000 values"):

@@ -7,7 +7,7 @@ import pytest
 from small_runs import experiment
 
 from raykd.errors import ConfigError
-from raykd.report.search_wording import setting_in_words
+from raykd.report.search_wording import configuration_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
@@ -40,7 +40,7 @@ def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], message
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("fields", "message"),
     [
         ({"trials": 0}, r"trials = 0 in Search: must be at least 1"),
         ({"grace_epochs": 0}, r"grace_epochs = 0 in Search"),
@@ -55,9 +55,9 @@ def test_space_that_cannot_be_searched_is_refused(space: dict[str, Any], message
         ({"trial_seed": 0}, r"must not be one of seeds = \(0,\)"),
     ],
 )
-def test_search_that_cannot_work_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_search_that_cannot_work_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        searched(**settings)
+        searched(**fields)
 
 
 def test_reversed_ranges_logarithms_of_zero_and_repeated_values_are_refused() -> None:
@@ -79,7 +79,7 @@ def test_fields_of_every_kind_can_be_searched() -> None:
         "student.model.width": integer(8, 16),
         "student.schedule": choice("cosine", "constant"),
     }
-    changed = searched(space=space).with_setting(
+    changed = searched(space=space).with_configuration(
         {"student.model.width": 12, "student.schedule": "constant", "student.optimizer.lr": 0.0125}
     )
     assert changed.search is None
@@ -96,7 +96,7 @@ def test_several_metrics_require_no_early_stopping_and_keep_their_directions() -
 
 def test_grid_has_every_combination_and_limits_the_number_of_trials() -> None:
     search = Search({"method.alpha": choice(0.1, 0.9), "method.temperature": choice(1, 2, 4)}, sampler="grid")
-    assert [tuple(setting.values()) for setting in search.grid] == [
+    assert [tuple(configuration.values()) for configuration in search.grid] == [
         (0.1, 1),
         (0.1, 2),
         (0.1, 4),
@@ -115,12 +115,12 @@ def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rung
     assert Search(SPACE, grace_epochs=grace).rungs_of(epochs) == rungs
 
 
-def test_setting_is_worded_without_the_paths_of_its_fields() -> None:
-    assert setting_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
+def test_configuration_is_worded_without_the_paths_of_its_fields() -> None:
+    assert configuration_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
 
 
 def test_default_of_a_searched_method_is_its_name() -> None:
     of_methods = searched(space={"method": choice("dkd", "kd")})
-    assert of_methods.search is not None and of_methods.default_setting(of_methods.search) == {"method": "kd"}
+    assert of_methods.search is not None and of_methods.default_configuration(of_methods.search) == {"method": "kd"}
     with pytest.raises(ConfigError, match="lacks for 'method' the experiment's default"):
         searched(space={"method": choice("dkd", "dist")})

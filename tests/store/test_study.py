@@ -1,4 +1,4 @@
-"""Tests of a search's study: one that is killed at any write and resumed samples the same settings."""
+"""Tests of a search's study: one that is killed at any write and resumed samples the same configurations."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +13,15 @@ from raykd.spec.search import Search, choice, integer, loguniform, uniform
 from raykd.store.study import SearchFolder, Study, Trial, best_first
 
 SEARCH = Search({"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=20)
-DEFAULT_SETTING = {"method.alpha": 0.5, "method.temperature": 4.0}
+DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
 NO_INTERRUPTION: Callable[[SearchFolder, int], bool] = lambda folder, number: False  # noqa: E731
 
 
-def study_in(folder: SearchFolder, search: Search = SEARCH, default_setting: dict[str, Any] = DEFAULT_SETTING) -> Study:
+def study_in(
+    folder: SearchFolder, search: Search = SEARCH, default_configuration: dict[str, Any] = DEFAULT_CONFIGURATION
+) -> Study:
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Study(folder, search, default_setting)
+    return Study(folder, search, default_configuration)
 
 
 def run_trials(
@@ -27,7 +29,7 @@ def run_trials(
 ) -> list[Trial]:
     """Run all trials of `search`, where every third is pruned, and return them.
 
-    interrupt: called after each sampled setting; if it returns True, a new Study resumes the search.
+    interrupt: called after each sampled configuration; if it returns True, a new Study resumes the search.
     """
     study = study_in(folder, search)
     for _ in range(search.trials):
@@ -36,7 +38,7 @@ def run_trials(
             study = study_in(folder, search)
             (unfinished,) = (trial for trial in study.trials() if trial.state == "running")
             trial = study.resume_trial(unfinished.number)
-        value = -((trial.setting["method.alpha"] - 0.3) ** 2)
+        value = -((trial.configuration["method.alpha"] - 0.3) ** 2)
         study.report_value(trial.number, 1, value)
         study.finish_trial(trial.number, "pruned" if trial.number % 3 == 2 else "done", [value])
     return folder.trials()
@@ -53,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_resumed_search_samples_the_same_settings(tmp_path: Path, sampler: Any) -> None:
+def test_resumed_search_samples_the_same_configurations(tmp_path: Path, sampler: Any) -> None:
     search = replace(SEARCH, sampler=sampler)
     expected = run_trials(SearchFolder(tmp_path / "uninterrupted"), search)
     assert (
@@ -61,7 +63,7 @@ def test_resumed_search_samples_the_same_settings(tmp_path: Path, sampler: Any) 
     )
 
 
-def test_partly_sampled_setting_is_completed(folder: SearchFolder, uninterrupted: list[Trial]) -> None:
+def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninterrupted: list[Trial]) -> None:
     def truncate_last_line(folder: SearchFolder, number: int) -> bool:
         if number not in (4, 16):
             return False
@@ -74,8 +76,8 @@ def test_partly_sampled_setting_is_completed(folder: SearchFolder, uninterrupted
 
 
 @pytest.mark.parametrize("field", ["method.alpha", "method.temperature"])
-def test_settings_lie_in_their_space_and_differ(uninterrupted: list[Trial], field: str) -> None:
-    values = [trial.setting[field] for trial in uninterrupted]
+def test_configurations_lie_in_their_space_and_differ(uninterrupted: list[Trial], field: str) -> None:
+    values = [trial.configuration[field] for trial in uninterrupted]
     assert all(SEARCH.space[field].holds(value) for value in values)
     assert len(set(values)) == len(values)
 
@@ -83,29 +85,31 @@ def test_settings_lie_in_their_space_and_differ(uninterrupted: list[Trial], fiel
 def test_tpe_comes_closer_to_the_optimum_than_random_search(tmp_path: Path) -> None:
     def mean_distance(sampler: Any) -> float:
         trials = run_trials(SearchFolder(tmp_path / sampler), replace(SEARCH, sampler=sampler, trials=50))
-        return sum(abs(trial.setting["method.alpha"] - 0.3) for trial in trials[30:]) / 20
+        return sum(abs(trial.configuration["method.alpha"] - 0.3) for trial in trials[30:]) / 20
 
     assert mean_distance("tpe") < 0.7 * mean_distance("random")
 
 
-def test_default_setting_is_tried_first(folder: SearchFolder) -> None:
-    assert study_in(folder).start_trial().setting == DEFAULT_SETTING
+def test_default_configuration_is_tried_first(folder: SearchFolder) -> None:
+    assert study_in(folder).start_trial().configuration == DEFAULT_CONFIGURATION
 
 
-def test_default_setting_outside_the_space_is_not_tried(folder: SearchFolder) -> None:
+def test_default_configuration_outside_the_space_is_not_tried(folder: SearchFolder) -> None:
     assert (
-        study_in(folder, default_setting=DEFAULT_SETTING | {"method.temperature": 40.0}).start_trial().setting
-        != DEFAULT_SETTING
+        study_in(folder, default_configuration=DEFAULT_CONFIGURATION | {"method.temperature": 40.0})
+        .start_trial()
+        .configuration
+        != DEFAULT_CONFIGURATION
     )
 
 
-def test_grid_is_tried_in_order_and_resumed_at_its_next_setting(folder: SearchFolder) -> None:
+def test_grid_is_tried_in_order_and_resumed_at_its_next_configuration(folder: SearchFolder) -> None:
     search = Search({"method.alpha": choice(0.1, 0.9), "student.batch_size": integer(25, 27)}, sampler="grid")
     first = study_in(folder, search, {"method.alpha": 0.5, "student.batch_size": 50})
-    settings = [dict(first.start_trial().setting) for _ in range(2)]
+    configurations = [dict(first.start_trial().configuration) for _ in range(2)]
     resumed = study_in(folder, search)
-    settings += [dict(resumed.start_trial().setting) for _ in range(4)]
-    assert settings == search.grid
+    configurations += [dict(resumed.start_trial().configuration) for _ in range(4)]
+    assert configurations == search.grid
 
 
 def test_fields_of_every_kind_are_read_back_as_they_were_sampled(folder: SearchFolder) -> None:
@@ -120,8 +124,8 @@ def test_fields_of_every_kind_are_read_back_as_they_were_sampled(folder: SearchF
     started = study.start_trial()
     study.finish_trial(started.number, "done", [81.5, 1000.0])
     (trial,) = folder.trials()
-    assert (trial.setting, trial.values, trial.state) == (started.setting, (81.5, 1000.0), "done")
-    assert {name: type(value) for name, value in trial.setting.items()} == {
+    assert (trial.configuration, trial.values, trial.state) == (started.configuration, (81.5, 1000.0), "done")
+    assert {name: type(value) for name, value in trial.configuration.items()} == {
         "method": str,
         "student.batch_size": int,
         "student.compile": bool,

@@ -107,7 +107,7 @@ def test_runs_that_confirm_a_search_count_with_their_seeds(tmp_path: Path) -> No
     search = Search({"method.alpha": uniform(0, 1)}, trials=16, trial_seed=7, confirm=2)
     found = decided(tmp_path, student=recipe(epochs=3), search=search, seeds=(0, 1))
     assert found is not None and found.cache is not None and found.cache.epochs == ((0, 3), (1, 3), (7, 3))
-    assert "66 teacher passes" in found.reason, "16 trials of 3 epochs, and 3 settings of 2 seeds"
+    assert "66 teacher passes" in found.reason, "16 trials of 3 epochs, and 3 configurations of 2 seeds"
 
 
 def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The figures of a search's page: settings tried, importances, history, learning curves or Pareto front, confirmation.
+"""The figures of a search's page.
 
-A figure without data is None, and the page then says that there is nothing to draw yet.
+They show the configurations tried, the importances, the history, the learning curves or the Pareto front, and the
+confirmation. A figure without data is None, and the page then says that there is nothing to draw yet.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from raykd.report.figures.trial_marks import (
     window_of,
 )
 from raykd.report.read.search_records import SearchSummary, TrialSummary
-from raykd.report.search_wording import setting_in_words, value_in_units, values_in_units
+from raykd.report.search_wording import configuration_in_words, value_in_units, values_in_units
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -48,7 +49,7 @@ def draw_search(
     """Return the figures by their headings on the page. Their ids start with `key`."""
     search = summary.search
     with page_style():
-        drawings = {"Settings tried": _draw_settings(summary, f"{key}-plane")}
+        drawings = {"Configurations tried": _draw_configurations(summary, f"{key}-plane")}
         if len(search.metrics) == 1:
             drawings["Learning curves"] = _draw_curves(summary, f"{key}-curves")
         else:
@@ -61,14 +62,16 @@ def draw_search(
     return drawings
 
 
-def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
+def _draw_configurations(summary: SearchSummary, key: str) -> Drawing | None:
     """Draw the trials that ended over the first two searched fields that are numbers.
 
     Done trials are colored by rank, in at most five groups of about the same size: steps of equal width would leave
     one color to all but a few bad trials. With one numeric field, the metric is the other axis.
     """
     shown = [
-        trial for trial in summary.trials if trial.is_ended and trial.setting.keys() >= summary.search.space.keys()
+        trial
+        for trial in summary.trials
+        if trial.is_ended and trial.configuration.keys() >= summary.search.space.keys()
     ]
     if not any(height_of(trial) is not None for trial in shown):
         return None
@@ -79,7 +82,9 @@ def _draw_settings(summary: SearchSummary, key: str) -> Drawing | None:
     over = " and ".join(_label(summary, path) for path in axes_fields)
     title = f"{SEARCH_METRICS[summary.search.metrics[0]].label.capitalize()} over {over}"
     best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
-    named = "; ".join(f"{_trial_and_values(summary, trial)} at {setting_in_words(trial.setting)}" for trial in best)
+    named = "; ".join(
+        f"{_trial_and_values(summary, trial)} at {configuration_in_words(trial.configuration)}" for trial in best
+    )
     description = f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
     return Drawing(inline_svg(figure, key, title, description), caption)
 
@@ -109,7 +114,7 @@ def _draw_two_fields(
         _scale(axes, axis, path, summary)
     fills = {trial.number: color for group, color in zip(groups, colors, strict=True) for trial in group}
     for trial in shown:
-        x, y = (trial.setting[path] for path in fields)
+        x, y = (trial.configuration[path] for path in fields)
         add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
     add_legend(figure, 2, entries)
     parts = ["Colors are groups of about the same size, from worst to best."] if len(groups) > 1 else []
@@ -128,13 +133,13 @@ def _draw_one_field(summary: SearchSummary, shown: Sequence[TrialSummary], field
     figure, axes = plain_axes(num_legend_rows=-(-len(entries) // 3))
     if _is_numeric(space):
         _scale(axes, "x", path, summary)
-        places = {trial.number: trial.setting[path] for trial in shown}
+        places = {trial.number: trial.configuration[path] for trial in shown}
     else:
         values = list(space.points or ())
         axes.set_xticks(range(len(values)), [flattened(str(value), 16) for value in values])
         axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_xlabel(_label(summary, path))
-        places = {trial.number: values.index(trial.setting[path]) for trial in shown}
+        places = {trial.number: values.index(trial.configuration[path]) for trial in shown}
     window = add_trials(axes, summary, places)
     add_legend(figure, 3, entries)
     return figure, caption_of(shown, window)
@@ -278,7 +283,7 @@ def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
     if trial is summary.trial_of_winner:
         axes.plot(epochs, values, color=WINNER, linewidth=2.2, zorder=4, label=name_of_winner(summary))
     elif trial is summary.default_trial:
-        axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default setting")
+        axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default configuration")
     elif trial.state in ("pruned", "failed"):
         axes.plot(epochs, values, color=QUIET if trial.state == "pruned" else BAD, linewidth=0.8, zorder=2)
     else:

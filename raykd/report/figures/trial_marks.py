@@ -1,7 +1,7 @@
 """The marks of trials, the same in every figure of a search.
 
 filled circle  done          hollow circle  pruned (stopped early), the larger the more epochs it trained
-star           the winner    square         the default setting     cross  failed
+star           the winner    square         the default configuration     cross  failed
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def caption_of(trials: Sequence[TrialSummary], window: Window) -> str:
 
 def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str = STEP_COLORS[2]) -> list[Line2D]:
     """Return an entry for each kind of mark among `trials`. `color` fills the marks of done trials."""
-    names = {"*": name_of_winner(summary), "s": "default setting", "o": "done"}
+    names = {"*": name_of_winner(summary), "s": "default configuration", "o": "done"}
     shapes = {_shape_of(summary, trial) for trial in trials if trial.state == "done"}
     entries = [_entry(name, _done(shape, color)) for shape, name in names.items() if shape in shapes]
     states = {trial.state for trial in trials}
@@ -125,7 +125,7 @@ def name_of_winner(summary: SearchSummary) -> str:
     """Return the winner's name in a legend."""
     name = "the best" if summary.confirmation is None else "winner"
     winner, default = summary.trial_of_winner, summary.default_trial
-    return f"{name} (default setting)" if winner is not None and winner is default else name
+    return f"{name} (default configuration)" if winner is not None and winner is default else name
 
 
 def swatch(label: str, color: str) -> Line2D:

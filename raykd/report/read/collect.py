@@ -109,9 +109,9 @@ def _read_history(folder: Path) -> History | None:
 def _refuse_mixed(path: Path, group: str, runs: Sequence[RunResult]) -> None:
     """Refuse a group whose mean would mix methods, or count a seed twice."""
     records = [run.record for run in runs if run.record]
-    settings = sorted({f"{record.model} {record.method}" for record in records})
-    if len(settings) > 1:
-        raise damaged(path, f"{group} mixes {' and '.join(settings)}; give each its own family")
+    mixed = sorted({f"{record.model} {record.method}" for record in records})
+    if len(mixed) > 1:
+        raise damaged(path, f"{group} mixes {' and '.join(mixed)}; give each its own family")
     seeds = [record.seed for record in records]
     if len(set(seeds)) != len(seeds):
         raise damaged(path, f"{group} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")

@@ -20,10 +20,10 @@ from raykd.store.records import RunRecord
 _IDENTITY_FIELDS = ("kind", "family", "stage", "seed")  # they differ between runs by design
 
 # Dotted path of a field -> name of a group of runs -> distinct values of the field in the group, () without any.
-Settings = dict[str, dict[str, tuple[str, ...]]]
+FieldValues = dict[str, dict[str, tuple[str, ...]]]
 
 
-def settings_of(family: Family) -> Settings:
+def configurations_of(family: Family) -> FieldValues:
     """Return the configuration of each stage; for distilled students, that of the default method."""
     return _side_by_side({stage: family.stage(stage) for stage in STAGES})
 
@@ -40,9 +40,7 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     """Return a sentence for each fact that weakens comparisons between the family's runs."""
     named = {stage: family.stage(stage) for stage in STAGES if stage != "distilled"} | distilled_runs(family)
     started = {name: runs for name, runs in named.items() if any(run.record for run in runs)}
-    by_setting = [
-        line for path, values in _side_by_side(started).items() for line in _cautions_of_setting(path, values)
-    ]
+    by_field = [line for path, values in _side_by_side(started).items() for line in _cautions_of_field(path, values)]
     by_origin = [
         f"the students' runs differ in {path}: "
         + "; ".join(f"{value} ({count} of {counts.total()} runs)" for value, count in counts.items())
@@ -51,7 +49,7 @@ def cautions_of(family: Family) -> tuple[str, ...]:
     ]
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
     by_import = [flattened(caution, 600) for findings in imports for caution in findings.cautions]
-    return (*by_setting, *by_origin, *by_import, *_cautions_of_workers(family), *_caution_of_teacher(family))
+    return (*by_field, *by_origin, *by_import, *_cautions_of_workers(family), *_caution_of_teacher(family))
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -62,7 +60,7 @@ def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
     return {"distilled": default} | {f"'{flattened(method)}'": runs for method, runs in compared.items() if runs}
 
 
-def _cautions_of_setting(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _cautions_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Return cautions about one field. Students must share all fields except teacher and method."""
     section, last = path.split(".")[0], path.split(".")[-1]
     if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):  # files are identified by their sha256
@@ -137,7 +135,7 @@ def _origin(record: RunRecord) -> dict[str, Any]:
     return {name: values for name, values in sections.items() if values}
 
 
-def _side_by_side(named: Mapping[str, Sequence[RunResult]]) -> Settings:
+def _side_by_side(named: Mapping[str, Sequence[RunResult]]) -> FieldValues:
     """Return every field of the runs' configurations, with its values in each named group of runs."""
     configs = {name: [flatten(run.record.config) for run in runs if run.record] for name, runs in named.items()}
     paths = _in_order([config for group in configs.values() for config in group])

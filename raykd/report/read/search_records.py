@@ -27,7 +27,7 @@ class TrialSummary:
 
     number: int
     state: TrialState
-    setting: Mapping[str, Any]
+    configuration: Mapping[str, Any]
     values: tuple[float, ...]
     curve: tuple[tuple[int, float], ...]
     epochs_trained: int
@@ -135,7 +135,7 @@ class SearchSummary:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the confirmation has the seeds and the number of settings that the search now requires."""
+        """Whether the confirmation has the seeds and the number of configurations that the search now requires."""
         done = self.confirmation
         return done is not None and done.num_requested == self.search.confirm and done.seeds == self.record.seeds
 
@@ -159,16 +159,16 @@ class SearchSummary:
         if self.confirmation is not None:
             return self.confirmation.best_candidate
         best = self.best_trial
-        return None if best is None else CandidateRecord(best.number, best.setting, (), ())
+        return None if best is None else CandidateRecord(best.number, best.configuration, (), ())
 
     @property
     def default_trial(self) -> TrialSummary | None:
-        """The trial of the default setting; None if the search space does not contain it."""
-        return next((trial for trial in self.trials if trial.setting == self.record.default_setting), None)
+        """The trial of the default configuration; None if the search space does not contain it."""
+        return next((trial for trial in self.trials if trial.configuration == self.record.default_configuration), None)
 
     @property
     def trial_of_winner(self) -> TrialSummary | None:
-        """The trial of the winner's setting; None as for `default_trial`, or without a winner."""
+        """The trial of the winner's configuration; None as for `default_trial`, or without a winner."""
         winner = self.winner
         if winner is None:
             return None

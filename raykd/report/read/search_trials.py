@@ -56,7 +56,7 @@ def _summarize(
     return TrialSummary(
         trial.number,
         cast(Any, trial.state),
-        dict(trial.setting),
+        dict(trial.configuration),
         trial.values if trial.state == "done" else (),
         tuple((epoch, value) for epoch, value in curve if math.isfinite(value)),
         trained,

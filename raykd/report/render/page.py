@@ -9,7 +9,7 @@ from raykd.report import search_wording, wording
 from raykd.report.figures.metrics import draw_metrics
 from raykd.report.figures.stages import draw_comparison, draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
-from raykd.report.read.provenance import origins_of, settings_of
+from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
@@ -42,7 +42,7 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "key": key,
         "summary": summary,
         "stage_figures": draw_stages(summary, key),
-        "settings": settings_of(summary.family),
+        "configurations": configurations_of(summary.family),
         "origins": origins_of(summary.family),
         "metrics": metric_cells(summary),
         "metric_figures": draw_metrics(summary, key),

@@ -18,14 +18,15 @@ from raykd.store.records import ConfirmationRecord
 
 
 def trials_table(summary: SearchSummary) -> pa.Table:
-    """Return one row per trial that was started: its setting by dotted path, and its metrics, null if it is not done.
+    """Return one row per trial that was started: its configuration by dotted path, and its metrics.
 
+    The metrics are null if the trial is not done.
     seconds: of training, estimated where the trial recorded none. device_seconds: times its GPUs, or its CPUs without
     a GPU. top1 is in percent.
     """
     trials = summary.trials
     fields = {
-        path: _field_column(space, [trial.setting.get(path) for trial in trials])
+        path: _field_column(space, [trial.configuration.get(path) for trial in trials])
         for path, space in summary.search.space.items()
     }
     metrics = {
@@ -58,9 +59,9 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
             "state": summary.state,
             "search": to_dict(summary.search),
             "trials": {state: summary.count(state) for state in ("done", "pruned", "failed", "running")},
-            "default_setting": dict(summary.record.default_setting),
-            "winner": None if winner is None else {"trial": winner.trial, "setting": dict(winner.setting)},
-            "flags": None if winner is None else search_wording.flags(winner.setting),
+            "default_configuration": dict(summary.record.default_configuration),
+            "winner": None if winner is None else {"trial": winner.trial, "configuration": dict(winner.configuration)},
+            "flags": None if winner is None else search_wording.flags(winner.configuration),
             "best_trials": list(summary.best),
             "confirmation": None if confirmation is None else _confirmation_of(confirmation),
             "importances": None if importances is None else asdict(importances),

@@ -40,7 +40,7 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         gains=winner_gains(summary.confirmation) if summary.confirmation else None,
         labels=search_wording.labels(list(summary.search.space)),
         drawings=draw_search(summary, importances),
-        settings=_settings(summary),
+        search_fields=_search_fields(summary),
         origin=flatten({name: getattr(summary.record, name) for name in ("hardware", "versions", "git")}),
         metrics=SEARCH_METRICS,
         search_wording=search_wording,
@@ -49,11 +49,11 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
     return page.encode()
 
 
-def _settings(summary: SearchSummary) -> Mapping[str, str]:
-    """Return the search's configuration by name."""
+def _search_fields(summary: SearchSummary) -> Mapping[str, str]:
+    """Return the fields of the search, in words, by name."""
     search = summary.search
     defaults = {
-        path: format_value(value) for path, value in summary.record.default_setting.items() if value is not None
+        path: format_value(value) for path, value in summary.record.default_configuration.items() if value is not None
     }
     fields = {
         path: f"{space}; the default is {defaults.get(path, 'not recorded')}" for path, space in search.space.items()

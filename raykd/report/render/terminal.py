@@ -14,7 +14,7 @@ from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
-from raykd.report.search_wording import format_value, setting_in_words
+from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.summary import FamilySummary, Report
@@ -162,7 +162,7 @@ def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
     yield from _wrapped(search_wording.certainty(summary))
     yield from _wrapped(search_wording.cost_lines(summary.cost))
     if summary.winner is not None:
-        yield f"to train it: {flattened(search_wording.flags(summary.winner.setting), 1000)}"
+        yield f"to train it: {flattened(search_wording.flags(summary.winner.configuration), 1000)}"
     yield f"page: {summary.page}"
 
 
@@ -185,15 +185,17 @@ def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Tab
     for label in search_wording.labels(paths).values():
         table.add_column(Text(flattened(label)), justify="right", overflow="fold")
     if not paths:
-        table.add_column("setting", overflow="fold")
+        table.add_column("configuration", overflow="fold")
     table.add_column("state", no_wrap=True)
     for heading in ("epochs", *summary.search.metrics, "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in trials:
-        setting = [format_value(trial.setting.get(path, "-")) for path in paths] or [setting_in_words(trial.setting)]
+        configuration = [format_value(trial.configuration.get(path, "-")) for path in paths] or [
+            configuration_in_words(trial.configuration)
+        ]
         table.add_row(
             str(trial.number),
-            *(Text(flattened(text)) for text in setting),
+            *(Text(flattened(text)) for text in configuration),
             search_wording.state(trial, summary.is_locked),
             f"{trial.epochs_trained} of {trial.epochs}",
             *search_wording.metric_values(trial, summary.search),
@@ -218,17 +220,17 @@ def _confirmation_table(confirmation: ConfirmationRecord) -> Table:
     metric, seeds = confirmation.metric, ", ".join(map(str, confirmation.seeds))
     table = _plain_table(f"confirmed with seed{'' if len(confirmation.seeds) == 1 else 's'} {seeds}")
     table.add_column("from", no_wrap=True)
-    table.add_column("setting", overflow="fold")
+    table.add_column("configuration", overflow="fold")
     table.add_column(metric, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for candidate in confirmation.candidates:
         value = "failed" if candidate.failed else search_wording.mean(metric, candidate)
         note = "winner" if candidate is confirmation.best_candidate else ""
-        setting = Text(flattened(setting_in_words(candidate.setting)))
-        table.add_row(search_wording.origin(candidate), setting, value, note)
+        configuration = Text(flattened(configuration_in_words(candidate.configuration)))
+        table.add_row(search_wording.origin(candidate), configuration, value, note)
     baseline = confirmation.baseline
     value = "failed" if baseline.failed else search_wording.mean(metric, baseline)
-    recipe = f"no teacher, {setting_in_words(baseline.setting)}" if baseline.setting else "no teacher"
+    recipe = f"no teacher, {configuration_in_words(baseline.configuration)}" if baseline.configuration else "no teacher"
     table.add_row("baseline", Text(flattened(recipe)), value, "")
     return table
 

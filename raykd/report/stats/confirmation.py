@@ -1,6 +1,6 @@
-"""The gains of a search's winner over the default setting and over the baseline, paired by seed.
+"""The gains of a search's winner over the default configuration and over the baseline, paired by seed.
 
-The winner was selected with these same seeds, so its intervals are widened by the number of settings that it was
+The winner was selected with these same seeds, so its intervals are widened by the number of configurations that it was
 selected from: see `comparisons` in paired_interval.py.
 """
 
@@ -18,7 +18,7 @@ WINNER = "the winner"
 class WinnerGains:
     """Gains of the winner, positive where it is better, also for a loss. None where a side has no results.
 
-    over_default is None too where the default setting is the winner.
+    over_default is None too where the default configuration is the winner.
     """
 
     over_default: PairedGain | None
@@ -28,8 +28,9 @@ class WinnerGains:
 def winner_gains(confirmation: ConfirmationRecord) -> WinnerGains:
     """Return both gains with their widened intervals.
 
-    The winner over the default setting was selected from the settings that the search found; the winner over the
-    baseline was selected from all candidates, the default included. Candidates that failed were tried, and count.
+    The winner over the default configuration was selected from the configurations that the search found; the winner
+    over the baseline was selected from all candidates, the default included. Candidates that failed were tried, and
+    count.
     """
     default = confirmation.default
     over_default = None

@@ -1,8 +1,8 @@
 """The importance of each searched field for the metric: Optuna's fANOVA (Hutter et al. 2014, ICML) over the trials.
 
-A random forest is fitted to (setting, metric), and its variance is split into shares of the fields, which sum to 1.
-A large share means that the field matters somewhere in the search space; it does not show a direction. How reliable
-it is depends on the number of trials.
+A random forest is fitted to (configuration, metric), and its variance is split into shares of the fields. The shares
+sum to 1. A large share means that the field matters somewhere in the search space; it does not show a direction. How
+reliable it is depends on the number of trials.
 """
 
 from collections.abc import Mapping
@@ -41,17 +41,17 @@ def importances_of(summary: SearchSummary) -> Importances | None:
 
 
 def _values_of(summary: SearchSummary) -> tuple[int | None, list[tuple[Mapping[str, Any], float]]]:
-    """Return the settings with their metric: at the end if most trials are done, else after the grace epochs.
+    """Return the configurations with their metric: at the end if most trials are done, else after the grace epochs.
 
-    All values are read after the same number of epochs; otherwise they would show the epochs, not the settings.
+    All values are read after the same number of epochs; otherwise they would show the epochs, not the configurations.
     """
     done = [trial for trial in summary.trials if trial.state == "done"]
     is_most = len(done) >= MIN_DONE * summary.num_ended
     if (is_most and len(done) >= MIN_TRIALS) or not summary.search.metrics[0].startswith("val_"):
-        return None, [(trial.setting, trial.values[0]) for trial in done]
+        return None, [(trial.configuration, trial.values[0]) for trial in done]
     grace = summary.search.grace_of(summary.record.epochs)
-    curves = [(trial.setting, dict(trial.curve)) for trial in summary.trials if trial.state != "failed"]
-    return grace, [(setting, curve[grace]) for setting, curve in curves if grace in curve]
+    curves = [(trial.configuration, dict(trial.curve)) for trial in summary.trials if trial.state != "failed"]
+    return grace, [(configuration, curve[grace]) for configuration, curve in curves if grace in curve]
 
 
 def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], float]]) -> dict[str, float]:
@@ -60,8 +60,8 @@ def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], f
 
     distributions = {path: _distribution(space) for path, space in spaces.items()}
     study = optuna.create_study()  # in memory
-    for setting, value in values:
-        sampled = {path: _as_sampled(space, setting[path]) for path, space in spaces.items()}
+    for configuration, value in values:
+        sampled = {path: _as_sampled(space, configuration[path]) for path, space in spaces.items()}
         study.add_trial(optuna.trial.create_trial(params=sampled, distributions=distributions, value=value))
     try:
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))

@@ -1,13 +1,13 @@
-"""Spread over seeds, and the paired gain of one setting over another: mean, deviation, Student's t-interval, tests.
+"""Spread over seeds, and the paired gain of one configuration over another: mean, deviation, t-interval, tests.
 
 A seed fixes initialization and order, so two students with one seed form a pair (a baseline and a distilled student,
-or two settings of a search). The interval is that of the mean difference:
+or two configurations of a search). The interval is that of the mean difference:
 
     mean(d) +- t(1 - 0.025 / m, n - 1) * std(d) / sqrt(n),   d = value - reference,   std with n - 1
 
-m is 1, or the number of settings from which the better one was selected with these same pairs; then all m intervals
-hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all runs are
-evaluated on the same ones. The exact tests of significance.py do not account for a selection.
+m is 1, or the number of configurations from which the better one was selected with these same pairs; then all m
+intervals hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all
+runs are evaluated on the same ones. The exact tests of significance.py do not account for a selection.
 
 A bootstrap would not do: resampled means stay in the range of the n differences, so at n = 3 the percentile interval
 is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal
@@ -63,8 +63,8 @@ class Pair:
 class PairedGain:
     """The gain over `pairs`, positive where `name` is better. An interval requires two pairs that differ.
 
-    name: in the verdict, of the setting with the pairs' values. comparisons: the number of settings from which it was
-    selected with these pairs, which widens the interval.
+    name: in the verdict, of the configuration with the pairs' values. comparisons: the number of configurations from
+    which it was selected with these pairs, which widens the interval.
     """
 
     pairs: tuple[Pair, ...]

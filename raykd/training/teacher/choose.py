@@ -154,7 +154,7 @@ def _epochs_to_train(experiment: Experiment, untrained: Sequence[Run]) -> list[t
     """Return (seed, epochs) of each run that reads the shared cache; of a search, of each trial and confirming run."""
     search, epochs = experiment.search, experiment.most_epochs
     if search is not None:
-        num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default setting
+        num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default configuration
         confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirming
     return [(run.seed, run.recipe.epochs) for run in untrained if _reads_shared_cache(experiment, run)]
