@@ -25,7 +25,7 @@ from raykd.store.damage import damaged
 from raykd.store.records import CandidateRecord, ConfirmationRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.store.study import SearchFolder, Trial, num_ended
+from raykd.store.study import SearchFolder, SearchTrial, num_ended
 from raykd.training.teacher.choose import PlannedCache
 
 
@@ -40,7 +40,7 @@ class Candidate:
 
 
 def confirm(
-    command: SearchCommand, best: Sequence[Trial], cache: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, best: Sequence[SearchTrial], cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Train the first distinct configurations of `best` with the experiment's seeds, and return the winner's.
 
@@ -84,7 +84,7 @@ def confirm(
     return winner.configuration
 
 
-def make_candidates(command: SearchCommand, best: Sequence[Trial]) -> list[Candidate]:
+def make_candidates(command: SearchCommand, best: Sequence[SearchTrial]) -> list[Candidate]:
     """Return the default configuration, then the first `confirm` configurations of `best` with distinct runs.
 
     Configurations with the same runs are duplicates: 'kd' and 'KD' name one method, and TPE may draw a choice

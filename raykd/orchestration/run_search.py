@@ -30,7 +30,7 @@ from raykd.spec.search import Search
 from raykd.store.records import SearchRecord
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
-from raykd.store.study import Study, Trial, best_first, num_ended
+from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
 
@@ -67,7 +67,7 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
     with folder.lock(wait_s=1), stop_signals() as stopped:
         _write_record(command, identity, ended, cache_name)
-        study = Study(folder, search, command.default_configuration)
+        study = SearchStudy(folder, search, command.default_configuration)
         _run_all_trials(command, study, cache, stopped.is_set)
         best = _best(study.trials(), search)
         if stopped.is_set():
@@ -77,7 +77,7 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
 
 
 def _run_all_trials(
-    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: SearchStudy, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> None:
     """Run rounds of trials until all have ended or a round ends none.
 
@@ -98,7 +98,7 @@ def _run_all_trials(
 
 
 def _run_round(
-    command: SearchCommand, study: Study, cache: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand, study: SearchStudy, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
     """Run the trials that are left once; see `run_trials`."""
     from ray import tune
@@ -128,7 +128,7 @@ def _run_round(
         return run_trials(command, study, make_trainable, slots, should_stop)
 
 
-def _best(trials: Sequence[Trial], search: Search) -> list[Trial]:
+def _best(trials: Sequence[SearchTrial], search: Search) -> list[SearchTrial]:
     """Return the completed trials, best first; with several metrics, only those on the Pareto front.
 
     Raises Interrupted if trials are left, and RunFailed if none was completed.
@@ -139,12 +139,12 @@ def _best(trials: Sequence[Trial], search: Search) -> list[Trial]:
             f"search interrupted after {ended} of {plural(search.num_trials, 'trial')}; "
             "rerun the same command to resume"
         )
-    done = [trial for trial in trials if trial.state == "done"]
-    if not done:
+    best = best_first(trials, search)
+    if not best:
         reasons = [trial.reason for trial in trials if trial.reason]
         failed = f"; the first failed with: {reasons[0]}" if reasons else ""
         raise RunFailed(f"none of {plural(len(trials), 'trial')} was completed{failed}")
-    return best_first(done, search)
+    return best
 
 
 def _write_record(

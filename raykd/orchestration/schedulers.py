@@ -8,14 +8,14 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from raykd.orchestration.searcher import EPOCHS_DONE, NUMBER, acted_on
 from raykd.spec.search import Search
-from raykd.store.study import Trial
+from raykd.store.study import SearchTrial
 
 MEDIAN_OF = 3  # trials that must have reached an epoch before another trial is compared with their median
 _PastTrial = namedtuple("_PastTrial", ["trial_id"])  # the only attribute that schedulers read
 _NO_CONTROLLER: Any = None  # of Tune; schedulers that pause no trial do not use it
 
 
-def make_scheduler(search: Search, epochs: int, past: Iterable[Trial]) -> TrialScheduler:
+def make_scheduler(search: Search, epochs: int, past: Iterable[SearchTrial]) -> TrialScheduler:
     """Return the scheduler that `search` names, for `epochs` epochs, with the results of the `past` trials."""
     if search.scheduler == "none":
         return FIFOScheduler()
@@ -37,7 +37,7 @@ class DeduplicatingScheduler(TrialScheduler):
     trials that ended in earlier commands, so it gets them first.
     """
 
-    def __init__(self, inner: TrialScheduler, metric: str, past: Iterable[Trial]) -> None:
+    def __init__(self, inner: TrialScheduler, metric: str, past: Iterable[SearchTrial]) -> None:
         super().__init__()
         self._inner, self._metric_name = inner, metric
         self._last_epochs: dict[int, int] = {}  # by trial number

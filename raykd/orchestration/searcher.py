@@ -12,7 +12,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raykd.spec.search import Search
-from raykd.store.study import Study, num_ended
+from raykd.store.study import SearchStudy, num_ended
 
 NUMBER, CONFIGURATION, REPORTED = "number", "configuration", "reported"  # keys of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
@@ -28,7 +28,7 @@ class StudySearcher(Searcher):
     The config of a trial is {number, configuration, reported}; reported: epochs whose results Tune need not get again.
     """
 
-    def __init__(self, study: Study, search: Search, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, study: SearchStudy, search: Search, is_stopping: Callable[[], bool]) -> None:
         super().__init__()
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()

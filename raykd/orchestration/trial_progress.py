@@ -20,7 +20,8 @@ from raykd.report.search_wording import (
 )
 from raykd.report.wording import duration
 from raykd.spec.search import Search
-from raykd.store.study import Trial
+from raykd.store.records import END_STATES
+from raykd.store.study import SearchTrial
 
 
 @dataclass
@@ -36,16 +37,18 @@ class _ShownTrial:
 class TrialProgress(LiveTable, Callback):
     """A callback of Tune and a context manager that shows the trials."""
 
-    def __init__(self, console: Console, search: Search, before: Iterable[Trial], step: Callable[[], None]) -> None:
+    def __init__(
+        self, console: Console, search: Search, before: Iterable[SearchTrial], step: Callable[[], None]
+    ) -> None:
         """before: trials of earlier commands. step: called a few times per second."""
         super().__init__(console)
         self._search, self._step = search, step
         self._running: dict[str, _ShownTrial] = {}
-        self._num_ended = {"done": 0, "pruned": 0, "failed": 0}
+        self._num_ended = dict.fromkeys(END_STATES, 0)
         self._ended_here = 0
         self._best: tuple[int, tuple[float, ...]] | None = None
         for trial in before:
-            if trial.is_ended:
+            if trial.state in END_STATES:
                 self._num_ended[trial.state] += 1
                 if trial.state == "done":
                     self._note_best(trial.number, trial.values)

@@ -18,12 +18,12 @@ from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.trial_progress import TrialProgress
-from raykd.store.study import Study
+from raykd.store.study import SearchStudy
 
 
 def run_trials(
     command: SearchCommand,
-    study: Study,
+    study: SearchStudy,
     make_trainable: Callable[[Any], Any],
     slots: Slots,
     should_stop: Callable[[], bool],

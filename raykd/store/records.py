@@ -13,7 +13,7 @@ inconsistent, or ''. Imports no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from raykd.spec.stages import Stage
 from raykd.store.codec import Between, read_record
@@ -24,6 +24,9 @@ Fraction = Annotated[float, Between(0, 1 + 1e-9)]
 NonNegative = Annotated[float, Between(0)]
 Precision = Literal["fp32", "bf16"]  # of matrix products and convolutions
 TeacherSource = Literal["live", "cache"]
+EndState = Literal["done", "pruned", "failed"]  # of a search's trial; a pruned one was stopped early
+END_STATES: tuple[EndState, ...] = get_args(EndState)
+TrialState = Literal["waiting", "running"] | EndState  # waiting: enqueued and not started
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
 
 

@@ -2,9 +2,9 @@
 
 <results>/<family>/<name>/  search.json  study.journal  trials/<number>/  confirmed.json  .lock
 
-Every sampled configuration and every reported value is in the study's journal before anything depends on it, so a
-search resumes exactly after its command was killed. Only the holder of the folder's lock writes there. Imports optuna,
-but neither torch nor ray, because the report reads these folders too.
+Every sampled configuration and every reported value is written to the study's journal before it is used, so a search
+resumes exactly after its command was killed. Only the holder of the folder's lock writes there. Imports optuna, but
+neither torch nor ray, because the report reads these folders too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,31 +20,32 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from raykd.errors import ConfigError
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
 from raykd.store.damage import damaged
 from raykd.store.journal import CheckedJournal
 from raykd.store.locked_folder import FileIn, LockedFolder
-from raykd.store.records import SearchRecord
+from raykd.store.records import END_STATES, EndState, SearchRecord, TrialState
 from raykd.store.run_folder import RunFolder
 
 
-class SeededByTrial(BaseSampler):
-    """Optuna's sampler with a separate random generator per trial, seeded by the search's seed and the trial's number.
+class PerTrialSeedSampler(BaseSampler):
+    """One of Optuna's samplers with a new random generator for each trial, seeded by the search's seed and the number.
 
-    One generator for all trials would restart with every process, so that a resumed search would sample its first
-    configurations again. Here a sample depends on the seed, the trial's number, the field's name (if fields are sampled
-    independently) and the recorded trials, but not on earlier samples of the same process.
+    One generator for all trials would restart with every process, so a resumed search would sample its first
+    configurations again. Here a sample depends on the seed, the trial's number, the field's name (for fields that are
+    sampled independently) and the recorded trials, but not on earlier samples of the same process.
     """
 
     def __init__(self, name: Literal["tpe", "random", "grid"], seed: int) -> None:
         self._name, self._seed = name, seed
         self._sampler = self._make(0)
-        self._shared = IntersectionSearchSpace()  # remembers which trials it has already included
+        self._shared_space = IntersectionSearchSpace()  # reads each ended trial once
 
     def _make(self, number: int, field: str = "") -> BaseSampler:
+        """Return Optuna's sampler for the trial `number`, or for one field of it."""
         seed = int(np.random.SeedSequence([self._seed, number, crc32(field.encode())]).generate_state(1)[0])
         if self._name == "tpe":  # constant_liar: concurrent trials avoid each other's configurations
             return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -58,7 +59,7 @@ class SeededByTrial(BaseSampler):
         """Return the fields to sample jointly: for TPE with one metric, those that all trials share."""
         if self._name != "tpe" or len(study.directions) > 1:
             return {}
-        return {name: space for name, space in self._shared.calculate(study).items() if not space.single()}
+        return {name: space for name, space in self._shared_space.calculate(study).items() if not space.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -84,32 +85,32 @@ def suggest(trial: optuna.Trial, path: str, space: Space) -> Any:
     raise ConfigError(f"a search cannot sample from {space.title()}")
 
 
-STUDY = "search"
-EndState = Literal["done", "pruned", "failed"]
-STATES: dict[TrialState, Literal["waiting", "running"] | EndState] = {
-    TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
+STUDY_NAME = "search"  # in the journal
+STATES: dict[optuna.trial.TrialState, TrialState] = {
+    optuna.trial.TrialState.WAITING: "waiting",
+    optuna.trial.TrialState.RUNNING: "running",
+    optuna.trial.TrialState.COMPLETE: "done",
+    optuna.trial.TrialState.PRUNED: "pruned",
+    optuna.trial.TrialState.FAIL: "failed",
 }
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """One configuration of the searched fields and its results so far."""
 
     number: int
-    state: str  # waiting, running, done, pruned (stopped early) or failed
-    configuration: Mapping[str, Any]
-    values: tuple[float, ...]  # final value of each metric, if the trial is done
+    state: TrialState
+    configuration: Mapping[str, Any]  # by dotted path
+    values: tuple[float, ...]  # final value of each metric of a done trial, else ()
     intermediate_values: Mapping[int, float]  # the search's first metric by the number of epochs trained
-    reason: str  # of a failure
-    seconds: float | None = field(default=None, compare=False)  # training time, once the trial has ended
+    reason: str  # why a failed trial failed, else ''
+    seconds: float | None = field(default=None, compare=False)  # training time of an ended trial
 
     @property
     def is_ended(self) -> bool:
-        return self.state in ("done", "pruned", "failed")
+        """Whether the trial is done, pruned or failed."""
+        return self.state in END_STATES
 
 
 @dataclass(frozen=True)
@@ -127,55 +128,58 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     @property
     def described(self) -> str:
+        """The folder in messages about its lock."""
         return f"the search in {self.path}"
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[SearchTrial]:
         """Return all trials of the study, by number. Raises DamagedFile."""
         if not self.journal.exists():
             return []
         try:
-            study = optuna.load_study(study_name=STUDY, storage=open_storage(self.journal))
-        except KeyError:  # the study's first lines are not written yet
+            study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal))
+        except KeyError:  # the study's first line is not written yet
             return []
         except OSError as error:
             raise damaged(self.journal, f"it cannot be read ({error.strerror})") from None
         return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
 
 
-class Study:
-    """The search's Optuna study for the holder of the folder's lock: samples configurations and records results.
+class SearchStudy:
+    """The search's Optuna study, for the holder of the folder's lock. It samples configurations and records results.
 
-    default_configuration: the experiment's value of each searched field, tried first if the space holds it.
+    default_configuration: the experiment's value of each searched field. It is the first trial if the space holds it.
     """
 
     def __init__(self, folder: SearchFolder, search: Search, default_configuration: Mapping[str, Any]) -> None:
         _remove_incomplete_line(folder.journal)
         self._storage = open_storage(folder.journal)
         self._spaces = search.space
-        sampler = SeededByTrial(search.sampler, search.seed)
+        sampler = PerTrialSeedSampler(search.sampler, search.seed)
         optuna_direction = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [optuna_direction[direction] for direction in search.directions]
         self._study = optuna.create_study(
-            study_name=STUDY, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
+            study_name=STUDY_NAME, storage=self._storage, sampler=sampler, directions=directions, load_if_exists=True
         )
-        if not self._study.get_trials(deepcopy=False):
-            is_in_space = all(space.holds(default_configuration[path]) for path, space in search.space.items())
-            default = [dict(default_configuration)] if is_in_space else []
-            for configuration in search.grid if search.sampler == "grid" else default:
-                self._study.enqueue_trial(configuration)
+        is_in_space = all(space.holds(default_configuration[path]) for path, space in search.space.items())
+        default = [dict(default_configuration)] if is_in_space else []
+        configurations = search.grid if search.sampler == "grid" else default
+        # An earlier command may have been killed between two of these.
+        for configuration in configurations[len(self._study.get_trials(deepcopy=False)) :]:
+            self._study.enqueue_trial(configuration)
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[SearchTrial]:
+        """Return all trials of the study, by number."""
         return [_trial_of(frozen) for frozen in self._study.get_trials(deepcopy=False)]
 
-    def start_trial(self) -> Trial:
-        """Start a trial and sample its configuration."""
+    def start_trial(self) -> SearchTrial:
+        """Start the next trial: a waiting one, or a new one with a sampled configuration."""
         return self._sample_configuration(self._study.ask())
 
-    def resume_trial(self, number: int) -> Trial:
-        """Return a trial that an earlier command started. Fields that were not sampled before its end are sampled."""
+    def resume_trial(self, number: int) -> SearchTrial:
+        """Return a trial that an earlier command started. Its fields without a value are sampled."""
         return self._sample_configuration(optuna.Trial(self._study, self._id(number)))
 
-    def _sample_configuration(self, trial: optuna.Trial) -> Trial:
+    def _sample_configuration(self, trial: optuna.Trial) -> SearchTrial:
         for path, space in self._spaces.items():
             suggest(trial, path, space)
         return _trial_of(self._storage.get_trial(self._id(trial.number)))
@@ -192,42 +196,47 @@ class Study:
         reason: str = "",
         seconds: float | None = None,
     ) -> None:
-        """Record how a trial ended. values: one per metric, recorded if it is done. seconds: its training time."""
+        """Record the end of a trial. values: one per metric, ignored unless it is done. seconds: its training time."""
         for name, value in {"reason": reason, "seconds": seconds}.items():
             if value not in ("", None):
                 self._storage.set_trial_user_attr(self._id(number), name, value)
-        optuna_state = next(trial_state for trial_state, name in STATES.items() if name == state)
+        optuna_state = next(optuna_state for optuna_state, name in STATES.items() if name == state)
         self._study.tell(number, values if state == "done" else None, optuna_state)
 
     def _id(self, number: int) -> int:
-        study = self._storage.get_study_id_from_name(STUDY)
+        study = self._storage.get_study_id_from_name(STUDY_NAME)
         return self._storage.get_trial_id_from_study_id_trial_number(study, number)
 
 
-def num_ended(trials: Sequence[Trial]) -> int:
+def num_ended(trials: Sequence[SearchTrial]) -> int:
+    """Return the number of trials that are done, pruned or failed."""
     return sum(trial.is_ended for trial in trials)
 
 
-def best_first(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """Return done trials, sorted by the first metric, then by number; with several metrics only the Pareto front."""
+def best_first(trials: Sequence[SearchTrial], search: Search) -> list[SearchTrial]:
+    """Return the done trials by the first metric, best first, then by number.
+
+    With several metrics only the Pareto-optimal ones are returned.
+    """
+    done = [trial for trial in trials if trial.state == "done"]
     signs = [1 if direction == "max" else -1 for direction in search.directions]
 
-    def dominates(one: Trial, other: Trial) -> bool:
+    def dominates(one: SearchTrial, other: SearchTrial) -> bool:
         pairs = [(sign * a, sign * b) for sign, a, b in zip(signs, one.values, other.values, strict=True)]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
-    front = [trial for trial in trials if len(signs) == 1 or not any(dominates(other, trial) for other in trials)]
-    return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
+    best = [trial for trial in done if len(signs) == 1 or not any(dominates(other, trial) for other in done)]
+    return sorted(best, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
 
 
-def _trial_of(frozen: FrozenTrial) -> Trial:
-    values = tuple(frozen.values) if frozen.values else ()
-    configuration = frozen.params or frozen.system_attrs.get("fixed_params", {})
-    return Trial(
+def _trial_of(frozen: FrozenTrial) -> SearchTrial:
+    state = STATES[frozen.state]
+    configuration = frozen.params or frozen.system_attrs.get("fixed_params", {})  # a waiting trial has no params
+    return SearchTrial(
         frozen.number,
-        STATES[frozen.state],
+        state,
         configuration,
-        values,
+        tuple(frozen.values or ()) if state == "done" else (),  # Optuna gives a pruned trial its last value
         dict(sorted(frozen.intermediate_values.items())),
         frozen.user_attrs.get("reason", ""),
         frozen.user_attrs.get("seconds"),

@@ -10,7 +10,7 @@ from written_records import search_record
 
 from bad_inputs.case import EXPERIMENT, BadInput, experiment_file
 from raykd.spec.search import Search, choice
-from raykd.store.study import SearchFolder, Study
+from raykd.store.study import SearchFolder, SearchStudy
 
 SEARCH = "space={'method.alpha': uniform(0, 1)}, trials=1"
 
@@ -49,7 +49,7 @@ def confirmed(content: Any) -> Callable[[SearchFolder], None]:
     def write(folder: SearchFolder) -> None:
         request = {"metric": "val_top1", "num_requested": 3, "num_trials": 1, "seeds": [0]}
         written("confirmed.json", {**request, **content})(folder)
-        study = Study(folder, Search(space={"method.alpha": choice(0.5)}, trials=1), {"method.alpha": 0.5})
+        study = SearchStudy(folder, Search(space={"method.alpha": choice(0.5)}, trials=1), {"method.alpha": 0.5})
         study.finish_trial(study.start_trial().number, "done", [80.0])
 
     return write

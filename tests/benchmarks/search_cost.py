@@ -75,7 +75,7 @@ def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
     folder = SearchFolder(options.results / experiment.family / search_spec.name)
     trials = folder.trials()
     seconds = {trial.number: trial.seconds or 0.0 for trial in trials}
-    best = best_first([trial for trial in trials if trial.state == "done"], search_spec)[0]
+    best = best_first(trials, search_spec)[0]
     planned = read_checked_json(options.results / experiment.family / "plan.json")["stages"]["distilled"]
     return {
         "training_s": round(sum(seconds.values()), 1),

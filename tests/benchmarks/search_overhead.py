@@ -58,7 +58,7 @@ def _measure(trials: int, is_plain: bool) -> float:
     from raykd.orchestration.run_search import search
     from raykd.orchestration.session import ray_session
     from raykd.spec.search import Search, loguniform, uniform
-    from raykd.store.study import STUDY, SearchFolder, open_storage
+    from raykd.store.study import STUDY_NAME, SearchFolder, open_storage
 
     space = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
     search_spec = Search(space, trials=trials, scheduler="none", max_concurrent=1, confirm=0)
@@ -71,7 +71,7 @@ def _measure(trials: int, is_plain: bool) -> float:
             tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]
         search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
         search_folder = SearchFolder(Path(folder) / "digits" / search_spec.name)
-        ended = optuna.load_study(study_name=STUDY, storage=open_storage(search_folder.journal)).trials
+        ended = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(search_folder.journal)).trials
         training = sum(search_folder.run(trial.number).require_record().seconds for trial in ended[1:])
     first, last = ended[0].datetime_complete, ended[-1].datetime_complete
     assert first is not None and last is not None

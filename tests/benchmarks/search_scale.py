@@ -25,7 +25,7 @@ from raykd.orchestration.session import ray_session
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search, loguniform, uniform
-from raykd.store.study import Study
+from raykd.store.study import SearchStudy
 
 EPOCHS = 3
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
@@ -80,7 +80,7 @@ def _measure(trials: int) -> dict[str, float]:
         search_folder = command.folder
         search_folder.path.mkdir(parents=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        study = Study(search_folder, search, command.default_configuration)
+        study = SearchStudy(search_folder, search, command.default_configuration)
         start_times: list[float] = []
 
         def should_stop() -> bool:
@@ -97,7 +97,7 @@ def _measure(trials: int) -> dict[str, float]:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         open_s = time.monotonic()
-        Study(search_folder, search, command.default_configuration).trials()
+        SearchStudy(search_folder, search, command.default_configuration).trials()
         return {
             "seconds_per_trial": round(seconds / (trials - 1), 4),
             "driver_mib": round(after / 1024),

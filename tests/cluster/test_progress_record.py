@@ -8,7 +8,7 @@ import torch
 
 from raykd.cluster.progress_record import ProgressRecord, fingerprint
 from raykd.spec.search import Search, uniform
-from raykd.store.study import SearchFolder, Study
+from raykd.store.study import SearchFolder, SearchStudy
 from raykd.training.checkpoint import Progress, save_checkpoint
 
 
@@ -43,10 +43,10 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
         {"method.alpha": 0.5},
     )
     folder.path.mkdir()
-    number = Study(folder, search, default_configuration).start_trial().number
+    number = SearchStudy(folder, search, default_configuration).start_trial().number
     before, size = fingerprint(tmp_path), folder.journal.stat().st_size
 
-    resumed = Study(folder, search, default_configuration)
+    resumed = SearchStudy(folder, search, default_configuration)
     resumed.resume_trial(number)
     assert fingerprint(tmp_path) == before and folder.journal.stat().st_size > size
     resumed.report_value(number, 1, 50.0)

@@ -8,7 +8,7 @@ import pytest
 from slurm_jobs import ONE_CPU_EACH, SCRIPT, left_by_lost_node
 from testbed import Testbed
 
-from raykd.store.study import SearchFolder, Trial
+from raykd.store.study import SearchFolder, SearchTrial
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -41,7 +41,7 @@ def words(file: Path, results: Path, where: tuple[str, ...] = TWO_CPUS) -> list[
     return [*where, SCRIPT, str(file), "--results", str(results), "--set", "workers.gpus=0"]
 
 
-def trials_in(results: Path) -> list[Trial]:
+def trials_in(results: Path) -> list[SearchTrial]:
     return SearchFolder(results / "digits" / "search").trials()
 
 

@@ -21,7 +21,7 @@ from raykd.spec.plan import make_plan
 from raykd.spec.search import Search, loguniform, uniform
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.store.study import SearchFolder, Trial
+from raykd.store.study import SearchFolder, SearchTrial
 
 FILE = Path(__file__)
 TRIALS, EPOCHS = 6, 9
@@ -73,7 +73,7 @@ def folder_in(results: Path) -> SearchFolder:
     return SearchFolder(results / "small" / "search")
 
 
-def trials_in(results: Path) -> list[Trial]:
+def trials_in(results: Path) -> list[SearchTrial]:
     return folder_in(results).trials()
 
 

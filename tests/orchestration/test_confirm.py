@@ -27,7 +27,7 @@ from raykd.spec.search import Search, choice, uniform
 from raykd.store.codec import write_checked_json
 from raykd.store.records import Best
 from raykd.store.run_store import RunStore
-from raykd.store.study import Trial
+from raykd.store.study import SearchTrial
 
 LR = "student.optimizer.lr"
 ALPHAS = {"method.alpha": uniform(0.1, 0.9)}
@@ -41,9 +41,10 @@ def command(results: Path, space: Mapping[str, Any], confirm: int = 2) -> Search
     return SearchCommand(experiment, Options(results, Path("no-data-here")), Console(file=io.StringIO()))
 
 
-def trials(*configurations: Mapping[str, Any]) -> list[Trial]:
+def trials(*configurations: Mapping[str, Any]) -> list[SearchTrial]:
     return [
-        Trial(number, "done", configuration, (80.0,), {}, "") for number, configuration in enumerate(configurations)
+        SearchTrial(number, "done", configuration, (80.0,), {}, "")
+        for number, configuration in enumerate(configurations)
     ]
 
 

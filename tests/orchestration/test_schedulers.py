@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from raykd.spec.search import Search, uniform
-from raykd.store.study import Trial
+from raykd.store.records import TrialState
+from raykd.store.study import SearchTrial
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -27,7 +28,7 @@ class OfTune:
 class Command:
     """One command's scheduler, with trials that report one epoch after another."""
 
-    def __init__(self, name: Any, past: list[Trial]) -> None:
+    def __init__(self, name: Any, past: list[SearchTrial]) -> None:
         from raykd.orchestration.schedulers import make_scheduler
 
         search = Search({"method.alpha": uniform(0, 1)}, scheduler=name, grace_epochs=2)
@@ -60,10 +61,10 @@ def value(number: int, epochs: int) -> float:
     return CURVES[number] * epochs / EPOCHS
 
 
-def past_of(number: int, epochs: int, state: str) -> Trial:
+def past_of(number: int, epochs: int, state: TrialState) -> SearchTrial:
     """A trial as the study of an earlier command has it."""
     num_reported = {epoch: value(number, epoch) for epoch in range(1, epochs + 1)}
-    return Trial(number, state, {}, (), num_reported, "")
+    return SearchTrial(number, state, {}, (), num_reported, "")
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -15,7 +15,7 @@ from small_runs import recipe
 from raykd.spec.recipe import SGD
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.run_folder import RunFolder
-from raykd.store.study import Study, Trial
+from raykd.store.study import SearchStudy, SearchTrial
 from raykd.training.failure import classify_failure
 from raykd.training.train_one import RunLocked
 
@@ -33,7 +33,7 @@ ASKED = replace(EXPERIMENT, student=STUDENT, teacher_source="cache", search=SEAR
 class Searched:
     results: Path
     first: Ended
-    after_first: list[Trial]
+    after_first: list[SearchTrial]
     second: Ended
 
 
@@ -141,7 +141,7 @@ def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=10, sampler="random", scheduler="none")
     folder = folder_in(tmp_path)
     folder.path.mkdir(parents=True)
-    study = Study(folder, search, {"method.alpha": 0.5})
+    study = SearchStudy(folder, search, {"method.alpha": 0.5})
     searcher = StudySearcher(study, search, lambda: False)
     for count in range(MAX_OUTSIDE):
         assert searcher.suggest(f"t{count}")["number"] == count

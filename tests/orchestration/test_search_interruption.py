@@ -9,7 +9,7 @@ from disturbed_search import Disturbed
 from experiment_runs import wait_until
 from search_runs import TRIALS, folder_in, trials_in, with_its_teacher
 
-from raykd.store.study import Trial
+from raykd.store.study import SearchTrial
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]
 
@@ -38,7 +38,7 @@ def disturbed(searched: tuple[Path, object], cluster: str, tmp_path_factory: pyt
     return found
 
 
-def undisturbed(searched: tuple[Path, object]) -> list[Trial]:
+def undisturbed(searched: tuple[Path, object]) -> list[SearchTrial]:
     return trials_in(searched[0])[:TRIALS]
 
 

@@ -19,7 +19,7 @@ from raykd.report.stats.confirmation import WinnerGains, winner_gains
 from raykd.spec.search import Search, choice, loguniform, uniform
 from raykd.store.codec import write_record
 from raykd.store.records import CacheRecord, ComputeRecord
-from raykd.store.study import SearchFolder, Study, Trial
+from raykd.store.study import SearchFolder, SearchStudy, SearchTrial
 
 DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
 SPACE = {"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}
@@ -112,7 +112,7 @@ class ExampleSearch:
 def make_search(
     root: Path,
     search: Search,
-    outcome_of: Callable[[Trial], Outcome],
+    outcome_of: Callable[[SearchTrial], Outcome],
     default_configuration: Mapping[str, Any] = DEFAULT_CONFIGURATION,
     num_trials: int | None = None,
     epochs: int = 9,
@@ -128,7 +128,7 @@ def make_search(
         "gpus": 0.0,
     } | record
     folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
-    study = Study(folder, search, default_configuration)
+    study = SearchStudy(folder, search, default_configuration)
     for _ in range(search.num_trials if num_trials is None else num_trials):
         trial = study.start_trial()
         outcome = outcome_of(trial)
@@ -179,7 +179,7 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
         pq.write_table(pa.table(rows), run.path / "history.parquet")
 
 
-def top1_of(trial: Trial) -> float:
+def top1_of(trial: SearchTrial) -> float:
     """Return a top1 that has its maximum of 90 at alpha = 0.3."""
     return 90 - 40 * (trial.configuration["method.alpha"] - 0.3) ** 2
 
@@ -189,7 +189,7 @@ def learning_curve(top: float, epochs: int) -> list[float]:
     return [top - 30 * (1 - epoch / 9) ** 2 for epoch in range(1, epochs + 1)]
 
 
-def outcome_with_asha(trial: Trial) -> Outcome:
+def outcome_with_asha(trial: SearchTrial) -> Outcome:
     """Finish every third trial in 9 s, fail trial 5, and stop the others after epoch 1 or 3."""
     if trial.number == 5:
         return Outcome("failed", learning_curve(20, 2), reason="NaN in <b>kd</b>\n at \x1b[31mepoch 2", rows=0)

@@ -1,5 +1,6 @@
 """Tests of a search's study: one that is killed at any write and resumed samples the same configurations."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from raykd.errors import RunFailed
 from raykd.spec.search import Search, choice, integer, loguniform, uniform
-from raykd.store.study import SearchFolder, Study, Trial, best_first
+from raykd.store.records import END_STATES
+from raykd.store.study import STATES, SearchFolder, SearchStudy, SearchTrial, best_first
 
 SEARCH = Search({"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=20)
 DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
@@ -19,17 +21,17 @@ NO_INTERRUPTION: Callable[[SearchFolder, int], bool] = lambda folder, number: Fa
 
 def study_in(
     folder: SearchFolder, search: Search = SEARCH, default_configuration: dict[str, Any] = DEFAULT_CONFIGURATION
-) -> Study:
+) -> SearchStudy:
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Study(folder, search, default_configuration)
+    return SearchStudy(folder, search, default_configuration)
 
 
 def run_trials(
     folder: SearchFolder, search: Search, interrupt: Callable[[SearchFolder, int], bool] = NO_INTERRUPTION
-) -> list[Trial]:
+) -> list[SearchTrial]:
     """Run all trials of `search`, where every third is pruned, and return them.
 
-    interrupt: called after each sampled configuration; if it returns True, a new Study resumes the search.
+    interrupt: called after each sampled configuration; if it returns True, a new SearchStudy resumes the search.
     """
     study = study_in(folder, search)
     for _ in range(search.trials):
@@ -50,7 +52,7 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[SearchTrial]:
     return run_trials(SearchFolder(tmp_path_factory.mktemp("uninterrupted")), SEARCH)
 
 
@@ -63,7 +65,7 @@ def test_resumed_search_samples_the_same_configurations(tmp_path: Path, sampler:
     )
 
 
-def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninterrupted: list[Trial]) -> None:
+def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninterrupted: list[SearchTrial]) -> None:
     def truncate_last_line(folder: SearchFolder, number: int) -> bool:
         if number not in (4, 16):
             return False
@@ -76,7 +78,7 @@ def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninter
 
 
 @pytest.mark.parametrize("field", ["method.alpha", "method.temperature"])
-def test_configurations_lie_in_their_space_and_differ(uninterrupted: list[Trial], field: str) -> None:
+def test_configurations_lie_in_their_space_and_differ(uninterrupted: list[SearchTrial], field: str) -> None:
     values = [trial.configuration[field] for trial in uninterrupted]
     assert all(SEARCH.space[field].holds(value) for value in values)
     assert len(set(values)) == len(values)
@@ -112,6 +114,24 @@ def test_grid_is_tried_in_order_and_resumed_at_its_next_configuration(folder: Se
     assert configurations == search.grid
 
 
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_kill_while_trials_are_enqueued_loses_none_of_them(tmp_path: Path, sampler: Any) -> None:
+    """Each write appends a line to the journal, so a kill leaves the first lines, and perhaps a part of the next."""
+    space = {"method.alpha": choice(0.1, 0.9), "student.batch_size": integer(25, 27)}
+    search, default = Search(space, sampler=sampler), {"method.alpha": 0.9, "student.batch_size": 26}
+    expected = search.grid if sampler == "grid" else [default]
+    study_in(complete := SearchFolder(tmp_path / "complete"), search, default)
+    lines = complete.journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) > len(expected), "a line for each enqueued trial, after those that make the study"
+    for num_lines in range(len(lines)):
+        folder = SearchFolder(tmp_path / f"killed-{num_lines}")
+        folder.path.mkdir()
+        folder.journal.write_bytes(b"".join(lines[:num_lines]) + lines[num_lines][:9])
+        study = study_in(folder, search, default)
+        assert [study.start_trial().configuration for _ in expected] == expected
+        assert len(study.trials()) == len(expected)
+
+
 def test_fields_of_every_kind_are_read_back_as_they_were_sampled(folder: SearchFolder) -> None:
     space = {
         "method": choice("kd", "feature_kd"),
@@ -139,7 +159,7 @@ def test_failed_trial_keeps_its_reason_and_counts_as_ended(folder: SearchFolder)
     assert (trial.state, trial.reason, trial.is_ended, trial.values) == ("failed", "loss is NaN", True, ())
 
 
-def test_pruned_trial_is_pruned_in_optuna_and_keeps_its_last_value(folder: SearchFolder) -> None:
+def test_pruned_trial_is_pruned_in_optuna_and_has_intermediate_values_only(folder: SearchFolder) -> None:
     study = study_in(folder)
     number = study.start_trial().number
     study.report_value(number, 1, 40.0)
@@ -150,15 +170,14 @@ def test_pruned_trial_is_pruned_in_optuna_and_keeps_its_last_value(folder: Searc
         storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal))),
     )
     assert optuna_study.trials[0].state is optuna.trial.TrialState.PRUNED
-    assert folder.trials()[0].intermediate_values == {1: 40.0, 2: 45.0}
+    (trial,) = folder.trials()
+    assert (trial.state, trial.values, trial.intermediate_values) == ("pruned", (), {1: 40.0, 2: 45.0})
 
 
 def test_search_is_locked_for_a_second_command(folder: SearchFolder) -> None:
-    with folder.lock():
-        assert folder.is_held()
-        with pytest.raises(RunFailed, match="is locked by another process; wait for it to end, or stop it"):
-            SearchFolder(folder.path).lock()
-    assert not folder.is_held()
+    message = f"the search in {folder.path} is locked by another process; wait for it to end, or stop it"
+    with folder.lock(), pytest.raises(RunFailed, match=re.escape(message)):
+        SearchFolder(folder.path).lock()
 
 
 def test_reading_a_search_that_has_not_started_creates_no_folder(folder: SearchFolder) -> None:
@@ -166,8 +185,20 @@ def test_reading_a_search_that_has_not_started_creates_no_folder(folder: SearchF
     assert not folder.path.exists()
 
 
-def done_trial(number: int, *values: float) -> Trial:
-    return Trial(number, "done", {}, values, {}, "")
+def done_trial(number: int, *values: float) -> SearchTrial:
+    return SearchTrial(number, "done", {}, values, {}, "")
+
+
+def test_only_done_trials_are_among_the_best() -> None:
+    others = [state for state in STATES.values() if state != "done"]
+    trials = [SearchTrial(number, state, {}, (), {1: 99.0}, "") for number, state in enumerate(others)]
+    trials += [done_trial(len(others), 80.0), done_trial(len(others) + 1, 81.0)]
+    assert [trial.number for trial in best_first(trials, SEARCH)] == [len(others) + 1, len(others)]
+
+
+def test_every_state_of_optuna_has_a_name() -> None:
+    assert {*STATES} == {*optuna.trial.TrialState}
+    assert {*END_STATES} == {STATES[state] for state in optuna.trial.TrialState if state.is_finished()}
 
 
 def test_trials_are_ordered_by_one_metric_and_ties_by_number() -> None:

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from raykd.errors import flattened
 from raykd.spec.search import Search
-from raykd.store.records import CandidateRecord, ConfirmationRecord, SearchRecord
+from raykd.store.records import END_STATES, CandidateRecord, ConfirmationRecord, SearchRecord, TrialState
 
-TrialState = Literal["running", "done", "pruned", "failed"]
 SearchState = Literal["running", "interrupted", "failed", "done"]
 
 
@@ -39,7 +38,7 @@ class TrialSummary:
     @property
     def is_ended(self) -> bool:
         """Whether the trial is done, pruned or failed."""
-        return self.state in ("done", "pruned", "failed")
+        return self.state in END_STATES
 
     @property
     def reason_in_line(self) -> str:

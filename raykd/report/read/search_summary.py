@@ -40,7 +40,6 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
     started = [trial for trial in search_folder.trials() if trial.state != "waiting"]  # not the rest of a grid
     runs = [search_folder.run(trial.number).record() for trial in started]
     trials = summarize_trials(search_folder, started, runs, search, record.epochs)
-    done = [trial for trial in started if trial.state == "done"]
     return SearchSummary(
         folder,
         results / "report" / f"{folder.parent.name}-{folder.name}" / "index.html",
@@ -48,7 +47,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         record,
         search_folder.is_held(),
         trials,
-        tuple(trial.number for trial in best_first(done, search)),
+        tuple(trial.number for trial in best_first(started, search)),
         read_record(ConfirmationRecord, search_folder.confirmed),
         cost_of(record, trials, runs, results),
     )

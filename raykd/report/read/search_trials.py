@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from raykd.report.read.search_records import TrialSummary
 from raykd.spec.search import Search
@@ -13,12 +13,12 @@ from raykd.store.codec import is_number
 from raykd.store.records import RunRecord
 
 if TYPE_CHECKING:
-    from raykd.store.study import SearchFolder, Trial
+    from raykd.store.study import SearchFolder, SearchTrial
 
 
 def summarize_trials(
     folder: "SearchFolder",
-    trials: Sequence["Trial"],
+    trials: Sequence["SearchTrial"],
     runs: Sequence[RunRecord | None],
     search: Search,
     max_epochs: int,
@@ -39,7 +39,7 @@ def summarize_trials(
 
 
 def _summarize(
-    folder: "SearchFolder", trial: "Trial", run: RunRecord | None, search: Search, max_epochs: int
+    folder: "SearchFolder", trial: "SearchTrial", run: RunRecord | None, search: Search, max_epochs: int
 ) -> TrialSummary:
     rows = folder.run(trial.number).history() if run else []
     history = [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
@@ -55,9 +55,9 @@ def _summarize(
     seconds, is_estimated = _seconds(trial, run, history, trained)
     return TrialSummary(
         trial.number,
-        cast(Any, trial.state),
+        trial.state,
         dict(trial.configuration),
-        trial.values if trial.state == "done" else (),
+        trial.values,
         tuple((epoch, value) for epoch, value in curve if math.isfinite(value)),
         trained,
         epochs,
@@ -68,7 +68,7 @@ def _summarize(
 
 
 def _seconds(
-    trial: "Trial", run: RunRecord | None, history: Sequence[Mapping[str, Any]], trained: int
+    trial: "SearchTrial", run: RunRecord | None, history: Sequence[Mapping[str, Any]], trained: int
 ) -> tuple[float | None, bool]:
     """Return the seconds of training, and whether they are an estimate.
 

@@ -14,7 +14,7 @@ from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.paired_interval import PairedGain
 from raykd.spec.search import Integer, Space, Uniform
-from raykd.store.records import ConfirmationRecord
+from raykd.store.records import END_STATES, ConfirmationRecord
 
 
 def trials_table(summary: SearchSummary) -> pa.Table:
@@ -58,7 +58,7 @@ def summary_json(summary: SearchSummary, importances: Importances | None) -> byt
             "name": summary.name,
             "state": summary.state,
             "search": to_dict(summary.search),
-            "trials": {state: summary.count(state) for state in ("done", "pruned", "failed", "running")},
+            "trials": {state: summary.count(state) for state in (*END_STATES, "running")},
             "default_configuration": dict(summary.record.default_configuration),
             "winner": None if winner is None else {"trial": winner.trial, "configuration": dict(winner.configuration)},
             "flags": None if winner is None else search_wording.flags(winner.configuration),

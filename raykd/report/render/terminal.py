@@ -19,7 +19,7 @@ from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.summary import FamilySummary, Report
 from raykd.spec.stages import STAGES
-from raykd.store.records import ConfirmationRecord
+from raykd.store.records import END_STATES, ConfirmationRecord
 
 WIDTH = 100  # columns
 GAIN = "gain [95 %]"
@@ -169,12 +169,12 @@ def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
 def _ranked_trials(summary: SearchSummary) -> list[TrialSummary]:
     """Return done trials, the best first; then pruned ones, the longest first; then failed and unfinished ones."""
     sign = SEARCH_METRICS[summary.search.metrics[0]].sign
-    order = {"done": 0, "pruned": 1, "failed": 2, "running": 3}
+    order = (*END_STATES, "running")
 
     def rank(trial: TrialSummary) -> tuple[float, ...]:
         best = -sign * trial.values[0] if trial.values else 0.0
         last = -sign * trial.curve[-1][1] if trial.curve else 0.0
-        return order[trial.state], best, -trial.epochs_trained, last, trial.number
+        return order.index(trial.state), best, -trial.epochs_trained, last, trial.number
 
     return sorted(summary.trials, key=rank)
 
