@@ -155,10 +155,10 @@ _files_being_read: list[str] = []  # the innermost last
 
 
 @contextmanager
-def errors_of(subject: str, path: str = "") -> Iterator[None]:
+def errors_of(subject: str, path: str = "", remedy: str = "") -> Iterator[None]:
     """Turn whatever the block raises into a ConfigError, with the line of the file `path` that raised it, if any.
 
-    subject: of the message. raykd's errors and KeyboardInterrupt (Ctrl-C) pass unchanged.
+    subject: of the message; remedy: its end. raykd's errors and KeyboardInterrupt (Ctrl-C) pass unchanged.
     """
     try:
         yield
@@ -170,7 +170,8 @@ def errors_of(subject: str, path: str = "") -> Iterator[None]:
             f"{subject} ends the process{at} (sys.exit, code {shown(error.code)}); remove that line"
         ) from error
     except BaseException as error:  # a user's code may raise anything, such as asyncio.CancelledError
-        raise ConfigError(f"{subject} fails{_at_line(path, error)} with {reason_of(error)}") from error
+        end = f"; {remedy}" if remedy else ""
+        raise ConfigError(f"{subject} fails{_at_line(path, error)} with {reason_of(error)}{end}") from error
 
 
 @contextmanager

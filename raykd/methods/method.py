@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
 
-from raykd.config import Config, fingerprint, to_dict
+from raykd.config import Config, custom_file, fingerprint, to_dict
 from raykd.errors import ConfigError, errors_of, shown
-from raykd.methods import custom_file
+from raykd.methods.custom_method import require_valid_class
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Adapter = nn.Module | None  # trained and checkpointed with the student, such as a regressor
@@ -38,10 +38,10 @@ class Method(Config):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        custom_file.record_source(cls)
+        custom_file.record_source(cls, "method")
 
     def __post_init__(self) -> None:
-        custom_file.require_valid_class(type(self), _subclasses(Method), get_args(Need))
+        require_valid_class(type(self), _subclasses(Method), get_args(Need))
         if not self.is_custom:
             super().__post_init__()
             return
@@ -58,7 +58,13 @@ class Method(Config):
         """Return the method that `text` names: a kind ('kd') or a class in a file ('my_method.py:MyMethod')."""
         if not custom_file.is_path(text):
             return super().from_text(text)
-        method = custom_file.load_class(text, Method)
+        method: Any = custom_file.load_class(text, "method", "my_method.py:MyMethod")
+        if not _is_method(method):
+            file, _, name = text.rpartition(":")
+            raise ConfigError(
+                f"'{name}' in method file '{file}' is no method; derive it from raykd.Method, or from one of raykd's "
+                "methods"
+            )
         if required := [item.name for item in fields(method) if item.default is MISSING is item.default_factory]:
             raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
         source = custom_file.source_of(method)
@@ -154,6 +160,10 @@ class Memory(nn.Module):
         gather: returns the tensors of all W workers by rank, [*] -> [W, *].
         """
         raise NotImplementedError
+
+
+def _is_method(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Method)
 
 
 def _subclasses(cls: type[Method]) -> list[type[Method]]:

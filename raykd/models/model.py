@@ -1,8 +1,8 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +63,15 @@ def _per_channel(fractions: Sequence[float]) -> Tensor:
     return torch.tensor(np.asarray(fractions, np.float32) * np.float32(255)).view(1, 3, 1, 1)
 
 
+def heads_of(network: nn.Module) -> list[nn.Module]:
+    """Return what `get_classifier` returns, a method of timm's networks and those of this package; [] without it."""
+    if not hasattr(network, "get_classifier"):
+        return []
+    classifier: Any = network.get_classifier()  # type: ignore[operator]
+    several = isinstance(classifier, tuple | list | nn.ModuleList)
+    return [head for head in (classifier if several else [classifier]) if isinstance(head, nn.Module)]
+
+
 class ImageModel(nn.Module):
     """A network from uint8 or float images [B, 3, H, W] in 0..255 to Outputs. Files store `network` alone.
 
@@ -70,8 +79,7 @@ class ImageModel(nn.Module):
     although timm's pretrained models require their own mean, std and size.
 
     with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
-    take memory and some networks copy them. Networks of this package
-    compute them anyway and always return them.
+    take memory and some networks copy them. Networks of this package compute them anyway and always return them.
     """
 
     mode: ClassVar[str] = "bicubic"  # of F.interpolate
@@ -95,6 +103,14 @@ class ImageModel(nn.Module):
         self.register_buffer("mean", _per_channel(images.mean), persistent=False)
         self.register_buffer("std", _per_channel(images.std), persistent=False)
 
+    def request(self, needs: Collection[str]) -> None:
+        """Return the outputs in `needs` from now on: 'logits', 'embedding' and 'features' of a method."""
+        self.with_features = "features" in needs
+
+    def heads(self) -> list[nn.Module]:
+        """Return the layers that compute logits: two for a network with a distillation token, [] if unknown."""
+        return heads_of(self.network)
+
     def forward(self, images: Tensor) -> Outputs:
         return self.forward_normalized((images.float() - self.mean) / self.std)
 
@@ -103,6 +119,10 @@ class ImageModel(nn.Module):
         if self.input_size is not None:
             # Resizing commutes with normalization: both are affine in the pixels.
             pixels = F.interpolate(pixels, size=(self.input_size, self.input_size), mode=self.mode, antialias=False)
+        return self.run(pixels)
+
+    def run(self, pixels: Tensor) -> Outputs:
+        """Return the Outputs of pixels that have the network's size."""
         run = self._run_with_features if self.with_features else self._run_network
         return run(self.network, pixels)
 

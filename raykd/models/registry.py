@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from raykd.config import Config
+from raykd.config import custom_file
 from raykd.errors import ConfigError, did_you_mean
 from raykd.models.cifar_resnet import CifarResNet
 from raykd.models.cifar_resnet50 import BottleneckResNet
+from raykd.models.custom_network import Network
 from raykd.models.mobilenet_cifar import MobileNetV2
 from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
@@ -40,10 +41,23 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
-def find(model: Model | str) -> Model:
-    """Return the model called `model`; a Model is returned as it is. Raises: ConfigError with the nearest name."""
-    if isinstance(model, Config):
-        return model
+def find(model: Any) -> Model:
+    """Return the model that a name, 'my_net.py:MyNet' or a class stands for; a Model is returned as it is.
+
+    Raises ConfigError, with the nearest name, for an unknown name; and for a network instead of its class.
+    """
+    if isinstance(model, nn.Module):
+        name = type(model).__name__
+        raise ConfigError(
+            f"model = an object of class {name}: raykd creates networks itself, with the run's seed and the data's "
+            f"classes; write Network('my_net.py:{name}', width=32) with the class's file and fields"
+        )
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return Network(model)
+    if not isinstance(model, str):
+        return cast(Model, model)  # or a value that its field refuses
+    if custom_file.is_path(model):
+        return Network(model)
     if model.startswith("timm:"):
         return Timm(model.removeprefix("timm:"))
     if model not in MODELS:

@@ -3,7 +3,7 @@
 import json
 import os.path
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raykd import errors
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
+from raykd.models.model import heads_of
 from raykd.models.state_dict import ExpectedState, choose
 from raykd.models.tensor_checksum import CHECKSUM, checksum_of, require_intact
 from raykd.models.torch_file import (
@@ -89,15 +90,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def load_weights(network: nn.Module, path: Path, new_head: bool = False, key: str = "") -> str:
-    """Load the weights in `path` into `network`, and return a note on averaged weights that were not chosen, or ''.
+def load_weights(
+    network: nn.Module, path: Path, new_head: bool = False, key: str = "", heads: Sequence[nn.Module] | None = None
+) -> str:
+    """Load the weights in `path` into the network, and return a note on averaged weights that were not chosen, or ''.
 
     new_head: keep the network's classifier if the file's has another shape or is absent (pretraining on other classes).
-    key: names a state dict in the file, see `split_key`.
+    key: names a state dict in the file, see `split_key`. heads: the classifier's layers; None for `heads_of(network)`.
 
     Raises: ConfigError with the first tensor that does not match, or that is not finite and floating-point.
     """
-    current, head = network.state_dict(), _head(network)
+    current, head = network.state_dict(), _head_tensors(network, heads_of(network) if heads is None else heads)
     expected = ExpectedState(current, head if new_head else (), getattr(network, "other_names", ()))
     content = _read(path)
     if is_placeholder(content) or (isinstance(content, Mapping) and _holds_only_a_module(content, expected, path, key)):
@@ -132,10 +135,8 @@ def _require_no_network(path: Path, networks: list[str], chosen: str) -> None:
     )
 
 
-def _head(network: nn.Module) -> list[str]:
-    """Return the names of the classifier's tensors; [] for a network without `get_classifier`."""
-    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
-    heads = [head for head in (classifier if isinstance(classifier, tuple) else (classifier,)) if head is not None]
+def _head_tensors(network: nn.Module, heads: Sequence[nn.Module]) -> list[str]:
+    """Return the names of the tensors of the classifier."""
     head = {id(parameter) for parameter in nn.ModuleList(heads).parameters()}
     return [name for name, parameter in network.named_parameters() if id(parameter) in head]
 

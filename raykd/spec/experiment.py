@@ -11,10 +11,10 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, not_fingerprinted, type_hints
+from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, custom_file, not_fingerprinted, type_hints
 from raykd.data import dataset_names
 from raykd.data.views import Views
-from raykd.methods import KD, Method, custom_file
+from raykd.methods import KD, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model
 from raykd.models.vit_cifar import ViT

@@ -9,7 +9,7 @@ Evaluation and teachers (live or cached) use it. A student in training does not:
 recipe. Without autocast it changes no bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
 
@@ -39,18 +39,9 @@ def float32_heads(*models: nn.Module) -> Iterator[None]:
 
 
 def _heads(model: nn.Module) -> list[nn.Module]:
-    """Return all layers that compute logits: two for a network with a distillation token."""
-    networks = [part.network for part in model.modules() if isinstance(part, ImageModel)]
-    return list(dict.fromkeys(head for network in networks for head in _heads_of(network)))
-
-
-def _heads_of(network: nn.Module) -> Sequence[nn.Module]:
-    """Return the result of `get_classifier`, which timm's and raykd's networks have; else the last linear layer."""
-    if not hasattr(network, "get_classifier"):
-        return [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
-    classifier = network.get_classifier()  # type: ignore[operator]
-    several = isinstance(classifier, tuple | list | nn.ModuleList)
-    return [head for head in (classifier if several else [classifier]) if isinstance(head, nn.Module)]
+    """Return all layers that compute logits."""
+    parts = [part for part in model.modules() if isinstance(part, ImageModel)]
+    return list(dict.fromkeys(head for part in parts for head in part.heads()))
 
 
 def _forward_in_float32(self: nn.Module, embedding: Tensor) -> Tensor:

@@ -125,6 +125,6 @@ def load_model(path: Path) -> ImageModel:
 
 def build_with_weights(path: Path, model: Model, images: ImageSpec) -> ImageModel:
     """Return `model` with the weights of any .safetensors or .pth file. Raises ConfigError if they do not fit."""
-    network = models.build(model, images, seed=0)
-    load_weights(network.network, path)
-    return network
+    built = models.build(model, images, seed=0)
+    load_weights(built.network, path, heads=built.heads())
+    return built

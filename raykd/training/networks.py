@@ -1,5 +1,7 @@
 """Check that the networks of planned runs fit together, building each network once."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
 from raykd.models import num_parameters
+from raykd.models.submodules import NUM_LISTED, HookedModel, serving
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
@@ -19,6 +22,7 @@ from raykd.training.training_step import make_model
 
 PARAMETER_BYTES = 4
 _GB = 1e9
+KINDS = {"embedding": "the embedding", "features": "feature maps"}
 
 
 class Networks:
@@ -38,7 +42,7 @@ class Networks:
             require_memory(run, self._dataset)
             model = load_imported(run, self._dataset).model if run.imported else make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
-            model.with_features = with_features
+            model.request({"embedding", "features"} if with_features else {"embedding"})
             self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])
         return self._outputs[key]
 
@@ -85,6 +89,8 @@ class Networks:
         assert run.teacher is not None
         with_features = "features" in run.method.needs
         student, teacher = (self.outputs_of(model, with_features) for model in (run, run.teacher))
+        for model, outputs in ((run, student), (run.teacher, teacher)):
+            self._require_named_submodules(run.method, model, outputs)
         if with_features:
             require_feature_maps(run.method, student=student, teacher=teacher)
         if type(run.method).adapter is Method.adapter:
@@ -92,6 +98,20 @@ class Networks:
         detail = f"it receives the teacher's outputs in `needs`: {', '.join(sorted(run.method.needs))}"
         with run.method.errors_of(f"its adapter ({detail})"):
             return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
+
+    def _require_named_submodules(self, method: Method, run: Run, outputs: Outputs) -> None:
+        """Raise ConfigError if the method needs outputs of a plain network that the user can name and has not named."""
+        lacks = {"embedding": outputs.embedding is None, "features": not outputs.features}
+        need: Literal["embedding", "features"]
+        for need in ("embedding", "features"):
+            model = make_model(run, self._dataset) if need in method.needs and lacks[need] else None
+            if isinstance(model, HookedModel):
+                names = serving(model.network, model.input_size or self._dataset.image_size, need)
+                choices = f"one of {', '.join(names[:NUM_LISTED])}" if names else "but none of them returns it"
+                raise ConfigError(
+                    f"method = {method.title()}: requires {KINDS[need]} of the {run.role}, and {run.model.label} names "
+                    f"no submodule for it; --set {run.role}.model.{need}=NAME, {choices}"
+                )
 
 
 def require_memory(run: Run, dataset: Dataset) -> None:

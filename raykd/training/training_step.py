@@ -124,7 +124,8 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     """Return the run's network with its initial weights, on the CPU."""
     model = models.build(run.model, images_of(dataset), run.seed)
     if run.initial is not None:
-        load_weights(model.network, Path(run.initial.path), new_head=True, key=run.initial.key)
+        path, key = Path(run.initial.path), run.initial.key
+        load_weights(model.network, path, new_head=True, key=key, heads=model.heads())
     return model
 
 
@@ -135,7 +136,7 @@ def make_train_state(
     student, device = make_model(run, dataset), compute.device
     for model in (student, teacher.model) if isinstance(teacher, LiveTeacher) else (student,):
         if isinstance(model, ImageModel):  # the mean of several teachers has no feature maps
-            model.with_features = "features" in run.method.needs
+            model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)
     adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)

@@ -12,9 +12,9 @@ from raykd import models
 from raykd.data.types import Split
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
+from raykd.models.submodules import HookedModel, Submodules
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
-from raykd.outputs import Outputs
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
@@ -31,12 +31,12 @@ SHOWN = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch
 
 
 def near_tie() -> ImageModel:
-    """Two classes whose logits are 10 and 10.01, and the same 10 in bfloat16; no `get_classifier`."""
+    """Return a plain network with two classes whose logits are 10 and 10.01, and the same 10 in bfloat16."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 2))
     for parameter in network.parameters():
         nn.init.zeros_(parameter)
     network[2].bias.data = torch.tensor([10.0, 10.01])
-    return ImageModel(network, lambda net, pixels: Outputs(net(pixels)), ImageSpec(2, 2, (0,) * 3, (1,) * 3))
+    return HookedModel(network, ImageSpec(2, 2, (0,) * 3, (1,) * 3), Submodules(head="2"))
 
 
 def test_nearly_equal_logits_do_not_tie() -> None:

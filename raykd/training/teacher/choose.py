@@ -213,6 +213,7 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
 def _embedding_width(teacher: Run, dataset: Dataset) -> int:
     """Return the embedding's number of channels in a forward pass; the teacher may still be untrained."""
     model = models.build(teacher.model, images_of(dataset), seed=0)
+    model.request({"embedding"})
     outputs = evaluation_outputs(model, dataset.train.images[:1])
     assert outputs.embedding is not None
     return outputs.embedding.shape[1]

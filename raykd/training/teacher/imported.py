@@ -54,7 +54,7 @@ def load_imported(run: Run, dataset: Dataset) -> Imported:
         trained_on=file_header.trained_on if file_header else None,
     )
     model = models.build(header.model, header.images, run.seed)
-    note = load_weights(model.network, path, key=run.imported.key)
+    note = load_weights(model.network, path, key=run.imported.key, heads=model.heads())
     return Imported(model, header, (*header_cautions(run, dataset), *([note] if note else [])))
 
 

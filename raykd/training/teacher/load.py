@@ -4,13 +4,14 @@ With several teachers, a student learns from the mean of their logits: computed 
 come from `_load_model`, since the memory layout decides the last bits of the logits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import nn
 
 from raykd.data.types import Dataset
 from raykd.errors import RunFailed
+from raykd.methods.method import Need
 from raykd.spec.plan import Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -71,7 +72,8 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
 def make_filler(planned: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:
     """Return the filler of the parts of `planned`, computing on `device`."""
     cache = _open_cache(planned, store, dataset, choose_compute(device, planned.precision).precision)
-    model = _load_model(_folders(planned.teachers, store), device)
+    needs: Collection[Need] = {"embedding"} if planned.embedding_width else ()
+    model = _load_model(_folders(planned.teachers, store), device, needs)
     return Filler(planned, dataset, cache, model, choose_compute(device, cache.precision))
 
 
@@ -102,9 +104,11 @@ def _folders(teachers: Sequence[Run], store: RunStore) -> list[RunFolder]:
     return [store.folder(run) for run in teachers]
 
 
-def _load_model(folders: Sequence[RunFolder], device: torch.device) -> nn.Module:
+def _load_model(folders: Sequence[RunFolder], device: torch.device, needs: Collection[Need] = ()) -> nn.Module:
     """Return the network, or the mean of several: channels-last like the loader's images, with a float32 head."""
     models = [load_model(folder.best).to(device) for folder in folders]
+    for network in models:
+        network.request(needs)
     model = models[0] if len(models) == 1 else MeanLogits(models)
     keep_head_in_float32(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -104,6 +104,8 @@ class Config(metaclass=_NamesChecked):
         hints, limits = type_hints(type(self)), type_hints(type(self), include_limits=True)
         for item in fields(self):
             value = converted(getattr(self, item.name), hints[item.name])
+            if look_up := item.metadata.get(LOOK_UP):
+                value = look_up(value)
             object.__setattr__(self, item.name, value)
             if not has_type(value, hints[item.name]):
                 is_finite = not isinstance(value, float) or isfinite(value)
@@ -111,8 +113,6 @@ class Config(metaclass=_NamesChecked):
                 self._refuse(item.name, f"must be {type_text}" if is_finite else "must be a finite number")
             if requirement := exceeded_limit(value, limits[item.name]):
                 self._refuse(item.name, requirement)
-            if look_up := item.metadata.get(LOOK_UP):
-                object.__setattr__(self, item.name, look_up(value))
         self.check()
 
     def check(self) -> None:
@@ -139,6 +139,11 @@ class Config(metaclass=_NamesChecked):
                 f"unknown {cls.__name__.lower()} '{text}': known are {', '.join(known)}{did_you_mean(text, known)}"
             )
         return member()
+
+    @classmethod
+    def unpacked(cls, payload: Mapping[str, Any]) -> "tuple[type[Config], Mapping[str, Any]]":
+        """Return the class and the fields that an entry of this kind stands for."""
+        return cls, payload
 
     @classmethod
     def title(cls) -> str:
@@ -182,6 +187,7 @@ def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
     cls = known.get(payload.get("kind", ""))
     if cls is None:
         raise ConfigError(f"kind {payload.get('kind')!r} is not one of {', '.join(known)}: written by another version?")
+    cls, payload = cls.unpacked(payload)
     hints, names = type_hints(cls), {item.name for item in fields(cls)}
     if unknown := set(payload) - names - {"kind"}:
         raise ConfigError(f"{cls.title()} has no field {', '.join(sorted(unknown))}: written by another version?")

@@ -1,0 +1,177 @@
+"""Classes that a user defines in a file: methods and networks, by 'my_file.py:MyClass' or an import in an experiment.
+
+A class from a single file is pickled as that file's text, which a worker executes as a module: another node may not
+have the file, or another version of it. Therefore the file may import raykd and installed packages only. A class of an
+installed package is pickled by reference. A run's fingerprint has the text's sha256, so an edit makes new runs.
+
+cloudpickle's register_pickle_by_value is no substitute: it pickles objects instead of text, so a file with a function
+under functools.cache, a lock or a handle would fail, and copies of dataclass fields lose the identity of MISSING.
+"""
+
+import ast
+import hashlib
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from raykd.errors import ConfigError, did_you_mean, reading, require_file
+
+_EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file of a class as it was when the class was created. name: the class's qualified name.
+
+    noun: 'method' or 'network', for messages. module: of an installed package, which workers import; '' for a single
+    file, which is pickled as text.
+    """
+
+    path: str
+    text: str
+    name: str
+    noun: str
+    module: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def is_single_file(self) -> bool:
+        return not self.module
+
+    def stored(self, results_only: bool) -> dict[str, str]:
+        """Return the entry in run.json; with `results_only`, without the names of file and package."""
+        names = {"file": Path(self.path).name} | ({"module": self.module} if self.module else {})
+        return ({} if results_only else names) | {"class": self.name, "sha256": self.sha256}
+
+
+_sources: dict[type, Source] = {}
+_classes: dict[tuple[str, str], type] = {}  # by hash and name, so that unpickling finds a class that exists here
+_modules: dict[str, tuple[str, str]] = {}  # path and text of modules that were executed from text
+
+
+def record_source(cls: type, noun: str) -> Source | None:
+    """Record the source of a class, and return it; None for a class of raykd, or defined in an experiment file."""
+    if cls in _sources:
+        return _sources[cls]
+    module = sys.modules.get(cls.__module__)
+    path = getattr(module, "__file__", None)
+    if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or path is None:
+        return None
+    path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), Path(path).read_text(encoding="utf-8"))
+    package = cls.__module__ if getattr(module, "__package__", "") else ""
+    source = Source(path, text, cls.__qualname__, noun, package)
+    _sources[cls] = source
+    _classes[source.sha256, source.name] = cls
+    return source
+
+
+def source_of(cls: type) -> Source | None:
+    """Return the recorded source of a user-defined class; None for raykd's classes."""
+    return _sources.get(cls)
+
+
+def restore(source: Source, values: dict[str, Any]) -> Any:
+    """Return an object of the class in `source` with these fields; this is how pickle loads it."""
+    return restore_class(source)(**values)
+
+
+def restore_class(source: Source) -> Any:
+    """Return the class in `source`. The text is executed only if this process does not have the class yet.
+
+    Raises ConfigError if the installed package that has the class is of another version.
+    """
+    key = source.sha256, source.name
+    if key not in _classes:
+        module = import_module(source.module) if source.module else _run(source.path, source.text, source.noun)
+        record_source(_attribute(module, source.name), source.noun)
+    if key not in _classes:
+        raise ConfigError(
+            f"{source.noun} {source.name}: the module '{source.module}' that is installed here differs from the one "
+            f"that was used (SHA-256 {source.sha256[:12]}); install that version"
+        )
+    return _classes[key]
+
+
+def find_class(stored: dict[str, str]) -> Any:
+    """Return the class of an entry that `Source.stored` wrote; None if this process has not loaded it.
+
+    No code is executed: whoever reads results decides by `restore_class` whether to run the code that they hold.
+    """
+    return _classes.get((stored["sha256"], stored["class"]))
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def is_path(text: str) -> bool:
+    """Return whether the name of a method or network names a file rather than one of raykd's."""
+    return ".py" in text
+
+
+def load_class(location: str, noun: str, example: str) -> Any:
+    """Return what 'my_file.py:MyClass' names, of any type. noun: 'method' or 'network'; example: in messages.
+
+    Raises ConfigError, with file, line and error, if it cannot be loaded.
+    """
+    file, _, name = location.rpartition(":")
+    if not file.endswith(".py"):
+        raise ConfigError(f"'{location}' names no class; give its file and its name: {example}")
+    remedy = f"check the path, relative to {Path.cwd()}"
+    path = require_file(f"{noun} file", Path(file).expanduser(), remedy)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        raise ConfigError(f"{noun} file '{file}' cannot be read ({reason}); {remedy}") from None
+    loaded = _classes.get((hashlib.sha256(text.encode()).hexdigest(), name))
+    cls = loaded or vars(_run(str(path.absolute()), text, noun)).get(name)
+    if cls is None:
+        classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+        raise ConfigError(f"{noun} file '{file}' has no class '{name}'{did_you_mean(name, classes)}")
+    return cls
+
+
+def _run(path: str, text: str, noun: str) -> ModuleType:
+    """Execute the text as a module. Raises ConfigError with the line that failed."""
+    module = ModuleType(f"raykd_custom_{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+    module.__file__ = path
+    _modules[module.__name__], sys.modules[module.__name__] = (path, text), module
+    try:
+        with reading(f"{noun} file '{path}'", path):
+            require_no_local_imports(path, text, noun)
+            exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the user's code, as an import would run it
+    except ConfigError:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+def require_no_local_imports(path: str, text: str, noun: str) -> None:
+    """Raise ConfigError if the file imports another one in its folder."""
+    for node in ast.walk(ast.parse(text, path)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ConfigError(
+                f"{noun} file '{path}' has a relative import (line {node.lineno}), but only this file is sent to the "
+                "workers: copy the code into it, or install it as a package"
+            )
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in (name.partition(".")[0] for name in names):
+            beside = [Path(path).with_name(f"{name}.py"), Path(path).with_name(name) / "__init__.py"]
+            if name != "raykd" and name not in sys.stdlib_module_names and any(path.is_file() for path in beside):
+                raise ConfigError(
+                    f"{noun} file '{path}' imports '{name}' from its folder (line {getattr(node, 'lineno', 0)}), but "
+                    f"only this file is sent to the workers: copy the code into it, or install {name} as a package"
+                )

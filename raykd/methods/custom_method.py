@@ -1,0 +1,56 @@
+"""Check a user-defined method: a class that cannot name its runs, or whose fields cannot be set, is refused."""
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from raykd.config.custom_file import require_no_local_imports, source_of
+from raykd.errors import ConfigError, did_you_mean, shown
+
+_RESERVED_FIELDS = ("kind", "source")  # keys of run.json beside a method's fields
+_validated: set[type] = set()
+
+
+def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) -> None:
+    """Raise ConfigError for a user-defined class that cannot name runs.
+
+    methods: all methods, whose kinds are taken. needs: the values that `needs` may contain.
+    """
+    if cls.__module__.partition(".")[0] == "raykd" or cls in _validated:
+        return
+    source, title = source_of(cls), cls.__name__
+    if source is None:
+        raise ConfigError(
+            f"method {title} is defined in the experiment file; move it to a separate file and import it: "
+            "a run's fingerprint contains that file's hash"
+        )
+    where = f"{title} in '{source.path}'"
+    is_valid = isinstance(kind := vars(cls).get("kind"), str) and re.fullmatch(r"[a-z][a-z0-9_]{0,99}", kind)
+    if not is_valid:
+        remedy = 'add kind: ClassVar[str] = "my_method" with a-z, 0-9 and _, at most 100 characters'
+        raise ConfigError(f"{where} defines no valid kind, which names its runs; {remedy}")
+    typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    if typed and "__dataclass_fields__" not in vars(cls):
+        raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
+    if reserved := [item.name for item in fields(cls) if item.name in _RESERVED_FIELDS]:
+        raise ConfigError(f"{where} has a field '{reserved[0]}', a name that run.json reserves; rename it")
+    _require_known_needs(cls, where, needs)
+    for other in methods:
+        other_source = source_of(other)
+        is_earlier_version = other_source and (other_source.path, other_source.name) == (source.path, source.name)
+        if other is not cls and vars(other).get("kind") == kind and not is_earlier_version:
+            place = f"'{other_source.path}'" if other_source else "raykd"
+            raise ConfigError(f"{where} has the kind '{kind}' of {other.__name__} in {place}; choose another")
+    if source.is_single_file:
+        require_no_local_imports(source.path, source.text, "method")
+    _validated.add(cls)
+
+
+def _require_known_needs(cls: Any, where: str, known: tuple[str, ...]) -> None:
+    subject = f"{where}: needs = {shown(cls.needs)}"
+    if not isinstance(cls.needs, set | frozenset):
+        raise ConfigError(f'{subject}: must be a frozenset, such as frozenset({{"logits"}})')
+    for name in cls.needs:
+        if name not in known:
+            nearest = did_you_mean(str(name), known)
+            raise ConfigError(f"{subject}: '{name}' is not one of {', '.join(known)}{nearest}")

@@ -1,0 +1,254 @@
+"""A network that a user defines: any `nn.Module` by file, by import, or by name, as a typed configuration.
+
+    Network("my_net.py:MyNet", width=32)        --set student.model=my_net.py:MyNet --set student.model.width=32
+
+The parameters of the class's `__init__`, with their annotations and defaults, become the fields of a configuration
+class of its own (`_config_class`). So they are set, checked, searched and recorded like the fields of any other model.
+`__init__` also receives `num_classes`, and `image_size` if it has such a parameter. `forward` maps normalized pixels
+[B, 3, H, W] to logits [B, C]. Where embedding and feature maps are read: see submodules.py.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from raykd.config import AtMost, Config, custom_file, has_type
+from raykd.errors import ConfigError, errors_of, shown
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
+from raykd.models.submodules import HookedModel, Submodules, locate
+
+_GIVEN = ("self", "num_classes", "image_size")  # parameters that raykd passes
+_EXAMPLE = "my_net.py:MyNet"
+_MAX_LABEL = 60  # characters, in folder names
+_SCALARS = (int, float, bool, str)
+
+if TYPE_CHECKING:
+    _ByClass = type
+else:
+
+    class _ByClass(type(Config)):
+        """Make `Network(what, width=32)` return an object of the configuration class that belongs to `what`."""
+
+        def __call__(cls, *values, **named):
+            if cls is not Network:
+                cls.require_all_fields(named)
+                return super().__call__(*values, **named)
+            if len(values) != 1:
+                raise ConfigError(f"Network requires a class, and then its fields: Network('{_EXAMPLE}', width=32)")
+            return _config_class(_class_of(values[0]))(**named)
+
+
+@dataclass(frozen=True)
+class Network(Model, metaclass=_ByClass):
+    """Base of the configurations of user-defined networks; subclasses add the fields of one class's `__init__`."""
+
+    kind: ClassVar[str] = "network"
+    network_class: ClassVar[Any]
+    source: ClassVar[custom_file.Source]
+    list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
+    weights: str = ""  # a file to start from, or ''
+    embedding: str = ""  # the submodule whose output is the embedding; '' for the input of the last linear layer
+    features: tuple[str, ...] = ()  # the submodules whose outputs are the feature maps, one for each stage
+    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0  # pixels per side, to which views are resized; 0 for the data's
+    mean: tuple[float, ...] = ()  # of each channel, as a fraction of 255; () for the data's
+    std: tuple[float, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, what: str | type[nn.Module], **fields: Any) -> None: ...
+
+    def check(self) -> None:
+        self.require(self.weights != "pretrained", "weights", "must be a file, or '' to start from scratch")
+        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
+        self.require(len(set(self.features)) == len(self.features), "features", "names a submodule twice")
+        for name, low in (("mean", "from 0"), ("std", "above 0")):
+            values = getattr(self, name)
+            is_in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)
+            requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
+            self.require(len(values) in (0, 3) and is_in_range, name, requirement)
+        self.require(bool(self.mean) == bool(self.std), "mean" if self.mean else "std", "requires both mean and std")
+
+    @property
+    def label(self) -> str:
+        """The class's name and the fields that are not at their defaults: 'my_net-width32'."""
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.network_class.__name__).lower()
+        common = {item.name for item in fields(Network)}
+        values = [
+            (item.name, getattr(self, item.name)) for item in fields(self) if getattr(self, item.name) != item.default
+        ]
+        shown_values = [f"-{name}{value}" for name, value in values if name not in common]
+        return re.sub(r"[^a-z0-9_.-]+", "_", f"{words}{''.join(shown_values)}".lower())[:_MAX_LABEL].rstrip("_.-")
+
+    def input_spec(self, images: ImageSpec) -> ImageSpec:
+        if not self.mean:
+            return images
+        return replace(images, mean=self.mean, std=self.std)  # pyright: ignore[reportArgumentType] - three values
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        size = self.input_size or images.size
+        common, parameters = {item.name for item in fields(Network)}, _parameters(self.network_class)
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
+        values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
+        given = {"num_classes": images.num_classes, "image_size": size}
+        given = {name: value for name, value in given.items() if name == "num_classes" or name in parameters}
+        with errors_of(f"model = {self.title()}: its __init__", self.source.path):
+            network = self.network_class(**given, **values)
+        is_shape_only = torch.empty(0).device.type == "meta"
+        read = Submodules() if is_shape_only else self._located(network, images, size)
+        return HookedModel(network, self.input_spec(images), read, size)
+
+    def _located(self, network: nn.Module, images: ImageSpec, size: int) -> Submodules:
+        """Return where to read the network's outputs; found once in a process for each configuration."""
+        key = self, images
+        if key not in _submodules:
+            remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
+            subject = f"model = {self.title()}: its forward() with an image of {size}x{size} pixels"
+            with errors_of(subject, self.source.path, remedy):
+                _submodules[key] = locate(network, images, size, self.embedding, self.features, self.title())
+        return _submodules[key]
+
+    def stored(self, results_only: bool) -> dict[str, Any]:
+        """Return the values behind `to_dict`, with the hash of the class's file."""
+        return super().stored(results_only) | {"source": self.source.stored(results_only)}
+
+    @classmethod
+    def unpacked(cls, payload: Mapping[str, Any]) -> tuple[type[Config], Mapping[str, Any]]:
+        entry = payload.get("source") or {}
+        found = custom_file.find_class(entry)
+        if found is None:
+            raise ConfigError(
+                f"the network {entry.get('class')} of {entry.get('file')} (SHA-256 {str(entry.get('sha256'))[:12]}) is "
+                f"not loaded; name its file, with this content: --set student.model={entry.get('file')}:..."
+            )
+        return _config_class(found), {name: value for name, value in payload.items() if name != "source"}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _restore, (self.source, {item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def require_all_fields(cls, named: Mapping[str, Any]) -> None:
+        """Raise ConfigError if a parameter without a default has no value."""
+        required = [item.name for item in fields(cls) if item.default is MISSING and item.name not in named]
+        if required:
+            raise ConfigError(
+                f"{cls.title()} requires '{required[0]}', which has no default; give it one in __init__, or use "
+                f"Network('{_EXAMPLE}', {required[0]}=...) in an experiment file"
+            )
+
+
+_submodules: dict[tuple[Network, ImageSpec], Submodules] = {}
+
+
+def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:
+    """Return the configuration of the class in `source` with these fields; this is how pickle loads it."""
+    return _config_class(custom_file.restore_class(source))(**values)
+
+
+def _class_of(what: Any) -> Any:
+    """Return the class that the first argument of `Network` gives: 'my_net.py:MyNet', or the class itself."""
+    if isinstance(what, str):
+        return custom_file.load_class(what, "network", _EXAMPLE)
+    if isinstance(what, nn.Module):
+        name = type(what).__name__
+        raise ConfigError(
+            f"Network({name}(...)): give the class and its fields, Network({name}, width=32); raykd creates the "
+            "network itself, with the run's seed and the data's classes"
+        )
+    return what
+
+
+@cache
+def _config_class(cls: Any) -> type[Network]:
+    """Return the configuration class of a user's class. Raises ConfigError if it cannot be one."""
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ConfigError(f"network {getattr(cls, '__name__', shown(cls))} is no class derived from torch.nn.Module")
+    source = custom_file.record_source(cls, "network")
+    if source is None:
+        raise ConfigError(
+            f"network {cls.__name__} is defined in the experiment file; move it to a separate file and import it: "
+            "a run's fingerprint contains that file's hash"
+        )
+    if source.is_single_file:
+        custom_file.require_no_local_imports(source.path, source.text, "network")
+    where = f"{cls.__name__} in '{source.path}'"
+    parameters = _parameters(cls)
+    if "num_classes" not in parameters and not _accepts_any(cls):
+        raise ConfigError(f"{where}: its __init__ has no parameter num_classes; add it, for the last layer's outputs")
+    reserved = {item.name for item in fields(Network)} | {"kind", "source"}
+    if taken := reserved & parameters.keys():
+        name = min(taken)
+        raise ConfigError(f"{where}: raykd has a field '{name}' of its own for every network; rename the parameter")
+    items, lists = [], []
+    for name, parameter in parameters.items():
+        if name not in _GIVEN and (item := _field_of(name, parameter, where)) is not None:
+            items.append(item)
+            lists += [name] if get_origin(parameter.annotation) is list else []
+    namespace = {"network_class": cls, "source": source, "list_fields": frozenset(lists), "__module__": cls.__module__}
+    return make_dataclass(cls.__name__, items, bases=(Network,), namespace=namespace, frozen=True, kw_only=True)
+
+
+def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
+    function = cls.__init__
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
+        hints = {}
+    return {
+        name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
+    }
+
+
+def _accepts_any(cls: Any) -> bool:
+    """Return whether `__init__` has **kwargs, which accept num_classes."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
+
+
+def _field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
+    """Return (name, type, field) of a parameter; None for one whose type cannot be set, which keeps its default."""
+    default = parameter.default
+    if isinstance(default, list):
+        default = tuple(default)
+    hint = _field_type(parameter.annotation, default)
+    if default is MISSING or default is inspect.Parameter.empty:
+        if hint is None:
+            raise ConfigError(
+                f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "
+                "false, or a tuple of these, or give it a default"
+            )
+        return name, hint, field()
+    if hint is None:
+        return None
+    if not has_type(default, hint):
+        hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
+    return None if hint is None else (name, hint, field(default=default))
+
+
+def _field_type(annotation: Any, default: Any) -> Any:
+    """Return the type of a field for a parameter's annotation, or for its default if it has none; None if unknown."""
+    if annotation is inspect.Parameter.empty:
+        if default is inspect.Parameter.empty or default is None:
+            return int | float | bool | str | None
+        if isinstance(default, tuple):
+            return tuple[int | float | bool | str, ...]
+        return type(default) if type(default) in _SCALARS else None
+    if annotation in _SCALARS or annotation is NoneType or get_origin(annotation) is Literal:
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        members = [_field_type(member, inspect.Parameter.empty) for member in get_args(annotation)]
+        return None if None in members else Union[tuple(members)]  # noqa: UP007
+    if annotation in (tuple, list):
+        return tuple[int | float | bool | str, ...]
+    if get_origin(annotation) in (tuple, list):
+        item = _field_type(get_args(annotation)[0], inspect.Parameter.empty)
+        return None if item is None else tuple[item, ...]
+    return None

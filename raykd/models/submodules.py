@@ -1,0 +1,229 @@
+"""Read the embedding and the feature maps of any network by the names of its submodules, with forward hooks.
+
+A named submodule's output is read. Without a name, the embedding is the input of the linear layer that computes the
+logits; `locate` finds it by running the network once on a black image. A submodule that runs several times counts
+with its last run. Hooks are registered only for outputs that a method needs, so they cost nothing otherwise.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from raykd.errors import ConfigError, did_you_mean
+from raykd.models.model import ImageModel, ImageSpec
+from raykd.outputs import Outputs
+
+NUM_LISTED = 12  # submodules in a message
+Side = Literal["input", "output"]
+
+
+@dataclass(frozen=True)
+class Submodules:
+    """Where to read outputs. embedding: a submodule's output, or '' for the input of the linear layer `head`.
+
+    head: '' if the logits do not come from a linear layer. features: submodules whose outputs are [B, K, H, W].
+    """
+
+    embedding: str = ""
+    head: str = ""
+    features: tuple[str, ...] = ()
+
+
+class HookedModel(ImageModel):
+    """An ImageModel of a plain network, whose `forward` returns logits [B, C], or an object with `logits`.
+
+    with_embedding: whether Outputs have an embedding. Like feature maps, it is read only for methods that need it.
+    """
+
+    def __init__(self, network: nn.Module, images: ImageSpec, read: Submodules, input_size: int | None = None) -> None:
+        super().__init__(network, lambda network, pixels: Outputs(logits_of(network(pixels))), images, input_size)
+        self.read = read
+        self.with_embedding = False
+        self._captured: dict[tuple[str, Side], Tensor] = {}
+        self._embedding_at: tuple[str, Side] | None = None
+        if read.embedding or read.head:
+            self._embedding_at = (read.embedding, "output") if read.embedding else (read.head, "input")
+        self._hooked: set[tuple[str, Side]] = set()
+
+    def request(self, needs: Collection[str]) -> None:
+        super().request(needs)
+        self.with_embedding = "embedding" in needs and self._embedding_at is not None
+        if self.with_embedding:
+            assert self._embedding_at is not None
+            self._hook(*self._embedding_at)
+        for name in self.read.features if self.with_features else ():
+            self._hook(name, "output")
+
+    def heads(self) -> list[nn.Module]:
+        return [self.network.get_submodule(self.read.head)] if self.read.head else super().heads()
+
+    def _hook(self, name: str, side: Side) -> None:
+        if (name, side) not in self._hooked:
+            self.network.get_submodule(name).register_forward_hook(_Capture(self._captured, name, side))
+            self._hooked.add((name, side))
+
+    def run(self, pixels: Tensor) -> Outputs:
+        outputs = super().run(pixels)
+        if not self._hooked:
+            return outputs
+        embedding = self._captured[self._embedding_at].flatten(1) if self.with_embedding else None  # type: ignore[index]
+        names = self.read.features if self.with_features else ()
+        features = tuple(self._captured[name, "output"] for name in names)
+        self._captured.clear()  # activations must not outlive their step
+        return Outputs(outputs.logits, embedding, features)
+
+
+class _Capture:
+    """A forward hook that stores a submodule's input or output. An object, so that a copied network has its own."""
+
+    def __init__(self, captured: dict[tuple[str, Side], Tensor], name: str, side: Side) -> None:
+        self.captured, self.side = captured, side
+        self.key: tuple[str, Side] = name, side
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.captured[self.key] = inputs[0] if self.side == "input" else output
+
+
+def logits_of(result: Any) -> Tensor:
+    """Return the logits of what a network returned: a tensor, or an object with the attribute `logits`."""
+    return result if isinstance(result, Tensor) else result.logits
+
+
+@torch.no_grad()
+def locate(
+    network: nn.Module, images: ImageSpec, size: int, embedding: str, features: tuple[str, ...], title: str
+) -> Submodules:
+    """Return where to read the outputs of `network`, after running it once on a black image of `size` pixels.
+
+    embedding, features: names of submodules that the user gave; '' and () for none. title: of the network in messages.
+
+    Raises ConfigError if `forward` returns no logits for the images' classes, for a name that is no submodule, and for
+    a submodule whose output has another shape. An error of the network itself passes unchanged.
+    """
+    for name in filter(None, (embedding, *features)):
+        _require_submodule(network, name, title)
+    with _observed(network) as seen:
+        result = network(torch.zeros(1, 3, size, size))
+    _require_logits(result, images.num_classes, title)
+    if embedding:
+        _require_vector(seen, embedding, title)
+    for name in features:
+        _require_map(seen, name, title)
+    linear = [name for name, (module, _, _) in seen.items() if isinstance(module, nn.Linear)]
+    head = next((name for name in reversed(linear) if _is_head(*seen[name], logits_of(result))), "")
+    return Submodules(embedding, head, features)
+
+
+def serving(network: nn.Module, size: int, need: Literal["embedding", "features"]) -> list[str]:
+    """Return descriptions of the submodules that could serve as `need`, such as 'layer1 [64, 32, 32]'."""
+    with torch.no_grad(), _observed(network) as seen:
+        network(torch.zeros(1, 3, size, size))
+    fits: Callable[[Any], bool] = _is_vector if need == "embedding" else _is_map
+    return [f"{name} {list(output.shape[1:])}" for name, (_, _, output) in seen.items() if fits(output)]
+
+
+_Seen = Mapping[str, tuple[nn.Module, Any, Any]]  # name -> module, its first input and its output, in order of running
+
+
+@contextmanager
+def _observed(network: nn.Module) -> Iterator[_Seen]:
+    """Yield what every submodule receives and returns while the network runs in evaluation mode in the context."""
+    seen: dict[str, tuple[nn.Module, Any, Any]] = {}
+
+    def observer(name: str) -> Callable[..., None]:
+        def observe(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            seen.pop(name, None)  # the last run counts, also for the order
+            seen[name] = (module, inputs[0] if inputs else None, output)
+
+        return observe
+
+    modules = [(name, module) for name, module in network.named_modules() if name]
+    handles: list[RemovableHandle] = [module.register_forward_hook(observer(name)) for name, module in modules]
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, is_training in modes:
+            module.training = is_training
+
+
+def _is_head(module: nn.Module, received: Any, returned: Any, logits: Tensor) -> bool:
+    """Return whether a linear layer computes the logits from one vector for each image."""
+    return isinstance(received, Tensor) and received.dim() == 2 and torch.equal(returned, logits)
+
+
+def _is_vector(output: Any) -> bool:
+    """Return whether `output` is one vector for the image: [1, D], or [1, D, 1, 1]."""
+    return isinstance(output, Tensor) and (output.dim() == 2 or output.shape[2:] == (1, 1)) and len(output) == 1
+
+
+def _is_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 4 and len(output) == 1
+
+
+def _require_submodule(network: nn.Module, name: str, title: str) -> None:
+    known = [known for known, _ in network.named_modules() if known]
+    if name not in known:
+        raise ConfigError(f"'{name}' is no submodule of {title}: {_listed(known)}{did_you_mean(name, known)}")
+
+
+def _require_logits(result: Any, num_classes: int, title: str) -> None:
+    required = f"must return logits, a float tensor [B, {num_classes}]"
+    if not isinstance(result, Tensor) and not isinstance(getattr(result, "logits", None), Tensor):
+        raise ConfigError(f"{title}: forward() returns {_kind_of(result)}, and {required}")
+    logits = logits_of(result)
+    if logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
+        raise ConfigError(f"{title}: forward() returns {_kind_of(logits)} for one image, and {required}")
+    if logits.shape[1] != num_classes:
+        raise ConfigError(
+            f"{title}: forward() returns logits for {logits.shape[1]} classes, and the data has {num_classes}; "
+            "make the last layer from num_classes, which __init__ receives"
+        )
+
+
+def _require_vector(seen: _Seen, name: str, title: str) -> None:
+    if name not in seen or not _is_vector(seen[name][2]):
+        fitting = [known for known, (_, _, output) in seen.items() if _is_vector(output)]
+        raise ConfigError(
+            f"embedding = '{name}' of {title}: {_found(seen, name)}, and an embedding is one vector for each image, "
+            f"[B, D] or [B, D, 1, 1]; {_remedy(fitting)}"
+        )
+
+
+def _require_map(seen: _Seen, name: str, title: str) -> None:
+    if name not in seen or not _is_map(seen[name][2]):
+        fitting = [known for known, (_, _, output) in seen.items() if _is_map(output)]
+        raise ConfigError(
+            f"features: '{name}' of {title}: {_found(seen, name)}, and a feature map is [B, K, H, W]; "
+            f"{_remedy(fitting)}"
+        )
+
+
+def _found(seen: _Seen, name: str) -> str:
+    """Return what a submodule returned, in words."""
+    return f"it returns {_kind_of(seen[name][2])}" if name in seen else "forward() does not call it"
+
+
+def _remedy(fitting: list[str]) -> str:
+    return f"these could serve: {_listed(fitting)}" if fitting else "no submodule could serve"
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names, the outer submodules first, and not more than a message has room for."""
+    outer = sorted(names, key=lambda name: name.count("."))  # stable: in order within one depth
+    return ", ".join(outer[:NUM_LISTED]) + (f" and {len(outer) - NUM_LISTED} more" if len(outer) > NUM_LISTED else "")
+
+
+def _kind_of(value: Any) -> str:
+    """Return the type of a value in words, with the shape of a tensor: 'a float32 tensor [1, 64, 8, 8]'."""
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor {list(value.shape)}"
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
