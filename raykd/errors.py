@@ -42,6 +42,10 @@ class RejectedConfiguration(ConfigError):
     """The model, the method or the adapter of one run cannot be built."""
 
 
+class CodeNotLoaded(ConfigError):
+    """A file names a user's class that this process has not loaded. Nothing in a file of weights is executed."""
+
+
 class DataError(ConfigError):
     """Images or labels are missing, truncated, or not in the documented layout."""
 

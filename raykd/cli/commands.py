@@ -16,6 +16,8 @@ from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
+DEFAULT_FILES = (EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py")
+
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
     """Run the experiments of a file: those without a search together on one Ray cluster, then each search."""
@@ -105,8 +107,11 @@ def report(arguments: Namespace) -> None:
 
     options = _options(arguments)
     if arguments.models_dir:
-        recipes = [load_experiment(EXPERIMENTS / f"distill_{family}.py") for family in ("cnn", "vit")]
-        report_models(Path(arguments.models_dir), recipes, options.data_folder, Console())
+        files = arguments.file or DEFAULT_FILES
+        experiments = apply_settings([one for file in files for one in load_experiments(file)], arguments.settings)
+        report_models(Path(arguments.models_dir), experiments, options.data_folder, Console())
+    elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
+        raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
     else:
         report_results(options.results, options.data_folder, Console())
 
@@ -114,7 +119,7 @@ def report(arguments: Namespace) -> None:
 def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
-    files = arguments.file or [EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py"]
+    files = arguments.file or DEFAULT_FILES
     experiments = [experiment for file in files for experiment in load_experiments(file)]
     options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())

@@ -160,9 +160,13 @@ def _add_tune_and_plan(commands: Any) -> None:
 
 
 def _add_report_and_prefetch(commands: Any) -> None:
-    report = _add(commands, "report", "write report.json and the page from the runs that are done", _add_folders)
-    models = "{cnn,vit}_{teacher,student_baseline,student_kd}.{safetensors,pth}"
+    report = _add(
+        commands, "report", "write report.json and the page from the runs that are done", _add_folders, _add_settings
+    )
+    models = "FAMILY_{teacher,student_baseline,student_kd}.{safetensors,pth}"
     report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
+    text = "with --models-dir: the families; default: distill_cnn.py and distill_vit.py"
+    report.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
     text = "download data and pretrained weights; run this where there is a network"
     prefetch = _add(commands, "prefetch", text, _add_folders, _add_settings)
     text = "default: distill_cnn.py and distill_vit.py"

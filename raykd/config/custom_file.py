@@ -83,20 +83,29 @@ def restore(source: Source, values: dict[str, Any]) -> Any:
 
 
 def restore_class(source: Source) -> Any:
-    """Return the class in `source`. The text is executed only if this process does not have the class yet.
+    """Return the class in `source`. The text is executed only if this process does not have the class yet."""
+    if (source.sha256, source.name) in _classes:
+        return _classes[source.sha256, source.name]
+    if source.module:
+        return installed_class(source.module, source.name, source.sha256, source.noun)
+    cls = _attribute(_run(source.path, source.text, source.noun), source.name)
+    record_source(cls, source.noun)
+    return cls
 
-    Raises ConfigError if the installed package that has the class is of another version.
-    """
-    key = source.sha256, source.name
-    if key not in _classes:
-        module = import_module(source.module) if source.module else _run(source.path, source.text, source.noun)
-        record_source(_attribute(module, source.name), source.noun)
-    if key not in _classes:
+
+def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
+    """Return a class of an installed package. Raises ConfigError unless its module has the hash `sha256`."""
+    try:
+        cls = _attribute(import_module(module), name)
+        source = record_source(cls, noun)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{noun} {name} of the package '{module}' cannot be imported ({error}); install it") from None
+    if source is None or source.sha256 != sha256:
         raise ConfigError(
-            f"{source.noun} {source.name}: the module '{source.module}' that is installed here differs from the one "
-            f"that was used (SHA-256 {source.sha256[:12]}); install that version"
+            f"{noun} {name}: the module '{module}' that is installed here differs from the one that was used "
+            f"(SHA-256 {sha256[:12]}); install that version"
         )
-    return _classes[key]
+    return cls
 
 
 def find_class(stored: dict[str, str]) -> Any:

@@ -1,6 +1,7 @@
 """The model card: README.md beside the weights. It is Markdown below YAML that model hubs read."""
 
 import json
+import re
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from raykd.config import to_dict
 from raykd.export import facts
 from raykd.export.data_sources import source_of
-from raykd.export.finished_run import FinishedRun
+from raykd.export.finished_run import FinishedRun, code_of
 from raykd.export.format import ExportFormat
 from raykd.export.timm_format import architecture_of
+from raykd.models.custom_network import Network
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.spec.stages import Stage
 
 # Templates of code that builds a network of this kind without raykd.
-_NETWORKS: dict[type, str] = {ResNet: "network_resnet.py.j2", ViT: "network_vit.py.j2", Timm: "network_timm.py.j2"}
+_NETWORKS: dict[type, str] = {
+    ResNet: "network_resnet.py.j2",
+    ViT: "network_vit.py.j2",
+    Timm: "network_timm.py.j2",
+    Network: "network_custom.py.j2",
+}
 
 _ORIGINS: dict[Stage, str] = {
     "teacher": "a teacher",
@@ -46,7 +53,9 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         timm_name=timm_name,
         timm_arguments=timm_arguments,
         torch_version=torch.__version__,
-        network=_NETWORKS.get(type(model)),
+        network=next((file for kind, file in _NETWORKS.items() if isinstance(model, kind)), None),
+        code=code_of(run).rstrip(),
+        fence="`" * max(3, 1 + max(map(len, re.findall("`+", code_of(run))), default=0)),  # longer than any in the code
         use=f"use_{form.name.replace('-', '_')}.md.j2",
         source=source_of(run.header.data),
         tags=["image-classification", *distillation, model.label, "raykd"],
@@ -72,7 +81,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(cell=_cell, quoted=partial(json.dumps, ensure_ascii=False))  # YAML and Python read JSON
+    environment.filters.update(
+        cell=_cell, python=repr, quoted=partial(json.dumps, ensure_ascii=False)
+    )  # YAML and Python read JSON
     return environment
 
 

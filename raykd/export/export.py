@@ -11,7 +11,7 @@ import torch
 from raykd.errors import RaykdError, reason_of
 from raykd.export.card import model_card
 from raykd.export.facts import config_json
-from raykd.export.finished_run import FinishedRun, find_run, read_finished_run
+from raykd.export.finished_run import FinishedRun, code_of, find_run, read_finished_run
 from raykd.export.format import DeployedModel, ExportFormat, example_images
 from raykd.export.onnx_format import OnnxFormat
 from raykd.export.output_folder import require_replaceable, writing_folder
@@ -24,8 +24,8 @@ FORMATS: dict[str, ExportFormat] = {
     form.name: form for form in (SafetensorsFormat(), OnnxFormat(), TorchExportFormat(), TimmFormat())
 }
 
-CARD, CONFIG = "README.md", "config.json"
-FILES = {CARD, CONFIG, *(form.file for form in FORMATS.values())}
+CARD, CONFIG, CODE = "README.md", "config.json", "network.py"
+FILES = {CARD, CONFIG, CODE, *(form.file for form in FORMATS.values())}
 
 # A fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong graph
 # changes far more.
@@ -57,6 +57,8 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     try:
         config = form.write(run, folder, config_json(run, form))
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if code := code_of(run):
+            (folder / CODE).write_text(code, encoding="utf-8", newline="")
         difference = _difference(run, form, folder)
     except (RaykdError, OSError):
         raise

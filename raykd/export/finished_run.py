@@ -12,6 +12,7 @@ from raykd.config import to_dict
 from raykd.data import dataset_names
 from raykd.errors import ConfigError, did_you_mean, plural
 from raykd.models import ImageModel
+from raykd.models.custom_network import Network
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
 from raykd.store.codec import read_record
@@ -64,6 +65,12 @@ class FinishedRun:
         """test.json, or {} if these weights were not evaluated on the test set."""
         metrics = read_record(Metrics, self.folder.test) if is_tested(self.folder) else None
         return asdict(metrics) if metrics else {}
+
+
+def code_of(run: FinishedRun) -> str:
+    """Return the text of the file that defines a custom network; '' for other models, and for installed packages."""
+    model = run.header.model
+    return model.source.text if isinstance(model, Network) and model.source.is_single_file else ""
 
 
 def find_run(results: Path, name: str) -> RunFolder:

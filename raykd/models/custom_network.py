@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from raykd.config import AtMost, Config, custom_file, has_type
-from raykd.errors import ConfigError, errors_of, shown
+from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.models.submodules import HookedModel, Submodules, locate
 
@@ -93,16 +93,19 @@ class Network(Model, metaclass=_ByClass):
 
     def build(self, images: ImageSpec) -> ImageModel:
         size = self.input_size or images.size
-        common, parameters = {item.name for item in fields(Network)}, _parameters(self.network_class)
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
-        values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
-        given = {"num_classes": images.num_classes, "image_size": size}
-        given = {name: value for name, value in given.items() if name == "num_classes" or name in parameters}
         with errors_of(f"model = {self.title()}: its __init__", self.source.path):
-            network = self.network_class(**given, **values)
+            network = self.network_class(**self.arguments(images, size))
         is_shape_only = torch.empty(0).device.type == "meta"
         read = Submodules() if is_shape_only else self._located(network, images, size)
         return HookedModel(network, self.input_spec(images), read, size)
+
+    def arguments(self, images: ImageSpec, size: int) -> dict[str, Any]:
+        """Return what `__init__` receives for images of `size` pixels per side."""
+        common, parameters = {item.name for item in fields(Network)}, _parameters(self.network_class)
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
+        values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
+        image_size = {"image_size": size} if "image_size" in parameters else {}
+        return {"num_classes": images.num_classes} | image_size | values
 
     def _located(self, network: nn.Module, images: ImageSpec, size: int) -> Submodules:
         """Return where to read the network's outputs; found once in a process for each configuration."""
@@ -123,9 +126,10 @@ class Network(Model, metaclass=_ByClass):
         entry = payload.get("source") or {}
         found = custom_file.find_class(entry)
         if found is None:
-            raise ConfigError(
-                f"the network {entry.get('class')} of {entry.get('file')} (SHA-256 {str(entry.get('sha256'))[:12]}) is "
-                f"not loaded; name its file, with this content: --set student.model={entry.get('file')}:..."
+            raise CodeNotLoaded(
+                f"its network is {entry.get('class')} of {entry.get('file')}, SHA-256 "
+                f"{str(entry.get('sha256'))[:12]}, and no model of this command is from a file with that content; name "
+                f"it, such as --set student.model={entry.get('file')}:{entry.get('class')}"
             )
         return _config_class(found), {name: value for name, value in payload.items() if name != "source"}
 

@@ -9,7 +9,7 @@ _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to s
 _EVALUATE_AGAIN = "remove it; 'raykd report' then evaluates the run again"
 _EVALUATE_ALL_AGAIN = "remove it and the test.json beside it; 'raykd report' then evaluates the run again"
 
-# The remedy for each file name; the files usage/<rank>.json are under "usage".
+# The remedy for each file name; the files of usage/ and code/ are under these names.
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,
@@ -19,6 +19,7 @@ REMEDIES = {
     "val.json": _EVALUATE_ALL_AGAIN,
     "costs.json": _EVALUATE_ALL_AGAIN,
     "usage": "remove it; the report then leaves the run's time and energy blank",
+    "code": "copy the file there from another run with the same network, or train the run again",
     "search.json": _SEARCH_AGAIN,
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
@@ -32,6 +33,6 @@ class DamagedFile(ConfigError):
 
 def damaged(path: Path, reason: str) -> DamagedFile:
     """Return the error for the file `path`, in one line: the file, the reason and the remedy."""
-    name = "usage" if path.parent.name == "usage" else path.name
+    name = next((folder for folder in ("usage", "code") if folder in path.parts[-3:-1]), path.name)
     remedy = REMEDIES.get(name, "move it away and rerun the same command").format(folder=path.parent)
     return DamagedFile(f"'{path}' is damaged: {flattened(reason)}; {remedy}")

@@ -51,6 +51,7 @@ class RunFolder:
     costs = FileIn("costs.json")  # inference Costs of the model
     history_path = FileIn("history.parquet")  # one row per epoch
     tensorboard = FileIn("tensorboard")
+    code = FileIn("code")  # copies of the user's files that the run executes, see training/run_sources.py
 
     def usage(self, rank: int) -> Path:
         """Return the path of the UsageFile of worker `rank`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from raykd import models
 from raykd.config import from_dict, to_dict
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, one_line, shortened
+from raykd.errors import CodeNotLoaded, ConfigError, one_line, shortened
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
@@ -74,6 +74,8 @@ def read_header(path: Path) -> Header | None:
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
         header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
         _require_valid(header)
+    except CodeNotLoaded as error:
+        raise CodeNotLoaded(f"weights file '{path}': {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"weights file '{path}' was written by another version of raykd, or its header is damaged "

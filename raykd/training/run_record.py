@@ -20,6 +20,7 @@ from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.model_file import Header, header_of, save_model
+from raykd.training.run_sources import load_networks, save_sources
 from raykd.training.teacher.sources import Teacher
 
 
@@ -48,6 +49,7 @@ def start_run(
     before = resumed.compute if resumed else None
     precision, threads = (before.precision, before.threads) if before else (run.recipe.precision, None)
     compute = choose_compute(device, precision, threads)
+    save_sources(run, folder)
     folder.write_record(
         RunRecord(
             name=run.name,
@@ -92,12 +94,13 @@ def _compute_record(
 
 
 def recorded_run(folder: RunFolder) -> Run:
-    """Return the run in `folder` from its run.json.
+    """Return the run in `folder` from its run.json. Its custom networks are loaded from the copies of their files.
 
     The file of a custom method may be gone, so CrossEntropy replaces the method: do not use the run's name or
     fingerprint, and do not train it. Raises DamagedFile if this version of raykd cannot read the run.
     """
     config = folder.require_record().config
+    load_networks(folder)
     try:
         is_custom = "source" in config["method"]
         return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_custom else config)

@@ -1,0 +1,74 @@
+"""The user's files that a run executes, copied into its folder: custom networks and methods.
+
+    <run>/code/<first 12 digits of the SHA-256>/<file name>
+
+They show what was trained after the file was edited, and an export or a report builds the run's networks from them.
+Reading such a run therefore executes code that the results folder holds.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raykd.atomic import replacing
+from raykd.config import custom_file
+from raykd.config.custom_file import Source, source_of
+from raykd.models.custom_network import Network
+from raykd.spec.plan import Run
+from raykd.store.damage import damaged
+from raykd.store.run_folder import RunFolder
+
+
+def save_sources(run: Run, folder: RunFolder) -> None:
+    """Copy the user's files that `run` and its teachers execute. Classes of installed packages have no copy."""
+    for source in sources_of(run):
+        path = folder.code / _name(source.sha256, source.path)
+        if source.is_single_file and not path.exists():
+            with replacing(path) as aside:
+                aside.write_text(source.text, encoding="utf-8", newline="")
+
+
+def sources_of(run: Run) -> list[Source]:
+    """Return the user's files of the run's network and method, and of its teachers' networks."""
+    models = (run.model, *(teacher.model for teacher in run.teachers))
+    found = [model.source for model in models if isinstance(model, Network)]
+    method = source_of(type(run.method))
+    return [*dict.fromkeys([*found, *([method] if method else [])])]
+
+
+def load_networks(folder: RunFolder) -> None:
+    """Load the custom networks of the run in `folder` and of its teachers, from the copies of their files.
+
+    Raises DamagedFile if a copy is missing or was changed.
+    """
+    for entry in _network_entries(folder.require_record().config):
+        if custom_file.find_class(entry) is not None:
+            continue
+        if "module" in entry:
+            custom_file.installed_class(entry["module"], entry["class"], entry["sha256"], Network.kind)
+        else:
+            custom_file.restore_class(_stored_source(folder, entry))
+
+
+def _network_entries(config: Any) -> Iterator[dict[str, str]]:
+    """Yield what `Source.stored` wrote for each custom network in a run's configuration."""
+    if isinstance(config, dict):
+        if config.get("kind") == Network.kind and isinstance(config.get("source"), dict):
+            yield config["source"]
+        for value in config.values():
+            yield from _network_entries(value)
+
+
+def _stored_source(folder: RunFolder, entry: dict[str, str]) -> Source:
+    path = folder.code / _name(entry["sha256"], entry["file"])
+    if not path.is_file():
+        raise damaged(path, "the copy of the network's code is missing")
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    source = Source(str(path), text, entry["class"], Network.kind)
+    if source.sha256 != entry["sha256"]:
+        raise damaged(path, "it is not the code that the run was trained with")
+    return source
+
+
+def _name(sha256: str, path: str) -> str:
+    return f"{sha256[:12]}/{Path(path).name}"

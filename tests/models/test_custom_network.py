@@ -1,0 +1,252 @@
+"""Networks in a user's file: loaded by path or class, set by field, pickled as text, fingerprinted; and refusals."""
+
+import copy
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import digits, experiment, run_of
+from torch import Tensor, nn
+from user_network import UserNet
+
+from raykd import models
+from raykd.cli.experiment_file import apply_settings
+from raykd.config import from_dict, to_dict
+from raykd.errors import CodeNotLoaded, ConfigError
+from raykd.methods import FeatureKD, FitNets
+from raykd.models import ImageModel, ImageSpec, Model
+from raykd.models.custom_network import Network
+from raykd.models.submodules import HookedModel
+from raykd.models.weights import load_weights, save_weights
+from raykd.spec.experiment import Experiment
+from raykd.spec.recipe import Recipe
+from raykd.training.networks import Networks
+
+IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+TEXT = """
+from torch import nn
+
+class Mine(nn.Module):
+    def __init__(self, num_classes, width: int = {width}):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.ReLU())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return mine.py in the working directory. Its text names the test, so that no other test has loaded it."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(f"# {tmp_path}\n{TEXT.format(width=16)}")
+    return path
+
+
+def built(model: Model, *needs: str, images: ImageSpec = IMAGES) -> ImageModel:
+    model_of = models.build(model, images, seed=0).eval()
+    model_of.request(needs)
+    return model_of
+
+
+def pixels(size: int = 16, num_images: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def with_model(*settings: str) -> Experiment:
+    (changed,) = apply_settings([experiment()], [f"student.{setting}" for setting in settings])
+    return changed
+
+
+# ---- fields ----
+
+
+def test_parameters_of_init_are_typed_fields_that_settings_change(file: Path) -> None:
+    changed = with_model("model.width=32", "model=mine.py:Mine")
+    assert isinstance(changed.student.model, Network)
+    assert changed.student.model == Network("mine.py:Mine", width=32)
+    with pytest.raises(ConfigError, match=r"student\.model\.width=wide: 'wide' is not a whole number"):
+        with_model("model=mine.py:Mine", "model.width=wide")
+    with pytest.raises(ConfigError, match=r"unknown config field 'student\.model\.widht': .*did you mean 'width'\?"):
+        with_model("model=mine.py:Mine", "model.widht=3")
+
+
+def test_a_class_stands_for_itself_in_a_recipe_and_a_network_object_is_refused() -> None:
+    assert Recipe(UserNet).model == Network(UserNet) == Recipe(Network(UserNet)).model  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"model = an object of class UserNet: .*Network\('my_net\.py:UserNet'"):
+        Recipe(UserNet(10))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"Network\(UserNet\(\.\.\.\)\): give the class and its fields"):
+        Network(UserNet(10))  # pyright: ignore[reportArgumentType]
+
+
+def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -> None:
+    received: dict[str, Any] = {}
+    (tmp_path / "noting.py").write_text(
+        "from torch import nn\n"
+        "class Noting(nn.Module):\n"
+        "    def __init__(self, num_classes, image_size, depths: list[int] = [1], sizes: tuple[int, int] = (1, 2), *,\n"
+        "                 norm=nn.BatchNorm2d, rate: float | None = None):\n"
+        "        super().__init__()\n"
+        "        received.update(num_classes=num_classes, image_size=image_size)\n"
+        "        received.update(depths=depths, sizes=sizes, rate=rate)\n"
+        "        self.head = nn.Linear(3, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(x.mean((2, 3)))\n"
+        "received = None\n"
+    )
+    model = Network(f"{tmp_path}/noting.py:Noting", depths=[2, 3], rate=0.5, input_size=24)
+    sys.modules[model.network_class.__module__].received = received  # type: ignore[attr-defined]
+    built(model)
+    assert received == {"num_classes": 10, "image_size": 24, "depths": [2, 3], "sizes": (1, 2), "rate": 0.5}
+    with pytest.raises(ConfigError, match="unknown field 'norm'"):  # its type cannot be set from text
+        Network(f"{tmp_path}/noting.py:Noting", norm=3)
+
+
+def test_label_names_the_class_and_the_changed_fields() -> None:
+    assert Network(UserNet).label == "user_net"
+    assert Network(UserNet, width=16, act="silu", features=("stage1",)).label == "user_net-width16-actsilu"
+
+
+# ---- identity ----
+
+
+def test_run_json_has_the_file_and_fingerprints_depend_on_its_text_alone(file: Path) -> None:
+    model = Network("mine.py:Mine")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert to_dict(model)["source"] == {"file": "mine.py", "class": "Mine", "sha256": sha256}
+    assert from_dict(Model, json.loads(json.dumps(to_dict(model)))) == model
+    run = replace(run_of("baseline"), recipe=replace(run_of("baseline").recipe, model=model))
+    file.rename("renamed.py")
+    same = replace(run, recipe=replace(run.recipe, model=Network("renamed.py:Mine")))
+    assert same.fingerprint == run.fingerprint
+    Path("renamed.py").write_text(Path("renamed.py").read_text() + "# edited\n")
+    edited = replace(run, recipe=replace(run.recipe, model=Network("renamed.py:Mine")))
+    assert edited.fingerprint != run.fingerprint and edited.model != model
+
+
+def test_pickles_and_copies_are_equal_also_in_a_process_without_the_file(file: Path) -> None:
+    model = Network("mine.py:Mine", width=24)
+    assert pickle.loads(pickle.dumps(model)) == model == copy.deepcopy(model)  # noqa: S301 - pickled here
+    content = pickle.dumps(model)
+    file.unlink()
+    program = (
+        "import pickle, sys\n"
+        "from raykd import models\n"
+        "model = pickle.loads(sys.stdin.buffer.read())\n"
+        "images = models.ImageSpec(10, 8, (0.5,) * 3, (0.5,) * 3)\n"
+        "print(model.width, models.build(model, images, 0).network.head.weight.sum().item())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=True, timeout=120)
+    head = built(model, images=replace(IMAGES, size=8)).network.head
+    assert ended.stdout.decode().split() == ["24", str(head.weight.sum().item())]  # type: ignore[union-attr]
+
+
+def test_reading_an_entry_executes_no_code(file: Path) -> None:
+    entry = to_dict(Network("mine.py:Mine"))
+    entry["source"]["sha256"] = "0" * 64
+    with pytest.raises(CodeNotLoaded, match=r"its network is Mine of mine\.py, SHA-256 000000000000"):
+        from_dict(Model, entry)
+
+
+# ---- embedding and feature maps ----
+
+
+def test_the_embedding_is_the_input_of_the_last_linear_layer() -> None:
+    model = built(Network(UserNet), "embedding")
+    outputs, network = model(pixels()), model.network
+    assert outputs.embedding is not None and outputs.embedding.shape == (3, 16)
+    assert torch.equal(network.classifier(outputs.embedding), outputs.logits)  # type: ignore[operator]
+
+
+def test_named_submodules_give_embedding_and_feature_maps() -> None:
+    named = Network(UserNet, embedding="pool", features=("stage1", "stage2"))
+    model, plain = built(named, "embedding", "features"), built(Network(UserNet), "embedding")
+    outputs, expected = model(pixels()), plain(pixels())
+    assert torch.equal(outputs.logits, expected.logits)
+    assert outputs.embedding is not None and torch.equal(outputs.embedding, expected.embedding)  # type: ignore[arg-type]
+    assert [tuple(maps.shape) for maps in outputs.features] == [(3, 8, 16, 16), (3, 16, 8, 8)]
+    assert outputs.features[1].requires_grad
+
+
+def test_hooks_are_registered_only_for_outputs_that_a_method_needs() -> None:
+    named = Network(UserNet, features=("stage1", "stage2"))
+
+    def num_hooks(*needs: str) -> int:
+        network = built(named, *needs).network
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
+
+    assert (num_hooks(), num_hooks("logits"), num_hooks("embedding"), num_hooks("features")) == (0, 0, 1, 2)
+    outputs = built(named)(pixels())
+    assert outputs.embedding is None and outputs.features == ()
+
+
+def test_no_activation_outlives_its_step_and_a_copy_reads_its_own() -> None:
+    model = built(Network(UserNet, features=("stage1",)), "features")
+    assert isinstance(model, HookedModel)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.network.stem[0].weight.zero_()  # type: ignore[index,operator]
+    assert not torch.equal(model(pixels()).features[0], twin(pixels()).features[0])
+    assert not model._captured and not twin._captured
+
+
+@pytest.mark.nightly
+def test_a_compiled_network_is_one_graph_with_its_hooks() -> None:
+    model = built(Network(UserNet, features=("stage1", "stage2")), "embedding", "features")
+    outputs, compiled = model(pixels()), torch.compile(model, fullgraph=True)(pixels())
+    for computed, expected in zip(
+        (compiled.logits, *compiled.features), (outputs.logits, *outputs.features), strict=True
+    ):
+        assert torch.allclose(computed, expected, atol=1e-5)
+
+
+def test_a_network_sees_its_own_normalization_and_size() -> None:
+    model = built(Network(UserNet, mean=(0.0,) * 3, std=(1.0,) * 3, input_size=8))
+    expected = nn.functional.interpolate(pixels().float() / 255, size=(8, 8), mode="bicubic")
+    assert torch.allclose(model(pixels()).logits, model.network(expected), atol=1e-5)
+
+
+def test_weights_of_other_classes_keep_a_new_head(tmp_path: Path) -> None:
+    other = built(Network(UserNet), images=replace(IMAGES, num_classes=100))
+    save_weights(tmp_path / "other.safetensors", other.network.state_dict())
+    model = built(Network(UserNet))
+    before = model.network.classifier.weight.clone()  # type: ignore[union-attr,operator]
+    load_weights(model.network, tmp_path / "other.safetensors", new_head=True, heads=model.heads())
+    assert torch.equal(model.network.stem[0].weight, other.network.stem[0].weight)  # type: ignore[index,union-attr]
+    assert torch.equal(model.network.classifier.weight, before)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("method", "need"), [(FitNets(), "features"), (FeatureKD(), "embedding")], ids=["maps", "vector"]
+)
+def test_a_method_without_the_outputs_it_needs_is_refused_with_submodules_that_could_serve(
+    method: Any, need: str, tmp_path: Path
+) -> None:
+    (tmp_path / "conv.py").write_text(
+        "from torch import nn\n"
+        "class Conv(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.first = nn.Conv2d(3, 6, 3)\n"
+        "        self.last = nn.Conv2d(6, num_classes, 1)\n"
+        "        self.pool = nn.AdaptiveAvgPool2d(1)\n"
+        "    def forward(self, x):\n"
+        "        return self.pool(self.last(self.first(x))).flatten(1)\n"
+    )
+    student = replace(experiment().student, model=Network(f"{tmp_path}/conv.py:Conv"))
+    run = run_of("distilled", student=student, method=method)
+    with pytest.raises(ConfigError) as caught:
+        Networks(digits()).require_method_fits(run)
+    serving = {"features": "first [6, 6, 6], last [10, 6, 6]", "embedding": "pool [10, 1, 1]"}[need]
+    assert f"--set student.model.{need}=NAME, one of {serving}" in str(caught.value)
