@@ -1,7 +1,7 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import Config, to_dict
+from raykd.config import Config
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
@@ -38,20 +38,10 @@ class ImageSpec:
 class Model(Config):
     """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
 
-    not_architecture: ClassVar[tuple[str, ...]] = (
-        "weights",
-    )  # fields that do not change the network in evaluation mode
-
     @property
     def label(self) -> str:
         """A short name for folders and tables, such as 'resnet8' or 'resnet18-w16'."""
         raise NotImplementedError
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The configuration with the default of each field that does not change the network in evaluation mode."""
-        defaults = {item.name: item.default for item in fields(self) if item.name in self.not_architecture}
-        return to_dict(replace(self, **defaults))
 
     @property
     def has_distillation_token(self) -> bool:

@@ -24,7 +24,6 @@ class ViT(Model):
     """
 
     kind: ClassVar[str] = "vit"
-    not_architecture: ClassVar[tuple[str, ...]] = ("weights", "dropout")
     depth: Annotated[int, AtMost(MAX_DEPTH)] = 6
     width: Annotated[int, AtMost(MAX_WIDTH)] = 192
     heads: Annotated[int, AtMost(MAX_WIDTH)] = 3

@@ -19,6 +19,7 @@ from raykd.store.damage import DamagedFile
 from raykd.store.records import Costs
 from raykd.training.compute import Compute, gpu_name
 from raykd.training.latency import latency, throughput
+from raykd.training.model_file import architecture
 
 
 def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute) -> Costs:
@@ -38,7 +39,7 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
         "torch": versions()["torch"],
     }
     network_shape = {"num_classes": images.num_classes, "channels_last": _is_channels_last(network)}
-    shape = fingerprint({"model": model.architecture} | network_shape | conditions)
+    shape = fingerprint({"model": architecture(model)} | network_shape | conditions)
     for path in sorted(family.glob("*/costs.json")):
         with suppress(DamagedFile):  # the report names the damaged file
             if (recorded := read_record(Costs, path)) and recorded.shape == shape:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from raykd.config import from_dict, to_dict
 from raykd.data.types import Dataset
 from raykd.errors import CodeNotLoaded, ConfigError, one_line, shortened
 from raykd.models import ImageModel, ImageSpec, Model
+from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
 
@@ -54,6 +56,16 @@ def header_of(run: Run, dataset: Dataset) -> Header:
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
     trained_on = TrainingSplit(dataset.identity, len(dataset.train.labels), *split)
     return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
+
+
+def architecture(model: Model) -> dict[str, Any]:
+    """Return the configuration of `model` with the defaults of fields that do not change the network in evaluation mode.
+
+    These are the file of initial weights and the dropout of a ViT.
+    """
+    names = ("weights", "dropout") if isinstance(model, ViT) else ("weights",)
+    defaults = {item.name: item.default for item in fields(model) if item.name in names}
+    return to_dict(replace(model, **defaults))
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: Header) -> None:

@@ -20,7 +20,7 @@ from raykd.store.records import Costs
 from raykd.training import costs, latency
 from raykd.training.compute import choose_compute
 from raykd.training.costs import flops, model_costs
-from raykd.training.model_file import images_of
+from raykd.training.model_file import architecture, images_of
 
 CIFAR = ImageSpec(10, 32, (0.5,) * 3, (0.5,) * 3)
 COMPUTE = choose_compute(CPU, "fp32")
@@ -173,9 +173,9 @@ def test_costs_do_not_depend_on_dropout_or_the_file_of_initial_weights() -> None
     """They are measured in evaluation mode, where dropout does nothing, for any values of the weights."""
     plain = ViT(depth=2, width=64, heads=2, patch=8)
     for other in (replace(plain, dropout=0.3), replace(plain, weights="vit.safetensors")):
-        assert other.architecture == plain.architecture
+        assert architecture(other) == architecture(plain)
     for other in (replace(plain, heads=4), replace(plain, depth=1), ResNet()):
-        assert other.architecture != plain.architecture
+        assert architecture(other) != architecture(plain)
 
 
 def test_costs_are_read_from_a_run_with_another_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.model_file import Header, TrainingSplit, header_of, images_of, read_header
+from raykd.training.model_file import Header, TrainingSplit, architecture, header_of, images_of, read_header
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
@@ -133,7 +133,7 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
 
     Equal shapes of the tensors are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6.
     """
-    in_file, expected = file_model.architecture, model.architecture
+    in_file, expected = architecture(file_model), architecture(model)
     if in_file["kind"] == expected["kind"]:
         names = [name for name in in_file if in_file[name] != expected.get(name)]
         if not names:
