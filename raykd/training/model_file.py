@@ -59,9 +59,9 @@ def header_of(run: Run, dataset: Dataset) -> Header:
 
 
 def architecture(model: Model) -> dict[str, Any]:
-    """Return the configuration of `model` with the defaults of fields that do not change the network in evaluation mode.
+    """Return the configuration of `model`, with the defaults of fields that do not change its network in evaluation.
 
-    These are the file of initial weights and the dropout of a ViT.
+    These fields are the file of initial weights, and the dropout of a ViT.
     """
     names = ("weights", "dropout") if isinstance(model, ViT) else ("weights",)
     defaults = {item.name: item.default for item in fields(model) if item.name in names}
