@@ -7,7 +7,7 @@ from typing import Any
 from raykd.errors import flattened, plural
 from raykd.report import wording
 from raykd.report.read.search_records import Cost, SearchSummary, TrialSummary
-from raykd.report.stats.confirmation import WINNER, winner_gains
+from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain, spread_of
 from raykd.spec.search import Search
@@ -133,7 +133,7 @@ def _against_baseline(confirmation: ConfirmationRecord) -> str:
 
 
 def _gain_and_verdict(gain: PairedGain, confirmation: ConfirmationRecord) -> str:
-    return f"{gain_in_units(gain, confirmation.metric)}; {gain.verdict}; {wording.in_favor(gain, WINNER)}."
+    return f"{gain_in_units(gain, confirmation.metric)}; {gain.verdict}; {wording.in_favor(gain)}."
 
 
 def recipe_differences(confirmation: ConfirmationRecord) -> dict[str, tuple[Any, Any]]:

@@ -3,7 +3,7 @@
 import re
 
 from raykd.errors import flattened, plural
-from raykd.report.stats.paired_interval import PairedGain, Spread
+from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread
 from raykd.report.stats.significance import LEVEL, fewest_pairs
 from raykd.store.records import Costs
 
@@ -93,9 +93,10 @@ def exact_tests(gain: PairedGain) -> str:
     return f"exact tests, two-sided: {tests}; {possible}".replace("= <", "< ")
 
 
-def in_favor(gain: PairedGain, of: str = "distillation") -> str:
-    """Return '2 of 3 seeds in favor of distillation'."""
-    return f"{gain.num_in_favor} of {plural(len(gain.pairs), 'seed')} in favor of {of}"
+def in_favor(gain: PairedGain) -> str:
+    """Return '2 of 3 seeds in favor of distillation', or of the gain's other name, such as 'the winner'."""
+    name = "distillation" if gain.name == DISTILLED else gain.name
+    return f"{gain.num_in_favor} of {plural(len(gain.pairs), 'seed')} in favor of {name}"
 
 
 def capital(text: str) -> str:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from raykd.report import wording
 from raykd.report.stats.paired_interval import Pair, least_gain, paired_gain, pairs_of, spread_of
 
 
@@ -119,3 +120,15 @@ def test_a_lower_loss_is_a_gain():
 
 def test_no_pairs_have_no_gain():
     assert paired_gain([]) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "verdict", "in_favor"),
+    [
+        ((), "distilled is better at n = 3", "3 of 3 seeds in favor of distillation"),
+        (("the winner",), "the winner is better at n = 3", "3 of 3 seeds in favor of the winner"),
+    ],
+)
+def test_verdict_and_count_of_seeds_name_the_same_side(names: tuple[str, ...], verdict: str, in_favor: str) -> None:
+    gain = paired_gain([Pair(seed, 80.0, 82.0 + 0.1 * seed) for seed in range(3)], *names)
+    assert gain is not None and (gain.verdict, wording.in_favor(gain)) == (verdict, in_favor)

@@ -1,7 +1,7 @@
 """The gains of a search's winner over the default configuration and over the baseline, paired by seed.
 
-The winner was selected with these same seeds, so its intervals are widened by the number of configurations that it was
-selected from: see `comparisons` in paired_interval.py.
+The winner was selected with the same seeds. Its intervals are therefore widened for the number of configurations from
+which it was selected, see `comparisons` in paired_interval.py.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,12 @@ from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import Pair, PairedGain, paired_gain
 from raykd.store.records import ConfirmationRecord
 
-WINNER = "the winner"
-
 
 @dataclass(frozen=True)
 class WinnerGains:
-    """Gains of the winner, positive where it is better, also for a loss. None where a side has no results.
+    """The gains of the winner. They are positive if it is better, also for a loss, and None without results to compare.
 
-    over_default is None too where the default configuration is the winner.
+    over_default: also None if the default configuration is the winner.
     """
 
     over_default: PairedGain | None
@@ -28,9 +26,8 @@ class WinnerGains:
 def winner_gains(confirmation: ConfirmationRecord) -> WinnerGains:
     """Return both gains with their widened intervals.
 
-    The winner over the default configuration was selected from the configurations that the search found; the winner
-    over the baseline was selected from all candidates, the default included. Candidates that failed were tried, and
-    count.
+    The interval over the default configuration is widened for the configurations that the search found. The interval
+    over the baseline is widened for all candidates, including the default. Failed candidates are included in both.
     """
     default = confirmation.default
     over_default = None
@@ -41,8 +38,9 @@ def winner_gains(confirmation: ConfirmationRecord) -> WinnerGains:
 
 
 def _gain(confirmation: ConfirmationRecord, reference: Sequence[float], comparisons: int) -> PairedGain | None:
+    """Return the gain over `reference`, which has one value for each seed, or none after a failure."""
     if not reference:
         return None
     less_is_better = SEARCH_METRICS[confirmation.metric].less_is_better
     triples = zip(confirmation.seeds, reference, confirmation.best_candidate.values, strict=True)
-    return paired_gain([Pair(*triple, less_is_better) for triple in triples], WINNER, comparisons)
+    return paired_gain([Pair(*triple, less_is_better) for triple in triples], "the winner", comparisons)

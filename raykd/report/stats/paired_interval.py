@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from raykd.report.stats import significance
 from raykd.report.stats.significance import LEVEL
 
+DISTILLED = "distilled"  # the name of the runs whose gain it is, if no other is given
 ROUNDING = 1e-9  # relative: 88.1 - 87.1 and 89.3 - 88.3 are the same gain but differ in the 15th digit
 
 
@@ -70,7 +71,7 @@ class PairedGain:
     pairs: tuple[Pair, ...]
     spread: Spread
     interval: tuple[float, float] | None
-    name: str = "distilled"
+    name: str = DISTILLED
     comparisons: int = 1
 
     @property
@@ -141,7 +142,7 @@ def pairs_of(reference: Mapping[int, float], values: Mapping[int, float], less_i
     return [Pair(seed, reference[seed], values[seed], less_is_better) for seed in seeds]
 
 
-def paired_gain(pairs: Sequence[Pair], name: str = "distilled", comparisons: int = 1) -> PairedGain | None:
+def paired_gain(pairs: Sequence[Pair], name: str = DISTILLED, comparisons: int = 1) -> PairedGain | None:
     """Return the gain with its two-sided t-interval of level 1 - 0.05 / comparisons; None without pairs.
 
     name, comparisons: see `PairedGain`.
