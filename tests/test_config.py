@@ -39,6 +39,7 @@ from raykd.models.mobilenet_cifar import MobileNetV2
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
 from raykd.models.timm_model import Timm
+from raykd.models.torchvision_model import Torchvision
 from raykd.models.vgg_cifar import VGG
 from raykd.models.vit_cifar import ViT
 from raykd.models.wide_resnet import WideResNet
@@ -73,6 +74,7 @@ EXAMPLES: tuple[Config, ...] = (
     ResNet(blocks=(1, 2, 3, 4), width=8, weights="a.pth"),
     ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1, weights="b.pth", distillation_token=True),
     Timm("resnet18", input_size=64, weights="c.safetensors"),
+    Torchvision("vgg11", input_size=64, weights="c.pth", embedding="pool", features=("layer1",)),
     CifarResNet(depth=8, width=64, stem=32, weights="d.pth"),
     BottleneckResNet(blocks=(1, 1, 1, 1), width=8, weights="e.pth"),
     WideResNet(depth=40, factor=1, dropout=0.1, weights="f.pth"),

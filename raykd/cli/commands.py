@@ -155,6 +155,12 @@ def export(arguments: Namespace) -> None:
     print(export_run(Path(arguments.results), arguments.run, arguments.format, output, arguments.overwrite))
 
 
+def models(arguments: Namespace) -> None:
+    from raykd.cli.models_text import models_text
+
+    print(models_text(arguments.part))
+
+
 def doctor(arguments: Namespace) -> None:
     from raykd.cluster.doctor import examine
     from raykd.data.load import list_datasets
@@ -177,6 +183,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prefetch": prefetch,
     "bench": bench,
     "export": export,
+    "models": models,
     "doctor": doctor,
 }
 

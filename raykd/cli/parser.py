@@ -118,6 +118,10 @@ def make_parser() -> ArgumentParser:
     _add_stages(commands)
     _add_tune_and_plan(commands)
     _add_report_and_prefetch(commands)
+    models = _add(commands, "models", "list the networks that a recipe's model can name")
+    models.add_argument(
+        "part", nargs="?", default="", help="list all names that contain it, timm's and torchvision's too"
+    )
     _add_bench(commands)
     _add_export(commands)
     _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", _add_folders)

@@ -10,7 +10,6 @@ from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
 from raykd.data.load import find_dataset
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model
-from raykd.models.timm_model import Timm
 from raykd.models.weights import save_weights
 from raykd.spec.experiment import Experiment
 
@@ -22,7 +21,7 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
     for model in models.values():
-        if isinstance(model, Timm) and model.weights == "pretrained":
+        if getattr(model, "weights", "") == "pretrained":
             _fetch_weights(model, weights_folder, console)
 
 
@@ -43,19 +42,19 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
         cifar.download(name, folder)
 
 
-def _fetch_weights(model: Timm, folder: Path, console: Console) -> None:
+def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
     path = folder / f"{model.label}.safetensors"
     if path.is_file():
-        console.print(f"weights of {model.name} are in {path}", highlight=False)
+        console.print(f"weights of {model.label} are in {path}", highlight=False)
         return
-    import timm
-
-    console.print(f"downloading weights of {model.name} to {path}", highlight=False)
+    console.print(f"downloading weights of {model.label} to {path}", highlight=False)
     try:
-        network = timm.create_model(model.name, pretrained=True)
+        network = model.download()
+    except ConfigError:
+        raise
     except Exception as error:  # the hub's client raises errors of several packages
         raise ConfigError(
-            f"weights of '{model.name}' cannot be downloaded ({str(error).splitlines()[0]}); "
+            f"weights of '{model.label}' cannot be downloaded ({str(error).splitlines()[0]}); "
             "run this where there is a network, or give a file with --set teacher.model.weights=FILE"
         ) from error
     save_weights(path, network.state_dict())

@@ -16,13 +16,12 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-import torch
 from torch import nn
 
 from raykd.config import AtMost, Config, custom_file, has_type
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
-from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
-from raykd.models.submodules import HookedModel, Submodules, locate
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec
+from raykd.models.submodules import SubmoduleModel
 
 _GIVEN = ("self", "num_classes", "image_size")  # parameters that raykd passes
 _EXAMPLE = "my_net.py:MyNet"
@@ -46,7 +45,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Network(Model, metaclass=_ByClass):
+class Network(SubmoduleModel, metaclass=_ByClass):
     """Base of the configurations of user-defined networks; subclasses add the fields of one class's `__init__`."""
 
     kind: ClassVar[str] = "network"
@@ -54,8 +53,6 @@ class Network(Model, metaclass=_ByClass):
     source: ClassVar[custom_file.Source]
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
     weights: str = ""  # a file to start from, or ''
-    embedding: str = ""  # the submodule whose output is the embedding; '' for the input of the last linear layer
-    features: tuple[str, ...] = ()  # the submodules whose outputs are the feature maps, one for each stage
     input_size: Annotated[int, AtMost(MAX_SIDE)] = 0  # pixels per side, to which views are resized; 0 for the data's
     mean: tuple[float, ...] = ()  # of each channel, as a fraction of 255; () for the data's
     std: tuple[float, ...] = ()
@@ -65,9 +62,9 @@ class Network(Model, metaclass=_ByClass):
         def __init__(self, what: str | type[nn.Module], **fields: Any) -> None: ...
 
     def check(self) -> None:
+        super().check()
         self.require(self.weights != "pretrained", "weights", "must be a file, or '' to start from scratch")
         self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
-        self.require(len(set(self.features)) == len(self.features), "features", "names a submodule twice")
         for name, low in (("mean", "from 0"), ("std", "above 0")):
             values = getattr(self, name)
             is_in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)
@@ -95,9 +92,7 @@ class Network(Model, metaclass=_ByClass):
         size = self.input_size or images.size
         with errors_of(f"model = {self.title()}: its __init__", self.source.path):
             network = self.network_class(**self.arguments(images, size))
-        is_shape_only = torch.empty(0).device.type == "meta"
-        read = Submodules() if is_shape_only else self._located(network, images, size)
-        return HookedModel(network, self.input_spec(images), read, size)
+        return self.hooked(network, images, size, self.title(), self.source.path)
 
     def arguments(self, images: ImageSpec, size: int) -> dict[str, Any]:
         """Return what `__init__` receives for images of `size` pixels per side."""
@@ -106,16 +101,6 @@ class Network(Model, metaclass=_ByClass):
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
         image_size = {"image_size": size} if "image_size" in parameters else {}
         return {"num_classes": images.num_classes} | image_size | values
-
-    def _located(self, network: nn.Module, images: ImageSpec, size: int) -> Submodules:
-        """Return where to read the network's outputs; found once in a process for each configuration."""
-        key = self, images
-        if key not in _submodules:
-            remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
-            subject = f"model = {self.title()}: its forward() with an image of {size}x{size} pixels"
-            with errors_of(subject, self.source.path, remedy):
-                _submodules[key] = locate(network, images, size, self.embedding, self.features, self.title())
-        return _submodules[key]
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of the class's file."""
@@ -145,9 +130,6 @@ class Network(Model, metaclass=_ByClass):
                 f"{cls.title()} requires '{required[0]}', which has no default; give it one in __init__, or use "
                 f"Network('{_EXAMPLE}', {required[0]}=...) in an experiment file"
             )
-
-
-_submodules: dict[tuple[Network, ImageSpec], Submodules] = {}
 
 
 def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:

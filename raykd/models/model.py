@@ -52,6 +52,10 @@ class Model(Config):
         """Return `images` with the mean and std that the network normalizes by: the data's, unless overridden."""
         return images
 
+    def download(self) -> nn.Module:
+        """Download the network with its pretrained weights; only `prefetch` calls it."""
+        raise ConfigError(f"model {self.label} has no pretrained weights; give a file")
+
     def build(self, images: ImageSpec) -> "ImageModel":
         """Build a network, with weights from torch's global generator. Raises: ConfigError for an impossible size."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
 from raykd.models.timm_model import Timm
+from raykd.models.torchvision_model import Torchvision
 from raykd.models.vgg_cifar import VGG, Depth
 from raykd.models.vit_cifar import ViT
 from raykd.models.wide_resnet import WideResNet
@@ -60,9 +61,14 @@ def find(model: Any) -> Model:
         return Network(model)
     if model.startswith("timm:"):
         return Timm(model.removeprefix("timm:"))
+    if model.startswith("torchvision:"):
+        return Torchvision(model.removeprefix("torchvision:"))
     if model not in MODELS:
         nearest = did_you_mean(model, MODELS, numbered=True)
-        raise ConfigError(f"unknown model '{model}': known are {', '.join(MODELS)} and timm:<name>{nearest}")
+        raise ConfigError(
+            f"unknown model '{model}'{nearest}; `python -m raykd models` lists the names; also timm:NAME, "
+            "torchvision:NAME and a class in a file, my_net.py:MyNet"
+        )
     return MODELS[model]()
 
 

@@ -7,15 +7,15 @@ with its last run. Hooks are registered only for outputs that a method needs, so
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, ImageSpec
+from raykd.errors import ConfigError, did_you_mean, errors_of
+from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
 NUM_LISTED = 12  # submodules in a message
@@ -32,6 +32,43 @@ class Submodules:
     embedding: str = ""
     head: str = ""
     features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SubmoduleModel(Model):
+    """Base of models whose networks return logits alone; other outputs are read from submodules by their names.
+
+    embedding: the submodule whose output is the embedding; '' for the input of the last linear layer. features: the
+    submodules whose outputs are the feature maps, one for each stage.
+    """
+
+    embedding: str = field(default="", kw_only=True)
+    features: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def check(self) -> None:
+        self.require(len(set(self.features)) == len(self.features), "features", "names a submodule twice")
+
+    def hooked(self, network: nn.Module, images: ImageSpec, size: int, title: str, path: str = "") -> "HookedModel":
+        """Return the network, built for images of `size` pixels, with its named submodules.
+
+        title: of the model in messages. path: the user's file, whose lines the messages name.
+        """
+        is_shape_only = torch.empty(0).device.type == "meta"
+        read = Submodules() if is_shape_only else self._located(network, images, size, title, path)
+        return HookedModel(network, self.input_spec(images), read, size)
+
+    def _located(self, network: nn.Module, images: ImageSpec, size: int, title: str, path: str) -> Submodules:
+        """Return where to read the network's outputs; found once in a process for each configuration."""
+        key = self, images
+        if key not in _found_before:
+            remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
+            subject = f"model = {title}: its forward() with an image of {size}x{size} pixels"
+            with errors_of(subject, path, remedy):
+                _found_before[key] = locate(network, images, size, self.embedding, self.features, title)
+        return _found_before[key]
+
+
+_found_before: dict[tuple[SubmoduleModel, ImageSpec], Submodules] = {}
 
 
 class HookedModel(ImageModel):

@@ -70,6 +70,11 @@ class Timm(Model):
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
         return wrap_timm_network(network, self.input_spec(images), size, self.has_distillation_token)
 
+    def download(self) -> nn.Module:
+        import timm
+
+        return timm.create_model(self.name, pretrained=True)
+
 
 def wrap_timm_network(
     network: nn.Module, images: ImageSpec, input_size: int, has_two_heads: bool = False

@@ -11,9 +11,9 @@ HUGE = "9" * 26
 
 SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     # Names of models, methods, data and fields.
-    "teacher.model=resnet19": ("unknown model 'resnet19'", "known are resnet18, resnet8"),
+    "teacher.model=resnet19": ("unknown model 'resnet19'", "`python -m raykd models` lists the names"),
     "student.model=renset18": ("unknown model 'renset18'", "did you mean 'resnet18'?"),
-    "student.model=": ("unknown model ''", "known are resnet18"),
+    "student.model=": ("unknown model ''", "lists the names"),
     "student.model=timm:": ("unknown timm model ''",),
     "student.model=timm:vit_tinny_patch16_224": ("unknown timm model", "did you mean 'vit_tiny_patch16_224'?"),
     "student.model=timm:resnet18.no_such_tag": ("timm model 'resnet18.no_such_tag' cannot be built", "no_such_tag"),

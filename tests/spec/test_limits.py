@@ -96,7 +96,7 @@ def test_a_range_of_whole_numbers_is_never_listed() -> None:
 @pytest.mark.parametrize("name", ["resnet8x4", "resnet80", "resnet", "wresnet_8_4", "preact_resnet18", "vit12", "vit"])
 def test_the_name_of_another_network_is_not_a_typing_mistake(name: str) -> None:
     assert did_you_mean(name, models.MODELS, numbered=True) == ""
-    with pytest.raises(ConfigError, match=f"unknown model '{name}': known are resnet18, resnet8, vit_tiny, vit6"):
+    with pytest.raises(ConfigError, match=f"unknown model '{name}'; .*lists the names"):
         models.find(name)
 
 

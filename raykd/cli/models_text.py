@@ -1,0 +1,44 @@
+"""The text of `python -m raykd models`: the names that a recipe's `model` accepts."""
+
+from collections.abc import Iterator
+
+from raykd.errors import ConfigError
+from raykd.models import MODELS, ImageSpec, find, num_parameters
+
+_IMAGES = ImageSpec(num_classes=10, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+_OTHERS = (
+    ("timm:NAME", "any image model of timm"),
+    ("torchvision:NAME", "any image classifier of torchvision"),
+    ("my_net.py:MyNet", "any torch.nn.Module in a file; docs/custom_network.md"),
+)
+
+
+def models_text(part: str = "") -> str:
+    """Return raykd's names with their parameters; with `part`, all names that contain it, timm's and torchvision's too.
+
+    Raises ConfigError if no name contains `part`.
+    """
+    if part:
+        names = [name for name in _all_names() if part.lower() in name.lower()]
+        if not names:
+            raise ConfigError(f"models {part}: no name contains it; `python -m raykd models` lists raykd's names")
+        return "\n".join(names)
+    rows = [(name, _parameters(name)) for name in MODELS]
+    lines = [f"{'name':<18}  parameters (10 classes, 32x32)", *(f"{name:<18}  {count}" for name, count in rows)]
+    others = [f"{name:<18}  {text}" for name, text in _OTHERS]
+    search = "`python -m raykd models convnext` lists all names that contain 'convnext'"
+    return "\n".join([*lines, "", *others, "", search])
+
+
+def _parameters(name: str) -> str:
+    count = num_parameters(find(name), _IMAGES)
+    return "unknown" if count is None else f"{count / 1e6:,.2f} M"
+
+
+def _all_names() -> Iterator[str]:
+    import timm
+    from torchvision import models
+
+    yield from MODELS
+    yield from (f"timm:{name}" for name in timm.list_models())
+    yield from (f"torchvision:{name}" for name in models.list_models(module=models))

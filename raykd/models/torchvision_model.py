@@ -1,0 +1,74 @@
+"""Any image classifier of torchvision, by name, as an ImageModel: `torchvision:resnet50`.
+
+Pretrained weights are never downloaded here: `python -m raykd prefetch` stores torchvision's default weights on a
+machine with a network, and compute nodes read that file. With weights, images are normalized as in their training.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from torch import nn
+
+from raykd.config import AtMost
+from raykd.errors import ConfigError, did_you_mean
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec
+from raykd.models.submodules import SubmoduleModel
+
+_SIZED = ("vit_",)  # networks that are built for one image size
+_AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary logits too, unless they are left out
+
+
+@dataclass(frozen=True)
+class Torchvision(SubmoduleModel):
+    """name: torchvision's. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
+
+    embedding, features: see SubmoduleModel.
+    """
+
+    kind: ClassVar[str] = "torchvision"
+    name: str = "resnet18"
+    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0
+    weights: str = ""
+
+    def check(self) -> None:
+        from torchvision import models
+
+        super().check()
+        known = models.list_models(module=models)
+        if self.name not in known:
+            hint = did_you_mean(self.name, known, numbered=True)
+            raise ConfigError(f"unknown torchvision model '{self.name}': it has {len(known)} classifiers{hint}")
+        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
+
+    @property
+    def label(self) -> str:
+        return f"torchvision-{self.name}"
+
+    def input_spec(self, images: ImageSpec) -> ImageSpec:
+        """With weights, use the mean and std of torchvision's default weights for this name."""
+        from torchvision import models
+
+        if not self.weights:
+            return images
+        weights: Any = models.get_model_weights(self.name)
+        transforms = weights.DEFAULT.transforms()
+        return replace(images, mean=tuple(transforms.mean), std=tuple(transforms.std))
+
+    def build(self, images: ImageSpec) -> ImageModel:
+        from torchvision import models
+
+        size = self.input_size or images.size
+        options: dict[str, Any] = {"image_size": size} if self.name.startswith(_SIZED) else {}
+        options |= {"aux_logits": False, "init_weights": False} if self.name in _AUXILIARY else {}
+        try:
+            network = models.get_model(self.name, weights=None, num_classes=images.num_classes, **options)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise ConfigError(
+                f"torchvision model '{self.name}' cannot be built for {size}x{size} images: {error}"
+            ) from None
+        return self.hooked(network, images, size, self.label)
+
+    def download(self) -> nn.Module:
+        from torchvision import models
+
+        return models.get_model(self.name, weights="DEFAULT")
