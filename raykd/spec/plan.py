@@ -26,7 +26,7 @@ from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, Stage
 
 # Raise it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)
