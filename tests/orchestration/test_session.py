@@ -107,6 +107,7 @@ def test_only_this_user_can_read_the_files(private: Private) -> None:
     assert private.folder in private.token.parents
 
 
+@pytest.mark.nightly
 def test_stopped_command_leaves_no_process_and_no_token(private: Private) -> None:
     processes = psutil.Process(private.command.process.pid).children(recursive=True)
     assert len(processes) > 5

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from all_methods import all_methods
-from nightly import QUICK_METHODS, nightly_except, nightly_unless
+from nightly import nightly_except, nightly_unless
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, recipe, run_of, train
 
@@ -49,7 +49,7 @@ def _outcomes(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> list[dict[st
 
 
 @pytest.mark.parametrize(
-    "method", nightly_unless(lambda method: method.kind in QUICK_METHODS, all_methods()), ids=lambda method: method.kind
+    "method", nightly_unless(lambda method: method.kind in ("kd", "crd"), all_methods()), ids=lambda method: method.kind
 )
 def test_every_method_trains_to_the_same_bits(method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, device = _outcomes(_run_by(method), tmp_path, monkeypatch)

@@ -60,7 +60,7 @@ def training_of(run: Run, teacher: Teacher | None = None) -> TrainState:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "method",
-    nightly_unless(lambda method: method.kind in ("kd", "rkd", "crd"), all_methods()),
+    nightly_unless(lambda method: method.kind in ("kd", "crd"), all_methods()),
     ids=lambda method: method.kind,
 )
 def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[TrainState], Any]) -> None:
