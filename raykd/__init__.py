@@ -31,9 +31,17 @@ if TYPE_CHECKING:
         SimilarityPreserving,
         StandardizedDKD,
     )
+    from raykd.models.cifar_resnet import CifarResNet
+    from raykd.models.cifar_resnet50 import BottleneckResNet
+    from raykd.models.custom_network import Network
+    from raykd.models.mobilenet_cifar import MobileNetV2
     from raykd.models.resnet_cifar import ResNet
+    from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
     from raykd.models.timm_model import Timm
+    from raykd.models.torchvision_model import Torchvision
+    from raykd.models.vgg_cifar import VGG
     from raykd.models.vit_cifar import ViT
+    from raykd.models.wide_resnet import WideResNet
     from raykd.outputs import Outputs, Targets
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
@@ -46,9 +54,17 @@ _NAMES = {
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD FeatureKD FitNets "
     "HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
+    "raykd.models.cifar_resnet": "CifarResNet",
+    "raykd.models.cifar_resnet50": "BottleneckResNet",
+    "raykd.models.custom_network": "Network",
+    "raykd.models.mobilenet_cifar": "MobileNetV2",
     "raykd.models.resnet_cifar": "ResNet",
+    "raykd.models.shufflenet_cifar": "ShuffleNetV1 ShuffleNetV2",
     "raykd.models.timm_model": "Timm",
+    "raykd.models.torchvision_model": "Torchvision",
+    "raykd.models.vgg_cifar": "VGG",
     "raykd.models.vit_cifar": "ViT",
+    "raykd.models.wide_resnet": "WideResNet",
     "raykd.outputs": "Outputs Targets",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.recipe": "SGD AdamW Constant Cosine MultiStep Recipe",

@@ -1,4 +1,4 @@
-"""The examples in docs/custom_data.md and docs/custom_method.md run unchanged, on small files."""
+"""The examples in docs/custom_data.md, custom_method.md and custom_network.md run unchanged, on small files."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from PIL import Image
 from small_runs import digits
 from small_runs import experiment as small_experiment
 
+from raykd.cli import parser
 from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.config import to_dict
 from raykd.data.load import load_dataset
@@ -33,6 +34,7 @@ from raykd.training.teacher.sources import no_teacher
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+CUSTOM_NETWORK = (ROOT / "docs" / "custom_network.md").read_text()
 COLORS = {"daisy": (250, 250, 230), "rose": (220, 30, 60), "violet": (90, 30, 200)}
 
 
@@ -75,6 +77,8 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
         ("custom_data.md", "experiment = Experiment("),
         ("custom_method.md", "class SoftL1(Method)"),
         ("custom_method.md", "from my_method import SoftL1"),
+        ("custom_network.md", "class MyNet(nn.Module)"),
+        ("custom_network.md", "from my_net import MyNet"),
     ],
 )
 def test_examples_are_short(document: str, part: str) -> None:
@@ -154,3 +158,41 @@ def test_the_term_of_a_custom_method_is_trained_and_recorded(method_folder: Path
     assert "l1" in record["columns"] and record["method"] == "soft_l1"
     assert record["config"]["method"] == to_dict(experiment.method)
     assert record["config"]["method"]["source"]["file"] == "my_method.py"
+
+
+# ---- docs/custom_network.md ----
+
+
+@pytest.fixture
+def network_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a folder with my_net.py, mine.py that imports it, and digits.py, whose experiment both use."""
+    (tmp_path / "my_net.py").write_text(block("custom_network.md", "class MyNet(nn.Module)"))
+    (tmp_path / "mine.py").write_text(block("custom_network.md", "from my_net import MyNet"))
+    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example_network_trains_as_teacher_and_student(network_folder: Path) -> None:
+    (experiment,) = apply_settings([small_experiment()], ["student.model=my_net.py:MyNet", "student.model.width=8"])
+    (experiment,) = apply_settings([experiment], ["teacher.model=my_net.py:MyNet", "teacher.epochs=30"])
+    records = train(experiment, digits(), network_folder / "results")
+    assert records["distilled"]["model"] == "my_net-width8"
+    assert records["teacher"]["test_top1"] > 25, "by chance it is 10"
+    run = RunStore(network_folder / "results").folder(make_plan(experiment, digits(), Path("none")).runs[0])
+    assert [path.name for path in run.code.glob("*/*")] == ["my_net.py"]
+
+
+def test_the_experiment_that_imports_the_network_is_that_of_its_path(network_folder: Path) -> None:
+    (experiment,) = load_experiments(network_folder / "mine.py")
+    settings = ["student.model=my_net.py:MyNet", "student.model.width=8", "student.model.features=stage1,stage2"]
+    (by_path,) = apply_settings([experiment], settings)
+    assert by_path.student.model == experiment.student.model
+
+
+def test_a_missing_submodule_is_refused_with_the_documented_line(network_folder: Path, capsys: Any) -> None:
+    arguments = ["--set", "student.model=my_net.py:MyNet", "--set", "student.model.width=8", "--set", "method=fitnets"]
+    assert parser.entry(["plan", "digits.py", *arguments, "--results", "r"]) == 2
+    documented = re.search(r"```\n(raykd: method = FitNets.*?), \.\.\.\n```", CUSTOM_NETWORK, flags=re.S)
+    assert documented is not None
+    assert " ".join(documented[1].split()) in capsys.readouterr().err

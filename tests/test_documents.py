@@ -19,7 +19,15 @@ from raykd.spec.search import Search
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ray_results" / "README.md"]
-EXAMPLES = {"tiny.py", "flowers.py", "my_method.py", "mine.py"}  # files that the reader writes
+EXAMPLES = {
+    "tiny.py",
+    "flowers.py",
+    "my_method.py",
+    "my_net.py",
+    "mine.py",
+    "experiments/mine.py",
+    "network.py",
+}  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
     *("--dry-run", "--minutes", "--out"),

@@ -157,11 +157,12 @@ def locate(
 
 
 def serving(network: nn.Module, size: int, need: Literal["embedding", "features"]) -> list[str]:
-    """Return descriptions of the submodules that could serve as `need`, such as 'layer1 [64, 32, 32]'."""
+    """Return descriptions of the submodules that could serve as `need`: 'layer1 [64, 32, 32]', outer ones first."""
     with torch.no_grad(), _observed(network) as seen:
         network(torch.zeros(1, 3, size, size))
     fits: Callable[[Any], bool] = _is_vector if need == "embedding" else _is_map
-    return [f"{name} {list(output.shape[1:])}" for name, (_, _, output) in seen.items() if fits(output)]
+    fitting = sorted((name for name in seen if fits(seen[name][2])), key=lambda name: name.count("."))
+    return [f"{name} {list(seen[name][2].shape[1:])}" for name in fitting]
 
 
 _Seen = Mapping[str, tuple[nn.Module, Any, Any]]  # name -> module, its first input and its output, in order of running
