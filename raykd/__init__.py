@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from raykd.models.vit_cifar import ViT
     from raykd.models.wide_resnet import WideResNet
     from raykd.outputs import Outputs, Targets
+    from raykd.spec.benchmark import benchmark_experiments
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
@@ -66,6 +67,7 @@ _NAMES = {
     "raykd.models.vit_cifar": "ViT",
     "raykd.models.wide_resnet": "WideResNet",
     "raykd.outputs": "Outputs Targets",
+    "raykd.spec.benchmark": "benchmark_experiments",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.recipe": "SGD AdamW Constant Cosine MultiStep Recipe",
     "raykd.spec.search": "Search choice integer loguniform uniform",

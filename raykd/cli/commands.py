@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import ConfigError, plural
@@ -23,9 +24,15 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
     """Run the experiments of a file: those without a search together on one Ray cluster, then each search."""
     families = {experiment.family for experiment in experiments}
     selected = set(getattr(arguments, "family", None) or families)
+    if "pair" in arguments:
+        selected = {experiment.family for experiment in selected_pairs(experiments, arguments.pair)}
     experiments = [experiment for experiment in experiments if experiment.family in selected]
     flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher-source": "teacher_source"})
     experiments = apply_settings(experiments, arguments.settings, flags, families - selected)
+    if teachers := getattr(arguments, "teachers", None):
+        if arguments.teacher_checkpoint:
+            raise ConfigError("--teachers and --teacher-checkpoint both name teachers; leave one of them out")
+        experiments = [with_published_teacher(experiment, Path(teachers)) for experiment in experiments]
     searches = [experiment for experiment in experiments if experiment.search is not None]
     if searches and arguments.stage:
         raise ConfigError(f"--stage {arguments.stage[0]}: a search has no stages; leave the flag out")

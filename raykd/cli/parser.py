@@ -31,7 +31,9 @@ def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray cluster, with the flags of the command line. Ends the process."""
     if is_being_read():
         raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
-    arguments = make_experiment_parser([experiment.family for experiment in experiments]).parse_args()
+    pairs = [experiment.published for experiment in experiments]
+    parser = make_experiment_parser([experiment.family for experiment in experiments], pairs if all(pairs) else ())
+    arguments = parser.parse_args()
 
     def run() -> None:
         from raykd.cli import commands
@@ -93,15 +95,20 @@ def report_errors_in_one_line() -> None:
     sys.excepthook = hook
 
 
-def make_experiment_parser(families: Sequence[str]) -> ArgumentParser:
-    """Return the parser of an experiment file with experiments of these families."""
+def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser of an experiment file with experiments of these families. pairs: of a benchmark."""
     text = "Run this experiment. Runs that are done are not repeated."
     parser = ArgumentParser(description=text, epilog=EXIT_CODES)
     _add_folders(parser)
     _add_settings(parser)
     text = "run only this stage (repeat for more); distilled includes its teacher"
     parser.add_argument("--stage", action="append", choices=STAGES, help=text)
-    if len(families) > 1:
+    if len(pairs) > 1:
+        text = f"teacher and student, or all (repeat for more): {', '.join(pairs)}; default: {pairs[0]}"
+        parser.add_argument("--pair", action="append", choices=(*pairs, "all"), metavar="TEACHER:STUDENT", help=text)
+        text = "folder of published teachers to import, such as DIR/resnet32x4_vanilla/ckpt_epoch_240.pth"
+        parser.add_argument("--teachers", metavar="DIR", help=text)
+    elif len(families) > 1:
         text = "run only this family (repeat for more)"
         parser.add_argument("--family", action="append", choices=families, help=text)
     parser.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
 from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
 from raykd.data.load import find_dataset
@@ -18,6 +19,8 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     """Download the data and weights that `experiments` read. Files that exist already stay as they are."""
     for name in dict.fromkeys(experiment.data.name for experiment in experiments):
         _fetch_data(name, data_folder, console)
+    if any(experiment.published for experiment in experiments):
+        console.print(ORIGIN, highlight=False)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
     for model in models.values():

@@ -5,6 +5,7 @@ import re
 from raykd.errors import flattened, plural
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread
 from raykd.report.stats.significance import LEVEL, fewest_pairs
+from raykd.spec.published import PROTOCOL, PublishedPair
 from raykd.store.records import Costs
 
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
@@ -15,6 +16,12 @@ def mean_std(spread: Spread | None, digits: int = 2) -> str:
     if spread is None:
         return "-"
     return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
+
+
+def published(pair: PublishedPair) -> list[str]:
+    """Return the sentences on a published pair: its teacher and baseline, and how the protocols differ."""
+    points = ", ".join(f"{name} {pair.top1[name]:.2f} %" for name in ("teacher", "baseline") if name in pair.top1)
+    return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", PROTOCOL]
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -19,6 +19,7 @@ from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model
 from raykd.models.vit_cifar import ViT
 from raykd.spec.overrides import override_all
+from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 
@@ -111,6 +112,8 @@ class Experiment(Config):
     # for its model, else the data's.
     teacher_mean: tuple[float, ...] = ()
     teacher_std: tuple[float, ...] = ()
+    # A published pair of networks on CIFAR-100, whose accuracies the report shows: 'resnet32x4:resnet8x4'; '' for none.
+    published: str = ""
 
     def check(self) -> None:
         is_plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)
@@ -118,6 +121,12 @@ class Experiment(Config):
         allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
         self.require(bool(is_plain), "family", allowed)
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
+        known = ", ".join(published_pairs())
+        self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")
+        is_cifar100 = self.data.name == "cifar100"
+        self.require(
+            not self.published or is_cifar100, "published", f"is of cifar100, and data.name = {self.data.name}"
+        )
         self._check_seeds("seeds")
         self._check_methods()
         if self.teacher_seeds:

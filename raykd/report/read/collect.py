@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from raykd.errors import ConfigError, flattened
 from raykd.report.read.records import Family, History, RunResult, Usage
+from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.codec import read_record
 from raykd.store.damage import damaged
@@ -46,7 +47,8 @@ def _read_family(path: Path) -> Family:
         _refuse_mixed(path, f"stage '{stage}'", [run for run in runs if run.stage == stage])
     for method, method_runs in compared.items():
         _refuse_mixed(path, f"comparison of '{method}'", method_runs)
-    return Family(folder.name, runs, compared)
+    published = published_pairs().get(plan.experiment.get("published", ""))
+    return Family(folder.name, runs, compared, published)
 
 
 def _read_run(path: Path, stage: Stage) -> RunResult:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
+from raykd.spec.published import PublishedPair
 from raykd.spec.stages import Stage
 from raykd.store.records import Costs, Metrics, RunRecord
 
@@ -83,11 +84,15 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Family:
-    """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared."""
+    """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared.
+
+    published: the pair of networks whose published accuracies are shown, None for none.
+    """
 
     name: str
     runs: tuple[RunResult, ...]
     compared: Mapping[str, tuple[RunResult, ...]] = field(default_factory=dict)
+    published: PublishedPair | None = None
 
     @property
     def all_runs(self) -> tuple[RunResult, ...]:

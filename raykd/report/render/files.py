@@ -154,7 +154,7 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             "rank": method.rank,
             "top1": _as_json(method.top1),
             "gain": None if method.gain is None else _gain_of(method.gain),
-            **{name: getattr(method, name) for name in ("p", "p_holm", "time", "memory")},
+            **{name: getattr(method, name) for name in ("p", "p_holm", "time", "memory", "published")},
         }
         for method in comparison.methods
     ]

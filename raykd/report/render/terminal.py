@@ -104,6 +104,7 @@ def _lines_under(summary: FamilySummary) -> list[str]:
     else:
         points = f"{wording.signed(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
         lines = [f"gain: {points}; {gain.verdict}; {wording.in_favor(gain)}"]
+    lines += wording.published(summary.family.published) if summary.family.published else []
     lines += [f"warning: {caution}" for caution in summary.cautions]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
 
@@ -133,13 +134,15 @@ def _comparison_table(family: str, comparison: Comparison) -> Table:
     table = _plain_table(f"{flattened(family)}: methods on the test set")
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
-    for heading in ("rank", "top1 (%)", "n", GAIN, "Holm p", "time,\nmemory"):
+    published = ("published",) if comparison.has_published else ()
+    for heading in ("rank", "top1 (%)", *published, "n", GAIN, "Holm p", "time,\nmemory"):
         table.add_column(heading, justify="right", no_wrap=heading != GAIN)  # an interval of two seeds may be long
     for method in comparison.methods:
         table.add_row(
             Text(flattened(method.name)),
             method.rank or "-",
             wording.mean_std(method.top1),
+            *(["-" if method.published is None else f"{method.published:.2f}"] if published else []),
             f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
             wording.gain(method.gain),
             wording.p_value(method.p_holm),

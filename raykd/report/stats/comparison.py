@@ -25,6 +25,7 @@ TOP1 = on_test("top1")
 class MethodSummary:
     """One method over its evaluated runs. top1 is in percent on the test set.
 
+    published: the accuracy in published.py of the family's pair of networks, in percent; None if there is none.
     rank: '1' or '1-3', None without a result. p_holm: None where the gain has no test, see PairedGain.t_test_p.
     time, memory: relative to the baseline; None if not known.
     """
@@ -38,6 +39,7 @@ class MethodSummary:
     rank: str | None
     time: float | None
     memory: float | None
+    published: float | None = None
 
     @property
     def p(self) -> float | None:
@@ -59,6 +61,11 @@ class Comparison:
     baselines: Mapping[int, float]
 
     @property
+    def has_published(self) -> bool:
+        """Whether any method has a published accuracy."""
+        return any(method.published is not None for method in self.methods)
+
+    @property
     def baseline(self) -> Spread | None:
         """The spread of the baseline over its evaluated seeds."""
         return spread_of(list(self.baselines.values()))
@@ -73,6 +80,7 @@ def compare(family: Family) -> Comparison | None:
     ranking = rank({name: values for name, values in top1.items() if values})
     ranks = {ranked.name: ranked.rank for ranked in ranking.methods} if ranking else {}
     reference = by_seed(baselines, TOP1)
+    published = family.published.top1 if family.published else {}
     gains = {name: paired_gain(pairs_of(reference, values), name) for name, values in top1.items()}
     adjusted = holm([gain.t_test_p if gain else None for gain in gains.values()])
     methods = [
@@ -86,6 +94,7 @@ def compare(family: Family) -> Comparison | None:
             ranks.get(name),
             _ratio(runs, baselines, lambda run: run.record.seconds if run.record else None),
             _ratio(runs, baselines, lambda run: run.record.peak_memory_bytes if run.record else None),
+            published.get(name),
         )
         for (name, runs), p_holm in zip(family.compared.items(), adjusted, strict=True)
     ]

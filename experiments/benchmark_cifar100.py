@@ -1,0 +1,39 @@
+"""The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 11 methods.
+
+The report shows the published accuracy beside the measured one. The first line trains the default pair.
+
+    sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py
+    sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=dkd,crd
+    python experiments/benchmark_cifar100.py --pair all --teachers published_teachers --plan
+"""
+
+import raykd
+from raykd import KD, SGD, Data, Experiment, MultiStep, Recipe, benchmark_experiments, main
+
+sgd = SGD(lr=0.05, momentum=0.9, weight_decay=5e-4)
+steps = MultiStep((150 / 240, 180 / 240, 210 / 240))
+experiment = Experiment(
+    family="resnet32x4_resnet8x4",
+    published="resnet32x4:resnet8x4",
+    seeds=(0, 1, 2),
+    data=Data("cifar100", val_images=5_000, crop_padding=4, flip=True),
+    teacher=Recipe("cifar_resnet32x4", epochs=240, batch_size=64, optimizer=sgd, schedule=steps),
+    student=Recipe("cifar_resnet8x4", epochs=240, batch_size=64, optimizer=sgd, schedule=steps),
+    method=KD(alpha=0.1, temperature=4.0),
+    compare=(
+        raykd.DKD(),
+        raykd.FitNets(),
+        raykd.AttentionTransfer(),
+        raykd.SimilarityPreserving(),
+        raykd.CorrelationCongruence(),
+        raykd.VID(),
+        raykd.RKD(),
+        raykd.PKT(),
+        raykd.NST(),
+        raykd.CRD(),
+    ),
+)
+experiments = benchmark_experiments(experiment, light_lr=0.01)
+
+if __name__ == "__main__":
+    main(*experiments)

@@ -1,0 +1,38 @@
+"""The CIFAR-100 benchmark of the distillation papers: one experiment for each published pair of networks."""
+
+from dataclasses import replace
+
+from raykd.errors import ConfigError
+from raykd.spec.experiment import Experiment
+from raykd.spec.published import PublishedPair, published_pairs
+from raykd.spec.recipe import Recipe
+
+# RepDistiller trains these with a smaller learning rate: they diverge with the others'.
+LIGHT_NETWORKS = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
+
+
+def benchmark_experiments(base: Experiment, light_lr: float) -> tuple[Experiment, ...]:
+    """Return `base` for each published pair: its family, both networks, and `light_lr` for MobileNet and ShuffleNets.
+
+    The pair of `base` comes first. Raises ConfigError if `base` names none.
+    """
+    if not base.published:
+        raise ConfigError(f"published = '' of {base.family}: must name a pair, such as 'resnet32x4:resnet8x4'")
+    pairs = sorted(published_pairs().values(), key=lambda pair: pair.name != base.published)
+    return tuple(_of_pair(base, pair, light_lr) for pair in pairs)
+
+
+def _of_pair(base: Experiment, pair: PublishedPair, light_lr: float) -> Experiment:
+    return replace(
+        base,
+        family=pair.family,
+        published=pair.name,
+        teacher=_with_model(base.teacher, pair.teacher_model, light_lr),
+        student=_with_model(base.student, pair.student_model, light_lr),
+    )
+
+
+def _with_model(recipe: Recipe, model: str, light_lr: float) -> Recipe:
+    is_light = model in LIGHT_NETWORKS
+    optimizer = replace(recipe.optimizer, lr=light_lr) if is_light else recipe.optimizer
+    return replace(recipe, model=model, optimizer=optimizer)

@@ -1,0 +1,41 @@
+"""Published accuracies of distillation on CIFAR-100, for 13 pairs of networks, to show beside the measured ones.
+
+published_cifar100.json has the numbers and their sources. Methods are named by their kinds here, such as 'fitnets'; a
+few that raykd does not have are in the file too. Imports no torch: the report reads it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PROTOCOL = (
+    "published numbers are test accuracies of the last or best epoch after training on all 50,000 images; here, "
+    "training leaves out the validation images, which select the epoch"
+)
+
+
+@dataclass(frozen=True)
+class PublishedPair:
+    """A pair 'resnet32x4:resnet8x4' by its published names, raykd's names of both networks, and the accuracies.
+
+    top1: in percent on the test set, by method, and of 'teacher' and 'baseline' (the student alone).
+    """
+
+    name: str
+    teacher_model: str
+    student_model: str
+    top1: Mapping[str, float]
+
+    @property
+    def family(self) -> str:
+        """The name of the pair's results folder: 'resnet32x4_resnet8x4'."""
+        return self.name.lower().replace(":", "_")
+
+
+@cache
+def published_pairs() -> dict[str, PublishedPair]:
+    """Return all pairs by their names."""
+    content = json.loads(Path(__file__).with_name("published_cifar100.json").read_text(encoding="utf-8"))
+    return {name: PublishedPair(name, **pair) for name, pair in content["pairs"].items()}

@@ -1,0 +1,145 @@
+"""The CIFAR-100 benchmark: its experiments, its flags, and published accuracies beside measured ones in the report."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_images import encoded, write_parquet
+
+from raykd import models
+from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teacher
+from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.data.load import load_dataset
+from raykd.errors import ConfigError
+from raykd.models import ImageSpec
+from raykd.report.build import build
+from raykd.report.render.terminal import render_text
+from raykd.spec.experiment import Experiment
+from raykd.spec.plan import Run, make_plan
+from raykd.spec.published import PROTOCOL, published_pairs
+from raykd.spec.recipe import SGD
+from raykd.store.run_store import RunStore
+from raykd.training.compute import choose_compute
+from raykd.training.final_evaluation import evaluate_on_test
+from raykd.training.loop import fit
+from raykd.training.teacher.load import load_live_teacher
+from raykd.training.teacher.sources import no_teacher
+
+FILE = EXPERIMENTS / "benchmark_cifar100.py"
+CPU = torch.device("cpu")
+SHORT = (
+    "seeds=0",
+    "teacher.precision=fp32",
+    "student.precision=fp32",
+    "data.image_size=8",
+    "data.val_images=100",
+    "teacher.epochs=1",
+    "student.epochs=1",
+    "compare=at",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a CIFAR-100 of 200 training and 100 test images with random pixels, in its Parquet layout."""
+    folder = tmp_path_factory.mktemp("data")
+    for part, count in (("train", 300), ("test", 100)):
+        images = [encoded(row + 1000 * (part == "test"), (32, 32)) for row in range(count)]
+        labels = {"fine_label": [row % 100 for row in range(count)], "coarse_label": [row % 20 for row in range(count)]}
+        write_parquet(folder / "cifar100" / f"{part}-00000-of-00001.parquet", images, labels)
+    return folder
+
+
+def test_every_published_pair_is_an_experiment_with_its_networks_and_recipe() -> None:
+    experiments = load_experiments(FILE)
+    assert experiments[0].published == "resnet32x4:resnet8x4"
+    assert {one.published for one in experiments} == set(published_pairs()) and len(experiments) == 13
+    images = ImageSpec(100, 32, MEAN, STD)
+    for one in experiments:
+        pair = published_pairs()[one.published]
+        assert (one.teacher.model, one.student.model) == (
+            models.find(pair.teacher_model),
+            models.find(pair.student_model),
+        )
+        is_light = pair.student_model.startswith(("mobilenet", "shufflenet"))
+        assert isinstance(one.student.optimizer, SGD) and one.student.optimizer.lr == (0.01 if is_light else 0.05)
+        assert one.student.schedule.epochs_of(240) == [150, 180, 210]  # type: ignore[union-attr]
+        assert models.num_parameters(one.student.model, images)
+    assert len({one.family for one in experiments}) == 13
+
+
+def test_published_numbers_are_those_of_the_papers() -> None:
+    pair = published_pairs()["resnet32x4:resnet8x4"]
+    values = {"teacher": 79.42, "baseline": 72.5, "kd": 73.33, "fitnets": 73.5, "crd": 75.51, "dkd": 76.32}
+    assert values.items() <= pair.top1.items()
+    assert published_pairs()["wrn_40_2:ShuffleV1"].top1["nst"] == 74.89
+
+
+def test_pairs_are_selected_by_flag_and_the_first_is_the_default() -> None:
+    experiments = load_experiments(FILE)
+    assert selected_pairs(experiments, None) == [experiments[0]]
+    assert [one.family for one in selected_pairs(experiments, ["vgg13:vgg8"])] == ["vgg13_vgg8"]
+    assert selected_pairs(experiments, ["vgg13:vgg8", "all"]) == list(experiments)
+
+
+def test_published_teachers_are_found_in_their_layout_with_their_normalization(tmp_path: Path) -> None:
+    experiment = load_experiments(FILE)[0]
+    with pytest.raises(ConfigError, match=r"no teacher 'resnet32x4' there; looked for .*vanilla/ckpt_epoch_240"):
+        with_published_teacher(experiment, tmp_path)
+    file = tmp_path / "resnet32x4_vanilla" / "ckpt_epoch_240.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    changed = with_published_teacher(experiment, tmp_path)
+    assert (changed.teacher_checkpoint, changed.teacher_mean, changed.teacher_std) == (str(file), MEAN, STD)
+
+
+def test_a_published_pair_is_refused_for_other_data_and_unknown_names() -> None:
+    experiment = load_experiments(FILE)[0]
+    with pytest.raises(ConfigError, match=r"published = .*: is of cifar100, and data\.name = cifar10"):
+        replace(experiment, data=replace(experiment.data, name="cifar10"))
+    with pytest.raises(ConfigError, match=r"published = 'resnet50:resnet8' .*: must be one of wrn_40_2:wrn_16_2"):
+        replace(experiment, published="resnet50:resnet8")
+
+
+def run_without_ray(experiment: Experiment, data: Path, results: Path) -> None:
+    torch.set_num_threads(1)  # more wait for each other on a busy machine
+    dataset, store = load_dataset("cifar100", data, experiment.data.image_size), RunStore(results)
+    plan = make_plan(experiment, dataset, Path("none"))
+    store.write_plan(plan)
+
+    def train(run: Run) -> None:
+        folder = store.folder(run)
+        teacher = load_live_teacher([store.folder(run.teacher)], CPU) if run.teacher else no_teacher
+        fit(run, dataset, folder, CPU, teacher)
+        evaluate_on_test(run, folder, dataset, choose_compute(CPU, "fp32"))
+
+    for run in plan.runs:
+        train(run)
+
+
+def test_the_report_shows_published_accuracies_beside_the_measured_ones(data: Path, tmp_path: Path) -> None:
+    (experiment,) = apply_settings(selected_pairs(load_experiments(FILE), ["vgg13:vgg8"]), SHORT)
+    run_without_ray(experiment, data, tmp_path)
+    report = build(tmp_path)
+    text = render_text(report)
+    assert re.search(r"method +\| +rank +\| top1 \(%\) \| published", text)
+    assert re.search(r"\| at +\|.*\| +71\.43 \|", text) and re.search(r"\| kd +\|.*\| +72\.98 \|", text)
+    assert "published for vgg13:vgg8: teacher 74.64 %, baseline 70.36 %" in text
+    assert PROTOCOL in " ".join(text.split())
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "published (%)</th>" in page and page.count("72.98") == 1 and "teacher 74.64 %" in page
+
+
+def test_the_file_plans_the_chosen_pairs_alone(data: Path, tmp_path: Path) -> None:
+    settings = [word for setting in SHORT for word in ("--set", setting)]
+    arguments = ["--pair", "vgg13:vgg8", "--pair", "vgg13:MobileNetV2", "--plan", "--data-dir", str(data)]
+    command = [sys.executable, str(FILE), *arguments, *settings, "--results", str(tmp_path / "results")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    planned = set(re.findall(r"teacher of (\w+):", ended.stdout))
+    assert planned == {"vgg13_vgg8", "vgg13_mobilenetv2"}
+    assert not (tmp_path / "results").exists()
