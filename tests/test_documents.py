@@ -100,6 +100,7 @@ def flags() -> frozenset[str]:
     parser = make_parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     parsers: list[Any] = [parser, *commands.choices.values(), make_experiment_parser(["cnn", "vit"])]
+    parsers.append(make_experiment_parser(["a", "b"], ["a:b", "b:c"]))  # a benchmark's
     return frozenset(flag for one in parsers for flag in one._option_string_actions)
 
 
