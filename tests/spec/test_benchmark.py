@@ -134,6 +134,7 @@ def test_the_report_shows_published_accuracies_beside_the_measured_ones(data: Pa
     assert "published (%)</th>" in page and page.count("72.98") == 1 and "teacher 74.64 %" in page
 
 
+@pytest.mark.nightly
 def test_the_file_plans_the_chosen_pairs_alone(data: Path, tmp_path: Path) -> None:
     settings = [word for setting in SHORT for word in ("--set", setting)]
     arguments = ["--pair", "vgg13:vgg8", "--pair", "vgg13:MobileNetV2", "--plan", "--data-dir", str(data)]
