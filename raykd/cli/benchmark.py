@@ -25,7 +25,12 @@ def selected_pairs(experiments: Sequence[Experiment], pairs: Sequence[str] | Non
 
 
 def with_published_teacher(experiment: Experiment, folder: Path) -> Experiment:
-    """Return `experiment` with the published teacher of its pair. Raises ConfigError if the folder does not have it."""
+    """Return `experiment` with the published teacher of its pair.
+
+    Raises ConfigError if the folder does not have it, or if the experiment has a teacher's file already.
+    """
+    if file := experiment.teacher_checkpoint:
+        raise ConfigError(f"--teachers {folder} and teacher_checkpoint = {file} both name a teacher; leave one out")
     name = experiment.published.partition(":")[0]
     places = [folder / place.format(name=name) for place in PLACES]
     found = next((place for place in places if place.is_file()), None)

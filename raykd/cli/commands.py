@@ -30,8 +30,6 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
     flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher-source": "teacher_source"})
     experiments = apply_settings(experiments, arguments.settings, flags, families - selected)
     if teachers := getattr(arguments, "teachers", None):
-        if arguments.teacher_checkpoint:
-            raise ConfigError("--teachers and --teacher-checkpoint both name teachers; leave one of them out")
         experiments = [with_published_teacher(experiment, Path(teachers)) for experiment in experiments]
     searches = [experiment for experiment in experiments if experiment.search is not None]
     if searches and arguments.stage:

@@ -111,7 +111,7 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
 def find_class(stored: dict[str, str]) -> Any:
     """Return the class of an entry that `Source.stored` wrote; None if this process has not loaded it.
 
-    No code is executed: whoever reads results decides by `restore_class` whether to run the code that they hold.
+    It executes no code. `restore_class` does, for callers that trust the code in a results folder.
     """
     return _classes.get((stored["sha256"], stored["class"]))
 

@@ -81,9 +81,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        cell=_cell, python=repr, quoted=partial(json.dumps, ensure_ascii=False)
-    )  # YAML and Python read JSON
+    quoted = partial(json.dumps, ensure_ascii=False)  # YAML and Python read JSON
+    environment.filters.update(cell=_cell, python=repr, quoted=quoted)
     return environment
 
 

@@ -11,26 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
-from raykd.models.resnet_cifar import MIN_WIDTH
+from raykd.models.model import MAX_DEPTH, ImageModel, ImageSpec, forward_network
+from raykd.models.resnet_cifar import FourStages
 from raykd.outputs import Outputs
 
 EXPANSION = 4  # a block has this many times as many output channels as its 3x3 convolution
 
 
 @dataclass(frozen=True)
-class BottleneckResNet(Model):
-    """blocks: per stage. width: channels of the 3x3 convolutions in the first stage, doubled at each stage."""
+class BottleneckResNet(FourStages):
+    """Fields: see FourStages; the channels are those of the 3x3 convolutions, and a block returns 4 times as many."""
 
     kind: ClassVar[str] = "bottleneck_resnet"
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (3, 4, 6, 3)
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 64
-    weights: str = ""
-
-    def check(self) -> None:
-        has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
-        self.require(has_four, "blocks", "must be four stages of at least 1 block")
-        self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
 
     @property
     def label(self) -> str:

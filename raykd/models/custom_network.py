@@ -20,10 +20,10 @@ from torch import nn
 
 from raykd.config import AtMost, Config, custom_file, has_type
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
-from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec
+from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, require_normalization
 from raykd.models.submodules import SubmoduleModel
 
-_GIVEN = ("self", "num_classes", "image_size")  # parameters that raykd passes
+_GIVEN = ("num_classes", "image_size")  # parameters that raykd passes
 _EXAMPLE = "my_net.py:MyNet"
 _MAX_LABEL = 60  # characters, in folder names
 _SCALARS = (int, float, bool, str)
@@ -65,11 +65,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         super().check()
         self.require(self.weights != "pretrained", "weights", "must be a file, or '' to start from scratch")
         self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
-        for name, low in (("mean", "from 0"), ("std", "above 0")):
-            values = getattr(self, name)
-            is_in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)
-            requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
-            self.require(len(values) in (0, 3) and is_in_range, name, requirement)
+        require_normalization(self, "mean", "std")
         self.require(bool(self.mean) == bool(self.std), "mean" if self.mean else "std", "requires both mean and std")
 
     @property
@@ -77,11 +73,10 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         """The class's name and the fields that are not at their defaults: 'my_net-width32'."""
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.network_class.__name__).lower()
         common = {item.name for item in fields(Network)}
-        values = [
-            (item.name, getattr(self, item.name)) for item in fields(self) if getattr(self, item.name) != item.default
-        ]
-        shown_values = [f"-{name}{value}" for name, value in values if name not in common]
-        return re.sub(r"[^a-z0-9_.-]+", "_", f"{words}{''.join(shown_values)}".lower())[:_MAX_LABEL].rstrip("_.-")
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
+        defaults = {item.name: item.default for item in fields(self)}
+        changed = [f"-{name}{value}" for name, value in values.items() if value != defaults[name]]
+        return re.sub(r"[^a-z0-9_.-]+", "_", "".join([words, *changed]).lower())[:_MAX_LABEL].rstrip("_.-")
 
     def input_spec(self, images: ImageSpec) -> ImageSpec:
         if not self.mean:
@@ -167,15 +162,14 @@ def _config_class(cls: Any) -> type[Network]:
     parameters = _parameters(cls)
     if "num_classes" not in parameters and not _accepts_any(cls):
         raise ConfigError(f"{where}: its __init__ has no parameter num_classes; add it, for the last layer's outputs")
-    reserved = {item.name for item in fields(Network)} | {"kind", "source"}
-    if taken := reserved & parameters.keys():
-        name = min(taken)
-        raise ConfigError(f"{where}: raykd has a field '{name}' of its own for every network; rename the parameter")
+    if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:
+        raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
     items, lists = [], []
     for name, parameter in parameters.items():
         if name not in _GIVEN and (item := _field_of(name, parameter, where)) is not None:
             items.append(item)
-            lists += [name] if get_origin(parameter.annotation) is list else []
+            is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
+            lists += [name] if is_list else []
     namespace = {"network_class": cls, "source": source, "list_fields": frozenset(lists), "__module__": cls.__module__}
     return make_dataclass(cls.__name__, items, bases=(Network,), namespace=namespace, frozen=True, kw_only=True)
 
@@ -205,7 +199,7 @@ def _field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str,
     if isinstance(default, list):
         default = tuple(default)
     hint = _field_type(parameter.annotation, default)
-    if default is MISSING or default is inspect.Parameter.empty:
+    if default is inspect.Parameter.empty:
         if hint is None:
             raise ConfigError(
                 f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "

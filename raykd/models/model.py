@@ -61,6 +61,15 @@ class Model(Config):
         raise NotImplementedError
 
 
+def require_normalization(config: Config, mean: str, std: str) -> None:
+    """Raise ConfigError unless the fields `mean` and `std` hold three fractions of 255, one per channel, or ()."""
+    for name, low in ((mean, "from 0"), (std, "above 0")):
+        values = getattr(config, name)
+        is_in_range = all(0 <= value <= 1 and (value > 0 or name == mean) for value in values)
+        requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
+        config.require(len(values) in (0, 3) and is_in_range, name, requirement)
+
+
 def _per_channel(fractions: Sequence[float]) -> Tensor:
     """Return 255 times `fractions`, float32 [1, 3, 1, 1]."""
     # NumPy multiplies: on the device "meta", torch would first load its compiler, which takes 2 s.

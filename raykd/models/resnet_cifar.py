@@ -23,10 +23,9 @@ MIN_WIDTH = 8
 
 
 @dataclass(frozen=True)
-class ResNet(Model):
+class FourStages(Model):
     """blocks: per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
 
-    kind: ClassVar[str] = "resnet"
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
     width: Annotated[int, AtMost(MAX_WIDTH)] = 64
     weights: str = ""
@@ -35,6 +34,13 @@ class ResNet(Model):
         has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
         self.require(has_four, "blocks", "must be four stages of at least 1 block")
         self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
+
+
+@dataclass(frozen=True)
+class ResNet(FourStages):
+    """Two 3x3 convolutions in each block. Fields: see FourStages."""
+
+    kind: ClassVar[str] = "resnet"
 
     @property
     def label(self) -> str:

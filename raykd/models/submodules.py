@@ -20,6 +20,11 @@ from raykd.outputs import Outputs
 
 NUM_LISTED = 12  # submodules in a message
 Side = Literal["input", "output"]
+Need = Literal["embedding", "features"]
+_REQUIRED: dict[Need, str] = {
+    "embedding": "an embedding is one vector for each image, [B, D] or [B, D, 1, 1]",
+    "features": "a feature map is [B, K, H, W]",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,17 @@ class Submodules:
     embedding: str = ""
     head: str = ""
     features: tuple[str, ...] = ()
+
+    @property
+    def embedding_at(self) -> "tuple[str, Side] | None":
+        """The submodule whose output or input is the embedding; None if there is none."""
+        if self.embedding:
+            return self.embedding, "output"
+        return (self.head, "input") if self.head else None
+
+    @property
+    def features_at(self) -> "tuple[tuple[str, Side], ...]":
+        return tuple((name, "output") for name in self.features)
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class SubmoduleModel(Model):
 
         title: of the model in messages. path: the user's file, whose lines the messages name.
         """
-        is_shape_only = torch.empty(0).device.type == "meta"
+        is_shape_only = torch.get_default_device().type == "meta"
         read = Submodules() if is_shape_only else self._located(network, images, size, title, path)
         return HookedModel(network, self.input_spec(images), read, size)
 
@@ -74,43 +90,34 @@ _found_before: dict[tuple[SubmoduleModel, ImageSpec], Submodules] = {}
 class HookedModel(ImageModel):
     """An ImageModel of a plain network, whose `forward` returns logits [B, C], or an object with `logits`.
 
-    with_embedding: whether Outputs have an embedding. Like feature maps, it is read only for methods that need it.
+    Embedding and feature maps are read only after a `request` for them.
     """
 
     def __init__(self, network: nn.Module, images: ImageSpec, read: Submodules, input_size: int | None = None) -> None:
         super().__init__(network, lambda network, pixels: Outputs(logits_of(network(pixels))), images, input_size)
         self.read = read
-        self.with_embedding = False
-        self._captured: dict[tuple[str, Side], Tensor] = {}
         self._embedding_at: tuple[str, Side] | None = None
-        if read.embedding or read.head:
-            self._embedding_at = (read.embedding, "output") if read.embedding else (read.head, "input")
+        self._features_at: tuple[tuple[str, Side], ...] = ()
+        self._captured: dict[tuple[str, Side], Tensor] = {}
         self._hooked: set[tuple[str, Side]] = set()
 
     def request(self, needs: Collection[str]) -> None:
         super().request(needs)
-        self.with_embedding = "embedding" in needs and self._embedding_at is not None
-        if self.with_embedding:
-            assert self._embedding_at is not None
-            self._hook(*self._embedding_at)
-        for name in self.read.features if self.with_features else ():
-            self._hook(name, "output")
+        self._embedding_at = self.read.embedding_at if "embedding" in needs else None
+        self._features_at = self.read.features_at if self.with_features else ()
+        for name, side in {*self._features_at, *filter(None, [self._embedding_at])} - self._hooked:
+            self.network.get_submodule(name).register_forward_hook(_Capture(self._captured, name, side))
+            self._hooked.add((name, side))
 
     def heads(self) -> list[nn.Module]:
         return [self.network.get_submodule(self.read.head)] if self.read.head else super().heads()
-
-    def _hook(self, name: str, side: Side) -> None:
-        if (name, side) not in self._hooked:
-            self.network.get_submodule(name).register_forward_hook(_Capture(self._captured, name, side))
-            self._hooked.add((name, side))
 
     def run(self, pixels: Tensor) -> Outputs:
         outputs = super().run(pixels)
         if not self._hooked:
             return outputs
-        embedding = self._captured[self._embedding_at].flatten(1) if self.with_embedding else None  # type: ignore[index]
-        names = self.read.features if self.with_features else ()
-        features = tuple(self._captured[name, "output"] for name in names)
+        embedding = None if self._embedding_at is None else self._captured[self._embedding_at].flatten(1)
+        features = tuple(self._captured[at] for at in self._features_at)
         self._captured.clear()  # activations must not outlive their step
         return Outputs(outputs.logits, embedding, features)
 
@@ -148,21 +155,19 @@ def locate(
         result = network(torch.zeros(1, 3, size, size))
     _require_logits(result, images.num_classes, title)
     if embedding:
-        _require_vector(seen, embedding, title)
+        _require_output(seen, embedding, "embedding", title)
     for name in features:
-        _require_map(seen, name, title)
+        _require_output(seen, name, "features", title)
     linear = [name for name, (module, _, _) in seen.items() if isinstance(module, nn.Linear)]
     head = next((name for name in reversed(linear) if _is_head(*seen[name], logits_of(result))), "")
     return Submodules(embedding, head, features)
 
 
-def serving(network: nn.Module, size: int, need: Literal["embedding", "features"]) -> list[str]:
+def serving(network: nn.Module, size: int, need: Need) -> list[str]:
     """Return descriptions of the submodules that could serve as `need`: 'layer1 [64, 32, 32]', outer ones first."""
     with torch.no_grad(), _observed(network) as seen:
         network(torch.zeros(1, 3, size, size))
-    fits: Callable[[Any], bool] = _is_vector if need == "embedding" else _is_map
-    fitting = sorted((name for name in seen if fits(seen[name][2])), key=lambda name: name.count("."))
-    return [f"{name} {list(seen[name][2].shape[1:])}" for name in fitting]
+    return [f"{name} {list(seen[name][2].shape[1:])}" for name in _outer_first(_fitting(seen, need))]
 
 
 _Seen = Mapping[str, tuple[nn.Module, Any, Any]]  # name -> module, its first input and its output, in order of running
@@ -227,37 +232,29 @@ def _require_logits(result: Any, num_classes: int, title: str) -> None:
         )
 
 
-def _require_vector(seen: _Seen, name: str, title: str) -> None:
-    if name not in seen or not _is_vector(seen[name][2]):
-        fitting = [known for known, (_, _, output) in seen.items() if _is_vector(output)]
-        raise ConfigError(
-            f"embedding = '{name}' of {title}: {_found(seen, name)}, and an embedding is one vector for each image, "
-            f"[B, D] or [B, D, 1, 1]; {_remedy(fitting)}"
-        )
+def _require_output(seen: _Seen, name: str, need: Need, title: str) -> None:
+    """Raise ConfigError unless the submodule `name` returned what `need` requires."""
+    fitting = _fitting(seen, need)
+    if name not in fitting:
+        found = f"it returns {_kind_of(seen[name][2])}" if name in seen else "forward() does not call it"
+        remedy = f"these could serve: {_listed(fitting)}" if fitting else "no submodule could serve"
+        raise ConfigError(f"{need}: '{name}' of {title}: {found}, and {_REQUIRED[need]}; {remedy}")
 
 
-def _require_map(seen: _Seen, name: str, title: str) -> None:
-    if name not in seen or not _is_map(seen[name][2]):
-        fitting = [known for known, (_, _, output) in seen.items() if _is_map(output)]
-        raise ConfigError(
-            f"features: '{name}' of {title}: {_found(seen, name)}, and a feature map is [B, K, H, W]; "
-            f"{_remedy(fitting)}"
-        )
+def _fitting(seen: _Seen, need: Need) -> list[str]:
+    """Return the submodules that returned what `need` requires, in the order of running."""
+    fits: Callable[[Any], bool] = _is_vector if need == "embedding" else _is_map
+    return [name for name, (_, _, output) in seen.items() if fits(output)]
 
 
-def _found(seen: _Seen, name: str) -> str:
-    """Return what a submodule returned, in words."""
-    return f"it returns {_kind_of(seen[name][2])}" if name in seen else "forward() does not call it"
-
-
-def _remedy(fitting: list[str]) -> str:
-    return f"these could serve: {_listed(fitting)}" if fitting else "no submodule could serve"
+def _outer_first(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: name.count("."))  # stable: in order within one depth
 
 
 def _listed(names: list[str]) -> str:
     """Return the names, the outer submodules first, and not more than a message has room for."""
-    outer = sorted(names, key=lambda name: name.count("."))  # stable: in order within one depth
-    return ", ".join(outer[:NUM_LISTED]) + (f" and {len(outer) - NUM_LISTED} more" if len(outer) > NUM_LISTED else "")
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return ", ".join(_outer_first(names)[:NUM_LISTED]) + more
 
 
 def _kind_of(value: Any) -> str:

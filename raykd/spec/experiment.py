@@ -17,6 +17,7 @@ from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model
+from raykd.models.model import require_normalization
 from raykd.models.vit_cifar import ViT
 from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
@@ -132,7 +133,7 @@ class Experiment(Config):
         if self.teacher_seeds:
             self._check_teachers()
         self._check_token()
-        self._check_normalization()
+        require_normalization(self, "teacher_mean", "teacher_std")
         augmented = ", ".join(self.augmented)
         plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
         self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
@@ -181,13 +182,6 @@ class Experiment(Config):
         others = ", ".join(sorted(self._needs_of_all - {"logits"}))
         no_mean = f"the method needs their {others}, which cannot be averaged; use a method of logits, or one seed"
         self.require(len(self.teacher_seeds) == 1 or not others, "teacher_seeds", no_mean)
-
-    def _check_normalization(self) -> None:
-        for name, low in (("teacher_mean", "from 0"), ("teacher_std", "above 0")):
-            values = getattr(self, name)
-            is_in_range = all(0 <= value <= 1 and (value > 0 or name == "teacher_mean") for value in values)
-            requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
-            self.require(len(values) in (0, 3) and is_in_range, name, requirement)
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -58,7 +58,12 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "a constructor with a name that raykd uses": (
         changed("width=8", "weights=None, width=8"),
         (),
-        ("raykd has a field 'weights' of its own", "rename the parameter"),
+        ("raykd reserves the name 'weights' for every network", "rename the parameter"),
+    ),
+    "a constructor with the name of a method of raykd's": (
+        changed("width=8", "label='net', width=8"),
+        (),
+        ("raykd reserves the name 'label' for every network",),
     ),
     "a parameter without a default": (
         changed("width=8", "width"),
@@ -118,7 +123,7 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "an embedding that is a feature map": (
         NETWORK,
         ("student.model.embedding=norm",),
-        ("embedding = 'norm' of Mine: it returns a float32 tensor [1, 8, 16, 16]", "these could serve: head"),
+        ("embedding: 'norm' of Mine: it returns a float32 tensor [1, 8, 16, 16]", "these could serve: head"),
     ),
     "a feature map that is a vector": (
         NETWORK,

@@ -95,7 +95,7 @@ def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -
     (tmp_path / "noting.py").write_text(
         "from torch import nn\n"
         "class Noting(nn.Module):\n"
-        "    def __init__(self, num_classes, image_size, depths: list[int] = [1], sizes: tuple[int, int] = (1, 2), *,\n"
+        "    def __init__(self, num_classes, image_size, depths=[1], sizes: tuple[int, int] = (1, 2), *,\n"
         "                 norm=nn.BatchNorm2d, rate: float | None = None):\n"
         "        super().__init__()\n"
         "        received.update(num_classes=num_classes, image_size=image_size)\n"

@@ -94,6 +94,8 @@ def test_published_teachers_are_found_in_their_layout_with_their_normalization(t
     file.parent.mkdir()
     file.write_bytes(b"")
     changed = with_published_teacher(experiment, tmp_path)
+    with pytest.raises(ConfigError, match=r"--teachers .* and teacher_checkpoint = .* both name a teacher"):
+        with_published_teacher(changed, tmp_path)
     assert (changed.teacher_checkpoint, changed.teacher_mean, changed.teacher_std) == (str(file), MEAN, STD)
 
 
