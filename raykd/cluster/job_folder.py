@@ -10,7 +10,8 @@ from typing import Any
 
 from raykd.atomic import write_json
 from raykd.cluster.private_folders import remove_abandoned_below
-from raykd.cluster.private_ray import base_folder, private_folder, require_short, token_path
+from raykd.cluster.private_ray import base_folder, private_folder, require_short
+from raykd.cluster.ray_token import token_path
 from raykd.errors import ConfigError
 
 FACTS = "cluster.json"

@@ -1,20 +1,19 @@
-"""Keep a Ray cluster private, by a folder that only its user can enter, and a token that every connection requires.
+"""Keep a Ray cluster private by a folder that only its user can enter, with the token of ray_token.py in it.
 
-Ray's ports listen on all interfaces, and a client that needs no token could run code as this user. Ray makes its own
-temporary folder writable for everyone (0777), so it lies inside a folder of mode 0700.
+Ray makes its own temporary folder writable for everyone (0777), so it lies inside a folder of mode 0700.
 
     /tmp/rk-UID-JOBID/            a Slurm job's Ray cluster: token, r/ (Ray's --temp-dir); see job_folder.py
     /tmp/raykd-UID/command-ID/    one command's Ray cluster outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.cluster.private_folders import claimed
+from raykd.cluster.ray_token import make_token, write_token
 from raykd.errors import ConfigError
 
 MAX_TEMP_DIR_CHARACTERS = 43  # Ray appends up to 64 characters, and a Unix socket's path has at most 107
@@ -25,20 +24,6 @@ def base_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("RAYKD_TMP") or "/tmp")
 
 
-def token_path(folder: Path) -> Path:
-    """Return where the token of a private folder lies: 64 hexadecimal digits, mode 0600."""
-    return folder / "token"
-
-
-def private_environment(folder: Path) -> dict[str, str]:
-    """Return the variables of Ray's processes and clients that use the private `folder`.
-
-    TMPDIR: the dashboard puts sockets there. A longer path would be refused for a socket, and in /tmp the sockets would
-    stay when the processes are killed.
-    """
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path(folder)), "TMPDIR": str(folder)}
-
-
 def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
     """Raise ConfigError if Ray cannot use `temp_dir`, because it is relative or too long for Ray's sockets."""
     if not temp_dir.is_absolute() or len(str(temp_dir)) > MAX_TEMP_DIR_CHARACTERS:
@@ -46,11 +31,6 @@ def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
             f"RAYKD_TMP = '{environ.get('RAYKD_TMP')}': must be an absolute path so short that {temp_dir} has at most "
             f"{MAX_TEMP_DIR_CHARACTERS} characters (Ray's sockets); unset it to use /tmp"
         )
-
-
-def make_token() -> str:
-    """Return a new secret for Ray's connections: 64 hexadecimal digits."""
-    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -66,8 +46,7 @@ def private_folder(path: Path, token: str = "") -> Iterator[None]:
                 shutil.rmtree(path)
             path.mkdir(mode=0o700)
             is_ours = stack.enter_context(claimed(path))
-            with os.fdopen(os.open(token_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(token or make_token())
+            write_token(path, token or make_token())
         except OSError as error:
             raise ConfigError(
                 f"cannot make the private folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"

@@ -13,7 +13,7 @@ from pathlib import Path
 from raykd.cluster.allocation import MEBIBYTE, Node, without_step_requests
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
-from raykd.cluster.private_ray import private_environment
+from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import without_ray
 
 OBJECT_STORE_SHARE = 0.3  # of the job's memory, as by Ray's default

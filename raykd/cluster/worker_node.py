@@ -20,8 +20,8 @@ from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import accepts_connections, find_ports
-from raykd.cluster.private_ray import private_environment
 from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
+from raykd.cluster.ray_token import private_environment
 from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError
 

@@ -1,4 +1,4 @@
-"""The queue of a command's jobs: which job a slot does next, and how often a job is retried after its worker died.
+"""The queue of a command's jobs: which job a slot does next, also after its worker died (retry.py has how often).
 
 A slot is the workers of one trainer (parallel_runs.py counts slots, trainers.py starts them). It requests a job, does
 it, and requests the next. So a plan of many runs pays for a trainer's start once per slot, and a run starts as soon as
@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from raykd.orchestration.retry import MAX_ATTEMPTS, give_up_reason
+
 if TYPE_CHECKING:
     from raykd.spec.plan import Run
     from raykd.training.hooks import EpochReport
     from raykd.training.teacher.choose import PlannedCache
 
-MAX_ATTEMPTS = 3  # a worker that dies is replaced; a run whose workers died three times has failed
 # A slot that sends no heartbeat for this long is lost with its node: Ray replaces a worker in 15 s. If the slot comes
 # back, the run's lock keeps it from writing a run that another slot trains by then, and it gets the next job.
 LOST_AFTER_S = 45.0
@@ -154,9 +155,7 @@ class RunQueue:
         if current is not None and self._is_stopping:
             self.finish(slot, current.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif current is not None and current.attempts >= MAX_ATTEMPTS:
-            reason = f"its worker died {current.attempts} times; out of memory, or see the Ray worker's log"
-            reason += f"; one worker reported: {current.reason}" if current.reason else ""
-            self.finish(slot, current.job.name, State.FAILED, reason)
+            self.finish(slot, current.job.name, State.FAILED, give_up_reason(current.attempts, current.reason))
             current = None
         if self._is_stopping:
             return None

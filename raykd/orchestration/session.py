@@ -19,7 +19,8 @@ from typing import Any
 
 from raykd.cluster import ray_variables
 from raykd.cluster.private_folders import remove_abandoned_below
-from raykd.cluster.private_ray import commands_folder, make_token, private_environment, private_folder
+from raykd.cluster.private_ray import commands_folder, private_folder
+from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
 

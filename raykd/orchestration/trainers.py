@@ -23,7 +23,8 @@ from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.run_queue import MAX_ATTEMPTS, Job, JobStatus, RunQueue, State
+from raykd.orchestration.retry import MAX_ATTEMPTS
+from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.training.group import STUCK

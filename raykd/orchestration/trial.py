@@ -30,7 +30,7 @@ from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfigura
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.run_queue import MAX_ATTEMPTS
+from raykd.orchestration.retry import MAX_ATTEMPTS
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,

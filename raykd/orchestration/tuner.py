@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import RunFailed
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.run_queue import MAX_ATTEMPTS
+from raykd.orchestration.retry import MAX_ATTEMPTS
 from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher

@@ -25,6 +25,7 @@ import torch
 from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.retry import retries_after
 from raykd.orchestration.run_queue import Job, State
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
@@ -45,7 +46,6 @@ from raykd.training.train_one import Logging, RunLocked, train_one
 IDLE_POLL_S = 0.2  # between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
 PIECES = 16  # of one part of a logit cache; with several workers each piece is some seconds of work
-_out_of_memory: set[str] = set()  # names of jobs that ran out of memory on a shared GPU
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
         state, reason = State.FAILED, str(error)
-        if group.size == 1 and _is_retried(job, error, worker.gpus):
+        if group.size == 1 and retries_after(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
         reason = failure_reason(error)
@@ -121,17 +121,6 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         link.finish(job, state, reason)
     if state is State.FAILED and group.size > 1:
         raise RunFailed(reason)
-
-
-def _is_retried(job: Job, error: RaykdError, gpus: float) -> bool:
-    """Return whether to retry a job that ran out of memory on a shared GPU, because another run may have used it.
-
-    Each worker process retries a job once, after the jobs that are ready.
-    """
-    if not 0 < gpus < 1 or job.name in _out_of_memory or classify_failure(error) != "out of memory":
-        return False
-    _out_of_memory.add(job.name)
-    return True
 
 
 def failure_reason(error: Exception) -> str:

@@ -10,10 +10,10 @@ import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
 
 from raykd.orchestration import run_queue as queue_module
+from raykd.orchestration.retry import MAX_ATTEMPTS
 from raykd.orchestration.run_queue import (
     LOCKED_RETRY_S,
     LOST_AFTER_S,
-    MAX_ATTEMPTS,
     Job,
     RunQueue,
     State,

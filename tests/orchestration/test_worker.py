@@ -101,7 +101,7 @@ def test_run_out_of_memory_on_a_shared_gpu_is_retried_once(
     def train(*_: object) -> None:
         raise RunFailed("out of memory with student.batch_size = 512: lower it")
 
-    monkeypatch.setattr("raykd.orchestration.worker._out_of_memory", set())
+    monkeypatch.setattr("raykd.orchestration.retry._ran_out_of_memory", set())
     monkeypatch.setattr("raykd.orchestration.worker._train", train)
     assert [do("train", tmp_path, gpus=gpus)[0] for _ in states] == states
 
