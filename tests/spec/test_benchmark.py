@@ -23,6 +23,7 @@ from raykd.spec.plan import Run, make_plan
 from raykd.spec.published import PROTOCOL, published_pairs
 from raykd.spec.recipe import SGD
 from raykd.store.run_store import RunStore
+from raykd.training import latency
 from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.loop import fit
@@ -123,7 +124,10 @@ def run_without_ray(experiment: Experiment, data: Path, results: Path) -> None:
         train(run)
 
 
-def test_the_report_shows_published_accuracies_beside_the_measured_ones(data: Path, tmp_path: Path) -> None:
+def test_the_report_shows_published_accuracies_beside_the_measured_ones(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "THROUGHPUT", replace(latency.THROUGHPUT, batch_size=16, most=3))
     (experiment,) = apply_settings(selected_pairs(load_experiments(FILE), ["vgg13:vgg8"]), SHORT)
     run_without_ray(experiment, data, tmp_path)
     report = build(tmp_path)
