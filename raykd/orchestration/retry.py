@@ -10,8 +10,14 @@ Nothing here imports torch, because the controller of every trainer imports this
 from raykd.store.records import Failure
 
 MAX_ATTEMPTS = 3  # a run whose workers died three times has failed
+MAX_FAILURES = MAX_ATTEMPTS - 1  # of a trial: Ray counts the failures before the last attempt
 
 _ran_out_of_memory: set[str] = set()  # names of this process's jobs that ran out of memory on a shared GPU
+
+
+def max_failures_of_slot(num_jobs: int) -> int:
+    """Return how many of its workers a slot's trainer may lose: enough for each job to use up its attempts."""
+    return MAX_ATTEMPTS * num_jobs
 
 
 def give_up_reason(attempts: int, reported: str) -> str:
@@ -20,7 +26,7 @@ def give_up_reason(attempts: int, reported: str) -> str:
     return f"{reason}; one worker reported: {reported}" if reported else reason
 
 
-def retries_after(failure: Failure, job: str, gpus: float) -> bool:
+def is_retried(failure: Failure, job: str, gpus: float) -> bool:
     """Return whether to retry `job` although its error was caught: it ran out of memory on a shared GPU.
 
     Another run may have used that memory. Each worker process retries a job once, after the jobs that are ready.

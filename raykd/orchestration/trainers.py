@@ -23,7 +23,7 @@ from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.retry import MAX_ATTEMPTS
+from raykd.orchestration.retry import max_failures_of_slot
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
@@ -173,7 +173,7 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
         run_config=RunConfig(
             name=f"slot{slot}",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS * num_jobs),
+            failure_config=FailureConfig(max_failures=max_failures_of_slot(num_jobs)),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )

@@ -30,7 +30,7 @@ from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfigura
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.retry import MAX_ATTEMPTS
+from raykd.orchestration.retry import MAX_FAILURES
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -263,7 +263,7 @@ def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
         run_config=RunConfig(
             name=f"trial{config[NUMBER]}",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[TuneReportCallback()],
         ),
     )

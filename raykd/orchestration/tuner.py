@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import RunFailed
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.retry import MAX_ATTEMPTS
+from raykd.orchestration.retry import MAX_FAILURES
 from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
@@ -56,7 +56,7 @@ def run_trials(
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, search, before, forward_stop) as progress:
-            failures = tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
+            failures = tune.FailureConfig(max_failures=MAX_FAILURES)
             run_config = tune.RunConfig(
                 name="trials", storage_path=str(folder), verbose=0, failure_config=failures, callbacks=[progress]
             )

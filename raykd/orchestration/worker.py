@@ -25,7 +25,7 @@ import torch
 from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
-from raykd.orchestration.retry import retries_after
+from raykd.orchestration.retry import is_retried
 from raykd.orchestration.run_queue import Job, State
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
@@ -107,7 +107,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
         state, reason = State.FAILED, str(error)
-        if group.size == 1 and retries_after(classify_failure(error), job.name, worker.gpus):
+        if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
         reason = failure_reason(error)
