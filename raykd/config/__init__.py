@@ -22,6 +22,7 @@ from raykd.config.typed import (
     kinds,
     not_fingerprinted,
     options_of,
+    skip_if_default,
     to_dict,
     type_hints,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "kinds",
     "not_fingerprinted",
     "options_of",
+    "skip_if_default",
     "to_dict",
     "type_hints",
 ]

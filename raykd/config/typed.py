@@ -17,7 +17,7 @@ import hashlib
 import json
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from math import inf, isfinite
 from typing import (
@@ -41,6 +41,7 @@ MIN_FLOAT, MAX_FLOAT = 1e-12, 1e12
 MAX_TEXT = 4096  # characters: the longest path that Linux opens
 
 _NOT_FINGERPRINTED = "excluded from fingerprints"  # keys of a field's metadata
+_SKIPPED_DEFAULT = "excluded from fingerprints at its default"
 LOOK_UP = "function from a name to its Config"
 
 
@@ -65,6 +66,14 @@ Seeds = Annotated[tuple[Seed, ...], MaxLength(1000)]
 def not_fingerprinted(default: Any) -> Any:
     """A field that does not affect the result (paths, resources). It is excluded from the run's fingerprint."""
     return field(default=default, metadata={_NOT_FINGERPRINTED: True})
+
+
+def skip_if_default(default: Any) -> Any:
+    """A field that is excluded from the fingerprint while it has its default value.
+
+    Adding such a field keeps existing fingerprints.
+    """
+    return field(default=default, metadata={_SKIPPED_DEFAULT: True})
 
 
 def by_name(default: Any, look_up: Callable[[Any], Any]) -> Any:
@@ -120,8 +129,13 @@ class Config(metaclass=_NamesChecked):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the entries for `to_dict`. Subclasses may add entries, or hide those that do not affect results."""
-        names = [item.name for item in fields(self) if not (results_only and item.metadata.get(_NOT_FINGERPRINTED))]
+        names = [item.name for item in fields(self) if not (results_only and self._is_hidden(item))]
         return {"kind": self.kind} | {name: to_dict(getattr(self, name), results_only) for name in names}
+
+    def _is_hidden(self, item: Field[Any]) -> bool:
+        """Return whether the fingerprint excludes a field."""
+        is_default = item.metadata.get(_SKIPPED_DEFAULT) and getattr(self, item.name) == item.default
+        return bool(is_default or item.metadata.get(_NOT_FINGERPRINTED))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
