@@ -121,7 +121,7 @@ def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:
 
 
 def _class_of(what: Any) -> Any:
-    """Return the class that the first argument of `Network` gives: 'my_net.py:MyNet', or the class itself."""
+    """Return the class that the first argument of `Network` names: 'my_net.py:MyNet', or the class itself."""
     if isinstance(what, str):
         return custom_file.load_class(what, "network", _EXAMPLE)
     if isinstance(what, nn.Module):
