@@ -11,6 +11,7 @@ from raykd.config.typed import (
     MaxLength,
     Seed,
     Seeds,
+    Tiny,
     by_name,
     converted,
     describe,
@@ -22,6 +23,7 @@ from raykd.config.typed import (
     kinds,
     not_fingerprinted,
     options_of,
+    skip_if_default,
     to_dict,
     type_hints,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "MaxLength",
     "Seed",
     "Seeds",
+    "Tiny",
     "by_name",
     "converted",
     "describe",
@@ -48,6 +51,7 @@ __all__ = [
     "kinds",
     "not_fingerprinted",
     "options_of",
+    "skip_if_default",
     "to_dict",
     "type_hints",
 ]

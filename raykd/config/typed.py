@@ -17,7 +17,7 @@ import hashlib
 import json
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from math import inf, isfinite
 from typing import (
@@ -41,6 +41,7 @@ MIN_FLOAT, MAX_FLOAT = 1e-12, 1e12
 MAX_TEXT = 4096  # characters: the longest path that Linux opens
 
 _NOT_FINGERPRINTED = "excluded from fingerprints"  # keys of a field's metadata
+_SKIPPED_DEFAULT = "excluded from fingerprints at its default"
 LOOK_UP = "function from a name to its Config"
 
 
@@ -49,6 +50,13 @@ class AtMost:
     """The largest magnitude of each number in a field, or the most characters of each text."""
 
     value: int
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Allows magnitudes below MIN_FLOAT, down to `value`, for numbers that are only added to others."""
+
+    value: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,14 @@ Seeds = Annotated[tuple[Seed, ...], MaxLength(1000)]
 def not_fingerprinted(default: Any) -> Any:
     """A field that does not affect the result (paths, resources). It is excluded from the run's fingerprint."""
     return field(default=default, metadata={_NOT_FINGERPRINTED: True})
+
+
+def skip_if_default(default: Any) -> Any:
+    """A field that is excluded from the fingerprint while it has its default value.
+
+    Adding such a field keeps existing fingerprints.
+    """
+    return field(default=default, metadata={_SKIPPED_DEFAULT: True})
 
 
 def by_name(default: Any, look_up: Callable[[Any], Any]) -> Any:
@@ -120,8 +136,13 @@ class Config(metaclass=_NamesChecked):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the entries for `to_dict`. Subclasses may add entries, or hide those that do not affect results."""
-        names = [item.name for item in fields(self) if not (results_only and item.metadata.get(_NOT_FINGERPRINTED))]
+        names = [item.name for item in fields(self) if not (results_only and self._is_hidden(item))]
         return {"kind": self.kind} | {name: to_dict(getattr(self, name), results_only) for name in names}
+
+    def _is_hidden(self, item: Field[Any]) -> bool:
+        """Return whether the fingerprint excludes a field."""
+        is_default = item.metadata.get(_SKIPPED_DEFAULT) and getattr(self, item.name) == item.default
+        return bool(is_default or item.metadata.get(_NOT_FINGERPRINTED))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -288,23 +309,24 @@ def exceeded_limit(value: Any, hint: Any) -> str:
     """
     limits = list(_limits(hint))
     at_most = next((limit.value for limit in limits if isinstance(limit, AtMost)), None)
+    tiny = next((limit.value for limit in limits if isinstance(limit, Tiny)), MIN_FLOAT)
     max_length = next((limit.value for limit in limits if isinstance(limit, MaxLength)), None)
     items = value if isinstance(value, tuple) else (value,)
     if max_length is not None and len(items) > max_length:
         return f"must be at most {max_length:,} values"
-    return next((requirement for item in items if (requirement := _exceeded_by(item, at_most))), "")
+    return next((requirement for item in items if (requirement := _exceeded_by(item, at_most, tiny))), "")
 
 
-def _limits(hint: Any) -> Iterator[AtMost | MaxLength]:
+def _limits(hint: Any) -> Iterator[AtMost | MaxLength | Tiny]:
     """Yield every limit in the metadata of `hint` and of the types within it."""
     if get_origin(hint) is Annotated:
-        yield from (item for item in hint.__metadata__ if isinstance(item, AtMost | MaxLength))
+        yield from (item for item in hint.__metadata__ if isinstance(item, AtMost | MaxLength | Tiny))
     if get_origin(hint) in (Annotated, Union, types.UnionType, tuple):
         for inner in get_args(hint):
             yield from _limits(inner)
 
 
-def _exceeded_by(value: Any, at_most: int | None) -> str:
+def _exceeded_by(value: Any, at_most: int | None, tiny: float) -> str:
     if isinstance(value, str):
         limit = MAX_TEXT if at_most is None else at_most
         return f"must have at most {limit:,} characters" if len(value) > limit else ""
@@ -314,5 +336,5 @@ def _exceeded_by(value: Any, at_most: int | None) -> str:
     if abs(value) > limit:
         largest = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
         return f"must be at most {largest}" if value > 0 else f"must be at least -{largest}"
-    is_tiny = isinstance(value, float) and 0 < abs(value) < MIN_FLOAT
-    return f"must be 0, or have a magnitude of at least {MIN_FLOAT:g}" if is_tiny else ""
+    is_tiny = isinstance(value, float) and 0 < abs(value) < tiny
+    return f"must be 0, or have a magnitude of at least {tiny:g}" if is_tiny else ""
