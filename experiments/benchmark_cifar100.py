@@ -11,14 +11,14 @@ import raykd
 from raykd import KD, SGD, Data, Experiment, MultiStep, Recipe, benchmark_experiments, main
 
 sgd = SGD(lr=0.05, momentum=0.9, weight_decay=5e-4)
-steps = MultiStep((150 / 240, 180 / 240, 210 / 240))
+schedule = MultiStep((150 / 240, 180 / 240, 210 / 240))
 experiment = Experiment(
     family="resnet32x4_resnet8x4",
     published="resnet32x4:resnet8x4",
     seeds=(0, 1, 2),
     data=Data("cifar100", val_images=5_000, crop_padding=4, flip=True),
-    teacher=Recipe("cifar_resnet32x4", epochs=240, batch_size=64, optimizer=sgd, schedule=steps),
-    student=Recipe("cifar_resnet8x4", epochs=240, batch_size=64, optimizer=sgd, schedule=steps),
+    teacher=Recipe("cifar_resnet32x4", epochs=240, batch_size=64, optimizer=sgd, schedule=schedule),
+    student=Recipe("cifar_resnet8x4", epochs=240, batch_size=64, optimizer=sgd, schedule=schedule),
     method=KD(alpha=0.1, temperature=4.0),
     compare=(
         raykd.DKD(),
@@ -33,7 +33,7 @@ experiment = Experiment(
         raykd.CRD(),
     ),
 )
-experiments = benchmark_experiments(experiment, light_lr=0.01)
+experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # of MobileNets and ShuffleNets
 
 if __name__ == "__main__":
     main(*experiments)

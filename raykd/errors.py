@@ -18,7 +18,7 @@ from typing import Any
 
 MAX_SHOWN = 100  # characters of a value in a message: a line on a terminal stays readable
 MAX_REASON = 300  # characters of another library's message
-RESUME = "what was saved is kept; rerun the same command once this is put right"
+RESUME = "what was saved is kept; remove the cause and rerun the same command"
 
 # ---- Errors ----
 

@@ -47,7 +47,7 @@ class Mixed(NamedTuple):
 class Targets(NamedTuple):
     """The labels and indices of the images in a batch."""
 
-    labels: Tensor  # int64 [B]; of a mixed image, the label of the larger share
+    labels: Tensor  # int64 [B]; a mixed image has the label of the image with the larger weight
     # int64 [B], positions in the training split; the same for every view of an image. Shadows tuple.index, unused here.
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     mixed: Mixed | None = None  # None if no images were mixed

@@ -1,6 +1,6 @@
 """Provenance of a result: versions of packages, hardware, source code, and checksums of files and JSON objects.
 
-The checksums show whether a file was damaged or exchanged. Imports no torch.
+The checksums show whether a file was damaged or replaced. Imports no torch.
 """
 
 import hashlib

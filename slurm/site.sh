@@ -11,7 +11,7 @@ RAYKD_DEFAULT_VENV=$HOME/.venvs/edl
 # export SBATCH_ACCOUNT and SBATCH_QOS here too.
 export SBATCH_PARTITION=${SBATCH_PARTITION:-markov_gpu}
 
-# More options for every sbatch of the submit scripts, such as (--mail-type=END). A plain sbatch does not get them.
+# More options for every sbatch of the submit scripts, such as (--mail-type=END). A plain sbatch does not use them.
 RAYKD_SBATCH_FLAGS=()
 
 # Slurm's names of GPU types, best first. submit_best_gpu.sh requests the first that is free.

@@ -1,1 +1,1 @@
-"""Benchmark the training loop against its step without the loop and against the standard pipeline, without Ray."""
+"""Benchmark the training loop, the training step alone and the standard pipeline, without Ray."""

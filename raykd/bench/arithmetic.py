@@ -13,7 +13,7 @@ from raykd.training.compute import Compute, choose_compute
 from raykd.training.teacher.sources import Teacher, no_teacher
 from raykd.training.training_step import make_train_state
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
+SIDE = {"cpu": 2048, "cuda": 8192}  # side of the square matrices
 REPEATS = 7
 
 

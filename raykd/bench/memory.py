@@ -20,7 +20,7 @@ from raykd.training.teacher.sources import CachedTeacher
 
 NUM_IMAGES = 50_000
 STEPS = 20  # a run reaches its peak memory within these
-ROWS_IN_HALF_A_PAGE = 100  # of 10 float16
+ROWS_IN_HALF_A_PAGE = 100  # a row has 10 float16 values
 MOST_BYTES = 3 << 29  # 1.5 GiB in addition to images and logit cache
 TIMEOUT_S = 600.0
 

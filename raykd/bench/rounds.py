@@ -24,7 +24,7 @@ from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, 
 
 STEPS_ON_A_GPU = 200
 KINDS = ("baseline", "cache", "live")
-PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # that a round fills
+PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # number of passes in a round that fills a cache
 Rounds = dict[str, list[float]]
 
 

@@ -18,7 +18,7 @@ ORIGIN = (
 
 
 def selected_pairs(experiments: Sequence[Experiment], pairs: Sequence[str] | None) -> list[Experiment]:
-    """Return the experiments of the pairs that --pair gave: all, several, or the file's first one by default."""
+    """Return the experiments of the pairs that --pair selects: all, several, or the file's first one by default."""
     if not pairs:
         return [experiments[0]]
     return [experiment for experiment in experiments if "all" in pairs or experiment.published in pairs]

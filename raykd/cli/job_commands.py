@@ -24,7 +24,7 @@ def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
     add("status", "list the experiments submitted to a running job")
     logs = add("logs", "print the output of a submitted experiment")
     logs.add_argument("-f", "--follow", action="store_true", help="and keep printing until it ends")
-    stop = add("stop", "ask a submitted experiment to save and end")
+    stop = add("stop", "save and end a submitted experiment")
     for command in (logs, stop):
         name = "as `status` lists it (default: the last)"
         command.add_argument("name", nargs="?", default="", metavar="NAME", help=name)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
 EXIT_CODES = (
-    "exit codes: 0 done; 1 a run failed; 2 a mistake in the request; 75 interrupted, rerun the same command to resume"
+    "exit codes: 0 done; 1 a run failed; 2 invalid arguments, configuration or files; 75 interrupted, "
+    "rerun the same command to resume"
 )
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 _TEACHER_CHECKPOINT = "import this teacher instead of training one"
@@ -59,7 +60,7 @@ def entry(argv: Sequence[str] | None = None) -> int:
 
 
 def run_reporting_errors(run: Callable[[], None]) -> int:
-    """Call `run` and return the exit code. Errors that are no mistake in the code are printed as one line."""
+    """Call `run` and return the exit code. Errors of the user or of the environment are printed in one line."""
     try:
         run()
     except RaykdError as error:
@@ -178,14 +179,14 @@ def _add_report_and_prefetch(commands: Any) -> None:
     report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
     text = "with --models-dir: the families; default: distill_cnn.py and distill_vit.py"
     report.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
-    text = "download data and pretrained weights; run this where there is a network"
+    text = "download data and pretrained weights; requires internet access"
     prefetch = _add(commands, "prefetch", text, _add_folders, _add_settings)
     text = "default: distill_cnn.py and distill_vit.py"
     prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
 
 
 def _add_bench(commands: Any) -> None:
-    text = "time raykd's training loop on this machine, against its step without the loop and the standard pipeline"
+    text = "time raykd's training loop, the training step alone and the standard pipeline on this machine"
     bench = _add(commands, "bench", text)
     bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="time only this family")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")

@@ -16,7 +16,7 @@ from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.group import BATCH_NORM, per_worker_parts
 from raykd.training.teacher.import_check import describe_accuracy
-from raykd.training.teacher.imported import header_cautions, read_import_check
+from raykd.training.teacher.imported import header_warnings, read_import_check
 from raykd.training.training_step import make_model
 
 
@@ -67,13 +67,13 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int) -> None:
-    """Print the file of an imported teacher, its accuracy if it was evaluated before, and its cautions."""
+    """Print the file of an imported teacher, its accuracy if it was evaluated before, and its warnings."""
     assert run.imported is not None
     evaluated = read_import_check(store.folder(run))
     accuracy = "evaluated before any student starts" if evaluated is None else describe_accuracy(evaluated)
     print(f"  {run.name:<{name_width}}  imported from {run.imported.path}, {accuracy}")
-    for caution in header_cautions(run, dataset) if evaluated is None else evaluated.cautions:
-        print(f"    warning: {caution}")
+    for warning in header_warnings(run, dataset) if evaluated is None else evaluated.warnings:
+        print(f"    warning: {warning}")
 
 
 def _print_search(search: Search, folder: Path) -> None:

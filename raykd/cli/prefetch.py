@@ -1,4 +1,4 @@
-"""Download data and pretrained weights, where there is a network. Nothing else in raykd downloads anything."""
+"""Download data and pretrained weights, which requires internet access. Nothing else in raykd downloads anything."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +58,6 @@ def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
     except Exception as error:  # the hub's client raises errors of several packages
         raise ConfigError(
             f"weights of '{model.label}' cannot be downloaded ({str(error).splitlines()[0]}); "
-            "run this where there is a network, or give a file with --set teacher.model.weights=FILE"
+            "run this on a machine with internet access, or name a file with --set teacher.model.weights=FILE"
         ) from error
     save_weights(path, network.state_dict())

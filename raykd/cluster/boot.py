@@ -4,9 +4,9 @@
 
 Without an experiment, the cluster accepts the experiments that are submitted to it (serve.py).
 
-Exit code: the experiment's; 2 for a mistake in the request; 1 if Ray is lost; 75 if Ray does not start or the job is
-interrupted: by SIGTERM, by SIGUSR2 (the signal before the time limit), or by SIGTERM to the job's steps (preemption
-with a grace time). After this signal or a preemption the job requeues itself.
+Exit code: the experiment's; 2 for invalid arguments, configuration or files; 1 if Ray is lost; 75 if Ray does not
+start or the job is interrupted: by SIGTERM, by SIGUSR2 (the signal before the time limit), or by SIGTERM to the job's
+steps (preemption with a grace time). After this signal or a preemption the job requeues itself.
 This module imports neither ray nor torch, so that the first line is printed immediately.
 """
 
@@ -121,7 +121,7 @@ class _JobEnd:
 
     code: int = Interrupted.exit_code
     has_lost_nodes: bool = False
-    was_killed: bool = True  # by a signal that it did not handle, or it was never started
+    was_killed: bool = True  # whether a signal that it did not handle ended it, or it was never started
     results: Path | None = None
 
 

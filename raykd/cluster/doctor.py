@@ -29,7 +29,7 @@ CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which tor
 MIN_FREE_GB = 5.0  # checkpoints and best weights of the experiment's 14 runs, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
 LARGEST_JOB_ID = 2**26 - 1  # Slurm's highest id, which gives the longest folder name
-NO_CLUSTER = "configuration source"  # in the error of Slurm's commands if there is neither slurm.conf nor a server
+NO_CLUSTER = "configuration source"  # in the errors of Slurm's commands without slurm.conf and a server
 REPOSITORY = Path(__file__).parents[2]
 
 Verdict = Literal["ok", "bad", "-"]  # '-': missing, but not required everywhere

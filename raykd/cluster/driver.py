@@ -11,7 +11,7 @@ from raykd.errors import Interrupted, RaykdError
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
 # SIGUSR2 (--signal=B:USR2@120) starts no timer here: Slurm sends SIGTERM at the time limit.
-TERM_GRACE_S = 20  # to save after SIGTERM, if the caller passes no other time
+TERM_GRACE_S = 20  # time to save after SIGTERM, if the caller passes no other
 POLL_S = 0.05
 
 

@@ -46,7 +46,7 @@ def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = 
     if submission.is_over:  # command is "stop"
         raise ConfigError(f"{submission.name} has already {submission.status.lower()}; 'raykd status' lists what runs")
     submissions.stop(submission.name)
-    print(f"{submission.name} is asked to save and end", flush=True)
+    print(f"{submission.name} saves and then ends", flush=True)
     return 0
 
 

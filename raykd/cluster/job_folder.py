@@ -30,7 +30,7 @@ class JobFolder:
 
     @property
     def token_path(self) -> Path:
-        """The file of the token. Processes get its path; other nodes get the token through a pipe."""
+        """The file of the token. Processes receive its path; other nodes receive the token through a pipe."""
         return token_path(self.path)
 
     def log_path(self, node: str) -> Path:

@@ -15,7 +15,7 @@ from raykd.errors import RaykdError
 HOST = "127.0.0.1"
 TIMEOUT_S = 60.0
 MAX_REASON = 300  # characters of an error page
-LISTENING = "0A"  # in /proc/net/tcp, whose addresses are hexadecimal: 127.0.0.1 is 0100007F
+LISTENING = "0A"  # a state in /proc/net/tcp, where addresses are hexadecimal: 127.0.0.1 is 0100007F
 HOST_IN_PROC = ("0100007F", "00000000")
 
 

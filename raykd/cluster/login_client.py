@@ -46,7 +46,7 @@ def dashboard_instructions(job_id: int) -> str:
             "on your own machine, run this and leave it running:",
             f"    ssh -N -L {LOCAL_PORT}:127.0.0.1:{facts['dashboard']} -J {user}@{socket.getfqdn()} {user}@{job.head}",
             f"then open http://127.0.0.1:{LOCAL_PORT} in the browser there",
-            "the page asks for a token; print it here with:",
+            "the page requires a token; print it here with:",
             f"    srun --jobid={job_id} --overlap --ntasks=1 --nodelist={job.head} cat {shlex.quote(facts['token'])}",
         ]
     )

@@ -27,7 +27,7 @@ REQUEST_TIMEOUT_S = 10
 class RayNode:
     """A node that is alive in Ray, with its resources there."""
 
-    name: str  # in Slurm
+    name: str  # the node's name in Slurm
     address: str  # IP
     is_head: bool
     num_cpus: float

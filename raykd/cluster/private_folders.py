@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".owner"
-UNLOCKED_S = 600.0  # a new folder has no lock file for an instant
+MAX_UNLOCKED_S = 600.0  # a folder without a lock file is abandoned after this time; a new one has none for an instant
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Callable[[], bool]]:
     """Mark `folder`, which this process made, as in use until the block ends.
 
-    Yield a function that returns whether the folder of this name is still the marked one.
+    Yield a function that returns whether the folder at this path still contains this process's lock file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / LOCK, flags, 0o600)
@@ -56,7 +56,7 @@ def _remove_if_abandoned(folder: Path) -> bool:
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            if time.time() - before.st_mtime < UNLOCKED_S:
+            if time.time() - before.st_mtime < MAX_UNLOCKED_S:
                 return False
             shutil.rmtree(folder)
             return True
@@ -100,7 +100,7 @@ def _is_this_machine(machine: str) -> bool:
 
 
 def remove_abandoned_below(base: Path) -> list[Path]:
-    """Remove this user's abandoned folders of jobs, staged files and commands in `base`, and return them."""
+    """Remove the folders in `base` that this user's ended jobs and commands left, and return their paths."""
     user = os.getuid()
     folders = [*base.glob(f"rk-{user}-*"), *base.glob(f".rk-{user}-*")]
     commands = base / f"raykd-{user}"

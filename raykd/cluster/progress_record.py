@@ -16,9 +16,9 @@ from pathlib import Path
 from raykd.atomic import write_json
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
-MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its own definition
+MAX_HEADER_BYTES = 100_000_000  # the limit in the definition of the safetensors format
 VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
-_TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # of Optuna's lines about an epoch or a trial's end
+_TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # in Optuna's lines about an epoch or a trial's end
 
 
 def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
@@ -50,9 +50,9 @@ def fingerprint(results: Path | None) -> str:
                 lines.append(f"{path} {_trial_progress(path)}")
             elif path.name == "filled.bits":  # which parts of a logit cache are filled
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-            elif path.name == "confirmed.json":  # of a search
+            elif path.name == "confirmed.json":  # a search's confirmation
                 lines.append(f"{path} {path.stat().st_size}")
-            elif path.name in ("best.safetensors", "test.json"):  # of a run that has ended
+            elif path.name in ("best.safetensors", "test.json"):  # files of a run that has ended
                 lines.append(str(path))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 

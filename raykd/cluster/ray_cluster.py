@@ -22,7 +22,7 @@ from raykd.errors import RaykdError, RayNotStarted
 
 HEAD_END_S = 5  # subreaper.py detects a lost process within a second
 POLL_S = 0.05
-AGENT_FAILED = "one Ray agent failed"  # in the raylet's log
+AGENT_FAILED = "one Ray agent failed"  # a text in the raylet's log
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ClusterConfig:
     ports: Ports
     folder: JobFolder
     environment: Mapping[str, str]
-    start_timeout_s: float  # for the head, and then for all workers together
-    staging: Staging | None = None  # of code and data, done by each node
+    start_timeout_s: float  # limit for the head, and then for all workers together
+    staging: Staging | None = None  # each node stages code and data
 
 
 class RayCluster:

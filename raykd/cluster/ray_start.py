@@ -16,7 +16,7 @@ from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import without_ray
 
-OBJECT_STORE_SHARE = 0.3  # of the job's memory, as by Ray's default
+OBJECT_STORE_SHARE = 0.3  # fraction of the job's memory; Ray's default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
 
 _SETTINGS = {

@@ -2,7 +2,7 @@
 
 Ray reads dozens of RAY_* variables (addresses, tokens, hooks, headers, a namespace). A variable left over from another
 Ray cluster can send requests, and the token with them, to another machine, or change how an experiment runs. Every
-process that raykd starts therefore gets an environment without these variables, to which raykd adds what the process
+process that raykd starts therefore has an environment without these variables, to which raykd adds what the process
 needs. The user has three settings:
 
 RAY_ADDRESS=HOST:PORT     run the experiment on that Ray cluster; RAY_AUTH_* and RAY_TLS_* are then kept, to connect

@@ -9,7 +9,7 @@ from raykd.cluster.allocation import Allocation
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError, plural
 
-MAX_REQUEUES = "100"  # of jobs of about a day; a job without progress must end eventually
+MAX_REQUEUES = "100"  # enough for jobs of a day; a job without progress must end eventually
 END_S = 60
 LINGER_S = 2  # a node refuses to start a job again within the second in which it ended the job
 

@@ -122,7 +122,7 @@ class Submissions:
         return any(submission.name == name for submission in self.all())
 
     def stop(self, name: str) -> bool:
-        """Ask an experiment to save and end, which takes time. Return False if it has not started yet."""
+        """Request that an experiment saves and ends, which takes time. Return False if it has not started yet."""
         return self._ray.stop(name)
 
     def copy_log(self, name: str, target: Path) -> None:

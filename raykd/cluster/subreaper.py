@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process receives when its parent ends
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphaned descendants become children of this process
 
 END_SIGNAL = signal.SIGUSR1  # srun forwards it to the task; SIGTERM makes srun kill the step
@@ -30,7 +30,7 @@ _AWAITED = (END_SIGNAL, signal.SIGTERM, signal.SIGCHLD)
 POLL_S = 0.5
 ESSENTIAL = ("gcs_server", "raylet")  # without them the node is lost
 SLOW_START_S = 20.0  # `ray start` gives up after 30 s; a much earlier failure is no slow start
-MAX_RESTARTS = 5  # of each other process of Ray
+MAX_RESTARTS = 5  # restarts of each other process of Ray
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def has_type(value: Any, hint: Any) -> bool:
-    """Return whether `value` is of type `hint`. NaN and infinity are of no type: JSON does not have them."""
+    """Return whether `value` has the type `hint`. NaN and infinity have none, because JSON does not have them."""
     for option in options_of(hint):
         origin = get_origin(option)
         if origin is Literal and value in get_args(option):

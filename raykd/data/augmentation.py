@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar
 
 from raykd.config import AtMost, Config
 
-MAX_MAGNITUDE = 30  # of RandAugment: every operation at its strongest
-MAX_ALPHA = 32.0  # of Beta(alpha, alpha): nearly all weights are then between 0.3 and 0.7
+MAX_MAGNITUDE = 30  # magnitude at which every operation of RandAugment is strongest
+MAX_ALPHA = 32.0  # at this alpha, nearly all weights of Beta(alpha, alpha) are between 0.3 and 0.7
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def download(name: str, folder: Path) -> Path:
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
             f"{folder}: could not download {dataset_class.url} ({error}); copy {variant.archive} there from a machine "
-            "with a network"
+            "with internet access"
         ) from error
     return folder / variant.batches
 

@@ -1,4 +1,4 @@
-"""Random numbers as a function of counters: stateless, with the same bits on CPU and CUDA in any order.
+"""Random numbers as a function of counters: stateless, and bit-identical on CPU and CUDA in any order.
 
     hash64(stream, seed, epoch, index) -> 64 bits
 
@@ -19,10 +19,10 @@ SUBSET = 4  # the images of a smaller training set; with SPLIT it would select t
 DROPOUT = 5  # the seed of torch's generator in a training step
 AUGMENT = 6  # the key of an image in an epoch, from which its augmentations are drawn
 PARTNER = 7  # the key of the partner that is mixed into an image, and the choice of the partner
-CROP = 8  # from a key: the box that is cropped and resized
-OPERATION = 9  # from a key: RandAugment's operations
-CUTOUT = 10  # from a key: the position of the square
-MIX = 11  # from a key: the weights or the box of the mixture
+CROP = 8  # drawn from a key: the box that is cropped and resized
+OPERATION = 9  # drawn from a key: RandAugment's operations
+CUTOUT = 10  # drawn from a key: the position of the square
+MIX = 11  # drawn from a key: the weights or the box of the mixture
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

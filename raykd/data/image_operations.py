@@ -1,4 +1,4 @@
-"""The operations of RandAugment on batches of images. They equal Pillow's, to the gray level.
+"""The operations of RandAugment on batches of images. The results have the same pixel values as Pillow's.
 
     blend(image)  = degenerate + factor * (image - degenerate)   ImageEnhance: black, gray, the mean gray, smoothed
     table[image]                                                 ImageOps: posterize, solarize, autocontrast, equalize
@@ -24,7 +24,10 @@ def transform(images: Tensor, source: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, degenerate: Tensor, factor: Tensor) -> Tensor:
-    """Interpolate from `degenerate` (factor 0) to the image (1), or extrapolate; clipped. factor: float32 [k]."""
+    """Interpolate from `degenerate` (factor 0) to the image (factor 1), or extrapolate, and clip to 0 .. 255.
+
+    factor: float32 [k].
+    """
     base = degenerate.float()
     # Product and sum are separate statements: a fused operation would round differently.
     scaled = (images.float() - base) * factor.view(-1, 1, 1, 1)
@@ -32,25 +35,25 @@ def blend(images: Tensor, degenerate: Tensor, factor: Tensor) -> Tensor:
 
 
 def black(images: Tensor) -> Tensor:
-    """The degenerate of brightness, [k, 1, 1, 1]."""
+    """Return the degenerate image of brightness, black, uint8 [k, 1, 1, 1]."""
     return torch.zeros(len(images), 1, 1, 1, dtype=torch.uint8, device=images.device)
 
 
 def gray(images: Tensor) -> Tensor:
-    """The degenerate of color: luma of ITU-R 601-2 in 16 bits, [k, H, W, 1]."""
+    """Return the degenerate image of color: luma of ITU-R 601-2 in 16-bit fixed point, uint8 [k, H, W, 1]."""
     red, green, blue = images.int().unbind(-1)
     return ((red * 19_595 + green * 38_470 + blue * 7_471 + (1 << 15)) >> 16).to(torch.uint8)[..., None]
 
 
 def mean_gray(images: Tensor) -> Tensor:
-    """The degenerate of contrast: the mean of `gray`, rounded half up, [k, 1, 1, 1]."""
+    """Return the degenerate image of contrast: the mean of `gray`, rounded half up, uint8 [k, 1, 1, 1]."""
     num_pixels = images.shape[1] * images.shape[2]
     total = gray(images).sum((1, 2, 3), keepdim=True, dtype=torch.int64)
     return ((2 * total + num_pixels) // (2 * num_pixels)).to(torch.uint8)
 
 
 def smooth(images: Tensor) -> Tensor:
-    """The degenerate of sharpness: (5 * pixel + its 8 neighbors) / 13; the border stays as it is."""
+    """Return the degenerate image of sharpness: (5 * pixel + its 8 neighbors) / 13, the border unchanged."""
     wide = images.to(torch.int16)
     columns = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     total = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:] + 4 * wide[:, 1:-1, 1:-1]

@@ -96,7 +96,7 @@ class TrainLoader:
         self._labels = labels.to(device)
         self._indices = indices.to(device)
         share = batch_size // world_size
-        self._first_positions = rank * share + torch.arange(share, device=device)  # of this worker in step 0
+        self._first_positions = rank * share + torch.arange(share, device=device)  # this worker's positions in step 0
         self._augmenter = None
         if augmentation != NO_AUGMENTATION:
             self._augmenter = Augmenter(augmentation, self.renderer, self._indices, self._labels, mean)

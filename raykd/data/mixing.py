@@ -4,7 +4,7 @@
     cutmix   mixed = partner inside a box, image outside            (1 - x) H W is the box's area before clipping
 
 An image always has the larger weight under its index: the share of the image in the mixture is at least 1/2. For mixup
-this only renames the pairs, since x and 1 - x are equally likely. For CutMix, image and partner are exchanged if the
+this only renames the pairs, since x and 1 - x are equally likely. For CutMix, image and partner are swapped if the
 box covers more than half.
 
 x is one of 65,536 quantiles of its distribution, so shares are multiples of 2^-16. A mixed pixel is then exact in
@@ -52,7 +52,7 @@ class Mixing:
         _, inside, outside, *edges = draws
         top, bottom, left, right = (edge[:, None] for edge in edges)
         row = torch.arange(self._height, device=images.device)
-        column = torch.arange(3 * self._width, device=images.device) // 3  # of each byte of a row
+        column = torch.arange(3 * self._width, device=images.device) // 3  # column of each byte in a row
         is_row, is_column = (row >= top) & (row < bottom), (column >= left) & (column < right)
         is_inside = is_row[:, :, None] & is_column[:, None, :]
         weight = torch.where(is_inside, inside[:, None, None], outside[:, None, None])

@@ -14,7 +14,7 @@ from raykd.errors import DataError
 
 Channels = tuple[float, float, float]  # red, green, blue
 _NUM_SHOWN_CLASSES = 5
-_MAX_SHOWN_LETTERS = 40  # of a class name
+_MAX_SHOWN_LETTERS = 40  # longest part of a class name in a message
 _CHUNK = 1 << 22  # channel values summed at a time: 16 MiB as int32
 _COLORS = ("red", "green", "blue")
 _NO_SPREAD = 1.0  # instead of a std of 0; no real channel has this std, since values lie in 0 .. 1

@@ -41,7 +41,7 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
     form = FORMATS[format_name]
     run = read_finished_run(find_run(results, run_name))
     folder = output or results / "exported" / f"{run.folder.path.name}-{form.name}"
-    target = folder.resolve()  # of a link, the folder that it points to
+    target = folder.resolve()  # if it is a link, the folder that it points to
     require_replaceable(target, overwrite, FILES)
     form.require(run)
     with writing_folder(target) as temporary:

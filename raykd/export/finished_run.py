@@ -32,8 +32,8 @@ class FinishedRun:
     folder: RunFolder
     spec: Run
     record: RunRecord
-    header: Header  # of the file with the best weights; its data set has a name without the path of a folder
-    weights_sha256: str  # of that file
+    header: Header  # header of the file with the best weights; the data set has a name without the path of a folder
+    weights_sha256: str  # SHA-256 of that file
 
     @cached_property
     def model(self) -> ImageModel:
@@ -96,7 +96,7 @@ def find_run(results: Path, name: str) -> RunFolder:
 
 
 def read_finished_run(folder: RunFolder) -> FinishedRun:
-    """Read the run in `folder`. Raises ConfigError if it is not done, is damaged, or is of another raykd version."""
+    """Read the run in `folder`. Raises ConfigError if it is not done, damaged, or from another version of raykd."""
     status = folder.status()
     if status == "damaged":
         folder.weights_sha256()  # raises, with the remedy

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
-ROUNDING = 16  # in epsilons of the float type: smaller differences from a mean are rounding noise
+ROUNDING = 16  # number of epsilons of the float type; smaller differences from a mean are rounding noise
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _distances(vectors: Tensor) -> Tensor:
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the Huber loss of cosines, mean over all triples, []. Shapes: [B, D_s] and [B, D_t].
 
-    Only the student gets a gradient.
+    Only the student has a gradient.
     """
     return cast(Tensor, _Angles.apply(student, teacher.detach()))
 

@@ -52,7 +52,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
     weights: str = ""  # a file to start from, or ''
     input_size: Annotated[int, AtMost(MAX_SIDE)] = 0  # pixels per side, to which views are resized; 0 for the data's
-    mean: tuple[float, ...] = ()  # of each channel, as a fraction of 255; () for the data's
+    mean: tuple[float, ...] = ()  # mean of each channel, as a fraction of 255; () for the data's
     std: tuple[float, ...] = ()
 
     if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:
 
 
 def _class_of(what: Any) -> Any:
-    """Return the class that the first argument of `Network` gives: 'my_net.py:MyNet', or the class itself."""
+    """Return the class that the first argument of `Network` names: 'my_net.py:MyNet', or the class itself."""
     if isinstance(what, str):
         return custom_file.load_class(what, "network", _EXAMPLE)
     if isinstance(what, nn.Module):

@@ -95,7 +95,7 @@ class ImageModel(nn.Module):
     take memory and some networks copy them. Networks of this package compute them anyway and always return them.
     """
 
-    mode: ClassVar[str] = "bicubic"  # of F.interpolate
+    mode: ClassVar[str] = "bicubic"  # an argument of F.interpolate
     mean: Tensor
     std: Tensor
 
@@ -149,7 +149,8 @@ class ImageModel(nn.Module):
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"model '{label}' cannot take images of {size}x{size}: {reason}; name another model or data.image_size"
+                f"model '{label}' does not accept images of {size}x{size}: {reason}; name another model or "
+                "data.image_size"
             ) from None
         finally:
             self.train(was_training)

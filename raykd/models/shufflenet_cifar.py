@@ -18,7 +18,7 @@ from raykd.outputs import Outputs
 
 STEM = 24  # channels before the first stage
 BLOCKS = (4, 8, 4)  # per stage, in both versions
-V2_CHANNELS = {  # of the three stages and of the embedding, by size
+V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
     "0.5x": (48, 96, 192, 1024),
     "1x": (116, 232, 464, 1024),
     "1.5x": (176, 352, 704, 1024),

@@ -144,7 +144,8 @@ def locate(
 ) -> Submodules:
     """Return where to read the outputs of `network`, after running it once on a black image of `size` pixels.
 
-    embedding, features: names of submodules that the user gave; '' and () for none. title: of the network in messages.
+    embedding, features: names of submodules that the user set; '' and () for none. title: the network's name in
+    messages.
 
     Raises ConfigError if `forward` returns no logits for the images' classes, for a name that is no submodule, and for
     a submodule whose output has another shape. An error of the network itself passes unchanged.

@@ -1,7 +1,7 @@
 """Any image model of timm, by name, as an ImageModel (github.com/huggingface/pytorch-image-models).
 
-Pretrained weights are never downloaded here: `python -m raykd prefetch` stores them on a machine with a network, and
-compute nodes read that file.
+Pretrained weights are never downloaded here: `python -m raykd prefetch` stores them on a machine with internet
+access, and compute nodes read that file.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from raykd.errors import ConfigError, did_you_mean
 from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
-MAX_STAGES = 4  # as many as a ResNet's, so that different kinds of models pair by default
+MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are paired by default
 
 
 @dataclass(frozen=True)

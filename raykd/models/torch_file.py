@@ -40,8 +40,8 @@ _USUAL_CLASSES: tuple[str, ...] = (
     "pathlib.PosixPath",
 )
 
-_MAX_DEPTH = 5  # of nested mappings that are searched, as in state_dict.py
-_MODULES = "_modules"  # in the state of every nn.Module
+_MAX_DEPTH = 5  # nested mappings are searched to this depth, as in state_dict.py
+_MODULES = "_modules"  # a key in the state of every nn.Module
 _SAVE = "save the network's state_dict() with torch.save"
 # The first bytes of files that are mistaken for weights, their format and the remedy.
 _OTHER_FORMATS = {

@@ -1,7 +1,8 @@
 """Any image classifier of torchvision, by name, as an ImageModel: `torchvision:resnet50`.
 
 Pretrained weights are never downloaded here: `python -m raykd prefetch` stores torchvision's default weights on a
-machine with a network, and compute nodes read that file. With weights, images are normalized as in their training.
+machine with internet access, and compute nodes read that file. With weights, images are normalized as in their
+training.
 """
 
 from dataclasses import dataclass, replace

@@ -193,14 +193,14 @@ def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedSt
         both = "; its number of classes differs too" if body and classes else ""
         stored, required = tuple(state[name].shape), tuple(expected_shapes[name])
         raise ConfigError(
-            f"weights file '{path}' is of {difference}: {name} is {stored}, the model requires {required}{both}; "
-            f"{'name the model it was trained as' if body else 'give a file that was trained on the same classes'}"
+            f"weights file '{path}' has {difference}: {name} is {stored}, the model requires {required}{both}; "
+            f"{'name the model it was trained as' if body else 'use weights that were trained on the same classes'}"
         )
     if missing or extra:
         lacks = [f"lacks {missing[0]}"] if missing else []
         has = [f"has {extra[0]}, which the model lacks"] if extra else []
         raise ConfigError(
-            f"weights file '{path}' is of another architecture: it {' and '.join(lacks + has)}; "
+            f"weights file '{path}' has another architecture: it {' and '.join(lacks + has)}; "
             "name the model it was trained as"
         )
 

@@ -36,7 +36,7 @@ class Candidate:
     configuration: dict[str, Any]
     trial: int | None  # the number of the first trial with the configuration; None for the default configuration
     runs: tuple[Run, ...]  # distilled
-    baselines: tuple[Run, ...]  # of the same student recipe without a teacher
+    baselines: tuple[Run, ...]  # runs of the same student recipe without a teacher
 
 
 def confirm(

@@ -100,6 +100,6 @@ def _num_workers_on(node: Node, cpus: int, gpus: float) -> int:
     by_cpus = int(node.get("CPU", 0) // cpus)
     if not gpus:
         return by_cpus
-    # A fraction is of one GPU: two workers of 0.4 fit on each GPU, not five on two GPUs.
+    # A fraction is a part of one GPU: two workers of 0.4 fit on each GPU, not five on two GPUs.
     by_gpus = node["GPU"] // gpus if gpus >= 1 else int(node["GPU"]) * int(1 / gpus + 1e-9)
     return min(by_cpus, int(by_gpus))

@@ -77,7 +77,7 @@ class Progress(LiveTable):
     def _is_new(self, status: JobStatus) -> bool:
         """Return whether to log `status`: a change of state, or that another command has the run locked.
 
-        A log also gets the first epoch, and then one every LOG_EVERY_S or a 50th of the command's time.
+        The first epoch is logged too, and then one every LOG_EVERY_S or a 50th of the command's time.
         """
         is_running = status.state is State.RUNNING
         if (status.state is State.WAITING and not status.reason) or (is_running and status.report is None):
@@ -136,7 +136,7 @@ def seconds_left(status: JobStatus) -> float:
 
 def _table(statuses: Sequence[JobStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "epoch", "loss", "val top1", "best", "images/s", "left"):
+    for column in ("run", "epoch", "loss", "val top-1", "best", "images/s", "left"):
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     for status in (status for status in statuses if status.state is State.RUNNING):
         if (report := status.report) is None:

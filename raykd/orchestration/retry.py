@@ -1,8 +1,8 @@
 """Retry the run of a worker that died, and a job that ran out of memory on a GPU that it shares with others.
 
-Ray replaces a worker that died (killed for its memory, lost with its node). The replacement gets the same run and
-resumes it from its checkpoint: from the queue (run_queue.py) for the runs of a plan, from Tune (tuner.py, trial.py) for
-the trials of a search. An error in the configuration is not retried, see training/failure.py.
+Ray replaces a worker that died (killed for its memory, lost with its node). The replacement receives the same
+run and resumes it from its checkpoint: from the queue (run_queue.py) for the runs of a plan, from Tune (tuner.py,
+trial.py) for the trials of a search. An error in the configuration is not retried, see training/failure.py.
 
 Nothing here imports torch, because the controller of every trainer imports this module and would wait for it.
 """
@@ -10,7 +10,7 @@ Nothing here imports torch, because the controller of every trainer imports this
 from raykd.store.records import Failure
 
 MAX_ATTEMPTS = 3  # a run whose workers died three times has failed
-MAX_FAILURES = MAX_ATTEMPTS - 1  # of a trial: Ray counts the failures before the last attempt
+MAX_FAILURES = MAX_ATTEMPTS - 1  # for Ray, which counts the failures of a trial before its last attempt
 
 _ran_out_of_memory: set[str] = set()  # names of this process's jobs that ran out of memory on a shared GPU
 

@@ -111,7 +111,7 @@ def run_experiments(
         if replaced := store.write_plan(plan):
             family = plan.experiment.family
             log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
-        keep_decoded(dataset, options.decoded)  # for the workers
+        keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
         log(console, line)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raykd.training.teacher.choose import PlannedCache
 
 # A slot that sends no heartbeat for this long is lost with its node: Ray replaces a worker in 15 s. If the slot comes
-# back, the run's lock keeps it from writing a run that another slot trains by then, and it gets the next job.
+# back, the run's lock keeps it from writing a run that another slot trains by then, and it receives the next job.
 LOST_AFTER_S = 45.0
 LOCKED_RETRY_S = 5.0  # how long a run waits that another command has locked, before it is tried again
 
@@ -141,12 +141,12 @@ class RunQueue:
         self._is_complete = is_complete
         self._is_stopping = False
         self._started = time.monotonic()
-        self._last_heartbeat: dict[int, float] = {}  # by slot
+        self._last_heartbeat: dict[int, float] = {}  # time of the last heartbeat by slot
 
     def next_job(self, slot: int) -> Job | None:
         """Return a job for `slot`, or None if there is none for it now; `is_over` returns whether one can still come.
 
-        A slot that requests a job while it has one has lost its worker. It gets the same job again, up to
+        A slot that requests a job while it has one has lost its worker. It receives the same job again, up to
         MAX_ATTEMPTS times.
         """
         self._last_heartbeat[slot] = time.monotonic()

@@ -12,7 +12,7 @@ from raykd.store.study import SearchTrial
 
 MEDIAN_OF = 3  # trials that must have reached an epoch before another trial is compared with their median
 _PastTrial = namedtuple("_PastTrial", ["trial_id"])  # the only attribute that schedulers read
-_NO_CONTROLLER: Any = None  # of Tune; schedulers that pause no trial do not use it
+_NO_CONTROLLER: Any = None  # in place of Tune's controller, which schedulers that pause no trial do not use
 
 
 def make_scheduler(search: Search, epochs: int, past: Iterable[SearchTrial]) -> TrialScheduler:
@@ -34,13 +34,13 @@ class DeduplicatingScheduler(TrialScheduler):
     """Pass each epoch of each trial to `inner` once.
 
     A trial that resumes from a checkpoint trains, and reports, some epochs again. A new scheduler has no results of the
-    trials that ended in earlier commands, so it gets them first.
+    trials that ended in earlier commands, so it receives them first.
     """
 
     def __init__(self, inner: TrialScheduler, metric: str, past: Iterable[SearchTrial]) -> None:
         super().__init__()
         self._inner, self._metric_name = inner, metric
-        self._last_epochs: dict[int, int] = {}  # by trial number
+        self._last_epochs: dict[int, int] = {}  # last reported epoch by trial number
         self._unfinished: dict[int, Mapping[int, float]] = {}
         for trial in past:
             if trial.state in ("done", "pruned"):

@@ -25,7 +25,7 @@ MAX_OUTSIDE = 3  # after this many failures outside of the configuration, no mor
 class StudySearcher(Searcher):
     """Return trials of the study to Tune, and record their results in the study.
 
-    The config of a trial is {number, configuration, reported}; reported: epochs whose results Tune need not get again.
+    The config of a trial is {number, configuration, reported}; reported: epochs whose results Tune has already.
     """
 
     def __init__(self, study: SearchStudy, search: Search, is_stopping: Callable[[], bool]) -> None:
@@ -34,7 +34,7 @@ class StudySearcher(Searcher):
         trials = study.trials()
         self._unfinished = [trial for trial in trials if trial.state == "running"]
         self.num_left = max(0, search.num_trials - num_ended(trials))  # trials to resume or to start
-        self._numbers: dict[str, int] = {}  # by Tune's trial id
+        self._numbers: dict[str, int] = {}  # trial numbers by Tune's trial id
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
 
     def suggest(self, trial_id: str) -> Any:

@@ -71,7 +71,7 @@ def ray_session() -> Iterator[str | None]:
             with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
                 context = _connect(address or "local", settings, timeout_s)
             signal.signal(signal.SIGTERM, handler)  # Ray's own handler would end without saving
-        except Exception as error:  # of any type; the message may contain pages of Ray's log
+        except Exception as error:  # errors have many types; the message may contain pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error

@@ -1,6 +1,6 @@
 """Check before Ray starts that everything a search may draw can be trained, without trying every configuration.
 
-    probes    each field by itself, at the probe values of its space: sizes, images, batches
+    probes    each field separately, at the probe values of its space: sizes, images, batches
     methods   each value of `method` with its fields that determine shapes; fields of type float determine none
     students  each model with its fields, each optimizer, each schedule
     pairs     each of the methods with each of the student models: do they fit together, and the teacher?

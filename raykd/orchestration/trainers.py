@@ -146,7 +146,7 @@ def _kill_controllers() -> None:
     If Ray were shut down under a waiting thread, this process would end with exit code 1.
     """
     job = ray.get_runtime_context().get_job_id()
-    with suppress(Exception):  # of several packages; without an answer from Ray there is nothing left to try
+    with suppress(Exception):  # errors of several packages; without an answer from Ray there is nothing left to try
         controllers: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])
         for actor in controllers:
             if actor.state == "ALIVE" and actor.pid:

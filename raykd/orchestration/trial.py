@@ -155,11 +155,11 @@ def train_trial(
     logging = Logging(tensorboard=True, hyperparameters=config[CONFIGURATION])
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
-        for row in group.on_first(folder.history):  # of an earlier command, or of a worker that died
+        for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
-            folder.update(model_metrics=fixed)  # for the process that reports the result
+            folder.update(model_metrics=fixed)  # read by the process that reports the result
     return result_of(rows, run.recipe.epochs, fixed)
 
 

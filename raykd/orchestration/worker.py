@@ -1,6 +1,6 @@
 """The workers of a trainer: they do one job after another from the queue, and report to Ray Train.
 
-If a run has several workers, the first one gets the job from the queue and sends it to the others; each trains on a
+If a run has several workers, the first one requests the job from the queue and sends it to the others; each trains on a
 part of every batch.
 
 The run's folder holds everything that is needed to resume. `ray.train.report` carries only a pointer to the checkpoint
@@ -45,7 +45,7 @@ from raykd.training.train_one import Logging, RunLocked, train_one
 
 IDLE_POLL_S = 0.2  # between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
-PIECES = 16  # of one part of a logit cache; with several workers each piece is some seconds of work
+PIECES = 16  # one part of a logit cache is split into these; with several workers each piece is some seconds of work
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
-    """Train a run with the workers of `group`. Ray Train gets reports only when all workers are in the group."""
+    """Train a run with the workers of `group`. Ray Train receives reports only when all workers are in the group."""
     if not group.is_member:
         return
     run, store, device = job.run, RunStore(worker.results), device_for(worker.gpus)

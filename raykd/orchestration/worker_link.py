@@ -19,7 +19,7 @@ ANSWER_S = 20.0  # without an answer for this long, the command counts as unreac
 class StopPoller:
     """A context manager with a thread that polls whether to stop.
 
-    A worker that gets no answer saves its run and stops, well before LOST_AFTER_S: either its node has lost the
+    A worker that receives no answer saves its run and stops, well before LOST_AFTER_S: either its node has lost the
     connection, and another worker will resume its run, or the command has ended, and Ray will end the worker.
     """
 

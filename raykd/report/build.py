@@ -46,12 +46,12 @@ def read_report(results: Path) -> Report:
     Unfinished runs are no error: the report lists them as missing.
     """
     searches = summarize_searches(results)
-    summaries = tuple(summarize(family, _cautions_of_selection(searches, family)) for family in collect(results))
+    summaries = tuple(summarize(family, _warnings_of_selection(searches, family)) for family in collect(results))
     return Report(summaries, results / "report" / "index.html", searches)
 
 
-def _cautions_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
-    """Return a caution for each distilled configuration that was selected with the same seeds that its gain uses."""
+def _warnings_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
+    """Return a warning for each distilled configuration that was selected with the same seeds that its gain uses."""
     return tuple(
         f"the {name} configuration was selected from {len(confirmation.candidates)} by validation with these same "
         f"seeds (search {search.name}), which the gain's interval does not account for"

@@ -17,7 +17,7 @@ from raykd.store.records import CandidateRecord, ConfirmationRecord
 def value_in_units(metric: str, value: float) -> str:
     """Return '85.10 %', '0.4127 nats', '78,042' or '1.20 ms'."""
     shown = SEARCH_METRICS[metric]
-    return f"{value:,.{shown.digits}f} {shown.unit}".rstrip()
+    return f"{value:,.{shown.decimals}f} {shown.unit}".rstrip()
 
 
 def values_in_units(search: Search, values: Iterable[float]) -> list[str]:
@@ -122,14 +122,14 @@ def _against_baseline(confirmation: ConfirmationRecord) -> str:
     if gain is None:
         reason = flattened(baseline.failed or "it has no values")
         return f"No gain over {baseline_name(confirmation)} is known: {reason}."
-    caution = ""
+    addition = ""
     if differences := recipe_differences(confirmation):
         fields = "; ".join(
             f"{path} is {format_value(of_baseline)} there and {format_value(of_winner)} here"
             for path, (of_baseline, of_winner) in differences.items()
         )
-        caution = f", in which the gain of the recipe is included ({fields})"
-    return f"Winner against {baseline_name(confirmation)}{caution}: {_gain_and_verdict(gain, confirmation)}"
+        addition = f", in which the gain of the recipe is included ({fields})"
+    return f"Winner against {baseline_name(confirmation)}{addition}: {_gain_and_verdict(gain, confirmation)}"
 
 
 def _gain_and_verdict(gain: PairedGain, confirmation: ConfirmationRecord) -> str:
@@ -175,19 +175,19 @@ def gain_unit(metric: str) -> str:
 
 def gain_in_units(gain: PairedGain, metric: str) -> str:
     """Return '+1.20 points [-0.30, +2.70]', or in nats with four decimals."""
-    digits = SEARCH_METRICS[metric].digits
-    return f"{difference(gain.spread.mean, metric)} {gain_unit(metric)} {wording.interval(gain, digits)}".rstrip()
+    decimals = SEARCH_METRICS[metric].decimals
+    return f"{difference(gain.spread.mean, metric)} {gain_unit(metric)} {wording.interval(gain, decimals)}".rstrip()
 
 
 def difference(value: float, metric: str) -> str:
     """Return '+1.23' percentage points, or '+0.0123' nats."""
-    return wording.signed(value, SEARCH_METRICS[metric].digits)
+    return wording.signed(value, SEARCH_METRICS[metric].decimals)
 
 
 def mean(metric: str, candidate: CandidateRecord) -> str:
     """Return '46.50 ± 3.54 %' or '0.4120 ± 0.0100 nats'; '-' without values."""
     spread, shown = spread_of(candidate.values), SEARCH_METRICS[metric]
-    return "-" if spread is None else f"{wording.mean_std(spread, shown.digits)} {shown.unit}".rstrip()
+    return "-" if spread is None else f"{wording.mean_std(spread, shown.decimals)} {shown.unit}".rstrip()
 
 
 def origin(candidate: CandidateRecord) -> str:

@@ -11,11 +11,11 @@ from raykd.store.records import Costs
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
-def mean_std(spread: Spread | None, digits: int = 2) -> str:
+def mean_std(spread: Spread | None, decimals: int = 2) -> str:
     """Return '87.42 ± 0.21': mean and standard deviation. 10,000 images resolve two decimals of a percentage."""
     if spread is None:
         return "-"
-    return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
+    return f"{spread.mean:.{decimals}f}" + ("" if spread.std is None else f" ± {spread.std:.{decimals}f}")
 
 
 def published(pair: PublishedPair) -> list[str]:
@@ -24,19 +24,19 @@ def published(pair: PublishedPair) -> list[str]:
     return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", PROTOCOL]
 
 
-def signed(value: float, digits: int = 2) -> str:
+def signed(value: float, decimals: int = 2) -> str:
     """Return '+1.23' or '-0.40', such as percentage points."""
-    return f"{value:+.{digits}f}"
+    return f"{value:+.{decimals}f}"
 
 
-def interval(gain: PairedGain, digits: int = 2) -> str:
+def interval(gain: PairedGain, decimals: int = 2) -> str:
     """Return '[+0.61, +2.04]', or '' where the gain has no interval."""
-    return "" if gain.interval is None else f"[{', '.join(signed(end, digits) for end in gain.interval)}]"
+    return "" if gain.interval is None else f"[{', '.join(signed(end, decimals) for end in gain.interval)}]"
 
 
-def gain(gain: PairedGain | None, digits: int = 2) -> str:
+def gain(gain: PairedGain | None, decimals: int = 2) -> str:
     """Return '+2.65 [+2.11, +3.18]': the mean, and its interval if there is one."""
-    return "-" if gain is None else f"{signed(gain.spread.mean, digits)} {interval(gain, digits)}".rstrip()
+    return "-" if gain is None else f"{signed(gain.spread.mean, decimals)} {interval(gain, decimals)}".rstrip()
 
 
 def parameters(count: int | None) -> str:

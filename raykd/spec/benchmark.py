@@ -11,28 +11,28 @@ from raykd.spec.recipe import Recipe
 LIGHT_NETWORKS = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
 
 
-def benchmark_experiments(base: Experiment, light_lr: float) -> tuple[Experiment, ...]:
-    """Return `base` for each published pair: its family, both networks, and `light_lr` for MobileNet and ShuffleNets.
+def benchmark_experiments(base: Experiment, light_network_lr: float) -> tuple[Experiment, ...]:
+    """Return `base` for each published pair, with its family and networks; the pair of `base` comes first.
 
-    The pair of `base` comes first. Raises ConfigError if `base` names none.
+    light_network_lr: the learning rate of MobileNets and ShuffleNets. Raises ConfigError if `base` names none.
     """
     if not base.published:
         raise ConfigError(f"published = '' of {base.family}: must name a pair, such as 'resnet32x4:resnet8x4'")
     pairs = sorted(published_pairs().values(), key=lambda pair: pair.name != base.published)
-    return tuple(_of_pair(base, pair, light_lr) for pair in pairs)
+    return tuple(_of_pair(base, pair, light_network_lr) for pair in pairs)
 
 
-def _of_pair(base: Experiment, pair: PublishedPair, light_lr: float) -> Experiment:
+def _of_pair(base: Experiment, pair: PublishedPair, light_network_lr: float) -> Experiment:
     return replace(
         base,
         family=pair.family,
         published=pair.name,
-        teacher=_with_model(base.teacher, pair.teacher_model, light_lr),
-        student=_with_model(base.student, pair.student_model, light_lr),
+        teacher=_with_model(base.teacher, pair.teacher_model, light_network_lr),
+        student=_with_model(base.student, pair.student_model, light_network_lr),
     )
 
 
-def _with_model(recipe: Recipe, model: str, light_lr: float) -> Recipe:
+def _with_model(recipe: Recipe, model: str, light_network_lr: float) -> Recipe:
     is_light = model in LIGHT_NETWORKS
-    optimizer = replace(recipe.optimizer, lr=light_lr) if is_light else recipe.optimizer
+    optimizer = replace(recipe.optimizer, lr=light_network_lr) if is_light else recipe.optimizer
     return replace(recipe, model=model, optimizer=optimizer)

@@ -95,9 +95,9 @@ class Experiment(Config):
     family: Annotated[str, AtMost(64)] = ""  # name of the results' folder: a-z, 0-9 and _
     data: Data = Data()
     teacher: Recipe = Recipe("resnet18")
-    student: Recipe = Recipe("resnet8")  # of the baselines and the distilled students
+    student: Recipe = Recipe("resnet8")  # recipe of the baselines and the distilled students
     method: Method = KD()
-    seeds: Seeds = (0, 1, 2)  # of the students
+    seeds: Seeds = (0, 1, 2)  # seeds of the students
     teacher_seed: Seed = 0
     # Weights to import instead of training a teacher: 'FILE' or 'FILE#KEY'.
     teacher_checkpoint: str | None = None
@@ -108,7 +108,7 @@ class Experiment(Config):
     search: Search | None = not_fingerprinted(None)
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = not_fingerprinted(())
-    teacher_seeds: Seeds = ()  # of several teachers, whose mean logits are distilled; () for one of teacher_seed
+    teacher_seeds: Seeds = ()  # seeds of several teachers, whose mean logits are distilled; () for one teacher
     # Normalization of an imported teacher's images, per channel, as fractions of 255. (): from its file, else timm's
     # for its model, else the data's.
     teacher_mean: tuple[float, ...] = ()
@@ -126,7 +126,7 @@ class Experiment(Config):
         self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")
         is_cifar100 = self.data.name == "cifar100"
         self.require(
-            not self.published or is_cifar100, "published", f"is of cifar100, and data.name = {self.data.name}"
+            not self.published or is_cifar100, "published", f"requires data.name = cifar100, not {self.data.name}"
         )
         self._check_seeds("seeds")
         self._check_methods()
@@ -178,7 +178,7 @@ class Experiment(Config):
         self._check_seeds("teacher_seeds")
         no_effect = f"would have no effect beside teacher_seeds = {self.teacher_seeds}; remove one of them"
         self.require(self.teacher_seed == Experiment.teacher_seed, "teacher_seed", no_effect)
-        self.require(self.teacher_checkpoint is None, "teacher_checkpoint", f"is one teacher and {no_effect}")
+        self.require(self.teacher_checkpoint is None, "teacher_checkpoint", no_effect)
         others = ", ".join(sorted(self._needs_of_all - {"logits"}))
         no_mean = f"the method needs their {others}, which cannot be averaged; use a method of logits, or one seed"
         self.require(len(self.teacher_seeds) == 1 or not others, "teacher_seeds", no_mean)

@@ -39,7 +39,7 @@ def override_all(config: Any, settings: Iterable[Setting]) -> Any:
 
 
 class _Unreadable(ConfigError):
-    """A setting fails by itself, and the message names it."""
+    """A setting is invalid on its own, and the message names it."""
 
 
 class _NoValue(ConfigError):

@@ -1,7 +1,7 @@
 """The runs of an experiment: teachers, then baselines and distilled students, one per seed; and their data splits.
 
-A `Run` holds exactly what determines the result of one training, and its fingerprint identifies it. Runs with equal
-fingerprints are the same run, in whichever experiment, and a finished run is not repeated.
+A `Run` holds exactly what determines the result of one training run. Its fingerprint identifies this result: runs of
+different experiments with equal fingerprints are the same run, and a finished run is not repeated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,12 +36,12 @@ class WeightsFile(Config):
     kind: ClassVar[str] = "weights_file"
     sha256: str = ""
     path: str = not_fingerprinted("")
-    key: str = ""  # of the state dict in the file; '' if it has only one
+    key: str = ""  # key of the state dict in the file; '' if the file has only one
 
 
 @dataclass(frozen=True)
 class Run(Config):
-    """One training: recipe, method and seed on a part of the data, with or without a teacher."""
+    """One training run: recipe, method and seed on a part of the data, with or without a teacher."""
 
     kind: ClassVar[str] = "run"
     family: str = ""
@@ -54,7 +54,7 @@ class Run(Config):
     teacher: "Run | None" = None
     initial: WeightsFile | None = None  # initial weights, such as pretrained ones
     imported: WeightsFile | None = None  # final weights, trained elsewhere: this run does not train
-    teacher_seeds: tuple[int, ...] = ()  # of several teachers, which differ from `teacher` only in their seeds
+    teacher_seeds: tuple[int, ...] = ()  # seeds of several teachers, which differ from `teacher` in nothing else
     # Mean and std of an imported teacher's channels, (3 + 3) values, as the user set them; () for the file's or timm's.
     normalization: tuple[float, ...] = ()
 
@@ -84,7 +84,7 @@ class Run(Config):
 
     @property
     def model(self) -> Model:
-        """The recipe's model. The recipe has replaced a name by its Model."""
+        """The recipe's model. `Recipe` replaces the name of a model by the model when it is created."""
         assert isinstance(self.recipe.model, Model)
         return self.recipe.model
 
@@ -199,58 +199,62 @@ def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | N
     if not path.is_file():
         raise ConfigError(
             f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine "
-            f"with a network, or train from scratch with --set {role}.model.weights="
+            f"with internet access, or train from scratch with --set {role}.model.weights="
         )
     return _weights_file(str(path))
 
 
 def _weights_file(text: str) -> WeightsFile:
-    """Return the file of 'FILE' or 'FILE#KEY'. Raises ConfigError if it does not exist."""
+    """Return the WeightsFile for the text 'FILE' or 'FILE#KEY'. Raises ConfigError if the file does not exist."""
     path, key = split_key(text)
     require_file(path)
     return WeightsFile(sha256=file_sha256(path), path=str(path.absolute()), key=key)
 
 
-def _tenth(dataset: Dataset) -> int:
+def _usual_val_images(dataset: Dataset) -> int:
+    """Return a tenth of the training images, the usual size of the validation split."""
     return max(1, len(dataset.train.labels) // 10)
 
 
 def _check_classes(data: Data, dataset: Dataset) -> None:
-    """Raise ConfigError if a class has no images left to train on: a share of a small class may be all of it."""
+    """Raise ConfigError if the validation split contains all images of a class, as can happen for a small class."""
     labels = dataset.train.labels
     smallest = int(torch.bincount(labels, minlength=dataset.num_classes).min())
     if smallest * (len(labels) - data.val_images) >= len(labels):
-        return  # each class loses its share to within one image, so at least one image is left
-    kept, _ = stratified_holdout(labels, data.val_images, data.split_seed)
-    left = torch.bincount(labels[kept], minlength=dataset.num_classes).tolist()
-    if 0 in left:
-        name = dataset.class_names[left.index(0)]
+        return  # each class contributes in proportion, to within one image, so at least one of its images remains
+    train, _ = stratified_holdout(labels, data.val_images, data.split_seed)
+    train_images_per_class = torch.bincount(labels[train], minlength=dataset.num_classes).tolist()
+    if 0 in train_images_per_class:
+        name = dataset.class_names[train_images_per_class.index(0)]
         raise ConfigError(
-            f"data.val_images = {data.val_images}: all training images of the class '{name}' would be held out; "
-            f"--set data.val_images={_tenth(dataset)} is a tenth of all, or give the class more images"
+            f"data.val_images = {data.val_images}: all images of the class '{name}' would be validation images; "
+            f"--set data.val_images={_usual_val_images(dataset)} is usual, or add images to the class"
         )
 
 
 def _check_images(run: Run, dataset: Dataset) -> None:
     """Raise ConfigError unless there are enough images for validation, for the requested parts, and for one batch."""
-    left = len(dataset.train.labels) - run.data.val_images
+    num_available = len(dataset.train.labels) - run.data.val_images
     role = run.role
-    if left < 1:
+    if num_available < 1:
         total = plural(len(dataset.train.labels), "training image")
         raise ConfigError(
-            f"data.val_images = {run.data.val_images}: {dataset.name} has {total}, and some must be left to train "
-            f"on; --set data.val_images={_tenth(dataset)} is a tenth"
+            f"data.val_images = {run.data.val_images}: must be less than the {total} of {dataset.name}; "
+            f"--set data.val_images={_usual_val_images(dataset)} is usual"
         )
     _check_classes(run.data, dataset)
     for name in ("train_images", "student_images"):
         num_images = getattr(run.data, name)
-        if num_images is not None and num_images > left:
-            raise ConfigError(f"data.{name} = {num_images}: must be at most {left}, the images left after validation")
-        left = num_images or left
-    if run.recipe.batch_size > left:
+        if num_images is not None and num_images > num_available:
+            raise ConfigError(
+                f"data.{name} = {num_images}: must be at most {num_available:,}, the number of images outside the "
+                "validation split"
+            )
+        num_available = num_images or num_available
+    if run.recipe.batch_size > num_available:
         raise ConfigError(
-            f"{role}.batch_size = {run.recipe.batch_size} is larger than the {plural(left, 'image')} it trains on; "
-            f"--set {role}.batch_size={left} or less"
+            f"{role}.batch_size = {run.recipe.batch_size}: must be at most {num_available:,}, the number of its "
+            f"training images; --set {role}.batch_size={num_available} or less"
         )
 
 
@@ -260,7 +264,7 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
     if side >= dataset.image_size:
         width = plural(dataset.image_size, "pixel")
         raise ConfigError(
-            f"{role}.augmentation.cutout = {side}: images of {dataset.name} are {width} wide here; "
+            f"{role}.augmentation.cutout = {side}: must be less than {width}, the side of the images; "
             f"--set {role}.augmentation.cutout={dataset.image_size // 2} is usual"
         )
 

@@ -82,7 +82,7 @@ class Recipe(Config):
     optimizer: Optimizer = SGD()  # SGD, AdamW, or another one by name: Optimizer("timm:lamb", lr=0.005)
     schedule: MultiStep | Cosine | Constant = MultiStep()
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
-    label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
+    label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy
     clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
     # For matrix products and convolutions. 'auto': bf16 if the hardware supports it, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -93,7 +93,7 @@ class Recipe(Config):
     step: Literal["auto", "eager", "graph"] = "auto"
     sync_batch_norm: bool = False  # batch statistics over the images of all workers, not of each worker
     # Applied to the data's views before this model trains on them. A distilled student then requires a live teacher,
-    # which gets the same pixels.
+    # which receives the same pixels.
     augmentation: Augmentation = NO_AUGMENTATION
 
     def check(self) -> None:

@@ -18,7 +18,7 @@ METRICS: dict[str, Literal["max", "min"]] = {
     "val_top1": "max",  # percent, of the best epoch so far, whose weights are kept
     "val_loss": "min",  # nats, of that epoch
     "parameters": "min",
-    "latency_ms": "min",  # of one image through the student, on the trial's device
+    "latency_ms": "min",  # latency of the student for one image, on the trial's device
 }
 MAX_GRID = 10_000
 MAX_TRIALS = 100_000
@@ -149,21 +149,21 @@ class Search(Config):
     """
 
     kind: ClassVar[str] = "search"
-    space: Mapping[str, Space] = field(default_factory=dict)  # by dotted path: 'method.alpha', 'student.epochs'
+    space: Mapping[str, Space] = field(default_factory=dict)  # values by dotted path: 'method.alpha', 'student.epochs'
     trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)
-    metric: str | tuple[str, ...] = "val_top1"  # of METRICS; several of them: the search returns the Pareto front
+    metric: str | tuple[str, ...] = "val_top1"  # a key of METRICS; with several, the search returns the Pareto front
     mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
     sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the configurations to try
     scheduler: Literal["asha", "median", "none"] = "asha"  # stops poor trials early
     grace_epochs: int | None = None  # epochs before which no trial is stopped; None for a tenth of the student's
     reduction_factor: int = 3  # ASHA continues one trial in so many at each rung; 2 or more
-    seed: Seed = 0  # of the sampler
-    trial_seed: Seed = 1000  # of the trainings; must not be one of the experiment's seeds
+    seed: Seed = 0  # seed of the sampler
+    trial_seed: Seed = 1000  # seed of the trials' training; must not be one of the experiment's seeds
     confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)  # configurations to train with other seeds
     # Trials side by side; None for as many as fit. With 1, each trial depends on the same earlier trials in every
     # repetition of the search, so the search is reproducible.
     max_concurrent: Annotated[int | None, AtMost(MAX_TRIALS)] = not_fingerprinted(None)
-    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")  # of its folder; unique within a family
+    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")  # name of its folder; unique within a family
 
     def check(self) -> None:
         for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():

@@ -34,7 +34,7 @@ from raykd.store.damage import damaged
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"
-MAX_DEPTH = 100  # of nested lists and objects: raykd writes about 10, and Python's own limit is near 1,000
+MAX_DEPTH = 100  # limit of nested lists and objects: raykd writes about 10, and Python's own limit is near 1,000
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class CheckedJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=_NoLock(str(path)))
         self._path = path
-        self._offsets = [0]  # of each line read so far, and of the next one
+        self._offsets = [0]  # offsets of the lines read so far, and of the next line
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Yield the operations from number `log_number_from` on. Raises DamagedFile."""

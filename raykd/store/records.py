@@ -22,9 +22,9 @@ from raykd.store.damage import damaged
 Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]
 NonNegative = Annotated[float, Between(0)]
-Precision = Literal["fp32", "bf16"]  # of matrix products and convolutions
+Precision = Literal["fp32", "bf16"]  # precision of matrix products and convolutions
 TeacherSource = Literal["live", "cache"]
-EndState = Literal["done", "pruned", "failed"]  # of a search's trial; a pruned one was stopped early
+EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early
 END_STATES: tuple[EndState, ...] = get_args(EndState)
 TrialState = Literal["waiting", "running"] | EndState  # waiting: enqueued and not started
 Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
@@ -34,9 +34,9 @@ Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  #
 class ComputeRecord:
     """How a run is computed. A run that resumes keeps `precision`, `threads` and `teacher`."""
 
-    device: str  # as torch spells it
+    device: str  # torch's name of the device
     precision: Precision
-    threads: int  # of the CPU
+    threads: int  # CPU threads
     workers: tuple[int, ...] = (1,)  # number of workers; a new entry each time it changed
     channels_last: bool = True
     compiled: bool = False
@@ -58,9 +58,9 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # of the validation split
+    num_images: int  # images in the validation split
     refused: str = ""  # reason for refusing the teacher, or ''
-    cautions: tuple[str, ...] = ()  # one sentence each
+    warnings: tuple[str, ...] = ()  # one sentence each
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ class RunRecord:
     hardware: Mapping[str, str | None]
     git: Mapping[str, str | None]
     writer: str = "another process"  # the last process that trained the run
-    seconds: NonNegative = 0.0  # of training, once the run is done
+    seconds: NonNegative = 0.0  # training time, once the run is done
     resumes: int = 0
     ended: str | None = None
-    reason: str | None = None  # of a failure
+    reason: str | None = None  # reason of a failure
     failure: Failure | None = None  # kind of the failure
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
-    parameters: int | None = None  # of the network
-    peak_memory_bytes: int | None = None  # of the GPU
+    parameters: int | None = None  # the network's parameters
+    peak_memory_bytes: int | None = None  # GPU memory
     best: Best | None = None
-    weights_sha256: str | None = None  # of best.safetensors
-    history_sha256: str | None = None  # of history.parquet
+    weights_sha256: str | None = None  # SHA-256 of best.safetensors
+    history_sha256: str | None = None  # SHA-256 of history.parquet
     imported: ImportCheck | None = None
     model_metrics: Mapping[str, float] = field(default_factory=dict)  # metrics of a trial that do not depend on weights
 
@@ -135,7 +135,7 @@ class Metrics:
     reliability: Reliability | None = None
     classes: tuple[str, ...] = ()
     weights_sha256: str | None = None
-    teacher_sha256: str | None = None  # of the teacher's weights
+    teacher_sha256: str | None = None  # SHA-256 of the teacher's weights
 
     def problem(self) -> str:
         sizes = {len(part) for part in (self.confusion, self.classes, self.class_top1, *self.confusion) if part}
@@ -171,11 +171,11 @@ class Costs:
     shape: str  # equal for models of equal cost
     device: str
     precision: str
-    threads: int | None  # of the CPU
+    threads: int | None  # CPU threads
     image_size: int
     torch: str
     parameters: int
-    flops: int  # of the forward pass of one image; a multiply-add counts as 2
+    flops: int  # FLOPs of the forward pass of one image; a multiply-add counts as 2
     latency_ms: Timing
     images_per_s: Timing
 
@@ -188,7 +188,7 @@ class UsagePiece:
     gpus: NonNegative  # may be a fraction
     gpu: str | None  # its name
     joules: NonNegative | None  # None if unknown
-    no_joules_because: str | None
+    joules_missing_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class PlanRecord:
 
     family: str
     stages: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)
-    comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by method, if several are compared
+    comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs by method, if several are compared
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
 
     @property
@@ -246,8 +246,8 @@ class SearchRecord:
     identity: Mapping[str, Any]  # everything that determines the results of the trials
     search: Mapping[str, Any]  # to_dict(search)
     default_configuration: Mapping[str, Any]  # the experiment's default value of each searched field, by dotted path
-    epochs: int  # of the longest trial
-    seeds: tuple[int, ...]  # of the experiment, for the confirmation
+    epochs: int  # epochs of the longest trial
+    seeds: tuple[int, ...]  # the experiment's seeds, for the confirmation
     started: str  # UTC, ISO 8601
     versions: Mapping[str, str]
     hardware: Mapping[str, str | None]
@@ -255,7 +255,7 @@ class SearchRecord:
     resumes: int = 0
     fill_seconds: NonNegative = 0.0  # time that this search spent on filling logit caches
     cache: str | None = None  # folder of the logit cache that the trials read; None for a live teacher
-    cpus: NonNegative | None = None  # of one trial; None until trials have started
+    cpus: NonNegative | None = None  # CPUs of one trial; None until trials have started
     gpus: NonNegative | None = None
 
     def problem(self) -> str:
@@ -267,8 +267,8 @@ class SearchRecord:
 class CandidateRecord:
     """One configuration of confirmed.json, trained with several seeds."""
 
-    trial: int | None  # with this configuration; None for the default configuration and for the baseline
-    configuration: Mapping[str, Any]  # of the baseline only the student's fields
+    trial: int | None  # trial with this configuration; None for the default configuration and for the baseline
+    configuration: Mapping[str, Any]  # for the baseline, only the student's fields
     runs: tuple[str, ...]  # names of the run folders
     values: tuple[float, ...]  # the metric of each seed; () if the candidate failed
     failed: str | None = None  # why a seed has no result
@@ -319,7 +319,7 @@ class CacheRecord:
     data_identity: str
     crop_padding: int
     flip: bool
-    precision: str  # of the recipe; may be 'auto'
+    precision: str  # precision of the recipe; may be 'auto'
     num_images: int
     num_classes: int
     embedding_width: int

@@ -85,7 +85,7 @@ def suggest(trial: optuna.Trial, path: str, space: Space) -> Any:
     raise ConfigError(f"a search cannot sample from {space.title()}")
 
 
-STUDY_NAME = "search"  # in the journal
+STUDY_NAME = "search"  # its name in the journal
 STATES: dict[optuna.trial.TrialState, TrialState] = {
     optuna.trial.TrialState.WAITING: "waiting",
     optuna.trial.TrialState.RUNNING: "running",
@@ -101,7 +101,7 @@ class SearchTrial:
 
     number: int
     state: TrialState
-    configuration: Mapping[str, Any]  # by dotted path
+    configuration: Mapping[str, Any]  # values by dotted path
     values: tuple[float, ...]  # final value of each metric of a done trial, else ()
     intermediate_values: Mapping[int, float]  # the search's first metric by the number of epochs trained
     reason: str  # why a failed trial failed, else ''

@@ -5,7 +5,7 @@ takes several times as long to launch them as a large GPU takes to execute them.
 from the batch's views to the optimizer. This requires every input of a step to stay at a fixed address on the device:
 the epoch's order, learning rates, weights of loss terms, sums, and the step's number.
 
-On a CPU `DeviceSteps` does the same work without a capture, with the same bits as `EagerSteps`.
+On a CPU `DeviceSteps` does the same work without a capture, with results that are bit-identical to `EagerSteps`.
 """
 
 from collections.abc import Iterator

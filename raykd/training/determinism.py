@@ -16,7 +16,7 @@ def cpu_threads(threads: int) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before)  # for the worker's next run
+        torch.set_num_threads(before)  # restored for the worker's next run
 
 
 def generator_of(device: torch.device) -> torch.Generator:

@@ -124,8 +124,8 @@ SINGLE_WORKER = Group()
 class _Join(torch.autograd.Function):
     """Concatenate all workers' rows; backward returns W times the gradient of this worker's rows.
 
-    All workers compute the same loss L of the same rows, so each knows dL/d(its rows) without another message. DDP
-    divides the sum of the workers' gradients by W. The factor W cancels that.
+    All workers compute the same loss L of the same rows, so each can compute dL/d(its rows) without another message.
+    DDP divides the sum of the workers' gradients by W. The factor W cancels that.
     """
 
     @staticmethod

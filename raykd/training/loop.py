@@ -2,8 +2,9 @@
 
     fit(run, dataset, folder, device, teacher=LiveTeacher(...), hooks=Hooks(print))
 
-A run that is interrupted at any step resumes from its last checkpoint. On a CPU with the same number of threads it ends
-bit-identical to an uninterrupted one. The loop knows nothing of Ray, Slurm or a terminal; they use `Hooks`.
+A run that is interrupted at any step resumes from its last checkpoint. On a CPU with the same number of threads its
+result is bit-identical to that of an uninterrupted one. The loop does not depend on Ray, Slurm or a terminal; they use
+`Hooks`.
 """
 
 import time

@@ -13,7 +13,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import required_outputs
 from raykd.training.objective import STANDARD_TERMS
 
-NUM_IMAGES = 8  # or one batch, if that is smaller; more than two, since terms may compare images
+NUM_IMAGES = 8  # one batch if it is smaller; more than two images, since terms may compare images
 
 
 def require_valid_terms(

@@ -17,7 +17,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
 
-_KEY = "raykd"  # in the metadata of the safetensors file
+_KEY = "raykd"  # the key in the metadata of the safetensors file
 
 
 def images_of(dataset: Dataset) -> ImageSpec:

@@ -112,8 +112,8 @@ class Networks:
                 names = serving(model.network, model.input_size or self._dataset.image_size, need)
                 choices = f"one of {', '.join(names[:NUM_LISTED])}" if names else "but none of them returns it"
                 raise ConfigError(
-                    f"method = {method.title()}: requires {KINDS[need]} of the {run.role}, and {run.model.label} names "
-                    f"no submodule for it; --set {run.role}.model.{need}=NAME, {choices}"
+                    f"method = {method.title()}: requires {KINDS[need]} of the {run.role}, and "
+                    f"{run.role}.model.{need} is not set; --set {run.role}.model.{need}=NAME, {choices}"
                 )
 
 

@@ -32,6 +32,6 @@ def _last_checkpoint(run: Run, folder: RunFolder) -> Checkpoint:
         return checkpoint
     raise DamagedFile(
         f"'{folder.best}' is damaged: {folder.weights_damage()}, and the run's checkpoint cannot restore it "
-        f"({reason if checkpoint is None else 'it is of an earlier epoch'}); move the folder '{folder.path}' away and "
+        f"({reason if checkpoint is None else 'it has an earlier epoch'}); move the folder '{folder.path}' away and "
         "rerun the same command to train the run again"
     )

@@ -19,19 +19,19 @@ class EpochSums:
         self.names = names
         self._group = group
         self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-        self._first_bad = torch.full((len(names),), -1, dtype=torch.int64, device=device)
+        self._first_nonfinite_step = torch.full((len(names),), -1, dtype=torch.int64, device=device)
 
     def clear(self) -> None:
         """Reset the sums in place, because a CUDA graph has recorded the tensors' addresses."""
         self._sums.zero_()
-        self._first_bad.fill_(-1)
+        self._first_nonfinite_step.fill_(-1)
 
     def add(self, terms: Mapping[str, Tensor], step: int | Tensor) -> None:
         """Add one step's terms, each [], without reading from the device. step: a number, or int64 [1]."""
         values = torch.stack([terms[name].detach() for name in self.names])
         self._sums += values
-        is_first = (self._first_bad < 0) & ~values.isfinite()
-        self._first_bad.copy_(torch.where(is_first, step, self._first_bad))
+        is_first = (self._first_nonfinite_step < 0) & ~values.isfinite()
+        self._first_nonfinite_step.copy_(torch.where(is_first, step, self._first_nonfinite_step))
 
     def means(self, epoch: int, num_steps: int) -> dict[str, float]:
         """Return the mean of each term over the epoch's `num_steps`. Raises RunDiverged if one is not finite."""
@@ -40,11 +40,11 @@ class EpochSums:
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def require_finite(self, epoch: int) -> None:
-        """Raise RunDiverged with the first term that was not finite; within a step, terms come before the loss."""
-        first_bad = self._group.gather(self._first_bad).tolist()
-        bad = [(step, position) for steps in first_bad for position, step in enumerate(steps) if step >= 0]
-        if bad:
-            step, position = min(bad)
+        """Raise RunDiverged if a term was not finite, and name the first one; in one step, the first of `names`."""
+        first_steps = self._group.gather(self._first_nonfinite_step).tolist()  # [workers][terms], -1 for none
+        nonfinite = [(step, position) for steps in first_steps for position, step in enumerate(steps) if step >= 0]
+        if nonfinite:
+            step, position = min(nonfinite)
             name = self.names[position]
             if epoch == step == 0:  # before any update, so the learning rate is not the cause
                 raise RunDiverged(
@@ -61,6 +61,6 @@ class EpochSums:
         return {"names": list(self.names), "sums": self._group.gather(self._sums).tolist()}
 
     def restore(self, payload: dict) -> None:
-        """Resume from `to_json`. If the number of workers has changed, each starts with the mean of the former ones."""
+        """Restore the sums from `to_json`. If the number of workers has changed, each worker starts with the mean."""
         sums = torch.tensor(payload["sums"], dtype=torch.float64)
         self._sums.copy_(sums[self._group.rank] if len(sums) == self._group.size else sums.mean(0))

@@ -150,7 +150,7 @@ def make_train_state(
 def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device, group: Group) -> TrainLoader:
     indices, _ = train_val_indices(run.data, dataset.train.labels)
     augmentation = run.recipe.augmentation
-    assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache knows views, and no other pixels"
+    assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache has no rows for augmented pixels"
     return TrainLoader(
         dataset.train.images,
         dataset.train.labels,

@@ -3,10 +3,10 @@
     with record_usage(folder.usage(rank), device, gpus=1.0, is_started=folder.checkpoint.is_file()):
         fit(...)
 
-<run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "no_joules_because"}, ...]}, one piece
-for each start or resume. Steps that are trained again after an interruption count twice. If the file was first written
-when the run was already partly trained (a full disk, a damaged file), it also has "since", the time of the first piece.
-Its sum is then incomplete, and the report omits it.
+<run>/usage/<rank>.json: {"run", "pieces": [{"seconds", "gpus", "gpu", "joules", "joules_missing_reason"}, ...]}, one
+piece for each start or resume. Steps that are trained again after an interruption count twice. If the file was first
+written when the run was already partly trained (a full disk, a damaged file), it also has "since", the time of the
+first piece. Its sum is then incomplete, and the report omits it.
 
 Energy is the difference of NVML's total counter for the whole GPU (Volta and later). It is null for a fractional GPU or
 a MIG instance and if another process computed on the GPU, because the counter includes their energy. It is also null
@@ -30,7 +30,7 @@ from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name, is_mig_instance
 
-MIG = "a MIG instance, and the counter is of the whole GPU"
+MIG = "a MIG instance, but the counter measures the whole GPU"
 WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
 
 
@@ -46,7 +46,7 @@ class GpuIsShared(NoEnergy):
 def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
     """Add a piece to the file `path` for the time inside. If it cannot be written, that is logged and no error.
 
-    is_started: whether the run was partly trained before; only the first worker knows.
+    is_started: whether the run was partly trained before; required of the first worker only.
     """
     earlier, ended = _earlier(path, is_started), threading.Event()
     piece_so_far = _meter(device, gpus)
@@ -117,7 +117,7 @@ def energy_counter(device: torch.device, gpus: float) -> Callable[[], float]:
     if device.type != "cuda":
         raise NoEnergy("no GPU")
     if gpus < 1:
-        raise NoEnergy(f"the run has {gpus:g} of the GPU, and the counter is of the whole")
+        raise NoEnergy(f"the run has {gpus:g} of the GPU, but the counter measures the whole GPU")
     if is_mig_instance(device):  # NVML has no counter for it, and does not find it as a GPU
         raise NoEnergy(MIG)
     try:

@@ -22,7 +22,7 @@ class BadInput:
     make: writes the input into an empty folder and returns the arguments of `raykd`.
     message_parts: texts in the line on stderr: the field or file, its value, the remedy. "{folder}" stands for the
         folder of `make`.
-    exit_code: 2 for a mistake in the request, 1 for a run that failed.
+    exit_code: 2 for invalid arguments, configuration or files, 1 for a run that failed.
     environ: environment variables to set, computed from the same folder.
     """
 

@@ -460,7 +460,7 @@ CASES = [
     BadInput(
         "a student that starts from a deeper network",
         start(lambda: OrderedDict(fitting())),
-        ("start.pth' is of another architecture: it has layer1.1.conv1.weight",),
+        ("start.pth' has another architecture: it has layer1.1.conv1.weight",),
     ),
     BadInput(
         "a teacher that an earlier command refused because it guesses",

@@ -1,4 +1,4 @@
-"""An experiment from images to test accuracies on one device, with torch alone: no Ray, no Slurm, no network.
+"""An experiment from images to test accuracies on one device, with torch alone: no Ray, no Slurm, no internet access.
 
     python tests/benchmarks/experiment_without_ray.py experiments/distill_cnn.py --data-dir DIR --results DIR
         --json FILE [--set FIELD=VALUE ...] [--minutes M]

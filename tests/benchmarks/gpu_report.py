@@ -1,4 +1,4 @@
-"""Measure raykd on one GPU machine in a limited time, with torch alone: no Ray, no Slurm, no network.
+"""Measure raykd on one GPU machine in a limited time, with torch alone: no Ray, no Slurm, no internet access.
 
     python tests/benchmarks/gpu_report.py --out DIR [--data-dir DIR] [--minutes 9] [--parts a,b,c]
                                           [--device cuda|cpu] [--toy]

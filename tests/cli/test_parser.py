@@ -95,7 +95,7 @@ def test_an_error_of_the_disk_is_one_line_that_names_the_path(number, tmp_path, 
 
     assert parser.run_reporting_errors(write) == 1
     line = capsys.readouterr().err
-    assert f"{os.strerror(number)}: '{tmp_path / 'run.json'}'; what was saved is kept; rerun" in line
+    assert f"{os.strerror(number)}: '{tmp_path / 'run.json'}'; what was saved is kept; remove the cause" in line
     assert line.count("\n") == 1
 
 

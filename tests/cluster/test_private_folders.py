@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.private_folders import LOCK, UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
+from raykd.cluster.private_folders import LOCK, MAX_UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
 
 HOLDER = (
     "import pathlib, sys, time\n"
@@ -91,7 +91,7 @@ def test_a_folder_from_before_a_reboot_is_removed(tmp_path: Path) -> None:
 def test_a_new_folder_without_a_lock_stays_for_a_while(tmp_path: Path) -> None:
     (folder := tmp_path / f"rk-{os.getuid()}-7").mkdir()
     assert remove_abandoned_below(tmp_path) == []
-    long_ago = time.time() - 2 * UNLOCKED_S
+    long_ago = time.time() - 2 * MAX_UNLOCKED_S
     os.utime(folder, (long_ago, long_ago))
     assert remove_abandoned_below(tmp_path) == [folder]
 

@@ -146,7 +146,7 @@ def test_a_submission_prints_how_to_follow_it(history: History) -> None:
 
 
 def test_a_stopped_experiment_has_time_to_save_and_its_log_is_copied(history: History) -> None:
-    assert history.stopped == "saves_on_sigterm-1 is asked to save and end\n"
+    assert history.stopped == "saves_on_sigterm-1 saves and then ends\n"
     assert [line.split()[:2] for line in history.status.splitlines()] == [
         ["a-b-touch-x-q--1", "failed"],
         ["saves_on_sigterm-1", "stopped"],

@@ -70,7 +70,7 @@ def test_a_search_whose_job_is_killed_ends_like_an_uninterrupted_one(
         assert trials_in(results) == wanted
         assert (results / "report.json").read_bytes() == (tmp_path / "peace" / "report.json").read_bytes()
     assert kills > ROUNDS, "a search of 8 trials outlives several jobs"
-    assert slurm.processes() == []  # folders of jobs that were killed stay: nobody was left to remove them
+    assert slurm.processes() == []  # folders of jobs that were killed stay: no process was left to remove them
     print(f"{kills} jobs killed in {ROUNDS} searches")
 
 

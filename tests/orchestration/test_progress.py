@@ -143,7 +143,7 @@ def test_terminal_shows_a_table_of_running_jobs_and_keeps_the_lines_of_finished_
     for part in (
         "run",
         "epoch",
-        "val top1",
+        "val top-1",
         "images/s",
         "left",
         RUN.name,

@@ -86,7 +86,7 @@ def test_safetensors_takes_precedence_over_pth(tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused_with_the_first_tensor(tmp_path: Path) -> None:
     wider = network(ResNet(blocks=(1, 1, 1, 1), width=12), seed=0)
     torch.save(wider.network.state_dict(), tmp_path / "small_student_kd.pth")
-    with pytest.raises(ConfigError, match=r"small_student_kd\.pth' is of another architecture.*conv1\.weight"):
+    with pytest.raises(ConfigError, match=r"small_student_kd\.pth' has another architecture.*conv1\.weight"):
         accuracies(tmp_path)
     assert not (tmp_path / "report.json").exists()
 

@@ -1,4 +1,4 @@
-"""A grid judged by several metrics, half of whose trials fail: each failure has its reason, and stops nobody."""
+"""A grid judged by several metrics, half of whose trials fail: a failure has a reason and stops no other trial."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -43,7 +43,7 @@ class ResultsFolder:
         return name
 
     def family(self, family: str, teacher: list[float], baseline: list[float], distilled: list[float]) -> None:
-        """Write a plan of evaluated runs with the given test top1, for seeds from 0."""
+        """Write a plan of evaluated runs with the given test top-1, for seeds from 0."""
         scores = {"teacher": teacher, "baseline": baseline, "distilled": distilled}
         stages = {
             stage: [self.run(family, stage, seed, top1) for seed, top1 in enumerate(values)]

@@ -180,7 +180,7 @@ def _write_run(folder: SearchFolder, number: int, outcome: Outcome, epochs: int)
 
 
 def top1_of(trial: SearchTrial) -> float:
-    """Return a top1 that has its maximum of 90 at alpha = 0.3."""
+    """Return a top-1 that has its maximum of 90 at alpha = 0.3."""
     return 90 - 40 * (trial.configuration["method.alpha"] - 0.3) ** 2
 
 

@@ -96,7 +96,7 @@ def test_a_gain_significant_alone_may_not_be_significant_among_fifteen(results):
     good = {"kd": (81.0, 82.3, 83.0)}
     noise = {f"m{number:02}": (80.0 + 0.1 * number, 81.3, 81.5 - 0.2 * number) for number in range(14)}
     write_comparison(results, good | {"m00": noise["m00"]})
-    assert "Holm p: paired t-test, corrected for all 2 methods; below 0.05 are, better: kd" in lines_of(results)
+    assert "Holm p: paired t-test, corrected for all 2 methods; below 0.05: kd (better)" in lines_of(results)
     write_comparison(results, good | noise)
     row = rows_by_method(results)["kd"]
     assert row["gain"]["is_distinguishable"] and row["p"] < 0.05 < row["p_holm"]
@@ -106,11 +106,11 @@ def test_a_gain_significant_alone_may_not_be_significant_among_fifteen(results):
 
 def test_text_names_methods_that_are_worse_than_the_baseline(results):
     write_comparison(results, {"kd": (85.0, 86.1, 87.0), "sp": (80.0, 81.4, 81.9), "at": (70.0, 71.1, 72.0)})
-    line = "Holm p: paired t-test, corrected for all 3 methods; below 0.05 are, better: kd; worse: at"
+    line = "Holm p: paired t-test, corrected for all 3 methods; below 0.05: kd (better); at (worse)"
     assert line in lines_of(results)
 
 
-def test_text_states_chance_findings_and_what_three_seeds_can_show(results):
+def test_text_states_chance_findings_and_the_gains_that_three_seeds_can_distinguish(results):
     """0.025 x 15; t(1 - 0.05 / 30, 2) / sqrt(3) = 9.97, t(0.975, 2) / sqrt(3) = 2.48; 2^-9 is below 0.05 / 15."""
     write_comparison(results, {f"m{number:02}": (80.5, 80.5 + 0.1 * number, 83.0) for number in range(15)})
     lines = lines_of(results)
@@ -119,9 +119,9 @@ def test_text_states_chance_findings_and_what_three_seeds_can_show(results):
         "baseline by chance, and as many worse"
     ) in lines
     assert (
-        "what n = 3 can show: the largest gain stands out among 15 methods from 10.0 standard deviations of its "
-        "pairs, and alone from 2.5; exact tests reach p = 0.25 at best, and require 6 seeds for 0.05, 10 among 15 "
-        "methods"
+        "with n = 3, the largest gain among 15 methods can be distinguished from chance if it is at least 10.0 times "
+        "the standard deviation of its paired differences; for one method alone, 2.5 times; the smallest p of an exact "
+        "test is 0.25; p < 0.05 requires 6 seeds, or 10 among 15 methods"
     ) in lines
     assert "Holm p: paired t-test, corrected for all 15 methods; none is below 0.05" in lines
 

@@ -46,7 +46,7 @@ def test_classes_are_sorted_by_top1_of_the_last_stage(results):
     }
     results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 85.0, **changes)])
     drawings = draw(results)
-    classes = drawings["Top1 of each class"].svg
+    classes = drawings["Top-1 of each class"].svg
     assert "dog distilled 70.00; cat distilled 80.00; &lt;i&gt; distilled 100.00." in classes
     confusion = drawings["Confusion"]
     assert "Most common: cat as dog 20.0 %; dog as cat 20.0 %." in confusion.svg
@@ -61,7 +61,7 @@ def test_only_the_hardest_of_many_classes_are_shown(results):
     top1 = [100.0] * 3 + [40.0] + [100.0] * (count - 4)
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
     results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 97.0, **changes)])
-    for heading in ("Top1 of each class", "Confusion"):
+    for heading in ("Top-1 of each class", "Confusion"):
         drawing = draw(results)[heading]
         assert f"{MAX_CLASSES} of {count} classes" in drawing.caption
         assert ">c3<" in drawing.svg and f">c{count - 1}<" not in drawing.svg

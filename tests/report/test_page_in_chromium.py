@@ -29,8 +29,8 @@ document.querySelector("iframe").onload = event => {{
 </script>"""
 
 
-CURVES = ("Test top1", "Gain of each seed", "Validation top1", "Loss terms")
-METRICS = ("Reliability diagram", "Top1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
+CURVES = ("Test top-1", "Gain of each seed", "Validation top-1", "Loss terms")
+METRICS = ("Reliability diagram", "Top-1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
 SEARCH = ("Configurations tried", "Learning curves", "Trial by trial", "Confirmation with other seeds", "What matters")
 FIGURES = {"report": (*CURVES, *CURVES, *METRICS), "cnn-search": SEARCH}  # two families, one of them with metrics
 

@@ -112,7 +112,8 @@ def test_a_selected_gain_has_the_interval_of_bonferroni():
 
 
 def test_a_lower_loss_is_a_gain():
-    gain = paired_gain([Pair(0, 0.5, 0.4, less_is_better=True), Pair(1, 0.6, 0.501, less_is_better=True)], "the winner")
+    pairs = [Pair(0, 0.5, 0.4, lower_is_better=True), Pair(1, 0.6, 0.501, lower_is_better=True)]
+    gain = paired_gain(pairs, "the winner")
     assert gain.spread.mean == pytest.approx(0.0995)
     assert gain.num_in_favor == 2
     assert gain.verdict == "the winner is better at n = 2"

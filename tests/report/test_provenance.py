@@ -1,4 +1,4 @@
-"""Configurations side by side, and cautions about comparisons."""
+"""Configurations side by side, and warnings about comparisons."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from raykd.errors import RaykdError
 from raykd.provenance import identity_of
 from raykd.report.read.collect import collect
-from raykd.report.read.provenance import cautions_of, configurations_of, flatten, origins_of
+from raykd.report.read.provenance import configurations_of, flatten, origins_of, warnings_of
 from raykd.report.stats.summary import summarize
 
 
@@ -20,10 +20,10 @@ def family_of(results, baseline=None, distilled=None):
     return collect(results.root)[0]
 
 
-def test_runs_that_differ_only_by_design_raise_no_caution(results):
+def test_runs_that_differ_only_by_design_raise_no_warning(results):
     method = {"recipe": {"epochs": 3}, "method": {"alpha": 0.5}, "teacher": {"fingerprint": "cd34"}}
     plain = {"recipe": {"epochs": 3}, "method": {"name": "ce"}, "teacher": None}
-    assert cautions_of(family_of(results, {"config": plain}, {"config": method})) == ()
+    assert warnings_of(family_of(results, {"config": plain}, {"config": method})) == ()
 
 
 def comparison_family(results, **by_method):
@@ -44,79 +44,80 @@ def comparison_family(results, **by_method):
 def test_methods_compared_differ_by_design(results):
     methods = {name: {"config": {"method": {name: 1}, "recipe": {"epochs": 3}}} for name in ("dkd", "crd")}
     family = comparison_family(results, kd={"config": {"method": {"alpha": 0.5}, "recipe": {"epochs": 3}}}, **methods)
-    assert not [line for line in cautions_of(family) if "method." in line]
+    assert not [line for line in warnings_of(family) if "method." in line]
 
 
-def test_different_machines_and_code_of_compared_runs_are_a_caution(results):
+def test_different_machines_and_code_of_compared_runs_are_a_warning(results):
     family = comparison_family(results, dkd={"hardware": {"cpu": "another"}}, crd={"versions": {"torch": "2.14.0"}})
-    cautions = cautions_of(family)
-    assert "the students' runs differ in hardware.cpu: a processor (6 of 8 runs); another (2 of 8 runs)" in cautions
-    assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in cautions
+    warnings = warnings_of(family)
+    assert "the students' runs differ in hardware.cpu: a processor (6 of 8 runs); another (2 of 8 runs)" in warnings
+    assert "the students' runs differ in versions.torch: 2.15.0 (6 of 8 runs); 2.14.0 (2 of 8 runs)" in warnings
 
 
-def test_compared_students_with_other_fields_than_the_baseline_are_a_caution(results):
-    """Methods with the same difference share one caution, which names each."""
+def test_compared_students_with_other_fields_than_the_baseline_are_a_warning(results):
+    """Methods with the same difference share one warning, which names each."""
     epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
     family = comparison_family(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
-    about_epochs = [line for line in cautions_of(family) if "recipe.epochs" in line]
+    about_epochs = [line for line in warnings_of(family) if "recipe.epochs" in line]
     assert about_epochs == [
         "baseline and 'dkd', 'crd' students differ in recipe.epochs: 3 against 4",
         "baseline and 'sp' student differ in recipe.epochs: 3 against 5",
     ]
 
 
-def test_different_runs_of_one_compared_method_are_a_caution(results):
+def test_different_runs_of_one_compared_method_are_a_warning(results):
     comparison_family(results, dkd={"config": {"method": {"beta": 8}}})
     results.run("cnn", "distilled", 1, method="dkd", name="distilled-net-dkd-s1-ab12", config={"method": {"beta": 2}})
-    assert "the 'dkd' runs differ in method.beta: 8, 2" in cautions_of(collect(results.root)[0])
+    assert "the 'dkd' runs differ in method.beta: 8, 2" in warnings_of(collect(results.root)[0])
 
 
-def test_compared_students_of_a_retrained_teacher_are_a_caution(results):
+def test_compared_students_of_a_retrained_teacher_are_a_warning(results):
     family = comparison_family(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
-    (caution,) = (line for line in cautions_of(collect(results.root)[0]) if "distilled from other weights" in line)
-    assert caution.startswith(", ".join(run.name for run in family.compared["dkd"]) + ": distilled from other weights")
+    (warning,) = (line for line in warnings_of(collect(results.root)[0]) if "distilled from earlier weights" in line)
+    names = ", ".join(run.name for run in family.compared["dkd"])
+    assert warning.startswith(f"{names}: distilled from earlier weights")
 
 
-def test_students_with_different_recipes_are_a_caution(results):
+def test_students_with_different_recipes_are_a_warning(results):
     family = family_of(results, {"config": {"recipe": {"epochs": 200}}}, {"config": {"recipe": {"epochs": 240}}})
-    assert cautions_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
+    assert warnings_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
 
 
-def test_a_field_of_only_one_student_is_a_caution(results):
+def test_a_field_of_only_one_student_is_a_warning(results):
     family = family_of(results, {"config": {"recipe": {"mixup": None}}}, {"config": {"recipe": {"mixup": {"p": 1}}}})
-    assert cautions_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
+    assert warnings_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
 
 
-def test_different_runs_of_one_stage_are_a_caution(results):
+def test_different_runs_of_one_stage_are_a_warning(results):
     family = family_of(results)
     results.run("cnn", "distilled", 1, config={"method": {"alpha": 0.9}})
     results.run("cnn", "distilled", 0, config={"method": {"alpha": 0.5}})
     (family,) = collect(results.root)
-    assert "the distilled runs differ in method.alpha: 0.5, 0.9" in cautions_of(family)
+    assert "the distilled runs differ in method.alpha: 0.5, 0.9" in warnings_of(family)
 
 
-def test_different_machines_and_code_are_a_caution(results):
+def test_different_machines_and_code_are_a_warning(results):
     family = family_of(
         results,
         {"hardware": {"gpu": "A"}},
         {"hardware": {"gpu": "B"}, "git": {"revision": "0123456789", "source_sha256": "ba"}},
     )
-    assert cautions_of(family) == (
+    assert warnings_of(family) == (
         "the students' runs differ in hardware.gpu: A (2 of 4 runs); B (2 of 4 runs)",
         "the students' runs differ in git.source_sha256: ab (2 of 4 runs); ba (2 of 4 runs)",
     )
 
 
-def test_students_of_a_retrained_teacher_are_a_caution(results):
+def test_students_of_a_retrained_teacher_are_a_warning(results):
     teacher = results.run("cnn", "teacher", weights_sha256="new")
     students = [results.run("cnn", "distilled", seed, teacher_sha256=of) for seed, of in enumerate(("new", "old"))]
     results.plan("cnn", teacher=[teacher], distilled=students)
     (family,) = collect(results.root)
-    (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: distilled from other weights than the teacher above has")
+    (warning,) = warnings_of(family)
+    assert warning.startswith(f"{students[1]}: distilled from earlier weights of the teacher")
 
 
 def test_students_of_several_teachers_are_identified_by_all_of_them(results):
@@ -127,18 +128,18 @@ def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     students = [results.run("cnn", "distilled", seed, teacher_sha256=of[seed], config=config) for seed in (0, 1)]
     results.plan("cnn", teacher=teachers, baseline=[results.run("cnn", "baseline", config={})], distilled=students)
     (family,) = collect(results.root)
-    (caution,) = cautions_of(family)
-    assert caution.startswith(f"{students[1]}: distilled from other weights")
+    (warning,) = warnings_of(family)
+    assert warning.startswith(f"{students[1]}: distilled from earlier weights")
     (results.root / "cnn" / teachers[1] / "test.json").unlink()
-    assert cautions_of(collect(results.root)[0]) == (), "the weights of a teacher that is not evaluated are not known"
+    assert warnings_of(collect(results.root)[0]) == (), "the weights of a teacher that is not evaluated are not known"
 
 
-def test_another_host_or_an_imported_teacher_is_no_caution(results):
+def test_another_host_or_an_imported_teacher_is_no_warning(results):
     family_of(results, {"hardware": {"gpu": "A", "host": "n1"}}, {"hardware": {"gpu": "A", "host": "n2"}})
     teacher = results.run("cnn", "teacher", hardware={"gpu": "B", "host": "n3"})
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", **plan["stages"], teacher=[teacher])
-    assert cautions_of(collect(results.root)[0]) == ()
+    assert warnings_of(collect(results.root)[0]) == ()
 
 
 def test_configurations_are_side_by_side_with_the_seeds_in_one_cell(results):
@@ -160,11 +161,11 @@ def test_nested_values_become_dotted_text():
     assert flatten(nested) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "null", "f": "{}", "g": "te xt", "h": "true"}
 
 
-def test_cautions_of_an_imported_teacher_are_in_the_report(results):
-    check = {"val_top1": 60.0, "num_images": 200, "refused": "", "cautions": ["trained on images that validate now"]}
+def test_warnings_of_an_imported_teacher_are_in_the_report(results):
+    check = {"val_top1": 60.0, "num_images": 200, "refused": "", "warnings": ["trained on images that validate now"]}
     config = {"imported": {"sha256": "ab"}, "recipe": {"epochs": 3}}
     results.plan("cnn", teacher=[results.run("cnn", "teacher", imported=check, config=config)])
-    assert "trained on images that validate now" in cautions_of(collect(results.root)[0])
+    assert "trained on images that validate now" in warnings_of(collect(results.root)[0])
 
 
 def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
@@ -175,22 +176,22 @@ def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
         config = {"imported": imported, "recipe": {"epochs": 3}}
         teacher = [results.run("cnn", "teacher", top1=20.0, config=config)]
         results.plan("cnn", teacher=teacher, baseline=[results.run("cnn", "baseline", top1=94.0)])
-        (caution,) = [line for line in summarize(collect(results.root)[0]).cautions if "is below the baseline" in line]
-        assert remedy in caution and ("train it longer" in caution) is (imported is None)
+        (warning,) = [line for line in summarize(collect(results.root)[0]).warnings if "is below the baseline" in line]
+        assert remedy in warning and ("train it longer" in warning) is (imported is None)
 
 
-def test_a_damaged_list_of_cautions_names_its_file(results):
+def test_a_damaged_list_of_warnings_names_its_file(results):
     results.plan(
-        "cnn", teacher=[results.run("cnn", "teacher", imported={"val_top1": 1.0, "num_images": 9, "cautions": [3]})]
+        "cnn", teacher=[results.run("cnn", "teacher", imported={"val_top1": 1.0, "num_images": 9, "warnings": [3]})]
     )
-    with pytest.raises(RaykdError, match=r"run\.json.*imported\.cautions"):
+    with pytest.raises(RaykdError, match=r"run\.json.*imported\.warnings"):
         collect(results.root)
 
 
-def test_runs_of_several_workers_that_differ_from_one_workers_are_cautioned_against(results):
+def test_runs_of_several_workers_that_differ_from_one_workers_are_warninged_against(results):
     per_worker = "batch norm statistics, negatives for CRD"
     shared = {"device": "cpu", "precision": "fp32", "threads": 2, "workers": [2], "per_worker": per_worker}
-    cautions = cautions_of(comparison_family(results, crd={"compute": shared}))
-    (line,) = [line for line in cautions if "negatives for CRD" in line]
+    warnings = warnings_of(comparison_family(results, crd={"compute": shared}))
+    (line,) = [line for line in warnings if "negatives for CRD" in line]
     assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line
-    assert not [line for line in cautions if "compute.per_worker" in line]
+    assert not [line for line in warnings if "compute.per_worker" in line]

@@ -83,7 +83,7 @@ def test_only_seeds_that_all_methods_have_are_compared():
 
 
 def test_the_lowest_loss_is_first():
-    ranking = rank({"a": by_seed(0.50, 0.51, 0.52), "b": by_seed(0.40, 0.411, 0.421)}, less_is_better=True)
+    ranking = rank({"a": by_seed(0.50, 0.51, 0.52), "b": by_seed(0.40, 0.411, 0.421)}, lower_is_better=True)
     assert ranks(ranking) == {"b": "1", "a": "2"}
     assert ranking.compared[0].gain.spread.mean > 0
 

@@ -113,11 +113,11 @@ def test_an_invalid_number_is_named_with_its_file(results, file, field, value, c
 
 def test_joules_of_workers_add_up_and_are_none_if_a_part_is_unknown(results):
     name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
-    piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "no_joules_because": "0.5 of the GPU"}
+    piece = {"seconds": 50.0, "gpus": 0.5, "gpu": "x", "joules": None, "joules_missing_reason": "0.5 of the GPU"}
     results.write(f"cnn/{name}/usage/1.json", {"run": name, "pieces": [piece]})
     results.plan("cnn", distilled=[name])
     usage = collect(results.root)[0].runs[0].usage
-    assert (usage.gpu_seconds, usage.joules, usage.no_joules_because) == (145.0, None, ("0.5 of the GPU",))
+    assert (usage.gpu_seconds, usage.joules, usage.joules_missing_reason) == (145.0, None, ("0.5 of the GPU",))
 
 
 def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
@@ -223,4 +223,4 @@ def test_the_page_has_all_metrics(results):
     page = render_page(read_report(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
     assert "Exact tests, two-sided: sign p = 0.25" in page
-    assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: of one image" in page
+    assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page

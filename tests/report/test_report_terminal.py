@@ -15,13 +15,13 @@ def test_the_whole_text_of_a_small_family(results):
         render_text(report)
         == f"""\
 cnn
-+-----------+----------+--------+---------------+--------+------------+--------------+
-| stage     | model    | method | test top1 (%) |      n | parameters | time per run |
-+-----------+----------+--------+---------------+--------+------------+--------------+
-| teacher   | resnet18 | ce     |         95.00 | 1 of 1 |    11.17 M |   1 min 00 s |
-| baseline  | resnet8  | ce     |  88.00 ± 1.00 | 3 of 3 |     78.0 k |   1 min 00 s |
-| distilled | resnet8  | kd     |  89.17 ± 0.76 | 3 of 3 |     78.0 k |   1 min 00 s |
-+-----------+----------+--------+---------------+--------+------------+--------------+
++-----------+----------+--------+----------------+--------+------------+--------------+
+| stage     | model    | method | test top-1 (%) |      n | parameters | time per run |
++-----------+----------+--------+----------------+--------+------------+--------------+
+| teacher   | resnet18 | ce     |          95.00 | 1 of 1 |    11.17 M |   1 min 00 s |
+| baseline  | resnet8  | ce     |   88.00 ± 1.00 | 3 of 3 |     78.0 k |   1 min 00 s |
+| distilled | resnet8  | kd     |   89.17 ± 0.76 | 3 of 3 |     78.0 k |   1 min 00 s |
++-----------+----------+--------+----------------+--------+------------+--------------+
 gain: +1.17 points [+0.45, +1.88]; distilled is better at n = 3; 3 of 3 seeds in favor of distillation
 
 report: {report.page}
@@ -29,7 +29,7 @@ report: {report.page}
     )
 
 
-def test_missing_results_and_cautions_are_listed_in_latin_1(two_families):
+def test_missing_results_and_warnings_are_listed_in_latin_1(two_families):
     text = render_text(two_families)
     assert "gain: +1.00 points; one seed: no interval; 1 of 1 seed in favor of distillation" in text
     assert "missing: baseline-net-s1-ab12: not evaluated" in text

@@ -59,7 +59,7 @@ def test_the_configurations_figure_names_the_best_trials(tmp_path, figures):
     summary = finished_search(tmp_path).summary()
     best = summary.best_trial
     description = description_of(figures["Configurations tried"])
-    assert "Validation top1 over alpha and temperature" in description
+    assert "Validation top-1 over alpha and temperature" in description
     assert (
         f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.configuration['method.alpha']:.4g}"
         in description
@@ -102,7 +102,7 @@ def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
     figures = drawn(grid_search(tmp_path, outcomes, metric=("val_top1", "latency_ms")))
     assert "Learning curves" not in figures
     description = description_of(figures["Trade-off"])
-    assert "validation top1 (%) against latency (ms)" in description
+    assert "validation top-1 (%) against latency (ms)" in description
     assert "Pareto-optimal: trial 0 80.00 %, 1.00 ms; trial 2 85.00 %, 3.00 ms." in description
 
 
@@ -114,7 +114,7 @@ def test_one_field_is_drawn_against_the_metric(tmp_path):
             tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
         ).summary()
     )
-    assert "Validation top1 over temperature" in description_of(figures["Configurations tried"])
+    assert "Validation top-1 over temperature" in description_of(figures["Configurations tried"])
     assert "What matters" not in figures
 
 
@@ -123,7 +123,7 @@ def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     default_configuration = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
     figures = drawn(grid_search(tmp_path, outcomes, space, default_configuration, trials=4))
-    assert "Validation top1 over model" in description_of(figures["Configurations tried"])
+    assert "Validation top-1 over model" in description_of(figures["Configurations tried"])
     assert "&lt;i&gt;vit" in figures["Configurations tried"].svg
     assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
 
@@ -132,7 +132,7 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
     space = {"student.epochs": integer(2, 3), "method.temperature": choice(0.1, 1, 10)}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(6)]
     figures = drawn(grid_search(tmp_path, outcomes, space, {"student.epochs": 2, "method.temperature": 1}, trials=6))
-    assert "Validation top1 over epochs and temperature" in description_of(figures["Configurations tried"])
+    assert "Validation top-1 over epochs and temperature" in description_of(figures["Configurations tried"])
 
 
 OUTCOMES = {

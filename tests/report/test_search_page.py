@@ -124,7 +124,7 @@ def test_candidates_and_baselines_that_failed_are_in_the_table_with_their_reason
     text = text_of(page_of(example))
     for passage in ("failed: seed 0: <b>out of memory</b>", "failed: seed 2: NaN", "failed: seed 1: loss became NaN"):
         assert passage in text
-    assert "87.00 ± 0.87 % validation top1 of the winner; the default configuration failed." in text
+    assert "87.00 ± 0.87 % validation top-1 of the winner; the default configuration failed." in text
     assert "None" not in text
 
 
@@ -221,31 +221,31 @@ def test_summary_json_has_the_winner_its_gains_and_the_cost(one_search):
     assert (summary["cost"]["device"], summary["cost"]["device_seconds"]) == ("CPU", 102.0)
 
 
-def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_caution(results):
+def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_warning(results):
     """The winner's run is distilled-3. At first, the family plans another run."""
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished_search(results.root)
     results.plan("cnn", distilled=[other])
-    assert read_report(results.root).summaries[0].cautions == ()
+    assert read_report(results.root).summaries[0].warnings == ()
     results.plan("cnn", distilled=[winner])
-    (caution,) = read_report(results.root).summaries[0].cautions
+    (warning,) = read_report(results.root).summaries[0].warnings
     assert (
-        "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in caution
+        "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in warning
     )
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
-    (caution,) = read_report(results.root).summaries[0].cautions
-    assert caution.startswith("the 'kd (alpha 0.9)' configuration was selected from 3")
+    (warning,) = read_report(results.root).summaries[0].warnings
+    assert warning.startswith("the 'kd (alpha 0.9)' configuration was selected from 3")
 
 
-def test_a_gain_of_a_default_configuration_that_was_selected_is_a_caution_too(results):
+def test_a_gain_of_a_default_configuration_that_was_selected_is_a_warning_too(results):
     distilled = results.run("cnn", "distilled", 0, 88.0, name="distilled-None")
     example = finished_search(results.root)
     results.plan("cnn", distilled=[distilled])
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
-    (caution,) = read_report(results.root).summaries[0].cautions
-    assert "the distilled configuration was selected from 2 by validation with these same seeds" in caution
+    (warning,) = read_report(results.root).summaries[0].warnings
+    assert "the distilled configuration was selected from 2 by validation with these same seeds" in warning
     example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert read_report(results.root).summaries[0].cautions == ()
+    assert read_report(results.root).summaries[0].warnings == ()
 
 
 def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):

@@ -25,7 +25,7 @@ def test_the_whole_text_of_a_small_search(tmp_path):
         render_search(summary)
         == f"""\
 search cnn/search: done; 4 of 4 trials ended: 2 done, 1 stopped early, 1 failed
-The best configuration is that of trial 0: alpha 0.1, temperature 2, validation top1 87.00 ± 0.50 %
+The best configuration is that of trial 0: alpha 0.1, temperature 2, validation top-1 87.00 ± 0.50 %
   over 3 seeds.
 +-------+-------+-------------+---------------+--------+-----------+------------+
 | trial | alpha | temperature | state         | epochs |  val_top1 |       time |

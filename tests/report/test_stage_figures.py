@@ -70,10 +70,10 @@ def test_a_figure_has_no_style_no_url_and_unique_ids(results):
 def test_a_figure_describes_its_numbers(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
     drawings = draw_stages(summary_of(results), "key")
-    assert 'role="img"' in drawings["Test top1"].svg
-    assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top1"].svg
+    assert 'role="img"' in drawings["Test top-1"].svg
+    assert "teacher 95.00; baseline 87.50 ± 0.71; distilled 88.75 ± 0.35." in drawings["Test top-1"].svg
     assert "seed 0 +1.50; seed 1 +1.00; mean +1.25 [-1.93, +4.43]" in drawings["Gain of each seed"].svg
-    assert "Last epoch: teacher 89.00 at epoch 3" in drawings["Validation top1"].svg
+    assert "Last epoch: teacher 89.00 at epoch 3" in drawings["Validation top-1"].svg
 
 
 def test_a_loss_term_with_any_name_can_be_drawn(results):

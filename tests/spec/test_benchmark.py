@@ -102,7 +102,7 @@ def test_published_teachers_are_found_in_their_layout_with_their_normalization(t
 
 def test_a_published_pair_is_refused_for_other_data_and_unknown_names() -> None:
     experiment = load_experiments(FILE)[0]
-    with pytest.raises(ConfigError, match=r"published = .*: is of cifar100, and data\.name = cifar10"):
+    with pytest.raises(ConfigError, match=r"published = .*: requires data\.name = cifar100, not cifar10"):
         replace(experiment, data=replace(experiment.data, name="cifar10"))
     with pytest.raises(ConfigError, match=r"published = 'resnet50:resnet8' .*: must be one of wrn_40_2:wrn_16_2"):
         replace(experiment, published="resnet50:resnet8")
@@ -132,7 +132,7 @@ def test_the_report_shows_published_accuracies_beside_the_measured_ones(
     run_without_ray(experiment, data, tmp_path)
     report = build(tmp_path)
     text = render_text(report)
-    assert re.search(r"method +\| +rank +\| top1 \(%\) \| published", text)
+    assert re.search(r"method +\| +rank +\| top-1 \(%\) \| published", text)
     assert re.search(r"\| at +\|.*\| +71\.43 \|", text) and re.search(r"\| kd +\|.*\| +72\.98 \|", text)
     assert "published for vgg13:vgg8: teacher 74.64 %, baseline 70.36 %" in text
     assert PROTOCOL in " ".join(text.split())

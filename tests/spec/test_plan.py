@@ -263,22 +263,25 @@ def test_baselines_need_no_weights_of_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": Data("digits", val_images=1_200)}, "data.val_images = 1200: digits has 1,200 training images"),
+        (
+            {"data": Data("digits", val_images=1_200)},
+            "data.val_images = 1200: must be less than the 1,200 training images of digits",
+        ),
         (
             {"data": Data("digits", 100, 1_101)},
-            "data.train_images = 1101: must be at most 1100, the images left after validation",
+            "data.train_images = 1101: must be at most 1,100, the number of images outside",
         ),
         (
             {"data": Data("digits", 100, None, 1_101)},
-            "data.student_images = 1101: must be at most 1100, the images left",
+            "data.student_images = 1101: must be at most 1,100, the number of images",
         ),
-        ({"student": recipe(batch_size=201)}, "student.batch_size = 201 is larger than the 200 images"),
+        ({"student": recipe(batch_size=201)}, "student.batch_size = 201: must be at most 200, the number of its"),
         (
             {"student": recipe(augmentation=Augmentation(cutout=8))},
-            "student.augmentation.cutout = 8: images of digits are 8 pixels wide here; --set student.augmentation.cu",
+            "student.augmentation.cutout = 8: must be less than 8 pixels, the side of the images; --set",
         ),
         ({"teacher": recipe(augmentation=Augmentation(cutout=9))}, "teacher.augmentation.cutout = 9"),
-        ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300 is larger than the 200 images"),
+        ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300: must be at most 200, the number of its"),
     ],
 )
 def test_more_images_or_pixels_than_the_data_set_has_are_refused(changes: dict[str, Any], message: str) -> None:

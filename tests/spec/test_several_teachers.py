@@ -154,7 +154,7 @@ def test_partly_trained_run_is_not_resumed_with_teachers_in_another_order(
 
 
 @pytest.mark.nightly
-def test_report_has_the_mean_accuracy_of_the_teachers_and_no_caution(from_cache: tuple[Plan, RunStore]) -> None:
+def test_report_has_the_mean_accuracy_of_the_teachers_and_no_warning(from_cache: tuple[Plan, RunStore]) -> None:
     plan, store = from_cache
     for run in plan.runs:
         evaluate_on_test(run, store.folder(run), digits(), choose_compute(CPU, "fp32"))
@@ -166,7 +166,7 @@ def test_report_has_the_mean_accuracy_of_the_teachers_and_no_caution(from_cache:
     assert headline["teacher_accuracy"] == pytest.approx(sum(top1) / 300)
     (summary,) = report.summaries
     assert summary.stage("teacher").num_planned == 3 and not summary.missing
-    assert not [line for line in summary.cautions if "distilled from other" in line or "teacher_seeds" in line]
+    assert not [line for line in summary.warnings if "distilled from earlier" in line or "teacher_seeds" in line]
     assert "3" in next(line for line in render_text(report).splitlines() if "teacher" in line)
 
 

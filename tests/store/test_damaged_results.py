@@ -57,13 +57,13 @@ SEEDS = range(6)
 
 
 def report_outcome(results: Path) -> tuple[bytes | None, str]:
-    """Return the content of report.json and all cautions and missing results, or None and the error."""
+    """Return the content of report.json and all warnings and missing results, or None and the error."""
     try:
         (summary,) = (summarize(family) for family in collect(results))
     except ConfigError as error:
         assert "\n" not in str(error)
         return None, str(error)
-    return files.report_json((summary,)), "\n".join((*summary.cautions, *summary.missing))
+    return files.report_json((summary,)), "\n".join((*summary.warnings, *summary.missing))
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ reads: list[str] = []
 
 @dataclass(frozen=True)
 class Watched(Dataset):
-    """Counts who asks for the test set."""
+    """Counts the reads of the test set."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "test":

@@ -30,7 +30,7 @@ from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of, load_model, read_header, save_model
 from raykd.training.teacher.imported import (
-    header_cautions,
+    header_warnings,
     load_imported_teacher,
     read_import_check,
     require_import_fits,
@@ -87,7 +87,7 @@ def imported(experiment: Experiment, folder: Path) -> RunFolder:
 def test_a_good_teacher_is_accepted_with_its_accuracy(good: Path, tmp_path: Path) -> None:
     found = read_import_check(imported(importing(good), tmp_path))
     assert found is not None and found.val_top1 > 90 and found.num_images == 200
-    assert found.refused == "" and found.cautions == ()
+    assert found.refused == "" and found.warnings == ()
 
 
 @pytest.mark.nightly
@@ -217,14 +217,14 @@ def test_names_of_classes_are_compared_but_for_their_spelling(theirs, is_refused
         with pytest.raises(ConfigError, match=r"use a teacher of the same classes in the same order"):
             load_imported_teacher(run, named)
     else:
-        assert load_imported_teacher(run, named).cautions == ()
+        assert load_imported_teacher(run, named).warnings == ()
 
 
 def test_classes_whose_names_differ_only_in_punctuation_are_distinguished(good: Path) -> None:
     ours, swapped = ("C", "C++", *ANIMALS[2:]), ("C++", "C", *ANIMALS[2:])
     named = replace(digits(), class_names=ours)
     run = teacher(importing(changed(good, classes=ours)), named)
-    assert load_imported_teacher(run, named).cautions == ()
+    assert load_imported_teacher(run, named).warnings == ()
     run = teacher(importing(changed(good, classes=swapped)), named)
     with pytest.raises(
         ConfigError, match="classes in another order: its class 0 is 'C\\+\\+', and that of digits is 'C'"
@@ -232,19 +232,19 @@ def test_classes_whose_names_differ_only_in_punctuation_are_distinguished(good: 
         load_imported_teacher(run, named)
 
 
-def test_names_that_are_numbers_cannot_be_compared_and_are_cautioned_against(good: Path) -> None:
+def test_names_that_are_numbers_cannot_be_compared_and_are_warninged_against(good: Path) -> None:
     changed(good, classes=ANIMALS)
-    (caution,) = load_imported_teacher(teacher(importing(good)), digits()).cautions
-    assert "its first is 'ant', that of the data is '0'" in caution
+    (warning,) = load_imported_teacher(teacher(importing(good)), digits()).warnings
+    assert "its first is 'ant', that of the data is '0'" in warning
 
 
 @pytest.mark.parametrize(("changes", "overlap"), [({}, 0), ({"split_seed": 1}, None), ({"val_images": 400}, 200)])
 def test_training_images_of_the_teacher_that_validate_now_are_counted(changes, overlap, good: Path) -> None:
-    found = header_cautions(teacher(importing(good, data=replace(DATA, **changes))), digits())
+    found = header_warnings(teacher(importing(good, data=replace(DATA, **changes))), digits())
     assert bool(found) is (overlap != 0)
-    for caution in found:
-        assert "data.val_images=200 data.split_seed=0" in caution and "of the" in caution
-        assert overlap is None or f"trained on {overlap} of the 400 validation images" in caution
+    for warning in found:
+        assert "data.val_images=200 data.split_seed=0" in warning and "of the" in warning
+        assert overlap is None or f"trained on {overlap} of the 400 validation images" in warning
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ def test_built_in_data_of_another_identity_may_overlap_since_the_order_of_the_im
     assert header is not None and header.trained_on is not None
     trained_on = replace(header.trained_on, data_identity="ab" * 32, split_seed=1)
     changed(good, trained_on=trained_on, images=replace(header.images, size=size))
-    caution = header_cautions(teacher(importing(good)), digits())[0]
-    assert f"was trained on digits {origin}, where" in caution
-    assert "may have been trained on images" in caution and "of the 200 validation images" not in caution
+    warning = header_warnings(teacher(importing(good)), digits())[0]
+    assert f"was trained on digits {origin}, where" in warning
+    assert "may have been trained on images" in warning and "of the 200 validation images" not in warning
 
 
 def test_the_header_is_read_once(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_the_header_is_read_once(good: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("cautions", "text"), ("val_top1", "98"), ("num_images", -1), ("refused", None)]
+    ("field", "value"), [("warnings", "text"), ("val_top1", "98"), ("num_images", -1), ("refused", None)]
 )
 def test_findings_of_another_kind_are_a_damaged_record(field: str, value: object, good: Path, tmp_path: Path) -> None:
     folder = imported(importing(good), tmp_path)
@@ -287,9 +287,9 @@ def test_the_split_of_the_first_training_is_passed_on_when_a_teacher_is_imported
     other = replace(DATA, split_seed=1)
     first = imported(importing(good, data=other), tmp_path)
     again = teacher(importing(first.best, data=other))
-    assert header_cautions(again, digits()) == header_cautions(teacher(importing(good, data=other)), digits()) != ()
+    assert header_warnings(again, digits()) == header_warnings(teacher(importing(good, data=other)), digits()) != ()
     found = read_import_check(first)
-    assert found is not None and found.cautions == header_cautions(again, digits())
+    assert found is not None and found.warnings == header_warnings(again, digits())
 
 
 def test_equal_shapes_of_another_model_are_refused_by_the_header(tmp_path: Path) -> None:
@@ -303,19 +303,19 @@ def test_equal_shapes_of_another_model_are_refused_by_the_header(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"it was trained as vit1-w24-p2, and teacher.model is resnet8-w16"):
         load_imported_teacher(teacher(importing(source.best)), digits())
     other = ViT(1, 24, 2, 2, dropout=0.5)
-    assert load_imported_teacher(teacher(importing(source.best, teacher=recipe(model=other))), digits()).cautions == ()
+    assert load_imported_teacher(teacher(importing(source.best, teacher=recipe(model=other))), digits()).warnings == ()
 
 
-def test_a_teacher_no_better_than_the_classes_mean_images_is_cautioned_against(tmp_path: Path) -> None:
+def test_a_teacher_no_better_than_the_classes_mean_images_is_warninged_against(tmp_path: Path) -> None:
     """Noise on its stem leaves it clearly above chance, and below what no network needs to reach."""
     state, generator = good_state(), torch.Generator().manual_seed(0)
     state["conv1.weight"] += 1.0 * torch.randn(state["conv1.weight"].shape, generator=generator)
     found = read_import_check(imported(importing(bare(state, tmp_path)), tmp_path))
     assert found is not None and found.val_top1 < 80
-    assert "nearest class mean of raw pixels" in found.cautions[0]
+    assert "nearest class mean of raw pixels" in found.warnings[0]
 
 
-def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_cautions(good: Path, tmp_path, capsys) -> None:
+def test_the_plan_lists_an_imported_teacher_with_its_file_accuracy_and_warnings(good: Path, tmp_path, capsys) -> None:
     experiment = importing(good, data=replace(DATA, split_seed=1))
     options = Options(tmp_path / "results", tmp_path)
     print_plan([experiment], options)

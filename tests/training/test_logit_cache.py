@@ -111,7 +111,8 @@ def test_each_part_of_the_key_makes_another_cache(name: str, tmp_path: Path) -> 
 def test_cache_of_another_key_is_refused_with_the_reason(name: str, value: object, tmp_path: Path) -> None:
     path = LogitCache(tmp_path, KEY).folder / "cache.json"
     write_checked_json(path, read_checked_json(path) | {name: value})
-    with pytest.raises(ConfigError, match=f"was made with {name} {value}, this run has {getattr(KEY, name)}; remove"):
+    message = f"has {name} = {value}, but this run requires {name} = {getattr(KEY, name)}; remove"
+    with pytest.raises(ConfigError, match=message):
         LogitCache(tmp_path, KEY)
 
 
@@ -204,7 +205,7 @@ def test_damaged_images_count_as_not_filled_and_are_filled_again(name: str, tmp_
 
 
 def test_rows_and_bits_of_another_cache_are_noticed(tmp_path: Path) -> None:
-    """Both files, which agree with each other: the checksum is of the key too."""
+    """Both files, which agree with each other: the checksum covers the key too."""
     cache, other = _filled_cache(tmp_path), LogitCache(tmp_path, replace(KEY, teacher_sha256="ef" * 32))
     other.write(0, some(20, seed=7), all_of(20))
     for file in ("logits.f16", "filled.bits"):

@@ -133,7 +133,7 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
 
 @dataclass(frozen=True)
 class WatchedDataset(Dataset):
-    """Counts who asks for the test set."""
+    """Counts the reads of the test set."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "test":

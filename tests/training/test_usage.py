@@ -85,7 +85,7 @@ def test_joules_are_the_counters_difference_and_pieces_add_up_over_resumes(nvml:
     found = pieces(path)
     assert [piece["joules"] for piece in found] == [250.0, 1.5]
     assert all(piece["gpu"] == "NVIDIA H100" and piece["gpus"] == 1.0 for piece in found)
-    assert all(piece["seconds"] >= 0 and piece["no_joules_because"] is None for piece in found)
+    assert all(piece["seconds"] >= 0 and piece["joules_missing_reason"] is None for piece in found)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def without_joules(path: Path, device: torch.device, gpus: float, why: str) -> I
     with record_usage(path, device, gpus):
         yield
     (piece,) = pieces(path)
-    assert piece["joules"] is None and why in piece["no_joules_because"]
+    assert piece["joules"] is None and why in piece["joules_missing_reason"]
 
 
 def test_a_cpu_has_no_joules(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_gpu_that_was_shared_for_a_while_has_no_joules(nvml: Nvml, tmp_path: P
     nvml.processes = 2
     assert piece_so_far().joules is None
     nvml.processes = 1
-    assert piece_so_far().joules is None and piece_so_far().no_joules_because == "2 processes compute on the GPU"
+    assert piece_so_far().joules is None and piece_so_far().joules_missing_reason == "2 processes compute on the GPU"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_mig_instance_that_cuda_shows_is_known_without_asking_for_a_gpu_of_its
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="of-the-instance"))
-    with without_joules(tmp_path / "0.json", GPU, 1, "a MIG instance, and the counter is of the whole GPU"):
+    with without_joules(tmp_path / "0.json", GPU, 1, "a MIG instance, but the counter measures the whole GPU"):
         pass
 
 

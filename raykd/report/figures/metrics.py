@@ -1,4 +1,4 @@
-"""Figures of test metrics: reliability diagram, top1 of each class, confusion matrix.
+"""Figures of test metrics: reliability diagram, top-1 of each class, confusion matrix.
 
 A figure is left out if no run has its data.
 """
@@ -25,7 +25,7 @@ def draw_metrics(summary: FamilySummary, key: str) -> dict[str, Drawing]:
     with page_style():
         drawings = {
             "Reliability diagram": _draw_reliability(summary, f"{key}-reliability"),
-            "Top1 of each class": _draw_classes(summary, f"{key}-classes"),
+            "Top-1 of each class": _draw_classes(summary, f"{key}-classes"),
             "Confusion": _draw_confusion(summary, f"{key}-confusion"),
         }
     return {heading: drawing for heading, drawing in drawings.items() if drawing}
@@ -50,7 +50,7 @@ def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
     axes.set_ylabel("accuracy (%)")
     add_legend(figure, num_columns=3)
     errors = [
-        f"{stage.stage} {wording.mean_std(stage.metrics['ece'], METRICS['ece'].digits)}"
+        f"{stage.stage} {wording.mean_std(stage.metrics['ece'], METRICS['ece'].decimals)}"
         for stage in shown
         if "ece" in stage.metrics
     ]
@@ -89,14 +89,14 @@ def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
         x, rows = zip(*values, strict=True) if values else ((), ())
         add_dots(axes, x, rows, STAGE_COLORS[stage.stage], MARKERS[stage.stage])
         axes.lines[-1].set_label(stage.stage)
-    axes.set_xlabel("test top1 of the class (%)")
+    axes.set_xlabel("test top-1 of the class (%)")
     add_legend(figure, num_columns=3)
     described = "; ".join(
         f"{names[label]} " + ", ".join(f"{stage.stage} {wording.mean_std(stage.class_top1[label])}" for stage in stages)
         for label in classes
     )
     caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_left_out(stages[-1])}"
-    return Drawing(inline_svg(figure, key, "Test top1 of each class, in percent", f"{described}."), caption)
+    return Drawing(inline_svg(figure, key, "Test top-1 of each class, in percent", f"{described}."), caption)
 
 
 def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
@@ -154,7 +154,7 @@ def _name_both_axes(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _hardest(stage: StageSummary) -> list[int]:
-    """Return up to MAX_CLASSES classes with the lowest top1, the lowest first."""
+    """Return up to MAX_CLASSES classes with the lowest top-1, the lowest first."""
     top1 = {label: spread.mean if spread else float("inf") for label, spread in enumerate(stage.class_top1)}
     return sorted(top1 or range(len(stage.confusion)), key=lambda label: (top1.get(label, 0.0), label))[:MAX_CLASSES]
 
@@ -170,5 +170,6 @@ def _left_out(stage: StageSummary) -> str:
     if count <= MAX_CLASSES:
         return ""
     return (
-        f" {MAX_CLASSES} of {count} classes, those with the lowest top1; all are in summary.json and confusion.parquet."
+        f" {MAX_CLASSES} of {count} classes, those with the lowest top-1; all are in summary.json and "
+        "confusion.parquet."
     )

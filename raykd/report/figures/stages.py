@@ -1,4 +1,4 @@
-"""Figures of a family: test top1, gain of each seed and of each method, validation curves, loss terms.
+"""Figures of a family: test top-1, gain of each seed and of each method, validation curves, loss terms.
 
 A stage has the same color and marker everywhere, and a loss term the same dash pattern, so that color alone carries no
 information. A figure without data is None.
@@ -28,9 +28,9 @@ def draw_stages(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
     """Return the figures by their headings. key: start of their ids, unique on the page."""
     with page_style():
         return {
-            "Test top1": _draw_top1(summary, f"{key}-top1"),
+            "Test top-1": _draw_top1(summary, f"{key}-top1"),
             "Gain of each seed": _draw_gain(summary, f"{key}-gain"),
-            "Validation top1": _draw_validation(summary, f"{key}-val"),
+            "Validation top-1": _draw_validation(summary, f"{key}-val"),
             "Loss terms": _draw_loss_terms(summary, f"{key}-loss"),
         }
 
@@ -66,7 +66,7 @@ def draw_comparison(comparison: Comparison, key: str) -> Drawing | None:
 
 
 def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
-    """Draw a row per stage: a dot for each seed's test top1, a stroke for the mean."""
+    """Draw a row per stage: a dot for each seed's test top-1, a stroke for the mean."""
     stages = [stage for stage in summary.stages if stage.top1]
     if not stages:
         return None
@@ -76,10 +76,10 @@ def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
         _dots(axes, top1, [row] * len(top1), stage.stage)
         if stage.top1 and stage.top1.num_runs > 1:
             axes.plot([stage.top1.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
-    axes.set_xlabel("test top1 (%)")
+    axes.set_xlabel("test top-1 (%)")
     means = "; ".join(f"{stage.stage} {wording.mean_std(stage.top1)}" for stage in stages)
     caption = "A dot is a seed, the stroke their mean."
-    return Drawing(inline_svg(figure, key, "Test top1 by stage, in percent", f"{means}."), caption)
+    return Drawing(inline_svg(figure, key, "Test top-1 by stage, in percent", f"{means}."), caption)
 
 
 def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
@@ -104,7 +104,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
 
 
 def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
-    """Draw validation top1 over epochs, a line per stage."""
+    """Draw validation top-1 over epochs, a line per stage."""
     shown: list[tuple[Stage, Curve]] = [
         (stage, curve) for stage in STAGES if (curve := _stage_curve(summary, stage, "val_top1"))
     ]
@@ -113,14 +113,14 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
     figure, axes = curves_axes()
     for stage, curve in shown:
         _draw_curve(axes, curve, stage, stage, ())
-    axes.set_ylabel("validation top1 (%)")
+    axes.set_ylabel("validation top-1 (%)")
     # The first fifth of the epochs starts at chance and would flatten the rest.
     lowest = min(min(curve.low[len(curve.low) // 5 :]) for _, curve in shown)
     highest = max(max(curve.high) for _, curve in shown)
     axes.set_ylim(bottom=lowest - 0.03 * (highest - lowest + 1))
     add_legend(figure, num_columns=3)
     ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
-    svg = inline_svg(figure, key, "Validation top1 by epoch, in percent", f"Last epoch: {ends}.")
+    svg = inline_svg(figure, key, "Validation top-1 by epoch, in percent", f"Last epoch: {ends}.")
     return Drawing(svg, _curve_caption(summary))
 
 

@@ -20,7 +20,7 @@ INK = "#010203"
 GRID = "#010204"
 STAGE_COLORS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
 QUIET, PAPER, BAD = "#010208", "#010209", "#01020a"
-STEP_COLORS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # from worst to best value
+STEP_COLORS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # colors from the worst to the best value
 CSS_COLORS: Mapping[str, str] = {
     INK: "currentColor",
     GRID: "var(--grid)",

@@ -19,7 +19,7 @@ LOG_RATIO = 5  # costs that span a greater ratio are drawn on a log scale
 
 @dataclass(frozen=True)
 class _Point:
-    """A stage's cost with its range, and its test top1 over seeds, in percent."""
+    """A stage's cost with its range, and its test top-1 over seeds, in percent."""
 
     family: str
     stage: Stage
@@ -92,12 +92,12 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
         axes.set_xlim(left=0)
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(label)
-    axes.set_ylabel("test top1 (%)")
+    axes.set_ylabel("test top-1 (%)")
     add_legend(figure, num_columns=3)
     described = "; ".join(f"{point.family} {point.stage} {point.top1:.2f} % at {point.cost:.4g}" for point in points)
     key = "all-" + label.split()[0]
     caption = f"Mean and standard deviation over seeds; up and to the left is better. {caption}".rstrip()
-    return Drawing(inline_svg(figure, key, f"Test top1 against {label}", f"{described}."), caption)
+    return Drawing(inline_svg(figure, key, f"Test top-1 against {label}", f"{described}."), caption)
 
 
 def _join(points: list[_Point], axes: Axes, name: str) -> None:

@@ -63,30 +63,30 @@ def _read_run(path: Path, stage: Stage) -> RunResult:
     if record.status != "done":
         is_running = record.status == "running" and folder.is_held()
         return RunResult(path.name, stage, record, history, usage=usage, is_running=is_running)
-    cautions: list[str] = []
+    warnings: list[str] = []
     if damage := folder.weights_damage():
-        cautions.append(str(damaged(path / "best.safetensors", damage)))
-    test, val = (_read_metrics(path / name, record, cautions) for name in ("test.json", "val.json"))
-    costs = _read_costs(path / "costs.json", record, cautions)
-    return RunResult(path.name, stage, record, history, test, val, costs, usage, tuple(cautions))
+        warnings.append(str(damaged(path / "best.safetensors", damage)))
+    test, val = (_read_metrics(path / name, record, warnings) for name in ("test.json", "val.json"))
+    costs = _read_costs(path / "costs.json", record, warnings)
+    return RunResult(path.name, stage, record, history, test, val, costs, usage, tuple(warnings))
 
 
-def _read_metrics(path: Path, record: RunRecord, cautions: list[str]) -> Metrics | None:
-    """Return the metrics in `path`; None, with a caution, if they belong to other weights than the run's."""
+def _read_metrics(path: Path, record: RunRecord, warnings: list[str]) -> Metrics | None:
+    """Return the metrics in `path`; None, with a warning, if they belong to other weights than the run's."""
     metrics = read_record(Metrics, path)
     if metrics is None or record.weights_sha256 in (None, metrics.weights_sha256):
         return metrics
-    cautions.append(str(damaged(path, "it belongs to other weights than those in run.json")))
+    warnings.append(str(damaged(path, "it belongs to other weights than those in run.json")))
     return None
 
 
-def _read_costs(path: Path, record: RunRecord, cautions: list[str]) -> Costs | None:
-    """Return the costs in `path`; None, with a caution, if they belong to another model than the run's."""
+def _read_costs(path: Path, record: RunRecord, warnings: list[str]) -> Costs | None:
+    """Return the costs in `path`; None, with a warning, if they belong to another model than the run's."""
     costs = read_record(Costs, path)
     if costs is None or record.weights_sha256 is None or record.parameters in (None, costs.parameters):
         return costs
     reason = f"it belongs to a model with {costs.parameters} parameters, not {record.parameters}"
-    cautions.append(str(damaged(path, reason)))
+    warnings.append(str(damaged(path, reason)))
     return None
 
 
@@ -126,11 +126,11 @@ def _read_usage(folder: Path) -> Usage | None:
     if not pieces or any(file.since is not None for file in files):
         return None
     joules = [piece.joules for piece in pieces if piece.joules is not None]
-    reasons = dict.fromkeys(flattened(piece.no_joules_because) for piece in pieces if piece.no_joules_because)
+    reasons = dict.fromkeys(flattened(piece.joules_missing_reason) for piece in pieces if piece.joules_missing_reason)
     return Usage(
         gpu_seconds=sum(piece.seconds * piece.gpus for piece in pieces),
         joules=sum(joules) if len(joules) == len(pieces) else None,
-        no_joules_because=tuple(reasons),
+        joules_missing_reason=tuple(reasons),
     )
 
 

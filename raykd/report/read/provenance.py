@@ -1,7 +1,7 @@
 """The provenance of the numbers: each stage's configuration side by side, versions and machines of all runs.
 
-Also cautions about comparing baseline and distilled students: different recipes, different machines or versions, a
-teacher that was trained again.
+It also warns about what weakens the comparison of baseline and distilled students: different recipes, different
+machines or versions, a teacher that was trained again.
 """
 
 import json
@@ -36,11 +36,11 @@ def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> dict[str, 
     return {path: Counter(run.get(path, "not recorded") for run in runs) for path in _in_order(runs)}
 
 
-def cautions_of(family: Family) -> tuple[str, ...]:
+def warnings_of(family: Family) -> tuple[str, ...]:
     """Return a sentence for each fact that weakens comparisons between the family's runs."""
     named = {stage: family.stage(stage) for stage in STAGES if stage != "distilled"} | distilled_runs(family)
     started = {name: runs for name, runs in named.items() if any(run.record for run in runs)}
-    by_field = [line for path, values in _side_by_side(started).items() for line in _cautions_of_field(path, values)]
+    by_field = [line for path, values in _side_by_side(started).items() for line in _warnings_of_field(path, values)]
     by_origin = [
         f"the students' runs differ in {path}: "
         + "; ".join(f"{value} ({count} of {counts.total()} runs)" for value, count in counts.items())
@@ -48,66 +48,66 @@ def cautions_of(family: Family) -> tuple[str, ...]:
         if len(counts) > 1 and _affects_results(path)
     ]
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
-    by_import = [flattened(caution, 600) for findings in imports for caution in findings.cautions]
-    return (*by_field, *by_origin, *by_import, *_cautions_of_workers(family), *_caution_of_teacher(family))
+    by_import = [flattened(warning, 600) for findings in imports for warning in findings.warnings]
+    return (*by_field, *by_origin, *by_import, *_warnings_of_workers(family), *_warning_of_teacher(family))
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
-    """Return the distilled runs by their name in a caution: 'distilled' for the default method, else the method."""
+    """Return the distilled runs by their name in a warning: 'distilled' for the default method, else the method."""
     default = family.stage("distilled")
     names = {run.name for run in default}
     compared = {method: tuple(run for run in runs if run.name not in names) for method, runs in family.compared.items()}
     return {"distilled": default} | {f"'{flattened(method)}'": runs for method, runs in compared.items() if runs}
 
 
-def _cautions_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return cautions about one field. Students must share all fields except teacher and method."""
+def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return warnings about one field. Students must share all fields except teacher and method."""
     section, last = path.split(".")[0], path.split(".")[-1]
     if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):  # files are identified by their sha256
         return []
-    cautions = [
+    warnings = [
         f"the {name} runs differ in {path}: {', '.join(values)}"
         for name, values in values_of.items()
         if len(values) > 1
     ]
     if "baseline" not in values_of or section == "method":
-        return cautions
-    differing: dict[tuple[str, ...], list[str]] = {}  # methods with the same values share one caution
+        return warnings
+    differing: dict[tuple[str, ...], list[str]] = {}  # methods with the same values share one warning
     for name, values in values_of.items():
         if name != "teacher" and values != values_of["baseline"]:
             differing.setdefault(values, []).append(name)
     baseline = ", ".join(values_of["baseline"]) or "unset"
     for values, names in differing.items():
         students = f"{', '.join(names)} student{'' if len(names) == 1 else 's'}"
-        cautions.append(f"baseline and {students} differ in {path}: {baseline} against {', '.join(values) or 'unset'}")
-    return cautions
+        warnings.append(f"baseline and {students} differ in {path}: {baseline} against {', '.join(values) or 'unset'}")
+    return warnings
 
 
 def _affects_results(path: str) -> bool:
-    """Return whether a fact may change results: host names and job ids do not, the type of a processor may.
+    """Return whether the recorded value at `path` may affect results: a processor's type may, a host name may not.
 
     A live teacher and cached logits agree up to the rounding of float16.
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")
-    return path not in ("compute.teacher", "compute.per_worker")  # `_cautions_of_workers` covers the latter
+    return path not in ("compute.teacher", "compute.per_worker")  # `_warnings_of_workers` covers the latter
 
 
-def _cautions_of_workers(family: Family) -> list[str]:
-    """Return cautions about runs whose result depends on the number of workers by more than rounding."""
+def _warnings_of_workers(family: Family) -> list[str]:
+    """Return warnings about runs whose result depends on the number of workers by more than rounding."""
     runs: dict[str, list[str]] = {}
     for run in family.all_runs:
         if run.record and (parts := run.record.compute.per_worker):
             runs.setdefault(flattened(parts), []).append(run.name)
     return [
-        f"{', '.join(names)}: trained by several workers, each with separate {parts}; the result of one worker "
-        "differs by more than rounding, although the run has the same name"
+        f"{', '.join(names)}: trained by several workers with separate {parts}, so the result differs from that of "
+        "one worker by more than rounding"
         for parts, names in runs.items()
     ]
 
 
-def _caution_of_teacher(family: Family) -> list[str]:
-    """Return a caution if the teacher was trained again after its students, which changes its weights on a GPU."""
+def _warning_of_teacher(family: Family) -> list[str]:
+    """Return a warning if the teacher was trained again after its students, which changes its weights on a GPU."""
     teachers = family.stage("teacher")
     weights = [run.test.weights_sha256 for run in teachers if run.test and run.test.weights_sha256]
     if not weights or len(weights) < len(teachers):
@@ -118,7 +118,7 @@ def _caution_of_teacher(family: Family) -> list[str]:
     if not outdated:
         return []
     return [
-        f"{', '.join(outdated)}: distilled from other weights than the teacher above has, because the teacher was "
+        f"{', '.join(outdated)}: distilled from earlier weights of the teacher, because the teacher was "
         "trained again; remove these folders and rerun the same command"
     ]
 

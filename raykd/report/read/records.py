@@ -35,17 +35,17 @@ class History:
 class Usage:
     """usage/*.json: the GPU time and energy of all workers over all resumes. gpu_seconds: of whole GPUs; 0 on CPUs.
 
-    joules: None if any part of them is not known, for the reasons in `no_joules_because`.
+    joules: None if any part of them is not known, for the reasons in `joules_missing_reason`.
     """
 
     gpu_seconds: float
     joules: float | None
-    no_joules_because: tuple[str, ...] = ()
+    joules_missing_reason: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of the plan. record: None if it has not started. cautions: about damaged or mismatched files.
+    """One run of the plan. record: None if it has not started. warnings: about damaged or mismatched files.
 
     is_running: whether a process is training it now.
     """
@@ -58,7 +58,7 @@ class RunResult:
     val: Metrics | None = None
     costs: Costs | None = None
     usage: Usage | None = None
-    cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     is_running: bool = False
 
     @property

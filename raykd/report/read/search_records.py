@@ -19,7 +19,7 @@ SearchState = Literal["running", "interrupted", "failed", "done"]
 class TrialSummary:
     """One trial that was started. values: one number per metric of a done trial, () of any other.
 
-    curve: (epochs trained, best value so far) of the metric; validation top1 if the metric does not change by epoch.
+    curve: (epochs trained, best value so far) of the metric; validation top-1 if the metric does not change by epoch.
     seconds: of training; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
     epochs_trained times a pace measured elsewhere.
     """

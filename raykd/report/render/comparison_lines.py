@@ -1,4 +1,4 @@
-"""The sentences under a comparison of methods: what its numbers mean, and what so many seeds can show."""
+"""The sentences under a comparison of methods: what its numbers mean, and which gains its seeds can distinguish."""
 
 from collections.abc import Iterable, Iterator
 
@@ -34,10 +34,11 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     )
     yield f"Holm p: paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
     yield (
-        f"what n = {num_seeds} can show: the largest gain stands out among {count} methods from "
-        f"{least_gain(num_seeds, count):.1f} standard deviations of its pairs, and alone from "
-        f"{least_gain(num_seeds):.1f}; exact tests reach p = {wording.p_value(smallest_p(num_seeds))} at best, and "
-        f"require {fewest_pairs()} seeds for {LEVEL:g}, {fewest_pairs(LEVEL / count)} among {count} methods"
+        f"with n = {num_seeds}, the largest gain among {count} methods can be distinguished from chance if it is at "
+        f"least {least_gain(num_seeds, count):.1f} times the standard deviation of its paired differences; for one "
+        f"method alone, {least_gain(num_seeds):.1f} times; the smallest p of an exact test is "
+        f"{wording.p_value(smallest_p(num_seeds))}; p < {LEVEL:g} requires {fewest_pairs()} seeds, or "
+        f"{fewest_pairs(LEVEL / count)} among {count} methods"
     )
 
 
@@ -48,8 +49,8 @@ def _standing_out(comparison: Comparison) -> str:
         "better": [name for name, gain in differing if gain.spread.mean > 0],
         "worse": [name for name, gain in differing if gain.spread.mean < 0],
     }
-    parts = [f"{side}: {_listed(names)}" for side, names in sides.items() if names]
-    return f"below {LEVEL:g} are, {'; '.join(parts)}" if parts else f"none is below {LEVEL:g}"
+    parts = [f"{_listed(names)} ({side})" for side, names in sides.items() if names]
+    return f"below {LEVEL:g}: {'; '.join(parts)}" if parts else f"none is below {LEVEL:g}"
 
 
 def _about_ranks(comparison: Comparison) -> Iterator[str]:

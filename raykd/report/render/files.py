@@ -59,7 +59,7 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     """Return report/summary.json: spreads, paired gains, missing results. top1 is in percent, gains are in points.
 
     A spread is {"mean", "std", "num_runs", "interval"}; the interval is Student's 95 % interval of the mean. For one
-    run, std and interval are null; for equal runs, the interval is null. "gain" repeats the gain in top1. Confusion
+    run, std and interval are null; for equal runs, the interval is null. "gain" repeats the gain in top-1. Confusion
     matrices are in confusion.parquet.
     """
     return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
@@ -139,14 +139,14 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
         "gains": {name: _gain_of(gain) for name, gain in summary.gains.items()},
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
         "missing": summary.missing,
-        "cautions": summary.cautions,
+        "warnings": summary.warnings,
     }
 
 
 def _comparison_of(comparison: Comparison) -> dict[str, Any]:
     """Return the methods, the best first, and the pairwise comparisons behind their ranks.
 
-    p is of the paired t-test; p_holm is corrected for all methods against the baseline, or for all pairs.
+    p is the p-value of the paired t-test; p_holm is corrected for all methods against the baseline, or for all pairs.
     """
     methods = [
         {
@@ -177,7 +177,7 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """Return dataclasses, mappings and tuples as JSON objects and lists; a spread gets its interval."""
+    """Return dataclasses, mappings and tuples as JSON objects and lists; a spread has its interval added."""
     if is_dataclass(value):
         names = [field.name for field in fields(value) if field.name != "confusion"]  # see confusion_table
         values = {name: _as_json(getattr(value, name)) for name in names}

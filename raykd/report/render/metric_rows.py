@@ -7,8 +7,8 @@ from raykd.report import wording
 from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 
-COSTS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
-COSTS_EXPLAINED = "latency: of one image, median [p10, p90]; images/s: in batches of 256; a multiply-add is 2 FLOPs"
+COST_COLUMNS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
+COST_EXPLANATION = "latency: median [p10, p90] for one image; images/s: in batches of 256; one multiply-add is 2 FLOPs"
 
 Cells = dict[str, dict[str, str]]
 
@@ -19,16 +19,16 @@ def metric_cells(summary: FamilySummary) -> Cells:
     for name, metric in METRICS.items():
         spreads = {stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages}
         if any(spreads.values()):
-            row = {stage: wording.mean_std(spread, metric.digits) for stage, spread in spreads.items()}
-            cells[metric.name_with_unit] = {**row, "gain": wording.gain(summary.gains.get(name), metric.digits)}
+            row = {stage: wording.mean_std(spread, metric.decimals) for stage, spread in spreads.items()}
+            cells[metric.name_with_unit] = {**row, "gain": wording.gain(summary.gains.get(name), metric.decimals)}
     return cells
 
 
 def cost_cells(summary: FamilySummary) -> Cells:
-    """Return the COSTS of each stage's model and of its training; {} where nothing was measured."""
+    """Return a row for each stage with the costs of its model and of its training; {} if nothing was measured."""
     if not any(stage.costs or stage.gpu_seconds for stage in summary.stages):
         return {}
-    return {stage.stage: dict(zip(COSTS, _costs(stage), strict=True)) for stage in summary.stages}
+    return {stage.stage: dict(zip(COST_COLUMNS, _cost_texts(stage), strict=True)) for stage in summary.stages}
 
 
 def devices_of(summary: FamilySummary) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def devices_of(summary: FamilySummary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wording.device(cost) for stage in summary.stages for cost in stage.costs))
 
 
-def _costs(stage: StageSummary) -> tuple[str, ...]:
+def _cost_texts(stage: StageSummary) -> tuple[str, ...]:
     measured = ("-", "-", "-")
     if stage.costs:
         first = stage.costs[0]

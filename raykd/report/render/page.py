@@ -12,7 +12,7 @@ from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
+from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_cells, devices_of, metric_cells
 from raykd.report.render.templates import template
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
@@ -30,8 +30,8 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         winner_gains=winner_gains,
         lines_under=lines_under,
         tradeoffs=draw_tradeoffs(summaries),
-        cost_headings=COSTS,
-        costs_explained=COSTS_EXPLAINED,
+        cost_headings=COST_COLUMNS,
+        cost_explanation=COST_EXPLANATION,
     )
     return page.encode()
 

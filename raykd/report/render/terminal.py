@@ -13,7 +13,7 @@ from raykd.errors import flattened
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COSTS, COSTS_EXPLAINED, cost_cells, devices_of, metric_cells
+from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_cells, devices_of, metric_cells
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -23,9 +23,9 @@ from raykd.store.records import END_STATES, ConfirmationRecord
 
 WIDTH = 100  # columns
 GAIN = "gain [95 %]"
-METHOD_WIDTH = 21  # of logit_standardization; longer names are folded
+METHOD_WIDTH = 21  # the length of logit_standardization; longer names are folded
 MAX_TRIALS = 20  # rows; trials.csv has all of them
-MAX_REASONS = 5  # of failures
+MAX_REASONS = 5  # reasons of failures that are shown
 MAX_FIELDS = 4  # columns; more fields share one column
 
 
@@ -82,7 +82,7 @@ def _plain_table(title: str = "", names: Sequence[str] = (), numbers: Sequence[s
 
 
 def _stage_table(summary: FamilySummary) -> Table:
-    numbers = ("test top1 (%)", "n", "parameters", "time per run")
+    numbers = ("test top-1 (%)", "n", "parameters", "time per run")
     table = _plain_table(flattened(summary.name), ("stage", "model", "method"), numbers)
     for stage in summary.stages:
         table.add_row(
@@ -105,7 +105,7 @@ def _lines_under(summary: FamilySummary) -> list[str]:
         points = f"{wording.signed(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
         lines = [f"gain: {points}; {gain.verdict}; {wording.in_favor(gain)}"]
     lines += wording.published(summary.family.published) if summary.family.published else []
-    lines += [f"warning: {caution}" for caution in summary.cautions]
+    lines += [f"warning: {warning}" for warning in summary.warnings]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
 
 
@@ -119,14 +119,14 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
             yield "a gain above 0 is in favor of distillation, also for metrics where lower is better"
             yield wording.exact_tests(summary.gain)
     if costs := cost_cells(summary):
-        table = _plain_table("cost of a model, and of training it", ("stage",), COSTS)
+        table = _plain_table("cost of a model, and of training it", ("stage",), COST_COLUMNS)
         for stage, cells in costs.items():
             table.add_row(stage, *cells.values())
         yield table
         devices = devices_of(summary)
         yield from (f"measured on {device}" for device in devices)
         if devices:
-            yield COSTS_EXPLAINED
+            yield COST_EXPLANATION
 
 
 def _comparison_table(family: str, comparison: Comparison) -> Table:
@@ -135,7 +135,7 @@ def _comparison_table(family: str, comparison: Comparison) -> Table:
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
     published = ("published",) if comparison.has_published else ()
-    for heading in ("rank", "top1 (%)", *published, "n", GAIN, "Holm p", "time,\nmemory"):
+    for heading in ("rank", "top-1 (%)", *published, "n", GAIN, "Holm p", "time,\nmemory"):
         table.add_column(heading, justify="right", no_wrap=heading != GAIN)  # an interval of two seeds may be long
     for method in comparison.methods:
         table.add_row(

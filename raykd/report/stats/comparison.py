@@ -1,4 +1,4 @@
-"""Methods side by side: test top1, gain over the baseline, rank, training time and memory of each.
+"""Methods side by side: test top-1, gain over the baseline, rank, training time and memory of each.
 
     gain     distilled - baseline, paired by seed, with the 95 % interval for this method alone
     p        of the paired t-test behind the interval; p_holm: corrected by Holm (1979) for all methods compared
@@ -54,7 +54,7 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods by rank, the best first; those without a result last. baselines: {seed: test top1}."""
+    """Methods by rank, the best first; those without a result last. baselines: {seed: test top-1}."""
 
     methods: tuple[MethodSummary, ...]
     ranking: Ranking | None

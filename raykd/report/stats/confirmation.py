@@ -41,6 +41,6 @@ def _gain(confirmation: ConfirmationRecord, reference: Sequence[float], comparis
     """Return the gain over `reference`, which has one value for each seed, or none after a failure."""
     if not reference:
         return None
-    less_is_better = SEARCH_METRICS[confirmation.metric].less_is_better
+    lower_is_better = SEARCH_METRICS[confirmation.metric].lower_is_better
     triples = zip(confirmation.seeds, reference, confirmation.best_candidate.values, strict=True)
-    return paired_gain([Pair(*triple, less_is_better) for triple in triples], "the winner", comparisons)
+    return paired_gain([Pair(*triple, lower_is_better) for triple in triples], "the winner", comparisons)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MIN_TRIALS = 4
-MIN_DONE = 2 / 3  # of the trials that ended; if more were pruned, the done ones are a biased selection
+MIN_DONE = 2 / 3  # smallest fraction of done trials; with more pruned trials the done ones are a biased selection
 SEED = 0
 
 
@@ -59,7 +59,7 @@ def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], f
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     distributions = {path: _distribution(space) for path, space in spaces.items()}
-    study = optuna.create_study()  # in memory
+    study = optuna.create_study()  # kept in memory
     for configuration, value in values:
         sampled = {path: _as_sampled(space, configuration[path]) for path, space in spaces.items()}
         study.add_trial(optuna.trial.create_trial(params=sampled, distributions=distributions, value=value))

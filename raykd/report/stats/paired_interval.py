@@ -11,7 +11,7 @@ runs are evaluated on the same ones. The exact tests of significance.py do not a
 
 A bootstrap would not do: resampled means stay in the range of the n differences, so at n = 3 the percentile interval
 is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal
-differences have no interval: top1 changes in steps of one image, so two seeds agree by chance, in 1 of 15 experiments
+differences have no interval: top-1 changes in steps of one image, so two seeds agree by chance, in 1 of 15 experiments
 with 600 test images and gains whose standard deviation is 0.7 points.
 """
 
@@ -41,23 +41,23 @@ class Spread:
 
     @property
     def varies(self) -> bool:
-        """Whether the values differ by more than rounding; equal values say nothing about the spread of others."""
+        """Whether the values differ by more than rounding; equal values are no estimate of a spread."""
         return self.std is not None and self.std > ROUNDING * abs(self.mean)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A metric of two students with the same seed, such as top1 in percent, or a loss (less_is_better)."""
+    """A metric of two students with the same seed, such as top-1 in percent, or a loss (lower_is_better)."""
 
     seed: int
     reference: float
     value: float
-    less_is_better: bool = False
+    lower_is_better: bool = False
 
     @property
     def gain(self) -> float:
-        """The improvement of `value` over `reference`, in the metric's unit (percentage points for top1)."""
-        return self.reference - self.value if self.less_is_better else self.value - self.reference
+        """The improvement of `value` over `reference`, in the metric's unit (percentage points for top-1)."""
+        return self.reference - self.value if self.lower_is_better else self.value - self.reference
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def spread_of(values: Sequence[float]) -> Spread | None:
     return Spread(mean, math.sqrt(variance), len(values))
 
 
-def pairs_of(reference: Mapping[int, float], values: Mapping[int, float], less_is_better: bool = False) -> list[Pair]:
+def pairs_of(reference: Mapping[int, float], values: Mapping[int, float], lower_is_better: bool = False) -> list[Pair]:
     """Return a pair for each seed that both {seed: value} have."""
     seeds = sorted(reference.keys() & values.keys())
-    return [Pair(seed, reference[seed], values[seed], less_is_better) for seed in seeds]
+    return [Pair(seed, reference[seed], values[seed], lower_is_better) for seed in seeds]
 
 
 def paired_gain(pairs: Sequence[Pair], name: str = DISTILLED, comparisons: int = 1) -> PairedGain | None:
@@ -154,9 +154,9 @@ def paired_gain(pairs: Sequence[Pair], name: str = DISTILLED, comparisons: int =
 
 
 def least_gain(num_pairs: int, comparisons: int = 1) -> float:
-    """Return the least mean gain whose interval excludes 0, in standard deviations of its pairs: 2.5 at n = 3.
+    """Return the least mean gain whose interval excludes 0, in standard deviations of the paired differences.
 
-    num_pairs: at least 2. comparisons: the largest of so many gains must stand out after Holm's correction.
+    It is 2.5 for 3 pairs. num_pairs: at least 2. comparisons: number of gains in Holm's correction of the largest.
     """
     from scipy.stats import t  # here: its import takes longer than writing a report
 

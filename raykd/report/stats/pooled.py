@@ -1,4 +1,4 @@
-"""The runs of a stage together: values by seed, top1 of each class, one confusion matrix, one reliability diagram."""
+"""The runs of a stage together: values by seed, top-1 of each class, one confusion matrix, one reliability diagram."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -26,7 +26,7 @@ def classes_of(results: Sequence[Metrics]) -> tuple[str, ...]:
 
 
 def class_top1(results: Sequence[Metrics]) -> tuple[Spread | None, ...]:
-    """Return the spread of each class's top1; () without any, or if the runs have different numbers of classes."""
+    """Return the spread of each class's top-1; () without any, or if the runs have different numbers of classes."""
     by_run = [result.class_top1 for result in results if result.class_top1]
     if len({len(by_class) for by_class in by_run}) != 1:
         return ()
@@ -39,7 +39,7 @@ def confusion(results: Sequence[Metrics]) -> tuple[tuple[int, ...], ...]:
     if len({len(matrix) for matrix in matrices}) != 1:
         return ()
     return tuple(
-        tuple(sum(cells) for cells in zip(*rows, strict=True))  # of one label, from every matrix
+        tuple(sum(cells) for cells in zip(*rows, strict=True))  # rows of one label, from every matrix
         for rows in zip(*matrices, strict=True)
     )
 

@@ -72,15 +72,15 @@ class Ranking:
     compared: tuple[Compared, ...]
 
 
-def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False) -> Ranking | None:
+def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = False) -> Ranking | None:
     """Rank methods by {name: {seed: value}}; None with fewer than two methods, or without a common seed."""
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in values.values()))) if len(values) > 1 else []
     if not seeds:
         return None
     common = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in values.items()}
     spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
-    order = sorted(spreads, key=lambda name: (spreads[name].mean if less_is_better else -spreads[name].mean, name))
-    compared = _compare(common, order, less_is_better)
+    order = sorted(spreads, key=lambda name: (spreads[name].mean if lower_is_better else -spreads[name].mean, name))
+    compared = _compare(common, order, lower_is_better)
     methods = tuple(
         Ranked(
             name,
@@ -94,11 +94,11 @@ def rank(values: Mapping[str, Mapping[int, float]], less_is_better: bool = False
 
 
 def _compare(
-    values: Mapping[str, Mapping[int, float]], order: Sequence[str], less_is_better: bool
+    values: Mapping[str, Mapping[int, float]], order: Sequence[str], lower_is_better: bool
 ) -> tuple[Compared, ...]:
     gains: list[tuple[str, str, PairedGain]] = []
     for better, worse in combinations(order, 2):
-        gain = paired_gain(pairs_of(values[worse], values[better], less_is_better), better)
+        gain = paired_gain(pairs_of(values[worse], values[better], lower_is_better), better)
         assert gain is not None
         gains.append((better, worse, gain))
     adjusted = holm([gain.t_test_p for _, _, gain in gains])

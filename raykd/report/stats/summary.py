@@ -1,16 +1,16 @@
-"""A family in numbers: each stage's spread over seeds, the paired gains, missing results, cautions."""
+"""A family in numbers: each stage's spread over seeds, the paired gains, missing results, warnings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from raykd.report.read.provenance import cautions_of
+from raykd.report.read.provenance import warnings_of
 from raykd.report.read.records import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
-from raykd.report.stats.metrics import METRICS, PAIRED
+from raykd.report.stats.metrics import METRICS, PAIRED_METRICS
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, Reliability
@@ -52,12 +52,12 @@ class FamilySummary:
     stages: tuple[StageSummary, ...]
     gains: Mapping[str, PairedGain]
     missing: tuple[str, ...]
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
     comparison: Comparison | None = None
 
     @property
     def gain(self) -> PairedGain | None:
-        """The gain in test top1, the report's headline."""
+        """The gain in test top-1, the report's headline."""
         return self.gains.get("top1")
 
     @property
@@ -91,25 +91,25 @@ class Report:
     searches: tuple[SearchSummary, ...] = ()
 
 
-def summarize(family: Family, more_cautions: tuple[str, ...] = ()) -> FamilySummary:
-    """Return all numbers of one family. more_cautions: cautions that do not come from its runs."""
+def summarize(family: Family, more_warnings: tuple[str, ...] = ()) -> FamilySummary:
+    """Return all numbers of one family. more_warnings: warnings that do not come from its runs."""
     stages = tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES)
     return FamilySummary(
         family,
         stages,
-        {name: gain for name in PAIRED if (gain := _gain(family, name))},
+        {name: gain for name in PAIRED_METRICS if (gain := _gain(family, name))},
         tuple(line for run in family.all_runs for line in _missing(run)),
         (
-            *_caution_of_weak_teacher(stages, family),
-            *more_cautions,
-            *cautions_of(family),
-            *(caution for run in family.all_runs for caution in run.cautions),
+            *_warning_of_weak_teacher(stages, family),
+            *more_warnings,
+            *warnings_of(family),
+            *(warning for run in family.all_runs for warning in run.warnings),
         ),
         compare(family),
     )
 
 
-def _caution_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -> list[str]:
+def _warning_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -> list[str]:
     teacher, baseline, _ = (stage.top1 for stage in stages)
     if teacher is None or baseline is None or teacher.mean >= baseline.mean:
         return []
@@ -161,7 +161,7 @@ def _common(values: Iterable[Value]) -> Value | None:
 def _gain(family: Family, metric: str) -> PairedGain | None:
     baseline = pooled.by_seed(family.stage("baseline"), pooled.on_test(metric))
     distilled = pooled.by_seed(family.stage("distilled"), pooled.on_test(metric))
-    return paired_gain(pairs_of(baseline, distilled, METRICS[metric].less_is_better))
+    return paired_gain(pairs_of(baseline, distilled, METRICS[metric].lower_is_better))
 
 
 def _missing(run: RunResult) -> list[str]:

@@ -1,7 +1,7 @@
 """The logit cache: a teacher's logits for each view of each image, in files that processes map into memory.
 
     logits[index, view]   float16 [N, V, C], a hole in the file where nothing is filled
-    filled[index, view]   one bit each, and a checksum of each image: [N, ceil(V / 8) + 4] bytes
+    filled[index, view]   one bit each, and a checksum of each image's rows: [N, ceil(V / 8) + 4] bytes
 
 For methods that need the embedding, another cache holds rows of logits and pooled embedding: outputs [N, V, C + D].
 
@@ -10,7 +10,7 @@ temperature and alpha: 50,000 images, 162 views and 10 classes are 162 MB.
 
     <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or outputs.f16)  filled.bits  .lock
 
-Several processes on several nodes may write concurrently, each its own images. Rows are written and flushed before
+Several processes on several nodes may write concurrently, each to different images. Rows are written and flushed before
 their bits, so a set bit always means a complete row, and an interruption loses only the rows in progress.
 
 The checksum is a CRC-32 of the cache's key, the image's index, its bits and its filled rows. It lies beside the bits,
@@ -39,7 +39,7 @@ from raykd.store.records import CacheRecord
 
 ITEM_BYTES = 2
 CHECKSUM_BYTES = 4
-CHECK_BYTES = 8 << 20  # rows compared with their checksums at a time
+CHUNK_BYTES = 8 << 20  # bytes of rows that are read and checked at a time
 LOCK_WAIT_S = 60.0  # the lock is held for one write of some MB
 
 
@@ -92,12 +92,12 @@ class LogitCache:
         """
         self.key = key
         self.folder = caches / key.name
-        self._bits_in_row = -(-key.num_views // 8)
-        self._rows = self.folder / ("outputs.f16" if key.embedding_width else "logits.f16")
-        self._filled = self.folder / "filled.bits"
-        self._record_bytes = self._bits_in_row + CHECKSUM_BYTES
+        self._bitmap_bytes = -(-key.num_views // 8)
+        self._rows_path = self.folder / ("outputs.f16" if key.embedding_width else "logits.f16")
+        self._bitmap_path = self.folder / "filled.bits"
+        self._entry_bytes = self._bitmap_bytes + CHECKSUM_BYTES
         self._image_bytes = key.num_views * key.row_width * ITEM_BYTES
-        self._sizes = {self._rows: key.size_bytes, self._filled: key.num_images * self._record_bytes}
+        self._sizes = {self._rows_path: key.size_bytes, self._bitmap_path: key.num_images * self._entry_bytes}
         if not self.exists(caches, key):
             self._create(precision or key.precision)
         self.precision = self._read_record()
@@ -112,17 +112,17 @@ class LogitCache:
         return self.check(first, end)[0]
 
     def check(self, first: int = 0, end: int | None = None) -> tuple[Tensor, Tensor]:
-        """Compare images first .. end - 1 with their checksums; takes 0.3 s for the 162 MB of CIFAR-10.
+        """Compare the rows of images first .. end - 1 with their checksums; 0.3 s for CIFAR-10's 162 MB of logits.
 
-        Returns which rows are filled, bool [n, V], without damaged images; and which images are damaged, bool [n].
+        Returns the filled rows, bool [n, V], False for damaged images; and the damaged images, bool [n].
         """
-        end, step = self.key.num_images if end is None else end, max(1, CHECK_BYTES // self._image_bytes)
+        end, step = self.key.num_images if end is None else end, max(1, CHUNK_BYTES // self._image_bytes)
         filled = np.zeros((end - first, self.key.num_views), dtype=bool)
         damaged = np.zeros(end - first, dtype=bool)
         for start in range(first, end, step):
             part = slice(start - first, min(start + step, end) - first)
             _, filled[part], damaged[part] = self._read(start, part.stop - part.start)
-            if damaged[part].any():  # or another process is writing them
+            if damaged[part].any():  # they may also be in the middle of a write: read them again under the lock
                 with self._locked():
                     _, filled[part], damaged[part] = self._read(start, part.stop - part.start)
         return torch.from_numpy(filled), torch.from_numpy(damaged)
@@ -130,7 +130,7 @@ class LogitCache:
     def rows(self) -> Tensor:
         """Return float16 [N * V, C + D], mapped from the file: processes on one node share its pages."""
         size = self.key.size_bytes // ITEM_BYTES
-        mapped = torch.from_file(str(self._rows), shared=False, size=size, dtype=torch.float16)
+        mapped = torch.from_file(str(self._rows_path), shared=False, size=size, dtype=torch.float16)
         return mapped.view(-1, self.key.row_width)
 
     def logits(self) -> Tensor:
@@ -151,24 +151,25 @@ class LogitCache:
             present_rows, present, _ = self._read(first, len(rows))
             added = filled.numpy() & ~present
             merged = np.where(added[..., None], rows.numpy(), present_rows)
-            _write_at(self._rows, first * self._image_bytes, merged.tobytes())
-            _write_at(self._filled, first * self._record_bytes, self._records(first, merged, present | added).tobytes())
+            _write_at(self._rows_path, first * self._image_bytes, merged.tobytes())
+            entries = self._entries(first, merged, present | added)
+            _write_at(self._bitmap_path, first * self._entry_bytes, entries.tobytes())
 
     def _read(self, first: int, num_images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows float16 [n, V, C + D], which are filled and intact [n, V], and which images are damaged [n]."""
-        raw = _read_at(self._filled, first * self._record_bytes, num_images * self._record_bytes)
-        records = np.frombuffer(raw, np.uint8).reshape(num_images, self._record_bytes)
-        bits = np.unpackbits(records[:, : self._bits_in_row], axis=1, count=self.key.num_views).astype(bool)
+        """Return rows, float16 [n, V, C + D], and masks of intact rows, bool [n, V], and damaged images, bool [n]."""
+        raw = _read_at(self._bitmap_path, first * self._entry_bytes, num_images * self._entry_bytes)
+        entries = np.frombuffer(raw, np.uint8).reshape(num_images, self._entry_bytes)
+        bits = np.unpackbits(entries[:, : self._bitmap_bytes], axis=1, count=self.key.num_views).astype(bool)
         shape = (num_images, self.key.num_views, self.key.row_width)
         if not bits.any():
             return np.zeros(shape, np.float16), bits, np.zeros(num_images, dtype=bool)
-        raw = _read_at(self._rows, first * self._image_bytes, num_images * self._image_bytes)
+        raw = _read_at(self._rows_path, first * self._image_bytes, num_images * self._image_bytes)
         rows = np.frombuffer(raw, np.float16).reshape(shape)
-        expected = self._records(first, rows, bits)[:, self._bits_in_row :]
-        damaged = bits.any(axis=1) & (records[:, self._bits_in_row :] != expected).any(axis=1)
+        expected = self._entries(first, rows, bits)[:, self._bitmap_bytes :]
+        damaged = bits.any(axis=1) & (entries[:, self._bitmap_bytes :] != expected).any(axis=1)
         return rows, bits & ~damaged[:, None], damaged
 
-    def _records(self, first: int, rows: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    def _entries(self, first: int, rows: np.ndarray, filled: np.ndarray) -> np.ndarray:
         """Return the entries of filled.bits for images from `first` on: bits and checksum, uint8 [n, bytes]."""
         covered = rows if filled.all() else np.where(filled[..., None], rows, np.float16(0))
         data, packed = np.ascontiguousarray(covered).data.cast("B"), np.packbits(filled, axis=1)
@@ -198,7 +199,8 @@ class LogitCache:
                 yield
         except Timeout:
             raise RunFailed(
-                f"'{path}' was locked by another process for {LOCK_WAIT_S:g} s; find the process that writes there"
+                f"'{path}' was locked by another process for {LOCK_WAIT_S:g} s; end that process and rerun the "
+                "same command"
             ) from None
 
     def _read_record(self) -> str:
@@ -207,7 +209,7 @@ class LogitCache:
         for name, expected in asdict(self.key).items():
             if (recorded := getattr(record, name)) != expected:
                 raise ConfigError(
-                    f"logit cache '{self.folder}' was made with {name} {recorded}, this run has {expected}; "
+                    f"logit cache '{self.folder}' has {name} = {recorded}, but this run requires {name} = {expected}; "
                     "remove the folder to fill it again"
                 )
         for path, size in self._sizes.items():
@@ -219,7 +221,7 @@ class LogitCache:
 
 
 def visited_views(views: Views, indices: Tensor, num_images: int, epochs: Mapping[int, int]) -> Tensor:
-    """Return which views of the images `indices` are shown in {seed: number of epochs}, bool [num_images, V]."""
+    """Return which views of the images `indices` are drawn, bool [num_images, V]. epochs: {seed: num_epochs}."""
     is_visited = torch.zeros(num_images * views.count, dtype=torch.bool)
     for seed, count in epochs.items():
         for epoch in range(count):
@@ -228,7 +230,7 @@ def visited_views(views: Views, indices: Tensor, num_images: int, epochs: Mappin
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:
-    """Return `size` bytes of the file. Raises ConfigError if it ends before."""
+    """Return `size` bytes of the file from `offset` on. Raises ConfigError if the file is shorter."""
     with naming(path), path.open("rb") as file:
         file.seek(offset)
         content = file.read(size)

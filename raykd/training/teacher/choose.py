@@ -27,7 +27,9 @@ from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
 WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is not worth filling
-NEARLY_ALL = 0.95  # from this share of the views on, all are filled: the rest costs little and serves later runs
+NEARLY_ALL = (
+    0.95  # if this fraction of the views is needed, all are filled: the rest costs little and serves other runs
+)
 MAX_CACHE_BYTES = 2 << 30  # each process that reads the cache may hold all of it in memory; a GPU always does
 PASSES_PER_PART = 50_000  # one job fills one part: a minute of two CPU cores with a ResNet-18
 # 2.5 million passes, about 20 s of an H100 with a ResNet-18. A GPU needs only 0.4 s for a CPU's part, and releases its

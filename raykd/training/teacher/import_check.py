@@ -47,7 +47,7 @@ def describe_accuracy(result: ImportCheck) -> str:
 
 def describe_import(result: ImportCheck) -> str:
     """Return text such as 'imported, validation top-1 98.5 % of 200 images', with the warnings."""
-    return f"imported, {describe_accuracy(result)}{''.join(f'; warning: {caution}' for caution in result.cautions)}"
+    return f"imported, {describe_accuracy(result)}{''.join(f'; warning: {warning}' for warning in result.warnings)}"
 
 
 def check_import(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:
@@ -72,7 +72,7 @@ def check_import(model: ImageModel, data: Data, dataset: Dataset, compute: Compu
         f"the imported teacher's validation accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
         f"pixels ({100 * num_simple / num_images:.1f} %); {REASONS}"
     )
-    return ImportCheck(top1, num_images, cautions=(weak,))
+    return ImportCheck(top1, num_images, warnings=(weak,))
 
 
 def chance_accuracy(confusion: Tensor) -> float:

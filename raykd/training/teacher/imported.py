@@ -4,7 +4,7 @@ Files that raykd wrote have a header with the model, classes, normalization and 
 the experiment are refused before anything starts, and the network gets the normalization of its training. Other files
 have no header, so `import_check` evaluates the network's predictions.
 
-run: an imported teacher, whose `imported` has the path of the weights file. Cautions are warnings, one sentence each.
+run: an imported teacher, whose `imported` has the path of the weights file. Each warning is one sentence.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class ImportedTeacher:
 
     image_model: ImageModel
     header: Header
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
@@ -54,9 +54,9 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
         trained_on=file_header.trained_on if file_header else None,
     )
     image_model = models.build(header.model, header.images, run.seed)
-    caution = load_weights(image_model.network, path, key=run.imported.key, heads=image_model.heads())
+    warning = load_weights(image_model.network, path, key=run.imported.key, heads=image_model.heads())
     return ImportedTeacher(
-        image_model, header, tuple(filter(None, (*_header_cautions(run, dataset, file_header), caution)))
+        image_model, header, tuple(filter(None, (*_header_warnings(run, dataset, file_header), warning)))
     )
 
 
@@ -71,7 +71,7 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
         raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
     teacher = load_imported_teacher(run, dataset)
     result = check_import(teacher.image_model.to(compute.device), run.data, dataset, compute)
-    result = replace(result, cautions=(*teacher.cautions, *result.cautions))
+    result = replace(result, warnings=(*teacher.warnings, *result.warnings))
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
@@ -88,26 +88,26 @@ def read_import_check(folder: RunFolder) -> ImportCheck | None:
 def require_import_fits(run: Run, folder: RunFolder) -> None:
     """Raise ConfigError if `run` is an imported teacher that the check has refused."""
     if run.imported and (result := read_import_check(folder)) and result.refused:
-        notes = "; ".join(("", *result.cautions))
+        notes = "; ".join(("", *result.warnings))
         raise ConfigError(f"teacher_checkpoint = {run.imported.path}: {result.refused}{notes}")
 
 
-def header_cautions(run: Run, dataset: Dataset) -> tuple[str, ...]:
-    """Return cautions from the header of the teacher's file; () for a file without a header."""
+def header_warnings(run: Run, dataset: Dataset) -> tuple[str, ...]:
+    """Return warnings from the header of the teacher's file; () for a file without a header."""
     assert run.imported is not None
-    return _header_cautions(run, dataset, read_header(Path(run.imported.path)))
+    return _header_warnings(run, dataset, read_header(Path(run.imported.path)))
 
 
-def _header_cautions(run: Run, dataset: Dataset, header: Header | None) -> tuple[str, ...]:
+def _header_warnings(run: Run, dataset: Dataset, header: Header | None) -> tuple[str, ...]:
     if header is None:
         return ()
-    cautions = [_class_names_caution(header.classes, dataset), _overlap_caution(run, dataset, header)]
+    warnings = [_class_names_warning(header.classes, dataset), _overlap_warning(run, dataset, header)]
     if header.images.size != dataset.image_size:
-        cautions.append(
-            f"the imported teacher was trained on images of {header.images.size} pixels, and these are "
-            f"{dataset.image_size} pixels wide"
+        warnings.append(
+            f"the imported teacher was trained on images of {header.images.size} pixels per side, but the "
+            f"images of {dataset.name} have {dataset.image_size}"
         )
-    return tuple(filter(None, cautions))
+    return tuple(filter(None, warnings))
 
 
 def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
@@ -188,8 +188,8 @@ def _cannot_be_compared(file_classes: Sequence[str], classes: Sequence[str]) -> 
     return any(all(name.strip().isdecimal() for name in names) for names in (file_classes, classes))
 
 
-def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
-    """Return a caution if the names cannot show that the classes are the same; '' if they are equal."""
+def _class_names_warning(file_classes: Sequence[str], dataset: Dataset) -> str:
+    """Return a warning if the names cannot show that the classes are the same; '' if they are equal."""
     classes = dataset.class_names
     if [*file_classes] == [*classes] or not _cannot_be_compared(file_classes, classes):
         return ""
@@ -199,13 +199,13 @@ def _class_names_caution(file_classes: Sequence[str], dataset: Dataset) -> str:
     )
 
 
-def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
-    """Return a caution if the teacher was, or may have been, trained on validation images of `run`; else ''."""
+def _overlap_warning(run: Run, dataset: Dataset, header: Header) -> str:
+    """Return a warning if the teacher was, or may have been, trained on validation images of `run`; else ''."""
     split = header.trained_on
     if split is None or split.num_images != len(dataset.train.labels):
         return ""
     if split.data_identity == dataset.identity:
-        return _counted_overlap_caution(run, dataset, split)
+        return _counted_overlap_warning(run, dataset, split)
     # The identity changes with the size, the file format and the order of the images. Of built-in data the name shows
     # that the images are the same, but not which index they have.
     if header.data == dataset.name and dataset.name in BUILT_IN:
@@ -218,8 +218,8 @@ def _overlap_caution(run: Run, dataset: Dataset, header: Header) -> str:
     return ""
 
 
-def _counted_overlap_caution(run: Run, dataset: Dataset, split: TrainingSplit) -> str:
-    """Return a caution with the number of validation images that the teacher was trained on; '' for none."""
+def _counted_overlap_warning(run: Run, dataset: Dataset, split: TrainingSplit) -> str:
+    """Return a warning with the number of validation images that the teacher was trained on; '' for none."""
     names = ("val_images", "train_images", "student_images", "split_seed")
     file_data = replace(run.data, **{name: getattr(split, name) for name in names})
     trained, _ = train_val_indices(file_data, dataset.train.labels)
