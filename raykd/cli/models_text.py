@@ -16,7 +16,8 @@ _OTHERS = (
 def models_text(part: str = "") -> str:
     """Return raykd's names with their numbers of parameters.
 
-    part: list all names that contain it instead, those of timm and torchvision too. Raises ConfigError if no name contains `part`.
+    part: list all names that contain it instead, those of timm and torchvision too. Raises ConfigError if there are
+    none.
     """
     if part:
         names = [name for name in _all_names() if part.lower() in name.lower()]
