@@ -20,7 +20,7 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """name: timm's. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
+    """name: in timm. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
 
     A network with another input size than the data's (a ViT at 224) resizes views on the device. With weights, it
     normalizes by timm's mean and std. `feature_stages` selects its feature maps.
@@ -49,7 +49,7 @@ class Timm(Model):
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
     def input_spec(self, images: ImageSpec) -> ImageSpec:
-        """With weights, use the mean and std that timm lists for this name, with which they were trained."""
+        """Return `images`; with weights, with the mean and std that timm lists for their training."""
         import timm
 
         pretrained = timm.get_pretrained_cfg(self.name)

@@ -21,7 +21,7 @@ _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary log
 
 @dataclass(frozen=True)
 class Torchvision(SubmoduleModel):
-    """name: torchvision's. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
+    """name: in torchvision. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
 
     embedding, features: see SubmoduleModel.
     """
@@ -46,7 +46,7 @@ class Torchvision(SubmoduleModel):
         return f"torchvision-{self.name}"
 
     def input_spec(self, images: ImageSpec) -> ImageSpec:
-        """With weights, use the mean and std of torchvision's default weights for this name."""
+        """Return `images`; with weights, with the mean and std of torchvision's default weights for this name."""
         from torchvision import models
 
         if not self.weights:
